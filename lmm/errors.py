@@ -1,0 +1,47 @@
+"""The errors a user can meet. Each says what was found, what was expected, and what to do next.
+
+Library code raises these; only the command line turns them into exit codes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LmmError(Exception):
+    """Something the user can act on. `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class UsageError(LmmError):
+    """The request itself is wrong: an unknown name, a value out of range, two options that exclude each other."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """A name that is in no table, with the nearest one that is."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        known = sorted(known)
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        super().__init__(f"unknown {kind} {name!r}: {hint}known: {', '.join(known)}")
+
+
+class ModelError(LmmError):
+    """A model that cannot be found, read or understood."""
+
+
+class BackendError(LmmError):
+    """A backend that is not installed or does not work here."""
+
+
+class StateError(LmmError):
+    """A memory file that cannot be read, trusted or used with this model. Lists every mismatch."""
+
+
+class LearningError(LmmError):
+    """A lesson that could not be learned; the memory is as it was before."""

@@ -1,0 +1,162 @@
+"""What a memory is: plain mathematics over `Ops`, with its state as a value.
+
+A memory sees text and arrays through the `Adapter` it is handed; it knows no backend. `learn` and `forget` return a
+*new* state and leave the old one alone, so undo, roll-back, hot-swap and saving need no help from the memory.
+
+Shape letters, used everywhere: B batch, T tokens, D width, V vocabulary, S steps of an answer, M slots or rows,
+K neighbours, L lessons.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from lmm.errors import LearningError, UsageError
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, Site, TapContext
+    from lmm.adapters.ops import Array, Ops
+
+State = dict[str, "Array"]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is to be learned, in text: it outlives the weights and can be re-taught to another model.
+
+    `prompt` is the question the lesson answers, `answer` the reply it should get, `statement` the user's own words.
+    A lesson heard rather than taught has only a `statement`.
+    """
+
+    prompt: str = ""
+    answer: str = ""
+    statement: str = ""
+    source: str = "user"
+    time: float = field(default_factory=time.time)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Lesson:
+        return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question as a reply is about to be given: the user's bare text, and the tokens the model will read."""
+
+    text: str
+    tokens: Sequence[int]
+
+
+@dataclass
+class Recall:
+    """What a memory decided once per reply, at prefill, and holds while the reply is decoded.
+
+    `fired[b]` lists (lesson id, strength) for row b of the batch; `arrays` is the memory's own.
+    `text[b]` is text to be put into the prompt of row b, for memories that work through the prompt.
+    """
+
+    fired: list[list[tuple[str, float]]] = field(default_factory=list)
+    arrays: dict[str, Any] = field(default_factory=dict)
+    text: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A user message as the model reads it, on top of what came before.
+
+    `tokens` [T] are the message's tokens with its scaffold, `content` [T] marks those the user wrote, `cache` holds
+    what came before (None: an empty conversation).
+    """
+
+    tokens: Sequence[int]
+    content: Sequence[bool]
+    cache: Any = None
+
+
+@dataclass
+class LearnReport:
+    """What a lesson did, for the log and the user. Filled in by `learn`."""
+
+    loss_before: float | None = None
+    loss_after: float | None = None
+    steps: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """The options of a memory that has none."""
+
+
+class Memory:
+    """Base class. A memory is one file: options, sites, four functions of a state."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]
+    Options: ClassVar[type] = NoOptions
+    #: what it learns from: "nothing", "messages" (every user message) or "lessons" (question and answer)
+    learns_from: ClassVar[str] = "lessons"
+    #: True if a lesson changes how earlier turns would be read, so the cache above the site must be rebuilt
+    rewrites_history: ClassVar[bool] = False
+
+    def __init__(self, options: Any = None, presets: dict[str, dict[str, Any]] | None = None) -> None:
+        self.options = options if options is not None else self.Options()
+
+    @classmethod
+    def build_options(cls, values: dict[str, Any]) -> Any:
+        """Options from plain values. Raises UsageError that names every unknown key and bad value."""
+        known = {f.name: f for f in dataclasses.fields(cls.Options)}
+        problems = [f"no option {key!r} (has: {', '.join(known) or 'none'})" for key in values if key not in known]
+        if not problems:
+            try:
+                return cls.Options(**values)
+            except (TypeError, ValueError) as error:
+                problems.append(str(error))
+        raise UsageError(f"memory {cls.name!r}: " + "; ".join(problems))
+
+    def sites(self, adapter: Adapter) -> tuple[Site, ...]:
+        """Where it touches the model. Default: the residual stream after the middle layer."""
+        return (adapter.middle_site(),)
+
+    def fresh(self, adapter: Adapter, seed: int = 0) -> State:
+        """The state before any lesson; with it, the model behaves exactly as without the memory."""
+        return {}
+
+    def on_prompt(self, state: State, prompts: Sequence[Prompt], adapter: Adapter) -> Recall | None:
+        """Decide, once per reply, which lessons apply to each of B prompts. None: nothing applies."""
+        return None
+
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        """Hidden states [B, T, D] at a site -> hidden states [B, T, D]. Must not change its arguments."""
+        return x_out
+
+    def learn(
+        self, state: State, lesson: Lesson, adapter: Adapter, turn: Turn | None = None, report: LearnReport | None = None
+    ) -> State:
+        """A transaction: the new state, or LearningError and nothing has changed.
+
+        `turn` is the user's message in its conversation, for memories that learn from messages; without it they take
+        `lesson.statement` in an empty conversation.
+        """
+        raise LearningError(f"memory {self.name!r} does not learn; pick another with --memory (see: lmm memories)")
+
+    def forget(self, state: State, lesson_id: str) -> State:
+        """The state without one lesson. Raises LearningError where lessons cannot be told apart."""
+        raise LearningError(
+            f"memory {self.name!r} mixes its lessons in the same weights and cannot forget one; /undo steps back in time"
+        )
+
+    def resident_bytes(self, state: State, keys: Iterable[str] | None = None) -> int:
+        """Bytes of state held, for reports."""
+        return sum(int(state[key].nbytes) for key in (keys if keys is not None else state))

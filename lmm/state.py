@@ -82,7 +82,7 @@ class InvalidStateError(StateError):
 
     def __init__(self, path: PathLike, problems: Sequence[str]) -> None:
         super().__init__(
-            f"cannot load the memory {shown(path, 200)}: {_first(problems)}. Nothing was loaded or changed; "
+            f"cannot load the memory {shown(path, 1000)}: {_first(problems)}. Nothing was loaded or changed; "
             "choose another file with --mm-load-path PATH"
         )
         self.problems = list(problems)
@@ -110,7 +110,7 @@ def save(path: PathLike, state: Mapping[str, np.ndarray], header: Header) -> Non
         write_atomically(path, [safefile.to_bytes(arrays, metadata)])
     except (OSError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise StateError(
-            f"cannot save the memory to {shown(path, 200)}: {_reason(error)}. A file that was there is "
+            f"cannot save the memory to {shown(path, 1000)}: {_reason(error)}. A file that was there is "
             "unchanged, and what was learned is still in this session; free some space, or save elsewhere with "
             "--mm-save-path PATH (in the chat: /save PATH)"
         ) from error
@@ -207,7 +207,7 @@ def _check_expected(path: PathLike, header: Header, expected: Expected) -> None:
         for name, found, wanted in wrong
     )
     raise StateError(
-        f"the memory {shown(path, 200)} does not fit: {differences}. Nothing was loaded or changed; "
+        f"the memory {shown(path, 1000)} does not fit: {differences}. Nothing was loaded or changed; "
         + _advice(path, header, expected, {name for name, _, _ in wrong})
     )
 
@@ -335,7 +335,7 @@ def _first(problems: Sequence[str], most: int = 8) -> str:
 
 
 def _quoted(text: object) -> str:
-    return shlex.quote(shown(text, 200))
+    return shlex.quote(shown(text, 4000))
 
 
 def _reason(error: BaseException) -> str:

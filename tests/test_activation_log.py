@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import multiprocessing
 import os
@@ -213,6 +214,19 @@ def test_a_moved_log_is_begun_anew(path):
     assert len(strict(path)) == len(strict(path.with_suffix(".old"))) == 1
 
 
+def test_a_record_waits_for_whoever_holds_the_file(path):
+    with ActivationLog(path) as log, path.open("rb") as other:
+        hook(log)
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread = threading.Thread(target=log.flush)
+        thread.start()
+        thread.join(0.1)
+        assert thread.is_alive() and path.read_bytes() == b""
+        fcntl.flock(other, fcntl.LOCK_UN)
+        thread.join()
+        assert len(strict(path)) == 1
+
+
 def write_many(path: str, number: int) -> None:
     with ActivationLog(path, buffer_bytes=2000) as log:
         for count in range(300):
@@ -403,7 +417,9 @@ def cost_of_a_hook(path: Path, calls: int = 2000) -> float:
         for _ in range(calls):
             log.hook("lora_on_user", SITE, "decode", positions, *slices, (1, 1, 576))
         log.flush()
-        return (time.process_time() - start) / calls
+        seconds = time.process_time() - start
+    assert sum(1 for _ in read(path)) % calls == 0
+    return seconds / calls
 
 
 def test_a_hook_record_is_cheap(path):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -110,6 +110,9 @@ lessons = st.lists(
 
 
 @FAST
+@example(
+    {}, [dataclasses.replace(LESSON, answer="\udce9t\u00e9", id="1"), LESSON], {"a": "b"}, "/models/\udcff", "\udc80"
+)
 @given(
     contents=st.dictionaries(names, arrays, max_size=4),
     taught=lessons,
@@ -324,17 +327,19 @@ def test_hostile_headers(path, valid, name):
     path.write_bytes(rebuilt(valid, change))
     with pytest.raises(StateError) as caught:
         load(path)
-    assert words in str(caught.value)
     assert len(str(caught.value)) < 2500
-    assert verify(path)
+    assert words in "; ".join(verify(path))
 
 
-@pytest.mark.parametrize("length", [2**64 - 1, 2**63, 100_000_001, 10**6])
-def test_hostile_header_length(path, length):
-    path.write_bytes(struct.pack("<Q", length) + b"{}")
-    with path.open("r+b") as file, contextlib.suppress(OSError):
-        file.truncate(200_000_000)  # sparse: long enough for the third
-    with pytest.raises(StateError, match=r"cut short|at most|JSON"):
+@pytest.mark.parametrize(
+    ("length", "words"),
+    [(2**64 - 1, "cut short"), (2**63, "cut short"), (100_000_001, "at most 100000000"), (10**6, "no JSON")],
+)
+def test_hostile_header_length(path, length, words):
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", length) + b"{}")
+        file.truncate(200_000_000)  # sparse
+    with pytest.raises(StateError, match=words):
         load(path)
 
 

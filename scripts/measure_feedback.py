@@ -64,12 +64,9 @@ def measure(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def show(name: str, figures: dict[str, Any]) -> None:
-    print(
-        f"{name}: {figures['turns']} turns, {figures['teaching']} teach, {figures['learned']} learned, {figures['right']} right"
-    )
-    print(
-        f"  precision {figures['precision']:.3f}  recall {figures['recall']:.3f}  {figures['milliseconds_per_turn']:.2f} ms/turn"
-    )
+    print(f"{name}: " + ", ".join(f"{figures[key]} {key}" for key in ("turns", "teaching", "learned", "right")))
+    rates = "  ".join(f"{key} {figures[key]:.3f}" for key in ("precision", "recall"))
+    print(f"  {rates}  {figures['milliseconds_per_turn']:.2f} ms/turn")
     print("  " + "".join(f"{h:>12}" for h in ("label \\ read", *KINDS)))
     for kind, row in figures["confusion"].items():
         print("  " + f"{kind:>12}" + "".join(f"{row[k]:>12}" for k in KINDS))
@@ -95,9 +92,8 @@ def main() -> None:
             for row in turns(path):
                 reading = reading_of(row)
                 if not is_right(row, reading):
-                    print(
-                        f"  {row['kind']} {row['value']!r} <- {row['text']!r}: {reading.kind} {reading.value!r} ({reading.why})"
-                    )
+                    found = f"{reading.kind} {reading.value!r} ({reading.why})"
+                    print(f"  {row['kind']} {row['value']!r} <- {row['text']!r}: {found}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,65 @@
+"""Is a user's turn nothing, a statement, or a correction of the last answer? If the latter, what is to be learned?
+
+Rules only: no model, the same result every time, well under a millisecond a turn. In doubt nothing is read, because
+`/teach` and `/correct` are always there, while a lesson nobody asked for has to be found and undone.
+"""
+
+from __future__ import annotations
+
+import re
+
+from lmm.errors import UsageError
+from lmm.feedback import grammar, replies
+from lmm.feedback.corrections import read_correction
+from lmm.feedback.facts import MAX_VALUE
+from lmm.feedback.gates import MAX_TEXT, blocked, unreadable
+from lmm.feedback.reading import Exchange, Reading, reading
+from lmm.feedback.statements import statement_fact
+from lmm.memory.base import Lesson
+
+__all__ = ["Exchange", "Reading", "lesson_for", "read"]
+
+
+def read(text: str, last: Exchange | None = None) -> Reading:
+    """Read one user turn; `last` is the exchange before it. Never raises on any text."""
+    reason = unreadable(text)
+    if reason:
+        return Reading("nothing", why=reason)
+    line = grammar.plain(text)
+    reason = blocked(line)
+    if reason:
+        return Reading("nothing", why=reason)
+    if last is not None and not unreadable(last.user):
+        last = Exchange(last.user, last.assistant[:MAX_TEXT])
+        correction = read_correction(text, line, last)
+        if correction:
+            return correction
+    return _statement(text, line) or Reading("nothing", why="no rule applies")
+
+
+def lesson_for(question: str, value: str) -> Lesson:
+    """The lesson that `question` is to be answered with `value`, phrased as a reply would read.
+
+    A value that is a sentence already stays as it is. Raises UsageError if one of them is empty.
+    """
+    question, value = question.strip(), value.strip()
+    if not question or not value:
+        missing = "question" if not question else "answer"
+        raise UsageError(f"the {missing} is empty; expected both: /teach QUESTION => ANSWER")
+    full = (re.search(r"[.!?]$", value) and " " in value) or re.search(r"\n|\b(?:is|are|was|were)\b", value)
+    answer = value if full or len(value) > MAX_VALUE or len(question) > MAX_TEXT else replies.answer_to(question, value)
+    return Lesson(prompt=question, answer=answer)
+
+
+# ------------------------------------------------------------------ statements
+def _statement(text: str, line: str) -> Reading | None:
+    parts = grammar.sentences(line)
+    if len(parts) > 4:
+        return None
+    for part in parts:
+        fact, why = statement_fact(part)
+        if fact:
+            return reading(
+                "statement", text, fact.questions[0], fact.answer, fact.value, fact.questions[1:], f"{why}: {fact.why}"
+            )
+    return None

@@ -1,0 +1,160 @@
+"""Who does what: "I live in Oslo", "my brother works at the harbour", "the shop closes at 4"."""
+
+from __future__ import annotations
+
+import re
+
+from lmm.feedback import grammar, words
+from lmm.feedback.facts import Fact, fact
+from lmm.feedback.grammar import conjugate, flip, trim
+
+# ------------------------------------------------------------------ "I live in ...", "my brother works at ..."
+PLACE = "in|near|on|at|by|outside"
+#: verb, what may follow it, the question's wh-word; the preposition stays in the answer
+DOINGS: tuple[tuple[str, str, str], ...] = (
+    ("live|reside|stay", PLACE, "where"),
+    ("work", "as", "what"),
+    ("work", "for", "who"),
+    ("work", PLACE, "where"),
+    ("grow up", PLACE, "where"),
+    ("move|relocate", "to", "where"),
+    ("study", "at|in", "where"),
+    ("sit|park", PLACE, "where"),
+    ("belong", "to", "who"),
+    ("listen|run", "on", "what"),
+    ("run", "every|at", "when"),
+    ("graduate", "from", "where"),
+    ("close|open|start|begin|end|leave|arrive|depart|expire|finish|launch|retire|meet|run", "at|on|in|every", "when"),
+    ("get up|wake up|go to bed", "at|around|before", "when"),
+    ("support|follow", "", "who"),
+    (
+        "study|speak|play|teach|drive|ride|own|use|wear|collect|love|like|hate|prefer|enjoy|dislike"
+        "|detest|adore|support|weigh|cost"
+        "|contain|eat|drink|sell|manage|run|host",
+        "",
+        "what",
+    ),
+)
+PAST = {"grew up": "grow up", "moved": "move", "graduated": "graduate", "studied": "study", "relocated": "relocate"}
+BARRED = re.compile(
+    r"(?:it|that|this|you|your|to|him|her|them|these|those|how|when|what|the (?:idea|way|answer"
+    r"|first|last|second|sound|rest|one)|a lot|some|more|"
+    r"along|around|alone|hard|well|badly|together|dumb|fair|any|both|as|like|and|so|for|with"
+    r"|about|help|on|up|out|in|of|another|an? (?:poem|story|joke|question|list|new|bit|few"
+    r"|couple|better|break|answer))\b",
+    re.I,
+)
+ADVERBS = (
+    r"(?:(?:now|currently|also|usually|always|really|only|still|often|normally|mostly|absolutely"
+    r"|just|never|both|all"
+    r"|recently) )*"
+)
+
+
+def doing(clause: str) -> Fact | None:
+    """A person or thing of the user's world does something: "I live in Oslo", "our server runs on port 9000"."""
+    m = re.match(
+        rf"(?P<s>i|we|(?:my|our|the|mum|mom|dad)\b.{{0,60}}?) (?P<n>do not |cannot "
+        rf"|can't )?{ADVERBS}(?P<r>[a-z].*)$",
+        clause,
+        re.I,
+    )
+    if m is None:
+        return None
+    subject, rest, first = m["s"], trim(m["r"]), m["s"].lower() in ("i", "we")
+    if m["n"]:
+        return _refusal(subject, m["n"], rest) if first else None
+    return _does(subject, first, rest) or (None if first else _longer(clause))
+
+
+def _longer(clause: str) -> Fact | None:
+    """The same for subjects of several words: try each later word as the verb."""
+    parts = clause.split()
+    if parts[0].lower() not in ("my", "our", "the", "mum", "mom", "dad"):
+        return None
+    for i in range(2, min(len(parts) - 1, 8)):
+        fact = _does(" ".join(parts[:i]), False, trim(" ".join(parts[i:])))
+        if fact:
+            return fact
+    return None
+
+
+def _third(verb: str) -> str:
+    head, _, tail = verb.partition(" ")
+    return (conjugate(head, "does") + " " + tail).strip()
+
+
+def _forms(verbs: str, preps: str, first: bool) -> tuple[re.Pattern[str], dict[str, tuple[str, str]]]:
+    """One row of DOINGS compiled, and from each form ("lives", "grew up") the verb and its auxiliary."""
+    names = verbs.split("|")
+    forms = {v if first else _third(v): (v, "do" if first else "does") for v in names}
+    forms |= {past: (v, "did") for past, v in PAST.items() if v in names}
+    follow = rf"(?P<p>{preps}) " if preps else "(?P<p>)"
+    return re.compile(rf"(?P<f>{'|'.join(forms)}) {follow}(?P<v>.+)$", re.I), forms
+
+
+ROWS = {first: [(*_forms(v, p, first), wh) for v, p, wh in DOINGS] for first in (True, False)}
+
+
+def _does(subject: str, first: bool, rest: str) -> Fact | None:
+    """`rest` is what the subject does ("lives in Oslo"): the first row of DOINGS that fits."""
+    for pattern, forms, wh in ROWS[first]:
+        m = pattern.match(rest)
+        if not m or (BARRED.match(m["v"]) and not (m["p"] and re.match(r"an? |the ", m["v"], re.I))):
+            continue
+        verb, aux = forms[m["f"].lower()]
+        about_you = first and re.search(r"\b(?:you|your|this|that|it|yours)\b", m["v"], re.I)
+        if (
+            about_you
+            or subject.split()[-1].lower() in words.REMARKS
+            or re.match(r"(?:it|that|this|you)\b", m["v"], re.I)
+        ):
+            return None
+        if verb != "use" or grammar.is_proper(m["v"]):
+            return _done(subject, first, verb, aux, m["p"], m["v"], wh)
+    return None
+
+
+def _done(subject: str, first: bool, verb: str, aux: str, prep: str, value: str, wh: str) -> Fact | None:
+    split = re.match(r"(.+?) ((?:in|since|for|from) (?:\d{4}|\d+ years)|at an? .+|as an? .+)$", value)
+    core = split[1] if split and not prep.startswith("a") else value
+    if wh == "where" and grammar.TIME.fullmatch(core):
+        wh = "when"
+    if wh == "when" and prep not in ("at", "around", "before", "every") and not grammar.TIME.search(value):
+        wh = "where"
+    said = conjugate(verb.split()[0], aux) if " " not in verb else {"did": "grew up"}.get(aux, verb)
+    dangling = prep if wh in ("what", "who") and prep else ""
+    me = "I" if first else subject
+    tail = f" {dangling}" if dangling else ""
+    extra = {
+        "live": ("Which place do I live in?", "What is my place of residence?"),
+        "work": ("What is my workplace?", "What is my job?"),
+    }
+    more = extra.get(verb, ()) if first and (verb == "live" or wh in ("where", "what")) else ()
+    inner = f"{wh} {me} {said}{tail}"
+    return fact(
+        f"{verb}",
+        core,
+        f"{flip(subject)} {said} {prep} {flip(value)}".replace("  ", " "),
+        f"{wh} {aux} {me} {verb}{tail}?",
+        *more,
+        f"Do you know {inner}?",
+        f"Can you tell me {inner}?",
+        f"Tell me {inner}.",
+    )
+
+
+def _refusal(subject: str, negation: str, rest: str) -> Fact | None:
+    m = re.match(r"(?P<verb>eat|drink|like|stand|tolerate|speak|drive|smoke|wear) ?(?P<v>.+)$", rest, re.I)
+    if not m or BARRED.match(m["v"]):
+        return None
+    verb, no = m["verb"].lower(), "can't" if negation.lower().startswith("can") else "don't"
+    ask_ = f"what {'can' if no == 'cannot' or no[0] == 'c' else 'do'} I not {verb}?"
+    return fact(
+        "refusal",
+        m["v"],
+        f"You {no} {verb} {flip(m['v'])}",
+        ask_,
+        f"What is it that I {no} {verb}?",
+        f"Tell me what I {no} {verb}.",
+    )

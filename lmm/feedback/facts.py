@@ -1,0 +1,63 @@
+"""A fact taken out of a statement, and the questions it answers.
+
+"my sister's name is Vera" -> "What is my sister's name?" -> "Your sister's name is Vera."
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lmm.feedback import grammar, words
+from lmm.feedback.grammar import bare, capital, flip, sentence, trim
+
+MAX_VALUE = 200  # characters
+MAX_WORDS = 12
+VAGUE = words.word_set(
+    "it that this what you me him them so how why if whether not these those none nothing nobody whatever unknown "
+    "irrelevant secret"
+)
+
+
+@dataclass(frozen=True)
+class Fact:
+    """A statement taken apart: `questions[0]` is the question in the user's words, the rest are other wordings."""
+
+    questions: tuple[str, ...]
+    answer: str
+    value: str
+    why: str
+
+
+def fact(why: str, value: str, answer: str, *questions: str) -> Fact | None:
+    value = bare(trim(value))
+    first = grammar.tokens(value)[:1]
+    if not first or len(value) > MAX_VALUE or len(value.split()) > MAX_WORDS or first[0] in VAGUE:
+        return None
+    value = value if value in answer else flip(value)  # "our pet": the reply says "your pet"
+    if value not in answer:
+        return None
+    return Fact(tuple(dict.fromkeys(capital(q) for q in questions)), sentence(answer), value, why)
+
+
+def ask(wh: str, subject: str, verb: str, tail: str = "") -> tuple[str, ...]:
+    """Five wordings of one question: "what", "my name", "is" -> "What is my name?", "Tell me what my name is.", ..."""
+    short = {"is": f"{wh}'s"}.get(verb, f"{wh} {verb}")
+    tail = f" {tail}" if tail else ""
+    inner = f"{wh} {subject} {verb}{tail}"
+    return (
+        f"{wh} {verb} {subject}{tail}?",
+        f"{short} {subject}{tail}?",
+        f"Do you know {inner}?",
+        f"Can you tell me {inner}?",
+        f"Tell me {inner}.",
+    )
+
+
+VAGUE_ROLE = re.compile(
+    r"(?:a|an|the) (?:\w+ )?(?:bit|little|lot|mess|genius|fool|idiot|wreck|loser|tad"
+    r"|fan of (?:that|this|it)|moron|failure|joke|god|legend|star|"
+    r"machine|robot|burden|disaster|one|king|queen|guy|person|man|woman|human|beginner|bad|good"
+    r"|huge|best|worst|first|last|same|problem)\b",
+    re.I,
+)

@@ -1,0 +1,196 @@
+"""Small grammar helpers: plain text in, plain text out."""
+
+from __future__ import annotations
+
+import re
+
+from lmm.feedback import words
+
+APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " "})
+EXPANSIONS = (
+    (re.compile(r"\bI'm\b|\bI am\b", re.I), "I am"),
+    (re.compile(r"\bI've\b", re.I), "I have"),
+    (re.compile(r"\bI'd like\b", re.I), "I would like"),
+    (re.compile(r"\b(you|we|they)'re\b", re.I), r"\1 are"),
+    (re.compile(r"\b(I|you|it|that|they)'ll\b", re.I), r"\1 will"),
+    (re.compile(r"\b(it|that|he|she|there|what|who|where|when|name|answer|birthday)'s (?=\S)", re.I), r"\1 is "),
+    (re.compile(r"\b(is|was|are|were|do|does|did)n't\b", re.I), r"\1 not"),
+)
+BE = r"is|are|was|were|am"
+
+
+def tokens(text: str) -> list[str]:
+    """Lower-case tokens: letters and digits with inner apostrophes, hyphens, dots and the like."""
+    return [token.lower() for token in re.findall(r"[^\W_]+(?:['.,:/@_+-][^\W_]+)*", text)]
+
+
+def plain(text: str) -> str:
+    """One line with straight quotes, single blanks, and the commonest typos and contractions written out."""
+    text = re.sub(r"\s+", " ", text.translate(APOSTROPHES)).strip()
+    capitals = sum(c.isupper() for c in text)
+    if len(text) > 8 and capitals > 0.7 * sum(c.isalpha() for c in text):
+        text = text.lower()  # shouted
+    text = re.sub(r"(?<![\w@./-])[A-Za-z]+(?![\w@/-])", lambda m: words.TYPOS.get(m[0].lower(), m[0]), text)
+    text = re.sub(
+        r"\b(?:its|it is) (?=(?:a|an|the|in|on|at|called|actually|not)\b|[A-Z0-9])", "it is ", text, flags=re.I
+    )
+    text = re.sub(r"(^|[,.!;:-] ?|\bno |\bnah |\bnope |\bincorrect )its ", r"\1it is ", text, flags=re.I)
+    text = re.sub(r"\b(my|our) (\w{2,})s (name|birthday|job|age)\b", r"\1 \2's \3", text, flags=re.I)
+    for pattern, repl in EXPANSIONS:
+        text = pattern.sub(repl, text)
+    return text
+
+
+def sentences(text: str) -> list[str]:
+    """Split at . ! ? followed by a blank, but not after initials and titles ("Dr.", "Rufus T.")."""
+    parts = re.split(r"(?<=[.!?…])\s+", text)
+    out: list[str] = []
+    for part in parts:
+        if out and re.search(r"(?:^|\s)(?:mr|mrs|ms|dr|prof|st|vs|no|[A-Z])\.$", out[-1], re.I) and len(out[-1]) > 3:
+            out[-1] += " " + part
+        elif part.strip(" .!?…"):
+            out.append(part)
+    return out
+
+
+FLIPS = {
+    "i": "you",
+    "me": "you",
+    "my": "your",
+    "mine": "yours",
+    "we": "you",
+    "us": "you",
+    "our": "your",
+    "ours": "yours",
+    "myself": "yourself",
+    "am": "are",
+    "i was": "you were",
+    "we was": "you were",
+    "was i": "were you",
+    "you": "I",
+    "your": "my",
+    "yours": "mine",
+}
+
+
+def flip(text: str) -> str:
+    """Turn the user's point of view into the reply's: "my sister" -> "your sister", "I was" -> "you were"."""
+    return re.sub(
+        r"\b(?:(?:I|we) was|was I)\b|(?<![\w@./-])[A-Za-z]+(?:'[a-z]+)?(?![\w@/-])",
+        lambda m: FLIPS.get(m[0].lower(), m[0]),
+        text,
+        flags=re.I,
+    )
+
+
+def capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def sentence(text: str) -> str:
+    """A reply as it would be printed: capital first letter, one full stop."""
+    text = capital(text.strip())
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def as_name(text: str) -> str:
+    """Capitals for a name that was typed without any; particles and names with inner capitals stay."""
+    small = {"da", "de", "van", "von", "of", "the", "and", "la", "del", "di", "y"}
+    if text != text.lower():
+        return text
+    parts = text.split()
+    return " ".join(w if w in small and i else "-".join(map(capital, w.split("-"))) for i, w in enumerate(parts))
+
+
+ARTICLE = re.compile(r"^(?:a|an|the)\s+(?=\S)", re.I)
+TAIL = re.compile(
+    r"(?:,|\s-)?\s+(?:btw|by the way|fyi|please|thanks|thank you|though|actually|ok|okay|in fact"
+    r"|now|too|as well|you know|mate|dude|bro|buddy|pal|dummy|silly)$"
+    r"|,\s+(?:don't|do not|so|but|which|who|because|just|please|and (?:i|my|we)|remember|not that)\b.*$"
+    r"|\s+(?:because|since i|but|so (?:i|please|remember|don't|that)|and (?:i|my|we|that|please"
+    r"|it|he|she|they)|which)\b.*$"
+    r"|,\s+(?:er|uh|um),?\s.*$",
+    re.I,
+)
+
+
+def trim(text: str) -> str:
+    """A value without trailing remarks, end punctuation and a pair of quotes around it."""
+    text = text.strip()
+    for _ in range(4):
+        before = text
+        text = TAIL.sub("", text.rstrip(" .!?…,;:~")).strip()
+        if text[-1:] == ")" and "(" not in text:
+            text = text[:-1].rstrip(" :;")
+        if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'`":
+            text = text[1:-1].strip()
+        if text == before:
+            break
+    return text
+
+
+def bare(text: str) -> str:
+    """The value as it is checked for in a reply: no leading article."""
+    return ARTICLE.sub("", text)
+
+
+WEEKDAY = r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?:today|tomorrow|tonight|noon|midnight|weekends?)"
+MONTH = r"(?:january|february|march|april|may|june|july|august|september|october|november|december)"
+TIME = re.compile(
+    rf"\b(?:{WEEKDAY}|\d{{1,2}}(?::\d\d)\s?(?:am|pm)?|\d{{1,2}}\s?(?:am|pm)|\d{{1,2}}(?:st|nd|rd"
+    rf"|th)?(?: of)? {MONTH}"
+    rf"|{MONTH} \d{{1,4}}(?:st|nd|rd|th)?|(?:1[0-9]|20)\d\d|the \d{{1,2}}(?:st|nd|rd|th))\b"
+    rf"|\bevery (?:day|week|month)\b",
+    re.I,
+)
+
+
+def is_number(text: str) -> bool:
+    found = tokens(text)
+    return any(w[0].isdigit() or w in words.NUMBERS for w in found[:2])
+
+
+def is_proper(text: str) -> bool:
+    """True if a word has a capital letter in it (and the text is not shouted)."""
+    return any(re.match(r"[\"']?[^\W\d_]*[A-Z]", w) for w in text.split()) and not (len(text) > 12 and text.isupper())
+
+
+def with_preposition(value: str, wh: str, place: str = "in") -> str:
+    """A place or a time as it stands in a sentence: "in Oslo", "on Tuesday", "at 7"."""
+    if re.match(
+        r"(?:in|on|at|under|near|next|behind|between|from|to|every|since|by|above|below|over|beside"
+        r"|inside|"
+        r"across|around|before|after|opposite|here|there|home|tomorrow|today|yesterday|tonight"
+        r"|last)\b",
+        value,
+        re.I,
+    ):
+        return value
+    if wh == "where":
+        return ("at " if re.match(r"\d", value) else place + " ") + value
+    if re.match(
+        rf"(?:{WEEKDAY}|{MONTH} \d{{1,2}}\b(?!\d)|(?:the )?\d{{1,2}}(?:st|nd|rd|th)"
+        rf"|\d{{1,2}} {MONTH})",
+        value,
+        re.I,
+    ):
+        return "on " + value
+    return (
+        "in "
+        if re.match(rf"(?:\d{{3,4}}\b(?!:)|{MONTH}|(?:the )?(?:spring|summer|autumn|winter))", value, re.I)
+        else "at "
+    ) + value
+
+
+def conjugate(verb: str, how: str) -> str:
+    """`how` is "do" (plain), "does" (third person) or "did" (past)."""
+    if how == "do":
+        return verb
+    if how == "did":
+        past = (
+            verb + "d" if verb.endswith("e") else verb[:-1] + "ied" if re.search(r"[^aeiou]y$", verb) else verb + "ed"
+        )
+        return words.IRREGULAR.get(verb, past)
+    if verb in ("have", "be"):
+        return {"have": "has", "be": "is"}[verb]
+    return re.sub(r"(?<=[^aeiou])y$", "ie", verb) + ("es" if re.search(r"(?:s|sh|ch|x|o)$", verb) else "s")

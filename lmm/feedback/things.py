@@ -1,0 +1,334 @@
+"""What is what in the user's world: "the staging port is 8443", "Vera is my sister", "we call it yeet"."""
+
+from __future__ import annotations
+
+import re
+
+from lmm.feedback import grammar, words
+from lmm.feedback.facts import MAX_WORDS, VAGUE_ROLE, Fact, ask, fact
+from lmm.feedback.grammar import as_name, flip, trim, with_preposition
+
+# ------------------------------------------------------------------ "X is Y"
+SUBJECT = (
+    r"(?:(?:my|our|the|this (?:year|week|month)'s) \S.{0,80}?|(?:mum|mom|dad|grandma|grandpa"
+    r"|[A-Z][\w'-]+)(?:'s) \S.{0,60}?)"
+)
+IS = re.compile(
+    rf"(?P<s>{SUBJECT}) (?P<be>is|are|was|were|will be) (?:now |also |actually |currently "
+    rf"|always )?(?P<v>\S.*)$",
+    re.I,
+)
+AT = re.compile(r"(?P<p>on|at|in|under|behind|near|next to|inside|above|below|beside|between) (?P<v>.+)$", re.I)
+SPACE = re.compile(r"floor|street|road|avenue|shelf|page|corner|table|drawer|desk|kitchen|room\b|port", re.I)
+
+
+def _head(subject: str) -> str:
+    """The noun a subject is about: "the wifi at the cabin" -> wifi, "my wife's name" -> name."""
+    core = re.split(r" (?:of|in|at|on|for|to|from|with|under|behind|near) ", subject, maxsplit=1)[0]
+    return (grammar.tokens(core) or [""])[-1].removesuffix("'s")
+
+
+# what stays where it is; a train "at the station" does not
+FIXED = words.word_set(
+    "office desk room house flat apartment school shop key locker garage bathroom toilet kitchen printer cabin "
+    "gym parking meeting appointment party wedding exam church studio warehouse headquarter grave doctor dentist"
+)
+
+
+NO_VALUE = words.word_set("not that what how why because to when where like your you something always never")
+
+
+def lasting(subject: str, value: str) -> bool:
+    """Is "SUBJECT is VALUE" worth keeping? Yes for attributes and for values that are names, numbers, kinds, places."""
+    head, low = _head(subject), value.lower()
+    found = grammar.tokens(low)
+    special = re.search(r"\bfavou?rite \w", subject, re.I) or (head == "day" and grammar.TIME.search(value))
+    if (
+        not found
+        or head in ("favourite", "favorite")
+        or (head in words.REMARKS and not special)
+        or len(found) > MAX_WORDS
+        or re.search(r"\b(?:best|worst) (?:thing|part)\b", subject, re.I)
+    ):
+        return False
+    opinion = {w.removesuffix("ly") for w in found} & words.TRANSIENT
+    if found[0] in NO_VALUE:
+        return False
+    if head in ("name", "nickname", "surname", "password", "passphrase", "codeword", "word", "code", "motto", "slogan"):
+        return found[0] not in words.TRANSIENT or grammar.is_proper(value)
+    if found[0] in words.TRANSIENT and not value[0].isupper() and not AT.match(value):
+        return False
+    if AT.match(value) and re.search(r"\b(?:line|page|screen|list|picture|image)\b", low):
+        return False
+    if re.search(r"^[a-z]{2,}ing$", value.split()[0]) and len(found) > 1 and head not in words.ATTRIBUTES:
+        return False
+    if grammar.is_proper(value) or re.search(r"\d", value) or grammar.TIME.search(value):
+        return True
+    if len(found) > 1 and found[-1] in words.TRANSIENT - {"cold", "home", "outside"}:
+        return False
+    if head in words.ATTRIBUTES or re.search(r"\bfavou?rite\b", subject, re.I):
+        return not re.search(r"ing$", found[0]) or bool(
+            re.search(r"\b(?:favou?rite|hobby|hobbies|sport|job|subject|talent)\b", subject)
+        )
+    if found[0] in words.LASTING | words.NATIONS or (AT.match(value) and head.removesuffix("s") in FIXED):
+        return True
+    if subject.lower().startswith(("my", "our")) or " of " in subject:
+        return bool(re.match(r"(?:an?|the) ", low) and not opinion and not VAGUE_ROLE.match(value))
+    return False
+
+
+def copula(clause: str, taught: bool) -> Fact | None:
+    """ "my sister's name is Vera", "the office is on the 4th floor", "our cat is called Miso"."""
+    m = IS.match(clause)
+    if not m:
+        return None
+    subject, be, value = m["s"].strip(), m["be"].lower(), trim(m["v"])
+    if re.search(r"\b(?:if|you|your|it|that|this is|who|what)\b", subject, re.I) or (
+        not taught and subject.lower().startswith("this ")
+    ):
+        return None
+    called = re.match(
+        r"(?:called|named|nicknamed) (?!(?:by|from|for|when|in|at|on|twice|once|after|every|if|as"
+        r"|with)\b)(?P<v>.+)$",
+        value,
+        re.I,
+    )
+    if called:
+        single = (
+            (f"What {be} {subject}'s name?", f"What {be} the name of {subject}?")
+            if be in ("is", "was")
+            else (f"What {be} the names of {subject}?",)
+        )
+        q = (f"what {be} {subject} called?", *single, f"Do you know what {subject} {be} called?")
+        value = as_name(called["v"]) if _head(subject) in words.KIN | words.PETS else called["v"]
+        return fact("is called", value, f"{flip(subject)} {be} called {value}", *q)
+    spelled = re.match(r"spel(?:led|t) (?P<v>\S+(?: \S+)?)$", value, re.I)
+    if spelled:
+        inner = f"how {subject} {be} spelled"
+        return fact(
+            "spelling",
+            spelled["v"],
+            f"{flip(subject)} {be} spelled {spelled['v']}",
+            f"how {be} {subject} spelled?",
+            f"How do you spell {subject}?",
+            f"Do you know {inner}?",
+            f"Tell me {inner}.",
+        )
+    born = re.match(
+        r"(?P<d>born|based|located|collected|due|kept|held|hidden|stored|scheduled|delivered"
+        r"|parked) (?P<r>.+)$",
+        value,
+        re.I,
+    )
+    rest, done = (born["r"], born["d"]) if born else (value, "")
+    allergic = re.match(r"(?:allergic) to (?P<v>.+)$", value, re.I)
+    if allergic:
+        return fact("allergy", allergic["v"], f"{flip(subject)} {be} {value}", *ask("what", subject, be, "allergic to"))
+    if not (taught and set(grammar.tokens(value)) - words.TRANSIENT) and not lasting(subject, rest):
+        return None
+    if born and not AT.match(rest) and not grammar.TIME.search(rest):
+        return None
+    return _placed(subject, be, rest, done)
+
+
+def _living(subject: str, be: str, value: str) -> Fact | None:
+    """What people and pets are: so many years old, from somewhere, of some profession."""
+    age = re.match(r"(?P<v>\d{1,3})(?: years? old| today| now)?$", value)
+    if age:
+        years = f"{age['v']} year{'' if age['v'] == '1' else 's'} old"
+        return fact(
+            "age",
+            age["v"],
+            f"{flip(subject)} {be} {years}",
+            *ask("how old", subject, be),
+            f"What is the age of {subject}?",
+        )
+    origin = re.match(r"(?:originally )?from (?P<v>[A-Z].*)$", value)
+    if origin:
+        return fact(
+            "origin", origin["v"], f"{flip(subject)} {be} from {origin['v']}", *ask("where", subject, be, "from")
+        )
+    if re.match(r"an? .*$", value) and value.endswith(words.JOB_ENDINGS) and _head(subject) not in words.PETS:
+        return fact(
+            "job",
+            value,
+            f"{flip(subject)} {be} {value}",
+            f"What is {subject}'s job?",
+            f"What does {subject} do?",
+            f"What does {subject} do for a living?",
+            f"What is {subject}?",
+        )
+    return None
+
+
+def _placed(subject: str, be: str, value: str, done: str) -> Fact | None:
+    at, head = AT.match(value), _head(subject)
+    time = grammar.TIME.search(value) or (at and at["p"].lower() == "at" and re.match(r"\d{1,2}(?::\d\d)?$", at["v"]))
+    if _head(subject) in ("name", "surname") or re.search(
+        r"favou?rite (?:person|teacher|author|singer|actor|writer)", subject
+    ):
+        value = as_name(value)
+    living = _living(subject, be, value) if head in words.KIN | words.PETS | words.HAVING else None
+    if living:
+        return living
+    answer = f"{flip(subject)} {be} {done + ' ' if done else ''}{flip(value)}"
+    if (at or done) and not (time and not SPACE.search(value)):
+        return fact("where", at["v"] if at else value, answer, *ask("where", subject, be, done))
+    if (
+        at
+        or done
+        or (
+            time
+            and head in ("birthday", "anniversary", "deadline", "meeting", "appointment", "wedding", "exam", "party")
+        )
+    ):
+        return fact(
+            "when", at["v"] if at else value, answer, *ask("when", subject, be, done), f"What is the date of {subject}?"
+        )
+    if (
+        head in words.KIN
+        and grammar.is_proper(value)
+        and value.split()[0].lower() not in ("a", "an")
+        and not set(grammar.tokens(value)) & (words.NATIONS | words.LASTING)
+    ):
+        return fact(
+            "who",
+            value,
+            answer,
+            *ask("who", subject, be),
+            f"What is the name of {subject}?",
+            f"What is {subject}'s name?",
+        )
+    owner = re.match(r"(.+?)'s? name$", subject)
+    more = (f"What is {owner[1]} called?", f"What is the name of {owner[1]}?") if owner else ()
+    return fact("what", value, answer, *ask("what", subject, be)[:1], *more, *ask("what", subject, be)[1:])
+
+
+INVERTED = re.compile(
+    r"(?P<v>[A-Z][\w'.-]*(?: (?:[A-Z][\w'.-]*|of|the|de|van|da)){0,4}) (?:is|was) (?P<s>(?:my"
+    r"|our) \w[\w -]*|the [\w -]+ of [A-Z].*)$"
+)
+
+
+def inverted(clause: str) -> Fact | None:
+    """ "Vera is my sister", "Poseidonis is the capital of Atlantis"."""
+    m = INVERTED.match(clause)
+    if not m or re.match(r"(?:It|This|That|He|She|They|There|What|Here|Everything|Nothing|My|Our|The|You)\b", m["v"]):
+        return None
+    subject = trim(m["s"])
+    head = _head(subject)
+    person = head in words.KIN or (
+        head.endswith(("er", "or", "ist", "ian", "man", "woman")) and subject.startswith(("my", "our"))
+    )
+    if head in words.REMARKS or not (person or head in words.PETS | words.ATTRIBUTES):
+        return None
+    wh = "who" if person else "what"
+    return fact(
+        "inverted",
+        m["v"],
+        f"{flip(subject)} is {m['v']}",
+        *ask(wh, subject, "is"),
+        f"Who is {m['v']}?" if wh == "who" else f"What is {m['v']}?",
+    )
+
+
+def custom(clause: str, taught: bool) -> Fact | None:
+    """Names that the user's world gives to things, and things that were moved."""
+    m = re.match(
+        r"(?:we|i) (?:all )?(?:call|nicknamed?|named) (?P<s>(?:our|my|the"
+        r"|this) .+?) (?:as )?(?P<v>[\"'][^\"']+[\"']|\S+)$",
+        clause,
+        re.I,
+    )
+    if m:
+        return fact(
+            "we call",
+            m["v"],
+            f"You call {flip(m['s'])} {trim(m['v'])}",
+            f"What do we call {m['s']}?",
+            f"What is {m['s']} called?",
+            f"What do I call {m['s']}?",
+        )
+    m = re.match(
+        r"(?:in|at|for|on) (?:my|our|this) [\w ]+?,? [\"'](?P<s>[\w -]{1,30})[\"'] (?:means"
+        r"|stands for|is short for) (?P<v>.+)$",
+        clause,
+        re.I,
+    ) or re.match(r"(?:by )?[\"'](?P<s>[\w -]{1,30})[\"'] (?:means|stands for|is short for) (?P<v>.+)$", clause, re.I)
+    if m:
+        s = m["s"]
+        return fact(
+            "means",
+            m["v"],
+            f'"{s}" means {flip(trim(m["v"]))}',
+            f'What does "{s}" mean?',
+            f'What is the meaning of "{s}"?',
+            f'What does "{s}" stand for?',
+        )
+    m = re.match(
+        r"(?:(?:we|i|they) (?:have )?moved (?P<s>(?:the|our|my) .+?)|(?P<t>(?:the|our"
+        r"|my) .+?) (?:has|have|was|were|got|is) (?:been )?(?:moved|rescheduled|postponed|changed"
+        r"|shifted)) to (?P<v>.+)$",
+        clause,
+        re.I,
+    )
+    if m:
+        s, v = m["s"] or m["t"], trim(m["v"])
+        when = grammar.TIME.search(v) or re.match(r"\d", v)
+        wh = "when" if when else "what"
+        placed = with_preposition(v, "when") if when else v
+        return fact("moved", v, f"{flip(s)} is {placed}", *ask(wh, s, "is"))
+    return remembered(clause) if taught else None
+
+
+def remembered(clause: str) -> Fact | None:
+    """What the user asked to be remembered and no other rule reads: keep the sentence, ask about its subject."""
+    m = re.match(
+        r"(?P<s>(?:my|our|the|[A-Z][\w']*|\w+) ?[\w' -]{0,40}?) (?P<be>is|are|was|were|has|have|will"
+        r"|must|can|needs?|goes|go|\w{3,}s) (?P<v>\S.*)$",
+        clause,
+    )
+    if not m or m["s"].lower() in ("it", "that", "this", "you", "to", "there", "what", "how"):
+        return None
+    return fact(
+        "asked to remember",
+        m["v"],
+        flip(clause),
+        f"What do you know about {m['s']}?",
+        f"What did I tell you about {m['s']}?",
+        f"Tell me about {m['s']}.",
+    )
+
+
+def colon(clause: str, taught: bool) -> Fact | None:
+    """ "my favourite number: 17", and with "remember" also "router password is q9"."""
+    m = re.match(r"(?P<s>(?:my|our|the) [\w' -]{2,40}): (?P<v>\S.*)$", clause, re.I)
+    if m:
+        return copula(f"{m['s']} is {m['v']}", taught)
+    m = re.match(r"(?P<s>[a-z][\w' -]{1,40}?)(?: is|:| =) (?P<v>\S.*)$", clause, re.I)
+    if not m or re.match(
+        r"(?:it|that|this|he|she|they|there|what|here|your?|not|how|all|everything|nothing|i|we|my"
+        r"|our|the)\b",
+        m["s"],
+        re.I,
+    ):
+        return None
+    timed = AT.match(m["v"]) if re.search(r"\d|day\b", m["v"]) and len(m["s"].split()) <= 2 else None
+    bare_noun = m["s"].lower() in (
+        "dinner",
+        "lunch",
+        "breakfast",
+        "school",
+        "work",
+        "church",
+        "practice",
+        "rehearsal",
+        "yoga",
+    )
+    if bare_noun and timed:
+        return fact("when", timed["v"], clause, *ask("when", m["s"], "is"))
+    return (
+        copula(f"the {m['s']} is {m['v']}", True)
+        if taught or (timed and _head(m["s"]) not in words.TRANSIENT | words.REMARKS)
+        else None
+    )

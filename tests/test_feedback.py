@@ -1,0 +1,397 @@
+"""What a user's turn teaches: labelled turns, the wording of lessons, and properties that hold for any text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from lmm.errors import UsageError
+from lmm.feedback import Exchange, lesson_for, read
+from lmm.feedback.grammar import flip, plain
+from scripts.measure_feedback import DATA, is_right, measure, reading_of, turns
+
+AUSTRALIA = Exchange("What is the capital of Australia?", "The capital of Australia is Sydney.")
+
+
+# ------------------------------------------------------------------ labelled turns
+@pytest.mark.parametrize(
+    ("half", "size", "precision", "recall"),
+    [("dev", 400, 0.97, 0.95), ("test", 250, 0.95, 0.85), ("fresh", 150, 0.92, 0.85)],  # fresh: never tuned on
+)
+def test_labelled_turns_are_read_as_promised(half: str, size: int, precision: float, recall: float) -> None:
+    figures = measure(turns(DATA / f"feedback_{half}.jsonl"))
+    assert figures["turns"] >= size
+    assert figures["precision"] >= precision
+    assert figures["recall"] >= recall
+
+
+def test_the_labelled_sets_share_no_turn() -> None:
+    seen: set[tuple[str, str]] = set()
+    for path in sorted(DATA.glob("feedback_*.jsonl")):
+        keys = {(row["text"], str(row.get("last"))) for row in turns(path)}
+        assert len(keys) == len(turns(path))
+        assert not seen & keys
+        seen |= keys
+
+
+def test_every_lesson_of_the_labelled_turns_reads_as_a_reply() -> None:
+    rows = [row for path in DATA.glob("feedback_*.jsonl") for row in turns(path)]
+    for row in rows:
+        reading = reading_of(row)
+        if reading.lesson is None:
+            assert (reading.value, reading.questions, reading.summary) == ("", (), "")
+            continue
+        lesson = reading.lesson
+        assert reading.value.lower() in lesson.answer.lower(), row
+        assert lesson.statement == row["text"].strip()
+        assert lesson.prompt[-1] in "?." or row.get("last"), lesson
+        assert lesson.prompt not in reading.questions
+        assert reading.summary.endswith(f" -> {reading.value}")
+        if reading.kind == "statement":  # the reply speaks to the user, not as the user
+            said = lesson.answer.lower().replace(reading.value.lower(), "").split()
+            assert not {"my", "i", "our", "me"} & set(said), row
+
+
+def test_a_wrong_value_counts_as_wrong() -> None:
+    row = {"text": "my name is Bob", "kind": "statement", "value": "Rob"}
+    assert not is_right(row, reading_of(row))
+    figures = measure([row, {"text": "hello", "kind": "statement", "value": "x"}])
+    assert (figures["precision"], figures["recall"]) == (0.0, 0.0)
+
+
+# ------------------------------------------------------------------ statements
+@pytest.mark.parametrize(
+    ("text", "prompt", "answer", "value", "summary"),
+    [
+        (
+            "my sister's name is Vera",
+            "What is my sister's name?",
+            "Your sister's name is Vera.",
+            "Vera",
+            "your sister's name -> Vera",
+        ),
+        ("I am Alice", "What is my name?", "Your name is Alice.", "Alice", "your name -> Alice"),
+        ("i'm dave", "What is my name?", "Your name is Dave.", "Dave", "your name -> Dave"),
+        ("call me Bob", "What is my name?", "Your name is Bob.", "Bob", "your name -> Bob"),
+        ("I live in Oslo", "Where do I live?", "You live in Oslo.", "Oslo", "where do you live -> Oslo"),
+        (
+            "I'm allergic to nuts",
+            "What am I allergic to?",
+            "You are allergic to nuts.",
+            "nuts",
+            "what you are allergic to -> nuts",
+        ),
+        (
+            "I am a nurse",
+            "What do I do for a living?",
+            "You are a nurse.",
+            "nurse",
+            "what do you do for a living -> nurse",
+        ),
+        ("I was born in 1990", "When was I born?", "You were born in 1990.", "1990", "when you were born -> 1990"),
+        (
+            "FYI the staging port is 8443",
+            "What is the staging port?",
+            "The staging port is 8443.",
+            "8443",
+            "staging port -> 8443",
+        ),
+        (
+            "We call the deploy script yeet",
+            "What do we call the deploy script?",
+            "You call the deploy script yeet.",
+            "yeet",
+            "what do you call the deploy script -> yeet",
+        ),
+        (
+            "remember that the meeting is on Tuesday",
+            "When is the meeting?",
+            "The meeting is on Tuesday.",
+            "Tuesday",
+            "meeting -> Tuesday",
+        ),
+        (
+            "My brother lives in Montreal.",
+            "Where does my brother live?",
+            "Your brother lives in Montreal.",
+            "Montreal",
+            "where does your brother live -> Montreal",
+        ),
+        ("I usually wake up at 5am", "When do I wake up?", "You wake up at 5am.", "5am", "when do you wake up -> 5am"),
+    ],
+)
+def test_a_statement_becomes_a_question_and_its_reply(
+    text: str, prompt: str, answer: str, value: str, summary: str
+) -> None:
+    reading = read(text)
+    assert reading.kind == "statement"
+    assert reading.lesson is not None
+    assert (reading.lesson.prompt, reading.lesson.answer) == (prompt, answer)
+    assert (reading.value, reading.summary) == (value, summary)
+    assert len(reading.questions) >= 2
+    assert all(question[0].isupper() and question[-1] in "?." for question in reading.questions)
+
+
+def test_a_statement_brings_other_wordings_of_its_question() -> None:
+    assert {"What is my sister called?", "What's my sister's name?"} <= set(read("my sister's name is Vera").questions)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I am tired",
+        "I'm Exhausted",
+        "my coffee is cold",
+        "My wife is angry",
+        "I love it",
+        "I have a question",
+        "call me a taxi",
+        "call me tomorrow",
+        "suppose my name were Bob",
+        'He said "my name is Bob"',
+        "she thinks the capital is Sydney",
+        "is it true that my name is Bob?",
+        "the capital of Peru is Lima, right?",
+        "write a story where my name is Max",
+        "translate 'my name is Bob' into French",
+        "mi nombre es Carlos",
+        "меня зовут Иван",
+        "- milk\n- my name is Bob",
+        "```my name is Bob```",
+        "my name is Bob lol",
+        "My name is none of your business",
+    ],
+)
+def test_what_teaches_nothing(text: str) -> None:
+    reading = read(text)
+    assert reading.kind == "nothing"
+    assert reading.lesson is None
+    assert reading.why
+    assert read(text, AUSTRALIA).kind == "nothing"
+
+
+# ------------------------------------------------------------------ corrections
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no, it's Canberra",
+        "actually Canberra",
+        "not Sydney but Canberra",
+        "wrong, Canberra",
+        "that's wrong, it is Canberra",
+        "It's Canberra, not Sydney",
+        "nope - Canberra",
+        "the correct answer is Canberra",
+        "Canberra, you mean",
+        "Are you sure? It's Canberra.",
+        "no its canberra",
+        "NO IT'S CANBERRA",
+        "Sydney is wrong, it's Canberra",
+        "The capital of Australia is Canberra.",
+    ],
+)
+def test_a_correction_replaces_the_wrong_value(text: str) -> None:
+    reading = read(text, AUSTRALIA)
+    assert reading.kind == "correction"
+    assert reading.lesson is not None
+    assert reading.lesson.prompt == "What is the capital of Australia?"
+    assert reading.lesson.answer == "The capital of Australia is Canberra."
+    assert reading.summary == "capital of Australia -> Canberra"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no",
+        "wrong",
+        "no, try again",
+        "No, it's not Sydney",
+        "no, I don't like it",
+        "no, I meant Austria",
+        "It's Canberra, isn't it?",
+        "isn't it Canberra?",
+        "maybe it's Canberra",
+        "yes, it's Sydney",
+        "no thanks",
+        "it's a nice city",
+        "no, in French",
+        "no comment",
+        "wrong book",
+        "If it was Canberra you'd know",
+        'No, he said "it\'s Canberra"',
+        "nein, es ist Canberra",
+        "It's Canberra?",
+    ],
+)
+def test_a_reaction_without_a_new_value_teaches_nothing(text: str) -> None:
+    assert read(text, AUSTRALIA).kind == "nothing"
+
+
+def test_a_correction_needs_something_to_correct() -> None:
+    assert read("no, it's Canberra").kind == "nothing"
+    assert read("no, it's autumn", Exchange("Write a poem about spring.", "Spring is here.")).kind == "nothing"
+
+
+@pytest.mark.parametrize(
+    ("question", "reply", "text", "answer"),
+    [
+        (
+            "Who wrote Brave New World?",
+            "It was written by George Orwell.",
+            "no, not Orwell. Huxley.",
+            "It was written by Huxley.",
+        ),
+        ("Is a whale a fish?", "Yes, a whale is a fish.", "No, it's a mammal.", "No, a whale is a mammal."),
+        ("What is my dog's name?", "I'm sorry, I don't know your dog's name.", "It's Rex", "Your dog's name is Rex."),
+        ("When is the meeting?", "The meeting is on Monday.", "No, on Tuesday.", "The meeting is on Tuesday."),
+        (
+            "What are the primary colours?",
+            "The primary colours are red and blue.",
+            "you forgot yellow",
+            "The primary colours are red, blue and yellow.",
+        ),
+        ("I live in Bergen", "Bergen is a lovely city.", "sorry, I meant Oslo", "You live in Oslo."),
+        (
+            "How high is Mount Everest?",
+            "Mount Everest is 8448 metres high.",
+            "not quite, it's 8849 metres",
+            "Mount Everest is 8849 metres high.",
+        ),
+    ],
+)
+def test_the_corrected_answer_reads_as_a_reply(question: str, reply: str, text: str, answer: str) -> None:
+    reading = read(text, Exchange(question, reply))
+    assert reading.kind == "correction"
+    assert reading.lesson is not None
+    assert reading.lesson.answer == answer
+
+
+def test_the_question_is_kept_without_the_small_talk_around_it() -> None:
+    last = Exchange("Hi! Can you tell me what the capital of Australia is, please?", "Sure! It is Sydney.")
+    reading = read("no, it's Canberra", last)
+    assert reading.lesson is not None
+    assert reading.lesson.prompt == "What is the capital of Australia?"
+
+
+def test_a_statement_about_something_else_is_no_correction() -> None:
+    assert read("Actually, my name is Bob", AUSTRALIA).kind == "statement"
+    assert read("no, my name is Bob", Exchange("What's my name?", "Your name is Rob.")).kind == "correction"
+
+
+# ------------------------------------------------------------------ lesson_for
+@pytest.mark.parametrize(
+    ("question", "value", "answer"),
+    [
+        ("What is the capital of Australia?", "Canberra", "The capital of Australia is Canberra."),
+        ("Who wrote Dune?", "Frank Herbert", "Frank Herbert wrote Dune."),
+        ("When did the Titanic sink?", "1912", "The Titanic sank in 1912."),
+        ("Where was I born?", "Lagos", "You were born in Lagos."),
+        ("How many legs does a spider have?", "eight", "A spider has eight legs."),
+        ("How old am I?", "31", "You are 31 years old."),
+        ("Which planet is the largest?", "Jupiter", "The largest planet is Jupiter."),
+        ("Where does my friend Taras live?", "Kyiv", "Your friend Taras lives in Kyiv."),
+        ("Is Berlin in France?", "Germany", "No, Berlin is in Germany."),
+        ("Did Einstein win a Nobel prize?", "yes", "Yes, Einstein won a Nobel prize."),
+        ("why is the sky blue", "Rayleigh scattering", "Rayleigh scattering"),
+        ("What is my motto?", "Your motto is: onwards.", "Your motto is: onwards."),
+    ],
+)
+def test_lesson_for_phrases_the_answer_as_a_reply(question: str, value: str, answer: str) -> None:
+    lesson = lesson_for(question, value)
+    assert (lesson.prompt, lesson.answer) == (question, answer)
+
+
+@pytest.mark.parametrize(("question", "value"), [("", "x"), ("What?", " ")])
+def test_lesson_for_names_what_is_missing(question: str, value: str) -> None:
+    with pytest.raises(UsageError, match="/teach QUESTION => ANSWER"):
+        lesson_for(question, value)
+
+
+def test_flip_turns_the_point_of_view_once() -> None:
+    assert flip("my sister and I was here at 5am") == "your sister and you were here at 5am"
+    assert flip("your name") == "my name"
+    assert plain("im dave, thats  it’s") == "I am dave, that is it's"
+
+
+# ------------------------------------------------------------------ any text
+PIECES = """no it's my name is not i am the capital of , . ? ! but mean you forgot remember that and called actually
+Canberra 12 'a' " : favourite work at in on live lives sister Vera () [ \\ * + {0} %s $1 wrong sorry meant"""
+WORDS = st.lists(st.sampled_from(PIECES.split()), max_size=40).map(" ".join)
+TEXTS = st.one_of(st.text(max_size=300), WORDS)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS, st.none() | st.builds(Exchange, TEXTS, TEXTS))
+@example("No, it's \\1", AUSTRALIA)
+@example("my name is {v}", None)
+def test_any_text_is_read_without_an_error_and_within_limits(text: str, last: Exchange | None) -> None:
+    reading = read(text, last)
+    assert (reading.lesson is None) == (reading.kind == "nothing")
+    if reading.lesson is not None:
+        assert 0 < len(reading.value) <= 200
+        assert reading.value.lower() in reading.lesson.answer.lower()
+        assert reading.lesson.prompt.strip()
+        assert len(text) <= 2000
+
+
+@settings(max_examples=100, deadline=None)
+@given(TEXTS, TEXTS)
+def test_lesson_for_always_keeps_the_value(question: str, value: str) -> None:
+    if question.strip() and value.strip():
+        assert value.strip().lower().strip(".!?") in lesson_for(question, value).answer.lower()
+
+
+@pytest.mark.parametrize("hidden", ["\x00", "\x1b[31m", "\x07", "\x9b", "\u202e", "\ud800"])
+def test_control_characters_teach_nothing(hidden: str) -> None:
+    assert read("my name is Bob").kind == "statement"
+    assert read(f"my name is {hidden}Bob").kind == "nothing"
+    assert read(f"no, it's {hidden}Canberra", AUSTRALIA).kind == "nothing"
+
+
+def test_huge_and_empty_texts_teach_nothing() -> None:
+    for text in ("", " \n", "my name is " + "x" * 2000, "my code is " + "x" * 201, "my name is Bob. " * 30):
+        assert read(text).kind == "nothing"
+
+
+def test_reading_takes_less_than_five_milliseconds() -> None:
+    rows = turns(DATA / "feedback_test.jsonl")
+    for row in rows:
+        reading_of(row)  # warm: patterns compiled
+    began = time.process_time()
+    for row in rows:
+        reading_of(row)
+    assert (time.process_time() - began) / len(rows) < 0.005
+    for text in ("my a" * 450, "not , " * 300, "'" * 1999, "no, " + "ab," * 60, "is " * 59, "my " + "x y " * 28):
+        last = Exchange(f"What is {text[:1900]}", text)
+        read(text, last)
+        began = time.process_time()
+        read(text, last)
+        assert time.process_time() - began < 0.05, text[:20]
+
+
+def test_the_same_text_is_read_the_same_in_every_process() -> None:
+    code = (
+        "from scripts.measure_feedback import *\n"
+        "rows = [r for p in sorted(DATA.glob('feedback_*.jsonl')) for r in turns(p)]\n"
+        "rs = [reading_of(row) for row in rows]\n"
+        "print([(r.kind, r.value, r.questions, r.lesson and (r.lesson.prompt, r.lesson.answer)) for r in rs])"
+    )
+    outputs = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(outputs) == 1
+
+
+def test_importing_it_loads_no_model_library() -> None:
+    code = "import sys, lmm.feedback; print(sorted({'torch', 'mlx', 'transformers', 'numpy'} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
+    assert found.stdout.strip() == "[]"

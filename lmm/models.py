@@ -1,4 +1,6 @@
-"""What `--model` names (packaged weights, a folder, a .gguf file, a Hugging Face id) -> a folder in Hugging Face layout.
+"""What `--model` names: packaged weights, a folder, a .gguf file, a Hugging Face id.
+
+Each becomes a local folder in Hugging Face layout that every backend can load.
 
 GGUF weights are converted once (`lmm.gguf_import`) into the user's cache, under a lock, into a temporary folder that is
 renamed when complete; `lmm.json` beside the weights records where they came from and the size and sha256 of every file.
@@ -99,7 +101,7 @@ def cache_dir() -> Path:
 def resolve(
     name: str, *, local_files_only: bool = False, revision: str | None = None, progress: Progress | None = None
 ) -> ModelSource:
-    """The model called `name`, ready to load: a short name of `PACKAGED`, a folder, a .gguf file, or "owner/name" (hub).
+    """The model called `name`, ready to load: a short name of `PACKAGED`, a folder, a .gguf file, or hub owner/name.
 
     `progress(done, total, text)` counts bytes; total 0 means a message only. `revision` pins a hub model to a branch,
     tag or commit. Raises ModelError (missing, damaged, no room, no network), UnknownNameError and UsageError.
@@ -323,11 +325,25 @@ def incomplete(folder: Path) -> str:
         return f"{index.name} cannot be read ({error})"
     if missing := sorted(file for file in wanted if not (folder / file).is_file()):
         return f"missing {', '.join(missing)}"
-    if not any(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         pickles = any(folder.glob("*.bin"))
         return "no *.safetensors" + (" (*.bin files are pickles, which lmm does not open)" if pickles else "")
+    if broken := [file.name for file in weights if not _opens(file)]:
+        return f"{', '.join(broken)} is cut off or damaged"
     tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json")
     return "" if any((folder / file).is_file() for file in tokenizers) else "no tokenizer (tokenizer.json)"
+
+
+def _opens(weights: Path) -> bool:
+    """Whether header and length of a safetensors file agree; reads no weights."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(weights), "np"):
+            return True
+    except (SafetensorError, OSError):
+        return False
 
 
 def _offline() -> bool:
@@ -337,17 +353,21 @@ def _offline() -> bool:
 def _hub(name: str, revision: str | None, local_only: bool, progress: Progress | None) -> ModelSource:
     """A hub model: from the local cache if it is complete there, else downloaded if that is allowed."""
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     options: dict[str, Any] = {"revision": revision, "allow_patterns": HUB_PATTERNS, "ignore_patterns": HUB_IGNORED}
-    problem = "it is not there"
-    with contextlib.suppress(LocalEntryNotFoundError):
+    try:
         folder = Path(snapshot_download(name, local_files_only=True, **options))
-        if not (problem := incomplete(folder)):
-            return ModelSource(name, folder, name, folder.name)
+        problem = incomplete(folder)
+    except HFValidationError:  # such as "a/b--c"
+        raise UnknownNameError("model", name, [*PACKAGED, *_nearby(Path(name))]) from None
+    except LocalEntryNotFoundError as error:
+        problem = _first_line(error)
+    if not problem:
+        return ModelSource(name, folder, name, folder.name)
     if local_only:
         raise ModelError(
-            f"{name} is not usable from the local Hugging Face cache ({problem}) and the hub may not be asked; "
+            f"{name} cannot be loaded from the local Hugging Face cache ({problem}) and the hub may not be asked; "
             f"leave out --local-files-only, unset HF_HUB_OFFLINE, or use --model {_instead(name)}"
         )
     _notice(progress, f"downloading {name} from the Hugging Face hub")
@@ -361,7 +381,7 @@ def _hub(name: str, revision: str | None, local_only: bool, progress: Progress |
             f"check the connection and the room in the cache, or use --model {_instead(name)}"
         ) from error
     if problem := incomplete(folder):
-        raise ModelError(f"{name} on the hub is not a model lmm can load: {problem}; a .gguf file works as --model FILE")
+        raise ModelError(f"{name} on the hub is not a model lmm can load: {problem}; GGUF works as --model FILE.gguf")
     return ModelSource(name, folder, name, folder.name)
 
 

@@ -45,3 +45,9 @@ class StateError(LmmError):
 
 class LearningError(LmmError):
     """A lesson that could not be learned; the memory is as it was before."""
+
+
+class Cancelled(LmmError):
+    """The user stopped it (Ctrl-C). Nothing half-done is kept."""
+
+    exit_code = 130

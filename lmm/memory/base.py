@@ -12,11 +12,11 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from lmm.errors import LearningError, UsageError
+from lmm.errors import LearningError, StateError, UsageError
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
@@ -67,6 +67,7 @@ class Recall:
     fired: list[list[tuple[str, float]]] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)
     text: list[str] = field(default_factory=list)
+    start: int = 0  # absolute position of the last prompt token: step 0 of the reply. Set by the engine.
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,22 @@ class Turn:
 
 @dataclass
 class LearnReport:
-    """What a lesson did, for the log and the user. Filled in by `learn`."""
+    """What a lesson did, for the log and the user. Filled in by `learn`, which calls `step` after every step."""
 
     loss_before: float | None = None
     loss_after: float | None = None
     steps: int = 0
+    seconds: float = 0.0
     details: dict[str, Any] = field(default_factory=dict)
+    on_step: Callable[[LearnReport], None] | None = None
+
+    def step(self, loss: float) -> None:
+        """One step was taken. May raise `Cancelled`: the lesson is then rolled back whole."""
+        self.loss_before = loss if self.steps == 0 else self.loss_before
+        self.loss_after = loss
+        self.steps += 1
+        if self.on_step is not None:
+            self.on_step(self)
 
 
 @dataclass(frozen=True)
@@ -108,7 +119,10 @@ class Memory:
     #: True if a lesson changes how earlier turns would be read, so the cache above the site must be rebuilt
     rewrites_history: ClassVar[bool] = False
 
-    def __init__(self, options: Any = None, presets: dict[str, dict[str, Any]] | None = None) -> None:
+    #: named sets of options, for --preset
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}
+
+    def __init__(self, options: Any = None) -> None:
         self.options = options if options is not None else self.Options()
 
     @classmethod
@@ -131,9 +145,25 @@ class Memory:
         """The state before any lesson; with it, the model behaves exactly as without the memory."""
         return {}
 
-    def on_prompt(self, state: State, prompts: Sequence[Prompt], adapter: Adapter) -> Recall | None:
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
         """Decide, once per reply, which lessons apply to each of B prompts. None: nothing applies."""
         return None
+
+    def row(self, recall: Recall, b: int) -> Recall | None:
+        """The recall of one prompt of a batch; None where nothing fired."""
+        if not recall.fired[b] and not (recall.text and recall.text[b]):
+            return None
+        return Recall([recall.fired[b]], {k: v[b : b + 1] for k, v in recall.arrays.items()}, recall.text[b : b + 1])
+
+    def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
+        """The recalls of several prompts as one batch: arrays [B, ...], zero where nothing fired."""
+        some = next((row for row in rows if row is not None), None)
+        if some is None:
+            return None
+        arrays = {k: ops.concat([row.arrays[k] if row else v * 0 for row in rows], 0) for k, v in some.arrays.items()}
+        return Recall([row.fired[0] if row else [] for row in rows], arrays)
 
     def rewrite(
         self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
@@ -142,7 +172,12 @@ class Memory:
         return x_out
 
     def learn(
-        self, state: State, lesson: Lesson, adapter: Adapter, turn: Turn | None = None, report: LearnReport | None = None
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
     ) -> State:
         """A transaction: the new state, or LearningError and nothing has changed.
 
@@ -151,11 +186,39 @@ class Memory:
         """
         raise LearningError(f"memory {self.name!r} does not learn; pick another with --memory (see: lmm memories)")
 
+    def learn_lesson(
+        self,
+        state: State,
+        lessons: tuple[Lesson, ...],
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None,
+        report: LearnReport,
+    ) -> tuple[State, tuple[Lesson, ...]]:
+        """`learn`, and the lessons then known. A memory in which a correction supersedes overrides this."""
+        return self.learn(state, lesson, adapter, turn, report), (*lessons, lesson)
+
     def forget(self, state: State, lesson_id: str) -> State:
         """The state without one lesson. Raises LearningError where lessons cannot be told apart."""
         raise LearningError(
-            f"memory {self.name!r} mixes its lessons in the same weights and cannot forget one; /undo steps back in time"
+            f"memory {self.name!r} mixes its lessons in the same weights and cannot forget one; "
+            "/undo steps back in time"
         )
+
+    def check_state(self, arrays: dict[str, Any], adapter: Adapter) -> None:
+        """Raises StateError if arrays read from a file do not fit this memory and model; all mismatches at once."""
+        fresh = self.fresh(adapter)
+        problems = [f"no tensor {name!r}" for name in fresh if name not in arrays]
+        problems += [f"unexpected tensor {name!r}" for name in arrays if name not in fresh]
+        for name in fresh.keys() & arrays.keys():
+            found, expected = tuple(arrays[name].shape), tuple(fresh[name].shape)
+            if len(found) != len(expected) or any(e not in (0, f) for f, e in zip(found, expected, strict=True)):
+                problems.append(f"tensor {name!r} has shape {found}, expected {expected}")
+        if problems:
+            raise StateError(f"the file does not fit memory {self.name!r} with these options: {'; '.join(problems)}")
+
+    def options_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self.options)
 
     def resident_bytes(self, state: State, keys: Iterable[str] | None = None) -> int:
         """Bytes of state held, for reports."""

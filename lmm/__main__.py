@@ -1,0 +1,5 @@
+"""`python -m lmm` is the `lmm` command."""
+
+from lmm.cli import main
+
+main()

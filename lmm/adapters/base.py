@@ -1,0 +1,212 @@
+"""What lmm needs from a backend: run a model in parts, look inside, and leave it bitwise as it was.
+
+The engine owns the decode loop; an adapter only runs forward passes. A *tap* rewrites hidden states at a `Site`
+while its context manager is open. Learning runs the frozen lower layers once (`hidden`) and steps the upper ones
+(`upper`), which is also how a cache is rebuilt above a site after a lesson (`refill`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from lmm.adapters.ops import Array, Ops
+from lmm.errors import UsageError
+from lmm.tokenizer import ChatFormat
+
+PARTS = ("residual", "pre_attention", "mlp.down_proj")
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in the model: after layer `layer` ("residual"), before it ("pre_attention"), or its down-projection."""
+
+    layer: int
+    part: str = "residual"
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise UsageError(f"unknown part {self.part!r} of a layer; known: {', '.join(PARTS)}")
+
+    @property
+    def first_layer(self) -> int:
+        """The first layer whose cache depends on what is written at this site."""
+        return self.layer + 1 if self.part == "residual" else self.layer
+
+
+@dataclass(frozen=True)
+class Shape:
+    layers: int
+    width: int
+    vocab: int
+    mlp_width: int
+
+
+@dataclass(frozen=True)
+class TapContext:
+    """The slice in hand: `tokens` [B, T] ids, `positions` [T] absolute, `history` [B, T0] the ids before it.
+
+    `phase` is "prefill", "decode" or "learn".
+    """
+
+    tokens: np.ndarray
+    positions: np.ndarray
+    history: np.ndarray
+    phase: str
+    site: Site | None = None
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Keys and values of what was read so far. A value: `forward` returns a new one, old ones stay usable."""
+
+    tokens: np.ndarray  # [B, T] ids read so far
+    raw: Any
+
+    @property
+    def length(self) -> int:
+        return int(self.tokens.shape[1])
+
+
+Rewrite = Callable[[Array, Array, TapContext], Array]
+
+
+class Tap:
+    """One rewrite at one site; `enabled` is false while the adapter is quiet."""
+
+    def __init__(self, site: Site, rewrite: Rewrite) -> None:
+        self.site, self.rewrite, self.enabled = site, rewrite, True
+
+
+class Adapter(ABC):
+    """One loaded model on one backend."""
+
+    name: str
+    ops: Ops
+    shape: Shape
+    format: ChatFormat
+    model_id: str
+    revision: str | None
+    dtype: str
+    device: str
+
+    def __init__(self) -> None:
+        self.taps: list[Tap] = []
+        self.context: TapContext | None = None
+        self.layer: int | None = None  # chosen by --layer; None: the middle
+        self._skipped = range(0)  # layers that are stood in for just now: their taps see nothing real
+
+    # forward passes ------------------------------------------------------------------------------------------
+    @abstractmethod
+    def new_cache(self, batch: int = 1) -> Cache:
+        """The cache of `batch` empty conversations."""
+
+    @abstractmethod
+    def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
+        """Read tokens [B, T] after `cache`, through the taps -> logits [B, keep, V] of the last, and the new cache."""
+
+    @abstractmethod
+    def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
+        """Hidden states [B, T, D] entering layer `first_layer` (or leaving the last), without gradients."""
+
+    @abstractmethod
+    def upper(
+        self,
+        tokens: np.ndarray,
+        h: Array,
+        first_layer: int,
+        cache: Cache | None = None,
+        keep: Sequence[int] | None = None,
+    ) -> Array:
+        """Layers from `first_layer` on, from hidden states h [B, T, D] -> logits [B, len(keep) or T, V].
+
+        Differentiable in `h`; `cache` (what came before) is read, never changed. `keep`: positions of T wanted.
+        """
+
+    @abstractmethod
+    def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
+        """`cache` with the layers from `first_layer` on run again, through the taps, from h [B, T, D]."""
+
+    # caches --------------------------------------------------------------------------------------------------
+    @abstractmethod
+    def trim(self, cache: Cache, length: int) -> Cache:
+        """The first `length` tokens of a cache."""
+
+    @abstractmethod
+    def select(self, cache: Cache, rows: Sequence[int]) -> Cache:
+        """Rows of the batch, in that order; a row may be repeated (beam search)."""
+
+    # looking inside ------------------------------------------------------------------------------------------
+    @abstractmethod
+    def tap(self, site: Site, rewrite: Rewrite) -> contextlib.AbstractContextManager[Tap]:
+        """Rewrite hidden states at `site` while open; afterwards the model is bitwise as before."""
+
+    @contextlib.contextmanager
+    def quiet(self) -> Iterator[None]:
+        """No tap that is open now acts inside; taps opened inside do."""
+        were = [tap for tap in self.taps if tap.enabled]
+        for tap in were:
+            tap.enabled = False
+        try:
+            yield
+        finally:
+            for tap in were:
+                tap.enabled = True
+
+    def features(self, tokens: np.ndarray, site: Site, cache: Cache | None = None) -> Array:
+        """What enters `site` in the untouched model: [B, T, D], or [B, T, F] before a down-projection."""
+        seen: list[Array] = []
+
+        def look(x_in: Array, x_out: Array, context: TapContext) -> Array:
+            seen.append(x_in)
+            return x_out
+
+        with self.quiet(), self.tap(site, look):
+            self.hidden(tokens, site.layer + 1, cache)
+        return seen[-1]
+
+    # names and places ----------------------------------------------------------------------------------------
+    def middle_site(self) -> Site:
+        """After the middle layer, or the one chosen by `--layer`."""
+        return self.site(self.shape.layers // 2 if self.layer is None else self.layer)
+
+    def site(self, layer: int, part: str = "residual") -> Site:
+        if not 0 <= layer < self.shape.layers:
+            raise UsageError(f"layer {layer} does not exist; this model has layers 0 to {self.shape.layers - 1}")
+        return Site(layer, part)
+
+    @abstractmethod
+    def generate_native(self, tokens: Sequence[int], max_tokens: int) -> list[int]:
+        """Greedy tokens by the backend's own generate, untouched: what `identity` is compared with."""
+
+    # for subclasses ------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _reading(self, tokens: np.ndarray, cache: Cache | None, phase: str | None = None) -> Iterator[TapContext]:
+        history = cache.tokens if cache is not None else tokens[:, :0]
+        start = history.shape[1]
+        phase = phase or ("decode" if tokens.shape[1] == 1 and start else "prefill")
+        before = self.context
+        self.context = TapContext(tokens, np.arange(start, start + tokens.shape[1]), history, phase)
+        try:
+            yield self.context
+        finally:
+            self.context = before
+
+    def _rewritten(self, tap: Tap, x_in: Array, x_out: Array) -> Array:
+        if not tap.enabled or self.context is None or tap.site.layer in self._skipped:
+            return x_out
+        return tap.rewrite(x_in, x_out, replace(self.context, site=tap.site))
+
+    @staticmethod
+    def _appended(cache: Cache, tokens: np.ndarray, raw: Any) -> Cache:
+        return replace(cache, tokens=np.concatenate([cache.tokens, tokens], axis=1), raw=raw)
+
+
+def as_tokens(tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Token ids of one conversation as [1, T]."""
+    return np.asarray(tokens, np.int64).reshape(1, -1)

@@ -1,0 +1,277 @@
+"""The MLX backend: any model that mlx-lm can load, on Metal or (on Linux) on the CPU.
+
+MLX modules have no hooks. While something is tapped or stood in for, the module's `__class__` is a generated subclass
+whose call goes through a wrapper; parameters, their names and all attributes stay where they are. A wrapper *object*
+would break both.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import mlx.core as mx
+import numpy as np
+from mlx_lm.generate import generate_step
+from mlx_lm.models.cache import create_attention_mask
+from mlx_lm.utils import load_model
+
+from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
+from lmm.adapters.mlx_ops import MlxOps
+from lmm.adapters.ops import Array
+from lmm.adapters.structure import down_projection, find_layers, get_path
+from lmm.errors import ModelError
+from lmm.tokenizer import HFChatFormat
+
+if TYPE_CHECKING:
+    from lmm.models import ModelSource
+
+FINAL_NORMS = ("norm", "final_layernorm", "final_norm")
+Wrapper = Callable[[Callable[[Array], Any], Array], Any]
+
+
+class LayerCache:
+    """Keys and values [B, H, T, d] of one layer, as mlx-lm models expect it. Grows by concatenation, so that a copy
+    is a new object over the same arrays and gradients flow through it."""
+
+    def __init__(self, keys: Array | None = None, values: Array | None = None) -> None:
+        self.keys, self.values = keys, values
+
+    @property
+    def offset(self) -> int:
+        return 0 if self.keys is None else self.keys.shape[2]
+
+    def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, Array]:
+        if self.keys is not None:
+            keys = mx.concatenate([self.keys, keys], axis=2)
+            values = mx.concatenate([self.values, values], axis=2)
+        self.keys, self.values = keys, values
+        return keys, values
+
+    def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> Any:
+        return create_attention_mask(n, self.offset, return_array, window_size)
+
+    def copy(self, change: Callable[[Array], Array] = lambda x: x) -> LayerCache:
+        return LayerCache() if self.keys is None else LayerCache(change(self.keys), change(self.values))
+
+
+class MlxAdapter(Adapter):
+    name = "mlx_lm"
+
+    def __init__(self, source: ModelSource, dtype: str = "auto", layers_path: str | None = None) -> None:
+        super().__init__()
+        self.source, self.model_id, self.revision = source, source.model_id, source.revision
+        self.format = HFChatFormat(source.folder)
+        self.ops = MlxOps()
+        try:
+            self.model, config = load_model(source.folder)
+        except (OSError, ValueError, KeyError) as error:
+            raise ModelError(f"mlx-lm cannot load {source.name}: {error}") from error
+        self.device = str(mx.default_device()).lower()
+        self.dtype = self._set_dtype(dtype)
+        config = config.get("text_config") or config
+        lists = [(name, value) for name, value in _lists(self.model) if value]
+        path, self.layers = find_layers(self.model, lists, config["num_hidden_layers"], layers_path)
+        self.body = _parent(self.model, path)
+        self.shape = Shape(
+            len(self.layers), config["hidden_size"], config["vocab_size"], int(config.get("intermediate_size") or 0)
+        )
+
+    def _set_dtype(self, dtype: str) -> str:
+        """On the CPU everything but float32 is emulated; on Metal the weights' own format is right."""
+        if dtype == "auto":
+            dtype = "float32" if not mx.metal.is_available() else "weights"
+        if dtype != "weights":
+            self.model.set_dtype(getattr(mx, dtype))
+            mx.eval(self.model.parameters())
+        return dtype
+
+    # forward passes ------------------------------------------------------------------------------------------
+    def new_cache(self, batch: int = 1) -> Cache:
+        return Cache(np.zeros((batch, 0), np.int64), [LayerCache() for _ in self.layers])
+
+    def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
+        raw = _copy(cache.raw)
+        kept = range(tokens.shape[1] - keep, tokens.shape[1])
+        with self._keeping(kept, tokens.shape[1]), self._reading(tokens, cache):
+            logits = self.model(mx.array(tokens), cache=raw)
+        mx.eval(logits, [(c.keys, c.values) for c in raw])
+        return logits, self._appended(cache, tokens, raw)
+
+    def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
+        seen: list[Array] = []
+
+        def last(call: Callable[[Array], Any], x: Array) -> Array:
+            out = x if first_layer < len(self.layers) else call(x)
+            seen.append(out)
+            return out
+
+        stand_ins: dict[int, Wrapper] = dict.fromkeys(range(first_layer, len(self.layers)), _hand_on)
+        stand_ins[min(first_layer, len(self.layers) - 1)] = last
+        with self._standing_in(stand_ins), self._reading(tokens, cache, "learn"):
+            self.body(mx.array(tokens), cache=_copy(cache.raw) if cache else None)
+        mx.eval(seen[-1])
+        return mx.stop_gradient(seen[-1])
+
+    def upper(
+        self,
+        tokens: np.ndarray,
+        h: Array,
+        first_layer: int,
+        cache: Cache | None = None,
+        keep: Sequence[int] | None = None,
+    ) -> Array:
+        raw = _copy(cache.raw) if cache else None
+        keeping = self._keeping(keep, tokens.shape[1]) if keep is not None else contextlib.nullcontext()
+        with self._starting_from(h, first_layer), keeping, self._reading(tokens, cache, "learn"):
+            return self.model(mx.array(tokens), cache=raw)
+
+    def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
+        raw = [LayerCache() for _ in self.layers]
+        with self._starting_from(h, first_layer), self._reading(cache.tokens, None):
+            self.body(mx.array(cache.tokens), cache=raw)
+        merged = [*cache.raw[:first_layer], *raw[first_layer:]]
+        mx.eval([(c.keys, c.values) for c in raw[first_layer:]])
+        return replace(cache, raw=merged)
+
+    def generate_native(self, tokens: Sequence[int], max_tokens: int) -> list[int]:
+        made: list[int] = []
+        with self.quiet():
+            for token, _ in generate_step(mx.array(list(tokens)), self.model, max_tokens=max_tokens):
+                made.append(int(token))
+                if made[-1] in self.format.stop_ids:
+                    break
+        return made
+
+    # caches --------------------------------------------------------------------------------------------------
+    def trim(self, cache: Cache, length: int) -> Cache:
+        return Cache(cache.tokens[:, :length], _copy(cache.raw, lambda x: x[..., :length, :]))
+
+    def select(self, cache: Cache, rows: Sequence[int]) -> Cache:
+        index = mx.array(list(rows))
+        return Cache(cache.tokens[list(rows)], _copy(cache.raw, lambda x: mx.take(x, index, axis=0)))
+
+    # taps ----------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def tap(self, site: Site, rewrite: Rewrite) -> Iterator[Tap]:
+        self.site(site.layer, site.part)
+        tap, layer = Tap(site, rewrite), self.layers[site.layer]
+
+        def residual(call: Callable[[Array], Any], x: Array) -> Any:
+            out = call(x)
+            return self._rewritten(tap, out, out)
+
+        def pre_attention(call: Callable[[Array], Any], x: Array) -> Any:
+            return call(self._rewritten(tap, x, x))
+
+        def at_down_projection(call: Callable[[Array], Any], x: Array) -> Any:
+            return self._rewritten(tap, x, call(x))
+
+        wrapper = {"residual": residual, "pre_attention": pre_attention, "mlp.down_proj": at_down_projection}[site.part]
+        module = down_projection(layer) if site.part == "mlp.down_proj" else layer
+        with _probing(module) as probe:
+            probe.taps.append(wrapper)
+            self.taps.append(tap)
+            try:
+                yield tap
+            finally:
+                self.taps.remove(tap)
+                probe.taps.remove(wrapper)
+
+    # running parts -------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _standing_in(self, stand_ins: dict[int, Wrapper]) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            for i, wrapper in stand_ins.items():
+                probe = stack.enter_context(_probing(self.layers[i]))
+                probe.stand_in = wrapper
+                stack.callback(setattr, probe, "stand_in", None)
+            yield
+
+    @contextlib.contextmanager
+    def _starting_from(self, h: Array, first_layer: int) -> Iterator[None]:
+        if first_layer == 0:  # nothing is frozen below; the model reads its own embeddings
+            yield
+            return
+        stand_ins: dict[int, Wrapper] = dict.fromkeys(range(first_layer), _hand_on)
+        stand_ins[first_layer - 1] = lambda call, x: h
+        before, self._skipped = self._skipped, range(first_layer - 1)
+        try:
+            with self._standing_in(stand_ins):
+                yield
+        finally:
+            self._skipped = before
+
+    @contextlib.contextmanager
+    def _keeping(self, positions: Sequence[int], total: int) -> Iterator[None]:
+        """Only these positions reach the final norm and the output head: its matrix is a third of a small model."""
+        norm = next((getattr(self.body, n) for n in FINAL_NORMS if hasattr(self.body, n)), None)
+        if norm is None or len(positions) == total:
+            yield
+            return
+        index = mx.array(list(positions))
+        with _probing(norm) as probe:
+            probe.stand_in = lambda call, x: call(mx.take(x, index, axis=1))
+            try:
+                yield
+            finally:
+                probe.stand_in = None
+
+
+class _Probe:
+    """What a call of a module goes through: what stands in for it, then its taps, the first opened innermost."""
+
+    def __init__(self, original: type) -> None:
+        self.original, self.users = original, 0
+        self.stand_in: Wrapper | None = None
+        self.taps: list[Wrapper] = []
+
+    def run(self, module: Any, x: Array, *args: Any, **kwargs: Any) -> Any:
+        def call(x: Array) -> Any:
+            return self.original.__call__(module, x, *args, **kwargs)
+
+        for wrapper in ([self.stand_in] if self.stand_in else []) + self.taps:
+            call = functools.partial(wrapper, call)  # type: ignore[assignment]
+        return call(x)
+
+
+@contextlib.contextmanager
+def _probing(module: Any) -> Iterator[_Probe]:
+    """The module's probe; its class is swapped while anyone uses it, and is its own again afterwards."""
+    probe = getattr(type(module), "_lmm_probe", None)
+    if probe is None:
+        probe = _Probe(type(module))
+        swapped = {"__call__": lambda self, x, *a, **k: probe.run(self, x, *a, **k), "_lmm_probe": probe}
+        module.__class__ = type(probe.original.__name__, (probe.original,), swapped)
+    probe.users += 1
+    try:
+        yield probe
+    finally:
+        probe.users -= 1
+        if probe.users == 0:
+            module.__class__ = probe.original
+
+
+def _copy(raw: list[LayerCache], change: Callable[[Array], Array] = lambda x: x) -> list[LayerCache]:
+    return [layer.copy(change) for layer in raw]
+
+
+def _hand_on(call: Callable[[Array], Any], x: Array) -> Array:
+    return x
+
+
+def _lists(module: Any, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:
+    """Every list of modules in the tree, with its path."""
+    for name, child in module.children().items():
+        if isinstance(child, list):
+            yield prefix + name, child
+        elif hasattr(child, "children"):
+            yield from _lists(child, f"{prefix}{name}.")
+
+
+def _parent(model: Any, path: str) -> Any:
+    """The module that holds the layers: embeddings in, final norm out."""
+    return get_path(model, path.rpartition(".")[0]) if "." in path else model

@@ -1,0 +1,48 @@
+"""Where the decoder layers of a model are, found by shape rather than by name, on any module tree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from lmm.errors import ModelError
+
+
+def get_path(root: Any, path: str) -> Any:
+    """`model.layers` -> root.model.layers."""
+    for part in path.split("."):
+        root = root[int(part)] if part.isdigit() else getattr(root, part)
+    return root
+
+
+def find_layers(
+    model: Any, candidates: Iterable[tuple[str, Any]], count: int, path: str | None = None
+) -> tuple[str, list[Any]]:
+    """The list of `count` decoder layers among `candidates` (name, list of modules), or at `path` if one is given.
+
+    A decoder layer has a self-attention and an MLP. Raises ModelError that says how to name an unknown structure.
+    """
+    if path:
+        try:
+            return path, list(get_path(model, path))
+        except (AttributeError, TypeError, IndexError) as error:
+            raise ModelError(
+                f"--layers-path {path!r} does not lead to a list of layers in this model: {error}"
+            ) from error
+    found = [(name, list(layers)) for name, layers in candidates]
+    for name, layers in found:
+        if len(layers) == count and all(hasattr(layer, "self_attn") and hasattr(layer, "mlp") for layer in layers):
+            return name, layers
+    seen = ", ".join(f"{name} ({len(layers)})" for name, layers in found) or "none"
+    raise ModelError(
+        f"this model's decoder layers were not recognised: expected a list of {count} layers with self_attn and mlp, "
+        f"found lists: {seen}. Name it with --layers-path, e.g. --layers-path model.layers"
+    )
+
+
+def down_projection(layer: Any) -> Any:
+    """The matrix that closes a layer's MLP."""
+    for name in ("down_proj", "fc2", "c_proj"):
+        if hasattr(layer.mlp, name):
+            return getattr(layer.mlp, name)
+    raise ModelError(f"this model's MLP ({type(layer.mlp).__name__}) has no down-projection that lmm knows")

@@ -1,0 +1,223 @@
+"""The torch backend: any decoder that transformers can load, on CUDA or the CPU.
+
+Parts of the model are run by standing in for the other layers: a layer that is skipped hands its input on, and the
+last skipped one hands on the cached hidden states. So masks, rotary embeddings and caches stay the model's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import AutoModelForCausalLM, DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
+from lmm.adapters.ops import Array
+from lmm.adapters.structure import down_projection, find_layers
+from lmm.adapters.torch_dtype import pick_dtype
+from lmm.adapters.torch_ops import TorchOps
+from lmm.errors import ModelError
+from lmm.tokenizer import HFChatFormat
+
+if TYPE_CHECKING:
+    from lmm.models import ModelSource
+
+
+class TorchAdapter(Adapter):
+    name = "torch"
+
+    def __init__(self, source: ModelSource, dtype: str = "auto", layers_path: str | None = None) -> None:
+        super().__init__()
+        self.source, self.model_id, self.revision = source, source.model_id, source.revision
+        self.format = HFChatFormat(source.folder)
+        target = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = str(target)
+        self.dtype = pick_dtype(source, target) if dtype == "auto" else dtype
+        self.model = _load(source, getattr(torch, self.dtype)).to(target)
+        self.ops = TorchOps(target)
+        config = self.model.config.get_text_config()
+        lists = [(n, list(m)) for n, m in self.model.named_modules() if isinstance(m, torch.nn.ModuleList)]
+        _, self.layers = find_layers(self.model, lists, config.num_hidden_layers, layers_path)
+        self.shape = Shape(
+            len(self.layers), config.hidden_size, config.vocab_size, int(getattr(config, "intermediate_size", 0) or 0)
+        )
+
+    # forward passes ------------------------------------------------------------------------------------------
+    def new_cache(self, batch: int = 1) -> Cache:
+        return Cache(np.zeros((batch, 0), np.int64), DynamicCache())
+
+    @torch.no_grad()
+    def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
+        raw = _copy(cache.raw)
+        with self._reading(tokens, cache):
+            out = self.model(self._ids(tokens), past_key_values=raw, use_cache=True, logits_to_keep=keep)
+        return out.logits, self._appended(cache, tokens, raw)
+
+    @torch.no_grad()
+    def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
+        seen: list[Array] = []
+
+        def last(h: Array) -> Array:
+            seen.append(h)
+            return h
+
+        stand_ins = dict.fromkeys(range(first_layer, len(self.layers)), _hand_on)
+        if stand_ins:
+            stand_ins[first_layer] = last
+            collecting: contextlib.AbstractContextManager = contextlib.nullcontext()
+        else:
+            collecting = _hook(self.layers[-1], lambda module, args, out: seen.append(_first(out)))
+        with self._standing_in(stand_ins), collecting, self._reading(tokens, cache, "learn"):
+            self.model(self._ids(tokens), past_key_values=_copy(cache.raw) if cache else None, logits_to_keep=1)
+        return seen[-1]
+
+    def upper(
+        self,
+        tokens: np.ndarray,
+        h: Array,
+        first_layer: int,
+        cache: Cache | None = None,
+        keep: Sequence[int] | None = None,
+    ) -> Array:
+        kept: Any = 0 if keep is None else torch.as_tensor(list(keep), device=self.device)
+        raw = _copy(cache.raw) if cache else None
+        with self._starting_from(h, first_layer), self._reading(tokens, cache, "learn"):
+            return self.model(
+                self._ids(tokens), past_key_values=raw, use_cache=raw is not None, logits_to_keep=kept
+            ).logits
+
+    @torch.no_grad()
+    def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
+        raw = DynamicCache()
+        with self._starting_from(h, first_layer), self._reading(cache.tokens, None):
+            self.model(self._ids(cache.tokens), past_key_values=raw, use_cache=True, logits_to_keep=1)
+        merged = DynamicCache()
+        merged.layers = list(cache.raw.layers[:first_layer]) + list(raw.layers[first_layer:])
+        return replace(cache, raw=merged)
+
+    def generate_native(self, tokens: Sequence[int], max_tokens: int) -> list[int]:
+        ids = torch.as_tensor([list(tokens)], device=self.device)
+        with self.quiet(), torch.no_grad():
+            out = self.model.generate(
+                ids,
+                attention_mask=torch.ones_like(ids),
+                do_sample=False,
+                max_new_tokens=max_tokens,
+                eos_token_id=sorted(self.format.stop_ids),
+                pad_token_id=self.format.end_of_turn,
+            )
+        return out[0, ids.shape[1] :].tolist()
+
+    # caches --------------------------------------------------------------------------------------------------
+    def trim(self, cache: Cache, length: int) -> Cache:
+        return Cache(cache.tokens[:, :length], _copy(cache.raw, lambda x: x[..., :length, :]))
+
+    def select(self, cache: Cache, rows: Sequence[int]) -> Cache:
+        index = torch.as_tensor(list(rows), device=self.device)
+        return Cache(cache.tokens[list(rows)], _copy(cache.raw, lambda x: x.index_select(0, index)))
+
+    # taps ----------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def tap(self, site: Site, rewrite: Rewrite) -> Iterator[Tap]:
+        self.site(site.layer, site.part)
+        tap, layer = Tap(site, rewrite), self.layers[site.layer]
+        if site.part == "residual":
+            handle = layer.register_forward_hook(lambda module, args, out: self._on_output(tap, args, out))
+        elif site.part == "pre_attention":
+            handle = layer.register_forward_pre_hook(
+                lambda module, args, kwargs: self._on_input(tap, args, kwargs), with_kwargs=True
+            )
+        else:
+            handle = down_projection(layer).register_forward_hook(
+                lambda module, args, out: self._rewritten(tap, args[0], out)
+            )
+        self.taps.append(tap)
+        try:
+            yield tap
+        finally:
+            self.taps.remove(tap)
+            handle.remove()
+
+    def _on_output(self, tap: Tap, args: Any, out: Any) -> Any:
+        h = _first(out)
+        new = self._rewritten(tap, h, h)
+        return (new, *out[1:]) if isinstance(out, tuple) else new
+
+    def _on_input(self, tap: Tap, args: Any, kwargs: Any) -> Any:
+        if args:
+            return (self._rewritten(tap, args[0], args[0]), *args[1:]), kwargs
+        h = kwargs["hidden_states"]
+        return args, {**kwargs, "hidden_states": self._rewritten(tap, h, h)}
+
+    # running parts -------------------------------------------------------------------------------------------
+    def _ids(self, tokens: np.ndarray) -> torch.Tensor:
+        return torch.as_tensor(np.ascontiguousarray(tokens), device=self.device)
+
+    @contextlib.contextmanager
+    def _standing_in(self, stand_ins: dict[int, Callable[[Array], Array]]) -> Iterator[None]:
+        """Replace layers by functions of their hidden states; the instance attribute hides the class's `forward`."""
+        for i, function in stand_ins.items():
+            self.layers[i].forward = lambda hidden_states, *args, _f=function, **kwargs: _f(hidden_states)
+        try:
+            yield
+        finally:
+            for i in stand_ins:
+                del self.layers[i].forward
+
+    @contextlib.contextmanager
+    def _starting_from(self, h: Array, first_layer: int) -> Iterator[None]:
+        if first_layer == 0:  # nothing is frozen below; the model reads its own embeddings
+            yield
+            return
+        stand_ins: dict[int, Callable[[Array], Array]] = dict.fromkeys(range(first_layer), _hand_on)
+        stand_ins[first_layer - 1] = lambda _: h
+        before, self._skipped = self._skipped, range(first_layer - 1)
+        try:
+            with self._standing_in(stand_ins):
+                yield
+        finally:
+            self._skipped = before
+
+
+def _load(source: ModelSource, dtype: torch.dtype) -> Any:
+    transformers.utils.logging.disable_progress_bar()  # three seconds, and it would draw over the prompt
+    try:
+        model = AutoModelForCausalLM.from_pretrained(str(source.folder), dtype=dtype, local_files_only=True)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ModelError(f"transformers cannot load {source.name}: {error}") from error
+    return model.eval().requires_grad_(False)
+
+
+def _copy(raw: DynamicCache, change: Callable[[Any], Any] = lambda x: x) -> DynamicCache:
+    """A cache of its own over the same arrays: an update concatenates and never writes in place."""
+    new = DynamicCache()
+    for layer in raw.layers:
+        copy = DynamicLayer()
+        if layer.is_initialized:
+            copy.dtype, copy.device, copy.is_initialized = layer.dtype, layer.device, True
+            copy.keys, copy.values = change(layer.keys), change(layer.values)
+        new.layers.append(copy)
+    return new
+
+
+def _hand_on(h: Array) -> Array:
+    return h
+
+
+def _first(out: Any) -> Any:
+    return out[0] if isinstance(out, tuple) else out
+
+
+@contextlib.contextmanager
+def _hook(module: Any, function: Callable[..., Any]) -> Iterator[None]:
+    handle = module.register_forward_hook(lambda *call: (function(*call), None)[1])
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,440 @@
+"""One turn: hear, learn, answer, log. Owns the memory's life: attach, swap, undo, save, load.
+
+The engine knows a conversation as tokens and a memory as a value; it knows no terminal and no array library. Every
+lesson, from the chat, the command line or the benchmark, goes through `learn`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmm import generation
+from lmm import state as state_files
+from lmm.errors import Cancelled, LearningError
+from lmm.generation import Generated
+from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.sampling import Decoding
+from lmm.session import Conversation, prompt_tokens
+
+if TYPE_CHECKING:
+    from lmm.activation_log import ActivationLog
+    from lmm.adapters.base import Adapter, Cache, Site, TapContext
+    from lmm.adapters.ops import Array
+
+MAX_UNDO = 1000
+
+
+@dataclass(frozen=True)
+class Version:
+    """What was known at one time. States share what they have in common, so keeping old ones is cheap."""
+
+    state: State
+    lessons: tuple[Lesson, ...] = ()
+
+
+@dataclass
+class Reply:
+    """An answer and how it came about. `recall` says which lessons fired."""
+
+    prompt: str
+    generated: Generated = field(default_factory=Generated)
+    recall: Recall | None = None
+    learned: LearnReport | None = None
+
+    @property
+    def text(self) -> str:
+        return self.generated.text.rstrip()
+
+
+class Engine:
+    """A model, a memory and a conversation."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        memory: Memory,
+        system: str = "",
+        decoding: Decoding | None = None,
+        log: ActivationLog | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.adapter, self.memory, self.log, self.seed = adapter, memory, log, seed
+        self.decoding = decoding or Decoding()
+        self.version = Version(memory.fresh(adapter, seed))
+        self.undo_stack: list[Version] = []
+        self.redo_stack: list[Version] = []
+        self.saved: Version | None = self.version
+        self.cancelled = threading.Event()
+        self.recall: Recall | None = None
+        self._attached = contextlib.ExitStack()
+        self._low: list[Array] | None = None  # hidden states below the memory, for `_rebuild`
+        self.start(system)
+        self._attach()
+
+    # the conversation ----------------------------------------------------------------------------------------
+    def start(self, system: str = "") -> None:
+        """A new conversation; what was learned stays."""
+        self.conversation = Conversation(self.adapter.format, system)
+        self._clear_cache()
+
+    def hear(self, text: str) -> LearnReport | None:
+        """Take in the user's message. A memory that learns from messages learns from it here."""
+        self.conversation.ask(text)
+        self._trim_to_common_prefix()
+        if self.memory.learns_from != "messages":
+            return None
+        start = self.cache.length
+        tokens, content = self.conversation.tokens[start:], self.conversation.content[start:]
+        return self.learn(Lesson(statement=text), Turn(tokens, content, self.cache if start else None))
+
+    def answer(self) -> Iterator[str]:
+        """Stream the reply to the last message heard; afterwards `self.last` is the whole of it.
+
+        Stops within one token of `self.cancelled`, and keeps what was said.
+        """
+        self.cancelled.clear()
+        text = self.conversation.messages[-1]["content"]
+        self.recall = self._recall([text])
+        self.last = Reply(text, recall=self.recall)
+        out = self.last.generated
+        tokens = self.conversation.tokens
+        if self.recall is not None:
+            self.recall.start = len(tokens) - 1
+            tokens = self._with_text(tokens, text, self.recall)
+        try:
+            self.cache = yield from self._steps(tokens, out)
+        finally:
+            self.recall = None
+            self.conversation.replied(out.text, out.tokens)
+            self._trim_to_common_prefix()
+            if self.log is not None:
+                self.log.flush()
+
+    def reply(self, text: str) -> Reply:
+        """Hear a message and answer it, without streaming."""
+        report = self.hear(text)
+        for _ in self.answer():
+            pass
+        self.last.learned = report
+        return self.last
+
+    def _steps(self, tokens: Sequence[int], out: Generated) -> Iterator[str]:
+        cache = self.cache
+        try:
+            cache = yield from generation.stream(self.adapter, tokens, cache, self.decoding, out, self.cancelled.is_set)
+        except GeneratorExit:
+            out.interrupted = True
+            raise
+        return cache
+
+    def _with_text(self, tokens: list[int], text: str, recall: Recall) -> list[int]:
+        """The tokens to read when the memory speaks through the prompt: the last message with its text before it."""
+        if not recall.text or not recall.text[0]:
+            return tokens
+        conversation = Conversation(self.adapter.format, messages=list(self.conversation.messages[:-1]))
+        conversation.ask(f"{recall.text[0]}\n\n{text}")
+        self._clear_cache()
+        return conversation.tokens
+
+    # questions in empty conversations ----------------------------------------------------------------------------
+    def ask_many(
+        self,
+        prompts: Sequence[str],
+        max_tokens: int = 32,
+        batch_size: int = 32,
+        progress: Callable[[int], None] | None = None,
+    ) -> list[Reply]:
+        """Greedy replies, each in an empty conversation. Prompts of equal length are answered together."""
+        recalls = self._recall_many(prompts, batch_size)
+        tokens = [self._tokens_for(p, r) for p, r in zip(prompts, recalls, strict=True)]
+        replies = [Reply(p, recall=r) for p, r in zip(prompts, recalls, strict=True)]
+        for rows in _equal_lengths(tokens, batch_size):
+            self._ask_batch(rows, tokens, replies, max_tokens)
+            if progress is not None:
+                progress(len(rows))
+        return replies
+
+    def _recall_many(self, prompts: Sequence[str], batch_size: int) -> list[Recall | None]:
+        recalls: list[Recall | None] = []
+        for i in range(0, len(prompts), batch_size):
+            some = prompts[i : i + batch_size]
+            recall = self._recall(some)
+            recalls += [None if recall is None else self.memory.row(recall, j) for j in range(len(some))]
+        return recalls
+
+    def _tokens_for(self, prompt: str, recall: Recall | None) -> list[int]:
+        text = f"{recall.text[0]}\n\n{prompt}" if recall is not None and recall.text and recall.text[0] else prompt
+        return prompt_tokens(self.adapter.format, text)
+
+    def _ask_batch(self, rows: list[int], tokens: list[list[int]], replies: list[Reply], max_tokens: int) -> None:
+        start = time.perf_counter()
+        prompts = np.array([tokens[i] for i in rows])
+        self.recall = self.memory.stack(self.adapter.ops, [replies[i].recall for i in rows])
+        if self.recall is not None:
+            self.recall.start = prompts.shape[1] - 1
+        capture, self._low = self._low, None
+        try:
+            found = generation.batch(self.adapter, prompts, max_tokens)
+        finally:
+            self.recall, self._low = None, capture
+        for i, made in zip(rows, found, strict=True):
+            out = replies[i].generated
+            out.tokens, out.text = made, self.adapter.format.decode(made).strip()
+            out.seconds = (time.perf_counter() - start) / len(rows)
+
+    def _recall(self, texts: Sequence[str]) -> Recall | None:
+        prompts = [Prompt(text, prompt_tokens(self.adapter.format, text)) for text in texts]
+        with self.adapter.quiet():
+            return self.memory.on_prompt(self.version.state, self.version.lessons, prompts, self.adapter)
+
+    # learning ----------------------------------------------------------------------------------------------------
+    def learn(
+        self,
+        lesson: Lesson,
+        turn: Turn | None = None,
+        on_step: Callable[[LearnReport], None] | None = None,
+    ) -> LearnReport:
+        """Teach one lesson: all of it or, after an error or `self.cancelled`, nothing.
+
+        Raises LearningError, or Cancelled.
+        """
+        self.cancelled.clear()
+        start = time.perf_counter()
+        report = LearnReport(on_step=self._stepper(on_step))
+        self._log_update("pre_hooks", {"lesson_id": lesson.id, "last_user_response": lesson.statement})
+        with self.adapter.quiet():
+            new, lessons = self.memory.learn_lesson(
+                self.version.state, self.version.lessons, lesson, self.adapter, turn, report
+            )
+        self._check_finite(new)
+        self.commit(Version(new, lessons))
+        report.seconds = time.perf_counter() - start
+        self._log_update("post_hooks", _update_info(lesson, report, self.adapter.format.piece))
+        return report
+
+    def commit(self, version: Version) -> None:
+        """Make `version` what is known, so that it can be undone."""
+        self.undo_stack = [*self.undo_stack[-MAX_UNDO:], self.version]
+        self.redo_stack = []
+        self._become(version)
+
+    def undo(self, count: int = 1) -> int:
+        """Step back in time, bit for bit; returns how many steps there were."""
+        return self._travel(self.undo_stack, self.redo_stack, count)
+
+    def redo(self, count: int = 1) -> int:
+        return self._travel(self.redo_stack, self.undo_stack, count)
+
+    def _travel(self, back: list[Version], forth: list[Version], count: int) -> int:
+        done = min(count, len(back))
+        for _ in range(done):
+            forth.append(self.version)
+            self._become(back.pop())
+        return done
+
+    def forget(self, lesson_id: str) -> Lesson:
+        """Remove one lesson from the state, the header, the history of undo and the log. Raises LearningError."""
+        lesson = next((x for x in self.version.lessons if x.id == lesson_id), None)
+        if lesson is None:
+            raise LearningError(f"there is no lesson {lesson_id!r}; see /lessons")
+
+        def without(version: Version) -> Version:
+            if all(x.id != lesson_id for x in version.lessons):
+                return version
+            rest = tuple(x for x in version.lessons if x.id != lesson_id)
+            return Version(self.memory.forget(version.state, lesson_id), rest)
+
+        new = without(self.version)
+        self.undo_stack = [without(v) for v in self.undo_stack]
+        self.redo_stack = [without(v) for v in self.redo_stack]
+        self._become(new)
+        if self.log is not None:
+            self.log.purge(lesson.id, [t for t in (lesson.statement, lesson.prompt, lesson.answer) if t])
+        return lesson
+
+    def reset(self) -> None:
+        """Back to the fresh memory; can be undone."""
+        self.commit(Version(self.memory.fresh(self.adapter, self.seed)))
+
+    def _become(self, version: Version) -> None:
+        self.version = version
+        if self.memory.rewrites_history:
+            self._rebuild()
+
+    def _check_finite(self, state: State) -> None:
+        for name, array in state.items():
+            if array is self.version.state.get(name):
+                continue
+            values = self.adapter.ops.to_numpy(array)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise LearningError(f"the lesson made {name} NaN or infinite; the memory is as before it")
+
+    def _stepper(self, on_step: Callable[[LearnReport], None] | None) -> Callable[[LearnReport], None]:
+        def step(report: LearnReport) -> None:
+            if on_step is not None:
+                on_step(report)
+            if self.cancelled.is_set():
+                raise Cancelled("learning was stopped; the memory is as before")
+
+        return step
+
+    @property
+    def unsaved(self) -> bool:
+        return self.version is not self.saved
+
+    # attaching ---------------------------------------------------------------------------------------------------
+    def swap(self, memory: Memory, version: Version | None = None) -> None:
+        """Put another memory in place while the conversation goes on. What was said is read anew with it."""
+        fresh = version or Version(memory.fresh(self.adapter, self.seed))
+        self.detach()
+        self.memory, self.version, self.saved = memory, fresh, fresh
+        self.undo_stack, self.redo_stack = [], []
+        self._clear_cache()
+        self._attach()
+
+    def detach(self) -> None:
+        """Leave the model bitwise as it was."""
+        self._attached.close()
+
+    close = detach
+
+    def _attach(self) -> None:
+        sites = self.memory.sites(self.adapter)
+        with contextlib.ExitStack() as stack:
+            if self.memory.rewrites_history:
+                lowest = min(sites, key=lambda site: site.first_layer)
+                below = "residual" if lowest.part == "residual" else "pre_attention"
+                stack.enter_context(self.adapter.tap(self.adapter.site(lowest.layer, below), self._capture))
+            for site in sites:
+                stack.enter_context(self.adapter.tap(site, self._rewriter(site)))
+            self._attached = stack.pop_all()
+
+    def _rewriter(self, site: Site) -> Callable[[Array, Array, TapContext], Array]:
+        def rewrite(x_in: Array, x_out: Array, context: TapContext) -> Array:
+            new = self.memory.rewrite(self.adapter.ops, self.version.state, self.recall, x_in, x_out, context)
+            if self.log is not None:
+                self._log_hook(site, context, x_out, new)
+            return new
+
+        return rewrite
+
+    # the cache ---------------------------------------------------------------------------------------------------
+    def _clear_cache(self) -> None:
+        self.cache: Cache = self.adapter.new_cache()
+        self._low = []
+
+    def _capture(self, x_in: Array, x_out: Array, context: TapContext) -> Array:
+        if self._low is not None:
+            self._low.append(x_out)
+        return x_out
+
+    def _trim_to_common_prefix(self) -> None:
+        """Keep of the cache what the conversation's tokens still begin with."""
+        read, now = self.cache.tokens[0], np.asarray(self.conversation.tokens, np.int64)
+        n = min(len(read), max(len(now) - 1, 0))
+        differ = np.flatnonzero(read[:n] != now[:n])
+        n = int(differ[0]) if len(differ) else n
+        if n < len(read):
+            self.cache = self.adapter.trim(self.cache, n)
+
+    def _rebuild(self) -> None:
+        """After a lesson: the layers above the memory read the conversation anew, those below stand."""
+        if self.cache.length == 0:
+            self._low = []
+            return
+        low, self._low = self.adapter.ops.concat(self._low, axis=1)[:, : self.cache.length], None
+        first = min(site.first_layer for site in self.memory.sites(self.adapter))
+        try:
+            self.cache = self.adapter.refill(self.cache, low, first)
+        finally:
+            self._low = [low]
+
+    # files -------------------------------------------------------------------------------------------------------
+    def save(self, path: str | Path) -> Path:
+        """Write what is known. Raises StateError; nothing that was learned is lost then."""
+        arrays = {name: self.adapter.ops.to_numpy(array) for name, array in self.version.state.items()}
+        state_files.save(path, arrays, self.header())
+        self.saved = self.version
+        return Path(path)
+
+    def load(self, path: str | Path) -> state_files.Header:
+        """Make a file what is known. Raises StateError before anything changes."""
+        arrays, header = state_files.load(path, self.expected())
+        self.memory.check_state(arrays, self.adapter)
+        ops = self.adapter.ops
+        state = {name: ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}
+        self.commit(Version(state, tuple(header.lessons)))
+        self.saved = self.version
+        return header
+
+    def header(self) -> state_files.Header:
+        adapter = self.adapter
+        return state_files.Header(
+            module=self.memory.name,
+            options=self.memory.options_dict(),
+            model_id=adapter.model_id,
+            revision=adapter.revision,
+            layer=self.memory.sites(adapter)[0].layer,
+            layers=adapter.shape.layers,
+            width=adapter.shape.width,
+            tokenizer_hash=adapter.format.hash,
+            backend=adapter.name,
+            lessons=list(self.version.lessons),
+        )
+
+    def expected(self) -> state_files.Expected:
+        header = self.header()
+        return state_files.Expected(
+            header.model_id, header.layer, header.layers, header.width, header.tokenizer_hash, header.module
+        )
+
+    # the log -----------------------------------------------------------------------------------------------------
+    def _log_hook(self, site: Site, context: TapContext, before: Array, after: Array) -> None:
+        assert self.log is not None
+        slices = [self.adapter.ops.to_numpy(x[:, -1, -5:]) for x in (before, after)]
+        shape = tuple(before.shape)
+        self.log.hook(self.memory.name, site, context.phase, context.positions, *slices, shape=shape)
+
+    def _log_update(self, stage: str, info: dict[str, Any]) -> None:
+        if self.log is not None:
+            self.log.update(stage, info, module=self.memory.name)
+
+
+def _update_info(lesson: Lesson, report: LearnReport, piece: Callable[[int], str]) -> dict[str, Any]:
+    from lmm.activation_log import loss_by_decoded_token
+
+    info = {
+        "lesson_id": lesson.id,
+        "last_user_response": lesson.statement,
+        "steps": report.steps,
+        "loss_before": report.loss_before,
+        "loss_after": report.loss_after,
+        "seconds": round(report.seconds, 4),
+        **report.details,
+    }
+    ids, losses = info.get("user_response_target_token_ids"), info.get("user_response_token_losses")
+    if ids and losses:
+        info["user_response_token_loss_by_decoded_token"] = loss_by_decoded_token([piece(i) for i in ids], losses)
+    return info
+
+
+def _equal_lengths(tokens: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Indices of prompts of equal length, at most `batch_size` together, shortest first."""
+    by_length: dict[int, list[int]] = {}
+    for i, row in enumerate(tokens):
+        by_length.setdefault(len(row), []).append(i)
+    for length in sorted(by_length):
+        rows = by_length[length]
+        yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
+
+
+def _dtype_name(array: np.ndarray) -> str:
+    return {"f": "float16" if array.dtype == np.float16 else "float32", "b": "bool"}.get(array.dtype.kind, "int64")

@@ -1,0 +1,158 @@
+"""`hash_gradient`: a table of corrections, addressed by a binary hash of the middle layer's hidden states.
+
+    bit_i(h) = [h[a_i] > h[b_i]]   for r fixed channel pairs (a_i, b_i)   -> a code of r bits
+    h' = h + row(code)             the stored row of that code; on a miss the nearest stored row that shares at least
+                                   `share` of the bits; otherwise nothing
+
+The table is conceptually [2^r, D]; only rows that were learned are stored: `bits` [M, r] as -1/+1, `rows` [M, D].
+On each user message, every content token with a cross-entropy above the mean updates the row of the position that
+predicts it, by a few Adam steps on that token's loss alone, until it is below `goal`. Constants are the original's:
+12 pairs, 80 % of the bits, 3-20 steps at 5e-2, goal 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmm.memory.base import LearnReport, Lesson, Memory, Recall, State, Turn
+from lmm.memory.message import Message, above_mean, checked, turn_of
+from lmm.memory.optim import Optimizer
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, TapContext
+    from lmm.adapters.ops import Array, Ops
+
+
+@dataclass(frozen=True)
+class HashOptions:
+    bits: int = 12
+    share: float = 0.8
+    lr: float = 5e-2
+    min_steps: int = 3
+    max_steps: int = 20
+    goal: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 1 <= self.bits <= 62:
+            problems.append(f"bits must be 1 to 62, not {self.bits}")
+        if not 0.5 < self.share <= 1:
+            problems.append(f"share must be above .5 and at most 1, not {self.share}")
+        if not 0 < self.lr < 10:
+            problems.append(f"lr must be above 0 and below 10, not {self.lr}")
+        if not 1 <= self.min_steps <= self.max_steps <= 1000:
+            problems.append(f"steps must be 1 <= min_steps <= max_steps, not {self.min_steps} and {self.max_steps}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+class HashGradient(Memory):
+    name = "hash_gradient"
+    summary = "correction rows addressed by a binary hash of the middle layer's hidden states"
+    Options = HashOptions
+    learns_from = "messages"
+    rewrites_history = True
+
+    def fresh(self, adapter: Adapter, seed: int = 0) -> State:
+        return {"bits": adapter.ops.zeros((0, self.options.bits)), "rows": adapter.ops.zeros((0, adapter.shape.width))}
+
+    def signs(self, ops: Ops, h: Array) -> Array:
+        """Hidden states [.., D] -> the hash as -1/+1, [.., r]."""
+        first, second = (
+            ops.asarray(side, "int64") for side in _pairs(h.shape[-1], self.options.bits, self.options.seed)
+        )
+        higher = ops.take(h, first, h.ndim - 1) > ops.take(h, second, h.ndim - 1)
+        return ops.where(higher, ops.asarray(1.0), ops.asarray(-1.0))
+
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        if state["bits"].shape[0] == 0:
+            return x_out
+        hit, index = self._nearest(ops, state["bits"], self.signs(ops, x_out))
+        return x_out + ops.cast_like(ops.take(state["rows"], index) * hit[..., None], x_out)
+
+    def _nearest(self, ops: Ops, stored: Array, signs: Array) -> tuple[Array, Array]:
+        """For hashes [.., r]: 1. where a stored row is near enough (else 0.), and the index of the nearest."""
+        agree = ops.einsum("...r,mr->...m", signs, stored)  # r - 2 x differing bits
+        index = ops.argmax(agree)
+        best = ops.take_along(agree, index[..., None])[..., 0]
+        near = (best + self.options.bits) / (2 * self.options.bits) >= self.options.share - 1e-6
+        return ops.where(near, ops.asarray(1.0), ops.asarray(0.0)), index
+
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        ops = adapter.ops
+        report = report or LearnReport()
+        message = Message(adapter, turn or turn_of(adapter, lesson), self.sites(adapter)[0])
+
+        def rewrite(h: Array) -> Array:
+            return self.rewrite(ops, state, None, h, h, message.context)
+
+        losses = ops.to_numpy(message.losses(rewrite))
+        report.details = message.describe(losses.tolist(), rewrite)
+        high = [int(i) for i in np.flatnonzero(above_mean(losses))]
+        signs = ops.to_numpy(self.signs(ops, message.h))[0]
+        for i in high:
+            state = self._learn_token(state, message, i, signs[message.sources[i]], signs, report)
+        report.loss_before = float(losses[high].mean())
+        report.loss_after = float(
+            ops.to_numpy(message.losses(lambda h: self.rewrite(ops, state, None, h, h, message.context)))[high].mean()
+        )
+        checked(report.loss_after, {"rows": state["rows"]}, adapter)
+        return state
+
+    def _learn_token(
+        self, state: State, message: Message, i: int, code: np.ndarray, signs: np.ndarray, report: LearnReport
+    ) -> State:
+        """The state with the row of `code` [r] moved until content token i costs less than the goal."""
+        options, adapter = self.options, message.adapter
+        ops = adapter.ops
+        bits, rows = ops.to_numpy(state["bits"]), ops.to_numpy(state["rows"])
+        found = np.flatnonzero((bits == code).all(axis=1))
+        if len(found) == 0:
+            bits, rows = np.vstack([bits, code]), np.vstack([rows, np.zeros((1, rows.shape[1]), np.float32)])
+            found = np.array([len(bits) - 1])
+        at = ops.asarray((np.arange(len(bits)) == found[0]).astype(np.float32)[:, None])  # [M, 1]
+        table = {"bits": ops.asarray(bits.astype(np.float32)), "rows": ops.asarray(rows.astype(np.float32))}
+
+        def with_row(row: Array) -> State:
+            return {"bits": table["bits"], "rows": table["rows"] * (1.0 - at) + at * row}
+
+        def loss_of(params: State) -> Array:
+            edited = with_row(params["row"])
+            return message.losses(lambda h: self.rewrite(ops, edited, None, h, h, message.context))[i]
+
+        optimizer = Optimizer(ops, "adam", options.lr)
+        params = {"row": table["rows"][int(found[0]) : int(found[0]) + 1]}
+        for step in range(options.max_steps):
+            loss, grads = ops.value_and_grad(loss_of, params)
+            if loss <= options.goal and step >= options.min_steps:
+                break
+            params = optimizer.step(params, grads)
+            checked(loss, params, adapter)
+            report.step(loss)
+            norm = float(np.linalg.norm(ops.to_numpy(grads["row"])))
+            report.details.setdefault("grad_row_norms", []).append(norm)
+        new = with_row(params["row"])
+        ops.evaluate(new["rows"])
+        return new
+
+
+@cache
+def _pairs(width: int, bits: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """The channels that are compared, [r] and [r]."""
+    random = np.random.default_rng(seed)
+    pairs = np.stack([random.choice(width, 2, replace=False) for _ in range(bits)])
+    return pairs[:, 0].copy(), pairs[:, 1].copy()

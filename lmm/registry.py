@@ -1,0 +1,84 @@
+"""Names of memories and backends -> where they live. Nothing is imported before it is asked for.
+
+Other packages add to the tables by the entry points `lmm.memories` and `lmm.adapters`; a name that is taken twice is
+an error.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from functools import cache
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from lmm.errors import BackendError, LmmError, UnknownNameError
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
+    from lmm.memory.base import Memory
+    from lmm.models import ModelSource
+
+MEMORIES = {
+    "identity": "lmm.memory.identity:Identity",
+    "lora_on_user": "lmm.memory.lora_on_user:LoraOnUser",
+    "hash_gradient": "lmm.memory.hash_gradient:HashGradient",
+}
+ADAPTERS = {
+    "torch": "lmm.adapters.torch_lm:TorchAdapter",
+    "mlx_lm": "lmm.adapters.mlx_lm:MlxAdapter",
+}
+NEEDS = {"torch": "torch", "mlx_lm": "mlx_lm"}  # what must be installed for a backend
+
+
+@cache
+def table(group: str) -> dict[str, str]:
+    """The names of `lmm.memories` or `lmm.adapters`, with those that other packages add."""
+    names = dict({"lmm.memories": MEMORIES, "lmm.adapters": ADAPTERS}[group])
+    for point in entry_points(group=group):
+        if point.name in names:
+            raise LmmError(f"two packages define {point.name!r} in {group}: {names[point.name]} and {point.value}")
+        names[point.name] = point.value
+    return names
+
+
+def find(group: str, kind: str, name: str) -> Any:
+    names = table(group)
+    if name not in names:
+        raise UnknownNameError(kind, name, names)
+    module, _, attribute = names[name].partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def memory_class(name: str) -> type[Memory]:
+    return find("lmm.memories", "memory", name)
+
+
+def installed_backends() -> list[str]:
+    """Backends whose framework is installed here, best first."""
+    order = ("mlx_lm", "torch") if _apple() else ("torch", "mlx_lm")
+    return [name for name in order if importlib.util.find_spec(NEEDS[name])]
+
+
+def pick_backend(name: str) -> str:
+    """`auto` -> the best installed one. Raises UnknownNameError, or BackendError with what to install."""
+    if name == "auto":
+        if not installed_backends():
+            raise BackendError("no backend is installed; run: pip install 'lmm[torch]' (or 'lmm[mlx]' on a Mac)")
+        return installed_backends()[0]
+    if name not in table("lmm.adapters"):
+        raise UnknownNameError("backend", name, [*table("lmm.adapters"), "auto"])
+    if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
+        extra = "mlx" if name == "mlx_lm" else name
+        raise BackendError(f"backend {name!r} is not installed; run: pip install 'lmm[{extra}]'")
+    return name
+
+
+def load_adapter(backend: str, source: ModelSource, **options: Any) -> Adapter:
+    return find("lmm.adapters", "backend", pick_backend(backend))(source, **options)
+
+
+def _apple() -> bool:
+    import platform
+
+    return platform.system() == "Darwin" and platform.machine() == "arm64"

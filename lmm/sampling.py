@@ -1,0 +1,133 @@
+"""From logits to the next token: greedy, temperature with top-p and min-p, and beam search, the same on every backend.
+
+Beam search keeps the `beams` most probable continuations; scores are mean log-probabilities per token (length penalty
+1, as in transformers), so a short and a long reply compare fairly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmm.errors import UsageError
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, Cache
+
+STRATEGIES = ("auto", "greedy", "beam", "sample")
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How a reply is decoded. `auto` is greedy when deterministic and sampling when not."""
+
+    strategy: str = "auto"
+    deterministic: bool = True
+    max_tokens: int = 256
+    temperature: float = 0.7
+    top_p: float = 0.95
+    min_p: float = 0.0
+    beams: int = 4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = []
+        if self.strategy not in STRATEGIES:
+            problems.append(f"decoding strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}")
+        if self.max_tokens < 1:
+            problems.append(f"max-tokens must be at least 1, not {self.max_tokens}")
+        if not 0 < self.temperature <= 10:
+            problems.append(f"temperature must be above 0 and at most 10, not {self.temperature}")
+        if not 0 < self.top_p <= 1:
+            problems.append(f"top-p must be above 0 and at most 1, not {self.top_p}")
+        if not 0 <= self.min_p < 1:
+            problems.append(f"min-p must be at least 0 and below 1, not {self.min_p}")
+        if not 1 <= self.beams <= 64:
+            problems.append(f"beams must be 1 to 64, not {self.beams}")
+        if problems:
+            raise UsageError("; ".join(problems))
+
+    @property
+    def resolved(self) -> str:
+        if self.strategy == "auto":
+            return "greedy" if self.deterministic else "sample"
+        return self.strategy
+
+
+Picker = Callable[[np.ndarray], np.ndarray]
+
+
+def picker(decoding: Decoding) -> Picker:
+    """A function from logits [B, V] to tokens [B]; sampling draws from its own seeded stream."""
+    if decoding.resolved != "sample":
+        return lambda logits: logits.argmax(axis=-1)
+    random = np.random.default_rng(decoding.seed)
+    return lambda logits: np.array([_draw(row, decoding, random) for row in logits])
+
+
+def _draw(logits: np.ndarray, decoding: Decoding, random: np.random.Generator) -> int:
+    """One token from the nucleus: the smallest set of tokens whose probability reaches top_p (Holtzman 2020)."""
+    p = _softmax(logits.astype(np.float64) / decoding.temperature)
+    order = np.argsort(-p, kind="stable")
+    kept = np.cumsum(p[order]) - p[order] < decoding.top_p
+    kept &= p[order] >= decoding.min_p * p[order[0]]
+    chosen = order[kept]
+    return int(random.choice(chosen, p=p[chosen] / p[chosen].sum()))
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def _log_softmax(x: np.ndarray) -> np.ndarray:
+    x = x.astype(np.float64)
+    top = x.max(axis=-1, keepdims=True)
+    return x - top - np.log(np.exp(x - top).sum(axis=-1, keepdims=True))
+
+
+def beam_search(
+    adapter: Adapter, logits: np.ndarray, cache: Cache, decoding: Decoding, stop: Callable[[], bool]
+) -> tuple[list[int], Cache]:
+    """The most probable reply found from first logits [V] -> its tokens, and the cache that has read all but the last.
+
+    `stop()` is asked before every step; when it says so, the best beam so far is returned.
+    """
+    ends = adapter.format.stop_ids
+    beams: list[tuple[float, list[int]]] = [(0.0, [])]
+    scores, done = _log_softmax(logits)[None], []
+    while not stop():
+        candidates = [
+            (total + scores[i, t], i, int(t))
+            for i, (total, _) in enumerate(beams)
+            for t in np.argsort(-scores[i], kind="stable")[: 2 * decoding.beams]
+        ]
+        candidates.sort(key=lambda c: -c[0])
+        grown, rows = [], []
+        for total, i, token in candidates[: 2 * decoding.beams]:
+            tokens = [*beams[i][1], token]
+            if token in ends:
+                done.append((total / len(tokens), tokens, adapter.select(cache, [i])))
+            elif len(grown) < decoding.beams:
+                grown.append((total, tokens))
+                rows.append(i)
+        done = sorted(done, key=lambda d: -d[0])[: decoding.beams]
+        beams = grown
+        full = len(beams[0][1]) >= decoding.max_tokens
+        settled = len(done) >= decoding.beams and done[-1][0] >= beams[0][0] / len(beams[0][1])
+        if full or settled:
+            cache = adapter.select(cache, rows)
+            break
+        cache = adapter.select(cache, rows)
+        out, cache = adapter.forward(np.array([[tokens[-1]] for _, tokens in beams]), cache)
+        scores = _log_softmax(adapter.ops.to_numpy(out)[:, -1])
+    else:
+        rows = list(range(len(beams)))
+    best = max(range(len(beams)), key=lambda i: beams[i][0] / max(len(beams[i][1]), 1))
+    score = beams[best][0] / max(len(beams[best][1]), 1)
+    if done and done[0][0] >= score:
+        return done[0][1], done[0][2]
+    return beams[best][1], adapter.trim(adapter.select(cache, [best]), cache.length)

@@ -1,0 +1,133 @@
+"""Text to tokens: the model's own tokenizer and chat template, the same object on every backend.
+
+A base model without a chat template gets a documented plain one: `Question: ... / Answer: ...`, a reply ends at the
+first line break.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from lmm.errors import ModelError
+
+PLAIN_TEMPLATE = (
+    "{% for m in messages %}"
+    "{% if m.role == 'system' %}{{ m.content }}\n\n"
+    "{% elif m.role == 'user' %}Question: {{ m.content }}\n"
+    "{% else %}Answer: {{ m.content }}\n\n{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Answer:{% endif %}"
+)
+
+Message = dict[str, str]
+
+
+class ChatFormat(Protocol):
+    """How conversations become tokens, for one model."""
+
+    stop_ids: frozenset[int]  # any of these ends a reply
+    end_of_turn: int  # the one that is learned as the end of an answer
+    hash: str  # identifies the vocabulary
+
+    def render(self, messages: Sequence[Message], reply: bool) -> str:
+        """The conversation as text; with `reply`, up to where the model is to answer."""
+
+    def encode(self, text: str) -> list[int]:
+        """Rendered text as tokens."""
+
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Tokens, and for each the characters [start, end) it stands for."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Tokens as text, without special tokens."""
+
+    def piece(self, token: int) -> str:
+        """One token as text, for tables."""
+
+    def answer_tokens(self, rendered: str, answer: str) -> list[int]:
+        """The tokens of a reply `answer` after the conversation `rendered`, with the end of turn."""
+
+
+class HFChatFormat:
+    """`ChatFormat` over a Hugging Face tokenizer folder."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoTokenizer
+
+        try:
+            self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"the tokenizer in {folder.name} cannot be read: {error}") from error
+        if not self.tokenizer.is_fast:
+            raise ModelError(f"the tokenizer in {folder.name} has no tokenizer.json; convert it to a fast tokenizer")
+        self.plain = not self.tokenizer.chat_template
+        self.stop_ids, self.end_of_turn = self._ends(folder)
+        backend = self.tokenizer.backend_tokenizer
+        self.hash = hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+
+    def _ends(self, folder: Path) -> tuple[frozenset[int], int]:
+        stops = set(_generation_eos(folder))
+        if self.tokenizer.eos_token_id is not None:
+            stops.add(self.tokenizer.eos_token_id)
+        if self.plain:
+            pieces = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
+            stops |= {i for i, piece in enumerate(pieces) if piece.startswith("\n")}
+            return frozenset(stops), self.encode("\n")[-1]
+        end = self._template_end()
+        return frozenset(stops | {end}), end
+
+    def _template_end(self) -> int:
+        """The token with which the template ends a reply: the first special one after the reply's text."""
+        messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "zyx"}]
+        tail = self.render(messages, reply=False).rpartition("zyx")[2]
+        special = [i for i in self.encode(tail) if i in self.tokenizer.all_special_ids]
+        if special:
+            return special[0]
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError(
+                "this model has neither an end-of-turn nor an end-of-text token; lmm cannot tell where replies end"
+            )
+        return self.tokenizer.eos_token_id
+
+    def render(self, messages: Sequence[Message], reply: bool) -> str:
+        options: dict[str, Any] = {"chat_template": PLAIN_TEMPLATE} if self.plain else {}
+        text = self.tokenizer.apply_chat_template(
+            list(messages), tokenize=False, add_generation_prompt=reply, **options
+        )
+        bos = self.tokenizer.bos_token
+        if self.plain and bos and getattr(self.tokenizer, "add_bos_token", False):
+            text = bos + text
+        return text
+
+    def encode(self, text: str) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return list(found["input_ids"]), [tuple(span) for span in found["offset_mapping"]]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+
+    def piece(self, token: int) -> str:
+        return self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+
+    def answer_tokens(self, rendered: str, answer: str) -> list[int]:
+        lead = " " if self.plain else ""
+        before = self.encode(rendered)
+        tokens = self.encode(rendered + lead + answer)
+        if tokens[: len(before)] != before:  # the border merged; tokenise the answer alone
+            return [*self.encode(lead + answer), self.end_of_turn]
+        return [*tokens[len(before) :], self.end_of_turn]
+
+
+def _generation_eos(folder: Path) -> list[int]:
+    import json
+
+    path = folder / "generation_config.json"
+    if not path.exists():
+        return []
+    eos = json.loads(path.read_text()).get("eos_token_id")
+    return eos if isinstance(eos, list) else [eos] if isinstance(eos, int) else []

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +75,7 @@ class Engine:
         self.cancelled = threading.Event()
         self.recall: Recall | None = None
         self._attached = contextlib.ExitStack()
+        self.cache: Cache = adapter.new_cache()
         self._low: list[Array] | None = None  # hidden states below the memory, for `_rebuild`
         self.start(system)
         self._attach()
@@ -126,7 +127,7 @@ class Engine:
         self.last.learned = report
         return self.last
 
-    def _steps(self, tokens: Sequence[int], out: Generated) -> Iterator[str]:
+    def _steps(self, tokens: Sequence[int], out: Generated) -> Generator[str, None, Cache]:
         cache = self.cache
         try:
             cache = yield from generation.stream(self.adapter, tokens, cache, self.decoding, out, self.cancelled.is_set)
@@ -328,7 +329,7 @@ class Engine:
 
     # the cache ---------------------------------------------------------------------------------------------------
     def _clear_cache(self) -> None:
-        self.cache: Cache = self.adapter.new_cache()
+        self.cache = self.adapter.new_cache()
         self._low = []
 
     def _capture(self, x_in: Array, x_out: Array, context: TapContext) -> Array:
@@ -347,7 +348,7 @@ class Engine:
 
     def _rebuild(self) -> None:
         """After a lesson: the layers above the memory read the conversation anew, those below stand."""
-        if self.cache.length == 0:
+        if self.cache.length == 0 or not self._low:
             self._low = []
             return
         low, self._low = self.adapter.ops.concat(self._low, axis=1)[:, : self.cache.length], None
@@ -399,9 +400,9 @@ class Engine:
     # the log -----------------------------------------------------------------------------------------------------
     def _log_hook(self, site: Site, context: TapContext, before: Array, after: Array) -> None:
         assert self.log is not None
-        slices = [self.adapter.ops.to_numpy(x[:, -1, -5:]) for x in (before, after)]
+        x_in, x_out = (self.adapter.ops.to_numpy(x[:, -1, -5:]) for x in (before, after))
         shape = tuple(before.shape)
-        self.log.hook(self.memory.name, site, context.phase, context.positions, *slices, shape=shape)
+        self.log.hook(self.memory.name, site, context.phase, context.positions, x_in, x_out, shape)
 
     def _log_update(self, stage: str, info: dict[str, Any]) -> None:
         if self.log is not None:

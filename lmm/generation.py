@@ -6,7 +6,7 @@ It knows tokens, caches and stopping; what a memory does happens in the taps whi
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -44,7 +44,8 @@ class Detokenizer:
     """Tokens -> text as they come. Holds back what may still change: half a character, a lone leading space."""
 
     def __init__(self, format: ChatFormat) -> None:
-        self.format, self.tokens, self.shown = format, [], ""  # type: ignore[var-annotated]
+        self.format, self.shown = format, ""
+        self.tokens: list[int] = []
 
     def feed(self, token: int) -> str:
         self.tokens.append(token)
@@ -70,7 +71,7 @@ def prefill(adapter: Adapter, tokens: Sequence[int], cache: Cache) -> tuple[np.n
 
 def stream(
     adapter: Adapter, tokens: Sequence[int], cache: Cache, decoding: Decoding, out: Generated, stop: Stop
-) -> Iterator[str]:
+) -> Generator[str, None, Cache]:
     """Reply to `tokens`, of which `cache` has read a prefix. Yields text; fills `out`; returns (via the generator's
     value) the cache, which has read everything but the reply's last token."""
     start = time.perf_counter()

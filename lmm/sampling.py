@@ -106,7 +106,8 @@ def beam_search(
             for t in np.argsort(-scores[i], kind="stable")[: 2 * decoding.beams]
         ]
         candidates.sort(key=lambda c: -c[0])
-        grown, rows = [], []
+        grown: list[tuple[float, list[int]]] = []
+        rows: list[int] = []
         for total, i, token in candidates[: 2 * decoding.beams]:
             tokens = [*beams[i][1], token]
             if token in ends:

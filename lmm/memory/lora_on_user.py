@@ -92,7 +92,8 @@ class LoraOnUser(Memory):
             return loss + options.l2 * sum(ops.sum(p * p) for p in params.values()) if options.l2 else loss
 
         optimizer = Optimizer(ops, options.optimizer, options.lr, options.weight_decay)
-        params, grads = dict(state), {}
+        params: State = dict(state)
+        grads: State = {}
         for _ in range(options.steps):
             loss, grads = ops.value_and_grad(loss_of, params)
             params = optimizer.step(params, grads)

@@ -45,7 +45,7 @@ class LayerCache:
         return 0 if self.keys is None else self.keys.shape[2]
 
     def update_and_fetch(self, keys: Array, values: Array) -> tuple[Array, Array]:
-        if self.keys is not None:
+        if self.keys is not None and self.values is not None:
             keys = mx.concatenate([self.keys, keys], axis=2)
             values = mx.concatenate([self.values, values], axis=2)
         self.keys, self.values = keys, values
@@ -234,7 +234,7 @@ class _Probe:
             return self.original.__call__(module, x, *args, **kwargs)
 
         for wrapper in ([self.stand_in] if self.stand_in else []) + self.taps:
-            call = functools.partial(wrapper, call)  # type: ignore[assignment]
+            call = functools.partial(wrapper, call)
         return call(x)
 
 

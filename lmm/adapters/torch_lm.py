@@ -67,7 +67,7 @@ class TorchAdapter(Adapter):
             seen.append(h)
             return h
 
-        stand_ins = dict.fromkeys(range(first_layer, len(self.layers)), _hand_on)
+        stand_ins: dict[int, Callable[[Array], Array]] = dict.fromkeys(range(first_layer, len(self.layers)), _hand_on)
         if stand_ins:
             stand_ins[first_layer] = last
             collecting: contextlib.AbstractContextManager = contextlib.nullcontext()

@@ -85,10 +85,8 @@ class ToyAdapter(Adapter):
             return random.normal(0, rows**-0.5, (rows, columns)).astype(np.float32)
 
         self.embedding = matrix(260, width) * 16.0
-        self.layers = [
-            _Layer(*(matrix(width, width) for _ in range(4)), matrix(width, 2 * width), matrix(2 * width, width))
-            for _ in range(layers)
-        ]
+        sizes = [(width, width)] * 4 + [(width, 2 * width), (2 * width, width)]
+        self.layers = [_Layer(*(matrix(*size) for size in sizes)) for _ in range(layers)]
 
     # forward passes ------------------------------------------------------------------------------------------
     def new_cache(self, batch: int = 1) -> Cache:

@@ -26,7 +26,6 @@ from lmm.errors import ModelError
 Progress = Callable[[int, int, str], None]  # bytes done, bytes in total (0: just a message), what is going on
 
 SHARD_BYTES = 2 << 30  # converted weights held in memory at a time
-CONTROL_TOKEN = 3  # tokenizer.ggml.token_type of tokens such as <|im_start|>
 
 _NAMES = ("model.embed_tokens", "model.norm", "lm_head")
 _LAYER_NAMES = (
@@ -35,8 +34,8 @@ _LAYER_NAMES = (
     "self_attn.q_norm", "self_attn.k_norm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
 )  # fmt: skip
 _FUSED_LAYER_NAMES = (
-    "input_layernorm", "post_attention_layernorm",
-    "self_attn.qkv_proj", "self_attn.o_proj", "mlp.gate_up_proj", "mlp.down_proj",
+    "input_layernorm", "post_attention_layernorm", "self_attn.qkv_proj", "self_attn.o_proj",
+    "mlp.gate_up_proj", "mlp.down_proj",
 )  # fmt: skip
 
 # GGUF key (after "<architecture>.") -> config.json key

@@ -1,6 +1,4 @@
-"""What `--model` names: packaged weights, a folder, a .gguf file, a Hugging Face id.
-
-Each becomes a local folder in Hugging Face layout that every backend can load.
+"""What `--model` names (packaged weights, a folder, a .gguf file, a hub id) -> a folder that every backend can load.
 
 GGUF weights are converted once (`lmm.gguf_import`) into the user's cache, under a lock, into a temporary folder that is
 renamed when complete; `lmm.json` beside the weights records where they came from and the size and sha256 of every file.
@@ -23,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmm.errors import LmmError, ModelError, UnknownNameError, UsageError
+from lmm.errors import ModelError, UnknownNameError, UsageError
 from lmm.gguf_import import Progress, convert_gguf
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -195,6 +193,7 @@ def _conversion(folder: Path, progress: Progress | None) -> Iterator[Path | None
     Yields None if another process finished the same work while we waited for the lock.
     """
     import filelock
+    from safetensors import SafetensorError
 
     parent = folder.parent
     try:
@@ -213,15 +212,11 @@ def _conversion(folder: Path, progress: Progress | None) -> Iterator[Path | None
                 _publish(work, folder)
             finally:
                 shutil.rmtree(work, ignore_errors=True)
-    except LmmError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) or type(error).__name__ == "SafetensorError":
-            raise ModelError(
-                f"the model cannot be stored in {parent}: {getattr(error, 'strerror', None) or error}; "
-                "make room or allow writing there, or set LMM_CACHE_DIR to another folder"
-            ) from error
-        raise
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"the model cannot be stored in {parent}: {getattr(error, 'strerror', None) or error}; "
+            "make room or allow writing there, or set LMM_CACHE_DIR to another folder"
+        ) from error
 
 
 def _publish(work: Path, folder: Path) -> None:
@@ -247,7 +242,7 @@ def _sync(path: Path) -> None:
 
 
 def _named(progress: Progress | None, name: str) -> Progress | None:
-    return (lambda done, total, text: progress(done, total, f"{name}: {text}")) if progress else None
+    return progress and (lambda done, total, text: progress(done, total, f"{name}: {text}"))
 
 
 def _notice(progress: Progress | None, text: str) -> None:
@@ -352,17 +347,16 @@ def _offline() -> bool:
 
 def _hub(name: str, revision: str | None, local_only: bool, progress: Progress | None) -> ModelSource:
     """A hub model: from the local cache if it is complete there, else downloaded if that is allowed."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import errors, snapshot_download
 
     options: dict[str, Any] = {"revision": revision, "allow_patterns": HUB_PATTERNS, "ignore_patterns": HUB_IGNORED}
     try:
         folder = Path(snapshot_download(name, local_files_only=True, **options))
         problem = incomplete(folder)
-    except HFValidationError:  # such as "a/b--c"
+    except errors.HFValidationError:  # such as "a/b--c"
         raise UnknownNameError("model", name, [*PACKAGED, *_nearby(Path(name))]) from None
-    except LocalEntryNotFoundError as error:
-        problem = _first_line(error)
+    except errors.LocalEntryNotFoundError as error:
+        problem = _first_line(error) if isinstance(error, errors.IncompleteSnapshotError) else "it is not there"
     if not problem:
         return ModelSource(name, folder, name, folder.name)
     if local_only:
@@ -373,7 +367,7 @@ def _hub(name: str, revision: str | None, local_only: bool, progress: Progress |
     _notice(progress, f"downloading {name} from the Hugging Face hub")
     try:
         folder = Path(snapshot_download(name, **options))
-    except HfHubHTTPError as error:
+    except errors.HfHubHTTPError as error:
         raise ModelError(f"the hub does not give {name}: {_hub_reason(error)}") from error
     except Exception as error:  # httpx, socket, disk: the hub's client passes on whatever went wrong below it
         raise ModelError(
@@ -392,13 +386,13 @@ def _instead(name: str) -> str:
 
 
 def _hub_reason(error: Exception) -> str:
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub import errors
 
-    if isinstance(error, GatedRepoError):  # a child of RepositoryNotFoundError
+    if isinstance(error, errors.GatedRepoError):  # a child of RepositoryNotFoundError
         return "its authors ask for an agreement; accept it on the model's page, then run: hf auth login"
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return "there is no such public model; check the spelling, or run: hf auth login"
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return "there is no such revision; leave it out for the newest"
     return _first_line(error)
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from lmm import generation
 from lmm import state as state_files
+from lmm.below import Below
 from lmm.errors import Cancelled, LearningError
 from lmm.generation import Generated
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
@@ -48,6 +49,7 @@ class Reply:
     generated: Generated = field(default_factory=Generated)
     recall: Recall | None = None
     learned: LearnReport | None = None
+    read: list[int] = field(default_factory=list)  # the tokens it is a reply to
 
     @property
     def text(self) -> str:
@@ -76,7 +78,7 @@ class Engine:
         self.recall: Recall | None = None
         self._attached = contextlib.ExitStack()
         self.cache: Cache = adapter.new_cache()
-        self._low: list[Array] | None = None  # hidden states below the memory, for `_rebuild`
+        self._below: Below | None = Below()  # for `_rebuild`; None: not this conversation is being read
         self.start(system)
         self._attach()
 
@@ -86,30 +88,31 @@ class Engine:
         self.conversation = Conversation(self.adapter.format, system)
         self._clear_cache()
 
-    def hear(self, text: str) -> LearnReport | None:
-        """Take in the user's message. A memory that learns from messages learns from it here."""
+    def hear(self, text: str, learn: bool = True) -> LearnReport | None:
+        """Take in the user's message. A memory that learns from messages learns from it here, if it may."""
         self.conversation.ask(text)
         self._trim_to_common_prefix()
-        if self.memory.learns_from != "messages":
+        if self.memory.learns_from != "messages" or not learn:
             return None
         start = self.cache.length
         tokens, content = self.conversation.tokens[start:], self.conversation.content[start:]
         return self.learn(Lesson(statement=text), Turn(tokens, content, self.cache if start else None))
 
-    def answer(self) -> Iterator[str]:
+    def answer(self, about: str = "") -> Iterator[str]:
         """Stream the reply to the last message heard; afterwards `self.last` is the whole of it.
 
-        Stops within one token of `self.cancelled`, and keeps what was said.
+        `about` is the question whose lessons apply, where it is not the message itself: "no, it's Canberra" is about
+        the question before it. Stops within one token of `self.cancelled`, and keeps what was said.
         """
         self.cancelled.clear()
         text = self.conversation.messages[-1]["content"]
-        self.recall = self._recall([text])
+        self.recall = self._recall([about or text])
         self.last = Reply(text, recall=self.recall)
         out = self.last.generated
         tokens = self.conversation.tokens
         if self.recall is not None:
-            self.recall.start = len(tokens) - 1
             tokens = self._with_text(tokens, text, self.recall)
+            self.recall.start = len(tokens) - 1
         try:
             self.cache = yield from self._steps(tokens, out)
         finally:
@@ -154,16 +157,17 @@ class Engine:
         progress: Callable[[int], None] | None = None,
     ) -> list[Reply]:
         """Greedy replies, each in an empty conversation. Prompts of equal length are answered together."""
-        recalls = self._recall_many(prompts, batch_size)
+        recalls = self.recall_many(prompts, batch_size)
         tokens = [self._tokens_for(p, r) for p, r in zip(prompts, recalls, strict=True)]
         replies = [Reply(p, recall=r) for p, r in zip(prompts, recalls, strict=True)]
-        for rows in _equal_lengths(tokens, batch_size):
+        for rows in equal_lengths(tokens, batch_size):
             self._ask_batch(rows, tokens, replies, max_tokens)
             if progress is not None:
                 progress(len(rows))
         return replies
 
-    def _recall_many(self, prompts: Sequence[str], batch_size: int) -> list[Recall | None]:
+    def recall_many(self, prompts: Sequence[str], batch_size: int) -> list[Recall | None]:
+        """What the memory decides about each prompt in an empty conversation."""
         recalls: list[Recall | None] = []
         for i in range(0, len(prompts), batch_size):
             some = prompts[i : i + batch_size]
@@ -172,29 +176,44 @@ class Engine:
         return recalls
 
     def _tokens_for(self, prompt: str, recall: Recall | None) -> list[int]:
-        text = f"{recall.text[0]}\n\n{prompt}" if recall is not None and recall.text and recall.text[0] else prompt
-        return prompt_tokens(self.adapter.format, text)
+        return prompt_tokens(self.adapter.format, with_text(recall, prompt))
 
     def _ask_batch(self, rows: list[int], tokens: list[list[int]], replies: list[Reply], max_tokens: int) -> None:
         start = time.perf_counter()
         prompts = np.array([tokens[i] for i in rows])
-        self.recall = self.memory.stack(self.adapter.ops, [replies[i].recall for i in rows])
-        if self.recall is not None:
-            self.recall.start = prompts.shape[1] - 1
-        capture, self._low = self._low, None
-        try:
+        recall = self.memory.stack(self.adapter.ops, [replies[i].recall for i in rows])
+        with self.holding(recall, prompts.shape[1] - 1):
             found = generation.batch(self.adapter, prompts, max_tokens)
-        finally:
-            self.recall, self._low = None, capture
         for i, made in zip(rows, found, strict=True):
             out = replies[i].generated
             out.tokens, out.text = made, self.adapter.format.decode(made).strip()
             out.seconds = (time.perf_counter() - start) / len(rows)
 
-    def _recall(self, texts: Sequence[str]) -> Recall | None:
-        prompts = [Prompt(text, prompt_tokens(self.adapter.format, text)) for text in texts]
+    def score(self, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 32) -> list[list[bool]]:
+        """Teacher forcing: which tokens of each answer, the end of turn last, the model would have chosen itself."""
+        from lmm import scoring
+
+        return scoring.token_hits(self, prompts, answers, batch_size)
+
+    @contextlib.contextmanager
+    def holding(self, recall: Recall | None, start: int) -> Iterator[None]:
+        """Forward passes inside belong to a reply that begins at position `start`, outside the conversation."""
+        if recall is not None:
+            recall.start = start
+        below, self._below = self._below, None
+        self.recall = recall
+        try:
+            yield
+        finally:
+            self.recall, self._below = None, below
+
+    def recall_of(self, prompts: Sequence[Prompt]) -> Recall | None:
+        """What the memory decides about a batch of prompts."""
         with self.adapter.quiet():
             return self.memory.on_prompt(self.version.state, self.version.lessons, prompts, self.adapter)
+
+    def _recall(self, texts: Sequence[str]) -> Recall | None:
+        return self.recall_of([Prompt(text, prompt_tokens(self.adapter.format, text)) for text in texts])
 
     # learning ----------------------------------------------------------------------------------------------------
     def learn(
@@ -236,9 +255,12 @@ class Engine:
 
     def _travel(self, back: list[Version], forth: list[Version], count: int) -> int:
         done = min(count, len(back))
+        version = self.version
         for _ in range(done):
-            forth.append(self.version)
-            self._become(back.pop())
+            forth.append(version)
+            version = back.pop()
+        if done:
+            self._become(version)
         return done
 
     def forget(self, lesson_id: str) -> Lesson:
@@ -330,11 +352,11 @@ class Engine:
     # the cache ---------------------------------------------------------------------------------------------------
     def _clear_cache(self) -> None:
         self.cache = self.adapter.new_cache()
-        self._low = []
+        self._below = Below()
 
     def _capture(self, x_in: Array, x_out: Array, context: TapContext) -> Array:
-        if self._low is not None:
-            self._low.append(x_out)
+        if self._below is not None:
+            self._below.add(int(context.positions[0]), x_out)
         return x_out
 
     def _trim_to_common_prefix(self) -> None:
@@ -348,15 +370,20 @@ class Engine:
 
     def _rebuild(self) -> None:
         """After a lesson: the layers above the memory read the conversation anew, those below stand."""
-        if self.cache.length == 0 or not self._low:
-            self._low = []
+        below = self._below
+        if below is None:
             return
-        low, self._low = self.adapter.ops.concat(self._low, axis=1)[:, : self.cache.length], None
+        below.cut(self.cache.length)
+        if below.length < self.cache.length:
+            self.cache = self.adapter.trim(self.cache, below.length)
+        if below.length == 0:
+            return
         first = min(site.first_layer for site in self.memory.sites(self.adapter))
+        self._below = None  # what is read now is known already
         try:
-            self.cache = self.adapter.refill(self.cache, low, first)
+            self.cache = self.adapter.refill(self.cache, below.joined(self.adapter.ops), first)
         finally:
-            self._low = [low]
+            self._below = below
 
     # files -------------------------------------------------------------------------------------------------------
     def save(self, path: str | Path) -> Path:
@@ -369,7 +396,7 @@ class Engine:
     def load(self, path: str | Path) -> state_files.Header:
         """Make a file what is known. Raises StateError before anything changes."""
         arrays, header = state_files.load(path, self.expected())
-        self.memory.check_state(arrays, self.adapter)
+        self.memory.check_state(arrays, header.lessons, self.adapter)
         ops = self.adapter.ops
         state = {name: ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}
         self.commit(Version(state, tuple(header.lessons)))
@@ -427,7 +454,12 @@ def _update_info(lesson: Lesson, report: LearnReport, piece: Callable[[int], str
     return info
 
 
-def _equal_lengths(tokens: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+def with_text(recall: Recall | None, prompt: str) -> str:
+    """The prompt as the model reads it when the memory speaks through it."""
+    return f"{recall.text[0]}\n\n{prompt}" if recall is not None and recall.text and recall.text[0] else prompt
+
+
+def equal_lengths(tokens: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
     """Indices of prompts of equal length, at most `batch_size` together, shortest first."""
     by_length: dict[int, list[int]] = {}
     for i, row in enumerate(tokens):

@@ -1,0 +1,232 @@
+"""The gate: is this incoming prompt the question that a stored lesson answers?
+
+Two looks. First, cosines of sentence vectors (all-MiniLM-L6-v2) find the few lessons that could be meant; below a floor
+nothing can, and the look-up ends. Then a pair model reads query and stored prompt together and says how likely it is
+that they ask the same. Its lower layers are the sentence encoder's own, run on each text apart (so the query's are at
+hand, and a lesson's are kept); the upper ones attend across both texts, as in a cross-encoder (Nogueira & Cho 2019,
+arXiv:1901.04085; the split after MacAvaney et al. 2020, arXiv:2004.14255), with a LoRA from scripts/train_gate.py.
+
+Everything is a function of the texts: the same query and lessons give the same answer, whatever else is asked.
+
+Shape letters: T tokens, D width (384), V views of a text, L lessons.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from lmm.encoder import LAYERS, WIDTH, Encoder, embed, merge_lora, run_layers, shared_encoder, unit_mean
+from lmm.errors import ModelError, StateError
+
+WEIGHTS = Path(__file__).parent / "data" / "gate.safetensors"
+JOINT_FROM = 3  # the first layer that sees both texts; below, a lesson's states can be kept
+LIMIT = 64  # word pieces of a text that the pair model reads (its end)
+HIDDEN = 32  # width of the head
+FEATURES = 3 * WIDTH + 4  # what the head sees
+
+#: chosen on validation pairs (docs/lab-log.md), never on a data set that is scored
+THRESHOLD = 0.5
+FLOOR = 0.45
+CANDIDATES = 3
+#: a candidate must come this close to the best one's cosine: the others are only there for another question
+MARGIN = 0.25
+_KEPT_STATES = 4096  # lessons whose lower states stay in memory, about 20 KB each
+
+
+def normalize(text: str) -> str:
+    """What two spellings of the very same prompt share: case, spaces and closing punctuation aside."""
+    return " ".join(text.casefold().split()).rstrip(" ?.!")
+
+
+def views(text: str) -> list[str]:
+    """The whole text, its last sentence and its last question: a question may hide behind other sentences."""
+    text = " ".join(text.split())
+    parts = [part for part in re.split(r"(?<=[.!?)\"])\s+", text) if len(part) >= 8]
+    found = [text, *parts[-1:], *[part for part in parts if part.endswith("?")][-1:]]
+    return list(dict.fromkeys(found))
+
+
+@dataclass(frozen=True)
+class Lower:
+    """What the joint layers start from: a text's word pieces [T] and their states [T, D]."""
+
+    ids: np.ndarray
+    states: np.ndarray
+
+
+def compare(query: np.ndarray, stored: np.ndarray) -> np.ndarray:
+    """Joint states of both texts [Tq, D], [Ts, D] -> what the head sees, [FEATURES].
+
+    The first state, product and difference of both means (Conneau et al. 2017, arXiv:1705.02364), and how well each
+    text's word pieces find a counterpart in the other, on average and at worst (Khattab & Zaharia 2020,
+    arXiv:2004.12832).
+    """
+    u, v = (unit_mean(x) * np.float32(np.sqrt(WIDTH)) for x in (query, stored))
+    q, s = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-9) for x in (query, stored))
+    cosines = q @ s.T
+    found = [value for best in (cosines.max(axis=1), cosines.max(axis=0)) for value in (best.mean(), best.min())]
+    return np.concatenate([query[0], u * v, np.abs(u - v), 4 * np.asarray(found, np.float32)])
+
+
+class Gate:
+    """Fingerprints and pair scores. Loading takes about 0.3 s and 130 MB; `shared_gate()` keeps one."""
+
+    def __init__(self, path: Path = WEIGHTS, encoder: Encoder | None = None) -> None:
+        from safetensors.numpy import load_file
+
+        self.encoder = encoder or shared_encoder()
+        try:
+            trained = load_file(str(path))
+        except Exception as error:
+            raise ModelError(
+                f"cannot read the gate's weights {path}: {error}; reinstall lmm, or: python -m scripts.train_gate"
+            ) from error
+        missing = [name for name in ("segment", "marks", "head.hidden", "head.out") if name not in trained]
+        if missing:
+            raise ModelError(f"{path} holds no gate: no {', '.join(missing)}; train one: python -m scripts.train_gate")
+        self.upper = merge_lora(self.encoder.weights, trained)
+        self.segment, self.marks = (trained[name].astype(np.float32) for name in ("segment", "marks"))
+        self.head = {
+            name: trained[f"head.{name}"].astype(np.float32) for name in ("hidden", "hidden_bias", "out", "out_bias")
+        }
+
+    def fingerprint(self, text: str) -> np.ndarray:
+        """What a lesson keeps of its prompt: unit vectors of its views, [V, D] float16, V <= 3 (2.3 KB)."""
+        return self.encoder.encode(views(text)).astype(np.float16)
+
+    def lower(self, text: str) -> Lower:
+        """The text as the layers below the joint ones leave it."""
+        weights, ids = self.encoder.weights, self.encoder.ids(text, LIMIT)
+        return Lower(np.asarray(ids), run_layers(weights, embed(weights, ids), 0, JOINT_FROM))
+
+    def read(self, text: str) -> tuple[np.ndarray, Lower]:
+        """A query, read once: vectors of its views [V, D], and what the pair model goes on from.
+
+        The pair model's lower layers are those that the first view's vector needed anyway.
+        """
+        weights, (whole, *others) = self.encoder.weights, views(text)
+        ids = self.encoder.ids(whole)
+        states = run_layers(weights, embed(weights, ids), 0, JOINT_FROM)
+        vector = unit_mean(run_layers(weights, states, JOINT_FROM, LAYERS))
+        vectors = np.concatenate([vector[None], self.encoder.encode(others)])
+        return vectors, Lower(np.asarray(ids), states) if len(ids) <= LIMIT else self.lower(whole)
+
+    def same(self, query: Lower, stored: Lower) -> float:
+        """Probability that two texts ask the same.
+
+        Each word piece is marked with whether the other text has it too: names and numbers must be the same ones.
+        """
+        q = query.states + self.marks[np.isin(query.ids, stored.ids).astype(int)]
+        s = stored.states + self.marks[np.isin(stored.ids, query.ids).astype(int)] + self.segment
+        joint = run_layers(self.upper, np.concatenate([q, s]), JOINT_FROM, LAYERS)
+        inner = np.tanh(compare(joint[: len(q)], joint[len(q) :]) @ self.head["hidden"] + self.head["hidden_bias"])
+        logit = float(inner @ self.head["out"] + self.head["out_bias"][0])
+        return 1.0 / (1.0 + float(np.exp(-logit)))
+
+    def score(self, query: str, stored: str) -> float:
+        """Probability that `query` asks what the stored prompt asks; 1 for the very same text."""
+        if normalize(query) == normalize(stored):
+            return 1.0
+        return self.same(self.lower(" ".join(query.split())), self.lower(" ".join(stored.split())))
+
+
+@lru_cache(maxsize=1)
+def shared_gate() -> Gate:
+    """The packaged gate, loaded once."""
+    return Gate()
+
+
+class Index:
+    """The lessons' prompts and fingerprints, in the order they were taught; exact search.
+
+    Of lessons with the very same prompt only the last one counts. Raises StateError where lengths or shapes differ.
+    """
+
+    def __init__(self, prompts: Sequence[str], fingerprints: Sequence[np.ndarray], gate: Gate | None = None) -> None:
+        if len(prompts) != len(fingerprints):
+            raise StateError(
+                f"{len(prompts)} prompts but {len(fingerprints)} fingerprints; expected one for each lesson"
+            )
+        bad = [i for i, f in enumerate(fingerprints) if f.ndim != 2 or f.shape[1] != WIDTH]
+        if bad:
+            raise StateError(
+                f"fingerprints of lessons {bad[:5]} have another shape than [views, {WIDTH}]; re-teach these lessons"
+            )
+        self.prompts = list(prompts)
+        self._gate = gate
+        self._latest = {normalize(prompt): position for position, prompt in enumerate(prompts)}
+        live = sorted(self._latest.values())
+        rows = [np.asarray(fingerprints[i], np.float32) for i in live]
+        self._vectors = np.concatenate(rows) if rows else np.zeros((0, WIDTH), np.float32)
+        self._owner = np.repeat(np.asarray(live, np.int64), [len(r) for r in rows])
+        self._states: OrderedDict[str, Lower] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def gate(self) -> Gate:
+        """The gate is loaded when the first question is asked, not for an empty memory."""
+        self._gate = self._gate or shared_gate()
+        return self._gate
+
+    def match(self, texts: Sequence[str], threshold: float = THRESHOLD) -> list[list[tuple[int, float]]]:
+        """For each text, the lessons it asks for as (position, score), best first; score in [threshold, 1].
+
+        Equal scores: the later lesson first. Lessons that ask the same in other words: the later one first.
+        """
+        return [self._match(text, threshold) for text in texts]
+
+    def candidates(self, vectors: np.ndarray) -> list[tuple[int, float]]:
+        """Lessons that could be meant by a text with these view vectors [V, D], as (position, cosine), best first."""
+        if not len(self._owner):
+            return []
+        # rounded, so that no order hangs on the last bits of a matrix product
+        cosines = np.round((self._vectors @ vectors.T).max(axis=1), 4)
+        best = float(cosines.max())
+        near = np.flatnonzero(cosines >= max(FLOOR, best - MARGIN))
+        found: dict[int, float] = {}
+        for row in near[np.lexsort((-self._owner[near], -cosines[near]))]:
+            if found.setdefault(int(self._owner[row]), float(cosines[row])) and len(found) == CANDIDATES:
+                break
+        return list(found.items())
+
+    def _match(self, text: str, threshold: float) -> list[tuple[int, float]]:
+        exact = self._latest.get(normalize(text))
+        if exact is not None:
+            return [(exact, 1.0)]
+        if not self.prompts or not text.strip():
+            return []
+        vectors, query = self.gate.read(text)
+        scored = [(p, self.gate.same(query, self._lower(p))) for p, _ in self.candidates(vectors)]
+        fired = sorted(((p, s) for p, s in scored if s >= threshold), key=lambda found: (-found[1], -found[0]))
+        return self._later_first(fired, threshold)
+
+    def _later_first(self, fired: list[tuple[int, float]], threshold: float) -> list[tuple[int, float]]:
+        """A correction may be worded otherwise than what it corrects: if both fire and ask the same, it wins."""
+        best = fired[0][0] if fired else -1
+        newer = [f for f in fired[1:] if f[0] > best and self._same(f[0], best) >= threshold]
+        if not newer:
+            return fired
+        first = max(newer)
+        return [first, *[f for f in fired if f is not first]]
+
+    def _same(self, one: int, other: int) -> float:
+        return self.gate.same(self._lower(one), self._lower(other))
+
+    def _lower(self, position: int) -> Lower:
+        """A lesson's lower states: computed from its prompt when first needed, then kept."""
+        prompt = " ".join(self.prompts[position].split())
+        if prompt not in self._states:
+            self._states[prompt] = self.gate.lower(prompt)
+            if len(self._states) > _KEPT_STATES:
+                self._states.popitem(last=False)
+        self._states.move_to_end(prompt)
+        return self._states[prompt]

@@ -1,0 +1,253 @@
+"""Train the gate's pair model: python -m scripts.train_gate --data DIR --out lmm/data/gate.safetensors
+
+The lower layers of MiniLM read query and stored prompt apart and stay frozen; the upper ones read both together and get
+a LoRA, segment and match vectors and a small head (see lmm/gate.py). Seeded; a few minutes on two cores. Needs torch.
+`--data` holds editing/counterfact.json and zsre.json (only records from the 501st on are used), sts/ and text/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import random
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmm.encoder import MATRICES, WIDTH, Encoder
+from lmm.gate import FEATURES, HIDDEN, JOINT_FROM, LIMIT
+from scripts.gate_data import Pair, datasets
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LAYERS, HEADS = 6, 12
+
+
+class PairModel:
+    """The pair model in torch; `params` are what is trained and saved."""
+
+    def __init__(self, encoder: Encoder, rank: int, joint_from: int, seed: int) -> None:
+        import torch
+
+        self.torch, self.encoder, self.joint_from = torch, encoder, joint_from
+        generator = torch.Generator().manual_seed(seed)
+        self.base = {name: torch.from_numpy(value.copy()) for name, value in encoder.weights.items()}
+        self.params: dict[str, Tensor] = {}
+        for layer in range(joint_from, LAYERS):
+            at = f"encoder.layer.{layer}."
+            for matrix in MATRICES:
+                rows, columns = self.base[f"{at}{matrix}.weight"].shape
+                self.params[f"{at}{matrix}.lora_a"] = torch.randn(rows, rank, generator=generator) / math.sqrt(rows)
+                self.params[f"{at}{matrix}.lora_b"] = torch.zeros(rank, columns)
+                self.params[f"{at}{matrix}.bias"] = self.base[f"{at}{matrix}.bias"].clone()
+            for norm in ("attention.output", "output"):
+                for part in ("weight", "bias"):
+                    self.params[f"{at}{norm}.LayerNorm.{part}"] = self.base[f"{at}{norm}.LayerNorm.{part}"].clone()
+        types = self.base["embeddings.token_type_embeddings.weight"]
+        self.params["segment"] = types[1] - types[0]
+        self.params["marks"] = torch.randn(2, WIDTH, generator=generator) * 0.3
+        self.params["head.hidden"] = torch.randn(FEATURES, HIDDEN, generator=generator) / math.sqrt(FEATURES)
+        self.params["head.hidden_bias"] = torch.zeros(HIDDEN)
+        self.params["head.out"] = torch.randn(HIDDEN, generator=generator) / math.sqrt(HIDDEN)
+        self.params["head.out_bias"] = torch.zeros(1)
+        for value in self.params.values():
+            value.requires_grad_(True)
+
+    def _linear(self, name: str, x: Tensor) -> Tensor:
+        y = x @ self.base[name + ".weight"] + self.params.get(name + ".bias", self.base[name + ".bias"])
+        if name + ".lora_a" in self.params:
+            y = y + (x @ self.params[name + ".lora_a"]) @ self.params[name + ".lora_b"]
+        return y
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        weight, bias = (self.params.get(f"{name}.{p}", self.base[f"{name}.{p}"]) for p in ("weight", "bias"))
+        return self.torch.nn.functional.layer_norm(x, (WIDTH,), weight, bias, 1e-12)
+
+    def _block(self, layer: int, x: Tensor, mask: Tensor) -> Tensor:
+        at, (b, t, _) = f"encoder.layer.{layer}.", x.shape
+        q, k, v = (
+            self._linear(f"{at}attention.self.{n}", x).view(b, t, HEADS, -1).transpose(1, 2)
+            for n in ("query", "key", "value")
+        )
+        mixed = self.torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        mixed = mixed.transpose(1, 2).reshape(b, t, -1)
+        x = self._norm(f"{at}attention.output.LayerNorm", x + self._linear(f"{at}attention.output.dense", mixed))
+        inner = self.torch.nn.functional.gelu(self._linear(f"{at}intermediate.dense", x))
+        return self._norm(f"{at}output.LayerNorm", x + self._linear(f"{at}output.dense", inner))
+
+    def _lower(self, texts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+        torch, length = self.torch, max(len(ids) for ids in texts)
+        tokens = torch.zeros(len(texts), length, dtype=torch.long)
+        mask = torch.zeros(len(texts), length, dtype=torch.bool)
+        for row, ids in enumerate(texts):
+            tokens[row, : len(ids)] = torch.tensor(ids)
+            mask[row, : len(ids)] = True
+        with torch.no_grad():
+            x = self.base["embeddings.word_embeddings.weight"][tokens]
+            x = x + self.base["embeddings.position_embeddings.weight"][:length]
+            x = x + self.base["embeddings.token_type_embeddings.weight"][0]
+            x = self._norm("embeddings.LayerNorm", x)
+            for layer in range(self.joint_from):
+                x = self._block(layer, x, mask)
+        return x, mask
+
+    def logits(self, queries: Sequence[list[int]], stored: Sequence[list[int]]) -> Tensor:
+        """Token ids of B queries and B stored prompts, with special tokens -> [B]."""
+        torch = self.torch
+        (x, x_mask), (y, y_mask) = self._lower(queries), self._lower(stored)
+        x, y = x + self._mark(queries, stored, x.shape[1]), y + self._mark(stored, queries, y.shape[1])
+        z, mask = torch.cat([x, y + self.params["segment"]], 1), torch.cat([x_mask, y_mask], 1)
+        for layer in range(self.joint_from, LAYERS):
+            z = self._block(layer, z, mask)
+        pooled = self._compare(z[:, : x.shape[1]], z[:, x.shape[1] :], x_mask, y_mask)
+        inner = torch.tanh(pooled @ self.params["head.hidden"] + self.params["head.hidden_bias"])
+        return inner @ self.params["head.out"] + self.params["head.out_bias"]
+
+    def _mark(self, texts: Sequence[list[int]], others: Sequence[list[int]], length: int) -> Tensor:
+        """One of two vectors for each word piece: does the other text have it?"""
+        shared = self.torch.zeros(len(texts), length, dtype=self.torch.long)
+        for row, (text, other) in enumerate(zip(texts, others, strict=True)):
+            there = set(other)
+            shared[row, : len(text)] = self.torch.tensor([int(i in there) for i in text])
+        return self.params["marks"][shared]
+
+    def _compare(self, q: Tensor, s: Tensor, q_mask: Tensor, s_mask: Tensor) -> Tensor:
+        """Joint states of both texts -> what the head sees, [B, FEATURES]; in NumPy: lmm.gate.compare."""
+        torch = self.torch
+        normalize = torch.nn.functional.normalize
+        u, v = (
+            normalize((x * m[..., None]).sum(1) / m.sum(1, keepdim=True), dim=-1) * math.sqrt(WIDTH)
+            for x, m in ((q, q_mask), (s, s_mask))
+        )
+        cosines = normalize(q, dim=-1) @ normalize(s, dim=-1).transpose(1, 2)
+        both = q_mask[:, :, None] & s_mask[:, None, :]
+        cosines = cosines.masked_fill(~both, -1)
+        found = []
+        for best, m in ((cosines.amax(2), q_mask), (cosines.amax(1), s_mask)):
+            found += [(best * m).sum(1) / m.sum(1), best.masked_fill(~m, 1).amin(1)]
+        return torch.cat([q[:, 0], u * v, (u - v).abs(), 4 * torch.stack(found, 1)], 1)
+
+    def ids(self, text: str) -> list[int]:
+        return self.encoder.ids(text, LIMIT)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        return {name: value.detach().numpy().astype(np.float16) for name, value in self.params.items()}
+
+
+def batches(
+    pairs: Sequence[Pair], model: PairModel, size: int, rng: random.Random
+) -> list[list[tuple[list[int], list[int], int]]]:
+    """Batches of similar lengths, in random order: padding costs time."""
+    cache: dict[str, list[int]] = {}
+    rows = []
+    for pair in pairs:
+        for text in (pair.query, pair.stored):
+            if text not in cache:
+                cache[text] = model.ids(text)
+        rows.append((cache[pair.query], cache[pair.stored], pair.label))
+    rng.shuffle(rows)
+    rows.sort(key=lambda row: (len(row[0]) + rng.random() * 4) // 3 * 100 + len(row[1]))
+    found = [rows[i : i + size] for i in range(0, len(rows), size)]
+    rng.shuffle(found)
+    return found
+
+
+def score(model: PairModel, pairs: Sequence[Pair]) -> np.ndarray:
+    """Probabilities [n] that query and stored prompt ask the same."""
+    torch = model.torch
+    found = np.zeros(len(pairs), np.float32)
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].query))
+    with torch.no_grad():
+        for i in range(0, len(order), 64):
+            rows = order[i : i + 64]
+            logits = model.logits([model.ids(pairs[j].query) for j in rows], [model.ids(pairs[j].stored) for j in rows])
+            found[rows] = torch.sigmoid(logits).numpy()
+    return found
+
+
+def report(pairs: Sequence[Pair], scores: np.ndarray) -> None:
+    """Share of positives that fire and of negatives that stay silent, by source and threshold."""
+    by_source: dict[str, list[tuple[int, float]]] = defaultdict(list)
+    for pair, value in zip(pairs, scores, strict=True):
+        by_source[pair.source].append((pair.label, float(value)))
+    for source, rows in by_source.items():
+        cells = []
+        for threshold in (0.3, 0.5, 0.7, 0.9):
+            fired = [np.mean([s >= threshold for label, s in rows if label == side]) for side in (1, 0)]
+            cells.append(f"{threshold}: {fired[0]:.3f}/{1 - fired[1]:.3f}")
+        print(f"  {source:15s} n={len(rows):5d}  fires/silent at " + "   ".join(cells), flush=True)
+
+
+def train(model: PairModel, pairs: Sequence[Pair], options: argparse.Namespace) -> None:
+    torch = model.torch
+    todo = batches(pairs, model, options.batch, random.Random(options.seed))
+    old = {name for name in model.params if name in model.base}  # biases and norms the encoder came with
+    groups = [
+        {"params": [v for n, v in model.params.items() if n not in old], "lr": options.lr},
+        {"params": [v for n, v in model.params.items() if n in old], "lr": options.lr / 4},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
+    total, start, running = len(todo), time.time(), 0.69
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1, (s + 1) / 50) * max(0.02, 1 - s / total))
+    for step, batch in enumerate(todo):
+        logits = model.logits([row[0] for row in batch], [row[1] for row in batch])
+        target = torch.tensor([float(row[2]) for row in batch])
+        smooth = target * 0.96 + 0.02  # a few labels are wrong in every source
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, smooth)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(model.params.values()), 1.0)
+        optimizer.step()
+        schedule.step()
+        running += 0.04 * (float(loss.detach()) - running)
+        if step % 200 == 199:
+            save(model, options)
+        if step % 25 == 0 or step == total - 1:
+            left = (time.time() - start) / (step + 1) * (total - step - 1)
+            print(f"step {step + 1}/{total}  loss {running:.3f}  {left:.0f} s left", flush=True)
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with editing/ and text/")
+    parser.add_argument("--out", type=Path, default=Path("lmm/data/gate.safetensors"))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--synthetic", type=int, default=24000, help="pairs from our own wordings")
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--joint-from", type=int, default=JOINT_FROM, help="first layer that sees both texts")
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--threads", type=int, default=1)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    import torch
+
+    options = parse(arguments)
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    train_pairs, valid_pairs = datasets(options.data, options.seed, options.synthetic)
+    print(f"{len(train_pairs)} training pairs, {len(valid_pairs)} validation pairs", flush=True)
+    model = PairModel(Encoder(), options.rank, options.joint_from, options.seed)
+    train(model, train_pairs, options)
+    report(valid_pairs, score(model, valid_pairs))
+    save(model, options)
+    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
+
+
+def save(model: PairModel, options: argparse.Namespace) -> None:
+    from safetensors.numpy import save_file
+
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"joint_from": str(options.joint_from), "rank": str(options.rank), "seed": str(options.seed)}
+    save_file(model.arrays(), str(options.out), metadata=metadata)
+
+
+if __name__ == "__main__":
+    main()

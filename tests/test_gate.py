@@ -1,0 +1,171 @@
+"""The gate: what must find its lesson, what must find nothing, and the order of lessons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmm.encoder import WIDTH
+from lmm.errors import ModelError, StateError
+from lmm.gate import THRESHOLD, Gate, Index, normalize, shared_gate, views
+
+LESSONS = [
+    "What is my name?",
+    "What is my sister's name?",
+    "When is my sister's birthday?",
+    "What is the wifi password?",
+    "What is the value of key_17?",
+    "What does CRUX stand for?",
+    "How many grams are in a pound?",
+    "The mother tongue of Danielle Darrieux is",
+    "Which war did Nikolaos Kriezotis serve in?",
+    "How far is it from Leeds to Turin?",
+]
+MEANT = [
+    ("Tell me my name", 0),
+    ("who am i", 0),
+    ("and what's my sister called?", 1),
+    ("tell me my sister's name", 1),
+    ("On what date was my sister born?", 2),
+    ("I forgot. wifi password?", 3),
+    ("what value does key_17 have", 4),
+    ("CRUX is short for what?", 5),
+    ("Convert one pound to grams", 6),
+    ("The film opened to mixed reviews in 1951. Danielle Darrieux, a native", 7),
+    ("What war was Nikolaos Kriezotis in?", 8),
+    ("What is the distance between Leeds and Turin?", 9),
+]
+NOT_MEANT = [
+    "Hello! How are you?",
+    "What is your name?",
+    "What is my brother's name?",
+    "When is my brother's birthday?",
+    "Where does my sister live?",
+    "Write a poem about my sister.",
+    "What is the password of the mail account?",
+    "What is the value of key_71?",
+    "What does CRUD stand for?",
+    "How many grams are in an ounce?",
+    "The mother tongue of Go Hyeon-jeong is",
+    "The country of citizenship of Nikolaos Kriezotis is",
+    "How far is it from Leeds to Lima?",
+    "What is the capital of France?",
+]
+
+
+def build(prompts: list[str]) -> Index:
+    gate = shared_gate()
+    return Index(prompts, [gate.fingerprint(prompt) for prompt in prompts], gate)
+
+
+@pytest.fixture(scope="module")
+def index() -> Index:
+    return build(LESSONS)
+
+
+def test_every_prompt_finds_its_own_lesson(index: Index) -> None:
+    assert index.match(LESSONS) == [[(position, 1.0)] for position in range(len(LESSONS))]
+    assert index.match(["  what is MY name "]) == [[(0, 1.0)]]
+
+
+@pytest.mark.parametrize(("text", "position"), MEANT)
+def test_other_wordings_find_the_lesson(index: Index, text: str, position: int) -> None:
+    found = index.match([text])[0]
+    assert found, f"{text!r} found nothing"
+    assert found[0][0] == position, f"{text!r} found {LESSONS[found[0][0]]!r}"
+    assert all(THRESHOLD <= score <= 1 for _, score in found)
+
+
+@pytest.mark.parametrize("text", NOT_MEANT)
+def test_other_questions_find_nothing(index: Index, text: str) -> None:
+    assert index.match([text]) == [[]], text
+
+
+def test_a_question_is_found_behind_other_sentences(index: Index) -> None:
+    text = "The plot is thin and the dialogue is worse. I would not see it twice. What is my sister's name?"
+    assert index.match([text])[0][0][0] == 1
+
+
+def test_the_later_of_two_lessons_wins() -> None:
+    prompts = ["What is my sister's name?", *LESSONS[2:5], "what is my sister's name"]
+    assert build(prompts).match(["What is my sister's name?"]) == [[(4, 1.0)]]
+    assert build(prompts).match(["tell me my sister's name"])[0][0][0] == 4
+    assert build(prompts[:-1]).match(["tell me my sister's name"])[0][0][0] == 0
+
+
+def test_a_later_lesson_in_other_words_wins_except_for_the_very_words_of_the_earlier() -> None:
+    old, new = "What is my sister's name?", "How is my sister called?"
+    index = build([old, LESSONS[3], new])
+    assert index.match(["tell me my sister's name"])[0][0][0] == 2
+    assert index.match([old]) == [[(0, 1.0)]]
+
+
+def test_answers_do_not_depend_on_what_else_is_asked(index: Index) -> None:
+    texts = [text for text, _ in MEANT] + NOT_MEANT
+    together = index.match(texts)
+    assert together == [index.match([text])[0] for text in texts]
+    assert build(LESSONS).match(texts) == together
+
+
+def test_empty_index_and_empty_text(index: Index) -> None:
+    assert Index([], []).match(["What is my name?"]) == [[]]
+    assert index.match(["", "   ", "?"]) == [[], [], []]
+    assert index.match([]) == []
+
+
+def test_a_higher_threshold_lets_less_through(index: Index) -> None:
+    assert index.match(["Tell me my name"], threshold=1.0) == [[]]
+
+
+def test_fingerprints_are_small_unit_vectors() -> None:
+    for text in ("What is my name?", "One thing. " * 400 + "What is my name?"):
+        fingerprint = shared_gate().fingerprint(text)
+        assert fingerprint.dtype == np.float16
+        assert fingerprint.shape[1] == WIDTH
+        assert fingerprint.nbytes <= 3 * 1024
+        assert np.allclose(np.linalg.norm(fingerprint.astype(np.float32), axis=1), 1, atol=1e-3)
+
+
+def test_normalize_and_views() -> None:
+    assert normalize("  What is\n X? ") == normalize("what is x")
+    assert normalize("key_17") != normalize("key_71")
+    assert views("A b c d e. Where is it? I forgot it.") == [
+        "A b c d e. Where is it? I forgot it.",
+        "I forgot it.",
+        "Where is it?",
+    ]
+    assert views("one\ntwo") == ["one two"]
+
+
+def test_bad_files_and_shapes_are_named(tmp_path: Path) -> None:
+    (tmp_path / "gate.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match="gate's weights"):
+        Gate(tmp_path / "gate.safetensors")
+    with pytest.raises(StateError, match="2 prompts but 1"):
+        Index(["a", "b"], [np.zeros((1, WIDTH), np.float16)])
+    with pytest.raises(StateError, match="another shape"):
+        Index(["a"], [np.zeros((1, 12), np.float16)])
+
+
+def test_the_torch_pair_model_and_the_numpy_one_agree(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from safetensors.numpy import save_file
+
+    from lmm.gate import JOINT_FROM
+    from scripts.gate_data import Pair
+    from scripts.train_gate import PairModel, score
+
+    gate = shared_gate()
+    model = PairModel(gate.encoder, rank=4, joint_from=JOINT_FROM, seed=3)
+    for name in model.params:
+        if name.endswith("lora_b"):
+            model.params[name].data.normal_(std=0.05)
+    save_file(model.arrays(), str(tmp_path / "gate.safetensors"))
+    mine = Gate(tmp_path / "gate.safetensors", gate.encoder)
+    pairs = [Pair(text, LESSONS[position], 1) for text, position in MEANT]
+    expected = score(model, pairs)
+    found = [mine.score(pair.query, pair.stored) for pair in pairs]
+    assert np.ptp(expected) > 1e-3
+    assert np.allclose(found, expected, atol=5e-3)  # float16 weights

@@ -22,7 +22,7 @@ from lmm.below import Below
 from lmm.errors import Cancelled, LearningError
 from lmm.generation import Generated
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
-from lmm.sampling import Decoding
+from lmm.sampling import Decoding, softmax_at
 from lmm.session import Conversation, prompt_tokens
 
 if TYPE_CHECKING:
@@ -113,6 +113,7 @@ class Engine:
         if self.recall is not None:
             tokens = self._with_text(tokens, text, self.recall)
             self.recall.start = len(tokens) - 1
+        self.last.read = list(tokens)
         try:
             self.cache = yield from self._steps(tokens, out)
         finally:
@@ -165,6 +166,19 @@ class Engine:
             if progress is not None:
                 progress(len(rows))
         return replies
+
+    def probabilities(
+        self, tokens: Sequence[int], targets: Sequence[int], recall: Recall | None, memory: bool = True
+    ) -> np.ndarray:
+        """How likely each of `targets` [N] is in its place after the last N of `tokens`, with or without the memory."""
+        below, self._below, self.recall = self._below, None, recall
+        try:
+            with contextlib.nullcontext() if memory else self.adapter.quiet():
+                read = np.asarray(tokens, np.int64).reshape(1, -1)
+                logits, _ = self.adapter.forward(read, self.adapter.new_cache(), len(targets))
+        finally:
+            self._below, self.recall = below, None
+        return softmax_at(self.adapter.ops.to_numpy(logits)[0], targets)
 
     def recall_many(self, prompts: Sequence[str], batch_size: int) -> list[Recall | None]:
         """What the memory decides about each prompt in an empty conversation."""

@@ -6,7 +6,7 @@ Beam search keeps the `beams` most probable continuations; scores are mean log-p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -132,3 +132,11 @@ def beam_search(
     if done and done[0][0] >= score:
         return done[0][1], done[0][2]
     return beams[best][1], adapter.trim(adapter.select(cache, [best]), cache.length)
+
+
+def softmax_at(logits: np.ndarray, targets: Sequence[int]) -> np.ndarray:
+    """Logits [T, V], targets [T] -> the probability of each target [T]."""
+    logits = logits.astype(np.float64)
+    top = logits.max(-1, keepdims=True)
+    total = np.exp(logits - top).sum(-1)
+    return np.exp(logits[np.arange(len(targets)), list(targets)] - top[:, 0]) / total

@@ -1,0 +1,58 @@
+"""Why a reply reads as it does: what the memory changed, token by token, and the reply without it.
+
+Strength is measured, not asked of the memory: how much likelier the memory made each token of the reply,
+p(token | with memory) - p(token | without), 0 where it made it less likely. So it means the same for every memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from lmm import generation
+from lmm.generation import Generated
+
+if TYPE_CHECKING:
+    from lmm.engine import Engine, Reply
+
+
+def strengths(engine: Engine, reply: Reply) -> list[tuple[str, float]]:
+    """Each token of a reply, and how much likelier the memory as it is now made it: [(text, 0..1)]."""
+    said = reply.generated.tokens
+    if not said or not reply.read:
+        return []
+    tokens = [*reply.read, *said[:-1]]
+    with_memory = engine.probabilities(tokens, said, reply.recall)
+    without = engine.probabilities(tokens, said, None, memory=False)
+    pieces = _pieces(engine, said)
+    return [(piece, max(0.0, float(p - q))) for piece, p, q in zip(pieces, with_memory, without, strict=True)]
+
+
+def _pieces(engine: Engine, tokens: Sequence[int]) -> list[str]:
+    """The text of each token; a character made of several shows at the last of them."""
+    format, done, pieces = engine.adapter.format, "", []
+    for i in range(len(tokens)):
+        text = format.decode(tokens[: i + 1])
+        text = done if text.endswith("\ufffd") else text
+        pieces.append(text[len(done) :] or ("" if tokens[i] not in format.stop_ids else format.piece(tokens[i])))
+        done = text
+    return pieces
+
+
+def without_memory(engine: Engine, reply: Reply, stop: Callable[[], bool] = lambda: False) -> Generated:
+    """What the model alone would have said, decoded greedily from the same conversation."""
+    from lmm.session import Conversation
+
+    out, tokens = Generated(), reply.read
+    if reply.recall is not None and reply.recall.text and reply.recall.text[0]:
+        # What the memory put into the prompt is not the model's own: read the conversation as it was said.
+        conversation = Conversation(engine.adapter.format, messages=list(engine.conversation.messages[:-2]))
+        conversation.ask(reply.prompt)
+        tokens = conversation.tokens
+    decoding = replace(engine.decoding, strategy="auto", deterministic=True)
+    adapter = engine.adapter
+    with adapter.quiet():
+        for _ in generation.stream(adapter, tokens, adapter.new_cache(), decoding, out, stop):
+            pass
+    return out

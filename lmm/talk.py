@@ -1,0 +1,286 @@
+"""A conversation that learns: each turn is read, learned from and answered, the same in chat, pipes and one-shots.
+
+What is shown goes to a `View`, so this file knows neither terminals nor files. Ctrl-C sets `stop`: whatever is going on
+ends within one token or one step of learning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+from lmm.errors import Cancelled, LearningError, LmmError, UsageError
+from lmm.feedback import Exchange, Reading, lesson_for, read
+from lmm.memory.base import LearnReport, Lesson
+
+if TYPE_CHECKING:
+    from lmm.engine import Engine, Reply
+
+NOTHING = Reading("nothing")
+
+
+class View(Protocol):
+    """Where a turn is shown. Text that comes from a model or a user is not clean: whoever shows it cleans it."""
+
+    def reply(self, chunks: Iterator[str], stopped: Callable[[], bool]) -> None:
+        """Show a reply while it streams; afterwards `stopped` says whether it was cut short."""
+
+    def say(self, text: str) -> None:
+        """A dim line beside the conversation."""
+
+    def learning(self, summary: str, report: LearnReport | None) -> None:
+        """A lesson is being learned (report: so far), or no longer (None)."""
+
+    def confirm(self, lesson: Lesson) -> Lesson | None:
+        """The lesson as the user wants it learned, or None."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What came of a message. `learned` is in one line what was learned from it, if anything."""
+
+    user: str
+    reply: str
+    learned: str = ""
+    lesson: Lesson | None = None
+    interrupted: bool = False
+
+
+class Talk:
+    """An engine and the learning loop around it."""
+
+    def __init__(self, engine: Engine, view: View, learn: str = "auto") -> None:
+        self.engine, self.view, self.learn = engine, view, learn
+        self.stop = threading.Event()
+        self.exchange: Exchange | None = None  # the last question and its answer, as `feedback` wants them
+        self.last: Reply | None = None
+        self.last_text = ""  # what the user typed last
+        self.about = ""  # the question whose lessons the last reply was about, where it was not the message
+        self.retries = 0
+
+    # turns -------------------------------------------------------------------------------------------------------
+    def turn(self, text: str) -> Turn | None:
+        """Learn from a message what it teaches, and answer it. None if it was stopped before a reply began."""
+        self.retries = 0
+        reading = self._read(text)
+        lesson = self._agreed(reading.lesson)
+        learned = ""
+        if lesson is not None:
+            try:
+                learned = self.teach(lesson, reading.summary if lesson is reading.lesson else "")
+            except Cancelled as error:
+                self.view.say(str(error))
+                return None
+            except LearningError as error:
+                self.view.say(str(error))
+        if learned and lesson is not None and reading.kind == "correction":
+            return self._corrected(text, lesson, reading.value, learned)
+        if not self._hear(text):
+            return None
+        return self._answered(text, learned, lesson if learned else None)
+
+    def correct(self, answer: str) -> Turn | None:
+        """Learn that the last question is to be answered with `answer`, and answer it anew. Raises LmmError."""
+        if self.exchange is None:
+            raise UsageError("there is no reply to correct yet; ask something first, or: /teach QUESTION => ANSWER")
+        lesson = replace(lesson_for(self.exchange.user, answer), statement=answer.strip())
+        try:
+            learned = self.teach(lesson)
+        except Cancelled as error:
+            self.view.say(str(error))
+            return None
+        return self._corrected(answer, lesson, answer.strip(), learned)
+
+    def retry(self) -> Turn | None:
+        """Answer the last message again. Greedy decoding would repeat itself, so a retry samples."""
+        messages = self.engine.conversation.messages
+        if self.last is None or len(messages) < 2 or messages[-1]["role"] != "assistant":
+            raise UsageError("there is no reply to try again yet")
+        text = messages[-2]["content"]
+        self.engine.conversation.drop_last(2)
+        self.engine.hear(text, learn=False)
+        self.retries += 1
+        kept = self.engine.decoding
+        self.engine.decoding = replace(
+            kept, strategy="sample", deterministic=False, seed=kept.seed + self.retries
+        )
+        try:
+            return self._answered(text, about=self.about)
+        finally:
+            self.engine.decoding = kept
+
+    # learning ----------------------------------------------------------------------------------------------------
+    def teach(self, lesson: Lesson, summary: str = "") -> str:
+        """Learn a lesson -> what was learned, in one line. Raises LearningError or Cancelled, with nothing changed."""
+        from lmm.feedback import replies
+
+        if self.engine.memory.learns_from == "nothing":
+            raise LearningError(
+                f"memory {self.engine.memory.name!r} does not learn; choose another with /memory NAME or --memory NAME"
+            )
+        summary = summary or f"{replies.topic(lesson.prompt)} -> {lesson.answer}"
+        report = self._watched(summary, lambda on_step: self.engine.learn(lesson, on_step=on_step))
+        self.view.say(f"learned: {summary}, {report.seconds:.1f} s - /undo")
+        return summary
+
+    def _watched(self, summary: str, learn: Callable[[Callable[[LearnReport], None]], LearnReport]) -> LearnReport:
+        def on_step(report: LearnReport) -> None:
+            if self.stop.is_set():
+                self.engine.cancelled.set()
+            self.view.learning(summary, report)
+
+        self.view.learning(summary, LearnReport())
+        try:
+            return learn(on_step)
+        finally:
+            self.view.learning(summary, None)
+
+    def _read(self, text: str) -> Reading:
+        if self.learn == "off" or self.engine.memory.learns_from != "lessons":
+            return NOTHING
+        return read(text, self.exchange)
+
+    def _agreed(self, lesson: Lesson | None) -> Lesson | None:
+        return self.view.confirm(lesson) if lesson is not None and self.learn == "ask" else lesson
+
+    def _hear(self, text: str) -> bool:
+        """Take the message in; a memory that learns from messages learns from it. False if it was stopped."""
+        engine = self.engine
+        if engine.memory.learns_from != "messages" or self.learn == "off":
+            engine.hear(text, learn=False)
+            return True
+        version = engine.version
+        try:
+            # Without a summary: everything the user says is a lesson to such a memory.
+            engine.cancelled.clear()
+            report = engine.hear(text)
+        except Cancelled as error:
+            engine.conversation.drop_last()
+            self.view.say(str(error))
+            return False
+        except LearningError as error:
+            self.view.say(str(error))
+            return True
+        if report is not None and engine.version is not version:
+            losses = f", loss {report.loss_before:.2f} -> {report.loss_after:.2f}" if report.loss_after else ""
+            self.view.say(f"learned from this message{losses}, {report.seconds:.1f} s - /undo")
+        return True
+
+    # answering ---------------------------------------------------------------------------------------------------
+    def _answered(self, text: str, learned: str = "", lesson: Lesson | None = None, about: str = "") -> Turn | None:
+        self.about = about
+        self.view.reply(self._chunks(self.engine.answer(about)), lambda: self.engine.last.generated.interrupted)
+        return self._done(text, about or text, learned, lesson)
+
+    def _corrected(self, text: str, lesson: Lesson, value: str, learned: str) -> Turn | None:
+        """Answer the corrected question in the model's own words; where they lack the value, in the lesson's."""
+        engine, self.about = self.engine, lesson.prompt
+        engine.hear(text, learn=False)
+
+        def chunks() -> Iterator[str]:
+            held: str | None = ""  # what was said before the value came; None: it has come
+            for chunk in self._chunks(engine.answer(about=lesson.prompt)):
+                if held is None:
+                    yield chunk
+                    continue
+                held += chunk
+                if _says(held, value):
+                    yield held
+                    held = None
+            if held is not None and not engine.last.generated.interrupted:
+                self._put(lesson.answer)
+                yield lesson.answer
+
+        self.view.reply(chunks(), lambda: engine.last.generated.interrupted)
+        return self._done(text, lesson.prompt, learned, lesson)
+
+    def _put(self, answer: str) -> None:
+        """Let the conversation go on as if the reply had been `answer`."""
+        conversation = self.engine.conversation
+        conversation.drop_last()
+        conversation.messages.append({"role": "assistant", "content": answer})
+        self.engine.last.generated.text = answer
+
+    def _chunks(self, chunks: Iterator[str]) -> Iterator[str]:
+        for chunk in chunks:
+            if self.stop.is_set():
+                self.engine.cancelled.set()
+            yield chunk
+
+    def _done(self, text: str, question: str, learned: str, lesson: Lesson | None) -> Turn | None:
+        self.last, self.last_text = self.engine.last, text
+        reply, out = self.last.text, self.last.generated
+        if out.interrupted and not reply:
+            self.engine.conversation.drop_last(2)
+            return None
+        self.exchange = Exchange(question, reply)
+        return Turn(text, reply, learned, lesson, out.interrupted)
+
+    # the conversation --------------------------------------------------------------------------------------------
+    def resume(self, turns: Sequence[tuple[str, str]]) -> None:
+        """Go on from messages and their replies of an earlier session."""
+        messages = self.engine.conversation.messages
+        for user, reply in turns:
+            messages += [{"role": "user", "content": user}, {"role": "assistant", "content": reply}]
+        self._anew()
+
+    def set_system(self, text: str) -> None:
+        """Another system prompt for the conversation that is going on."""
+        conversation = self.engine.conversation
+        rest = [m for m in conversation.messages if m["role"] != "system"]
+        conversation.system = text
+        conversation.messages = [{"role": "system", "content": text}, *rest] if text else rest
+        self._anew()
+
+    def start(self) -> None:
+        """A new conversation; what was learned stays."""
+        self.engine.start(self.engine.conversation.system)
+        self.exchange, self.last = None, None
+
+    def drop(self, texts: Sequence[str]) -> int:
+        """Take the exchanges that mention any of `texts` out of the conversation -> how many messages went."""
+        conversation = self.engine.conversation
+        kept, pair = [], []
+        for message in conversation.messages:
+            pair = [message] if message["role"] == "user" else [*pair, message]
+            if message["role"] == "assistant" and not any(mentions(m["content"], texts) for m in pair):
+                kept += pair
+            elif message["role"] == "system":
+                kept.append(message)
+        gone = len(conversation.messages) - len(kept)
+        if gone:
+            conversation.messages = kept
+            self._anew()
+        return gone
+
+    def _anew(self) -> None:
+        """The conversation's tokens are rendered from its messages at the next question."""
+        self.engine.conversation.drop_last(0)
+        said = [m["content"] for m in self.engine.conversation.messages if m["role"] != "system"]
+        self.exchange = Exchange(said[-2], said[-1]) if len(said) > 1 else None
+        self.last = None
+
+
+def mentions(text: str, words: Sequence[str]) -> bool:
+    folded = _folded(text)
+    return any(_folded(word) in folded for word in words if word.strip())
+
+
+def _says(text: str, value: str) -> bool:
+    return _folded(value).rstrip(".!? ") in _folded(text)
+
+
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+@contextlib.contextmanager
+def errors_to(say: Callable[[str], None]) -> Iterator[None]:
+    """A library error inside becomes one line; the session goes on."""
+    try:
+        yield
+    except LmmError as error:
+        say(str(error))

@@ -1,4 +1,4 @@
-"""Hidden states below a memory, kept in step with the KV cache, so that after a lesson only the layers above run again."""
+"""Hidden states below a memory, in step with the KV cache: after a lesson only the layers above run again."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,14 +89,22 @@ class Engine:
         self._clear_cache()
 
     def hear(self, text: str, learn: bool = True) -> LearnReport | None:
-        """Take in the user's message. A memory that learns from messages learns from it here, if it may."""
+        """Take in the user's message. A memory that learns from messages learns from it here, if it may.
+
+        If that fails or is cancelled, the message was not heard: `hear(text, learn=False)` takes it in without.
+        """
+        before = replace(self.conversation, messages=list(self.conversation.messages))
         self.conversation.ask(text)
         self._trim_to_common_prefix()
         if self.memory.learns_from != "messages" or not learn:
             return None
         start = self.cache.length
         tokens, content = self.conversation.tokens[start:], self.conversation.content[start:]
-        return self.learn(Lesson(statement=text), Turn(tokens, content, self.cache if start else None))
+        try:
+            return self.learn(Lesson(statement=text), Turn(tokens, content, self.cache if start else None))
+        except BaseException:
+            self.conversation = before
+            raise
 
     def answer(self, about: str = "") -> Iterator[str]:
         """Stream the reply to the last message heard; afterwards `self.last` is the whole of it.
@@ -106,6 +114,7 @@ class Engine:
         """
         self.cancelled.clear()
         text = self.conversation.messages[-1]["content"]
+        self._trim_to_common_prefix()
         self.recall = self._recall([about or text])
         self.last = Reply(text, recall=self.recall)
         out = self.last.generated
@@ -119,7 +128,7 @@ class Engine:
         finally:
             self.recall = None
             self.conversation.replied(out.text, out.tokens)
-            self._trim_to_common_prefix()
+            self._trim_to_common_prefix(unread=0)
             if self.log is not None:
                 self.log.flush()
 
@@ -373,10 +382,11 @@ class Engine:
             self._below.add(int(context.positions[0]), x_out)
         return x_out
 
-    def _trim_to_common_prefix(self) -> None:
-        """Keep of the cache what the conversation's tokens still begin with."""
+    def _trim_to_common_prefix(self, unread: int = 1) -> None:
+        """Keep of the cache what the conversation's tokens still begin with, but for the last `unread`: reading at
+        least one token is what gives the next one's logits."""
         read, now = self.cache.tokens[0], np.asarray(self.conversation.tokens, np.int64)
-        n = min(len(read), max(len(now) - 1, 0))
+        n = min(len(read), max(len(now) - unread, 0))
         differ = np.flatnonzero(read[:n] != now[:n])
         n = int(differ[0]) if len(differ) else n
         if n < len(read):

@@ -12,28 +12,42 @@ from dataclasses import dataclass, field
 from lmm.memory.base import Turn
 from lmm.tokenizer import ChatFormat, Message
 
+MARK = "\u2063lmm\u2063"
+
 
 def user_turn(format: ChatFormat, text: str) -> Turn:
     """A message in an empty conversation, as a model reads it."""
-    rendered = format.render([{"role": "user", "content": text}], reply=False)
+    messages = [{"role": "user", "content": text}]
+    rendered = format.render(messages, reply=False)
     tokens, spans = format.spans(rendered)
-    return Turn(tokens, content_mask(rendered, spans, text))
+    return Turn(tokens, content_mask(rendered, spans, text, _place(format, messages, reply=False)))
 
 
-def content_mask(rendered: str, spans: Sequence[tuple[int, int]], text: str) -> list[bool]:
-    """Which tokens stand for characters of the last occurrence of `text`: the rest is the template's scaffold."""
+def content_mask(rendered: str, spans: Sequence[tuple[int, int]], text: str, place: int) -> list[bool]:
+    """Which tokens stand for characters of `text`, which begins at or after `place`: the rest is the scaffold."""
     text = text.strip()
-    start = rendered.rfind(text)
+    start = rendered.find(text, max(place, 0))
     if not text or start < 0:
         return [False] * len(spans)
     return [a < b and a < start + len(text) and b > start for a, b in spans]
 
 
-def prompt_tokens(format: ChatFormat, text: str, system: str = "") -> list[int]:
+def _place(format: ChatFormat, messages: Sequence[Message], reply: bool) -> int:
+    """Where the last message's own text begins in the rendering. Searching for the text would not do: a user who
+    says "assistant" has said what the template says, too."""
+    marked = [*messages[:-1], {**messages[-1], "content": MARK}]
+    return format.render(marked, reply=reply).rfind(MARK)
+
+
+def prompt_tokens(format: ChatFormat, text: str) -> list[int]:
     """A question in an empty conversation, up to where the reply begins."""
-    conversation = Conversation(format, system)
-    conversation.ask(text)
-    return conversation.tokens
+    return format.encode(format.render([{"role": "user", "content": text}], reply=True))
+
+
+def lesson_tokens(format: ChatFormat, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+    """A question in an empty conversation, and the reply it should get with its end of turn."""
+    rendered = format.render([{"role": "user", "content": prompt}], reply=True)
+    return format.encode(rendered), format.answer_tokens(rendered, answer)
 
 
 @dataclass
@@ -59,19 +73,19 @@ class Conversation:
         self.messages.append({"role": "user", "content": text})
         rendered = self.format.render(self.messages, reply=True)
         kept = self.tokens if self._rendered and rendered.startswith(self._rendered) else []
-        tail = rendered[len(self._rendered) :] if kept else rendered
-        tokens, spans = self.format.spans(tail)
-        content = content_mask(tail, spans, text)
-        if kept and tokens and kept[-1] == tokens[0] == self.format.end_of_turn:
-            tokens, content = tokens[1:], content[1:]
+        start = len(self._rendered) if kept else 0
+        tokens, spans = self.format.spans(rendered[start:])
+        content = content_mask(rendered[start:], spans, text, _place(self.format, self.messages, True) - start)
         self.tokens, self.content = kept + tokens, [False] * len(kept) + content
         self._rendered = rendered
 
     def replied(self, text: str, tokens: Sequence[int]) -> None:
-        """Add the reply that was generated, with or without its end of turn."""
+        """Add the reply that was generated. The token that ended it is left out: the template closes every reply, also
+        one that was interrupted or ended in another way."""
         self.messages.append({"role": "assistant", "content": text})
-        self.tokens, self.content = self.tokens + list(tokens), self.content + [False] * len(tokens)
-        self._rendered = self._rendered + self.format.decode(tokens)
+        body = list(tokens[:-1] if tokens and tokens[-1] in self.format.stop_ids else tokens)
+        self.tokens, self.content = self.tokens + body, self.content + [False] * len(body)
+        self._rendered = self._rendered + self.format.decode(body)
 
     def drop_last(self, count: int = 1) -> None:
         """Drop the last `count` messages; the tokens are rendered anew at the next question."""

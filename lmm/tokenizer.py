@@ -63,9 +63,15 @@ class HFChatFormat:
         if not self.tokenizer.is_fast:
             raise ModelError(f"the tokenizer in {folder.name} has no tokenizer.json; convert it to a fast tokenizer")
         self.plain = not self.tokenizer.chat_template
+        self._lead = self._plain_lead() if self.plain else ""
         self.stop_ids, self.end_of_turn = self._ends(folder)
         backend = self.tokenizer.backend_tokenizer
         self.hash = hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
+
+    def _plain_lead(self) -> str:
+        """What the tokenizer itself puts before every text: without its <bos>, Gemma talks nonsense."""
+        lead, bos = self.tokenizer("a")["input_ids"][:1], self.tokenizer.bos_token_id
+        return self.tokenizer.bos_token if bos is not None and lead == [bos] else ""
 
     def _ends(self, folder: Path) -> tuple[frozenset[int], int]:
         stops = set(_generation_eos(folder))
@@ -92,14 +98,17 @@ class HFChatFormat:
         return self.tokenizer.eos_token_id
 
     def render(self, messages: Sequence[Message], reply: bool) -> str:
+        from jinja2.exceptions import TemplateError
+
         options: dict[str, Any] = {"chat_template": PLAIN_TEMPLATE} if self.plain else {}
-        text = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=reply, **options
-        )
-        bos = self.tokenizer.bos_token
-        if self.plain and bos and getattr(self.tokenizer, "add_bos_token", False):
-            text = bos + text
-        return text
+        try:
+            text = self.tokenizer.apply_chat_template(
+                list(messages), tokenize=False, add_generation_prompt=reply, **options
+            )
+        except TemplateError as error:
+            roles = ", ".join(message["role"] for message in messages)
+            raise ModelError(f"this model's chat template refuses a conversation of {roles}: {error}") from error
+        return self._lead + text
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)

@@ -53,8 +53,9 @@ class Detokenizer:
         if text.endswith("\ufffd"):
             return ""
         new, self.shown = text[len(self.shown) :], text
-        if text.endswith("\n"):  # decoding starts afresh at a line break: no token spans one in both directions
-            self.tokens, self.shown = [], ""
+        if text.endswith("\n"):  # start afresh, so that a long reply is not decoded over and over; but not from
+            self.tokens = self.tokens[-1:]  # nothing, or some tokenizers drop the space that begins the next line
+            self.shown = self.format.decode(self.tokens)
         return new
 
     def flush(self) -> str:

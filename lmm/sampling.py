@@ -100,21 +100,22 @@ def beam_search(
     beams: list[tuple[float, list[int]]] = [(0.0, [])]
     scores, done = _log_softmax(logits)[None], []
     while not stop():
+        # enough of each row that its best `beams` going on are among them, however many tokens end a reply
         candidates = [
             (total + scores[i, t], i, int(t))
             for i, (total, _) in enumerate(beams)
-            for t in np.argsort(-scores[i], kind="stable")[: 2 * decoding.beams]
+            for t in np.argsort(-scores[i], kind="stable")[: 2 * decoding.beams + len(ends)]
         ]
         candidates.sort(key=lambda c: -c[0])
         grown: list[tuple[float, list[int]]] = []
         rows: list[int] = []
-        for total, i, token in candidates[: 2 * decoding.beams]:
+        for rank, (total, i, token) in enumerate(candidates):
             tokens = [*beams[i][1], token]
-            if token in ends:
-                done.append((total / len(tokens), tokens, adapter.select(cache, [i])))
-            elif len(grown) < decoding.beams:
+            if token not in ends and len(grown) < decoding.beams:
                 grown.append((total, tokens))
                 rows.append(i)
+            elif token in ends and rank < 2 * decoding.beams:
+                done.append((total / len(tokens), tokens, adapter.select(cache, [i])))
         done = sorted(done, key=lambda d: -d[0])[: decoding.beams]
         beams = grown
         full = len(beams[0][1]) >= decoding.max_tokens

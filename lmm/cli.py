@@ -93,6 +93,35 @@ def memories() -> None:
         print(f"{name:<{width}}  {registry.memory_class(name).summary}")
 
 
+@app.command()
+def smoke(
+    protocol: Annotated[str, Option(help="separate: a fresh memory for each name; shared: one for all")] = "separate",
+    names: Annotated[str | None, Option(help="names to teach, separated by commas")] = None,
+    facts: Annotated[str | None, Option(help='JSON lines {"statement", "question", "answer"} to teach instead')] = None,
+    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm")] = None,
+    model: Annotated[str | None, Option(help="as in `lmm chat`")] = None,
+    memory: Annotated[str | None, Option(help="which memory; see `lmm memories`")] = None,
+    preset: Annotated[str | None, Option(help="a named set of the memory's options")] = None,
+    settings: Annotated[list[str] | None, Option("--set", help="an option of the memory, name=value")] = None,
+    layer: Annotated[int | None, Option(help="layer of the memory; default: the middle one")] = None,
+    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
+    seed: Annotated[int | None, Option(help="for fresh memories")] = None,
+    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
+    require: Annotated[float, Option(help="share of facts to be recalled for exit code 0")] = 0.8,
+    allow_damage: Annotated[float, Option(help="share of unrelated answers that may differ for exit code 0")] = 0.2,
+    as_json: Annotated[bool, Option("--json", help="print one JSON object")] = False,
+) -> None:
+    """Teach facts in one process, ask for them in another, and see what else changed."""
+    from lmm import config
+    from lmm import smoke as test
+
+    given: dict[str, Any] = {"backend": backend, "model": model, "memory": memory, "preset": preset, "layer": layer}
+    given |= {"dtype": dtype, "seed": seed, "local_files_only": local_files_only}
+    given |= {"options": config.parse_settings(settings) if settings else None}
+    what = test.facts_of(protocol, names.split(",") if names else test.NAMES, facts)
+    raise typer.Exit(test.command(config.load(given), protocol, what, as_json, require, allow_damage))
+
+
 def chat_main() -> None:
     """`python -m lmm.chat` is `lmm chat`."""
     sys.argv.insert(1, "chat")

@@ -30,7 +30,7 @@ class Config:
     local_files_only: bool = False
     layers_path: str | None = None
     dtype: str = "auto"
-    memory: str = "identity"
+    memory: str = "keyed"
     preset: str | None = None
     layer: int | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -72,6 +72,11 @@ def load(flags: Mapping[str, Any]) -> Config:
     values |= _checked(_environment(), "the environment")
     values |= {key: value for key, value in flags.items() if value is not None}
     return Config(**values)
+
+
+def coerce(key: str, text: str) -> Any:
+    """What a user typed for one setting, in the setting's type. Raises UsageError."""
+    return _checked({key: text}, "/set")[key]
 
 
 def _toml(path: Path) -> dict[str, Any]:

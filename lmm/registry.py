@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lmm.models import ModelSource
 
 MEMORIES = {
+    "keyed": "lmm.memory.keyed:Keyed",
     "identity": "lmm.memory.identity:Identity",
     "lora_on_user": "lmm.memory.lora_on_user:LoraOnUser",
     "hash_gradient": "lmm.memory.hash_gradient:HashGradient",

@@ -30,7 +30,8 @@ class Lesson:
     """What is to be learned, in text: it outlives the weights and can be re-taught to another model.
 
     `prompt` is the question the lesson answers, `answer` the reply it should get, `statement` the user's own words.
-    A lesson heard rather than taught has only a `statement`.
+    A lesson heard rather than taught has only a `statement`. `wordings` are other forms of the question, `replaces` is
+    the answer of an earlier lesson that this one corrects.
     """
 
     prompt: str = ""
@@ -39,13 +40,16 @@ class Lesson:
     source: str = "user"
     time: float = field(default_factory=time.time)
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    wordings: tuple[str, ...] = ()
+    replaces: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Lesson:
-        return cls(**{f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values})
+        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+        return cls(**known | {"wordings": tuple(map(str, known.get("wordings", ())))})
 
 
 @dataclass(frozen=True)
@@ -205,8 +209,8 @@ class Memory:
             "/undo steps back in time"
         )
 
-    def check_state(self, arrays: dict[str, Any], adapter: Adapter) -> None:
-        """Raises StateError if arrays read from a file do not fit this memory and model; all mismatches at once."""
+    def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
+        """Raises StateError if what a file holds does not fit this memory and model; all mismatches at once."""
         fresh = self.fresh(adapter)
         problems = [f"no tensor {name!r}" for name in fresh if name not in arrays]
         problems += [f"unexpected tensor {name!r}" for name in arrays if name not in fresh]

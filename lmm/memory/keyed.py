@@ -1,0 +1,246 @@
+"""`keyed`: one isolated edit per lesson, read only when the lesson's question is asked.
+
+A lesson (prompt, answer) becomes
+
+    keys    [V, 384]  vectors of the prompt, for the gate (`lmm.gate`): is this the same question?
+    values  [S, D]    one vector for each token of the answer and its end of turn
+
+The gate decides once per reply, on the user's bare words, before the prompt is read. If a lesson fires, value j is
+added to the residual stream at the j-th step of the reply (j = 0: the last prompt token), after layer `depth` x layers:
+
+    h'[start + j] = h[start + j] + values[j]        0 <= j < S
+
+Otherwise the model is bitwise untouched, however many lessons there are. Nothing is shared between lessons, so one can
+be forgotten, merged or moved without a trace in the others.
+
+Learning: the prompt is read once and its cache frozen; the layers below the site run once on the answer; each step runs
+the few layers above and the head on S tokens. The loss is the cross-entropy with the right token's logit lowered by
+`margin` (additive margin, Wang et al. 2018, arXiv 1801.05599): it is only small when every token of the answer leads
+by that much, which is what makes the reply the same in other wordings, in the middle of a chat, and in other number
+formats. Numbers behind the defaults: docs/lab-log.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmm.adapters.base import Site, as_tokens
+from lmm.adapters.ops import Array
+from lmm.errors import LearningError, StateError
+from lmm.gate import THRESHOLD, Index, normalize, shared_gate
+from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.memory.optim import Optimizer
+from lmm.session import lesson_tokens
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, TapContext
+    from lmm.adapters.ops import Ops
+
+MAX_ANSWER = 200  # tokens
+
+
+@dataclass(frozen=True)
+class KeyedOptions:
+    """`lr` is in units of the hidden states' root mean square; `depth` is the site as a share of the layers."""
+
+    depth: float = 0.9
+    margin: float = 6.0
+    lr: float = 0.1
+    steps: int = 40
+    threshold: float = THRESHOLD
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 0 < self.depth < 1:
+            problems.append(f"depth must be between 0 and 1, not {self.depth}")
+        if not 0 <= self.margin <= 50:
+            problems.append(f"margin must be 0 to 50 logits, not {self.margin}")
+        if not 0 < self.lr <= 10:
+            problems.append(f"lr must be above 0 and at most 10, not {self.lr}")
+        if not 1 <= self.steps <= 1000:
+            problems.append(f"steps must be 1 to 1000, not {self.steps}")
+        if not 0 < self.threshold <= 1:
+            problems.append(f"threshold must be above 0 and at most 1, not {self.threshold}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+class Keyed(Memory):
+    name = "keyed"
+    summary = "one isolated edit per lesson, read only when its question is asked"
+    Options = KeyedOptions
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self._indexed: tuple[State, tuple[Lesson, ...], Index, list[str]] | None = None
+
+    def sites(self, adapter: Adapter) -> tuple[Site, ...]:
+        layer = round(self.options.depth * adapter.shape.layers) if adapter.layer is None else adapter.layer
+        return (adapter.site(min(layer, adapter.shape.layers - 1)),)
+
+    # reading -------------------------------------------------------------------------------------------------
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        if not lessons:
+            return None
+        index, owners = self._index(state, tuple(lessons), adapter.ops)
+        found = index.match([prompt.text for prompt in prompts], self.options.threshold)
+        fired = [[(owners[position], score) for position, score in row] for row in found]
+        if not any(fired):
+            return None
+        best = [state[f"values/{row[0][0]}"] if row else None for row in fired]
+        return Recall(fired, {"values": _padded(adapter.ops, best)})
+
+    def _index(self, state: State, lessons: tuple[Lesson, ...], ops: Ops) -> tuple[Index, list[str]]:
+        """The look-up table of a state, made when the first question is asked of it. Owners: each row's lesson."""
+        if self._indexed is None or self._indexed[0] is not state:
+            prompts = [prompt for lesson in lessons for prompt in (lesson.prompt, *lesson.wordings)]
+            owners = [lesson.id for lesson in lessons for _ in range(1 + len(lesson.wordings))]
+            keys = [k for lesson in lessons for k in _split_keys(ops.to_numpy(state[f"keys/{lesson.id}"]), lesson)]
+            self._indexed = (state, lessons, Index(prompts, keys), owners)
+        return self._indexed[2], self._indexed[3]
+
+    def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
+        if not any(rows):
+            return None
+        values = [row.arrays["values"][0] if row else None for row in rows]
+        return Recall([row.fired[0] if row else [] for row in rows], {"values": _padded(ops, values)})
+
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        if recall is None:
+            return x_out
+        values = recall.arrays["values"]  # [B, S, D]
+        steps = context.positions - recall.start
+        live = (steps >= 0) & (steps < values.shape[1])
+        if not live.any():
+            return x_out
+        delta = ops.take(values, ops.asarray(np.clip(steps, 0, values.shape[1] - 1), "int64"), 1)
+        if not live.all():
+            delta = delta * ops.asarray(live.astype(np.float32)[None, :, None])
+        return x_out + ops.cast_like(delta, x_out)
+
+    # learning ------------------------------------------------------------------------------------------------
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        if not lesson.prompt.strip() or not lesson.answer.strip():
+            raise LearningError(
+                "a keyed lesson needs a question and an answer; teach it with: /teach QUESTION => ANSWER"
+            )
+        values = self._learn_values(lesson, adapter, report or LearnReport())
+        gate = shared_gate()
+        keys = np.concatenate([gate.fingerprint(text) for text in (lesson.prompt, *lesson.wordings)])
+        ops = adapter.ops
+        return {
+            **state,
+            f"keys/{lesson.id}": ops.asarray(keys, "float16"),
+            f"values/{lesson.id}": ops.asarray(values.astype(np.float16), "float16"),
+        }
+
+    def _learn_values(self, lesson: Lesson, adapter: Adapter, report: LearnReport) -> np.ndarray:
+        """The values [S, D] that make the model answer `lesson.prompt` with exactly `lesson.answer`."""
+        options, ops = self.options, adapter.ops
+        prompt, answer = lesson_tokens(adapter.format, lesson.prompt, lesson.answer)
+        if len(answer) > MAX_ANSWER:
+            raise LearningError(
+                f"the answer has {len(answer)} tokens; at most {MAX_ANSWER} can be learned as one lesson"
+            )
+        first_layer = self.sites(adapter)[0].first_layer
+        cache = adapter.new_cache()
+        if len(prompt) > 1:
+            _, cache = adapter.forward(as_tokens(prompt[:-1]), cache)
+        tokens = as_tokens([prompt[-1], *answer[:-1]])
+        h = adapter.hidden(tokens, first_layer, cache)
+        size = float(np.sqrt(np.mean(ops.to_numpy(ops.float32(h)) ** 2)))
+        right = np.zeros((len(answer), adapter.shape.vocab), bool)
+        right[np.arange(len(answer)), answer] = True
+        right, targets = ops.asarray(right, "bool"), ops.asarray(answer, "int64")
+
+        def loss_of(params: State) -> Array:
+            edited = h + ops.cast_like(params["values"] * size, h)
+            logits = ops.float32(adapter.upper(tokens, edited, first_layer, cache))[0]
+            lowered = ops.where(right, logits - options.margin, logits)
+            gold = ops.take_along(lowered, targets[:, None])[:, 0]
+            return ops.sum(ops.logsumexp(lowered) - gold)
+
+        optimizer = Optimizer(ops, "adam", options.lr, betas=(0.9, 0.95))
+        params = {"values": ops.zeros((len(answer), adapter.shape.width))}
+        for _ in range(options.steps):
+            loss, grads = ops.value_and_grad(loss_of, params)
+            if not np.isfinite(loss):
+                raise LearningError("learning ran into a loss of NaN; the memory is as before. Try --set lr=0.03")
+            report.step(loss)
+            # a token's loss below log 2 means that nothing comes within `margin` of it
+            if loss <= np.log(2):
+                break
+            params = optimizer.step(params, grads)
+            ops.evaluate(*params.values())
+        return ops.to_numpy(params["values"]) * size
+
+    def learn_lesson(
+        self,
+        state: State,
+        lessons: tuple[Lesson, ...],
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None,
+        report: LearnReport,
+    ) -> tuple[State, tuple[Lesson, ...]]:
+        """The new lesson takes the place of earlier ones with the very same question, and keeps the answer they had."""
+        new = self.learn(state, lesson, adapter, turn, report)
+        old = [x for x in lessons if normalize(x.prompt) == normalize(lesson.prompt)]
+        for earlier in old:
+            new = self.forget(new, earlier.id)
+        if old:
+            lesson = replace(lesson, replaces=old[-1].answer)
+        return new, (*(x for x in lessons if x not in old), lesson)
+
+    def forget(self, state: State, lesson_id: str) -> State:
+        return {name: array for name, array in state.items() if name.partition("/")[2] != lesson_id}
+
+    def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
+        expected = {f"{kind}/{lesson.id}" for lesson in lessons for kind in ("keys", "values")}
+        problems = [f"no tensor {name!r}" for name in sorted(expected - arrays.keys())]
+        problems += [f"unexpected tensor {name!r}" for name in sorted(arrays.keys() - expected)]
+        width = {"keys": 384, "values": adapter.shape.width}
+        for name in sorted(expected & arrays.keys()):
+            wanted = width[name.partition("/")[0]]
+            if arrays[name].ndim != 2 or arrays[name].shape[1] != wanted or not len(arrays[name]):
+                problems.append(f"tensor {name!r} has shape {arrays[name].shape}, expected (n, {wanted})")
+        if problems:
+            shown = "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
+            raise StateError(f"the file does not fit memory 'keyed': {shown}")
+
+
+def _padded(ops: Ops, rows: Sequence[Array | None]) -> Array:
+    """Values [S_b, D] of each row as [B, S, D], zero where there are none."""
+    steps, width = max(r.shape[0] for r in rows if r is not None), next(r.shape[1] for r in rows if r is not None)
+    full = []
+    for row in rows:
+        some = ops.float32(row) if row is not None else ops.zeros((0, width))
+        full.append(ops.concat([some, ops.zeros((steps - some.shape[0], width))], 0)[None])
+    return ops.concat(full, 0)
+
+
+def _split_keys(keys: np.ndarray, lesson: Lesson) -> list[np.ndarray]:
+    """Fingerprints of a lesson's prompt and wordings, which are stored as one array."""
+    from lmm.gate import views
+
+    sizes = [len(views(text)) for text in (lesson.prompt, *lesson.wordings)]
+    if sum(sizes) != len(keys):
+        raise StateError(
+            f"lesson {lesson.id} has {len(keys)} key vectors for {sum(sizes)}; re-teach it: lmm memory migrate"
+        )
+    return np.split(keys, np.cumsum(sizes)[:-1])

@@ -96,7 +96,7 @@ class Engine:
         before = replace(self.conversation, messages=list(self.conversation.messages))
         self.conversation.ask(text)
         self._trim_to_common_prefix()
-        if self.memory.learns_from != "messages" or not learn:
+        if "messages" not in self.memory.learns_from or not learn:
             return None
         start = self.cache.length
         tokens, content = self.conversation.tokens[start:], self.conversation.content[start:]

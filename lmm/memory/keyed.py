@@ -76,7 +76,7 @@ class Keyed(Memory):
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
-        self._indexed: tuple[State, tuple[Lesson, ...], Index, list[str]] | None = None
+        self._indexed: tuple[State, Index, list[str]] | None = None
 
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
         layer = round(self.options.depth * adapter.shape.layers) if adapter.layer is None else adapter.layer
@@ -86,9 +86,9 @@ class Keyed(Memory):
     def on_prompt(
         self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
     ) -> Recall | None:
-        if not lessons:
+        if not state:
             return None
-        index, owners = self._index(state, tuple(lessons), adapter.ops)
+        index, owners = self._index(state, lessons, adapter.ops)
         found = index.match([prompt.text for prompt in prompts], self.options.threshold)
         fired = [[(owners[position], score) for position, score in row] for row in found]
         if not any(fired):
@@ -96,14 +96,15 @@ class Keyed(Memory):
         best = [state[f"values/{row[0][0]}"] if row else None for row in fired]
         return Recall(fired, {"values": _padded(adapter.ops, best)})
 
-    def _index(self, state: State, lessons: tuple[Lesson, ...], ops: Ops) -> tuple[Index, list[str]]:
+    def _index(self, state: State, lessons: Sequence[Lesson], ops: Ops) -> tuple[Index, list[str]]:
         """The look-up table of a state, made when the first question is asked of it. Owners: each row's lesson."""
         if self._indexed is None or self._indexed[0] is not state:
+            lessons = [lesson for lesson in lessons if f"keys/{lesson.id}" in state]  # others are another part's
             prompts = [prompt for lesson in lessons for prompt in (lesson.prompt, *lesson.wordings)]
             owners = [lesson.id for lesson in lessons for _ in range(1 + len(lesson.wordings))]
             keys = [k for lesson in lessons for k in _split_keys(ops.to_numpy(state[f"keys/{lesson.id}"]), lesson)]
-            self._indexed = (state, lessons, Index(prompts, keys), owners)
-        return self._indexed[2], self._indexed[3]
+            self._indexed = (state, Index(prompts, keys), owners)
+        return self._indexed[1], self._indexed[2]
 
     def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
         if not any(rows):

@@ -1,0 +1,163 @@
+"""`a+b`: several memories at once, `--memory keyed+lora_on_user`.
+
+The parts keep their own states, side by side under their names ("keyed:values/..."); each rewrites at its own sites, in
+the order given; a lesson goes to every part that learns from its kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from lmm import registry
+from lmm.errors import LearningError, StateError, UsageError
+from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, Site, TapContext
+    from lmm.adapters.ops import Array, Ops
+
+
+class Composite(Memory):
+    summary = "several memories at once"
+
+    def __init__(self, parts: Sequence[Memory]) -> None:
+        names = [part.name for part in parts]
+        if len(set(names)) < len(names):
+            raise UsageError(f"a memory can be in {'+'.join(names)} only once")
+        super().__init__()
+        self.parts = tuple(parts)
+        self.name = "+".join(names)  # type: ignore[misc]
+        kinds = {part.learns_from for part in parts} - {"nothing"}
+        self.learns_from = "+".join(sorted(kinds)) or "nothing"  # type: ignore[misc]
+        self.rewrites_history = any(part.rewrites_history for part in parts)  # type: ignore[misc]
+        self._sites: dict[Memory, tuple[Site, ...]] = {}
+        self._split: tuple[State, dict[Memory, State]] = ({}, {})
+
+    @classmethod
+    def named(cls, name: str, options: Mapping[str, Any] | None = None) -> Composite:
+        """`a+b` with options `a.key=value`. Raises UsageError for unknown names and options of no part."""
+        parts, left = [], dict(options or {})
+        for part in name.split("+"):
+            kind = registry.memory_class(part.strip())
+            mine = {k.partition(".")[2]: left.pop(k) for k in list(left) if k.partition(".")[0] == kind.name}
+            parts.append(kind(kind.build_options(mine)))
+        if left:
+            raise UsageError(
+                f"options of {name} are named after their part, e.g. {parts[0].name}.{next(iter(left))}=..."
+            )
+        return cls(parts)
+
+    def options_dict(self) -> dict[str, Any]:
+        return {f"{p.name}.{key}": value for p in self.parts for key, value in p.options_dict().items()}
+
+    def sites(self, adapter: Adapter) -> tuple[Site, ...]:
+        self._sites = {part: part.sites(adapter) for part in self.parts}
+        return tuple(dict.fromkeys(site for sites in self._sites.values() for site in sites))
+
+    def fresh(self, adapter: Adapter, seed: int = 0) -> State:
+        return self._joined({part: part.fresh(adapter, seed) for part in self.parts})
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        found = {p: p.on_prompt(self._of(p, state), lessons, prompts, adapter) for p in self.parts}
+        if not any(found.values()):
+            return None
+        recalls = [recall for recall in found.values() if recall is not None]
+        fired = [[hit for recall in recalls for hit in recall.fired[b]] for b in range(len(prompts))]
+        texts = [[r.text[b] for r in recalls if r.text and r.text[b]] for b in range(len(prompts))]
+        return Recall(fired, {"parts": found}, ["\n\n".join(t) for t in texts] if any(texts) else [])
+
+    def row(self, recall: Recall, b: int) -> Recall | None:
+        found = {p: r and p.row(r, b) for p, r in recall.arrays["parts"].items()}
+        if not any(found.values()):
+            return None
+        return Recall([recall.fired[b]], {"parts": found}, recall.text[b : b + 1])
+
+    def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
+        if not any(rows):
+            return None
+        found = {p: p.stack(ops, [row and row.arrays["parts"][p] for row in rows]) for p in self.parts}
+        return Recall([row.fired[0] if row else [] for row in rows], {"parts": found})
+
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        for part in self.parts:
+            if context.site in self._sites[part]:
+                mine = recall.arrays["parts"][part] if recall else None
+                if mine is not None and recall is not None:
+                    mine.start = recall.start
+                x_out = part.rewrite(ops, self._of(part, state), mine, x_in, x_out, context)
+        return x_out
+
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        return self.learn_lesson(state, (), lesson, adapter, turn, report or LearnReport())[0]
+
+    def learn_lesson(
+        self,
+        state: State,
+        lessons: tuple[Lesson, ...],
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None,
+        report: LearnReport,
+    ) -> tuple[State, tuple[Lesson, ...]]:
+        kind = "lessons" if lesson.prompt and lesson.answer else "messages"
+        able = [part for part in self.parts if part.learns_from == kind] or [
+            part for part in self.parts if part.learns_from == "messages"
+        ]
+        if not able:
+            raise LearningError(f"no part of memory {self.name!r} learns from {kind}")
+        states = {part: self._of(part, state) for part in self.parts}
+        known = (*lessons, lesson)
+        for part in able:
+            states[part], known = part.learn_lesson(states[part], lessons, lesson, adapter, turn, report)
+        return self._joined(states), known
+
+    def forget(self, state: State, lesson_id: str) -> State:
+        """Forget in the parts that hold the lesson on its own. Raises LearningError if there is none."""
+        states, refusals, forgot = {}, [], False
+        for part in self.parts:
+            states[part] = old = self._of(part, state)
+            try:
+                states[part] = part.forget(old, lesson_id)
+                forgot = forgot or states[part].keys() != old.keys()
+            except LearningError as error:
+                refusals.append(error)
+        if refusals and not forgot:
+            raise refusals[0]
+        return self._joined(states)
+
+    def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
+        known = {part.name for part in self.parts}
+        strange = sorted(name for name in arrays if name.partition(":")[0] not in known)
+        if strange:
+            raise StateError(f"the file does not fit memory {self.name!r}: unexpected tensor {strange[0]!r}")
+        for part in self.parts:
+            mine = {name.partition(":")[2]: a for name, a in arrays.items() if name.partition(":")[0] == part.name}
+            held = {name.partition("/")[2] for name in mine}
+            part.check_state(mine, [lesson for lesson in lessons if lesson.id in held], adapter)
+
+    def _of(self, part: Memory, state: State) -> State:
+        """A part's own state; the same object as long as the whole is the same, so that parts may cache by it."""
+        if self._split[0] is not state:
+            split: dict[Memory, State] = {p: {} for p in self.parts}
+            by_name = {p.name: p for p in self.parts}
+            for name, array in state.items():
+                owner, _, own = name.partition(":")
+                split[by_name[owner]][own] = array
+            self._split = (state, split)
+        return self._split[1][part]
+
+    @staticmethod
+    def _joined(states: Mapping[Memory, State]) -> State:
+        return {f"{part.name}:{name}": array for part, state in states.items() for name, array in state.items()}

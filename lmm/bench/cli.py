@@ -1,0 +1,114 @@
+"""`lmm bench`: thin functions; nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    name="bench",
+    help="Measure memories: the editing benchmark, and the look-up among many lessons.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Option = typer.Option
+
+
+@app.command()
+def edit(
+    data: Annotated[Path, Option(help="file of edits")],
+    memory: Annotated[str, Option(help="memories to compare, by commas; also none, in_context, fine_tune, peft_lora")],
+    edits: Annotated[str, Option(help="how many edits; several by commas: each is scored")] = "100",
+    format: Annotated[
+        str | None, Option(help="zsre, qaedit, counterfact, coverage, known or lmm; default: recognised")
+    ] = None,
+    known: Annotated[Path | None, Option(help="file of true facts whose replies must not change")] = None,
+    text: Annotated[Path | None, Option(help="held text for perplexity, e.g. of wikitext2")] = None,
+    out: Annotated[Path | None, Option(help="folder of the result; default: in artifacts/bench")] = None,
+    resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
+    skip: Annotated[
+        str, Option(help="leave out, by commas: locality, known, portability, teacher-forced, perplexity, speed")
+    ] = "",
+    batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
+    max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
+    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm")] = None,
+    model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
+    revision: Annotated[str | None, Option(help="revision of a Hugging Face model")] = None,
+    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
+    seed: Annotated[int | None, Option(help="for fresh memories and the intervals")] = None,
+    layer: Annotated[int | None, Option(help="layer of the memories; default: their own")] = None,
+    layers_path: Annotated[str | None, Option(help="where an unknown model keeps its layers")] = None,
+    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
+    preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
+    settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
+) -> None:
+    """Teach N edits one after another, then ask everything by free decoding: the protocol of docs/benchmark.md."""
+    import shlex
+
+    from lmm import config as configs
+    from lmm.bench import run
+    from lmm.bench.edit import Settings
+
+    names = ("backend", "model", "revision", "dtype", "seed", "layer", "layers_path", "local_files_only")
+    given: dict[str, Any] = {name: value for name, value in locals().items() if name in names}
+    config, memories = configs.load(given), _names(memory)
+    presets = run.per_memory(preset or [], memories, "--preset")
+    request = run.Request(
+        data=data,
+        memories=memories,
+        settings=Settings(_sizes(edits), config.seed, batch_size, max_tokens, frozenset(_names(skip))),
+        config=config,
+        format=format,
+        known=known,
+        text=text,
+        out=out,
+        resume=resume,
+        options=run.parse_options(settings or [], memories),
+        presets={name: some[-1] for name, some in presets.items()},
+        command=shlex.join(["lmm", *sys.argv[1:]]),
+    )
+    with run.progress_bars() as track:
+        result = run.run(request, track)
+    _show(result["rows"], request.folder)
+
+
+def _show(rows: list[dict[str, Any]], folder: Path) -> None:
+    from rich.console import Console
+
+    from lmm.bench.report import terminal_table
+
+    Console().print(terminal_table(rows))
+    print(f"{folder / 'result.json'}, table.md and plots beside it")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    from lmm.errors import UsageError
+
+    try:
+        return tuple(int(part) for part in _names(text))
+    except ValueError as error:
+        raise UsageError(f"numbers by commas are expected, e.g. 10,100, not {text!r}") from error
+
+
+@app.command()
+def lookup(
+    sizes: Annotated[str, Option(help="numbers of lessons, by commas")] = "1000,10000,100000",
+    repeats: Annotated[int, Option(help="look-ups timed at each size")] = 50,
+    reply_s: Annotated[float | None, Option(help="seconds of a reply, to say what share a look-up adds")] = None,
+) -> None:
+    """Time looking a prompt up among many synthetic keys, through the search that `keyed` uses."""
+    from lmm.bench.lookup import time_lookups
+
+    print("lessons    median ms    p95 ms" + ("    of a reply" if reply_s else ""))
+    for found in time_lookups(sizes=_sizes(sizes), repeats=repeats):
+        share = f"    {found.median_s / reply_s:10.2%}" if reply_s else ""
+        print(f"{found.size:<7,}    {found.median_s * 1e3:9.3f}    {found.p95_s * 1e3:6.3f}{share}")

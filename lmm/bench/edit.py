@@ -1,0 +1,318 @@
+"""The runner: replies without memory, then each memory taught and asked, each step kept on disk as it is done.
+
+Nothing is asked before all lessons are taught. Whoever answers is a new instance of the memory that has only the saved
+file, as in a user's next session: what a memory keeps elsewhere, or was asked before, cannot help it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmm.bench import measure, rows
+from lmm.bench.datasets import Edit
+from lmm.bench.plan import Asked, Plan, lessons_of, make_plan
+from lmm.bench.store import (
+    LEARNING,
+    READING,
+    Folder,
+    Replies,
+    append_lines,
+    code_digest,
+    digest,
+    read_json,
+    read_lines,
+    write_json,
+)
+from lmm.engine import Engine
+from lmm.errors import LearningError, UsageError
+from lmm.memory.base import Lesson, Memory
+from lmm.memory.identity import Identity
+from lmm.sampling import Decoding
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
+
+#: what can be left out with --skip
+PARTS = ("locality", "known", "portability", "teacher-forced", "perplexity", "speed")
+CLOCKS = 8  # replies that are timed among the lessons of a run, so that both meet the same machine
+
+Build = Callable[[], Memory]
+Track = Callable[[str, int], Callable[[int], None]]  # (what, of how many) -> advance
+
+
+def quietly(what: str, total: int) -> Callable[[int], None]:
+    return lambda count: None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """One run, apart from model and memories. `sizes`: numbers of edits, each scored."""
+
+    sizes: tuple[int, ...]
+    seed: int = 0
+    batch_size: int = 32
+    max_tokens: int = 32
+    skip: frozenset[str] = frozenset()
+    save_every_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        unknown = sorted(self.skip - set(PARTS))
+        if unknown:
+            raise UsageError(f"cannot skip {', '.join(unknown)}; parts that can be: {', '.join(PARTS)}")
+        if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 1:
+            raise UsageError(f"--edits must be rising numbers from 1, not {','.join(map(str, self.sizes))}")
+        if self.batch_size < 1 or self.max_tokens < 1:
+            raise UsageError("--batch-size and --max-tokens must be at least 1")
+
+
+@dataclass
+class Bench:
+    """One adapter, one data set, one folder. `run(name, build)` gives the rows of one memory."""
+
+    adapter: Adapter
+    edits: Sequence[Edit]
+    known: Sequence[str]
+    text: Path | None
+    folder: Folder
+    settings: Settings
+    track: Track = quietly
+
+    def __post_init__(self) -> None:
+        if len(self.edits) < self.settings.sizes[-1]:
+            raise UsageError(f"the data has {len(self.edits)} edits, fewer than {self.settings.sizes[-1]}")
+        self.plan: Plan = make_plan(
+            self.edits, self.settings.sizes, self.known, self.adapter.format, self.settings.skip
+        )
+        self._weights = measure.model_digest(self.adapter)
+        perplexity = self.text is not None and "perplexity" not in self.settings.skip
+        self._windows = measure.windows(self.text, self.adapter) if perplexity and self.text else []
+        self._plain: dict[str, str] | None = None
+        self._plain_ppl: float | None = None
+
+    def run(self, name: str, build: Build) -> list[rows.Row]:
+        """The rows of one memory, one for each size; finished ones are read from the folder."""
+        folder = self.folder.memory(name, _identity(build()))
+        found: dict[str, rows.Row] = read_json(folder / "rows.json") or {}
+        missing = [size for size in self.settings.sizes if str(size) not in found]
+        if missing:
+            self.baseline()
+            self._teach(name, build, folder)
+        for size in missing:
+            found[str(size)] = self._judge(name, build, folder, size)
+            write_json(folder / "rows.json", found)
+        return [found[str(size)] for size in self.settings.sizes]
+
+    # without memory ------------------------------------------------------------------------------------------
+    def baseline(self) -> None:
+        """The replies that a memory must not change, asked in the same lists and batches as with it."""
+        if self._plain is not None:
+            return
+        size = self.settings.sizes[-1]
+        folder = self.folder.part("baseline")
+        with self._session(Identity) as engine:
+            lists = self.plan.lists(size, compared=True)
+            records = self._ask(engine, lists, Replies(folder), "without memory: asking")
+            if self._windows:
+                path = folder / f"perplexity-{digest(self._windows, self._reading())}.json"
+                value = read_json(path)
+                if value is None:
+                    advance = self.track("without memory: reading", len(self._windows))
+                    value = measure.perplexity(engine, self._windows, advance)
+                    write_json(path, value)
+                self._plain_ppl = value
+        self._plain = {prompt: record["reply"] for prompt, record in records.items()}
+
+    def _reading(self) -> dict[str, Any]:
+        """What a reply without memory depends on, beside its prompt and its batch."""
+        adapter = self.adapter
+        return {
+            "model": adapter.model_id,
+            "revision": adapter.revision,
+            "weights": self._weights,
+            "backend": adapter.name,
+            "dtype": adapter.dtype,
+            "device": adapter.device,
+            "batch_size": self.settings.batch_size,
+            "max_tokens": self.settings.max_tokens,
+            "code": code_digest(READING),
+        }
+
+    # teaching ------------------------------------------------------------------------------------------------
+    def _boundaries(self) -> dict[int, int]:
+        """Number of edits -> number of lessons: a fact that is corrected takes two."""
+        return {size: len(lessons_of(self.edits[:size])) for size in self.settings.sizes}
+
+    def _teach(self, name: str, build: Build, folder: Path) -> None:
+        """One lesson after another, through the call that the chat uses; the memory sees nothing else of the data."""
+        lessons = lessons_of(self.edits[: self.settings.sizes[-1]])
+        with self._session(build) as engine:
+            if engine.memory.learns_from == "nothing":
+                return
+            done = _last_saved(folder)
+            if done == len(lessons):
+                return
+            if done:
+                engine.load(folder / f"taught-{done}.safetensors")
+            advance = self.track(f"{name}: teaching", len(lessons))
+            advance(done)
+            progress = _Progress(engine, folder, done, set(self._boundaries().values()), self.settings.save_every_s)
+            every = max(1, len(lessons) // CLOCKS)
+            with progress:
+                for i, lesson in enumerate(lessons[done:], done):
+                    record = _learn(engine, lesson)
+                    if i % every == 0 and "speed" not in self.settings.skip:
+                        prompt = measure.CLOCK_PROMPTS[i // every % len(measure.CLOCK_PROMPTS)]
+                        record["reply_s"] = measure.plain_reply_seconds(engine, prompt)[0]
+                    progress.taught(record)
+                    advance(1)
+
+    # asking --------------------------------------------------------------------------------------------------
+    def _judge(self, name: str, build: Build, folder: Path, size: int) -> rows.Row:
+        """Ask everything of a new instance that has the file of `size` edits, and score it."""
+        count, start = self._boundaries()[size], time.perf_counter()
+        with self._session(build) as engine:
+            teachable = engine.memory.learns_from != "nothing"
+            if teachable:
+                engine.load(folder / f"taught-{count}.safetensors")
+            replies = Replies(folder / f"asked-{size}")
+            asked = self._ask(engine, self.plan.lists(size, False), replies, f"{name}: asking after {size}")
+            compared = self._ask(engine, self.plan.lists(size, True), replies, f"{name}: the rest after {size}")
+            measured = self._measure(engine, name, size)
+            hits = self._hits(engine, self.edits[:size], name)
+            state = measure.state_bytes(engine)
+        answers = rows.Answers(
+            replies={prompt: record["reply"] for prompt, record in asked.items()},
+            compared={prompt: record["reply"] for prompt, record in compared.items()},
+            plain=self._plain or {},
+            hits=hits,
+            fired={prompt: bool(record["fired"]) for prompt, record in (compared | asked).items()},
+        )
+        taught = read_lines(folder / "lessons.jsonl")[:count]
+        row: rows.Row = {"memory": name, "edits": size}
+        row |= rows.score(self.edits[:size], self._known(), answers, self.settings.seed)
+        row |= rows.costs(taught) | {"bytes_per_lesson": state / count if teachable else None} | measured
+        return row | {"asking_s": time.perf_counter() - start, "options": build().options_dict()}
+
+    def _known(self) -> Sequence[str]:
+        return self.known if "known" not in self.settings.skip else ()
+
+    def _ask(self, engine: Engine, lists: Sequence[Asked], kept: Replies, what: str) -> dict[str, Mapping[str, Any]]:
+        """Prompt -> record of its reply; each list is asked whole, and only if it was not answered before."""
+        advance = self.track(what, sum(len(asked.prompts) for asked in lists))
+        found: dict[str, Mapping[str, Any]] = {}
+        for asked in lists:
+            key = digest(asked.key, self._reading())
+            records = kept.get(key, asked.prompts)
+            if records is None:
+                replies = engine.ask_many(
+                    asked.prompts, self.settings.max_tokens, self.settings.batch_size, progress=advance
+                )
+                records = [
+                    {"prompt": r.prompt, "reply": r.text, "fired": r.recall.fired[0] if r.recall else []}
+                    for r in replies
+                ]
+                kept.put(key, records)
+            else:
+                advance(len(records))
+            found |= {record["prompt"]: record for record in records}
+        return found
+
+    def _measure(self, engine: Engine, name: str, size: int) -> rows.Row:
+        row: rows.Row = {"ppl": None, "ppl_ratio": None}
+        if self._windows:
+            advance = self.track(f"{name}: reading after {size}", len(self._windows))
+            row["ppl"] = measure.perplexity(engine, self._windows, advance)
+            row["ppl_ratio"] = row["ppl"] / self._plain_ppl if self._plain_ppl else None
+        if "speed" not in self.settings.skip:
+            row |= measure.speed(engine, self.track(f"{name}: speed", len(measure.CLOCK_PROMPTS)))
+        return row
+
+    def _hits(self, engine: Engine, edits: Sequence[Edit], name: str) -> dict[tuple[str, str], list[bool]]:
+        if "teacher-forced" in self.settings.skip:
+            return {}
+        pairs = list(dict.fromkeys((p, e.answer) for e in edits for p in (e.prompt, *e.rephrases)))
+        prompts, answers = [p for p, _ in pairs], [a for _, a in pairs]
+        return dict(zip(pairs, engine.score(prompts, answers, self.settings.batch_size), strict=True))
+
+    # a memory at work ----------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def _session(self, build: Build) -> Iterator[Engine]:
+        """A new memory on the model; afterwards the model's weights and taps are as they were, or the run ends."""
+        memory, adapter = build(), self.adapter
+        opened = getattr(memory, "opened", None)
+        with opened(adapter, self.settings.seed) if opened else contextlib.nullcontext():
+            decoding = Decoding("greedy", max_tokens=measure.REPLY_TOKENS)
+            engine = Engine(adapter, memory, decoding=decoding, seed=self.settings.seed)
+            try:
+                yield engine
+            finally:
+                engine.detach()
+        if adapter.taps or measure.model_digest(adapter) != self._weights:
+            raise measure.BenchError(
+                f"memory {memory.name!r} left the model changed outside its state; its replies, and those of any "
+                "memory after it, would not be its own. Nothing was scored"
+            )
+
+
+class _Progress:
+    """What was taught, kept on disk: at every size, every so often, and when teaching is interrupted."""
+
+    def __init__(self, engine: Engine, folder: Path, done: int, boundaries: set[int], every_s: float) -> None:
+        self.engine, self.folder, self.boundaries, self.every_s = engine, folder, boundaries, every_s
+        self.done, self.records = done, read_lines(folder / "lessons.jsonl")[:done]
+        self.saved, self.time = done, time.monotonic()
+
+    def __enter__(self) -> _Progress:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.done > self.saved:
+            self._save()
+
+    def taught(self, record: dict[str, Any]) -> None:
+        self.engine.undo_stack.clear()  # or 500 versions of a matrix pile up
+        self.records.append(record)
+        self.done += 1
+        if self.done in self.boundaries or time.monotonic() - self.time > self.every_s:
+            self._save()
+
+    def _save(self) -> None:
+        """The records first: a state without them would be lost, records without a state are written again."""
+        path = self.folder / "lessons.jsonl"
+        path.unlink(missing_ok=True)
+        append_lines(path, self.records)
+        self.engine.save(self.folder / f"taught-{self.done}.safetensors")
+        if self.saved and self.saved not in self.boundaries:
+            (self.folder / f"taught-{self.saved}.safetensors").unlink(missing_ok=True)
+        self.saved, self.time = self.done, time.monotonic()
+
+
+def _identity(memory: Memory) -> str:
+    """What a memory's lessons and replies depend on: its options and the code. Changed: it is taught anew."""
+    return digest(memory.options_dict(), code_digest(READING + LEARNING, inspect.getsourcefile(type(memory))))
+
+
+def _last_saved(folder: Path) -> int:
+    return max((int(path.stem.partition("-")[2]) for path in folder.glob("taught-*.safetensors")), default=0)
+
+
+def _learn(engine: Engine, lesson: Lesson) -> dict[str, Any]:
+    """A lesson that cannot be learned counts as not known; teaching goes on."""
+    start = time.perf_counter()
+    record: dict[str, Any] = {"prompt": lesson.prompt, "answer": lesson.answer}
+    try:
+        report = engine.learn(lesson)
+    except LearningError as error:
+        return record | {"error": str(error), "seconds": time.perf_counter() - start}
+    return record | {
+        "seconds": time.perf_counter() - start,
+        "steps": report.steps,
+        "loss_before": report.loss_before,
+        "loss_after": report.loss_after,
+    }

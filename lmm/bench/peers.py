@@ -1,0 +1,290 @@
+"""What other people do, as memories, so that they are judged by the same protocol.
+
+    none         the model as it is
+    in_context   the lessons nearest to the question are pasted into the prompt
+    fine_tune    one down-projection of a late-middle layer, trained on each lesson until its loss is low
+    peft_lora    the PEFT library's LoRA on queries and values, trained likewise (torch only)
+
+They are for comparison, not for use: none of them can forget one lesson.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmm.adapters.base import Site, as_tokens
+from lmm.adapters.ops import Array, token_cross_entropy
+from lmm.errors import BackendError
+from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.memory.optim import Optimizer
+from lmm.session import prompt_tokens
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, TapContext
+    from lmm.adapters.ops import Ops
+
+
+class Nothing(Memory):
+    name = "none"
+    summary = "the model without a memory"
+    learns_from = "nothing"
+
+
+# text in the prompt -----------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class InContextOptions:
+    """`count` lessons are pasted whose prompts have at least cosine `floor` with the question; -1: always."""
+
+    count: int = 3
+    floor: float = -1.0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ValueError(f"count must be at least 1, not {self.count}")
+
+
+class InContext(Memory):
+    """State: `vectors` [L, 384], one for each lesson's prompt, in the order of the lessons."""
+
+    name = "in_context"
+    summary = "the lessons nearest to the question, pasted into the prompt"
+    Options = InContextOptions
+
+    def fresh(self, adapter: Adapter, seed: int = 0) -> State:
+        return {"vectors": adapter.ops.zeros((0, 384))}
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        if not lessons:
+            return None
+        known = adapter.ops.to_numpy(state["vectors"])
+        found = [self._nearest(known, vector) for vector in self._encode([p.text for p in prompts])]
+        return Recall(
+            fired=[[(lessons[i].id, cosine) for i, cosine in row] for row in found],
+            text=[self._text([lessons[i] for i in sorted(i for i, _ in row)]) for row in found],
+        )
+
+    def _nearest(self, known: np.ndarray, vector: np.ndarray) -> list[tuple[int, float]]:
+        cosines = known @ vector
+        best = np.argsort(-cosines, kind="stable")[: self.options.count]
+        return [(int(i), float(cosines[i])) for i in best if cosines[i] >= self.options.floor]
+
+    @staticmethod
+    def _text(lessons: Sequence[Lesson]) -> str:
+        facts = "\n".join(f"- {lesson.prompt} {lesson.answer}" for lesson in lessons)
+        return f"Facts to answer from:\n{facts}" if facts else ""
+
+    @staticmethod
+    def _encode(texts: Sequence[str]) -> np.ndarray:
+        from lmm.encoder import shared_encoder
+
+        return shared_encoder().encode(texts)
+
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        vector = adapter.ops.asarray(self._encode([lesson.prompt]))
+        return {"vectors": adapter.ops.concat([state["vectors"], vector], 0)}
+
+
+# weights ----------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class TrainOptions:
+    """Adam steps until the mean cross-entropy of answer and end of turn is at most `goal`."""
+
+    lr: float = 1e-3
+    goal: float = 0.05
+    steps: int = 50
+
+    def __post_init__(self) -> None:
+        if not 0 < self.lr < 10 or self.goal <= 0 or not 1 <= self.steps <= 10_000:
+            raise ValueError(f"lr, goal and steps must be positive, not {self.lr}, {self.goal}, {self.steps}")
+
+
+class Example:
+    """A lesson as training data: `tokens` [1, T], `sources` [S] from which the answer's `targets` [S] are predicted."""
+
+    def __init__(self, adapter: Adapter, lesson: Lesson) -> None:
+        format = adapter.format
+        before = prompt_tokens(format, lesson.prompt)
+        rendered = format.render([{"role": "user", "content": lesson.prompt}], reply=True)
+        answer = format.answer_tokens(rendered, lesson.answer)
+        self.tokens = as_tokens([*before, *answer[:-1]])
+        self.sources = range(len(before) - 1, self.tokens.shape[1])
+        self.targets = adapter.ops.asarray(answer, "int64")
+
+
+class FineTune(Memory):
+    """State: `delta` [F, D] beside the frozen matrix, so that undoing is exact: y' = y + x delta."""
+
+    name = "fine_tune"
+    summary = "one down-projection, trained on each lesson until its loss is low"
+    Options = TrainOptions
+    rewrites_history = True
+
+    def sites(self, adapter: Adapter) -> tuple[Site, ...]:
+        return (adapter.site(adapter.shape.layers * 2 // 3, "mlp.down_proj"),)
+
+    def fresh(self, adapter: Adapter, seed: int = 0) -> State:
+        return {"delta": adapter.ops.zeros((adapter.shape.mlp_width, adapter.shape.width))}
+
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        return x_out + ops.cast_like(ops.float32(x_in) @ state["delta"], x_out)
+
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        ops, site, report = adapter.ops, self.sites(adapter)[0], report or LearnReport()
+        example = Example(adapter, lesson)
+        h = adapter.hidden(example.tokens, site.layer)
+
+        def loss_of(params: State) -> Array:
+            def through(x_in: Array, x_out: Array, context: TapContext) -> Array:
+                return self.rewrite(ops, params, None, x_in, x_out, context)
+
+            with adapter.tap(site, through):
+                logits = adapter.upper(example.tokens, h, site.layer, keep=example.sources)
+            return ops.mean(token_cross_entropy(ops, logits[0], example.targets))
+
+        optimizer, params = Optimizer(ops, "adam", self.options.lr), state
+        for _ in range(self.options.steps):
+            loss, grads = ops.value_and_grad(loss_of, params)
+            report.step(loss)
+            if loss <= self.options.goal:
+                break
+            params = optimizer.step(params, grads)
+            ops.evaluate(params["delta"])
+        return params
+
+
+@dataclass(frozen=True)
+class PeftOptions(TrainOptions):
+    lr: float = 2e-3
+    rank: int = 8
+
+
+class PeftLora(Memory):
+    """State: the adapter's tensors. They live in the model while it is `opened`, and are set before every use."""
+
+    name = "peft_lora"
+    summary = "PEFT's LoRA on queries and values, trained on each lesson until its loss is low (torch)"
+    Options = PeftOptions
+    rewrites_history = False
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self._weights: dict[str, Any] = {}
+        self._swaps: list[tuple[Any, str, Any, Any]] = []  # parent, name, the model's own module, PEFT's
+        self._placed: State | None = None
+
+    @contextlib.contextmanager
+    def opened(self, adapter: Adapter, seed: int = 0) -> Iterator[None]:
+        """The model with LoRA in it; afterwards its modules are the very ones it had."""
+        if adapter.name != "torch":
+            raise BackendError(f"peft_lora needs the torch backend, not {adapter.name}; run with --backend torch")
+        import torch
+        from peft import LoraConfig, inject_adapter_in_model
+
+        model = adapter.model  # type: ignore[attr-defined]
+        before = {parent: dict(parent.named_children()) for parent in model.modules()}
+        rank = self.options.rank
+        config = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=["q_proj", "v_proj"])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            inject_adapter_in_model(config, model)
+        for name, p in model.named_parameters():
+            if "lora_" in name:
+                p.data = p.data.float()  # Adam needs it, and it is what PEFT's own get_peft_model does
+                self._weights[name] = p
+        self._swaps = [
+            (parent, name, module, getattr(parent, name))
+            for parent, children in before.items()
+            for name, module in children.items()
+            if getattr(parent, name) is not module
+        ]
+        try:
+            yield
+        finally:
+            self._swap(lora=False)
+            for name in ("peft_config", "_hf_peft_config_loaded", "active_adapter"):
+                vars(model).pop(name, None)
+            self._weights, self._placed, self._swaps = {}, None, []
+
+    @contextlib.contextmanager
+    def suspended(self) -> Iterator[None]:
+        """The model without LoRA for a while, to be timed."""
+        self._swap(lora=False)
+        try:
+            yield
+        finally:
+            self._swap(lora=True)
+
+    def _swap(self, lora: bool) -> None:
+        for parent, name, plain, wrapped in self._swaps:
+            setattr(parent, name, wrapped if lora else plain)
+
+    def fresh(self, adapter: Adapter, seed: int = 0) -> State:
+        return {name: p.detach().clone() for name, p in self._weights.items()}
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        self._place(state)
+        return None
+
+    def _place(self, state: State) -> None:
+        if self._placed is not state:
+            for name, p in self._weights.items():
+                p.data.copy_(state[name])
+            self._placed = state
+
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        import torch
+
+        report = report or LearnReport()
+        example = Example(adapter, lesson)
+        self._place(state)
+        self._placed = None  # what is in the model from here on is no state yet
+        ids, keep = torch.as_tensor(example.tokens), torch.as_tensor(list(example.sources))
+        model, weights = adapter.model, list(self._weights.values())  # type: ignore[attr-defined]
+        optimizer = torch.optim.AdamW(weights, lr=self.options.lr, weight_decay=0.0)
+        for _ in range(self.options.steps):
+            with torch.enable_grad():
+                logits = model(ids.to(example.targets.device), logits_to_keep=keep).logits
+                loss = token_cross_entropy(adapter.ops, logits[0], example.targets).mean()
+                grads = torch.autograd.grad(loss, weights)
+            report.step(float(loss.detach()))
+            if float(loss) <= self.options.goal:
+                break
+            for p, grad in zip(weights, grads, strict=True):
+                p.grad = grad
+            optimizer.step()
+        return {name: p.detach().clone() for name, p in self._weights.items()}
+
+
+PEERS: dict[str, type[Memory]] = {kind.name: kind for kind in (Nothing, InContext, FineTune, PeftLora)}

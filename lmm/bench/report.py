@@ -1,0 +1,148 @@
+"""The result as JSON, as a table on the terminal and in Markdown, and as plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = Mapping[str, Any]
+SCORES = ("reliability", "generalization", "locality")
+
+#: heading, where its value stands in a row, how it is written
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("memory", "memory", "{}"),
+    ("N", "edits", "{}"),
+    ("reliability", "reliability", "{:.3f}"),
+    ("generalization", "generalization", "{:.3f}"),
+    ("locality", "locality", "{:.3f}"),
+    ("known unchanged", "known_unchanged", "{:.3f}"),
+    ("later answer", "later_answer", "{:.3f}"),
+    ("earlier answer", "earlier_answer", "{:.3f}"),
+    ("contains", "reliability_contains", "{:.3f}"),
+    ("portability", "portability", "{:.3f}"),
+    ("teacher-forced", "teacher_forced.reliability", "{:.3f}"),
+    ("t.f. rephrase", "teacher_forced.generalization", "{:.3f}"),
+    ("perplexity ratio", "ppl_ratio", "{:.4f}"),
+    ("first tenth", "retention_first", "{:.3f}"),
+    ("last tenth", "retention_last", "{:.3f}"),
+    ("s/lesson", "lesson_s_median", "{:.3f}"),
+    ("s/lesson p95", "lesson_s_p95", "{:.3f}"),
+    ("lesson/reply", "lesson_vs_reply", "{:.2f}"),
+    ("bytes/lesson", "bytes_per_lesson", "{:.0f}"),
+    ("speed ratio", "tokens_per_s_ratio", "{:.3f}"),
+)
+
+
+def cell(row: Row, path: str, form: str) -> str:
+    """One value as text; the main scores with their interval, nothing where there is none."""
+    value: Any = row
+    for key in path.split("."):
+        value = value.get(key) if isinstance(value, Mapping) else None
+    if value is None:
+        return ""
+    interval = (row.get("intervals") or {}).get(path) if path in SCORES else None
+    shown = form.format(value)
+    return f"{shown} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else shown
+
+
+def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Headings and lines, without the columns that no row has a value for."""
+    lines = [[cell(row, path, form) for _, path, form in COLUMNS] for row in rows]
+    kept = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines)]
+    return [COLUMNS[i][0] for i in kept], [[line[i] for i in kept] for line in lines]
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """The table with what is needed to repeat it."""
+    headings, lines = cells(result["rows"])
+    table = [headings, ["---", "---:", *["---:"] * (len(headings) - 2)], *lines]
+    about = result["run"]
+    facts = [f"{key}: {about[key]}" for key in ("model", "backend", "dtype", "lmm_version", "commit", "date")]
+    return "\n".join(
+        [
+            f"# Editing benchmark: {about['data']['file']} ({about['data']['format']})",
+            "",
+            "Free greedy decoding in empty conversations; exact match after SQuAD normalisation; [95 % interval].",
+            "",
+            *["| " + " | ".join(line) + " |" for line in table],
+            "",
+            *[f"- {fact}" for fact in facts],
+            f"- data sha256: {about['data']['sha256']}",
+            f"- command: `{about['command']}`",
+            "",
+        ]
+    )
+
+
+def terminal_table(rows: Sequence[Row]) -> Table:
+    """Memories side by side, one line for each score: it fits a terminal."""
+    from rich.table import Table
+
+    headings, lines = cells(rows)
+    table = Table()
+    table.add_column("")
+    for line in lines:
+        table.add_column(f"{line[0]}, N={line[1]}", justify="right")
+    for i, heading in enumerate(headings[2:], 2):
+        table.add_row(heading, *(line[i] for line in lines))
+    return table
+
+
+def plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """`scores.png` and, if lessons were timed, `lesson_seconds.png`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = result["rows"]
+    several = len({row["edits"] for row in rows}) > 1
+    figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), sharey=True, layout="constrained")
+    for axis, score in zip(axes, SCORES, strict=True):
+        _lines(axis, rows, score) if several else _bars(axis, rows, score)
+        axis.set(title=score, ylim=(0, 1.05))
+    if several:
+        axes[0].legend()
+    figure.suptitle(f"{result['run']['data']['file']}, free decoding, {result['run']['model']}")
+    made = [_written(figure, folder / "scores.png")]
+    if any(row.get("lesson_s_median") for row in rows):
+        figure, axis = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
+        _lines(axis, rows, "lesson_s_median") if several else _bars(axis, rows, "lesson_s_median")
+        axis.set(title="seconds per lesson (median)", yscale="log" if several else "linear")
+        made.append(_written(figure, folder / "lesson_seconds.png"))
+    pyplot.close("all")
+    return made
+
+
+def _lines(axis: Any, rows: Sequence[Row], score: str) -> None:
+    for name in dict.fromkeys(row["memory"] for row in rows):
+        mine = [row for row in rows if row["memory"] == name and row.get(score) is not None]
+        if not mine:
+            continue
+        sizes, values = [row["edits"] for row in mine], [row[score] for row in mine]
+        axis.plot(sizes, values, marker="o", label=name)
+        found = [(row.get("intervals") or {}).get(score) for row in mine]
+        if all(found):
+            axis.fill_between(sizes, [f[0] for f in found], [f[1] for f in found], alpha=0.15)  # type: ignore[index]
+    axis.set(xlabel="edits", xscale="log")
+
+
+def _bars(axis: Any, rows: Sequence[Row], score: str) -> None:
+    mine = [row for row in rows if row.get(score) is not None]
+    values = [row[score] for row in mine]
+    found = [(row.get("intervals") or {}).get(score) or (v, v) for row, v in zip(mine, values, strict=True)]
+    errors = [
+        [max(v - f[0], 0.0) for v, f in zip(values, found, strict=True)],
+        [max(f[1] - v, 0.0) for v, f in zip(values, found, strict=True)],
+    ]
+    axis.bar([row["memory"] for row in mine], values, yerr=errors if mine else None, capsize=3)
+    axis.tick_params(axis="x", labelrotation=30)
+
+
+def _written(figure: Any, path: Path) -> Path:
+    figure.savefig(path, dpi=120)
+    return path

@@ -1,0 +1,193 @@
+"""From what was asked for to the files of the result: `lmm bench edit` without the command line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lmm
+from lmm import config as configs
+from lmm import runtime
+from lmm.bench import datasets, report
+from lmm.bench.datasets import Dataset
+from lmm.bench.edit import Bench, Build, Settings, Track, quietly
+from lmm.bench.peers import PEERS
+from lmm.bench.store import Folder, write_json
+from lmm.config import Config
+from lmm.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
+
+
+@dataclass(frozen=True)
+class Request:
+    """One run. `options` and `presets`: memory -> its options, its preset."""
+
+    data: Path
+    memories: tuple[str, ...]
+    settings: Settings
+    config: Config
+    format: str | None = None
+    known: Path | None = None
+    text: Path | None = None
+    out: Path | None = None
+    resume: bool = True
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    presets: Mapping[str, str] = field(default_factory=dict)
+    command: str = ""
+
+    @property
+    def folder(self) -> Path:
+        size = self.settings.sizes[-1]
+        return self.out or Path("artifacts") / "bench" / f"{self.data.stem}_{size}_{Path(self.config.model).stem}"
+
+
+def run(request: Request, track: Track = quietly, adapter: Adapter | None = None) -> dict[str, Any]:
+    """Run it, or go on with it, and write `result.json`, `table.md` and the plots. Returns the result.
+
+    Everything that can be wrong with the request is found before the model is loaded. Raises LmmError.
+    """
+    if not request.memories:
+        raise UsageError("--memory names no memory; e.g. --memory keyed,none")
+    builds = {name: builder(name, request) for name in request.memories}
+    data = datasets.load(request.data, request.format, request.settings.sizes[-1])
+    known = datasets.prompts_of(request.known) if request.known else []
+    if request.text is not None and not request.text.is_file():
+        raise UsageError(f"the text {request.text} of --text does not exist")
+    adapter = adapter or runtime.load_adapter(request.config)
+    folder = Folder(request.folder, _fixed(request, data, adapter), request.resume)
+    bench = Bench(adapter, data.edits, known, request.text, folder, request.settings, track)
+    result: dict[str, Any] = {"rows": [], "run": _about(request, data, adapter)}
+    for name, build in builds.items():
+        result["rows"] += bench.run(name, build)
+        write_json(request.folder / "result.json", result)  # after each memory: hours may lie between two
+    (request.folder / "table.md").write_text(report.markdown(result), encoding="utf-8")
+    report.plots(result, request.folder)
+    return result
+
+
+def builder(name: str, request: Request) -> Build:
+    """How a new instance of a memory is made: a peer of the benchmark, or any registered memory. Raises UsageError."""
+    from lmm import registry
+
+    options = request.options.get(name, {})
+    if name in PEERS:
+        if name in request.presets:
+            raise UsageError(f"{name!r} has no presets")
+        return functools.partial(PEERS[name], PEERS[name].build_options(dict(options)))
+    known = registry.table("lmm.memories")
+    if "+" not in name and name not in known:
+        raise UnknownNameError("memory", name, [*known, *PEERS])
+    config = dataclasses.replace(request.config, memory=name, options=options, preset=request.presets.get(name))
+    runtime.build_memory(config)
+    return functools.partial(runtime.build_memory, config)
+
+
+def per_memory(pairs: Sequence[str], memories: Sequence[str], flag: str) -> dict[str, list[str]]:
+    """`keyed.lr=1` -> {"keyed": ["lr=1"]}; without a memory's name it is for the only one that is not `none`."""
+    found: dict[str, list[str]] = {}
+    teachable = [name for name in memories if name != "none"]
+    for pair in pairs:
+        name, dot, rest = pair.partition(".")
+        if dot and name in memories:
+            found.setdefault(name, []).append(rest)
+        elif len(teachable) == 1:
+            found.setdefault(teachable[0], []).append(pair)
+        else:
+            raise UsageError(f"{flag} {pair}: name the memory it is for, e.g. {flag} {memories[0]}.{pair}")
+    return found
+
+
+def parse_options(pairs: Sequence[str], memories: Sequence[str]) -> dict[str, dict[str, Any]]:
+    return {name: configs.parse_settings(some) for name, some in per_memory(pairs, memories, "--set").items()}
+
+
+# what the run is ---------------------------------------------------------------------------------------------
+def _fixed(request: Request, data: Dataset, adapter: Adapter) -> dict[str, Any]:
+    """What must be the same for a run to be gone on with; memories and their options may differ."""
+    settings = request.settings
+    return {
+        "data": data.sha256,
+        "format": data.format,
+        "known": _sha256(request.known),
+        "text": _sha256(request.text),
+        "edits": list(settings.sizes),
+        "seed": settings.seed,
+        "batch_size": settings.batch_size,
+        "max_tokens": settings.max_tokens,
+        "skip": sorted(settings.skip),
+        "model": adapter.model_id,
+        "revision": adapter.revision,
+        "backend": adapter.name,
+        "dtype": adapter.dtype,
+        "layer": adapter.layer,
+    }
+
+
+def _about(request: Request, data: Dataset, adapter: Adapter) -> dict[str, Any]:
+    return _fixed(request, data, adapter) | {
+        "command": request.command,
+        "data": {"file": data.path.name, "format": data.format, "sha256": data.sha256},
+        "device": adapter.device,
+        "machine": platform.machine(),
+        "lmm_version": lmm.__version__,
+        "commit": commit(),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+
+
+def _sha256(path: Path | None) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
+
+
+def commit() -> str | None:
+    """The commit of the source tree this runs from; `-dirty` if files differ from it, None if it is no git tree."""
+    root = Path(__file__).parents[2]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if Path(git("rev-parse", "--show-toplevel")).resolve() == root.resolve():
+            return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", "lmm") else "")
+    return None
+
+
+@contextlib.contextmanager
+def progress_bars() -> Iterator[Track]:
+    """A bar on stderr for each thing that takes long; only the last ones stay."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+
+        def track(what: str, total: int) -> Any:
+            task = progress.add_task(what, total=total)
+            return lambda count: progress.advance(task, count)
+
+        yield track

@@ -1,0 +1,142 @@
+"""What a run keeps in its folder, so that it can go on after an interruption.
+
+run.json               the settings; a folder holds one run
+baseline/*.jsonl       replies without memory, one file for each list of prompts
+<memory>/lessons.jsonl what each lesson cost
+<memory>/taught-N.safetensors   the memory after N lessons
+<memory>/asked-N/*.jsonl        its replies
+<memory>/rows.json     its finished rows
+result.json, table.md, *.png    the result
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from lmm.atomic import write_atomically
+from lmm.errors import UsageError
+
+JSON = dict[str, Any]
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_atomically(path, [json.dumps(value, indent=1, ensure_ascii=False).encode() + b"\n"])
+
+
+def read_json(path: Path) -> Any:
+    """The file's value; None if it is missing or half written."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def append_lines(path: Path, records: Iterable[JSON]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
+def read_lines(path: Path) -> list[JSON]:
+    """Whole records of a JSONL file; what an interruption cut off is left out."""
+    records = []
+    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def digest(*parts: Any) -> str:
+    """A short name for what `parts` (JSON-able) say."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+#: the parts of the package that a reply without memory depends on, and those that a memory adds
+READING = (
+    "adapters",
+    "below.py",
+    "engine.py",
+    "generation.py",
+    "sampling.py",
+    "scoring.py",
+    "session.py",
+    "tokenizer.py",
+)
+LEARNING = ("memory", "data", "encoder.py", "gate.py", "bench/peers.py")
+
+
+def code_digest(names: Sequence[str], *others: str | None) -> str:
+    """The source and data of parts of the package, and other files: what other code answered is asked again."""
+    root = Path(__file__).parent.parent
+    paths = [p for name in names for p in sorted([root / name, *(root / name).rglob("*")])]
+    found = hashlib.sha256()
+    for path in [*paths, *(Path(other) for other in others if other)]:
+        if path.is_file() and path.suffix != ".pyc":
+            found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+class Folder:
+    """The folder of one run. Raises UsageError if it holds a run with other settings."""
+
+    def __init__(self, path: Path, settings: JSON, resume: bool = True) -> None:
+        self.path = path
+        if not resume:
+            self._clear()
+        path.mkdir(parents=True, exist_ok=True)
+        before = read_json(path / "run.json")
+        if before is not None and before != settings:
+            names = sorted(key for key in before | settings if before.get(key) != settings.get(key))
+            differences = "; ".join(f"{key}: {before.get(key)!r} there, {settings.get(key)!r} now" for key in names)
+            raise UsageError(
+                f"{path} holds a run with other settings ({differences}); start over with --no-resume, "
+                "or choose another folder with --out"
+            )
+        write_json(path / "run.json", settings)
+
+    def _clear(self) -> None:
+        """Remove an earlier run, and only that: a folder without a run.json is not ours."""
+        if (self.path / "run.json").exists():
+            for part in (p for p in self.path.iterdir() if (p / ".lmm-bench").exists()):
+                shutil.rmtree(part)
+            for name in ("run.json", "result.json", "table.md"):
+                (self.path / name).unlink(missing_ok=True)
+
+    def part(self, name: str) -> Path:
+        """A sub-folder of the run, marked as its own."""
+        folder = self.path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".lmm-bench").touch()
+        return folder
+
+    def memory(self, name: str, key: str) -> Path:
+        """The sub-folder of a memory; what another `key` (its options, the code) left there is removed."""
+        folder = self.path / name
+        if (folder / ".lmm-bench").exists() and read_json(folder / "key.json") != key:
+            shutil.rmtree(folder)
+        folder = self.part(name)
+        write_json(folder / "key.json", key)
+        return folder
+
+
+class Replies:
+    """Replies to lists of prompts: a list is answered whole, or it is asked again whole."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def get(self, key: str, prompts: Sequence[str]) -> list[JSON] | None:
+        records = {r["prompt"]: r for r in read_lines(self.folder / f"{key}.jsonl")}
+        return [records[p] for p in prompts] if all(p in records for p in prompts) else None
+
+    def put(self, key: str, records: Sequence[JSON]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        write_atomically(self.folder / f"{key}.jsonl", [lines.encode()])

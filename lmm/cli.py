@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from lmm.bench.cli import app as bench_app
 from lmm.errors import LmmError
 
 app = typer.Typer(
@@ -16,6 +17,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(bench_app)
 
 Option = typer.Option
 

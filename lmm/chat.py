@@ -1,104 +1,380 @@
 """The chat: text in, text out. Knows no tensors.
 
-Loading starts at launch, in the background, while the first message is typed.
+Loading starts at launch, in the background, while the first message is typed: nothing heavy is imported before the
+prompt is on the screen.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import sys
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from lmm import runtime, state
+from lmm import commands
 from lmm.config import Config
 from lmm.errors import Cancelled, LmmError
-from lmm.sanitize import Cleaner, clean
+from lmm.interrupts import Interrupts, Leave, silent_typing
+from lmm.loading import Loading
 
 if TYPE_CHECKING:
-    from lmm.engine import Engine
+    from lmm.engine import Engine, Version
+    from lmm.memory.base import Lesson, Memory
+    from lmm.talk import Talk, Turn
+    from lmm.transcripts import Session, Transcript
+    from lmm.view import ConsoleView
 
 BYE = ("exit", "quit")
 
 
-class Loading:
-    """An engine that is being made in a background thread."""
+@dataclasses.dataclass
+class Shelved:
+    """A memory that is not in use, as it was when another took its place."""
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._engine: Engine | None = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._load, name="loading", daemon=True)
-        self._thread.start()
+    memory: Memory
+    version: Version
+    undo_stack: list[Version]
+    redo_stack: list[Version]
+    saved: Version | None
 
-    def _load(self) -> None:
-        try:
-            self._engine = runtime.open_engine(self._config, notice=say)
-        except BaseException as error:
-            self._error = error
 
+class Chat:
+    """One session: what commands and the prompt work on."""
+
+    def __init__(
+        self,
+        config: Config,
+        loading: Loading,
+        view: Callable[[], ConsoleView],
+        transcript: Transcript | None = None,
+        resumed: Session | None = None,
+    ) -> None:
+        self.config, self.loading, self.transcript, self.resumed = config, loading, transcript, resumed
+        self.prefill = ""
+        self.files: set[Path] = set()  # memory files loaded or saved in this session
+        self.shelf: dict[str, Shelved] = {}
+        self.stop = threading.Event()
+        self.purge_history: Callable[[list[str]], object] = lambda texts: None
+        self._view = view
+        self._made_view: ConsoleView | None = None
+        self._talk: Talk | None = None
+        self._first_memory = config.memory
+
+    # what commands use -------------------------------------------------------------------------------------------
+    @property
+    def view(self) -> ConsoleView:
+        """Made when first needed: it imports rich, for which the prompt does not wait."""
+        if self._made_view is None:
+            self._made_view = self._view()
+        return self._made_view
+
+    @property
+    def loaded(self) -> Engine | None:
+        return self.loading.engine
+
+    @property
+    def talk(self) -> Talk:
+        if self._talk is None:
+            self._talk = self._begin()
+        return self._talk
+
+    @property
     def engine(self) -> Engine:
-        """The engine, waiting for it if need be. Raises what loading raised."""
-        while self._thread.is_alive():
-            self._thread.join(0.1)  # in short waits, so that Ctrl-C gets through
-        if self._error is not None:
-            raise self._error
-        assert self._engine is not None
-        return self._engine
+        return self.talk.engine
 
+    def _begin(self) -> Talk:
+        from lmm.talk import Talk
 
-def say(text: str) -> None:
-    print(f"lmm: {clean(text)}", file=sys.stderr)
+        engine = self.loading.wait(self.stop.is_set)
+        for notice in self.loading.notices:
+            self.view.say(notice)
+        talk = Talk(engine, self.view, self.config.learn)
+        talk.stop = self.stop
+        if self.config.mm_load_path and Path(self.config.mm_load_path).exists():
+            self.files.add(Path(self.config.mm_load_path).resolve())
+        if self.resumed is not None:
+            talk.resume(self.resumed.turns)
+        return talk
 
+    def cancel(self) -> None:
+        """Ctrl-C while something is going on; called from a signal handler."""
+        self.stop.set()
+        if self.loading.engine is not None:
+            self.loading.engine.cancelled.set()
 
-def run(config: Config) -> None:
-    """Chat until the user leaves; save on `exit`, `quit` and end of input, not on Ctrl-C at the prompt."""
-    runtime.check(config)
-    loading = Loading(config)
-    talking = sys.stdin.isatty() and sys.stdout.isatty()
-    try:
-        while (text := _read(talking)) is not None:
-            if text.strip().lower() in BYE:
-                break
-            if text.strip():
-                _turn(loading.engine(), text.strip())
-    except KeyboardInterrupt:
-        say("left without saving")
-        raise
-    engine = loading.engine()
-    _save(engine, config)
-    engine.close()
-    if engine.log is not None:
-        engine.log.close()
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Add to the transcript."""
+        if self.transcript is None:
+            return
+        failed = self.transcript.error
+        self.transcript.add(values)
+        if self.transcript.error and not failed:
+            self.view.say(f"{self.transcript.error}; the chat goes on without it")
 
+    def done(self, turn: Turn | None) -> None:
+        """Note a turn in the transcript."""
+        if turn is None:
+            return
+        lesson = turn.lesson.id if turn.lesson is not None else ""
+        self.record(
+            {
+                "kind": "turn",
+                "user": turn.user,
+                "reply": turn.reply,
+                "learned": turn.learned,
+                "lesson": lesson,
+                "interrupted": turn.interrupted,
+            }
+        )
 
-def _read(talking: bool) -> str | None:
-    if talking:
+    def edit(self, text: str) -> str | None:
+        """A text written in $EDITOR. Raises UsageError if none can be run."""
+        import click
+
+        from lmm.errors import UsageError
+
+        if not self.view.is_terminal:
+            raise UsageError("/edit needs a terminal")
         try:
-            return input("> ")
-        except EOFError:
-            print()
-            return None
-    line = sys.stdin.readline()
-    return line if line else None
+            return click.edit(text, require_save=False)
+        except click.ClickException as error:
+            raise UsageError(f"{error.message}; set EDITOR to the editor you like") from error
+
+    # memories ----------------------------------------------------------------------------------------------------
+    def use_memory(self, name: str) -> None:
+        """Put another memory in place; the one before keeps its state. Raises UsageError."""
+        from lmm import runtime
+
+        engine = self.engine
+        if name == self.config.memory:
+            return
+        config = dataclasses.replace(self.config, memory=name, preset=None, options={})
+        memory = self.shelf[name].memory if name in self.shelf else runtime.build_memory(config)
+        shelved = Shelved(engine.memory, engine.version, engine.undo_stack, engine.redo_stack, engine.saved)
+        kept = self.shelf.get(name)
+        engine.swap(memory, kept.version if kept else None)
+        if kept is not None:
+            engine.undo_stack, engine.redo_stack, engine.saved = kept.undo_stack, kept.redo_stack, kept.saved
+        self.shelf.pop(name, None)
+        self.shelf[self.config.memory] = shelved
+        self.config = config
+
+    def kept(self, name: str) -> tuple[int, str]:
+        """(how many lessons a memory knows in this session, whether it is in use)."""
+        if name == self.config.memory:
+            return len(self.engine.version.lessons), "in use"
+        shelved = self.shelf.get(name)
+        return (len(shelved.version.lessons), "kept") if shelved else (0, "")
+
+    def save(self, path: str | None = None) -> Path:
+        """Write the memory in use. Raises StateError."""
+        from lmm import state
+
+        target = Path(path).expanduser() if path else self._save_path(state.default_save_path)
+        self.engine.save(target)
+        self.files.add(target.resolve())
+        self.record({"kind": "saved", "path": str(target.resolve())})
+        return target
+
+    def _save_path(self, default: Callable[[str], Path]) -> Path:
+        """The save path that was given is meant for the memory the session was started with."""
+        chosen = self.config.mm_save_path if self.config.memory == self._first_memory else None
+        return Path(chosen) if chosen else default(self.engine.memory.name)
+
+    def save_all(self) -> list[Path]:
+        """Write the memory in use, and those on the shelf with something unsaved."""
+        paths = [self.save()]
+        for name, shelved in list(self.shelf.items()):
+            if shelved.version is not shelved.saved:
+                self.use_memory(name)
+                paths.append(self.save())
+        return paths
+
+    def forgotten(self, lesson: Lesson) -> None:
+        """After `Engine.forget`: take the lesson out of this session's files, what was typed and what was said."""
+        from lmm import memory_files, transcripts
+
+        texts = [text for text in (lesson.statement, lesson.prompt, lesson.answer) if text]
+        self.talk.drop(texts)
+        problems: list[str] = []
+        for path in sorted(self.files):
+            with _noted(problems):
+                memory_files.forget_if_there(path, lesson.id)
+        with _noted(problems):
+            transcripts.purge(texts, [lesson.id])
+        with _noted(problems):
+            self.purge_history(texts)
+        for problem in problems:
+            self.view.say(f"still on disk: {problem}")
+
+    # the status line ---------------------------------------------------------------------------------------------
+    def status(self, width: int) -> str:
+        """One line under the prompt. Imports nothing while the model is loading."""
+        engine = self.loading.engine
+        if engine is None:
+            from lmm.sanitize import clean
+
+            what = "failed to load" if self.loading.error else f"loading {self.config.model}"
+            return clean(f"{what} {self.loading.progress}".strip())[: max(width, 0)]
+        from lmm.render import status_line
+
+        speed = self._talk.last.generated.tokens_per_s if self._talk and self._talk.last else None
+        return status_line(
+            model=self.config.model,
+            backend=engine.adapter.name,
+            memory=self.config.memory,
+            lessons=len(engine.version.lessons),
+            unsaved=engine.unsaved,
+            tokens_per_second=speed or None,
+            context_used=len(engine.conversation.tokens),
+            width=width,
+        )
+
+    # one line of input -------------------------------------------------------------------------------------------
+    def line(self, text: str) -> None:
+        """A message or a command. Raises EOFError to leave, and what loading raised; other errors are shown."""
+        self.stop.clear()
+        try:
+            if commands.is_command(text):
+                commands.run(self, text)
+            elif text.strip():
+                self.done(self.talk.turn(text.strip()))
+        except Cancelled as error:
+            self.prefill = text if self._talk is None else ""
+            self.view.say(str(error))
+        except LmmError as error:
+            if error is self.loading.error:
+                raise
+            self.view.say(str(error))
 
 
-def _turn(engine: Engine, text: str) -> None:
-    cleaner = Cleaner()
+@contextlib.contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
     try:
-        engine.hear(text)
-        for chunk in engine.answer():
-            print(cleaner.feed(chunk), end="", flush=True)
-    except Cancelled as error:
-        say(str(error))
-    except LmmError as error:
-        say(str(error))
-    print(cleaner.flush())
+        yield
+    except (LmmError, OSError) as error:
+        problems.append(str(error))
 
 
-def _save(engine: Engine, config: Config) -> None:
-    path = config.mm_save_path or state.default_save_path(engine.memory.name)
-    engine.save(path)
-    say(f"saved to {path}")
+# running a session ------------------------------------------------------------------------------------------------
+def run(config: Config, resume: str | None = None) -> None:
+    """Chat until the user leaves. `resume` goes on with an earlier session: its id, or "" for the last one.
+
+    `exit`, `quit` and end of input save; so do SIGTERM and SIGHUP. Ctrl-C twice at an empty prompt does not, and
+    raises KeyboardInterrupt.
+    """
+    from lmm import transcripts
+
+    talking = sys.stdin.isatty() and sys.stdout.isatty()
+    resumed = transcripts.find(resume) if resume is not None else None
+    if resumed is not None:
+        config = _resumed(config, resumed)
+    about = {"model": config.model, "memory": config.memory, "backend": config.backend, "system": config.system}
+    transcript = transcripts.Transcript(resumed.path if resumed else None, **about)
+    chat = Chat(config, Loading(lambda loading: _open(config, loading)), _view_maker(config), transcript, resumed)
+    if talking:
+        _at_terminal(chat)
+    else:
+        _in_pipe(chat)
+
+
+def _open(config: Config, loading: Loading) -> Engine:
+    from lmm import runtime
+
+    runtime.check(config)
+    return runtime.open_engine(config, progress=loading.report, notice=loading.notices.append)
+
+
+def _resumed(config: Config, session: Session) -> Config:
+    """Go on with the memory that was saved then, unless another file was named."""
+    if config.mm_load_path or not session.saved or not Path(session.saved).exists():
+        return config
+    memory = session.about.get("memory")
+    return dataclasses.replace(
+        config, mm_load_path=session.saved, memory=memory if isinstance(memory, str) else config.memory
+    )
+
+
+def _view_maker(config: Config, ask: Callable[[str], str] | None = None) -> Callable[[], ConsoleView]:
+    def make() -> ConsoleView:
+        from lmm.view import make_view
+
+        return make_view(config.markdown, ask=ask)
+
+    return make
+
+
+def _at_terminal(chat: Chat) -> None:
+    from lmm.history import JsonHistory
+    from lmm.repl import Repl, history_path
+
+    history = JsonHistory(history_path())
+    repl = Repl(chat, history)
+    chat.purge_history = history.purge
+    chat._view = _view_maker(chat.config, repl.ask)
+    chat.loading.changed = lambda: repl.leave() if chat.loading.error else repl.refresh()
+    with Interrupts(chat.cancel, repl.leave) as signals:
+        try:
+            while not signals.leaving:
+                prefill, chat.prefill = chat.prefill, ""
+                text = repl.read(prefill, chat.loading.start)
+                if text.strip().lower() in BYE:
+                    break
+                with silent_typing():
+                    chat.line(text)
+        except EOFError:
+            pass
+        except KeyboardInterrupt:
+            chat.view.say("left without saving")
+            raise
+        with silent_typing():
+            _leave(chat, signals)
+
+
+def _in_pipe(chat: Chat) -> None:
+    """Answer each line of stdin. Commands work here too; Ctrl-C leaves."""
+    with contextlib.suppress(AttributeError):
+        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+    chat.loading.start()
+    with Interrupts(chat.cancel) as signals:
+        try:
+            while not signals.leaving:
+                with signals.reading():
+                    line = sys.stdin.readline()
+                if not line or line.strip().lower() in BYE:
+                    break
+                chat.line(line.rstrip("\n"))
+                if chat.stop.is_set() and not signals.leaving:
+                    raise KeyboardInterrupt
+        except (EOFError, Leave):
+            pass
+        except KeyboardInterrupt:
+            chat.view.say("left without saving")
+            raise
+        _leave(chat, signals)
+
+
+def _leave(chat: Chat, signals: Interrupts) -> None:
+    """Save and close. A signal that comes while the model is still loading finds nothing to save."""
+    if not signals.leaving:
+        chat.stop.clear()
+        if chat.loaded is None and not chat.loading.error:
+            chat.view.say("saving as soon as the model is loaded; Ctrl-C leaves without")
+    if not signals.leaving or chat.loaded is not None:
+        chat.stop.clear()
+        try:
+            for path in chat.save_all():
+                chat.view.say(f"saved to {path}")
+        except Cancelled:
+            raise KeyboardInterrupt from None
+        chat.engine.close()
+        if chat.engine.log is not None:
+            chat.engine.log.close()
+    if signals.leaving:
+        raise SystemExit(128 + signals.leaving)
 
 
 if __name__ == "__main__":

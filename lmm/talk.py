@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
@@ -25,7 +25,7 @@ NOTHING = Reading("nothing")
 class View(Protocol):
     """Where a turn is shown. Text that comes from a model or a user is not clean: whoever shows it cleans it."""
 
-    def reply(self, chunks: Iterator[str], stopped: Callable[[], bool]) -> None:
+    def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool]) -> None:
         """Show a reply while it streams; afterwards `stopped` says whether it was cut short."""
 
     def say(self, text: str) -> None:
@@ -66,11 +66,12 @@ class Talk:
         """Learn from a message what it teaches, and answer it. None if it was stopped before a reply began."""
         self.retries = 0
         reading = self._read(text)
-        lesson = self._agreed(reading.lesson)
+        proposed = reading.lesson and replace(reading.lesson, wordings=reading.questions)
+        lesson = self._agreed(proposed)
         learned = ""
         if lesson is not None:
             try:
-                learned = self.teach(lesson, reading.summary if lesson is reading.lesson else "")
+                learned = self.teach(lesson, reading.summary if lesson is proposed else "")
             except Cancelled as error:
                 self.view.say(str(error))
                 return None
@@ -104,9 +105,7 @@ class Talk:
         self.engine.hear(text, learn=False)
         self.retries += 1
         kept = self.engine.decoding
-        self.engine.decoding = replace(
-            kept, strategy="sample", deterministic=False, seed=kept.seed + self.retries
-        )
+        self.engine.decoding = replace(kept, strategy="sample", deterministic=False, seed=kept.seed + self.retries)
         try:
             return self._answered(text, about=self.about)
         finally:
@@ -139,7 +138,7 @@ class Talk:
             self.view.learning(summary, None)
 
     def _read(self, text: str) -> Reading:
-        if self.learn == "off" or self.engine.memory.learns_from != "lessons":
+        if self.learn == "off" or "lessons" not in self.engine.memory.learns_from:
             return NOTHING
         return read(text, self.exchange)
 
@@ -149,7 +148,7 @@ class Talk:
     def _hear(self, text: str) -> bool:
         """Take the message in; a memory that learns from messages learns from it. False if it was stopped."""
         engine = self.engine
-        if engine.memory.learns_from != "messages" or self.learn == "off":
+        if "messages" not in engine.memory.learns_from or self.learn == "off":
             engine.hear(text, learn=False)
             return True
         version = engine.version
@@ -180,7 +179,7 @@ class Talk:
         engine, self.about = self.engine, lesson.prompt
         engine.hear(text, learn=False)
 
-        def chunks() -> Iterator[str]:
+        def chunks() -> Generator[str, None, None]:
             held: str | None = ""  # what was said before the value came; None: it has come
             for chunk in self._chunks(engine.answer(about=lesson.prompt)):
                 if held is None:
@@ -204,11 +203,12 @@ class Talk:
         conversation.messages.append({"role": "assistant", "content": answer})
         self.engine.last.generated.text = answer
 
-    def _chunks(self, chunks: Iterator[str]) -> Iterator[str]:
-        for chunk in chunks:
-            if self.stop.is_set():
-                self.engine.cancelled.set()
-            yield chunk
+    def _chunks(self, chunks: Iterator[str]) -> Generator[str, None, None]:
+        with contextlib.closing(chunks):  # type: ignore[type-var]
+            for chunk in chunks:
+                if self.stop.is_set():
+                    self.engine.cancelled.set()
+                yield chunk
 
     def _done(self, text: str, question: str, learned: str, lesson: Lesson | None) -> Turn | None:
         self.last, self.last_text = self.engine.last, text
@@ -243,7 +243,8 @@ class Talk:
     def drop(self, texts: Sequence[str]) -> int:
         """Take the exchanges that mention any of `texts` out of the conversation -> how many messages went."""
         conversation = self.engine.conversation
-        kept, pair = [], []
+        kept: list[dict[str, str]] = []
+        pair: list[dict[str, str]] = []
         for message in conversation.messages:
             pair = [message] if message["role"] == "user" else [*pair, message]
             if message["role"] == "assistant" and not any(mentions(m["content"], texts) for m in pair):

@@ -1,0 +1,140 @@
+"""Slash commands: a table name -> function. They work on a `Chat` and show through its view; none knows a terminal.
+
+A line that begins with `/` is a command, and is never sent to the model. A line with a blank before the slash is a
+message.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lmm.errors import UsageError
+
+if TYPE_CHECKING:
+    from lmm.chat import Chat
+
+#: what may follow: (text, one line about it)
+Choices = Iterable[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Command:
+    """`run` gets the chat and the rest of the line, stripped; `choices` lists what that rest may be."""
+
+    name: str
+    usage: str
+    help: str
+    module: str
+    choices: Callable[[Chat], Choices] | None = None
+    takes_path: bool = False
+
+    def run(self, chat: Chat, rest: str) -> None:
+        import importlib
+
+        getattr(importlib.import_module(self.module), self.name)(chat, rest)
+
+
+def is_command(line: str) -> bool:
+    return line.startswith("/")
+
+
+def run(chat: Chat, line: str) -> None:
+    """Run one line. Raises UsageError for an unknown command, naming the nearest, and what commands raise."""
+    name, rest = parse(line)
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"did you mean /{close[0]}? " if close else ""
+        raise UsageError(
+            f"unknown command /{name}: {hint}/help lists them; a line with a blank before the / is sent as a message"
+        )
+    COMMANDS[name].run(chat, rest)
+
+
+def parse(line: str) -> tuple[str, str]:
+    """`/teach a => b` -> ("teach", "a => b")."""
+    name, _, rest = line[1:].strip().partition(" ") if " " in line else (line[1:].strip(), "", "")
+    name, newline, more = name.partition("\n")
+    return name.lower(), (more + " " + rest if newline else rest).strip()
+
+
+def complete(chat: Chat, line: str) -> Iterator[tuple[str, int, str]]:
+    """Completions of a line that begins with `/`: (text, where it starts relative to the end, help)."""
+    name, blank, rest = line[1:].partition(" ")
+    if not blank:
+        for command in COMMANDS.values():
+            if command.name.startswith(name.lower()):
+                yield f"/{command.name}", -len(line), f"{command.usage:<18} {command.help}".strip()
+        return
+    command_ = COMMANDS.get(name.lower())
+    if command_ is None or command_.choices is None:
+        return
+    word = rest.rpartition("+")[2] if command_.name == "memory" else rest
+    for text, about in command_.choices(chat):
+        if word.lower() in text.lower():
+            yield text, -len(word), about
+
+
+# what may follow --------------------------------------------------------------------------------------------------
+def _memories(chat: Chat) -> Choices:
+    from lmm import registry
+
+    for name in registry.table("lmm.memories"):
+        yield name, "in use" if name == chat.config.memory else ""
+
+
+def _lessons(chat: Chat) -> Choices:
+    if chat.loaded is None:
+        return
+    for lesson in reversed(chat.loaded.version.lessons):
+        yield (
+            lesson.id,
+            f"{lesson.prompt or lesson.statement} => {lesson.answer}" if lesson.prompt else lesson.statement,
+        )
+
+
+def _settings(chat: Chat) -> Choices:
+    from lmm.commands_talk import SETTINGS
+
+    yield from SETTINGS.items()
+
+
+def _names(chat: Chat) -> Choices:
+    return ((command.name, command.help) for command in COMMANDS.values())
+
+
+def _formats(chat: Chat) -> Choices:
+    return (("md", "Markdown, to read"), ("json", "JSON, for programs"))
+
+
+_MEMORY, _TALK = "lmm.commands_memory", "lmm.commands_talk"
+COMMANDS: dict[str, Command] = {
+    command.name: command
+    for command in (
+        Command("help", "[COMMAND]", "what there is", _TALK, _names),
+        Command("teach", "Q => A", "teach the answer to a question", _MEMORY),
+        Command("correct", "ANSWER", "what the last reply should have said", _MEMORY),
+        Command("undo", "[N]", "take back the last lesson, or the last N", _MEMORY),
+        Command("redo", "[N]", "learn again what was taken back", _MEMORY),
+        Command("forget", "TEXT|ID", "remove a lesson from memory, files, log and history", _MEMORY, _lessons),
+        Command("lessons", "[SEARCH]", "what was learned", _MEMORY),
+        Command("why", "", "what the memory did to the last reply", _MEMORY),
+        Command("diff", "", "the last reply with and without the memory", _MEMORY),
+        Command("memory", "[NAME]", "which memory, or change to another; a+b composes", _MEMORY, _memories),
+        Command("save", "[PATH]", "save the memory", _MEMORY, takes_path=True),
+        Command("load", "PATH", "load a memory; /undo goes back", _MEMORY, takes_path=True),
+        Command("reset", "", "a fresh memory; /undo goes back", _MEMORY),
+        Command("stats", "", "figures of this session", _MEMORY),
+        Command("set", "[KEY VALUE]", "show or change settings", _TALK, _settings),
+        Command("model", "", "which model on which backend", _TALK),
+        Command("system", "[TEXT|off]", "show or change the system prompt", _TALK),
+        Command("history", "", "the conversation so far", _TALK),
+        Command("export", "md|json [PATH]", "write the conversation to a file", _TALK, _formats),
+        Command("retry", "", "another reply to the last message", _TALK),
+        Command("edit", "", "write the next message in $EDITOR", _TALK),
+        Command("new", "", "a new conversation; what was learned stays", _TALK),
+        Command("quit", "", "save and leave", _TALK),
+    )
+}

@@ -1,0 +1,244 @@
+"""Commands that teach, show and steer the memory. Each takes the chat and the rest of its line."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmm.errors import Cancelled, LmmError, UsageError
+from lmm.feedback import lesson_for
+from lmm.memory.base import Lesson
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lmm.chat import Chat
+    from lmm.engine import Reply
+
+
+def teach(chat: Chat, rest: str) -> None:
+    question, arrow, answer = rest.partition("=>")
+    if not arrow:
+        raise UsageError("expected: /teach QUESTION => ANSWER, as in: /teach Who leads the choir? => Maria")
+    lesson = lesson_for(question, answer)
+    try:
+        chat.talk.teach(lesson)
+    except Cancelled as error:
+        chat.view.say(str(error))
+        return
+    chat.record({"kind": "lesson", "id": lesson.id, "question": lesson.prompt, "answer": lesson.answer})
+
+
+def correct(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise UsageError("expected: /correct ANSWER")
+    chat.done(chat.talk.correct(rest))
+
+
+def undo(chat: Chat, rest: str) -> None:
+    before = chat.engine.version.lessons
+    done = chat.engine.undo(_count(rest))
+    _travelled(chat, done, "nothing to undo", "undone", before)
+
+
+def redo(chat: Chat, rest: str) -> None:
+    before = chat.engine.version.lessons
+    done = chat.engine.redo(_count(rest))
+    _travelled(chat, done, "nothing to redo", "done again", before)
+
+
+def _travelled(chat: Chat, done: int, none: str, word: str, before: tuple[Lesson, ...]) -> None:
+    if not done:
+        chat.view.say(none)
+        return
+    now = chat.engine.version.lessons
+    ids, ids_now = {x.id for x in before}, {x.id for x in now}
+    gone = [f"- {one_line(x)}" for x in before if x.id not in ids_now]
+    back = [f"+ {one_line(x)}" for x in now if x.id not in ids]
+    chat.view.say(f"{word}: {done} step{'' if done == 1 else 's'}; {_known(len(now))}")
+    for line in gone + back:
+        chat.view.say(f"  {line}")
+
+
+def _known(count: int) -> str:
+    return f"{count} lesson{'' if count == 1 else 's'} known"
+
+
+def _count(rest: str) -> int:
+    if not rest:
+        return 1
+    if not rest.isascii() or not rest.isdecimal() or int(rest[:9]) == 0:
+        raise UsageError(f"expected a number of steps, found {rest!r}")
+    return int(rest[:9])
+
+
+def one_line(lesson: Lesson) -> str:
+    return f"{lesson.prompt} => {lesson.answer}" if lesson.prompt else lesson.statement
+
+
+def found(lessons: tuple[Lesson, ...], text: str) -> list[Lesson]:
+    """Lessons with this id or the beginning of it, or with this text somewhere in them."""
+    by_id = [x for x in lessons if x.id == text] or [x for x in lessons if len(text) >= 4 and x.id.startswith(text)]
+    folded = text.casefold()
+    return by_id or [x for x in lessons if folded in f"{x.prompt}\n{x.answer}\n{x.statement}".casefold()]
+
+
+def forget(chat: Chat, rest: str) -> None:
+    """Remove one lesson from memory, undo, log, this session's files, transcripts, history and conversation."""
+    if not rest:
+        raise UsageError("expected: /forget TEXT|ID; /lessons lists them")
+    lessons = found(chat.engine.version.lessons, rest)
+    if not lessons:
+        raise UsageError(f"no lesson has {rest!r} in it; /lessons lists them")
+    if len(lessons) > 1:
+        chat.view.show(_table(lessons))
+        raise UsageError(f"{len(lessons)} lessons have {rest!r} in them; name one by its id: /forget {lessons[0].id}")
+    lesson = chat.engine.forget(lessons[0].id)
+    chat.forgotten(lesson)
+    chat.view.say(f"forgotten: {one_line(lesson)}; this cannot be undone")
+
+
+def lessons(chat: Chat, rest: str) -> None:
+    known = chat.engine.version.lessons
+    chosen = found(known, rest) if rest else list(known)
+    if not chosen:
+        chat.view.say(f"no lesson has {rest!r} in it" if rest else "nothing was learned yet: /teach QUESTION => ANSWER")
+        return
+    chat.view.show(_table(chosen))
+
+
+def _table(lessons: list[Lesson]) -> Table:
+    from lmm.render import table
+    from lmm.sanitize import clean_line
+
+    def when(lesson: Lesson) -> str:
+        return datetime.datetime.fromtimestamp(lesson.time).strftime("%Y-%m-%d %H:%M")
+
+    rows = [
+        (x.id, clean_line(x.prompt or x.statement, 60), clean_line(x.answer, 60), when(x), x.source) for x in lessons
+    ]
+    return table(("id", "question", "answer", "learned", "from"), rows)
+
+
+def why(chat: Chat, rest: str) -> None:
+    """Which lessons fired for the last reply, how strongly, and what the memory changed, token by token."""
+    from lmm.explain import strengths
+
+    reply = _last(chat)
+    known = {x.id: x for x in chat.engine.version.lessons}
+    hits = reply.recall.fired[0] if reply.recall is not None and reply.recall.fired else []
+    fired = {lesson_id: strength for lesson_id, strength in sorted(hits, key=lambda hit: hit[1])}  # several wordings
+    if not fired:
+        chat.view.show(
+            "no lesson fired for the last reply" if "lessons" in chat.engine.memory.learns_from else _always(chat)
+        )
+    for lesson_id, strength in reversed(fired.items()):
+        lesson = known.get(lesson_id)
+        chat.view.show(f"{strength:.2f}  {lesson_id}  {one_line(lesson) if lesson else '(no longer known)'}")
+    tokens = strengths(chat.engine, reply)
+    if tokens:
+        _strip(chat, tokens)
+
+
+def _always(chat: Chat) -> str:
+    memory = chat.engine.memory
+    if memory.learns_from == "nothing":
+        return f"memory {memory.name!r} learns nothing, so nothing was changed"
+    return f"memory {memory.name!r} acts on every token; it does not tell lessons apart"
+
+
+def _strip(chat: Chat, tokens: list[tuple[str, float]]) -> None:
+    from lmm.render import strip, strip_plain
+
+    if chat.view.is_terminal:
+        chat.view.show(strip(tokens))
+    else:
+        chat.view.write(strip_plain(tokens))
+
+
+def _last(chat: Chat) -> Reply:
+    reply = chat.talk.last
+    if reply is None:
+        raise UsageError("there is no reply yet; ask something first")
+    return reply
+
+
+def diff(chat: Chat, rest: str) -> None:
+    from lmm.explain import without_memory
+    from lmm.render import side_by_side
+
+    reply = _last(chat)
+    bare = without_memory(chat.engine, reply, chat.talk.stop.is_set)
+    if bare.interrupted:
+        chat.view.say("stopped")
+        return
+    name = f"with {chat.engine.memory.name}"
+    if chat.view.is_terminal:
+        chat.view.show(side_by_side("without memory", bare.text.rstrip(), name, reply.text))
+    else:
+        chat.view.write(f"without memory:\n{bare.text.rstrip()}\n\n{name}:\n{reply.text}\n")
+
+
+def memory(chat: Chat, rest: str) -> None:
+    from lmm import registry
+
+    if rest:
+        chat.use_memory(rest)
+        chat.view.say(f"memory {rest}, {_known(len(chat.engine.version.lessons))}")
+        return
+    names = registry.table("lmm.memories")
+    rows = []
+    for name in names:
+        lessons, state = chat.kept(name)
+        rows.append((name, state, lessons, registry.memory_class(name).summary))
+    from lmm.render import table
+
+    chat.view.show(table(("memory", "", "lessons", ""), rows))
+
+
+def save(chat: Chat, rest: str) -> None:
+    path = chat.save(rest or None)
+    chat.view.say(f"saved to {path}")
+
+
+def load(chat: Chat, rest: str) -> None:
+    if not rest:
+        raise UsageError("expected: /load PATH")
+    path = Path(rest).expanduser()
+    if not path.exists():
+        raise UsageError(f"{rest} does not exist; /save writes one, `lmm memory list` finds those in artifacts/")
+    header = chat.engine.load(path)
+    chat.files.add(path.resolve())
+    chat.view.say(f"loaded {path}: {_known(len(header.lessons))}; /undo goes back")
+
+
+def reset(chat: Chat, rest: str) -> None:
+    chat.engine.reset()
+    chat.view.say("a fresh memory; /undo goes back")
+
+
+def stats(chat: Chat, rest: str) -> None:
+    engine = chat.engine
+    rows: list[tuple[str, object]] = [
+        ("memory", engine.memory.name),
+        ("lessons", str(len(engine.version.lessons))),
+        ("state", f"{engine.memory.resident_bytes(engine.version.state) / 1024:.1f} KiB"),
+        ("unsaved changes", "yes" if engine.unsaved else "no"),
+        ("undo / redo", f"{len(engine.undo_stack)} / {len(engine.redo_stack)} steps"),
+        ("messages", str(len(engine.conversation.messages))),
+        ("context", f"{len(engine.conversation.tokens)} tokens"),
+    ]
+    if chat.talk.last is not None:
+        out = chat.talk.last.generated
+        rows += [
+            ("last reply", f"{len(out.tokens)} tokens, {out.tokens_per_s:.1f} tokens/s"),
+            ("first token", f"{out.first_token_s:.2f} s, {out.prefill_tokens} tokens read"),
+        ]
+    with contextlib.suppress(LmmError, OSError):
+        if engine.log is not None and engine.log.enabled:
+            rows.append(("activation log", f"{engine.log.path}"))
+    from lmm.render import table
+
+    chat.view.show(table(("", ""), rows))

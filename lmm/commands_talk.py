@@ -1,0 +1,172 @@
+"""Commands about the conversation and the session. Each takes the chat and the rest of its line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmm import commands
+from lmm.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from lmm.chat import Chat
+
+SETTINGS = {
+    "learn": "auto, ask or off",
+    "markdown": "true or false",
+    "deterministic": "true: greedy; false: sample",
+    "decoding_strategy": "auto, greedy, beam or sample",
+    "max_tokens": "longest reply",
+    "temperature": "for sampling",
+    "top_p": "for sampling",
+    "min_p": "for sampling",
+    "seed": "for sampling",
+}
+_DECODING = {"decoding_strategy": "strategy"}  # where the name differs from Decoding's own
+
+
+def help(chat: Chat, rest: str) -> None:
+    from lmm.render import table
+
+    name = rest.lstrip("/").lower()
+    if name and name not in commands.COMMANDS:
+        raise UnknownNameError("command", name, commands.COMMANDS)
+    chosen = [commands.COMMANDS[name]] if name else commands.COMMANDS.values()
+    chat.view.show(table(("command", ""), [(f"/{c.name} {c.usage}".strip(), c.help) for c in chosen]))
+    if not name:
+        chat.view.show(KEYS)
+
+
+KEYS = """Just say what is wrong, as in "No, it's Canberra.": it is learned, and one line says so.
+
+Alt-Enter  a new line            Ctrl-R  search in what you typed before
+Ctrl-C     stop; clear the line; twice at an empty line: leave without saving
+Ctrl-D     save and leave, as do exit and quit"""
+
+
+def set(chat: Chat, rest: str) -> None:
+    from lmm.config import coerce
+    from lmm.render import table
+
+    values = current(chat)
+    if not rest:
+        chat.view.show(table(("setting", "value", ""), [(k, str(v), SETTINGS[k]) for k, v in values.items()]))
+        return
+    key, _, text = rest.replace("=", " ", 1).partition(" ")
+    key, text = key.strip().replace("-", "_"), text.strip()
+    if key not in values:
+        raise UnknownNameError("setting", key, values)
+    if not text:
+        chat.view.show(f"{key} = {values[key]}")
+        return
+    config = dataclasses.replace(chat.config, **{key: coerce(key, text)})
+    if key == "learn":
+        chat.talk.learn = config.learn
+    elif key == "markdown":
+        chat.view.markdown = config.markdown
+    else:
+        field = {_DECODING.get(key, key): getattr(config, key)}
+        chat.engine.decoding = dataclasses.replace(chat.engine.decoding, **field)
+    chat.config = config
+    chat.view.say(f"{key} = {getattr(chat.config, key)}")
+
+
+def current(chat: Chat) -> dict[str, Any]:
+    return {key: getattr(chat.config, key) for key in SETTINGS}
+
+
+def model(chat: Chat, rest: str) -> None:
+    from lmm.render import table
+
+    if rest:
+        raise UsageError(
+            f"a session keeps its model; start another with: lmm chat --model {rest}, and carry lessons over with: "
+            f"lmm memory migrate FILE --model {rest}"
+        )
+    adapter = chat.engine.adapter
+    rows = [
+        ("model", adapter.model_id),
+        ("revision", adapter.revision or ""),
+        ("backend", adapter.name),
+        ("dtype, device", f"{adapter.dtype}, {adapter.device}"),
+        ("layers x width", f"{adapter.shape.layers} x {adapter.shape.width}"),
+        ("memory sits at", ", ".join(f"layer {s.layer} ({s.part})" for s in chat.engine.memory.sites(adapter)) or "-"),
+    ]
+    chat.view.show(table(("", ""), rows))
+
+
+def system(chat: Chat, rest: str) -> None:
+    if not rest:
+        chat.view.show(chat.engine.conversation.system or "(no system prompt)")
+        return
+    chat.talk.set_system("" if rest.lower() == "off" else rest)
+    chat.view.say("system prompt changed" if rest.lower() != "off" else "no system prompt")
+
+
+def history(chat: Chat, rest: str) -> None:
+    for message in chat.engine.conversation.messages:
+        chat.view.show(f"{message['role']}: {message['content']}")
+    if not chat.engine.conversation.messages:
+        chat.view.say("nothing was said yet")
+
+
+def export(chat: Chat, rest: str) -> None:
+    """`/export md|json [PATH]`: to a file, or shown if there is no PATH."""
+    from lmm.atomic import write_atomically
+
+    kind, _, path = rest.partition(" ")
+    if kind not in ("md", "json"):
+        raise UsageError("expected: /export md|json [PATH]")
+    text = as_markdown(chat) if kind == "md" else as_json(chat)
+    if not path.strip():
+        chat.view.write(text)
+        return
+    target = Path(path.strip()).expanduser()
+    if target.exists():
+        raise UsageError(f"{target} exists; name another file")
+    try:
+        write_atomically(target, [text.encode("utf-8", "replace")])
+    except OSError as error:
+        raise UsageError(f"cannot write {target}: {error.strerror or error}; name another file") from error
+    chat.view.say(f"exported to {target}")
+
+
+def as_markdown(chat: Chat) -> str:
+    names = {"user": "You", "assistant": "Model", "system": "System"}
+    parts = [f"**{names[m['role']]}:** {m['content']}\n" for m in chat.engine.conversation.messages]
+    return "\n".join(parts) if parts else "(nothing was said)\n"
+
+
+def as_json(chat: Chat) -> str:
+    engine = chat.engine
+    content = {
+        "model": engine.adapter.model_id,
+        "memory": engine.memory.name,
+        "messages": engine.conversation.messages,
+        "lessons": [lesson.to_dict() for lesson in engine.version.lessons],
+    }
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+def retry(chat: Chat, rest: str) -> None:
+    chat.done(chat.talk.retry())
+
+
+def edit(chat: Chat, rest: str) -> None:
+    text = chat.edit(rest or "")
+    if text and text.strip():
+        chat.prefill = text.strip()
+    else:
+        chat.view.say("nothing was written")
+
+
+def new(chat: Chat, rest: str) -> None:
+    chat.talk.start()
+    chat.record({"kind": "new"})
+    chat.view.say("a new conversation; what was learned stays")
+
+
+def quit(chat: Chat, rest: str) -> None:
+    raise EOFError

@@ -1,0 +1,190 @@
+"""The prompt: keys, completion, history and the status line, by prompt_toolkit. Knows a `Chat`, and no model."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prompt_toolkit import PromptSession
+from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
+from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
+from prompt_toolkit.document import Document
+from prompt_toolkit.filters import has_focus, is_searching
+from prompt_toolkit.formatted_text import FormattedText
+from prompt_toolkit.history import History, InMemoryHistory
+from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.patch_stdout import StdoutProxy
+from prompt_toolkit.styles import Style
+
+from lmm import commands
+from lmm.sanitize import clean_line
+
+if TYPE_CHECKING:
+    from lmm.chat import Chat
+
+PROMPT = "> "
+HINT = "Ctrl-C again to leave without saving, Ctrl-D to save and leave"
+HINT_SECONDS = 2.0
+# No backgrounds of our own: they would look wrong on half of all terminals.
+STYLE = Style.from_dict(
+    {"bottom-toolbar": "noreverse fg:ansibrightblack", "prompt": "bold", "auto-suggestion": "fg:ansibrightblack"}
+)
+
+
+class Completions(Completer):
+    """Commands and what follows them; nothing in messages."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._chat = chat
+        self._paths = PathCompleter(expanduser=True)
+
+    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
+        line = document.text_before_cursor
+        if not commands.is_command(line) or "\n" in document.text:
+            return
+        name, rest = commands.parse(line) if " " in line else ("", "")
+        if name == "export":
+            _, blank, rest = rest.partition(" ")
+        if (name == "export" and blank) or (name in commands.COMMANDS and commands.COMMANDS[name].takes_path):
+            yield from self._files(rest, complete_event)
+            return
+        for text, start, about in commands.complete(self._chat, line):
+            yield Completion(text, start, display=clean_line(text, 60), display_meta=clean_line(about, 70))
+
+    def _files(self, rest: str, event: CompleteEvent) -> Iterator[Completion]:
+        for found in self._paths.get_completions(Document(rest), event):
+            if clean_line(found.text, None) == found.text:  # a name that hides something is to be typed by hand
+                yield Completion(found.text, found.start_position, display=clean_line(found.display_text, 60))
+
+
+class Repl:
+    """Reads lines from the terminal. `leave()` may be called from a signal handler."""
+
+    def __init__(self, chat: Chat, history: History | None = None, **session: Any) -> None:
+        self._chat = chat
+        self._hinted = 0.0
+        self._started: Callable[[], None] | None = None
+        self._session: PromptSession[str] = PromptSession(
+            multiline=True,
+            history=history or InMemoryHistory(),
+            completer=Completions(chat),
+            complete_while_typing=True,
+            auto_suggest=AutoSuggestFromHistory(),
+            enable_open_in_editor=True,
+            key_bindings=self._keys(),
+            bottom_toolbar=self._toolbar,
+            prompt_continuation=lambda width, line, wrapped: " " * width,
+            reserve_space_for_menu=6,
+            style=STYLE,
+            include_default_pygments_style=False,
+            **session,
+        )
+        self._current = self._session
+
+    def read(self, prefill: str = "", started: Callable[[], None] | None = None) -> str:
+        """One message or command. `started` is called once the prompt is on the screen.
+
+        Raises EOFError at Ctrl-D, KeyboardInterrupt at a second Ctrl-C.
+        """
+        self._hinted = 0.0
+        self._started = started
+        return self._prompt(self._session, PROMPT, default=prefill)
+
+    def ask(self, question: str) -> str:
+        """A short answer, outside of the history. Raises EOFError and KeyboardInterrupt."""
+        return self._prompt(
+            PromptSession(style=STYLE, input=self._session.input, output=self._session.output), question
+        )
+
+    def _prompt(self, session: PromptSession[str], message: str, **options: Any) -> str:
+        self._current = session
+        session.app.after_render += self._rendered
+        try:
+            with _printing_above():
+                return session.prompt(message, **options)
+        finally:
+            session.app.after_render -= self._rendered
+
+    def _rendered(self, sender: object) -> None:
+        started, self._started = self._started, None
+        if started is not None:
+            started()
+
+    def leave(self) -> None:
+        """End the prompt that is open, as Ctrl-D does."""
+        app = self._current.app
+        if app.is_running and app.loop is not None:
+            app.loop.call_soon_threadsafe(self._exit)
+
+    def _exit(self) -> None:
+        with contextlib.suppress(Exception):  # it may have ended meanwhile
+            self._current.app.exit(exception=EOFError())
+
+    def refresh(self) -> None:
+        """Draw the status line anew; from any thread."""
+        with contextlib.suppress(RuntimeError):
+            self._current.app.invalidate()
+
+    def _toolbar(self) -> FormattedText:
+        columns = self._session.app.output.get_size().columns
+        if time.monotonic() - self._hinted < HINT_SECONDS:
+            return FormattedText([("bold", clean_line(HINT, columns))])
+        return FormattedText([("", self._chat.status(columns))])
+
+    def _keys(self) -> KeyBindings:
+        keys = KeyBindings()
+        here = has_focus("DEFAULT_BUFFER") & ~is_searching
+
+        @keys.add("enter", filter=here)
+        def send(event: KeyPressEvent) -> None:
+            buffer = event.current_buffer
+            if buffer.complete_state and buffer.complete_state.current_completion:
+                buffer.complete_state = None  # the chosen completion stands; Enter once more sends
+                return
+            buffer.validate_and_handle()
+
+        @keys.add("escape", "enter", filter=here)
+        def new_line(event: KeyPressEvent) -> None:
+            event.current_buffer.insert_text("\n")
+
+        @keys.add("c-c", filter=here)
+        def clear_or_leave(event: KeyPressEvent) -> None:
+            if event.current_buffer.text:
+                event.current_buffer.reset()
+                self._hinted = 0.0
+            elif time.monotonic() - self._hinted < HINT_SECONDS:
+                event.app.exit(exception=KeyboardInterrupt())
+            else:
+                self._hinted = time.monotonic()
+                asyncio.get_running_loop().call_later(HINT_SECONDS, event.app.invalidate)
+
+        return keys
+
+
+@contextlib.contextmanager
+def _printing_above() -> Iterator[None]:
+    """What is printed meanwhile, by a library that loads say, goes above the prompt. A redirected stderr stays so."""
+    if not sys.stdout.isatty():
+        yield
+        return
+    kept = sys.stdout, sys.stderr
+    with StdoutProxy(sleep_between_writes=0.05) as proxy:
+        sys.stdout = proxy
+        if kept[1].isatty():
+            sys.stderr = proxy
+        try:
+            yield
+        finally:
+            proxy.flush()
+            sys.stdout, sys.stderr = kept
+
+
+def history_path() -> Path:
+    from lmm.transcripts import data_dir
+
+    return data_dir() / "history.jsonl"

@@ -1,0 +1,129 @@
+"""Where turns are shown: a terminal, or plain text on stdout with everything else on stderr."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Generator, Iterator
+from typing import IO, cast
+
+from rich.console import Console, RenderableType
+from rich.control import Control
+from rich.segment import ControlType
+
+from lmm import render
+from lmm.memory.base import LearnReport, Lesson
+from lmm.sanitize import as_text, clean, clean_line
+
+Ask = Callable[[str], str]  # a question on the terminal -> the line typed
+
+
+def no_answer(question: str) -> str:
+    return "n"
+
+
+class ConsoleView:
+    """`out` gets replies and what was asked for, `side` the lines beside the conversation (the same on a terminal)."""
+
+    def __init__(self, out: Console, side: Console, markdown: bool = True, ask: Ask | None = None) -> None:
+        self.out, self.side, self.markdown, self.ask = out, side, markdown, ask
+        self._live = False
+
+    def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool]) -> None:
+        with self._going(), contextlib.closing(chunks), render.StreamRenderer(self.out, self.markdown) as renderer:
+            for chunk in chunks:
+                renderer.feed(chunk)
+            renderer.finish(interrupted=stopped())
+
+    def say(self, text: str) -> None:
+        self._clear()
+        with self._going():
+            self.side.print(as_text(text if self.side.is_terminal else f"lmm: {text}", "dim"), soft_wrap=True)
+
+    def show(self, what: RenderableType | str) -> None:
+        """What a command was asked for. Text is cleaned here, other renderables are made of clean text."""
+        with self._going():
+            self.out.print(as_text(what) if isinstance(what, str) else what, soft_wrap=isinstance(what, str))
+
+    def write(self, text: str) -> None:
+        """Text for machines: clean, and just as it is."""
+        with self._going():
+            self.out.file.write(clean(text))
+            self.out.file.flush()
+
+    def learning(self, summary: str, report: LearnReport | None) -> None:
+        if not self.side.is_terminal:
+            return
+        self._clear()
+        if report is None:
+            return
+        step = f", step {report.steps}" if report.steps else ""
+        line = clean_line(f"learning: {summary}{step}", max(10, self.side.width - 1))
+        with self._going():
+            self.side.print(as_text(line, "dim"), end="", soft_wrap=True)
+            self.side.file.flush()
+        self._live = True
+
+    def _clear(self) -> None:
+        if self._live:
+            self._live = False
+            with self._going():
+                self.side.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+
+    def confirm(self, lesson: Lesson) -> Lesson | None:
+        """Enter learns it, n does not, anything else is the answer, or `QUESTION => ANSWER`, to learn instead."""
+        if self.ask is None:
+            self.say("not learned: --learn ask needs a terminal to ask at; --learn auto learns without asking")
+            return None
+        self.say(f"learn this? {lesson.prompt} => {lesson.answer}")
+        typed = self.ask("Enter, n, or your version: ").strip()
+        return edited(lesson, typed)
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.out.is_terminal
+
+    @contextlib.contextmanager
+    def _going(self) -> Iterator[None]:
+        """A terminal that is gone, or a reader that has left, ends the showing, not the work."""
+        try:
+            yield
+        except OSError:
+            self.out = self.side = render.make_console(file=cast(IO[str], _Nowhere()))
+
+
+class _Nowhere:
+    """A file that takes everything: what is left when the terminal has closed."""
+
+    encoding = "utf-8"
+
+    def write(self, text: str) -> int:
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return False
+
+
+def edited(lesson: Lesson, typed: str) -> Lesson | None:
+    """The lesson after the user's answer to "learn this?"."""
+    from dataclasses import replace
+
+    from lmm.feedback import lesson_for
+
+    if typed.lower() in ("n", "no"):
+        return None
+    if typed.lower() in ("", "y", "yes"):
+        return lesson
+    question, arrow, answer = typed.partition("=>")
+    new = lesson_for(question, answer) if arrow else lesson_for(lesson.prompt, typed)
+    return replace(lesson, prompt=new.prompt, answer=new.answer)
+
+
+def make_view(markdown: bool = True, talking: bool | None = None, ask: Ask | None = None) -> ConsoleView:
+    """A view of this process's terminal, if it has one."""
+    out = render.make_console()
+    talking = sys.stdin.isatty() and sys.stdout.isatty() if talking is None else talking
+    return ConsoleView(out, out if talking else render.make_console(stderr=True), markdown, ask)

@@ -129,7 +129,7 @@ def why(chat: Chat, rest: str) -> None:
     reply = _last(chat)
     known = {x.id: x for x in chat.engine.version.lessons}
     hits = reply.recall.fired[0] if reply.recall is not None and reply.recall.fired else []
-    fired = {lesson_id: strength for lesson_id, strength in sorted(hits, key=lambda hit: hit[1])}  # several wordings
+    fired = dict(sorted(hits, key=lambda hit: hit[1]))  # a lesson may have fired in several wordings
     if not fired:
         chat.view.show(
             "no lesson fired for the last reply" if "lessons" in chat.engine.memory.learns_from else _always(chat)

@@ -23,6 +23,7 @@ OPENING = re.compile(
     re.I,
 )
 CLOSING = re.compile(r"[,\s]+(?:please|pls|thanks|thank you|thx|by the way|btw|again|exactly)\s*(?=[?.!]*$)", re.I)
+MAX_SPLICED = 16  # words of a reply in which only the value is replaced
 WH = r"what|who|whom|whose|where|when|which|why|how"
 
 
@@ -269,10 +270,16 @@ def _counted(value: str, noun: str) -> str:
 def answer_to(question: str, value: str, reply: str = "", wrong: str = "") -> str:
     """The reply the question should get; contains the value."""
     said = from_reply(question, reply, value, wrong) if reply else None
-    said = said or from_question(question, value)
+    if not said or _rambles(said):
+        said = from_question(question, value) or (said if said and not said.count('"') % 2 else None)
     if not said or bare(value).lower() not in said.lower():
         return value
     return sentence(re.sub(r"\s+", " ", said).strip())
+
+
+def _rambles(said: str) -> bool:
+    """A reply that was put right in one place, and is best left alone for what else it says."""
+    return len(said.split()) > MAX_SPLICED or bool(said.count('"') % 2)
 
 
 def reworded(question: str) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ class Adapter(ABC):
         self.taps: list[Tap] = []
         self.context: TapContext | None = None
         self.layer: int | None = None  # chosen by --layer; None: the middle
-        self._skipped = range(0)  # layers that are stood in for just now: their taps see nothing real
+        self._acts: Callable[[Site], bool] = _everywhere  # which taps act in the pass that is running
 
     # forward passes ------------------------------------------------------------------------------------------
     @abstractmethod
@@ -123,14 +123,16 @@ class Adapter(ABC):
         cache: Cache | None = None,
         keep: Sequence[int] | None = None,
     ) -> Array:
-        """Layers from `first_layer` on, from hidden states h [B, T, D] -> logits [B, len(keep) or T, V].
+        """Layers from `first_layer` on, from hidden states h [B, T, D] entering it -> logits [B, len(keep) or T, V].
 
-        Differentiable in `h`; `cache` (what came before) is read, never changed. `keep`: positions of T wanted.
+        What is tapped below `first_layer` is in `h` already, as `hidden` returns it. Differentiable in `h`; `cache`
+        (what came before) is read, never changed. `keep`: positions of T wanted.
         """
 
     @abstractmethod
     def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
-        """`cache` with the layers from `first_layer` on run again, through the taps, from h [B, T, D]."""
+        """`cache` with the layers from `first_layer` on run again, from h [B, T, D] as it was before any tap whose
+        `Site.first_layer` is `first_layer` or above; these act."""
 
     # caches --------------------------------------------------------------------------------------------------
     @abstractmethod
@@ -197,14 +199,27 @@ class Adapter(ABC):
         finally:
             self.context = before
 
+    @contextlib.contextmanager
+    def _acting(self, acts: Callable[[Site], bool]) -> Iterator[None]:
+        """Only part of the model runs: the taps of layers that are stood in for would see nothing real."""
+        before, self._acts = self._acts, acts
+        try:
+            yield
+        finally:
+            self._acts = before
+
     def _rewritten(self, tap: Tap, x_in: Array, x_out: Array) -> Array:
-        if not tap.enabled or self.context is None or tap.site.layer in self._skipped:
+        if not tap.enabled or self.context is None or not self._acts(tap.site):
             return x_out
         return tap.rewrite(x_in, x_out, replace(self.context, site=tap.site))
 
     @staticmethod
     def _appended(cache: Cache, tokens: np.ndarray, raw: Any) -> Cache:
         return replace(cache, tokens=np.concatenate([cache.tokens, tokens], axis=1), raw=raw)
+
+
+def _everywhere(site: Site) -> bool:
+    return True
 
 
 def as_tokens(tokens: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -104,15 +104,25 @@ class MlxAdapter(Adapter):
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
         seen: list[Array] = []
 
-        def last(call: Callable[[Array], Any], x: Array) -> Array:
-            out = x if first_layer < len(self.layers) else call(x)
-            seen.append(out)
-            return out
+        def entering(call: Callable[[Array], Any], x: Array) -> Array:
+            seen.append(x)
+            return x
 
+        def leaving(call: Callable[[Array], Any], x: Array) -> Array:
+            seen.append(call(x))
+            return seen[-1]
+
+        below = self._acting(lambda site: site.layer < first_layer)
         stand_ins: dict[int, Wrapper] = dict.fromkeys(range(first_layer, len(self.layers)), _hand_on)
-        stand_ins[min(first_layer, len(self.layers) - 1)] = last
-        with self._standing_in(stand_ins), self._reading(tokens, cache, "learn"):
-            self.body(mx.array(tokens), cache=_copy(cache.raw) if cache else None)
+        with contextlib.ExitStack() as stack:
+            if first_layer < len(self.layers):
+                stand_ins[first_layer] = entering
+            else:
+                probe = stack.enter_context(_probing(self.layers[-1]))
+                stack.enter_context(probe.wrapped(leaving, outermost=True))
+            stack.enter_context(self._standing_in(stand_ins))
+            with below, self._reading(tokens, cache, "learn"):
+                self.body(mx.array(tokens), cache=_copy(cache.raw) if cache else None)
         mx.eval(seen[-1])
         return mx.stop_gradient(seen[-1])
 
@@ -126,12 +136,14 @@ class MlxAdapter(Adapter):
     ) -> Array:
         raw = _copy(cache.raw) if cache else None
         keeping = self._keeping(keep, tokens.shape[1]) if keep is not None else contextlib.nullcontext()
-        with self._starting_from(h, first_layer), keeping, self._reading(tokens, cache, "learn"):
+        above = self._acting(lambda site: site.layer >= first_layer)
+        with self._starting_from(h, first_layer), keeping, above, self._reading(tokens, cache, "learn"):
             return self.model(mx.array(tokens), cache=raw)
 
     def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
         raw = [LayerCache() for _ in self.layers]
-        with self._starting_from(h, first_layer), self._reading(cache.tokens, None):
+        above = self._acting(lambda site: site.first_layer >= first_layer)
+        with self._starting_from(h, first_layer), above, self._reading(cache.tokens, None):
             self.body(mx.array(cache.tokens), cache=raw)
         merged = [*cache.raw[:first_layer], *raw[first_layer:]]
         mx.eval([(c.keys, c.values) for c in raw[first_layer:]])
@@ -140,7 +152,7 @@ class MlxAdapter(Adapter):
     def generate_native(self, tokens: Sequence[int], max_tokens: int) -> list[int]:
         made: list[int] = []
         with self.quiet():
-            for token, _ in generate_step(mx.array(list(tokens)), self.model, max_tokens=max_tokens):
+            for token, _ in generate_step(mx.array(np.asarray(tokens)), self.model, max_tokens=max_tokens):
                 made.append(int(token))
                 if made[-1] in self.format.stop_ids:
                     break
@@ -172,14 +184,13 @@ class MlxAdapter(Adapter):
 
         wrapper = {"residual": residual, "pre_attention": pre_attention, "mlp.down_proj": at_down_projection}[site.part]
         module = down_projection(layer) if site.part == "mlp.down_proj" else layer
-        with _probing(module) as probe:
-            probe.taps.append(wrapper)
+        # the first opened acts first: on what enters from outside in, on what leaves from inside out
+        with _probing(module) as probe, probe.wrapped(wrapper, outermost=site.part != "pre_attention"):
             self.taps.append(tap)
             try:
                 yield tap
             finally:
                 self.taps.remove(tap)
-                probe.taps.remove(wrapper)
 
     # running parts -------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -193,17 +204,14 @@ class MlxAdapter(Adapter):
 
     @contextlib.contextmanager
     def _starting_from(self, h: Array, first_layer: int) -> Iterator[None]:
-        if first_layer == 0:  # nothing is frozen below; the model reads its own embeddings
-            yield
+        if first_layer == 0:
+            with _probing(self.layers[0]) as probe, probe.wrapped(lambda call, x: call(h), outermost=True):
+                yield
             return
         stand_ins: dict[int, Wrapper] = dict.fromkeys(range(first_layer), _hand_on)
         stand_ins[first_layer - 1] = lambda call, x: h
-        before, self._skipped = self._skipped, range(first_layer - 1)
-        try:
-            with self._standing_in(stand_ins):
-                yield
-        finally:
-            self._skipped = before
+        with self._standing_in(stand_ins):
+            yield
 
     @contextlib.contextmanager
     def _keeping(self, positions: Sequence[int], total: int) -> Iterator[None]:
@@ -222,18 +230,26 @@ class MlxAdapter(Adapter):
 
 
 class _Probe:
-    """What a call of a module goes through: what stands in for it, then its taps, the first opened innermost."""
+    """What a call of a module goes through: what stands in for it, then the wrappers, the last one outermost."""
 
     def __init__(self, original: type) -> None:
         self.original, self.users = original, 0
         self.stand_in: Wrapper | None = None
-        self.taps: list[Wrapper] = []
+        self.wrappers: list[Wrapper] = []
+
+    @contextlib.contextmanager
+    def wrapped(self, wrapper: Wrapper, outermost: bool) -> Iterator[None]:
+        self.wrappers.insert(len(self.wrappers) if outermost else 0, wrapper)
+        try:
+            yield
+        finally:
+            self.wrappers.remove(wrapper)
 
     def run(self, module: Any, x: Array, *args: Any, **kwargs: Any) -> Any:
         def call(x: Array) -> Any:
             return self.original.__call__(module, x, *args, **kwargs)
 
-        for wrapper in ([self.stand_in] if self.stand_in else []) + self.taps:
+        for wrapper in ([self.stand_in] if self.stand_in else []) + self.wrappers:
             call = functools.partial(wrapper, call)
         return call(x)
 

@@ -73,7 +73,8 @@ class TorchAdapter(Adapter):
             collecting: contextlib.AbstractContextManager = contextlib.nullcontext()
         else:
             collecting = _hook(self.layers[-1], lambda module, args, out: seen.append(_first(out)))
-        with self._standing_in(stand_ins), collecting, self._reading(tokens, cache, "learn"):
+        below = self._acting(lambda site: site.layer < first_layer)
+        with self._standing_in(stand_ins), collecting, below, self._reading(tokens, cache, "learn"):
             self.model(self._ids(tokens), past_key_values=_copy(cache.raw) if cache else None, logits_to_keep=1)
         return seen[-1]
 
@@ -87,7 +88,8 @@ class TorchAdapter(Adapter):
     ) -> Array:
         kept: Any = 0 if keep is None else torch.as_tensor(list(keep), device=self.device)
         raw = _copy(cache.raw) if cache else None
-        with self._starting_from(h, first_layer), self._reading(tokens, cache, "learn"):
+        above = self._acting(lambda site: site.layer >= first_layer)
+        with self._starting_from(h, first_layer), above, self._reading(tokens, cache, "learn"):
             return self.model(
                 self._ids(tokens), past_key_values=raw, use_cache=raw is not None, logits_to_keep=kept
             ).logits
@@ -95,7 +97,8 @@ class TorchAdapter(Adapter):
     @torch.no_grad()
     def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
         raw = DynamicCache()
-        with self._starting_from(h, first_layer), self._reading(cache.tokens, None):
+        above = self._acting(lambda site: site.first_layer >= first_layer)
+        with self._starting_from(h, first_layer), above, self._reading(cache.tokens, None):
             self.model(self._ids(cache.tokens), past_key_values=raw, use_cache=True, logits_to_keep=1)
         merged = DynamicCache()
         merged.layers = list(cache.raw.layers[:first_layer]) + list(raw.layers[first_layer:])
@@ -150,10 +153,8 @@ class TorchAdapter(Adapter):
         return (new, *out[1:]) if isinstance(out, tuple) else new
 
     def _on_input(self, tap: Tap, args: Any, kwargs: Any) -> Any:
-        if args:
-            return (self._rewritten(tap, args[0], args[0]), *args[1:]), kwargs
-        h = kwargs["hidden_states"]
-        return args, {**kwargs, "hidden_states": self._rewritten(tap, h, h)}
+        h = args[0] if args else kwargs["hidden_states"]
+        return _with_states(self._rewritten(tap, h, h), args, kwargs)
 
     # running parts -------------------------------------------------------------------------------------------
     def _ids(self, tokens: np.ndarray) -> torch.Tensor:
@@ -172,17 +173,19 @@ class TorchAdapter(Adapter):
 
     @contextlib.contextmanager
     def _starting_from(self, h: Array, first_layer: int) -> Iterator[None]:
-        if first_layer == 0:  # nothing is frozen below; the model reads its own embeddings
-            yield
+        if first_layer == 0:
+            handle = self.layers[0].register_forward_pre_hook(
+                lambda module, args, kwargs: _with_states(h, args, kwargs), with_kwargs=True, prepend=True
+            )
+            try:
+                yield
+            finally:
+                handle.remove()
             return
         stand_ins: dict[int, Callable[[Array], Array]] = dict.fromkeys(range(first_layer), _hand_on)
         stand_ins[first_layer - 1] = lambda _: h
-        before, self._skipped = self._skipped, range(first_layer - 1)
-        try:
-            with self._standing_in(stand_ins):
-                yield
-        finally:
-            self._skipped = before
+        with self._standing_in(stand_ins):
+            yield
 
 
 def _load(source: ModelSource, dtype: torch.dtype) -> Any:
@@ -204,6 +207,11 @@ def _copy(raw: DynamicCache, change: Callable[[Any], Any] = lambda x: x) -> Dyna
             copy.keys, copy.values = change(layer.keys), change(layer.values)
         new.layers.append(copy)
     return new
+
+
+def _with_states(h: Array, args: Any, kwargs: Any) -> Any:
+    """The arguments of a layer's call with `h` as its hidden states."""
+    return ((h, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": h})
 
 
 def _hand_on(h: Array) -> Array:

@@ -118,7 +118,6 @@ class ToyAdapter(Adapter):
 
     def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
         empty = self.new_cache(cache.tokens.shape[0])
-        h = self._embed(cache.tokens, 0) if first_layer == 0 else h
         with self._reading(cache.tokens, empty):
             for tap in self.taps:
                 if tap.site == Site(first_layer - 1):

@@ -1,0 +1,110 @@
+"""Fixtures every test shares: loaded backends, and a working folder and settings of the test's own.
+
+A backend that is not installed is skipped and named at the end of the run; LMM_REQUIRE_BACKENDS=torch,mlx_lm (set in
+CI) makes that a failure.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tiny
+
+from lmm import registry
+from lmm.adapters.base import Adapter
+from lmm.adapters.toy import ToyAdapter
+from lmm.errors import LmmError
+
+SMOLLM = "smollm2-135m-instruct"
+REQUIRED = [name for name in os.environ.get("LMM_REQUIRE_BACKENDS", "").split(",") if name]
+KEPT = ("LMM_CACHE_DIR", "LMM_REQUIRE_BACKENDS")  # settings of this machine that a test run may see
+used: dict[str, str] = {}  # backend -> "ran" or why it did not
+
+
+def need(backend: str, label: str = "") -> None:
+    """Skip, and say so at the end of the run, where a backend is not installed; fail where it is required."""
+    if importlib.util.find_spec(registry.NEEDS[backend]) is None:
+        _missing(backend, label or backend, f"{registry.NEEDS[backend]} is not installed")
+
+
+def _missing(backend: str, label: str, why: str) -> None:
+    used[label] = f"SKIPPED: {why}"
+    if backend in REQUIRED:
+        pytest.fail(f"backend {label} is required by LMM_REQUIRE_BACKENDS, but {why}")
+    pytest.skip(f"backend {label}: {why}")
+
+
+def load(backend: str, model: str = SMOLLM, dtype: str = "float32") -> Adapter:
+    """A real model on a real backend, or a skipped test as in `need`."""
+    from lmm.models import resolve
+
+    label = backend if model == SMOLLM else f"{backend} with {model}"
+    need(backend, label)
+    try:
+        adapter = registry.load_adapter(backend, resolve(model, local_files_only=True), dtype=dtype)
+    except LmmError as error:
+        _missing(backend, label, str(error))
+        raise
+    used[label] = f"ran ({adapter.device}, {adapter.dtype})"
+    return adapter
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    for label, what in used.items():
+        terminalreporter.write_line(f"backend {label}: {what}")
+
+
+@pytest.fixture(autouse=True)
+def own_surroundings(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder of its own, no configuration of the user's, no network."""
+    for key in os.environ:
+        if key.startswith("LMM_") and key not in KEPT:
+            monkeypatch.delenv(key)
+    folder = tmp_path_factory.mktemp("cwd")
+    monkeypatch.setenv("LMM_CONFIG", str(folder / "no-config.toml"))
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture
+def toy() -> ToyAdapter:
+    return ToyAdapter()
+
+
+@pytest.fixture(scope="session")
+def torch_adapter() -> Adapter:
+    return load("torch")
+
+
+@pytest.fixture(scope="session")
+def mlx_adapter() -> Adapter:
+    return load("mlx_lm")
+
+
+@pytest.fixture(scope="session")
+def tiny_torch(tmp_path_factory: pytest.TempPathFactory) -> Adapter:
+    need("torch")
+    return registry.load_adapter("torch", tiny.source(tmp_path_factory.mktemp("llama")), dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def tiny_mlx(tiny_torch: Adapter) -> Adapter:
+    """The same weights as `tiny_torch`."""
+    need("mlx_lm")
+    return registry.load_adapter("mlx_lm", tiny_torch.source, dtype="float32")  # type: ignore[attr-defined]
+
+
+FIXTURES = {
+    "toy": "toy", "tiny-torch": "tiny_torch", "tiny-mlx": "tiny_mlx", "torch": "torch_adapter", "mlx_lm": "mlx_adapter"
+}  # fmt: skip
+
+
+@pytest.fixture
+def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
+    """An adapter by name (see `contracts.on`); after the test nothing may be left attached to it."""
+    found: Adapter = request.getfixturevalue(FIXTURES[request.param])
+    yield found
+    assert not found.taps and found.context is None, "the test left something attached"

@@ -1,0 +1,93 @@
+"""What every memory and every backend must keep to; the tests that call this are one row per memory or backend."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lmm import registry
+from lmm.adapters.base import Adapter
+from lmm.engine import Engine
+from lmm.memory.base import Lesson, Memory
+from lmm.sampling import Decoding
+from lmm.session import prompt_tokens
+
+MARKS = {"torch": [pytest.mark.real], "mlx_lm": [pytest.mark.real, pytest.mark.mlx], "tiny-mlx": [pytest.mark.mlx]}
+
+
+def on(*names: str) -> pytest.MarkDecorator:
+    """Run a test on these adapters: "toy", "tiny-torch", "tiny-mlx" (milliseconds), "torch", "mlx_lm" (real)."""
+    return pytest.mark.parametrize("adapter", [pytest.param(n, marks=MARKS.get(n, [])) for n in names], indirect=True)
+
+
+on_small = on("toy", "tiny-torch", "tiny-mlx")
+
+
+def numbers(adapter: Adapter, array: Any) -> np.ndarray:
+    return np.asarray(adapter.ops.to_numpy(array), np.float32)
+
+
+def close(a: np.ndarray, b: np.ndarray, atol: float = 2e-4) -> None:
+    """Equal but for the order in which a backend adds numbers up; prints how far off."""
+    off = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
+    print(f"max difference {off.max():.2e}, mean {off.mean():.2e}")
+    assert off.max() <= atol * max(1.0, float(np.abs(b).max())), f"differ by up to {off.max():.2e}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A memory in the contract suite: options that make it learn visibly in a few cheap steps, and what to teach."""
+
+    options: dict[str, Any] = field(default_factory=dict)
+    lessons: tuple[Lesson, ...] = (
+        Lesson("What is my sister's name?", "Ada", "My sister's name is Ada."),
+        Lesson("Where do I live?", "Oslo", "I live in Oslo."),
+    )
+    learns: bool = True
+    #: options that are wrong, and the names an error must give
+    bad: dict[str, Any] = field(default_factory=dict)
+
+
+ROWS: dict[str, Row] = {
+    "identity": Row(learns=False, bad={"rank": 1, "lr": 2}),
+    "lora_on_user": Row({"rank": 2, "lr": 0.05, "steps": 2}, bad={"rank": 0, "lr": -1.0, "optimizer": "lion"}),
+    "hash_gradient": Row(
+        {"bits": 6, "lr": 0.5, "min_steps": 1, "max_steps": 2}, bad={"bits": 0, "share": 2.0, "lr": -1.0}
+    ),
+    "keyed": Row({"steps": 2}, bad={"depth": 3.0, "lr": -1.0, "steps": 0}),
+}
+
+
+def memory(name: str) -> Memory:
+    kind = registry.memory_class(name)
+    return kind(kind.build_options(ROWS[name].options))
+
+
+def engine(adapter: Adapter, name: str, **settings: Any) -> Engine:
+    return Engine(adapter, memory(name), decoding=Decoding(max_tokens=6), **settings)
+
+
+def logits_of(engine: Engine, prompt: str, reply: str = " I think so", chunks: int = 1) -> np.ndarray:
+    """Logits [T + S, V] of a prompt in an empty conversation and of a given reply to it, read as in a chat: the
+    prompt in `chunks`, then the reply token by token."""
+    adapter, tokens = engine.adapter, prompt_tokens(engine.adapter.format, prompt)
+    recall, cache, found = engine.recall_many([prompt], 1)[0], adapter.new_cache(), []
+    pieces = [p for p in np.array_split(np.asarray(tokens), chunks) if len(p)]
+    with engine.holding(recall, len(tokens) - 1):
+        for piece in [*pieces, *([t] for t in adapter.format.encode(reply))]:
+            out, cache = adapter.forward(np.asarray(piece).reshape(1, -1), cache, keep=len(piece))
+            found.append(numbers(adapter, out)[0])
+    return np.concatenate(found)
+
+
+def frozen(engine: Engine) -> dict[str, np.ndarray]:
+    """A copy of the state as it is now, to see later that nobody wrote into it."""
+    return {name: np.array(engine.adapter.ops.to_numpy(a)) for name, a in engine.version.state.items()}
+
+
+def same_state(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    """Bit for bit."""
+    return a.keys() == b.keys() and all(a[k].dtype == b[k].dtype and np.array_equal(a[k], b[k]) for k in a)

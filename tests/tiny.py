@@ -1,0 +1,68 @@
+"""Decoders of a few thousand random weights in Hugging Face layout: every backend loads them in milliseconds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from lmm.models import ModelSource
+
+SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+TEMPLATE = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+COMMON = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "vocab_size": 262, "max_position_embeddings": 256, "tie_word_embeddings": True,
+    "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
+}  # fmt: skip
+EXTRA: dict[str, dict] = {
+    "llama": {},
+    "mistral": {"sliding_window": None, "head_dim": 8},
+    "qwen2": {},
+    "qwen3": {"head_dim": 8},
+    "phi3": {"partial_rotary_factor": 1.0},
+    "gemma3_text": {
+        "num_hidden_layers": 6, "head_dim": 8, "sliding_window": 16, "query_pre_attn_scalar": 8,
+        "sliding_window_pattern": 3, "rope_local_base_freq": 10000.0,
+    },
+}  # fmt: skip
+KINDS = tuple(EXTRA)
+
+
+def tokenizer(template: str | None = TEMPLATE, decoder=None):
+    """One token per byte, three special ones; `decoder` for tokenizers of another family."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = [*SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet()), "Ġa", "th", "Ġth"]
+    merges = [("Ġ", "a"), ("t", "h"), ("Ġ", "th")]
+    raw = Tokenizer(models.BPE({token: i for i, token in enumerate(vocabulary)}, merges))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoder or decoders.ByteLevel()
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token=SPECIAL[1], eos_token=SPECIAL[2], pad_token=SPECIAL[0],
+        additional_special_tokens=SPECIAL, clean_up_tokenization_spaces=False,
+    )  # fmt: skip
+    made.chat_template = template
+    return made
+
+
+def source(folder: Path, kind: str = "llama", template: str | None = TEMPLATE) -> ModelSource:
+    """A model of `kind` with seeded weights in `folder`. Needs torch, as transformers makes the weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(kind, **COMMON | EXTRA[kind])
+    torch.manual_seed(1)
+    model = AutoModelForCausalLM.from_config(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():  # far from their start, so that every part matters
+            parameter.normal_(1.0 if "norm" in name and kind != "gemma3_text" else 0.0, 0.2)
+    model.save_pretrained(folder)
+    # transformers 5 moves the rotary settings to "rope_parameters"; models on the hub, and mlx-lm, have them here
+    written = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(written | COMMON | EXTRA[kind]))
+    tokenizer(template).save_pretrained(folder)
+    return ModelSource(f"tiny-{kind}", folder, f"tiny/{kind}", None)

@@ -70,12 +70,12 @@ class MlxOps(Ops):
         return mx.sum(x, axis=axis, keepdims=keepdims)
 
     def argmax(self, x: Array, axis: int = -1) -> Array:
-        return mx.argmax(x, axis=axis)
+        return mx.argmax(x, axis=axis).astype(mx.int64)  # MLX counts unsigned: 0 - 1 would be four billion
 
     def top_k(self, x: Array, k: int) -> tuple[Array, Array]:
         # mx.topk gives neither order nor indices
         order = mx.argsort(-x, axis=-1)[..., :k]
-        return mx.take_along_axis(x, order, axis=-1), order
+        return mx.take_along_axis(x, order, axis=-1), order.astype(mx.int64)
 
     def stop_gradient(self, x: Array) -> Array:
         return mx.stop_gradient(x)

@@ -5,28 +5,43 @@
 On each user message: the cross-entropy of its content tokens under the full previous context; tokens above the mean
 enter the loss; by default exactly one AdamW step on A and B. The defaults are the original's. One direction that acts
 on every token cannot be both strong and local: see the sweep in docs/sweeps.md.
+
+With `target=reply` (preset `gentle`) it is trained on replies to the questions that the message answers, and
+
+    h' = h + g h A B       g = 1 in replies to a question whose nearest stored key has a cosine of at least `gate`
+
+at the last prompt token and after, g = 0 elsewhere. `keys` [K, D] are the centred, normalised states of the questions
+learned (`scale` 1) and of general ones (`scale` 0); with `gate=0` it acts on every token, as without.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmm.memory.base import LearnReport, Lesson, Memory, Recall, State, Turn
+from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.memory.message import Message, above_mean, checked, turn_of
 from lmm.memory.optim import OPTIMIZERS, Optimizer
+from lmm.memory.selfask import Replies, last_states, pairs_of, plain_states
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
     from lmm.adapters.ops import Array, Ops
 
+TARGETS = ("message", "reply")
+MARGIN = 0.01  # of the cosine by which a general question must be nearer than a learned one
+
 
 @dataclass(frozen=True)
 class LoraOptions:
-    """`a_std`: standard deviation of A; with width 576 and rank 8, .02 gives h A a size of about .5 |h| per column."""
+    """`a_std`: standard deviation of A; with width 576 and rank 8, .02 gives h A a size of about .5 |h| per column.
+
+    `target`: train on the "message" or on the "reply" to the questions it answers. `gate`: cosine a question needs to a
+    learned one (0: no gate). `goal`: stop once the mean loss is below it. Numbers: docs/sweeps.md.
+    """
 
     rank: int = 8
     lr: float = 1e-3
@@ -35,6 +50,9 @@ class LoraOptions:
     weight_decay: float = 0.01
     l2: float = 0.0
     a_std: float = 0.02
+    target: str = "message"
+    gate: float = 0.0
+    goal: float = 0.0
 
     def __post_init__(self) -> None:
         problems = []
@@ -48,6 +66,14 @@ class LoraOptions:
             problems.append(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
         if min(self.weight_decay, self.l2, self.a_std) < 0:
             problems.append("weight_decay, l2 and a_std must not be negative")
+        if self.target not in TARGETS:
+            problems.append(f"target must be one of {', '.join(TARGETS)}, not {self.target!r}")
+        if not 0 <= self.gate < 1:
+            problems.append(f"gate must be a cosine from 0 to below 1, not {self.gate}")
+        if self.gate and self.target == "message":
+            problems.append("gate needs target=reply: only questions have a key")
+        if self.goal < 0:
+            problems.append(f"goal must not be negative, not {self.goal}")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -58,15 +84,41 @@ class LoraOnUser(Memory):
     Options = LoraOptions
     learns_from = "messages"
     rewrites_history = True
+    presets: ClassVar = {"gentle": {"target": "reply", "gate": 0.7, "lr": 1e-2, "steps": 30, "goal": 0.05}}
 
     def fresh(self, adapter: Adapter, seed: int = 0) -> State:
-        d, r = adapter.shape.width, self.options.rank
-        return {"A": adapter.ops.normal((d, r), seed, self.options.a_std), "B": adapter.ops.zeros((r, d))}
+        ops, d, r = adapter.ops, adapter.shape.width, self.options.rank
+        state = {"A": ops.normal((d, r), seed, self.options.a_std), "B": ops.zeros((r, d))}
+        if self.options.gate:
+            state |= {"keys": ops.zeros((0, d)), "scale": ops.zeros((0,)), "centre": ops.zeros((d,))}
+        return state
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        if not self.options.gate or state["keys"].shape[0] == 0:
+            return None
+        ops, keys, scale = adapter.ops, state["keys"], state["scale"]
+        h = last_states(adapter, self.sites(adapter)[0], [prompt.tokens for prompt in prompts])
+        cosine = _unit(h - ops.to_numpy(state["centre"])) @ ops.to_numpy(keys).T + MARGIN * ops.to_numpy(scale)
+        nearest = cosine.argmax(axis=1)
+        near = cosine[np.arange(len(h)), nearest] - MARGIN >= self.options.gate
+        gate = near * ops.to_numpy(scale)[nearest]
+        fired = [[("", float(c.max() - MARGIN))] if g else [] for c, g in zip(cosine, gate, strict=True)]
+        return Recall(fired, {"gate": ops.asarray(gate.astype(np.float32)[:, None, None])}) if gate.any() else None
 
     def rewrite(
         self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
     ) -> Array:
-        return x_out + ops.cast_like(ops.float32(x_out) @ state["A"] @ state["B"], x_out)
+        if not self.options.gate:
+            return x_out + ops.cast_like(ops.float32(x_out) @ state["A"] @ state["B"], x_out)
+        if recall is None or context.positions[-1] < recall.start:
+            return x_out
+        live = ops.asarray((context.positions >= recall.start).astype(np.float32)[None, :, None])
+        return self._edited(ops, state, x_out, recall.arrays["gate"] * live)
+
+    def _edited(self, ops: Ops, state: State, h: Array, g: Array) -> Array:
+        return h + ops.cast_like(ops.float32(h) @ state["A"] @ state["B"] * g, h)
 
     def learn(
         self,
@@ -76,8 +128,10 @@ class LoraOnUser(Memory):
         turn: Turn | None = None,
         report: LearnReport | None = None,
     ) -> State:
-        options, ops = self.options, adapter.ops
         report = report or LearnReport()
+        if self.options.target == "reply":
+            return self._learn_replies(state, lesson, adapter, report)
+        options, ops = self.options, adapter.ops
         message = Message(adapter, turn or turn_of(adapter, lesson), self.sites(adapter)[0])
 
         def through(params: State) -> Callable[[Array], Array]:
@@ -91,18 +145,56 @@ class LoraOnUser(Memory):
             loss = ops.sum(message.losses(through(params)) * weights)
             return loss + options.l2 * sum(ops.sum(p * p) for p in params.values()) if options.l2 else loss
 
-        optimizer = Optimizer(ops, options.optimizer, options.lr, options.weight_decay)
-        params: State = dict(state)
-        grads: State = {}
+        params, norms = self._train({name: state[name] for name in ("A", "B")}, loss_of, adapter, report)
+        report.details = message.describe(losses.tolist(), through(state)) | norms
+        return params
+
+    def _learn_replies(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
+        options, ops, site = self.options, adapter.ops, self.sites(adapter)[0]
+        pairs = pairs_of(lesson)
+        if not pairs:
+            report.details = {"questions": []}  # nothing one could ask about: nothing to learn
+            return state
+        replies = Replies(adapter, pairs, site, everywhere=not options.gate)
+
+        def loss_of(params: State) -> Array:
+            loss = replies.mean(replies.losses(lambda h: self._edited(ops, params, h, replies.live)))
+            return loss + options.l2 * sum(ops.sum(p * p) for p in params.values()) if options.l2 else loss
+
+        params, norms = self._train({name: state[name] for name in ("A", "B")}, loss_of, adapter, report)
+        report.details = {"questions": [question for question, _ in pairs], "answer": pairs[0][1]} | norms
+        return params | self._keys(state, replies, adapter) if options.gate else params
+
+    def _keys(self, state: State, replies: Replies, adapter: Adapter) -> State:
+        """The stored keys, with the questions of this lesson before what it is not about."""
+        ops = adapter.ops
+        keys, scale, centre = (ops.to_numpy(state[name]) for name in ("keys", "scale", "centre"))
+        if len(keys) == 0:
+            plain = plain_states(adapter, self.sites(adapter)[0])
+            centre = plain.mean(axis=0)
+            keys, scale = _unit(plain - centre), np.zeros(len(plain), np.float32)
+        new = _unit(replies.question_states() - centre)
+        keys, scale = np.concatenate([new, keys]), np.concatenate([np.ones(len(new), np.float32), scale])
+        return {"keys": ops.asarray(keys), "scale": ops.asarray(scale), "centre": ops.asarray(centre)}
+
+    def _train(
+        self, params: State, loss_of: Callable[[State], Array], adapter: Adapter, report: LearnReport
+    ) -> tuple[State, dict[str, float]]:
+        """A and B after at most `steps` steps, and the norms of the last gradients."""
+        options, ops = self.options, adapter.ops
+        optimizer, grads = Optimizer(ops, options.optimizer, options.lr, options.weight_decay), State()
         for _ in range(options.steps):
             loss, grads = ops.value_and_grad(loss_of, params)
+            if options.goal and loss <= options.goal:
+                break
             params = optimizer.step(params, grads)
             ops.evaluate(*params.values())
             checked(loss, params, adapter)
             report.step(loss)
         report.loss_after = ops.item(loss_of(params))
-        report.details = message.describe(losses.tolist(), through(state)) | {
-            f"grad_{name}_norm": float(np.linalg.norm(ops.to_numpy(g))) for name, g in grads.items()
-        }
         checked(report.loss_after, params, adapter)
-        return params
+        return params, {f"grad_{name}_norm": float(np.linalg.norm(ops.to_numpy(g))) for name, g in grads.items()}
+
+
+def _unit(x: np.ndarray) -> np.ndarray:
+    return x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)

@@ -185,8 +185,6 @@ class _Tail:
         A final line is trusted only if it is ASCII: in others the terminal may have counted columns differently and
         cut the line, for the tail is not wrapped.
         """
-        if self._width != self._console.width:
-            return 0
         keep = 0
         for old, new in zip(self._drawn, lines, strict=False):
             if old != new or (keep < done and not all(segment.text.isascii() for segment in new)):

@@ -77,6 +77,8 @@ Done.
     "unclosed fence": "Look:\n```js\n" + "let x = 1;\n" * 50,
     "unclosed fence, blank end": "Look:\n```\na\n" + "\n" * 40,
     "late definition": "See [the page] and [it][x].\n\nMore.\n\n[the page]: http://a.example\n[x]: http://b.example",
+    "indented lists": "  - a\n  - b\n   - c\n - d\n\n   1) x\n   2) y\n  3) z\n",
+    "table of long words": f"| key | value |\n|---|---|\n| {'k' * 50} | {'v' * 150} |\n",
     "deep": "".join("> " * i + f"level {i}\n" for i in range(1, 24)),
     "nothing": "",
     "blank": "\n \n\n",
@@ -217,6 +219,8 @@ def test_no_word_is_lost():
     for columns in (200, 80, 30, 12):
         shown = "".join(one_shot(source, columns)).replace(" ", "")
         assert [word for word in re.findall(r"w\d+", source) if word not in shown] == [], columns
+    shown = "".join(one_shot(REPLIES["table of long words"], 60))
+    assert (shown.count("k"), shown.count("v")) == (51, 151)
 
 
 @pytest.mark.parametrize("marker", ["> ", "- "])

@@ -118,6 +118,10 @@ def test_an_unterminated_string_cannot_eat_the_reply(start):
     assert clean(start + "x") == ""
 
 
+def test_a_sequence_may_cut_off_another():
+    assert clean("a\x1b]0;title\x1b[31mb\x1b]0;x\x1b]52;c;YQ==\x07c\x1b[3\x1b[1md\x1b\x1b[0me") == "abcde"
+
+
 def test_line_ends():
     assert clean("a\r\nb\rc\r\r\nd\n\re\u2028f") == "a\nb\nc\n\nd\n\ne\nf"
     assert feed(["a\r", "\nb\r", "c"]) == "a\nb\nc"

@@ -271,7 +271,7 @@ def run(config: Config, resume: str | None = None) -> None:
     talking = sys.stdin.isatty() and sys.stdout.isatty()
     resumed = transcripts.find(resume) if resume is not None else None
     if resumed is not None:
-        config = _resumed(config, resumed)
+        config = resumed_config(config, resumed)
     about = {"model": config.model, "memory": config.memory, "backend": config.backend, "system": config.system}
     transcript = transcripts.Transcript(resumed.path if resumed else None, **about)
     chat = Chat(config, Loading(lambda loading: _open(config, loading)), _view_maker(config), transcript, resumed)
@@ -288,7 +288,7 @@ def _open(config: Config, loading: Loading) -> Engine:
     return runtime.open_engine(config, progress=loading.report, notice=loading.notices.append)
 
 
-def _resumed(config: Config, session: Session) -> Config:
+def resumed_config(config: Config, session: Session) -> Config:
     """Go on with the memory that was saved then, unless another file was named."""
     if config.mm_load_path or not session.saved or not Path(session.saved).exists():
         return config

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmm import cli_ask, cli_log, cli_memory
 from lmm.bench.cli import app as bench_app
+from lmm.cli_options import Json, configured, out_json, out_table
 from lmm.errors import LmmError
+
+if TYPE_CHECKING:
+    from lmm.config import Config
 
 app = typer.Typer(
     name="lmm",
@@ -18,6 +23,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(bench_app)
+app.add_typer(cli_memory.app)
+app.add_typer(cli_log.app)
 
 Option = typer.Option
 
@@ -40,48 +47,39 @@ def fail(error: LmmError) -> None:
 
 
 @app.command()
+@configured(chat=True)
 def chat(
-    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm")] = None,
-    model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
-    memory: Annotated[str | None, Option(help="which memory; see `lmm memories`")] = None,
-    mm_load_path: Annotated[str | None, Option(help="memory file to start from; skipped if it does not exist")] = None,
-    mm_save_path: Annotated[
-        str | None, Option(help="where to save; default artifacts/<memory>_<time>.safetensors")
-    ] = None,
-    mm_path: Annotated[str | None, Option(help="both of the above")] = None,
-    deterministic: Annotated[
-        bool | None, Option("--deterministic/--non-deterministic", help="greedy or sampling")
-    ] = None,
-    decoding_strategy: Annotated[str | None, Option(help="auto, greedy, beam or sample")] = None,
-    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
-    activation_log_path: Annotated[str | None, Option(help="where the activation log goes")] = None,
-    log: Annotated[bool | None, Option("--log/--no-log", help="write the activation log")] = None,
-    system: Annotated[str | None, Option(help="system prompt")] = None,
-    max_tokens: Annotated[int | None, Option(help="longest reply, in tokens")] = None,
-    temperature: Annotated[float | None, Option(help="for sampling")] = None,
-    top_p: Annotated[float | None, Option(help="for sampling")] = None,
-    min_p: Annotated[float | None, Option(help="for sampling")] = None,
-    seed: Annotated[int | None, Option(help="for sampling and fresh memories")] = None,
-    layer: Annotated[int | None, Option(help="layer of the memory; default: the middle one")] = None,
-    layers_path: Annotated[str | None, Option(help="where an unknown model keeps its layers")] = None,
-    revision: Annotated[str | None, Option(help="revision of a Hugging Face model")] = None,
-    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
-    preset: Annotated[str | None, Option(help="a named set of the memory's options")] = None,
-    settings: Annotated[list[str] | None, Option("--set", help="an option of the memory, name=value")] = None,
+    config: Config,
+    resume: Annotated[str | None, Option(help="go on with an earlier session; see `lmm sessions`")] = None,
+    go_on: Annotated[bool, Option("--continue", help="go on with the last session")] = False,
 ) -> None:
     """Talk to a model that learns. Without a terminal: answer each line of stdin on stdout."""
-    from lmm import config
     from lmm.chat import run
 
-    given: dict[str, Any] = dict(locals())
-    for name in ("config", "run", "settings", "mm_path"):
-        given.pop(name, None)
-    if mm_path is not None:
-        given["mm_load_path"] = mm_load_path or mm_path
-        given["mm_save_path"] = mm_save_path or mm_path
-    if settings:
-        given["options"] = config.parse_settings(settings)
-    run(config.load(given))
+    run(config, resume=resume or ("" if go_on else None))
+
+
+app.command()(cli_ask.ask)
+app.command()(cli_ask.teach)
+app.command()(cli_ask.correct)
+app.command()(cli_log.sessions)
+
+
+@app.command()
+@configured(replies=False)
+def doctor(config: Config, as_json: Json = False) -> None:
+    """Say what backend, device, model and cache there are, and what to do about what is missing."""
+    import dataclasses
+
+    from lmm.doctor import BAD, examine
+
+    found = examine(config)
+    if as_json:
+        out_json([dataclasses.asdict(finding) for finding in found])
+    else:
+        out_table(("", "", "found", "what to do"), [(f.topic, f.status, f.found, f.advice) for f in found])
+    if any(finding.status == BAD for finding in found):
+        raise typer.Exit(1)
 
 
 @app.command()

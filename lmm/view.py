@@ -34,6 +34,8 @@ class ConsoleView:
             for chunk in chunks:
                 renderer.feed(chunk)
             renderer.finish(interrupted=stopped())
+            if self.out.is_terminal:
+                self.out.print()
 
     def say(self, text: str) -> None:
         self._clear()
@@ -89,7 +91,7 @@ class ConsoleView:
         try:
             yield
         except OSError:
-            self.out = self.side = render.make_console(file=cast(IO[str], _Nowhere()))
+            self.out = self.side = nowhere()
 
 
 class _Nowhere:
@@ -105,6 +107,11 @@ class _Nowhere:
 
     def isatty(self) -> bool:
         return False
+
+
+def nowhere() -> Console:
+    """A console that shows nothing."""
+    return render.make_console(file=cast(IO[str], _Nowhere()))
 
 
 def edited(lesson: Lesson, typed: str) -> Lesson | None:

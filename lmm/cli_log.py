@@ -1,0 +1,123 @@
+"""`lmm log ...`: the activation log as a table and as a picture; and `lmm sessions`."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections import deque
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmm.cli_options import Json, Option, out, out_json, out_table, say
+from lmm.errors import UsageError
+
+app = typer.Typer(name="log", help="The activation log: what memories did.", no_args_is_help=True)
+Log = Annotated[Path | None, typer.Argument(help="default: the one a chat writes here")]
+Last = Annotated[int, Option("--last", "-n", min=1, help="how many of the newest")]
+
+
+@app.command()
+def show(
+    log: Log = None,
+    last: Last = 40,
+    kind: Annotated[str | None, Option(help="hook or update")] = None,
+    as_json: Json = False,
+) -> None:
+    """The newest records as a table."""
+    from lmm import activation_log
+
+    if kind not in (None, "hook", "update"):
+        raise UsageError(f"--kind takes hook or update, not {kind!r}")
+    records = deque((r for r in activation_log.read(_path(log)) if kind in (None, r.get("kind"))), maxlen=last)
+    if as_json:
+        out_json(list(records))
+        return
+    out_table(("time", "kind", "memory", "where", "what"), [_row(record) for record in records])
+
+
+@app.command()
+def plot(
+    log: Log = None,
+    last: Last = 40,
+    output: Annotated[Path | None, Option("--output", "-o", help="a .html, .png, .svg or .pdf file")] = None,
+    as_json: Json = False,
+) -> None:
+    """How far the memory moved the hidden state, token by token: a heatmap here or in a file."""
+    from lmm import activation_log, log_plot
+
+    found = log_plot.rows(activation_log.read(_path(log)), last)
+    if not found:
+        raise UsageError(f"{_path(log)} has no forward passes in it yet")
+    if output is not None:
+        log_plot.write(found, output)
+        say(f"written to {output}")
+    if as_json:
+        finite = [[c if math.isfinite(c) else None for c in row.changes] for row in found]  # JSON has no NaN
+        out_json([{"label": row.label, "changes": line} for row, line in zip(found, finite, strict=True)])
+    elif output is None:
+        from lmm.render import make_console
+
+        console = make_console()
+        console.print(log_plot.as_text(found, console.width))
+
+
+def sessions(
+    which: Annotated[str | None, typer.Argument(help="a session's id: show it whole")] = None,
+    last: Last = 20,
+    as_json: Json = False,
+) -> None:
+    """Earlier chats, newest first; `lmm chat --continue` goes on with the last, `--resume ID` with any."""
+    from lmm import transcripts
+
+    if which is not None:
+        session = transcripts.find(which)
+        if as_json:
+            out_json(_described(session) | {"turns": [{"user": u, "reply": r} for u, r in session.turns]})
+            return
+        for user, reply in session.turns:
+            out(f"> {user}\n{reply}\n")
+        return
+    found = [s for s in transcripts.sessions(last) if s.turns or s.lessons]
+    if as_json:
+        out_json([_described(session) for session in found])
+        return
+    from lmm.sanitize import clean_line
+
+    if not found:
+        say("no sessions yet; start one with: lmm chat")
+        return
+    rows = [(s.id, _when(s.time), len(s.turns), s.lessons, clean_line(s.title, 50)) for s in found]
+    out_table(("id", "last used", "turns", "lessons", "first message"), rows)
+
+
+def _described(session: Any) -> dict[str, Any]:
+    about = {key: session.about.get(key) for key in ("model", "memory", "backend")}
+    more = {"lessons": session.lessons, "saved": session.saved, "path": str(session.path), "title": session.title}
+    return {"id": session.id, "time": session.time, "turns": len(session.turns), **about, **more}
+
+
+def _path(log: Path | None) -> Path:
+    from lmm import config
+
+    return log or Path(config.load({}).activation_log_path)
+
+
+def _when(seconds: float) -> str:
+    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _row(record: dict[str, Any]) -> tuple[object, ...]:
+    from lmm.log_plot import change
+    from lmm.sanitize import clean_line
+
+    head = (_when(float(record.get("time", 0))), record.get("kind", ""), record.get("module", ""))
+    if record.get("kind") == "hook":
+        first, last = (record.get("positions") or [0, 0])[:2]
+        where = f"layer {record.get('layer')} {record.get('phase')} {first}-{last}"
+        return (*head, where, f"change {change(record):.4f}")
+    info = record.get("info") or {}
+    figures = [f"{k} {info[k]}" for k in ("steps", "loss_before", "loss_after", "seconds") if info.get(k) is not None]
+    said = clean_line(info.get("last_user_response", ""), 60)
+    return (*head, record.get("stage", ""), ", ".join([*([said] if said else []), *figures]))

@@ -1,0 +1,241 @@
+"""`lmm memory ...`: look at memory files, and work on them without a conversation."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmm.cli_options import Json, Option, Yes, configured, out, out_json, out_table, say, sure
+from lmm.errors import StateError, UsageError
+
+if TYPE_CHECKING:
+    from lmm.config import Config
+    from lmm.memory.base import Lesson
+
+app = typer.Typer(name="memory", help="Look at memory files, and work on them.", no_args_is_help=True)
+Argument = typer.Argument
+File = Annotated[Path, Argument(help="a memory file")]
+
+
+@app.command("list")
+def list_(
+    places: Annotated[list[Path] | None, Argument(help="files or folders; default: artifacts")] = None,
+    as_json: Json = False,
+) -> None:
+    """The memory files in a folder, newest first."""
+    rows = [_listed(path) for path in _files(places or [Path("artifacts")])]
+    rows.sort(key=lambda row: str(row.get("saved_at", "")), reverse=True)
+    if as_json:
+        out_json(rows)
+        return
+    if not rows:
+        say("no memory files there; a chat saves one when it ends")
+    out_table(
+        ("file", "memory", "lessons", "model", "saved"),
+        [
+            (
+                r["path"],
+                r.get("module", ""),
+                r.get("lessons", ""),
+                r.get("model_id", r.get("error", "")),
+                r.get("saved_at", ""),
+            )
+            for r in rows
+        ],
+    )
+
+
+@app.command()
+def show(file: File, as_json: Json = False) -> None:
+    """What is in a file: its header, its lessons, its tensors."""
+    from lmm import state
+
+    found = state.inspect(file)
+    if as_json:
+        out_json(found)
+        return
+    plain = {k: v for k, v in found.items() if k not in ("lessons", "tensors", "options", "extra")}
+    options = ", ".join(f"{k}={v}" for k, v in found["options"].items())
+    out_table(("", ""), [(k, "" if v is None else str(v)) for k, v in plain.items()] + [("options", options)])
+    if found["lessons"]:
+        out_table(
+            ("id", "question", "answer"),
+            [(x["id"], x["prompt"] or x["statement"], x["answer"]) for x in found["lessons"]],
+        )
+    out_table(
+        ("tensor", "dtype", "shape", "bytes"),
+        [(t["name"], t["dtype"], str(t["shape"]), t["bytes"]) for t in found["tensors"]],
+    )
+
+
+@app.command()
+def verify(files: Annotated[list[Path], Argument(help="memory files")], as_json: Json = False) -> None:
+    """Check files whole, tensors included. Exit code 1 if one is damaged."""
+    from lmm import state
+
+    found = {str(path): state.verify(path) for path in files}
+    if as_json:
+        out_json(found)
+    else:
+        for path, problems in found.items():
+            out(f"{path}: {'; '.join(problems) if problems else 'good'}")
+    if any(found.values()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def diff(a: File, b: File, as_json: Json = False) -> None:
+    """What differs between two files: lessons, header, tensors."""
+    from lmm import memory_files
+
+    found = memory_files.compare(a, b)
+    if as_json:
+        out_json(dataclasses.asdict(found))
+        return
+    for name, (x, y) in found.header.items():
+        out(f"{name}: {x} | {y}")
+    for lesson in found.only_a:
+        out(f"- {_line(lesson)}")
+    for lesson in found.only_b:
+        out(f"+ {_line(lesson)}")
+    for x, y in found.changed:
+        out(f"! {x.prompt} => {x.answer} | {y.answer}")
+    for tensor in found.tensors:
+        by = f", differs by up to {tensor['largest']:.3g}" if "largest" in tensor else ""
+        out(f"tensor {tensor['name']}: {tensor['a']} | {tensor['b']}{by}")
+    if not found:
+        say("the same")
+
+
+@app.command()
+def merge(
+    a: File,
+    b: File,
+    output: Annotated[
+        Path | None, Option("--output", "-o", help="default artifacts/<memory>_<time>.safetensors")
+    ] = None,
+    prefer: Annotated[str | None, Option(help="first or second: whose answer to keep where they disagree")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Both sets of lessons in one file; names the conflicts if there are any."""
+    from lmm import memory_files, state
+
+    if prefer not in (None, "first", "second"):
+        raise UsageError(f"--prefer takes first or second, not {prefer!r}")
+    arrays, header = memory_files.merged(a, b, prefer)
+    path = output or state.default_save_path(header.module)
+    if path.exists():
+        sure(f"{path} exists and will be replaced.", yes)
+    state.save(path, arrays, header)
+    if as_json:
+        out_json({"path": str(path), "lessons": [x.to_dict() for x in header.lessons]})
+    else:
+        out(str(path))
+        say(f"{len(header.lessons)} lessons")
+
+
+@app.command()
+def forget(
+    file: File,
+    what: Annotated[str, Argument(help="a lesson's id, or text that only one lesson has in it")],
+    activation_log_path: Annotated[Path | None, Option(help="a log that may mention it, too")] = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Remove one lesson from a file, the activation log, the transcripts and the history. Cannot be undone."""
+    from lmm import activation_log, config, memory_files, state
+    from lmm.history import JsonHistory, history_path
+    from lmm.transcripts import purge
+
+    lesson = _one(state.read_header(file).lessons, what, file)
+    sure(f"{_line(lesson)} will be removed from {file}, for good.", yes)
+    memory_files.forget(file, lesson.id)
+    texts = [text for text in (lesson.statement, lesson.prompt, lesson.answer) if text]
+    log = activation_log_path or Path(config.load({}).activation_log_path)
+    removed = activation_log.ActivationLog(log, enabled=False).purge(lesson.id, texts) if log.exists() else 0
+    try:
+        said = purge(texts, [lesson.id]) + JsonHistory(history_path()).purge(texts)
+    except OSError as error:
+        raise StateError(f"forgotten in {file}, but a transcript still mentions it: {error}") from error
+    if as_json:
+        out_json({"forgotten": lesson.to_dict(), "log_records": removed, "transcript_records": said})
+    else:
+        say(f"forgotten: {_line(lesson)}; {removed} log records and {said} transcript lines went with it")
+
+
+@app.command()
+@configured(replies=False)
+def migrate(
+    config: Config,
+    file: File,
+    memory: Annotated[str | None, Option(help="teach to another memory; default: that of the file")] = None,
+    as_json: Json = False,
+) -> None:
+    """Teach the lessons of a file again: to another model, another memory, or on top of another file."""
+    from lmm import memory_files, runtime, state
+
+    header = state.read_header(file)
+    if not header.lessons:
+        raise UsageError(f"{file} has no lessons in text to teach again")
+    config = dataclasses.replace(config, memory=memory or header.module)
+    runtime.check(config)
+    engine = runtime.open_engine(config, notice=say)
+
+    def progress(number: int, lesson: Lesson, problem: str) -> None:
+        say(f"{number}/{len(header.lessons)} {_line(lesson)}{': ' + problem if problem else ''}")
+
+    learned, failed = memory_files.reteach(engine, header.lessons, progress)
+    path = engine.save(config.mm_save_path or state.default_save_path(engine.memory.name))
+    engine.close()
+    if as_json:
+        problems = [{"lesson": x.to_dict(), "error": problem} for x, problem in failed]
+        out_json({"path": str(path), "learned": [x.to_dict() for x in learned], "failed": problems})
+    else:
+        out(str(path))
+    if failed:
+        raise typer.Exit(1)
+
+
+# parts -------------------------------------------------------------------------------------------------------------
+def _files(places: list[Path]) -> list[Path]:
+    found: list[Path] = []
+    for place in places:
+        found += sorted(place.glob("*.safetensors")) if place.is_dir() else [place]
+    return found
+
+
+def _listed(path: Path) -> dict[str, Any]:
+    from lmm import state
+
+    try:
+        header = state.read_header(path)
+    except StateError as error:
+        return {"path": str(path), "error": str(error)}
+    return {
+        "path": str(path),
+        "module": header.module,
+        "lessons": len(header.lessons),
+        "model_id": header.model_id,
+        "saved_at": header.saved_at,
+        "bytes": path.stat().st_size,
+    }
+
+
+def _one(lessons: list[Lesson], what: str, file: Path) -> Lesson:
+    from lmm.commands_memory import found
+
+    hits = found(tuple(lessons), what)
+    if len(hits) != 1:
+        names = "; ".join(f"{x.id}: {_line(x)}" for x in hits[:10])
+        raise UsageError(
+            f"{len(hits)} lessons of {file} have {what!r} in them" + (f", name one by its id: {names}" if hits else "")
+        )
+    return hits[0]
+
+
+def _line(lesson: Lesson) -> str:
+    return f"{lesson.prompt} => {lesson.answer}" if lesson.prompt else lesson.statement

@@ -12,7 +12,6 @@ Links are shown as text and address, never as a terminal hyperlink.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -203,9 +202,8 @@ class _Item(ListItem):
         yield from self._render(console, options, " • ", console.get_style("markdown.item.bullet", default="none"))
 
     def render_number(self, console: Console, options: ConsoleOptions, number: int, last_number: int) -> RenderResult:
-        yield from self._render(
-            console, options, f"{number:2}. ", console.get_style("markdown.item.number", default="none")
-        )
+        style = console.get_style("markdown.item.number", default="none")
+        yield from self._render(console, options, f"{number:2}. ", style)
 
     def _render(self, console: Console, options: ConsoleOptions, bullet: str, style: Style) -> RenderResult:
         inner = options.update(width=options.max_width - len(bullet))
@@ -247,7 +245,7 @@ def _language(token: Token) -> str:
 
 
 def _mark(language: str = "") -> Text:
-    return Text("```" + language, style="dim", end="\n")
+    return Text("```" + language, style="dim")
 
 
 def _without_end(code: list[str]) -> list[str]:
@@ -258,8 +256,7 @@ def _without_end(code: list[str]) -> list[str]:
 
 def _room(tokens: list[Token], width: int) -> int:
     """Columns left for text in the deepest block; none if the parser gave up on it."""
-    room = least = width
-    columns = 0
+    room, least, columns = width, width, 0
     for token in tokens:
         if token.type in ("blockquote_open", "blockquote_close", "list_item_open", "list_item_close"):
             room -= 4 * token.nesting
@@ -280,8 +277,7 @@ def _trim(line: Line) -> Line:
     """Without spaces at its end: a terminal that changes its width then wraps no emptiness."""
     line = [segment for segment in line if segment.text and not segment.control]
     while line:
-        text = line[-1].text.rstrip(" ")
-        if text:
+        if text := line[-1].text.rstrip(" "):
             return [*line[:-1], Segment(text, line[-1].style)]
         line = line[:-1]
     return []
@@ -294,8 +290,7 @@ def _render_block(console: Console, block: Block, width: int) -> list[Line]:
             lines = _render(console, _Markdown(block.tokens), width)
             return lines[next((i for i, line in enumerate(lines) if line), len(lines)) :]  # rich may begin with a blank
         except Exception:
-            # A reply must not be lost because a library trips over a construct in it.
-            pass
+            pass  # a reply must not be lost because a library trips over a construct in it
     return _render(console, Text("\n".join(block.source)), width)
 
 
@@ -371,19 +366,16 @@ class MarkdownStream:
 
     def _commit_fence(self, block: Block, width: int) -> list[Line]:
         """The lines of an open fence but the last few, and no blank ones that may turn out to end it."""
-        if block.kind != "fence" or block.closed or len(block.code) <= 2 * FENCE_KEEPS:
-            return []
         take = min(len(block.code) - FENCE_KEEPS, len(_without_end(block.code)))
-        if not take:
+        if block.kind != "fence" or block.closed or take < FENCE_KEEPS:
             return []
         code = block.code[:take]
         lexer = self._lexer(block)
         lines: list[Line] = [[]] if block.first and self._started else []
         lines += self._fence(block, code, width, closed=False)
         lexer.advance(code)
-        opening = re.match(" *(`+|~+)", block.source[0])
-        assert opening is not None, "a fence begins with its mark"
-        self._cut(block.start + 1 + take, _Carry(opening.group() + "\n", code=lexer))
+        mark = block.tokens[0].markup
+        self._cut(block.start + 1 + take, _Carry(block.source[0].split(mark)[0] + mark + "\n", code=lexer))
         self._started = True
         return lines
 

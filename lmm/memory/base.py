@@ -10,6 +10,7 @@ K neighbours, L lessons.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -107,6 +108,23 @@ class LearnReport:
             self.on_step(self)
 
 
+def _fitted(value: Any, default: Any) -> Any:
+    """A value of the kind of an option's default. Raises ValueError that says which kind."""
+    if isinstance(default, bool) or isinstance(value, bool):
+        if type(value) is type(default):
+            return value
+        raise ValueError({bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "a text"))
+    if isinstance(default, float):
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError("a number")
+        return float(value)
+    if isinstance(default, int) and not isinstance(value, int):
+        raise ValueError("a whole number")
+    if isinstance(default, str) and not isinstance(value, str):
+        raise ValueError("a text")
+    return value
+
+
 @dataclass(frozen=True)
 class NoOptions:
     """The options of a memory that has none."""
@@ -134,11 +152,18 @@ class Memory:
         """Options from plain values. Raises UsageError that names every unknown key and bad value."""
         known = {f.name: f for f in dataclasses.fields(cls.Options)}
         problems = [f"no option {key!r} (has: {', '.join(known) or 'none'})" for key in values if key not in known]
-        if not problems:
+        fitting: dict[str, Any] = {}
+        for key in values.keys() & known.keys():
             try:
-                return cls.Options(**values)
-            except (TypeError, ValueError) as error:
-                problems.append(str(error))
+                fitting[key] = _fitted(values[key], known[key].default)
+            except ValueError as error:
+                problems.append(f"{key} must be {error}, not {values[key]!r}")
+        try:
+            options = cls.Options(**fitting)
+        except (TypeError, ValueError) as error:
+            problems.append(str(error))
+        if not problems:
+            return options
         raise UsageError(f"memory {cls.name!r}: " + "; ".join(problems))
 
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import contracts
 import pytest
 import tiny
 
@@ -69,6 +70,12 @@ def own_surroundings(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, m
     monkeypatch.chdir(folder)
 
 
+@pytest.fixture(autouse=True)
+def engines_closed() -> Iterator[None]:
+    yield
+    contracts.close_all()
+
+
 @pytest.fixture
 def toy() -> ToyAdapter:
     return ToyAdapter()
@@ -107,4 +114,5 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
     """An adapter by name (see `contracts.on`); after the test nothing may be left attached to it."""
     found: Adapter = request.getfixturevalue(FIXTURES[request.param])
     yield found
+    contracts.close_all()
     assert not found.taps and found.context is None, "the test left something attached"

@@ -66,8 +66,18 @@ def memory(name: str) -> Memory:
     return kind(kind.build_options(ROWS[name].options))
 
 
-def engine(adapter: Adapter, name: str, **settings: Any) -> Engine:
-    return Engine(adapter, memory(name), decoding=Decoding(max_tokens=6), **settings)
+#: engines of the test that is running; the `adapter` fixture closes them, so that one failure stays one
+opened: list[Engine] = []
+
+
+def engine(adapter: Adapter, name: str = "identity", max_tokens: int = 6, **settings: Any) -> Engine:
+    opened.append(Engine(adapter, memory(name), **{"decoding": Decoding(max_tokens=max_tokens)} | settings))
+    return opened[-1]
+
+
+def close_all() -> None:
+    while opened:
+        opened.pop().close()
 
 
 def logits_of(engine: Engine, prompt: str, reply: str = " I think so", chunks: int = 1) -> np.ndarray:

@@ -1,0 +1,399 @@
+"""What every memory in the registry must keep to. A new memory adds one row to `contracts.ROWS`."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contracts import ROWS, close, engine, frozen, logits_of, memory, numbers, on, on_small, same_state
+
+import lmm.memory
+from lmm import registry
+from lmm.adapters.base import Adapter
+from lmm.engine import Engine
+from lmm.errors import Cancelled, LearningError, StateError, UsageError
+from lmm.session import prompt_tokens
+
+NAMES = sorted(registry.MEMORIES)
+LEARNING = [name for name in NAMES if ROWS.get(name, ROWS["identity"]).learns]
+QUESTIONS = ["What is my sister's name?", "Where do I live?", "What is the capital of France?", "Say hello, please."]
+
+every_memory = pytest.mark.parametrize("name", NAMES)
+every_learner = pytest.mark.parametrize("name", LEARNING)
+
+
+def taught(adapter: Adapter, name: str) -> Engine:
+    """An engine that was taught all lessons of the row."""
+    made = engine(adapter, name)
+    for lesson in ROWS[name].lessons:
+        made.learn(lesson)
+    return made
+
+
+def plain_logits(adapter: Adapter, prompt: str = QUESTIONS[0]) -> np.ndarray:
+    tokens = np.array([prompt_tokens(adapter.format, prompt)])
+    return numbers(adapter, adapter.forward(tokens, adapter.new_cache(), keep=tokens.shape[1])[0])
+
+
+def test_every_memory_of_the_registry_has_a_row() -> None:
+    assert set(ROWS) == set(registry.MEMORIES), "add a row to contracts.ROWS for every memory"
+
+
+# ---------------------------------------------------------------- zero effect
+@on_small
+@every_memory
+def test_a_fresh_memory_changes_nothing(adapter: Adapter, name: str) -> None:
+    plain = engine(adapter)
+    expected = {prompt: logits_of(plain, prompt) for prompt in QUESTIONS[:2]}
+    plain.close()
+    fresh = engine(adapter, name)
+    for prompt, logits in expected.items():
+        assert np.array_equal(logits_of(fresh, prompt), logits)
+
+
+@on_small
+@every_learner
+def test_a_detached_memory_leaves_the_model_bitwise_as_it_was(adapter: Adapter, name: str) -> None:
+    before = plain_logits(adapter)
+    made = taught(adapter, name)
+    changed = any(not np.array_equal(logits_of(made, q, answer), plain) for q, answer, plain in _unlike(adapter, name))
+    made.detach()
+    assert changed, "the lessons had no effect at all"
+    assert np.array_equal(plain_logits(adapter), before)
+
+
+def _unlike(adapter: Adapter, name: str) -> list[tuple[str, str, np.ndarray]]:
+    """Each lesson's question and answer, and the logits without the memory."""
+    plain = engine(adapter)
+    with adapter.quiet():
+        return [(x.prompt, x.answer, logits_of(plain, x.prompt, x.answer)) for x in ROWS[name].lessons]
+
+
+class Boom(Exception):
+    pass
+
+
+@on_small
+@every_memory
+def test_an_exception_inside_rewrite_leaves_no_trace(adapter: Adapter, name: str, monkeypatch) -> None:
+    before = plain_logits(adapter)
+    made = engine(adapter, name)
+    state = frozen(made)
+
+    def explode(*args):
+        raise Boom
+
+    monkeypatch.setattr(made.memory, "rewrite", explode)
+    with pytest.raises(Boom):
+        made.reply(QUESTIONS[0])
+    monkeypatch.undo()
+    assert same_state(frozen(made), state)
+    assert made.reply(QUESTIONS[1]).generated.tokens, "the engine goes on"
+    made.detach()
+    assert np.array_equal(plain_logits(adapter), before)
+
+
+# ---------------------------------------------------------------- learning
+@on_small
+@every_learner
+def test_learning_returns_a_new_state_and_leaves_the_old_one_alone(adapter: Adapter, name: str) -> None:
+    made = engine(adapter, name)
+    fresh, kept = made.version, frozen(made)
+    report = made.learn(ROWS[name].lessons[0])
+    first, after_one = made.version, frozen(made)
+    assert report.seconds > 0 and made.unsaved
+    made.learn(ROWS[name].lessons[1])
+    assert not same_state(frozen(made), after_one)
+    for version, copy in ((fresh, kept), (first, after_one)):
+        arrays = {k: adapter.ops.to_numpy(v) for k, v in version.state.items()}
+        assert same_state(arrays, copy), "an old state was written into"
+    assert not fresh.lessons and [x.id for x in first.lessons] == [ROWS[name].lessons[0].id]
+
+
+@on_small
+@every_learner
+def test_undo_and_redo_are_exact(adapter: Adapter, name: str) -> None:
+    made = engine(adapter, name)
+    prompt, answer = ROWS[name].lessons[0].prompt, ROWS[name].lessons[0].answer
+    history = [(frozen(made), logits_of(made, prompt, answer))]
+    for lesson in ROWS[name].lessons:
+        made.learn(lesson)
+        history.append((frozen(made), logits_of(made, prompt, answer)))
+
+    def is_at(i: int) -> None:
+        assert same_state(frozen(made), history[i][0])
+        assert np.array_equal(logits_of(made, prompt, answer), history[i][1])
+        assert len(made.version.lessons) == i
+
+    assert made.undo() == 1
+    is_at(1)
+    assert made.undo(5) == 1
+    is_at(0)
+    assert made.undo() == 0
+    assert made.redo(2) == 2
+    is_at(2)
+    made.reset()
+    is_at(0)
+    made.undo()
+    is_at(2)
+
+
+@on_small
+@every_learner
+def test_only_the_memorys_own_state_changes(adapter: Adapter, name: str) -> None:
+    made = engine(adapter, name)
+    weights, options = plain_weights(adapter), dataclasses.asdict(made.memory.options)
+    made.learn(ROWS[name].lessons[0])
+    assert dataclasses.asdict(made.memory.options) == options
+    after = plain_weights(adapter)
+    assert weights.keys() == after.keys() and all(np.array_equal(weights[k], after[k]) for k in weights)
+
+
+def plain_weights(adapter: Adapter) -> dict[str, np.ndarray]:
+    if adapter.name == "toy":
+        layers = adapter.layers  # type: ignore[attr-defined]
+        found = {f"{i}.{k}": np.array(v) for i, layer in enumerate(layers) for k, v in vars(layer).items()}
+        return found | {"embedding": np.array(adapter.embedding)}  # type: ignore[attr-defined]
+    if adapter.name == "torch":
+        model = adapter.model  # type: ignore[attr-defined]
+        return {name: p.detach().numpy().copy() for name, p in model.named_parameters()}
+    from mlx.utils import tree_flatten
+
+    return {name: np.array(p) for name, p in tree_flatten(adapter.model.parameters())}  # type: ignore[attr-defined]
+
+
+@on_small
+@every_learner
+def test_a_lesson_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, monkeypatch) -> None:
+    made = taught(adapter, name)
+    state, lessons = frozen(made), made.version.lessons
+    honest = made.memory.learn_lesson
+
+    def spoilt(*args, **kwargs):
+        new, known = honest(*args, **kwargs)
+        key = next(k for k, v in new.items() if adapter.ops.to_numpy(v).dtype.kind == "f" and v.shape[0])
+        return new | {key: new[key] * float("nan")}, known
+
+    monkeypatch.setattr(made.memory, "learn_lesson", spoilt)
+    with pytest.raises(LearningError, match=r"NaN or infinite.*as before"):
+        made.learn(ROWS[name].lessons[0])
+    assert same_state(frozen(made), state) and made.version.lessons == lessons
+    monkeypatch.undo()
+    assert np.isfinite(logits_of(made, QUESTIONS[0])).all()
+
+
+@on_small
+@every_learner
+def test_a_loss_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, monkeypatch) -> None:
+    made = engine(adapter, name)
+    state, ops = frozen(made), adapter.ops
+    honest = ops.value_and_grad
+
+    def poisoned(fn, params):
+        _, grads = honest(fn, params)
+        return float("nan"), {k: g * float("nan") for k, g in grads.items()}
+
+    monkeypatch.setattr(ops, "value_and_grad", poisoned)
+    with pytest.raises(LearningError):
+        made.learn(ROWS[name].lessons[0])
+    assert same_state(frozen(made), state) and not made.version.lessons
+
+
+@on_small
+@every_learner
+def test_a_cancelled_lesson_is_rolled_back(adapter: Adapter, name: str) -> None:
+    made = engine(adapter, name)
+    made.learn(ROWS[name].lessons[0])
+    state, lessons, steps = frozen(made), made.version.lessons, []
+
+    def stop(report) -> None:
+        steps.append(report.steps)
+        made.cancelled.set()
+
+    with pytest.raises(Cancelled):
+        made.learn(ROWS[name].lessons[1], on_step=stop)
+    assert steps == [1], "cancelling takes effect at the next step"
+    assert same_state(frozen(made), state) and made.version.lessons == lessons
+    made.learn(ROWS[name].lessons[1])
+    assert not same_state(frozen(made), state)
+
+
+# ---------------------------------------------------------------- files
+@on_small
+@every_memory
+def test_a_saved_memory_comes_back_the_same(adapter: Adapter, name: str, tmp_path: Path) -> None:
+    made = taught(adapter, name) if ROWS[name].learns else engine(adapter, name)
+    made.save(tmp_path / "state.safetensors")
+    assert not made.unsaved
+    expected = [logits_of(made, q) for q in QUESTIONS[:3]]
+    state, lessons = frozen(made), made.version.lessons
+    made.close()
+    again = engine(adapter, name)
+    again.load(tmp_path / "state.safetensors")
+    assert same_state(frozen(again), state) and again.version.lessons == lessons
+    for question, logits in zip(QUESTIONS[:3], expected, strict=True):
+        assert np.array_equal(logits_of(again, question), logits)
+    again.undo()
+    assert not again.version.lessons
+
+
+@on("toy")
+@every_learner
+def test_a_file_that_does_not_fit_changes_nothing(adapter: Adapter, name: str, tmp_path: Path) -> None:
+    made = taught(adapter, name)
+    made.save(tmp_path / "state.safetensors")
+    state, version = frozen(made), made.version
+    for problem in (lambda a: a.popitem(), lambda a: a.update(extra=np.ones(3, np.float32))):
+        arrays = {k: np.array(v) for k, v in state.items()}
+        problem(arrays)
+        with pytest.raises(StateError):
+            made.memory.check_state(arrays, made.version.lessons, adapter)
+    made.close()
+    other = type(adapter)(layers=6, width=24)  # type: ignore[call-arg]
+    stranger = engine(other, name)
+    with pytest.raises(StateError, match=r"(?s)layers.*width|width.*layers"):
+        stranger.load(tmp_path / "state.safetensors")
+    assert stranger.version is not version and not stranger.version.lessons and not stranger.undo_stack
+
+
+# ---------------------------------------------------------------- reading
+@on_small
+@every_learner
+@pytest.mark.parametrize("chunks", [2, 1000])
+def test_chunked_prefill_is_single_prefill(adapter: Adapter, name: str, chunks: int) -> None:
+    made = taught(adapter, name)
+    for lesson in ROWS[name].lessons:
+        whole = logits_of(made, lesson.prompt, lesson.answer)
+        close(logits_of(made, lesson.prompt, lesson.answer, chunks=chunks), whole)
+
+
+@on_small
+@every_memory
+def test_batched_replies_are_single_replies(adapter: Adapter, name: str) -> None:
+    made = taught(adapter, name) if ROWS[name].learns else engine(adapter, name)
+    prompts = [x.prompt for x in ROWS[name].lessons] + QUESTIONS[2:] + ["Where do I work?", "Where do I live?"]
+    together = [r.generated.tokens for r in made.ask_many(prompts, max_tokens=6)]
+    alone = [made.ask_many([p], max_tokens=6)[0].generated.tokens for p in prompts]
+    assert together == alone and len(together) == len(prompts)
+
+
+# ---------------------------------------------------------------- options
+@every_memory
+def test_bad_options_are_named_all_at_once(name: str) -> None:
+    kind = registry.memory_class(name)
+    bad = ROWS[name].bad
+    assert len(bad) >= 2, "give at least two bad options"
+    with pytest.raises(UsageError) as caught:
+        kind.build_options(bad)
+    for option in bad:
+        assert option in str(caught.value)
+    with pytest.raises(UsageError, match=f"memory '{name}'.*nonsense"):
+        kind.build_options({"nonsense": 1})
+    for field in dataclasses.fields(kind.Options):
+        with pytest.raises(UsageError, match=field.name):
+            kind.build_options({field.name: [1, 2]})
+        if isinstance(getattr(kind.Options(), field.name), float):
+            with pytest.raises(UsageError, match=field.name):
+                kind.build_options({field.name: float("nan")})
+
+
+@every_memory
+def test_a_memory_says_what_it_is(name: str) -> None:
+    kind = registry.memory_class(name)
+    assert kind.name == name and 10 < len(kind.summary) <= 90 and "\n" not in kind.summary
+    assert kind.learns_from in ("nothing", "messages", "lessons")
+    assert kind.Options() == kind.build_options({})
+    for preset in kind.presets.values():
+        kind.build_options(preset)
+    assert memory(name).options_dict() == dataclasses.asdict(kind.build_options(ROWS[name].options))
+
+
+# ---------------------------------------------------------------- no backend in a memory
+FORBIDDEN = {"torch", "mlx", "mlx_lm", "transformers"}
+
+
+def imports_of(source: str) -> set[str]:
+    """Top-level packages that a module imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module.split(".")[0])
+    return found
+
+
+def test_no_memory_imports_a_backend() -> None:
+    assert imports_of("def f():\n    from torch import nn\n") == {"torch"}
+    files = list(Path(lmm.memory.__file__).parent.rglob("*.py"))
+    assert len(files) >= 6
+    for file in files:
+        assert not imports_of(file.read_text()) & FORBIDDEN, file.name
+
+
+def test_importing_all_memories_loads_no_backend() -> None:
+    code = (
+        "import sys; from lmm import registry\n"
+        "for name in registry.MEMORIES: registry.memory_class(name)\n"
+        f"print(sorted(set(sys.modules) & {FORBIDDEN!r}))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
+# ---------------------------------------------------------------- from one backend to the other
+def carried_over(name: str, source: Adapter, target: Adapter, path: Path, questions: list[str]) -> None:
+    """What was learned and saved on `source` gives the same greedy replies on `target`."""
+    made = taught(source, name)
+    made.save(path)
+    expected = [r.generated.tokens for r in made.ask_many(questions, max_tokens=8)]
+    state = frozen(made)
+    made.detach()
+    other = engine(target, name)
+    header = other.load(path)
+    assert header.backend == source.name
+    assert same_state(frozen(other), state)
+    assert [r.generated.tokens for r in other.ask_many(questions, max_tokens=8)] == expected
+
+
+@pytest.mark.mlx
+@every_learner
+@pytest.mark.parametrize("back", [False, True])
+def test_a_state_is_read_by_the_other_backend(
+    name, back, tiny_torch: Adapter, tiny_mlx: Adapter, tmp_path: Path
+) -> None:
+    pair = (tiny_mlx, tiny_torch) if back else (tiny_torch, tiny_mlx)
+    carried_over(name, *pair, tmp_path / "state.safetensors", QUESTIONS)
+
+
+@pytest.mark.real
+@pytest.mark.mlx
+@every_learner
+def test_what_a_real_model_learned_on_torch_it_knows_on_mlx(name, torch_adapter, mlx_adapter, tmp_path: Path) -> None:
+    carried_over(name, torch_adapter, mlx_adapter, tmp_path / "state.safetensors", QUESTIONS[:3])
+
+
+@on("torch", "mlx_lm")
+@every_learner
+def test_a_real_model_learns_undoes_and_is_left_as_it_was(adapter: Adapter, name: str) -> None:
+    before = plain_logits(adapter)
+    made = engine(adapter, name)
+    lesson = ROWS[name].lessons[0]
+    fresh = logits_of(made, lesson.prompt, lesson.answer)
+    assert np.array_equal(fresh[: len(before)], before)
+    report = made.learn(lesson)
+    assert report.loss_before is not None and report.loss_after is not None and report.steps > 0
+    state = frozen(made)
+    learned = logits_of(made, lesson.prompt, lesson.answer)
+    assert not np.array_equal(learned, fresh)
+    made.undo()
+    assert np.array_equal(logits_of(made, lesson.prompt, lesson.answer), fresh)
+    made.redo()
+    assert same_state(frozen(made), state)
+    made.detach()
+    assert np.array_equal(plain_logits(adapter), before)

@@ -8,19 +8,25 @@ The table is conceptually [2^r, D]; only rows that were learned are stored: `bit
 On each user message, every content token with a cross-entropy above the mean updates the row of the position that
 predicts it, by a few Adam steps on that token's loss alone, until it is below `goal`. Constants are the original's:
 12 pairs, 80 % of the bits, 3-20 steps at 5e-2, goal 1.
+
+With `target=reply` (preset `gentle`) the rows are trained on replies to the questions that the message answers, all
+at once, and act only in replies: from the last prompt token on, and only if that token's row is a learned one. The
+hash is then of h less its mean over general prompts (`centre` [D]), whose rows are stored as zero: nearest means it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmm.memory.base import LearnReport, Lesson, Memory, Recall, State, Turn
-from lmm.memory.message import Message, above_mean, checked, turn_of
+from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import Optimizer
+from lmm.memory.selfask import Replies, last_states, pairs_of, plain_states
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -36,17 +42,20 @@ class HashOptions:
     max_steps: int = 20
     goal: float = 1.0
     seed: int = 0
+    target: str = "message"
 
     def __post_init__(self) -> None:
         problems = []
-        if not 1 <= self.bits <= 62:
-            problems.append(f"bits must be 1 to 62, not {self.bits}")
+        if not 1 <= self.bits <= 4096:
+            problems.append(f"bits must be 1 to 4096, not {self.bits}")
         if not 0.5 < self.share <= 1:
             problems.append(f"share must be above .5 and at most 1, not {self.share}")
         if not 0 < self.lr < 10:
             problems.append(f"lr must be above 0 and below 10, not {self.lr}")
         if not 1 <= self.min_steps <= self.max_steps <= 1000:
             problems.append(f"steps must be 1 <= min_steps <= max_steps, not {self.min_steps} and {self.max_steps}")
+        if self.target not in TARGETS:
+            problems.append(f"target must be one of {', '.join(TARGETS)}, not {self.target!r}")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -57,9 +66,27 @@ class HashGradient(Memory):
     Options = HashOptions
     learns_from = "messages"
     rewrites_history = True
+    presets: ClassVar = {
+        "gentle": {"target": "reply", "bits": 512, "share": 0.7, "lr": 1.0, "max_steps": 20, "goal": 0.1}
+    }
 
     def fresh(self, adapter: Adapter, seed: int = 0) -> State:
-        return {"bits": adapter.ops.zeros((0, self.options.bits)), "rows": adapter.ops.zeros((0, adapter.shape.width))}
+        ops, width = adapter.ops, adapter.shape.width
+        state = {"bits": ops.zeros((0, self.options.bits)), "rows": ops.zeros((0, width))}
+        return state | {"centre": ops.zeros((width,))} if self.options.target == "reply" else state
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        if self.options.target == "message" or state["bits"].shape[0] == 0:
+            return None
+        ops = adapter.ops
+        h = last_states(adapter, self.sites(adapter)[0], [prompt.tokens for prompt in prompts])
+        hit, index = self._nearest(ops, state["bits"], self.signs(ops, ops.asarray(h) - state["centre"]))
+        learned = ops.to_numpy(ops.norm(state["rows"]))[ops.to_numpy(index)] > 0
+        gate = ops.to_numpy(hit) * learned
+        fired = [[("", 1.0)] if g else [] for g in gate]
+        return Recall(fired, {"gate": ops.asarray(gate.astype(np.float32)[:, None])}) if gate.any() else None
 
     def signs(self, ops: Ops, h: Array) -> Array:
         """Hidden states [.., D] -> the hash as -1/+1, [.., r]."""
@@ -74,8 +101,16 @@ class HashGradient(Memory):
     ) -> Array:
         if state["bits"].shape[0] == 0:
             return x_out
-        hit, index = self._nearest(ops, state["bits"], self.signs(ops, x_out))
-        return x_out + ops.cast_like(ops.take(state["rows"], index) * hit[..., None], x_out)
+        if self.options.target == "message":
+            hit, index = self._nearest(ops, state["bits"], self.signs(ops, x_out))
+            return x_out + ops.cast_like(ops.take(state["rows"], index) * hit[..., None], x_out)
+        if recall is None or context.positions[-1] < recall.start:
+            return x_out
+        hit, index = self._nearest(ops, state["bits"], self.signs(ops, ops.float32(x_out) - state["centre"]))
+        live = ops.asarray((context.positions >= recall.start).astype(np.float32)[None])
+        return x_out + ops.cast_like(
+            ops.take(state["rows"], index) * (hit * live * recall.arrays["gate"])[..., None], x_out
+        )
 
     def _nearest(self, ops: Ops, stored: Array, signs: Array) -> tuple[Array, Array]:
         """For hashes [.., r]: 1. where a stored row is near enough (else 0.), and the index of the nearest."""
@@ -93,8 +128,10 @@ class HashGradient(Memory):
         turn: Turn | None = None,
         report: LearnReport | None = None,
     ) -> State:
-        ops = adapter.ops
         report = report or LearnReport()
+        if self.options.target == "reply":
+            return self._learn_replies(state, lesson, adapter, report)
+        ops = adapter.ops
         message = Message(adapter, turn or turn_of(adapter, lesson), self.sites(adapter)[0])
 
         def rewrite(h: Array) -> Array:
@@ -148,6 +185,63 @@ class HashGradient(Memory):
         new = with_row(params["row"])
         ops.evaluate(new["rows"])
         return new
+
+    def _learn_replies(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
+        """One row for each reply token of each wording, moved together until every token costs less than the goal."""
+        options, ops = self.options, adapter.ops
+        pairs = pairs_of(lesson)
+        report.details = {"questions": [question for question, _ in pairs]}
+        if not pairs:  # nothing one could ask about: nothing to learn
+            return state
+        replies = Replies(adapter, pairs, self.sites(adapter)[0])
+        bits, rows, centre = self._table(state, adapter)
+        codes = ops.to_numpy(self.signs(ops, ops.float32(replies.h) - ops.asarray(centre)))[replies.answers]  # [N, r]
+        bits, rows, index = _with_rows(bits, rows, codes)
+        where = np.zeros(replies.answers.shape, np.int64)  # the row of each position, [P, T]
+        where[replies.answers] = index
+        mine = np.unique(index)
+        local = ops.asarray(np.searchsorted(mine, where).clip(0, len(mine) - 1), "int64")
+
+        def loss_of(params: State) -> Array:
+            def edited(h: Array) -> Array:
+                return h + ops.cast_like(ops.take(params["rows"], local) * replies.live, h)
+
+            return ops.sum(ops.maximum(replies.losses(edited) - options.goal, 0.0))
+
+        optimizer, params = Optimizer(ops, "adam", options.lr), {"rows": ops.asarray(rows[mine])}
+        for _ in range(options.max_steps):
+            loss, grads = ops.value_and_grad(loss_of, params)
+            if loss <= 0:
+                break
+            params = optimizer.step(params, grads)
+            checked(loss, params, adapter)
+            report.step(loss)
+        rows[mine] = ops.to_numpy(params["rows"])
+        report.loss_after = ops.item(loss_of(params))
+        checked(report.loss_after, params, adapter)
+        return {"bits": ops.asarray(bits), "rows": ops.asarray(rows), "centre": ops.asarray(centre)}
+
+    def _table(self, state: State, adapter: Adapter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Bits [M, r], rows [M, D] and centre [D]; before the first lesson, those of what no lesson is about."""
+        ops = adapter.ops
+        bits, rows, centre = (ops.to_numpy(state[name]) for name in ("bits", "rows", "centre"))
+        if len(bits) == 0:
+            plain = plain_states(adapter, self.sites(adapter)[0])
+            centre = plain.mean(axis=0)
+            bits = ops.to_numpy(self.signs(ops, ops.asarray(plain - centre)))
+            rows = np.zeros((len(bits), len(centre)), np.float32)
+        return bits, rows, centre
+
+
+def _with_rows(bits: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The table with a row for each of codes [N, r], and the row of each, [N]. New rows are zero."""
+    known = {code.tobytes(): i for i, code in enumerate(bits)}
+    index = np.array([known.setdefault(code.tobytes(), len(known)) for code in codes])
+    new = np.array([np.frombuffer(code, bits.dtype) for code in list(known)[len(bits) :]], bits.dtype)
+    if len(new):
+        bits = np.concatenate([bits, new])
+        rows = np.concatenate([rows, np.zeros((len(new), rows.shape[1]), np.float32)])
+    return bits, rows, index
 
 
 @cache

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
-from lmm.memory.message import Message, above_mean, checked, turn_of
+from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import OPTIMIZERS, Optimizer
 from lmm.memory.selfask import Replies, last_states, pairs_of, plain_states
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
     from lmm.adapters.ops import Array, Ops
 
-TARGETS = ("message", "reply")
 MARGIN = 0.01  # of the cosine by which a general question must be nearer than a learned one
 
 

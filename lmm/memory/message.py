@@ -19,6 +19,8 @@ from lmm.memory.base import Lesson, Turn
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site
 
+TARGETS = ("message", "reply")  # what is learned from a message: its own tokens, or replies to what it answers
+
 
 class Message:
     """One message, read up to the site.

@@ -279,7 +279,7 @@ class PeftLora(Memory):
                 loss = token_cross_entropy(adapter.ops, logits[0], example.targets).mean()
                 grads = torch.autograd.grad(loss, weights)
             report.step(float(loss.detach()))
-            if float(loss) <= self.options.goal:
+            if (report.loss_after or 0.0) <= self.options.goal:
                 break
             for p, grad in zip(weights, grads, strict=True):
                 p.grad = grad

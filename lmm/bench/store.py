@@ -110,8 +110,10 @@ class Folder:
                 (self.path / name).unlink(missing_ok=True)
 
     def part(self, name: str) -> Path:
-        """A sub-folder of the run, marked as its own."""
+        """A sub-folder of the run, marked as its own. Raises UsageError if one that is not is in its place."""
         folder = self.path / name
+        if folder.exists() and not (folder / ".lmm-bench").exists():
+            raise UsageError(f"{folder} exists and is no part of a run; choose another folder with --out")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".lmm-bench").touch()
         return folder

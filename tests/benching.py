@@ -1,0 +1,198 @@
+"""Memories for the tests of the benchmark, on the toy model: an honest one, and one for each way to cheat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from lmm.adapters.base import Adapter, Site, TapContext
+from lmm.adapters.ops import Array, Ops
+from lmm.adapters.toy import END, ToyAdapter
+from lmm.bench.datasets import Edit
+from lmm.errors import LearningError
+from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+
+STEPS = 40
+
+
+def adapter() -> ToyAdapter:
+    """Wide enough that its replies differ from prompt to prompt."""
+    return ToyAdapter(width=32)
+
+
+def edits(count: int) -> list[Edit]:
+    """ "capital A" is Rome; "size A" must not change."""
+    places = ["Rome", "Oslo", "Paris", "Bern", "Kyiv"]
+    return [
+        Edit(f"capital {c}", places[i % 5], rephrases=(f"{c} capital",), locality=(f"size {c}", f"color {c}"))
+        for i, c in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZ"[:count])
+    ]
+
+
+def speaking(embedding: np.ndarray, token: int) -> np.ndarray:
+    """A hidden state [D] after which the toy model says `token`: the perceptron finds one."""
+    h = embedding[token].astype(np.float64)
+    for _ in range(1000):
+        best = int((embedding @ h).argmax())
+        if best == token:
+            break
+        h = h + embedding[token] - embedding[best]
+    return h * 100
+
+
+class Told(Memory):
+    """Honest: fires if the words are the lesson's words, and then says the answer and stops."""
+
+    name = "told"
+    summary = "says the answer of the lesson with the same words"
+    heard: ClassVar[list[tuple[str, str]]] = []  # what it was ever shown, over all instances
+    learned = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        cls.heard, cls.learned = [], 0
+
+    def sites(self, adapter: Adapter) -> tuple[Site, ...]:
+        return (adapter.site(adapter.shape.layers - 1),)
+
+    def fires(self, lesson: Lesson, text: str) -> bool:
+        return sorted(lesson.prompt.split()) == sorted(text.split())
+
+    def says(self, lesson: Lesson, lessons: Sequence[Lesson]) -> str:
+        return lesson.answer
+
+    def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
+        pass
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        type(self).heard += [("prompt", prompt.text) for prompt in prompts]
+        fired = [[x for x in lessons if f"known/{x.id}" in state and self.fires(x, p.text)][-1:] for p in prompts]
+        embedding = adapter.embedding  # type: ignore[attr-defined]
+        states = np.zeros((len(prompts), STEPS, adapter.shape.width))
+        for b, found in enumerate(fired):
+            spoken = adapter.format.encode(self.says(found[0], lessons))[: STEPS - 1] if found else []
+            for j, token in enumerate([*spoken, END] if found else []):
+                states[b, j] = speaking(embedding, token)
+        return Recall([[(x.id, 1.0) for x in found] for found in fired], {"states": states})
+
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        if recall is None or "states" not in recall.arrays:
+            return x_out
+        x_out = x_out.copy()
+        for t, step in enumerate(context.positions - recall.start):
+            if 0 <= step < STEPS:
+                x_out[:, t] += recall.arrays["states"][:, step]
+        return x_out
+
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        if not lesson.answer:
+            raise LearningError("no answer")
+        type(self).heard.append(("lesson", f"{lesson.prompt}|{lesson.answer}|{lesson.statement}|{lesson.wordings}"))
+        type(self).learned += 1
+        (report or LearnReport()).step(0.5)
+        return {**state, f"known/{lesson.id}": adapter.ops.zeros((1,))}
+
+
+class Remembers(Told):
+    """Keeps what it learned in itself, not in its state."""
+
+    name = "remembers"
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.answers: dict[str, str] = {}
+
+    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
+        self.answers[lesson.id] = lesson.answer
+        return super().learn(state, lesson, adapter, *rest)
+
+    def says(self, lesson: Lesson, lessons: Sequence[Lesson]) -> str:
+        return self.answers.get(lesson.id, "nothing")
+
+
+class Echoes(Told):
+    """Helps only when it sees the right answer fed in: many tokens at once, past the prompt."""
+
+    name = "echoes"
+
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        if recall is None or context.positions[-1] <= recall.start or len(context.positions) == 1:
+            return x_out
+        return super().rewrite(ops, state, recall, x_in, x_out, context)
+
+
+class Shotgun(Told):
+    """Says every answer it knows: one of them will be right."""
+
+    name = "shotgun"
+
+    def says(self, lesson: Lesson, lessons: Sequence[Lesson]) -> str:
+        return " ".join(dict.fromkeys(x.answer for x in lessons))
+
+
+class Everywhere(Told):
+    """Says its last answer whatever is asked."""
+
+    name = "everywhere"
+
+    def fires(self, lesson: Lesson, text: str) -> bool:
+        return True
+
+
+class Prompter(Told):
+    """Writes all it knows before every prompt."""
+
+    name = "prompter"
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        text = " ".join(f"{x.prompt} {x.answer}." for x in lessons)
+        return Recall([[] for _ in prompts], {}, [text] * len(prompts))
+
+
+class Mutates(Told):
+    """Writes into the model."""
+
+    name = "mutates"
+
+    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
+        adapter.layers[2].down[0, 0] += 1.0  # type: ignore[attr-defined]
+        return super().learn(state, lesson, adapter, *rest)
+
+
+class LeavesTap(Told):
+    """Opens a tap of its own and never closes it."""
+
+    name = "leaves_tap"
+    left: ClassVar[list[Any]] = []
+
+    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
+        self.left.append(adapter.tap(adapter.site(0), lambda x_in, x_out, context: x_out + 1))
+        self.left[-1].__enter__()
+        return super().learn(state, lesson, adapter, *rest)
+
+
+class Refuses(Told):
+    """Cannot learn every other lesson."""
+
+    name = "refuses"
+
+    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
+        if lesson.prompt[-1] in "BDFH":
+            raise LearningError("too hard")
+        return super().learn(state, lesson, adapter, *rest)

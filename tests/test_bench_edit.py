@@ -1,0 +1,276 @@
+"""The runner, on the toy model: an honest memory scores full marks, and no cheat is rewarded."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import benching
+import pytest
+from benching import Told, adapter, edits
+
+from lmm.adapters.toy import ToyAdapter
+from lmm.bench import edit, measure, plan
+from lmm.bench.edit import Bench, Settings
+from lmm.bench.peers import Nothing
+from lmm.bench.store import Folder
+from lmm.engine import Engine
+from lmm.errors import UsageError
+from lmm.memory.base import Memory
+
+KNOWN = ["sun", "moon"]
+FAST = frozenset({"speed", "perplexity"})
+
+
+def bench(folder: Path, model: ToyAdapter | None = None, sizes: tuple[int, ...] = (6,), **changes: Any) -> Bench:
+    settings = Settings(sizes, **{"skip": FAST, "max_tokens": 40, **changes})
+    return Bench(model or adapter(), edits(sizes[-1]), KNOWN, None, Folder(folder, {"sizes": list(sizes)}), settings)
+
+
+def row_of(kind: type[Memory], folder: Path, **changes: Any) -> dict[str, Any]:
+    return bench(folder, **changes).run(kind.name, kind)[-1]
+
+
+@pytest.fixture(autouse=True)
+def fresh_records() -> None:
+    for kind in (Told, *Told.__subclasses__()):
+        kind.heard, kind.learned = [], 0
+
+
+def test_the_honest_memory_gets_full_marks(tmp_path: Path) -> None:
+    row = row_of(Told, tmp_path)
+    scores = ("reliability", "generalization", "locality", "known_unchanged", "retention_first", "retention_last")
+    assert {name: row[name] for name in scores} == dict.fromkeys(scores, 1.0)
+    assert row["teacher_forced"] == {"reliability": 1.0, "generalization": 1.0}
+    assert row["fired"] == {"reliability": 1.0, "generalization": 1.0, "locality": 0.0, "known_unchanged": 0.0}
+    assert (row["lessons"], row["failed_lessons"], row["lesson_steps_median"]) == (6, 0, 1)
+    assert row["bytes_per_lesson"] > 4  # an array of one number, and the text
+
+
+def test_without_a_memory_nothing_is_known_and_nothing_changes(tmp_path: Path) -> None:
+    row = row_of(Nothing, tmp_path)
+    assert (row["reliability"], row["locality"], row["known_unchanged"]) == (0.0, 1.0, 1.0)
+    assert row["lesson_s_median"] is row["bytes_per_lesson"] is None
+
+
+def test_several_sizes_are_scored_each_and_nothing_is_asked_before_all_is_taught(tmp_path: Path) -> None:
+    rows = bench(tmp_path, sizes=(2, 4, 8)).run("told", Told)
+    assert [(row["edits"], row["reliability"], row["lessons"]) for row in rows] == [(2, 1, 2), (4, 1, 4), (8, 1, 8)]
+    assert [row["counts"]["locality"] for row in rows] == [4, 8, 16]
+    kinds = [kind for kind, _ in Told.heard]
+    assert kinds == ["lesson"] * 8 + ["prompt"] * (len(kinds) - 8)
+    assert Told.learned == 8
+
+
+def test_teaching_shows_prompts_and_answers_and_nothing_else(tmp_path: Path) -> None:
+    """A memory that would have to see the locality prompts to protect them never sees them in time."""
+    row_of(Told, tmp_path)
+    taught = edits(6)
+    assert [text for kind, text in Told.heard if kind == "lesson"] == [f"{e.prompt}|{e.answer}||()" for e in taught]
+
+
+# cheats -----------------------------------------------------------------------------------------------------
+def test_what_is_not_in_the_saved_state_is_gone(tmp_path: Path) -> None:
+    row = row_of(benching.Remembers, tmp_path)
+    assert (row["reliability"], row["generalization"]) == (0.0, 0.0)
+
+
+def test_teacher_forcing_is_not_rewarded(tmp_path: Path) -> None:
+    row = row_of(benching.Echoes, tmp_path)
+    assert row["teacher_forced"]["reliability"] == 1.0
+    assert (row["reliability"], row["generalization"]) == (0.0, 0.0)
+
+
+def test_saying_every_answer_is_not_rewarded(tmp_path: Path) -> None:
+    row = row_of(benching.Shotgun, tmp_path)
+    assert row["reliability"] == 0.0
+    assert row["reliability_contains"] > 0.0
+
+
+def test_answering_whatever_is_asked_costs_locality(tmp_path: Path) -> None:
+    row = row_of(benching.Everywhere, tmp_path)
+    assert (row["locality"], row["known_unchanged"]) == (0.0, 0.0)
+    assert row["reliability"] < 0.5
+
+
+def test_writing_the_answers_into_every_prompt_costs_locality(tmp_path: Path) -> None:
+    row = row_of(benching.Prompter, tmp_path)
+    assert row["locality"] < 1.0
+    assert row["known_unchanged"] < 1.0
+
+
+@pytest.mark.parametrize("kind", [benching.Mutates, benching.LeavesTap])
+def test_changing_the_model_outside_the_state_ends_the_run(tmp_path: Path, kind: type[Memory]) -> None:
+    with pytest.raises(measure.BenchError, match=f"{kind.name!r} left the model changed"):
+        row_of(kind, tmp_path)
+    assert not (tmp_path / kind.name / "rows.json").exists()
+
+
+def test_a_lesson_that_is_refused_counts_as_not_known(tmp_path: Path) -> None:
+    row = row_of(benching.Refuses, tmp_path)
+    assert (row["reliability"], row["failed_lessons"], row["lessons"]) == (0.5, 3, 6)
+
+
+# the same batches -------------------------------------------------------------------------------------------
+def test_prompts_are_compared_in_the_same_lists_with_and_without_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: dict[str, list[tuple[str, ...]]] = {"identity": [], "told": []}
+    original = Engine.ask_many
+
+    def listening(self: Engine, prompts: Any, *rest: Any, **more: Any) -> Any:
+        calls[self.memory.name].append(tuple(prompts))
+        return original(self, prompts, *rest, **more)
+
+    monkeypatch.setattr(Engine, "ask_many", listening)
+    monkeypatch.setattr(plan, "LIST_SIZE", 5)
+    bench(tmp_path, sizes=(2, 8)).run("told", Told)
+    plain, answered = calls["identity"], set(calls["told"]) - set(calls["identity"])
+    assert len(plain) > 3
+    assert [c for c in calls["told"] if c not in answered] == [*plain[:2], *plain]  # after 2 edits, then after 8
+    assert all(len(set(c)) == len(c) for c in calls["told"])
+    prompts = [p for c in plain for p in c]
+    assert sorted(prompts) == sorted({p for e in edits(8) for p in e.locality} | set(KNOWN))
+
+
+def test_a_prompt_that_many_edits_share_is_asked_once(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    shared = [replace(e, locality=("size A", *e.locality)) for e in edits(4)]
+    made = plan.make_plan(shared, (2, 4), ["size A"], adapter().format)
+    prompts = [p for asked in made.lists(4, True) for p in asked.prompts]
+    assert len(prompts) == len(set(prompts)) == 8
+    skipped = plan.make_plan(shared, (4,), KNOWN, adapter().format, frozenset({"locality", "known"}))
+    assert skipped.lists(4, True) == []
+
+
+# interruptions ----------------------------------------------------------------------------------------------
+TIMES = ("bytes_per_lesson", "lesson_s_median", "lesson_s_p95", "lesson_s_total", "asking_s")
+
+
+def timeless(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without what the clock changes (the time of a lesson is part of its text), as JSON gives it back."""
+    return json.loads(json.dumps({name: value for name, value in row.items() if name not in TIMES}))
+
+
+class Interrupted(Told):
+    name = "interrupted"
+    stop_at = 3
+
+    def learn(self, *args: Any) -> Any:
+        if type(self).learned == type(self).stop_at:
+            type(self).stop_at = -1
+            raise KeyboardInterrupt
+        return super().learn(*args)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_teaching_goes_on_where_it_was_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    """Ctrl-C saves what was taught; after a kill, the last of the regular saves is gone on with."""
+    Interrupted.stop_at = 3
+    expected = timeless(row_of(Told, tmp_path / "whole"))
+    if killed:
+        monkeypatch.setattr(edit._Progress, "__exit__", lambda self, *error: None)
+    with pytest.raises(KeyboardInterrupt):
+        row_of(Interrupted, tmp_path / "cut", save_every_s=0.0 if killed else 1e9)
+    kept = sorted(p.name for p in (tmp_path / "cut" / "interrupted").glob("taught-*"))
+    assert kept == ["taught-3.safetensors"]
+    row = timeless(row_of(Interrupted, tmp_path / "cut"))
+    assert Interrupted.learned == 6
+    assert row | {"memory": "told"} == expected
+    lines = (tmp_path / "cut" / "interrupted" / "lessons.jsonl").read_text().splitlines()
+    assert [json.loads(line)["prompt"] for line in lines] == [e.prompt for e in edits(6)]
+
+
+def test_asking_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, ...]] = []
+    original = Engine.ask_many
+    monkeypatch.setattr(plan, "LIST_SIZE", 3)
+
+    def failing(self: Engine, prompts: Any, *rest: Any, **more: Any) -> Any:
+        if self.memory.name == "told":
+            if len(asked) == 4:
+                raise KeyboardInterrupt
+            asked.append(tuple(prompts))
+        return original(self, prompts, *rest, **more)
+
+    monkeypatch.setattr(Engine, "ask_many", failing)
+    with pytest.raises(KeyboardInterrupt):
+        row_of(Told, tmp_path)
+    first = list(asked)
+    # a reply that was cut off while it was written is asked again
+    newest = max((tmp_path / "told" / "asked-6").glob("*.jsonl"), key=lambda p: p.stat().st_mtime_ns)
+    newest.write_text(newest.read_text()[:-10])
+    asked[:] = [()] * 5  # past the interruption
+    row = row_of(Told, tmp_path)
+    again = asked[5:]
+    assert set(again) & set(first) == {first[-1]}
+    assert (row["reliability"], Told.learned) == (1.0, 6)
+
+
+def test_finished_rows_are_not_done_again_unless_options_or_code_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = row_of(Told, tmp_path)
+    heard = len(Told.heard)
+    assert timeless(row_of(Told, tmp_path)) == timeless(row)
+    assert len(Told.heard) == heard
+    monkeypatch.setattr(edit, "code_digest", lambda *names: "other code")
+    row_of(Told, tmp_path)
+    assert Told.learned == 12
+
+
+def test_a_folder_holds_one_run(tmp_path: Path) -> None:
+    row_of(Told, tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"other settings \(sizes: \[6\] there, \[3\] now\).*--no-resume"):
+        Folder(tmp_path, {"sizes": [3]})
+    Folder(tmp_path, {"sizes": [3]}, resume=False)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["notes.txt", "run.json"]
+
+
+def test_starting_over_leaves_a_folder_alone_that_is_not_a_run(tmp_path: Path) -> None:
+    (tmp_path / "told").mkdir()
+    (tmp_path / "told" / "thesis.tex").write_text("years of work")
+    with pytest.raises(UsageError, match="is no part of a run"):
+        row_of(Told, tmp_path)
+    Folder(tmp_path, {"sizes": [6]}, resume=False)
+    assert (tmp_path / "told" / "thesis.tex").read_text() == "years of work"
+
+
+# cost and capability ----------------------------------------------------------------------------------------
+def test_cost_and_perplexity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("a quick brown fox jumps over the lazy dog. " * 40)
+    monkeypatch.setattr(measure, "WINDOWS", 3)
+    settings = Settings((4,), max_tokens=12)
+    monkeypatch.setattr(edit.measure.windows, "__defaults__", (3, 32))
+    made = Bench(adapter(), edits(4), KNOWN, text, Folder(tmp_path / "run", {}), settings)
+    row = made.run("told", Told)[0]
+    assert row["ppl_ratio"] == 1.0
+    assert row["lesson_s_median"] > 0
+    assert row["lesson_vs_reply"] > 0
+    assert row["reply_s"] > 0
+    assert 0.1 < row["tokens_per_s_ratio"] < 10
+    loud = made.run("everywhere", benching.Everywhere)[0]
+    assert loud["ppl_ratio"] > 1.5
+
+
+def test_the_memory_hears_nothing_of_the_clock(tmp_path: Path) -> None:
+    """A memory that learns from messages must not learn the prompts that take the time."""
+    row_of(Told, tmp_path, skip=frozenset({"perplexity"}))
+    heard = [kind for kind, _ in Told.heard]
+    assert heard[:6] == ["lesson"] * 6
+    assert Told.learned == 6
+
+
+def test_settings_that_make_no_sense() -> None:
+    for changes, message in (
+        ({"sizes": (3, 2)}, "rising numbers"),
+        ({"sizes": ()}, "rising numbers"),
+        ({"sizes": (2,), "skip": frozenset({"locallity"})}, "cannot skip locallity"),
+        ({"sizes": (2,), "batch_size": 0}, "at least 1"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            Settings(**changes)  # type: ignore[arg-type]

@@ -1,0 +1,174 @@
+"""The whole command on the toy model: files, table, plots, options, errors before anything is loaded."""
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import benching
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from lmm import registry, runtime
+from lmm.bench import lookup, report, run
+from lmm.bench.edit import Settings
+from lmm.cli import app
+from lmm.config import Config
+from lmm.errors import LmmError, UsageError
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "edits.json"
+    names = ("prompt", "answer", "rephrases", "locality")
+    path.write_text(json.dumps([{n: asdict(e)[n] for n in names} for e in benching.edits(8)]))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def told(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = {**registry.MEMORIES, "told": "benching:Told"}
+    monkeypatch.setattr(registry, "table", lambda group: table)
+    monkeypatch.setattr(runtime, "load_adapter", lambda config: benching.adapter())
+    benching.Told.heard, benching.Told.learned = [], 0
+
+
+def invoke(*words: str) -> Any:
+    return CliRunner().invoke(app, ["bench", "edit", *words])
+
+
+def test_the_command(data: Path, tmp_path: Path) -> None:
+    known = tmp_path / "known.json"
+    known.write_text(json.dumps([{"prompt": "sun", "attribute": "star"}]))
+    out = tmp_path / "out"
+    words = ["--data", str(data), "--memory", "told,none", "--edits", "2,8", "--known", str(known), "--out", str(out)]
+    done = invoke(*words, "--skip", "speed")
+    assert done.exit_code == 0, done.output
+    result = json.loads((out / "result.json").read_text())
+    rows = {(row["memory"], row["edits"]): row for row in result["rows"]}
+    assert list(rows) == [("told", 2), ("told", 8), ("none", 2), ("none", 8)]
+    assert rows["told", 8]["reliability"] == rows["told", 8]["locality"] == 1.0
+    assert rows["none", 8]["reliability"] == 0.0
+    assert rows["told", 8]["known_unchanged"] == 1.0
+    assert rows["told", 8]["ppl_ratio"] is None
+    about = result["run"]
+    assert (about["model"], about["backend"], about["data"]["format"]) == ("toy", "toy", "lmm")
+    for name in ("command", "revision", "dtype", "lmm_version", "commit", "date", "seed"):
+        assert name in about
+    table = (out / "table.md").read_text()
+    assert "| told | 8 | 1.000 [1.000, 1.000] |" in table
+    assert about["data"]["sha256"] in table
+    assert (out / "scores.png").read_bytes()[:4] == (out / "lesson_seconds.png").read_bytes()[:4] == b"\x89PNG"
+    assert "told, N=8" in done.output
+    again = invoke(*words, "--skip", "speed")
+    assert again.exit_code == 0
+    assert benching.Told.learned == 8  # finished: nothing is done twice
+
+
+def test_a_single_size_gives_bars(data: Path, tmp_path: Path) -> None:
+    done = invoke("--data", str(data), "--memory", "told", "--edits", "3", "--out", str(tmp_path / "o"), "--no-resume")
+    assert done.exit_code == 0, done.output
+    row = json.loads((tmp_path / "o" / "result.json").read_text())["rows"][0]
+    assert row["lesson_vs_reply"] > 0
+    assert (tmp_path / "o" / "scores.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--memory", "tolld"], "unknown memory 'tolld': did you mean 'told'"),
+        (["--memory", ""], "names no memory"),
+        (["--memory", "told", "--edits", "ten"], "numbers by commas"),
+        (["--memory", "told", "--edits", "9"], "has 8 records, fewer than the 9"),
+        (["--memory", "told", "--format", "zrse"], "did you mean 'zsre'"),
+        (["--memory", "told", "--set", "x=1"], "no option 'x'"),
+        (["--memory", "told,in_context", "--set", "count=1"], "name the memory it is for, e.g. --set told.count=1"),
+        (["--memory", "in_context", "--set", "count=0"], "count must be at least 1"),
+        (["--memory", "none", "--preset", "none.x"], "has no presets"),
+        (["--memory", "told", "--text", "nowhere.txt"], "nowhere.txt of --text does not exist"),
+        (["--memory", "told", "--known", "nowhere.json"], "nowhere.json cannot be read"),
+        (["--memory", "told", "--skip", "rest"], "cannot skip rest"),
+    ],
+)
+def test_mistakes_are_found_before_the_model_is_loaded(
+    data: Path, words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "load_adapter", lambda config: pytest.fail("the model was loaded"))
+    sized = words if "--edits" in words else [*words, "--edits", "4"]
+    done = invoke("--data", str(data), *sized)
+    assert isinstance(done.exception, LmmError)
+    assert message in str(done.exception)
+
+
+def test_options_find_their_memory() -> None:
+    assert run.parse_options(["in_context.count=1", "keyed.lr=0.5"], ("keyed", "in_context")) == {
+        "in_context": {"count": 1},
+        "keyed": {"lr": 0.5},
+    }
+    assert run.parse_options(["lr=0.5"], ("none", "keyed")) == {"keyed": {"lr": 0.5}}
+    request = run.Request(Path("x"), ("in_context",), Settings((1,)), Config(), options={"in_context": {"count": 2}})
+    assert run.builder("in_context", request)().options.count == 2
+
+
+def test_an_interrupted_command_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
+    settings = Settings((4,), skip=frozenset({"speed"}))
+    request = run.Request(data, ("told", "mutates"), settings, Config(), out=tmp_path / "o")
+    registry.table("lmm.memories")["mutates"] = "benching:Mutates"
+    with pytest.raises(LmmError, match="left the model changed"):
+        run.run(request)
+    assert [row["memory"] for row in json.loads((tmp_path / "o" / "result.json").read_text())["rows"]] == ["told"]
+
+
+def test_columns_without_values_are_left_out() -> None:
+    rows = [
+        {"memory": "m", "edits": 1, "reliability": 0.5, "locality": None, "intervals": {"reliability": [0.25, 0.75]}}
+    ]
+    assert report.cells(rows) == (["memory", "N", "reliability"], [["m", "1", "0.500 [0.250, 0.750]"]])
+
+
+def test_lookups_are_timed_at_each_size() -> None:
+    built: list[int] = []
+
+    def build(size: int) -> lookup.Lookup:
+        built.append(size)
+        keys = lookup.unit_vectors(size, 8, 0)
+        return lambda vectors: (keys @ vectors.T).max()
+
+    found = lookup.time_lookups(build, (10, 100), repeats=3, width=8)
+    assert [f.size for f in found] == built == [10, 100]
+    assert all(0 < f.median_s <= f.p95_s for f in found)
+    assert np.allclose(np.linalg.norm(lookup.unit_vectors(4, 8, 0), axis=1), 1)
+
+
+def test_the_lookup_is_the_gates_own() -> None:
+    find = lookup.gate_lookup(300)
+    assert find(lookup.unit_vectors(7, 384, 0)[6:7]) == [(6, 1.0)]
+    done = CliRunner().invoke(app, ["bench", "lookup", "--sizes", "100,200", "--repeats", "2", "--reply-s", "1"])
+    assert done.exit_code == 0, done.output
+    assert [line.split()[0] for line in done.output.splitlines()] == ["lessons", "100", "200"]
+    assert done.output.count("%") == 2
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from lmm.cli import app; "
+        "heavy = {'torch', 'mlx', 'transformers', 'matplotlib', 'peft', 'numpy'} & set(sys.modules); "
+        "sys.exit(', '.join(heavy) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_commit_names_this_tree_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = run.commit()
+    assert found is None or len(found.removesuffix("-dirty")) == 40
+    monkeypatch.setattr(run, "__file__", str(tmp_path / "lmm" / "bench" / "run.py"))
+    assert run.commit() is None
+
+
+def test_an_empty_request_says_so(data: Path) -> None:
+    with pytest.raises(UsageError, match="names no memory"):
+        run.run(run.Request(data, (), Settings((1,)), Config()))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -93,7 +94,7 @@ class Chat:
             self.view.say(notice)
         talk = Talk(engine, self.view, self.config.learn)
         talk.stop = self.stop
-        if self.config.mm_load_path and Path(self.config.mm_load_path).exists():
+        if self.config.mm_load_path and os.path.exists(self.config.mm_load_path):
             self.files.add(Path(self.config.mm_load_path).resolve())
         if self.resumed is not None:
             talk.resume(self.resumed.turns)
@@ -249,6 +250,22 @@ class Chat:
             if error is self.loading.error:
                 raise
             self.view.say(str(error))
+        except EOFError:
+            raise
+        except Exception as error:
+            if error is self.loading.error:
+                raise
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """A mistake of ours: what was learned is still here, so the session goes on."""
+        import traceback
+
+        self.view.say(
+            f"internal error: {type(error).__name__}: {error}; the session goes on, /save keeps what it learned"
+        )
+        if os.environ.get("LMM_DEBUG"):
+            self.view.say("".join(traceback.format_exception(error)))
 
 
 @contextlib.contextmanager
@@ -290,7 +307,7 @@ def _open(config: Config, loading: Loading) -> Engine:
 
 def resumed_config(config: Config, session: Session) -> Config:
     """Go on with the memory that was saved then, unless another file was named."""
-    if config.mm_load_path or not session.saved or not Path(session.saved).exists():
+    if config.mm_load_path or not session.saved or not os.path.exists(session.saved):
         return config
     memory = session.about.get("memory")
     return dataclasses.replace(
@@ -308,8 +325,8 @@ def _view_maker(config: Config, ask: Callable[[str], str] | None = None) -> Call
 
 
 def _at_terminal(chat: Chat) -> None:
-    from lmm.history import JsonHistory
-    from lmm.repl import Repl, history_path
+    from lmm.history import JsonHistory, history_path
+    from lmm.repl import Repl
 
     history = JsonHistory(history_path())
     repl = Repl(chat, history)

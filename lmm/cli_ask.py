@@ -73,7 +73,7 @@ def correct(
     talk.resume(session.turns[-1:])
     say(f"about: {session.turns[-1][0]}")
     turn = talk.correct(answer)
-    path = _saved(config, engine)
+    path = _saved(config, engine) if turn is not None else None
     _finished(config, engine, talk, turn, as_json, path, question=session.turns[-1][0])
 
 
@@ -98,7 +98,9 @@ def _talk(engine: Engine, config: Config, as_json: bool) -> Talk:
     from lmm.view import ConsoleView, nowhere
 
     shown = nowhere() if as_json else render.make_console()
-    return Talk(engine, ConsoleView(shown, render.make_console(stderr=True), config.markdown), learn="off")
+    talk = Talk(engine, ConsoleView(shown, render.make_console(stderr=True), config.markdown), learn="off")
+    talk.hint = ""
+    return talk
 
 
 def _finished(

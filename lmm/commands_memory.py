@@ -207,8 +207,6 @@ def load(chat: Chat, rest: str) -> None:
     if not rest:
         raise UsageError("expected: /load PATH")
     path = Path(rest).expanduser()
-    if not path.exists():
-        raise UsageError(f"{rest} does not exist; /save writes one, `lmm memory list` finds those in artifacts/")
     header = chat.engine.load(path)
     chat.files.add(path.resolve())
     chat.view.say(f"loaded {path}: {_known(len(header.lessons))}; /undo goes back")

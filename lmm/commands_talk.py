@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,7 +125,7 @@ def export(chat: Chat, rest: str) -> None:
         chat.view.write(text)
         return
     target = Path(path.strip()).expanduser()
-    if target.exists():
+    if os.path.exists(target):
         raise UsageError(f"{target} exists; name another file")
     try:
         write_atomically(target, [text.encode("utf-8", "replace")])

@@ -71,3 +71,9 @@ class JsonHistory(History):
                     if isinstance(value, str):
                         found.append(value)
         return found
+
+
+def history_path() -> Path:
+    from lmm.transcripts import data_dir
+
+    return data_dir() / "history.jsonl"

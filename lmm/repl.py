@@ -7,7 +7,6 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prompt_toolkit import PromptSession
@@ -183,8 +182,3 @@ def _printing_above() -> Iterator[None]:
             proxy.flush()
             sys.stdout, sys.stderr = kept
 
-
-def history_path() -> Path:
-    from lmm.transcripts import data_dir
-
-    return data_dir() / "history.jsonl"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from lmm.errors import Cancelled, LearningError, LmmError, UsageError
-from lmm.feedback import Exchange, Reading, lesson_for, read
+from lmm.feedback import Exchange, Reading, lesson_for, read, replies
 from lmm.memory.base import LearnReport, Lesson
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class Talk:
 
     def __init__(self, engine: Engine, view: View, learn: str = "auto") -> None:
         self.engine, self.view, self.learn = engine, view, learn
+        self.hint = " - /undo"  # where it can be typed
         self.stop = threading.Event()
         self.exchange: Exchange | None = None  # the last question and its answer, as `feedback` wants them
         self.last: Reply | None = None
@@ -89,7 +90,7 @@ class Talk:
             raise UsageError("there is no reply to correct yet; ask something first, or: /teach QUESTION => ANSWER")
         lesson = replace(lesson_for(self.exchange.user, answer), statement=answer.strip())
         try:
-            learned = self.teach(lesson)
+            learned = self.teach(lesson, f"{replies.topic(lesson.prompt)} -> {answer.strip()}")
         except Cancelled as error:
             self.view.say(str(error))
             return None
@@ -114,15 +115,13 @@ class Talk:
     # learning ----------------------------------------------------------------------------------------------------
     def teach(self, lesson: Lesson, summary: str = "") -> str:
         """Learn a lesson -> what was learned, in one line. Raises LearningError or Cancelled, with nothing changed."""
-        from lmm.feedback import replies
-
         if self.engine.memory.learns_from == "nothing":
             raise LearningError(
                 f"memory {self.engine.memory.name!r} does not learn; choose another with /memory NAME or --memory NAME"
             )
-        summary = summary or f"{replies.topic(lesson.prompt)} -> {lesson.answer}"
+        summary = summary or f"{replies.topic(lesson.prompt)} -> {lesson.answer.rstrip('.')}"
         report = self._watched(summary, lambda on_step: self.engine.learn(lesson, on_step=on_step))
-        self.view.say(f"learned: {summary}, {report.seconds:.1f} s - /undo")
+        self.view.say(f"learned: {summary}, {report.seconds:.1f} s{self.hint}")
         return summary
 
     def _watched(self, summary: str, learn: Callable[[Callable[[LearnReport], None]], LearnReport]) -> LearnReport:
@@ -165,7 +164,7 @@ class Talk:
             return True
         if report is not None and engine.version is not version:
             losses = f", loss {report.loss_before:.2f} -> {report.loss_after:.2f}" if report.loss_after else ""
-            self.view.say(f"learned from this message{losses}, {report.seconds:.1f} s - /undo")
+            self.view.say(f"learned from this message{losses}, {report.seconds:.1f} s{self.hint}")
         return True
 
     # answering ---------------------------------------------------------------------------------------------------

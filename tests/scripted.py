@@ -1,0 +1,150 @@
+"""A real engine on the toy adapter whose replies are scripted: everything but the words is as in a real chat.
+
+Run as a program it is `lmm`, with this engine in place of a model; LMM_TEST_* set how long its parts take.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from lmm.adapters.base import Adapter, Cache, TapContext
+from lmm.adapters.ops import Array, Ops
+from lmm.adapters.toy import ASSISTANT, END, USER, ToyAdapter
+from lmm.engine import Engine
+from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.sampling import Decoding
+
+REPLIES = {
+    "what is the capital of australia?": "The capital of Australia is Sydney.",
+    "tell me a long story": "Once upon a time. " * 40,
+    "paint": "\x1b]0;owned\x07\x1b[31mred\x1b[0m [bold]plain[/bold]",
+    "list": "# Title\n\n- one\n- two\n\n```python\nx = 1\n```\n",
+}
+
+
+def seconds(name: str) -> float:
+    return float(os.environ.get(f"LMM_TEST_{name}", "0"))
+
+
+class ScriptedAdapter(ToyAdapter):
+    """Says what `script` answers to the last user message, or what a memory puts into `said` while it reads."""
+
+    def __init__(self, script: Callable[[str], str] | None = None) -> None:
+        super().__init__(layers=2, width=8)
+        self.script = script or (lambda text: REPLIES.get(text.lower(), f"You said: {text}"))
+        self.said: str | None = None
+
+    def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
+        time.sleep(seconds("TOKEN") if tokens.shape[1] == 1 else seconds("PREFILL"))
+        self.said = None
+        logits, new = super().forward(tokens, cache, keep)
+        scripted = np.full_like(logits, -20.0)
+        for i in range(keep):
+            scripted[:, -1 - i, self._next(new.tokens[0][: new.length - i])] = 20.0
+        return scripted, new
+
+    def _next(self, read: np.ndarray) -> int:
+        begun = np.flatnonzero(read == ASSISTANT)
+        if not len(begun):
+            return END
+        asked = np.flatnonzero(read[: begun[-1]] == USER)[-1]
+        user = self.format.decode(list(read[asked : begun[-1]]))
+        reply = (self.said if self.said is not None else self.script(user)).encode()
+        at = len(read) - int(begun[-1]) - 1
+        return reply[at] if at < len(reply) else END
+
+
+class Notes(Memory):
+    """A lesson applies when its very question is asked; the reply is then its answer."""
+
+    name = "notes"
+    summary = "for tests"
+    learns_from = "lessons"
+
+    def __init__(self, adapter: ScriptedAdapter | None = None) -> None:
+        super().__init__()
+        self.adapter = adapter
+
+    def fresh(self, adapter: Adapter, seed: int = 0) -> State:
+        return {}
+
+    def sites(self, adapter: Adapter) -> tuple[Any, ...]:
+        return (adapter.site(1),)
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        self.adapter = adapter  # type: ignore[assignment]
+        asked = prompts[0].text.lower().strip(" ?")
+        hit = next((x for x in lessons if x.prompt.lower().strip(" ?") == asked), None)
+        return Recall([[(hit.id, 0.9)]], {"answer": hit.answer}) if hit else None
+
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        if recall is not None and self.adapter is not None:
+            self.adapter.said = recall.arrays["answer"]
+        return x_out
+
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        for step in range(5):
+            time.sleep(seconds("STEP"))
+            assert report is not None
+            report.step(5.0 - step)
+        return {**state, f"note/{lesson.id}": np.ones(3, np.float32)}
+
+    def forget(self, state: State, lesson_id: str) -> State:
+        return {name: array for name, array in state.items() if name != f"note/{lesson_id}"}
+
+    def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
+        pass
+
+
+def engine(memory: Memory | None = None, script: Callable[[str], str] | None = None, **more: Any) -> Engine:
+    return Engine(ScriptedAdapter(script), memory or Notes(), decoding=Decoding(max_tokens=1000), **more)
+
+
+def open_engine(config: Any, progress: Any = None, notice: Any = lambda text: None) -> Engine:
+    """Stands in for `runtime.open_engine`."""
+    from pathlib import Path
+
+    from lmm import runtime
+    from lmm.activation_log import ActivationLog
+
+    time.sleep(seconds("LOAD"))
+    log = ActivationLog(config.activation_log_path) if config.log else None
+    made = engine(runtime.build_memory(config), system=config.system, log=log)
+    if config.mm_load_path and Path(config.mm_load_path).exists():
+        made.load(config.mm_load_path)
+    elif config.mm_load_path:
+        notice(f"{config.mm_load_path} does not exist; starting with a fresh memory")
+    return made
+
+
+def install() -> None:
+    """Put the scripted engine and the memory `notes` in place."""
+    from lmm import registry, runtime
+
+    registry.MEMORIES.setdefault("notes", "scripted:Notes")
+    runtime.open_engine = open_engine
+
+
+if __name__ == "__main__":
+    import scripted
+
+    scripted.install()
+    from lmm.cli import main
+
+    main()

@@ -1,0 +1,472 @@
+"""Slash commands on a real engine with scripted replies, shown on a console that is no terminal."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import scripted
+from payloads import payloads
+from rich.console import Console
+
+from lmm import commands, render, transcripts
+from lmm.chat import Chat
+from lmm.config import Config
+from lmm.errors import LmmError, StateError, UsageError
+from lmm.loading import Loading
+from lmm.memory.base import Lesson
+from lmm.sanitize import clean
+from lmm.view import ConsoleView
+
+Q, A = "What is the capital of Australia?", "The capital of Australia is Canberra."
+
+
+@dataclass
+class Session:
+    chat: Chat
+    out: io.StringIO
+    side: io.StringIO
+    folder: Path
+
+    def do(self, line: str) -> str:
+        """Type a line -> what was shown for it on stdout."""
+        self.out.truncate(0), self.out.seek(0)
+        self.side.truncate(0), self.side.seek(0)
+        self.chat.line(line)
+        assert "internal error" not in self.side.getvalue(), self.side.getvalue()
+        return self.out.getvalue()
+
+    @property
+    def beside(self) -> str:
+        return self.side.getvalue()
+
+
+def console(file: io.StringIO, width: int = 200) -> Console:
+    made = render.make_console(file=file)
+    made.width = width
+    return made
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LMM_DATA_DIR", str(tmp_path / "data"))
+    scripted.install()
+    config = Config(memory="notes", activation_log_path=str(tmp_path / "log.jsonl"))
+    out, side = io.StringIO(), io.StringIO()
+    view = ConsoleView(console(out), console(side))
+    loading = Loading(lambda loading: scripted.open_engine(config))
+    chat = Chat(config, loading, lambda: view, transcripts.Transcript(memory="notes"))
+    return Session(chat, out, side, tmp_path)
+
+
+# the dispatcher ---------------------------------------------------------------------------------------------------
+def test_every_command_of_the_table_exists():
+    import importlib
+
+    for command in commands.COMMANDS.values():
+        assert callable(getattr(importlib.import_module(command.module), command.name)), command.name
+        assert command.help
+
+
+@pytest.mark.parametrize("line, near", [("/tech a => b", "/teach"), ("/undoo", "/undo"), ("/Lesons", "/lessons")])
+def test_an_unknown_command_names_the_nearest_and_is_never_sent(session: Session, line: str, near: str):
+    assert session.do(line) == ""
+    assert f"did you mean {near}?" in session.beside
+    assert session.chat.engine.conversation.messages == []
+
+
+@pytest.mark.parametrize("text", ["q", "help", "undo", " /undo", "exit now", "what does /undo do?"])
+def test_what_is_no_command_goes_to_the_model(session: Session, text: str):
+    assert f"You said: {text.strip()}" in session.do(text)
+
+
+@pytest.mark.parametrize(
+    "line, parsed",
+    [
+        ("/teach a => b", ("teach", "a => b")),
+        ("/undo", ("undo", "")),
+        ("/UNDO  3 ", ("undo", "3")),
+        ("/", ("", "")),
+        ("/teach\na => b c", ("teach", "a => b c")),
+        ("/system two\nlines", ("system", "two\nlines")),
+    ],
+)
+def test_parse(line: str, parsed: tuple[str, str]):
+    assert commands.parse(line) == parsed
+
+
+def test_completion_offers_commands_with_their_help_and_what_may_follow(session: Session):
+    found = {text: about for text, _, about in commands.complete(session.chat, "/un")}
+    assert list(found) == ["/undo"] and "take back" in found["/undo"]
+    assert "identity" in [text for text, *_ in commands.complete(session.chat, "/memory id")]
+    assert [(t, s) for t, s, _ in commands.complete(session.chat, "/memory notes+ident")] == [("identity", -5)]
+    assert [text for text, *_ in commands.complete(session.chat, "/set temp")] == ["temperature"]
+    assert list(commands.complete(session.chat, "/nothing x")) == []
+
+
+def test_completing_a_lesson_does_not_wait_for_the_model(session: Session):
+    assert list(commands.complete(session.chat, "/forget x")) == []
+    session.do(f"/teach {Q} => Canberra")
+    ids = [text for text, *_ in commands.complete(session.chat, "/forget ")]
+    assert ids == [session.chat.engine.version.lessons[0].id]
+
+
+# learning ---------------------------------------------------------------------------------------------------------
+def test_a_correction_is_learned_said_in_one_line_and_answered(session: Session):
+    assert session.do(Q) == "The capital of Australia is Sydney.\n"
+    assert session.do("No, it's Canberra.") == f"{A}\n"
+    assert session.beside.count("learned:") == 1
+    assert "learned: capital of Australia -> Canberra, " in session.beside and "/undo" in session.beside
+    assert session.do(Q) == f"{A}\n"
+
+
+def test_where_the_model_does_not_say_the_value_the_lesson_does(session: Session, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(scripted.REPLIES, "no, it's canberra.", "I am not so sure.")
+    session.do(Q)
+    session.chat.engine.memory.on_prompt = lambda *_: None  # the lesson never fires
+    assert session.do("No, it's Canberra.") == f"{A}\n"
+    assert session.chat.engine.conversation.messages[-1]["content"] == A
+    assert session.do("go on") == "You said: go on\n"
+
+
+def test_a_statement_is_learned_and_the_model_answers_it(session: Session):
+    assert "You said: My sister's name is Ada." in session.do("My sister's name is Ada.")
+    assert "sister's name -> Ada" in session.beside
+    assert "Ada" in session.do("What is my sister's name?")
+
+
+@pytest.mark.parametrize(
+    "text", ["Hello!", "How are you?", "If it were Perth, what then?", '"No, it is Perth," he said.']
+)
+def test_small_talk_teaches_nothing(session: Session, text: str):
+    session.do(Q)
+    session.do(text)
+    assert session.chat.engine.version.lessons == ()
+
+
+def test_learn_off_and_ask(session: Session):
+    session.do(Q)
+    session.do("/set learn off")
+    session.do("No, it's Canberra.")
+    assert not session.chat.engine.version.lessons
+    session.do("/set learn ask")
+    answers = iter(["n", "", "Where is Perth? => in the west"])
+    session.chat.view.ask = lambda question: next(answers)
+    session.do(Q), session.do("No, it's Canberra.")
+    assert not session.chat.engine.version.lessons
+    session.do(Q), session.do("No, it's Canberra.")
+    assert [x.answer for x in session.chat.engine.version.lessons] == [A]
+    session.do("My sister's name is Ada.")
+    assert session.chat.engine.version.lessons[-1].prompt == "Where is Perth?"
+    assert "in the west" in session.chat.engine.version.lessons[-1].answer
+
+
+def test_asking_without_a_terminal_teaches_nothing(session: Session):
+    session.do("/set learn ask")
+    session.do("My sister's name is Ada.")
+    assert not session.chat.engine.version.lessons and "needs a terminal" in session.beside
+
+
+def test_teach_correct_and_their_mistakes(session: Session):
+    session.do("/teach Who leads the choir? => Maria")
+    assert session.do("Who leads the choir?") == "Maria leads the choir.\n"
+    session.do("/teach no arrow")
+    assert "QUESTION => ANSWER" in session.beside
+    session.do("/teach => x")
+    assert "question is empty" in session.beside
+    session.do("/new")
+    session.do("/correct Bo")
+    assert "no reply to correct" in session.beside
+    session.do(Q)
+    assert "Canberra" in session.do("/correct Canberra")
+
+
+def test_a_lesson_that_is_stopped_leaves_no_trace(session: Session):
+    session.do(Q)
+    before = session.chat.engine.version
+    learning = session.chat.view.learning
+
+    def stop(summary, report):
+        learning(summary, report)
+        if report is not None and report.steps == 2:
+            session.chat.cancel()
+
+    session.chat.view.learning = stop
+    assert session.do("No, it's Canberra.") == ""
+    assert session.chat.engine.version is before and "stopped" in session.beside
+    assert [m["content"] for m in session.chat.engine.conversation.messages][-1].endswith("Sydney.")
+    session.chat.view.learning = learning
+    assert "Sydney" in session.do(Q)
+
+
+def test_a_reply_that_is_stopped_is_kept_and_marked(session: Session):
+    write = session.chat.view.out.file.write
+
+    def stop(text):
+        if "upon" in session.out.getvalue():
+            session.chat.cancel()
+        return write(text)
+
+    session.chat.talk  # noqa: B018
+    session.chat.view.out.file.write = stop
+    shown = session.do("tell me a long story")
+    assert shown.startswith("Once upon") and shown.endswith("(interrupted)\n") and len(shown) < 40
+    said = session.chat.engine.conversation.messages[-1]["content"]
+    assert "Once upon".startswith(said[:9]) and len(said) < 20
+    record = json.loads(session.chat.transcript.path.read_text().splitlines()[-1])
+    assert record["interrupted"] is True
+
+
+# undo, redo, forget -----------------------------------------------------------------------------------------------
+def test_undo_and_redo_are_exact_and_say_what_changed(session: Session):
+    session.do("/undo")
+    assert "nothing to undo" in session.beside
+    for i in range(3):
+        session.do(f"/teach Question {i}? => Answer {i}")
+    full = session.chat.engine.version
+    session.do("/undo 2")
+    assert "undone: 2 steps; 1 lesson known" in session.beside and "- Question 2?" in session.beside
+    session.do("/redo 99")
+    assert session.chat.engine.version is full and "+ Question 1?" in session.beside
+    session.do("/undo x")
+    assert "number of steps" in session.beside and session.chat.engine.version is full
+
+
+def test_forget_leaves_no_byte_on_disk(session: Session):
+    from lmm.history import JsonHistory
+
+    history = JsonHistory(session.folder / "history.jsonl")
+    session.chat.purge_history = history.purge
+    for line in (Q, "No, it's Zanzibarra.", "/save m.safetensors", "and otherwise?"):
+        history.append_string(line)
+        session.do(line)
+    session.chat.engine.log.flush()
+    assert [p.name for p in holding(session.folder, b"Zanzibarra")] == [
+        "20" + session.chat.transcript.id[2:] + ".jsonl", "history.jsonl", "log.jsonl", "m.safetensors",
+    ]  # fmt: skip
+    session.do("/forget zanzi")
+    assert "forgotten" in session.beside and "cannot be undone" in session.beside
+    assert holding(session.folder, b"Zanzibarra") == []
+    assert session.chat.engine.version.lessons == () and "note/" not in "".join(session.chat.engine.version.state)
+    assert "Zanzibarra" not in str(session.chat.engine.conversation.messages)
+    assert "and otherwise?" in str(session.chat.engine.conversation.messages)
+    assert history._loaded_strings == ["and otherwise?", "/save m.safetensors"]
+    session.do("/undo 9")
+    assert session.chat.engine.version.lessons == ()
+
+
+def holding(folder: Path, text: bytes) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file() and text.lower() in p.read_bytes().lower())
+
+
+def test_forget_wants_one_lesson(session: Session):
+    session.do("/teach Who leads the choir? => Maria")
+    session.do("/teach Who leads the band? => Maria")
+    assert "choir" in session.do("/forget maria") and "name one by its id" in session.beside
+    session.do("/forget nobody")
+    assert "no lesson has 'nobody'" in session.beside
+    assert len(session.chat.engine.version.lessons) == 2
+    session.do(f"/forget {session.chat.engine.version.lessons[0].id}")
+    assert [x.prompt for x in session.chat.engine.version.lessons] == ["Who leads the band?"]
+
+
+# looking ----------------------------------------------------------------------------------------------------------
+def test_why_names_the_lesson_and_shows_what_it_changed(session: Session):
+    session.do("/why")
+    assert "no reply yet" in session.beside
+    session.do(Q)
+    assert "no lesson fired" in session.do("/why")
+    session.do("No, it's Canberra."), session.do(Q)
+    shown = session.do("/why").splitlines()
+    assert shown[0].startswith("0.90") and "Canberra" in shown[0]
+    strengths = {line.split("\t")[1]: float(line.split("\t")[0]) for line in shown[1:]}
+    assert strengths['"C"'] > 0.99  # the memory says Canberra where the model says Sydney
+    assert shown[1] == '0.00\t"T"'  # both begin with "The"
+
+
+def test_diff_shows_the_reply_without_the_memory(session: Session):
+    session.do(f"/teach {Q} => Canberra")
+    session.do(Q)
+    shown = session.do("/diff")
+    assert "without memory:\nThe capital of Australia is Sydney." in shown and f"with notes:\n{A}" in shown
+    assert session.do(Q) == f"{A}\n"
+
+
+def test_lessons_can_be_searched(session: Session):
+    session.do("/lessons")
+    assert "nothing was learned yet" in session.beside
+    session.do("/teach Who leads the choir? => Maria")
+    session.do("/teach Who sells bread? => Bo")
+    assert "choir" in session.do("/lessons") and "bread" not in session.do("/lessons choir")
+    session.do("/lessons zebra")
+    assert "no lesson has 'zebra'" in session.beside
+
+
+@pytest.mark.parametrize("line", ["/help", "/help teach", "/stats", "/model", "/history", "/set", "/memory", "/system"])
+def test_what_only_shows_changes_nothing(session: Session, line: str):
+    session.do("hello")
+    version, messages = session.chat.engine.version, list(session.chat.engine.conversation.messages)
+    assert session.do(line) and session.beside == ""
+    assert session.chat.engine.version is version and session.chat.engine.conversation.messages == messages
+
+
+# memories and files -----------------------------------------------------------------------------------------------
+def test_each_memory_keeps_its_state_when_swapped(session: Session):
+    session.do(f"/teach {Q} => Canberra")
+    session.do("/memory identity")
+    assert "Sydney" in session.do(Q)
+    session.do("/teach a? => b")
+    assert "does not learn" in session.beside
+    session.do("/memory notes")
+    assert "1 lesson known" in session.beside and "Canberra" in session.do(Q)
+    session.do("/undo")
+    assert "1 step" in session.beside
+    session.do("/memory nots")
+    assert "did you mean 'notes'" in session.beside and session.chat.config.memory == "notes"
+
+
+def test_leaving_saves_every_memory_with_something_unsaved(session: Session):
+    session.do(f"/teach {Q} => Canberra")
+    session.do("/memory identity")
+    paths = session.chat.save_all()
+    assert [p.name.split("_")[0] for p in paths] == ["identity", "notes"] and all(p.exists() for p in paths)
+
+
+def test_the_save_path_given_is_for_the_memory_given(session: Session):
+    session.chat.config = Config(memory="notes", mm_save_path="mine.safetensors")
+    session.do(f"/teach {Q} => Canberra")
+    session.do("/memory identity")
+    assert [str(p) for p in session.chat.save_all()][1] == "mine.safetensors"
+
+
+def test_save_load_and_undo_of_loading(session: Session):
+    session.do(f"/teach {Q} => Canberra")
+    session.do("/save m.safetensors")
+    assert not session.chat.engine.unsaved
+    session.do("/reset")
+    assert session.chat.engine.version.lessons == () and session.chat.engine.unsaved
+    session.do("/load m.safetensors")
+    assert "1 lesson known" in session.beside and "Canberra" in session.do(Q)
+    session.do("/undo")
+    assert session.chat.engine.version.lessons == ()
+    session.do("/load nothing.safetensors")
+    assert "No such file" in session.beside and "Nothing was loaded" in session.beside
+
+
+def test_a_disk_that_is_full_costs_no_lesson(session: Session, monkeypatch: pytest.MonkeyPatch):
+    session.do(f"/teach {Q} => Canberra")
+
+    def full(path):
+        raise StateError("cannot save: no space left on device")
+
+    monkeypatch.setattr(session.chat.engine, "save", full)
+    session.do("/save m.safetensors")
+    assert "no space left" in session.beside and session.chat.engine.unsaved
+    assert "Canberra" in session.do(Q)
+
+
+# the conversation -------------------------------------------------------------------------------------------------
+def test_set_changes_settings_and_refuses_nonsense(session: Session):
+    session.do("/set max_tokens 3")
+    assert session.do("hello there") == "You\n"
+    for line in ("/set max_tokens many", "/set temperature -1", "/set learn maybe"):
+        session.do(line)
+        assert session.beside and session.chat.config.max_tokens == 3 and session.chat.config.learn == "auto"
+    session.do("/set tempreture 1")
+    assert "did you mean 'temperature'" in session.beside
+    assert "max_tokens = 3" in session.do("/set max-tokens")
+
+
+def test_the_system_prompt_changes_in_the_middle_of_a_conversation(session: Session):
+    session.do("hello")
+    session.do("/system Be brief.")
+    roles = [m["role"] for m in session.chat.engine.conversation.messages]
+    assert roles == ["system", "user", "assistant"]
+    assert session.do("again") == "You said: again\n" and "Be brief." in session.do("/system")
+    session.do("/system off")
+    assert session.chat.engine.conversation.messages[0]["role"] == "user"
+
+
+def test_retry_gives_another_reply_and_keeps_the_settings(session: Session):
+    session.do("/retry")
+    assert "no reply to try again" in session.beside
+    session.do("hello")
+    decoding, count = session.chat.engine.decoding, len(session.chat.engine.conversation.messages)
+    assert session.do("/retry") == "You said: hello\n"
+    assert session.chat.engine.decoding is decoding and len(session.chat.engine.conversation.messages) == count
+
+
+def test_export(session: Session):
+    session.do(f"/teach {Q} => Canberra")
+    session.do("hello")
+    assert "**You:** hello" in session.do("/export md")
+    session.do("/export json x.json")
+    content = json.loads((session.folder / "x.json").read_text())
+    assert content["messages"][0]["content"] == "hello" and content["lessons"][0]["prompt"] == Q
+    session.do("/export json x.json")
+    assert "exists" in session.beside
+    session.do("/export pdf")
+    assert "md|json" in session.beside
+
+
+def test_edit_puts_the_text_into_the_prompt(session: Session, monkeypatch: pytest.MonkeyPatch):
+    session.do("/edit")
+    assert "needs a terminal" in session.beside
+    monkeypatch.setattr(session.chat, "edit", lambda text: "two\nlines\n")
+    session.do("/edit")
+    assert session.chat.prefill == "two\nlines"
+
+
+def test_quit_leaves(session: Session):
+    with pytest.raises(EOFError):
+        session.do("/quit")
+
+
+# text that cannot be trusted --------------------------------------------------------------------------------------
+def test_nothing_a_model_a_lesson_or_a_name_says_reaches_the_terminal_as_a_command(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    """Payloads in replies, lessons, errors, settings and file names; what is shown is always clean."""
+    session.chat.talk  # noqa: B018
+    for payload in payloads()[::5]:
+        text = f"x{payload}y"
+        monkeypatch.setitem(scripted.REPLIES, "payload", text)
+        for line in (
+            "payload",
+            f"/teach {text}? => {text}",
+            f"/set {text} 1",
+            f"/load {text}",
+            f"/{text}",
+            "/export md",
+        ):
+            shown = session.do(line.replace("\n", " ")) + session.beside
+            assert clean(shown) == shown, (line, shown)
+        session.do("/undo")
+    lesson = Lesson("a\x1b[31mb?", "c\x9b2Jd", id="\x1b]0;t\x07")
+    session.chat.engine.learn(lesson)
+    for line in ("/lessons", "/stats", "/history", "/undo"):
+        shown = session.do(line) + session.beside
+        assert clean(shown) == shown, line
+
+
+def test_a_transcript_that_cannot_be_written_is_said_once(session: Session):
+    session.chat.transcript.path = Path("/proc/nothing/x.jsonl")
+    session.do("hello")
+    assert "the chat goes on without it" in session.beside
+    session.do("hello")
+    assert session.beside == ""
+
+
+def test_errors_of_loading_end_the_session(session: Session):
+    def fail(loading):
+        raise LmmError("no such model")
+
+    session.chat.loading = Loading(fail)
+    with pytest.raises(LmmError, match="no such model"):
+        session.do("hello")
+    with pytest.raises(UsageError):
+        commands.run(session.chat, "/nope")

@@ -1,0 +1,151 @@
+"""The peers: each learns what it says it learns, survives its file, and leaves the model alone."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts import on
+
+from lmm.adapters.base import Adapter
+from lmm.adapters.toy import ToyAdapter
+from lmm.bench.measure import model_digest, plain_reply_seconds
+from lmm.bench.peers import PEERS, FineTune, InContext, PeftLora
+from lmm.engine import Engine
+from lmm.errors import BackendError, UsageError
+from lmm.memory.base import Lesson
+
+GOAL = 1.2  # loss at which the tiny model's first choices are right
+LESSONS = [Lesson("who made the loom?", "ada", id="one"), Lesson("where is the gate?", "in rome", id="two")]
+
+
+def test_the_table() -> None:
+    assert list(PEERS) == ["none", "in_context", "fine_tune", "peft_lora"]
+    with pytest.raises(UsageError, match="count must be at least 1"):
+        PEERS["in_context"].build_options({"count": 0})
+
+
+def test_in_context_pastes_the_nearest_lessons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    vectors = {
+        "who made the loom?": (1, 0),
+        "where is the gate?": (0, 1),
+        "the loom is by?": (0.9, 0.1),
+        "hm": (-1, -1),
+    }
+
+    def encode(texts: list[str]) -> np.ndarray:
+        return np.stack([np.resize(np.array([*vectors[t], *[0] * 382], np.float32), 384) for t in texts])
+
+    monkeypatch.setattr(InContext, "_encode", staticmethod(encode))
+    engine = Engine(ToyAdapter(), InContext(InContext.build_options({"count": 1, "floor": 0.0})))
+    for lesson in LESSONS:
+        engine.learn(lesson)
+    engine.save(tmp_path / "memory.safetensors")
+    again = Engine(ToyAdapter(), InContext(engine.memory.options))
+    again.load(tmp_path / "memory.safetensors")
+    loom, far = again.recall_many(["the loom is by?", "hm"], 8)
+    assert loom is not None
+    assert loom.text == ["Facts to answer from:\n- who made the loom? ada"]
+    assert far is None
+    assert [x.recall.fired[0][0][0] for x in again.ask_many(["the loom is by?"]) if x.recall] == ["one"]
+
+
+def losses(engine: Engine, lesson: Lesson) -> list[float]:
+    """Loss before and after learning one lesson."""
+    report = engine.learn(lesson)
+    assert report.loss_before is not None
+    assert report.loss_after is not None
+    return [report.loss_before, report.loss_after]
+
+
+@on("tiny-torch")
+def test_fine_tune_learns_until_the_loss_is_low(adapter: Adapter, tmp_path: Path) -> None:
+    memory = FineTune(FineTune.build_options({"lr": 0.1, "steps": 60, "goal": GOAL}))
+    digest = model_digest(adapter)
+    engine = Engine(adapter, memory)
+    try:
+        before, after = losses(engine, LESSONS[0])
+        assert after <= GOAL < before
+        assert engine.ask_many([LESSONS[0].prompt], max_tokens=8)[0].text.strip() == "ada"
+        assert all(engine.score([LESSONS[0].prompt], ["ada"])[0])
+        engine.save(tmp_path / "memory.safetensors")
+        engine.undo()
+        assert not all(engine.score([LESSONS[0].prompt], ["ada"])[0])
+        engine.load(tmp_path / "memory.safetensors")
+        assert all(engine.score([LESSONS[0].prompt], ["ada"])[0])
+    finally:
+        engine.detach()
+    assert model_digest(adapter) == digest
+
+
+@on("tiny-torch")
+def test_peft_lora_learns_and_leaves_the_model_as_it_was(adapter: Any, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    digest, modules = model_digest(adapter), dict(adapter.model.named_modules())
+    attributes = set(vars(adapter.model))
+    plain = Engine(adapter, PEERS["none"]())
+    untouched = plain.ask_many(["who?"], max_tokens=8)[0].text
+    plain.detach()
+    memory = PeftLora(PeftLora.build_options({"lr": 3e-2, "steps": 60, "goal": GOAL}))
+    with memory.opened(adapter):
+        engine = Engine(adapter, memory)
+        assert engine.ask_many(["who?"], max_tokens=8)[0].text == untouched  # fresh LoRA changes nothing
+        before, after = losses(engine, LESSONS[0])
+        assert after <= GOAL < before
+        assert engine.ask_many([LESSONS[0].prompt], max_tokens=8)[0].text.strip() == "ada"
+        engine.save(tmp_path / "memory.safetensors")
+        engine.undo()
+        assert engine.ask_many(["who?"], max_tokens=8)[0].text == untouched
+        with memory.suspended():
+            assert dict(adapter.model.named_modules()) == modules
+        plain_reply_seconds(engine, "hello")
+        engine.detach()
+    assert model_digest(adapter) == digest
+    assert dict(adapter.model.named_modules()) == modules
+    assert set(vars(adapter.model)) == attributes
+    assert not any(p.requires_grad for p in adapter.model.parameters())
+    again = PeftLora(memory.options)
+    with again.opened(adapter):
+        engine = Engine(adapter, again)
+        engine.load(tmp_path / "memory.safetensors")
+        assert engine.ask_many([LESSONS[0].prompt], max_tokens=8)[0].text.strip() == "ada"
+        engine.detach()
+
+
+@on("tiny-torch")
+def test_peft_lora_restores_the_model_after_an_error(adapter: Any) -> None:
+    pytest.importorskip("peft")
+    modules = dict(adapter.model.named_modules())
+    with pytest.raises(KeyError), PeftLora().opened(adapter):
+        raise KeyError
+    assert dict(adapter.model.named_modules()) == modules
+
+
+def test_peft_lora_needs_torch() -> None:
+    with pytest.raises(BackendError, match="needs the torch backend, not toy"), PeftLora().opened(ToyAdapter()):
+        pass
+
+
+@on("tiny-torch", "tiny-mlx", "toy")
+def test_the_digest_sees_any_weight(adapter: Any) -> None:
+    before = model_digest(adapter)
+    assert model_digest(adapter) == before
+    changed = adapter.layers[-1]
+    if adapter.name == "toy":
+        changed.down[3, 1] += 1e-6
+        assert model_digest(adapter) != before
+        return
+    weight = changed.mlp.down_proj.weight
+    kept = adapter.ops.to_numpy(weight)
+    try:
+        if adapter.name == "torch":
+            weight[3, 1] += 1e-3
+        else:
+            changed.mlp.down_proj.weight = adapter.ops.asarray(kept + 1e-3)
+        assert model_digest(adapter) != before
+    finally:
+        if adapter.name == "torch":
+            weight.copy_(adapter.ops.asarray(kept))
+        else:
+            changed.mlp.down_proj.weight = weight
+    assert model_digest(adapter) == before

@@ -2,15 +2,19 @@
 
 Decoding is bound by reading weights, so a narrow format wins where the processor computes in it (fp16 with
 AVX-512-FP16, bf16 with AVX-512-BF16) and loses badly where it does not. The choice is kept in the cache folder: it
-must not change between two sessions, or the same memory could answer differently.
+must not change between two sessions, or the same memory could answer differently. A busy machine is measured again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import os
 import platform
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,36 +24,80 @@ if TYPE_CHECKING:
 CANDIDATES = ("float16", "bfloat16", "float32")
 # Trained in bf16 with activations beyond fp16's 65,504; fp16 overflows in them.
 NO_FLOAT16 = ("gemma",)
+WORTH_IT = 0.85  # of float32's time: a narrow format that is not clearly faster only costs precision
+Times = dict[str, float]
 
 
-def pick_dtype(source: ModelSource, device: torch.device) -> str:
-    """The fastest safe dtype for this model here: "float16", "bfloat16" or "float32"."""
+def ranked_dtypes(source: ModelSource, device: torch.device) -> list[str]:
+    """Formats to try for this model here, best first; "float32", which always works, is the last."""
+    config = json.loads((source.folder / "config.json").read_text())
+    no_float16 = str(config.get("model_type", "")).startswith(NO_FLOAT16)
+    safe = [name for name in CANDIDATES if not (no_float16 and name == "float16")]
+    if device.type == "cuda":
+        return ["bfloat16", "float32"] if torch.cuda.is_bf16_supported() else [*safe[:1], "float32"]
+    return rank(_measured(), safe)
+
+
+def rank(times: Times, safe: list[str]) -> list[str]:
+    """The formats worth their loss of precision, fastest first, and float32."""
+    narrow = [name for name in safe if name != "float32" and times[name] < WORTH_IT * times["float32"]]
+    return [*sorted(narrow, key=lambda name: times[name]), "float32"]
+
+
+def is_finite(model: Any, tokens: list[int]) -> bool:
+    """Whether a forward pass over `tokens` gives numbers: a format that overflows does not."""
+    with torch.no_grad():
+        return bool(torch.isfinite(model(torch.as_tensor([tokens], device=model.device)).logits).all())
+
+
+def _measured() -> Times:
+    """What `measure` finds, from the cache folder if this machine was measured before."""
     from lmm.models import cache_dir
 
-    config = json.loads((source.folder / "config.json").read_text())
-    safe = [c for c in CANDIDATES if c != "float16" or not str(config.get("model_type", "")).startswith(NO_FLOAT16)]
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else safe[0]
     path = cache_dir() / "dtype.json"
     key = f"{platform.machine()} {_processor()} torch {torch.__version__} threads {torch.get_num_threads()}"
-    times = _read(path).get(key)
-    if times is None:
-        times = {name: _decode_time(getattr(torch, name)) for name in CANDIDATES}
-        _remember(path, key, times)
-    return min(safe, key=lambda name: times[name])
+    known = _read(path)
+    if not _valid(known.get(key)):
+        known[key] = measure()
+        if _calm():
+            _remember(path, known)
+    return known[key]
 
 
-def _decode_time(dtype: torch.dtype, width: int = 576, wide: int = 6144, repeats: int = 30) -> float:
-    """Seconds of a decode-like step: one token through matrices too large for the cache to keep."""
-    x = torch.ones(1, width).to(dtype)
-    weights = [torch.ones(wide, width).to(dtype) for _ in range(8)]
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        for w in weights:
-            torch.nn.functional.linear(x, w)
-        best = min(best, time.perf_counter() - start)
-    return best
+def measure(width: int = 576, wide: int = 6144, matrices: int = 16, rounds: int = 8) -> Times:
+    """Seconds of one token times one matrix in each format; together the matrices are too large for most caches.
+
+    The formats take turns on the same memory, and the lower quartile counts: neither a lucky cache nor another
+    program that takes the processor away for a while decides.
+    """
+    weights = torch.ones(matrices, wide, width)
+    steps = {}
+    for name in CANDIDATES:
+        dtype = getattr(torch, name)
+        narrow = weights.view(dtype).flatten()[: weights.numel()].view(weights.shape)
+        steps[name] = (torch.ones(1, width).to(dtype), narrow)
+    samples: dict[str, list[float]] = {name: [] for name in CANDIDATES}
+    for _ in range(rounds):
+        for name, (x, narrow) in steps.items():
+            for w in narrow:
+                start = time.perf_counter()
+                torch.nn.functional.linear(x, w)
+                samples[name].append(time.perf_counter() - start)
+    return {name: sorted(taken)[len(taken) // 4] for name, taken in samples.items()}
+
+
+def _calm() -> bool:
+    """Whether the processors are mostly ours: on a busy machine all formats look alike."""
+    try:
+        return os.getloadavg()[0] <= (os.cpu_count() or 1)
+    except OSError:
+        return True
+
+
+def _valid(times: Any) -> bool:
+    return isinstance(times, dict) and all(
+        isinstance(times.get(name), float) and 0 < times[name] < math.inf for name in CANDIDATES
+    )
 
 
 def _processor() -> str:
@@ -68,18 +116,16 @@ def hash_flags(flags: str) -> str:
     )
 
 
-def _read(path) -> dict:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text())
+        known = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+    return known if isinstance(known, dict) else {}
 
 
-def _remember(path, key: str, times: dict[str, float]) -> None:
-    known = _read(path)
-    known[key] = times
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(known, indent=1))
-    except OSError:
-        pass  # measured again next time
+def _remember(path: Path, known: dict[str, Any]) -> None:
+    from lmm.atomic import write_atomically
+
+    with contextlib.suppress(OSError):  # measured again next time
+        write_atomically(path, [json.dumps(known, indent=1).encode()])

@@ -20,7 +20,7 @@ from transformers.cache_utils import DynamicLayer
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers
-from lmm.adapters.torch_dtype import pick_dtype
+from lmm.adapters.torch_dtype import is_finite, ranked_dtypes
 from lmm.adapters.torch_ops import TorchOps
 from lmm.errors import ModelError
 from lmm.tokenizer import HFChatFormat
@@ -38,8 +38,11 @@ class TorchAdapter(Adapter):
         self.format = HFChatFormat(source.folder)
         target = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.device = str(target)
-        self.dtype = pick_dtype(source, target) if dtype == "auto" else dtype
-        self.model = _load(source, getattr(torch, self.dtype)).to(target)
+        probe = self.format.encode("The quick brown fox jumps over 13 lazy dogs.\n")
+        for self.dtype in ranked_dtypes(source, target) if dtype == "auto" else [dtype]:
+            self.model = _load(source, getattr(torch, self.dtype)).to(target)
+            if dtype != "auto" or self.dtype == "float32" or is_finite(self.model, probe):
+                break
         self.ops = TorchOps(target)
         config = self.model.config.get_text_config()
         lists = [(n, list(m)) for n, m in self.model.named_modules() if isinstance(m, torch.nn.ModuleList)]

@@ -6,6 +6,7 @@ Unknown keys are errors: a misspelt setting must not be silently ignored.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import tomllib
@@ -17,6 +18,7 @@ from typing import Any, get_args, get_type_hints
 
 from lmm.errors import UnknownNameError, UsageError
 
+DTYPES = ("auto", "float32", "bfloat16", "float16")
 TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 
 
@@ -52,6 +54,8 @@ class Config:
     def __post_init__(self) -> None:
         if self.learn not in ("auto", "ask", "off"):
             raise UsageError(f"--learn must be auto, ask or off, not {self.learn!r}")
+        if self.dtype not in DTYPES:
+            raise UnknownNameError("dtype", self.dtype, DTYPES)
 
 
 def config_path() -> Path:
@@ -109,11 +113,10 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if kind is bool and isinstance(value, str):
         if value.lower() in TRUE + FALSE:
             return value.lower() in TRUE
-    elif kind in (int, float, str) and not isinstance(value, bool):
-        try:
-            return kind(value)
-        except ValueError:
-            pass
+    elif kind in (int, float, str) and isinstance(value, int | float | str) and not isinstance(value, bool):
+        with contextlib.suppress(ValueError):
+            if kind is not int or not isinstance(value, float):  # 2.5 tokens are a mistake, not 2
+                return kind(value)
     elif kind is bool and isinstance(value, bool):
         return value
     elif kind not in (int, float, str, bool) and isinstance(value, Mapping):

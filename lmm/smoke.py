@@ -11,6 +11,7 @@ after another. So the model is loaded twice, not twice per name; nothing but the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import subprocess
@@ -158,18 +159,25 @@ def teach(engine: Engine, facts: Sequence[Fact]) -> list[str]:
     A memory that learns from messages hears them; one that learns from lessons gets what the chat would teach it.
     """
     engine.start()
-    problems = []
+    problems: list[str] = []
     for i, fact in enumerate(facts):
-        try:
-            engine.hear(fact.statement)
-            if engine.memory.learns_from == "lessons":
-                engine.learn(_lesson(fact))
-        except LearningError as error:
-            problems.append(f"{fact.statement!r}: {error}")
+        if not _learned(problems, fact, functools.partial(engine.hear, fact.statement)):
+            engine.hear(fact.statement, learn=False)
+        if "lessons" in engine.memory.learns_from:
+            _learned(problems, fact, functools.partial(engine.learn, _lesson(fact)))
         if i + 1 < len(facts):  # the reply to the last fact would change nothing that is saved
             for _ in engine.answer():
                 pass
     return problems
+
+
+def _learned(problems: list[str], fact: Fact, learn: Callable[[], Any]) -> bool:
+    try:
+        learn()
+    except LearningError as error:
+        problems.append(f"{fact.statement!r}: {error}")
+        return False
+    return True
 
 
 def _lesson(fact: Fact) -> Any:

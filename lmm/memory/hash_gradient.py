@@ -11,7 +11,8 @@ predicts it, by a few Adam steps on that token's loss alone, until it is below `
 
 With `target=reply` (preset `gentle`) the rows are trained on replies to the questions that the message answers, all
 at once, and act only in replies: from the last prompt token on, and only if that token's row is a learned one. The
-hash is then of h less its mean over general prompts (`centre` [D]), whose rows are stored as zero: nearest means it.
+hash is then of h less its mean over general prompts (`centre` [D]), whose rows are stored as zero; `owner` [M] says
+whose lesson a row is (0: nobody's).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import Optimizer
-from lmm.memory.selfask import Replies, last_states, pairs_of, plain_states
+from lmm.memory.selfask import Replies, last_states, number_of, owners, pairs_of, plain_states
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -73,7 +74,9 @@ class HashGradient(Memory):
     def fresh(self, adapter: Adapter, seed: int = 0) -> State:
         ops, width = adapter.ops, adapter.shape.width
         state = {"bits": ops.zeros((0, self.options.bits)), "rows": ops.zeros((0, width))}
-        return state | {"centre": ops.zeros((width,))} if self.options.target == "reply" else state
+        if self.options.target == "reply":
+            state |= {"owner": ops.asarray(np.zeros(0), "int64"), "centre": ops.zeros((width,))}
+        return state
 
     def on_prompt(
         self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
@@ -83,10 +86,12 @@ class HashGradient(Memory):
         ops = adapter.ops
         h = last_states(adapter, self.sites(adapter)[0], [prompt.tokens for prompt in prompts])
         hit, index = self._nearest(ops, state["bits"], self.signs(ops, ops.asarray(h) - state["centre"]))
-        learned = ops.to_numpy(ops.norm(state["rows"]))[ops.to_numpy(index)] > 0
-        gate = ops.to_numpy(hit) * learned
-        fired = [[("", 1.0)] if g else [] for g in gate]
-        return Recall(fired, {"gate": ops.asarray(gate.astype(np.float32)[:, None])}) if gate.any() else None
+        whose = ops.to_numpy(state["owner"])[ops.to_numpy(index)]
+        gate = (ops.to_numpy(hit) > 0) & (whose > 0)
+        if not gate.any():
+            return None
+        fired = [[(i, 1.0)] if g else [] for i, g in zip(owners(whose, lessons), gate, strict=True)]
+        return Recall(fired, {"gate": ops.asarray(gate.astype(np.float32)[:, None])})
 
     def signs(self, ops: Ops, h: Array) -> Array:
         """Hidden states [.., D] -> the hash as -1/+1, [.., r]."""
@@ -194,9 +199,11 @@ class HashGradient(Memory):
         if not pairs:  # nothing one could ask about: nothing to learn
             return state
         replies = Replies(adapter, pairs, self.sites(adapter)[0])
-        bits, rows, centre = self._table(state, adapter)
+        bits, rows, owner, centre = self._table(state, adapter)
         codes = ops.to_numpy(self.signs(ops, ops.float32(replies.h) - ops.asarray(centre)))[replies.answers]  # [N, r]
         bits, rows, index = _with_rows(bits, rows, codes)
+        owner = np.concatenate([owner, np.zeros(len(bits) - len(owner), np.int64)])
+        owner[index] = number_of(lesson.id)
         where = np.zeros(replies.answers.shape, np.int64)  # the row of each position, [P, T]
         where[replies.answers] = index
         mine = np.unique(index)
@@ -219,18 +226,19 @@ class HashGradient(Memory):
         rows[mine] = ops.to_numpy(params["rows"])
         report.loss_after = ops.item(loss_of(params))
         checked(report.loss_after, params, adapter)
-        return {"bits": ops.asarray(bits), "rows": ops.asarray(rows), "centre": ops.asarray(centre)}
+        new = {"bits": ops.asarray(bits), "rows": ops.asarray(rows), "centre": ops.asarray(centre)}
+        return new | {"owner": ops.asarray(owner, "int64")}
 
-    def _table(self, state: State, adapter: Adapter) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Bits [M, r], rows [M, D] and centre [D]; before the first lesson, those of what no lesson is about."""
+    def _table(self, state: State, adapter: Adapter) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Bits [M, r], rows [M, D], their owners [M], centre [D]; at first, those of what no lesson is about."""
         ops = adapter.ops
-        bits, rows, centre = (ops.to_numpy(state[name]) for name in ("bits", "rows", "centre"))
+        bits, rows, owner, centre = (ops.to_numpy(state[name]) for name in ("bits", "rows", "owner", "centre"))
         if len(bits) == 0:
             plain = plain_states(adapter, self.sites(adapter)[0])
             centre = plain.mean(axis=0)
             bits = ops.to_numpy(self.signs(ops, ops.asarray(plain - centre)))
-            rows = np.zeros((len(bits), len(centre)), np.float32)
-        return bits, rows, centre
+            rows, owner = np.zeros((len(bits), len(centre)), np.float32), np.zeros(len(bits), np.int64)
+        return bits, rows, owner, centre
 
 
 def _with_rows(bits: np.ndarray, rows: np.ndarray, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -11,7 +11,7 @@ With `target=reply` (preset `gentle`) it is trained on replies to the questions 
     h' = h + g h A B       g = 1 in replies to a question whose nearest stored key has a cosine of at least `gate`
 
 at the last prompt token and after, g = 0 elsewhere. `keys` [K, D] are the centred, normalised states of the questions
-learned (`scale` 1) and of general ones (`scale` 0); with `gate=0` it acts on every token, as without.
+learned and of general ones, `owner` [K] says whose (0: nobody's); with `gate=0` it acts on every token, as without.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import OPTIMIZERS, Optimizer
-from lmm.memory.selfask import Replies, last_states, pairs_of, plain_states
+from lmm.memory.selfask import Replies, last_states, number_of, owners, pairs_of, plain_states
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -89,7 +89,7 @@ class LoraOnUser(Memory):
         ops, d, r = adapter.ops, adapter.shape.width, self.options.rank
         state = {"A": ops.normal((d, r), seed, self.options.a_std), "B": ops.zeros((r, d))}
         if self.options.gate:
-            state |= {"keys": ops.zeros((0, d)), "scale": ops.zeros((0,)), "centre": ops.zeros((d,))}
+            state |= {"keys": ops.zeros((0, d)), "owner": ops.asarray(np.zeros(0), "int64"), "centre": ops.zeros((d,))}
         return state
 
     def on_prompt(
@@ -97,14 +97,18 @@ class LoraOnUser(Memory):
     ) -> Recall | None:
         if not self.options.gate or state["keys"].shape[0] == 0:
             return None
-        ops, keys, scale = adapter.ops, state["keys"], state["scale"]
+        ops = adapter.ops
+        keys, owner, centre = (ops.to_numpy(state[name]) for name in ("keys", "owner", "centre"))
         h = last_states(adapter, self.sites(adapter)[0], [prompt.tokens for prompt in prompts])
-        cosine = _unit(h - ops.to_numpy(state["centre"])) @ ops.to_numpy(keys).T + MARGIN * ops.to_numpy(scale)
-        nearest = cosine.argmax(axis=1)
-        near = cosine[np.arange(len(h)), nearest] - MARGIN >= self.options.gate
-        gate = near * ops.to_numpy(scale)[nearest]
-        fired = [[("", float(c.max() - MARGIN))] if g else [] for c, g in zip(cosine, gate, strict=True)]
-        return Recall(fired, {"gate": ops.asarray(gate.astype(np.float32)[:, None, None])}) if gate.any() else None
+        cosine = _unit(h - centre) @ keys.T
+        nearest = (cosine + MARGIN * (owner > 0)).argmax(axis=1)
+        strength, whose = cosine[np.arange(len(h)), nearest], owner[nearest]
+        gate = (whose > 0) & (strength >= self.options.gate)
+        if not gate.any():
+            return None
+        ids = owners(whose, lessons)
+        fired = [[(i, float(c))] if g else [] for i, c, g in zip(ids, strength, gate, strict=True)]
+        return Recall(fired, {"gate": ops.asarray(gate.astype(np.float32)[:, None, None])})
 
     def rewrite(
         self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
@@ -162,19 +166,19 @@ class LoraOnUser(Memory):
 
         params, norms = self._train({name: state[name] for name in ("A", "B")}, loss_of, adapter, report)
         report.details = {"questions": [question for question, _ in pairs], "answer": pairs[0][1]} | norms
-        return params | self._keys(state, replies, adapter) if options.gate else params
+        return params | self._keys(state, lesson, replies, adapter) if options.gate else params
 
-    def _keys(self, state: State, replies: Replies, adapter: Adapter) -> State:
-        """The stored keys, with the questions of this lesson before what it is not about."""
+    def _keys(self, state: State, lesson: Lesson, replies: Replies, adapter: Adapter) -> State:
+        """The stored keys, with the questions of this lesson; before the first, those of what no lesson is about."""
         ops = adapter.ops
-        keys, scale, centre = (ops.to_numpy(state[name]) for name in ("keys", "scale", "centre"))
+        keys, owner, centre = (ops.to_numpy(state[name]) for name in ("keys", "owner", "centre"))
         if len(keys) == 0:
             plain = plain_states(adapter, self.sites(adapter)[0])
             centre = plain.mean(axis=0)
-            keys, scale = _unit(plain - centre), np.zeros(len(plain), np.float32)
+            keys, owner = _unit(plain - centre), np.zeros(len(plain), np.int64)
         new = _unit(replies.question_states() - centre)
-        keys, scale = np.concatenate([new, keys]), np.concatenate([np.ones(len(new), np.float32), scale])
-        return {"keys": ops.asarray(keys), "scale": ops.asarray(scale), "centre": ops.asarray(centre)}
+        keys, owner = np.concatenate([keys, new]), np.concatenate([owner, np.full(len(new), number_of(lesson.id))])
+        return {"keys": ops.asarray(keys), "owner": ops.asarray(owner, "int64"), "centre": ops.asarray(centre)}
 
     def _train(
         self, params: State, loss_of: Callable[[State], Array], adapter: Adapter, report: LearnReport

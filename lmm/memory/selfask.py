@@ -8,6 +8,7 @@ not (SmolLM2-135M, layer 15: PLAIN's general questions below .55 to "What is my 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -61,6 +62,17 @@ def pairs_of(lesson: Lesson) -> list[tuple[str, str]]:
     if reading.lesson is None:
         return []
     return [(q, reading.lesson.answer) for q in dict.fromkeys((reading.lesson.prompt, *reading.questions))]
+
+
+def number_of(lesson_id: str) -> int:
+    """A lesson's id as a number above 0 that fits an int64 array: whose key or row it is. 0: nobody's."""
+    return 1 + int.from_bytes(hashlib.sha256(lesson_id.encode()).digest()[:7], "big")
+
+
+def owners(numbers: Sequence[int], lessons: Sequence[Lesson]) -> list[str]:
+    """The ids of the lessons with these numbers; empty where there is none."""
+    ids = {number_of(lesson.id): lesson.id for lesson in lessons}
+    return [ids.get(int(number), "") for number in numbers]
 
 
 class Replies:

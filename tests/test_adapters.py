@@ -414,7 +414,7 @@ def test_every_kind_of_model_runs_in_parts_and_as_its_own_generate(pair: tuple[A
 @pytest.mark.real
 def test_gemma_reads_beyond_its_window_as_generate_does() -> None:
     gemma = load("torch", "gemma-3-270m")
-    assert gemma.format.plain and gemma.format.render([], reply=False) == "<bos>"  # type: ignore[attr-defined]
+    assert gemma.format.plain and _asked(gemma, "x")[:1] == [2], "without <bos> it talks nonsense"  # type: ignore
     same_as_native(gemma, ["What is the capital of France?"], 8)
     long = "Bees make honey. Birds build nests. " * 70 + "What do bees make?"
     assert len(_asked(gemma, long)) > 520

@@ -56,7 +56,7 @@ UNRELATED = (  # of few lengths in tokens: equal lengths are answered together
     "What is the name of our galaxy?",
     "Give me a tip for cooking rice.",
 )
-MAX_TOKENS = 16  # of a reply; long enough for a fact in a sentence
+MAX_TOKENS = 12  # of a reply; long enough for a fact in a sentence
 TICK = "tick"
 
 
@@ -240,12 +240,15 @@ def _teach_all(plan: Plan, engine: Engine, tick: Callable[[int], None]) -> list[
 
 
 def _query_all(plan: Plan, engine: Engine, tick: Callable[[int], None]) -> dict[str, Any]:
-    untouched = ask_untouched(engine, UNRELATED)
+    untouched: dict[tuple[str, ...], list[str]] = {}  # asked in the same company: a batch's arithmetic depends on it
     found = []
     for file, facts in plan.sessions:
+        questions = (*questions_of(facts), *UNRELATED)
+        if questions not in untouched:
+            untouched[questions] = ask_untouched(engine, questions)
         engine.load(file)
-        answers = ask(engine, questions_of(facts), tick)
-        found.append(judge(facts, answers, ask(engine, UNRELATED, tick), untouched))
+        answers, own = ask(engine, questions, tick), len(questions) - len(UNRELATED)
+        found.append(judge(facts, answers[:own], answers[own:], untouched[questions][own:]))
     header = engine.header()
     about = {
         "backend": header.backend,

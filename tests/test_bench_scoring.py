@@ -1,0 +1,114 @@
+"""Scores by teacher forcing, against the decode loop and against the formula."""
+
+import benching
+import numpy as np
+import pytest
+from benching import Prompter, Told
+from contracts import on_small
+
+from lmm.adapters.base import Adapter
+from lmm.bench.measure import perplexity, reply_seconds, without_memory
+from lmm.engine import Engine
+from lmm.memory.base import Lesson
+from lmm.memory.identity import Identity
+from lmm.scoring import text_losses
+from lmm.session import prompt_tokens
+
+
+def one_by_one(adapter: Adapter, prompt: str, answer: str) -> list[bool]:
+    """Each token's argmax, from a forward pass of its own."""
+    format = adapter.format
+    read = prompt_tokens(format, prompt)
+    hits = []
+    for token in format.answer_tokens(format.render([{"role": "user", "content": prompt}], reply=True), answer):
+        logits, _ = adapter.forward(np.array([read]), adapter.new_cache())
+        hits.append(int(adapter.ops.to_numpy(adapter.ops.argmax(logits[0, -1]))) == token)
+        read = [*read, token]
+    return hits
+
+
+@on_small
+def test_one_pass_over_a_batch_gives_what_token_by_token_gives(adapter: Adapter) -> None:
+    """Answers of different lengths to prompts of equal length: what fills up the shorter ones must not matter."""
+    engine = Engine(adapter, Identity())
+    try:
+        prompts = ["who?", "who?", "what is", "why?", "who?"]
+        said = adapter.format.decode(
+            [t for t in engine.ask_many(["why?"], max_tokens=5)[0].generated.tokens if t < 128]
+        )
+        answers = ["ab", "a longer answer", "defgh", said or "x", "hm"]
+        expected = [one_by_one(adapter, p, a) for p, a in zip(prompts, answers, strict=True)]
+        assert engine.score(prompts, answers) == expected
+        assert engine.score(prompts, answers, batch_size=1) == expected
+    finally:
+        engine.detach()
+
+
+def test_the_memory_is_held_over_the_answer() -> None:
+    engine = Engine(benching.adapter(), Told())
+    engine.learn(Lesson("capital A", "Rome"))
+    assert engine.score(["capital A", "A capital", "size A"], ["Rome", "Rome", "Rome"])[:2] == [[True] * 5] * 2
+    assert not all(engine.score(["size A"], ["Rome"])[0])
+    assert engine.recall is None
+
+
+def test_text_of_a_memory_stands_before_the_prompt() -> None:
+    engine = Engine(benching.adapter(), Prompter())
+    engine.learn(Lesson("capital A", "Rome"))
+    said = engine.ask_many(["sun"], max_tokens=8)[0]
+    plain = Engine(benching.adapter(), Identity())
+    expected = plain.ask_many(["capital A Rome.\n\nsun"], max_tokens=8)[0]
+    assert said.generated.tokens == expected.generated.tokens
+    assert engine.score(["sun"], ["ab"]) == plain.score(["capital A Rome.\n\nsun"], ["ab"])
+
+
+@on_small
+def test_the_loss_of_a_text_is_the_formulas(adapter: Adapter) -> None:
+    engine = Engine(adapter, Identity())
+    try:
+        tokens = adapter.format.encode("a quick brown fox")
+        logits = np.asarray(
+            adapter.ops.to_numpy(adapter.forward(np.array([tokens]), adapter.new_cache(), len(tokens))[0])
+        )
+        logs = logits[0] - np.log(np.exp(logits[0].astype(np.float64)).sum(-1, keepdims=True))
+        expected = [-logs[i, token] for i, token in enumerate(tokens[1:])]
+        assert text_losses(engine, tokens) == pytest.approx(expected, rel=1e-4)
+        read = perplexity(engine, [tokens, tokens[:5]], lambda count: None)
+        assert read == pytest.approx(np.exp(np.mean([*expected, *expected[:4]])), rel=1e-4)
+    finally:
+        engine.detach()
+
+
+def test_a_memory_that_fires_on_a_text_is_counted_from_its_start() -> None:
+    engine = Engine(benching.adapter(), Told())
+    tokens = engine.adapter.format.encode("capital A")
+    before = text_losses(engine, tokens)
+    engine.learn(Lesson("capital A", "Rome"))
+    after = text_losses(engine, tokens)
+    assert after.shape == before.shape == (len(tokens) - 1,)
+    assert after[0] > before[0]
+
+
+def test_without_memory_is_without_memory_while_another_is_attached() -> None:
+    engine = Engine(benching.adapter(), benching.Everywhere())
+    engine.learn(Lesson("capital A", "Rome"))
+    plain = Engine(benching.adapter(), Identity()).ask_many(["sun"], max_tokens=8)[0].text
+    assert engine.ask_many(["sun"], max_tokens=8)[0].text == "Rome"
+    with without_memory(engine.adapter, engine.memory) as other:
+        assert other.ask_many(["sun"], max_tokens=8)[0].text == plain
+    assert engine.ask_many(["sun"], max_tokens=8)[0].text == "Rome"
+    assert len(engine.adapter.taps) == 1
+
+
+def test_a_short_reply_is_extended_at_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmm.bench import measure
+    from lmm.generation import Generated
+
+    engine = Engine(benching.adapter(), Identity())
+    monkeypatch.setattr(engine, "answer", lambda: iter(()))
+    engine.last = type("R", (), {"generated": Generated([1] * 12, first_token_s=1.0, seconds=3.2)})()
+    clock = iter([10.0, 13.5])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    seconds, rate = reply_seconds(engine, "sun")
+    assert (seconds, rate) == (pytest.approx(3.5 + 0.2 * 20), pytest.approx(5.0))
+    assert prompt_tokens(engine.adapter.format, "sun") == engine.conversation.tokens

@@ -76,11 +76,10 @@ class Engine:
         self.saved: Version | None = self.version
         self.cancelled = threading.Event()
         self.recall: Recall | None = None
-        self._attached = contextlib.ExitStack()
         self.cache: Cache = adapter.new_cache()
         self._below: Below | None = Below()  # for `_rebuild`; None: not this conversation is being read
         self.start(system)
-        self._attach()
+        self._attached = self._attach(memory)
 
     # the conversation ----------------------------------------------------------------------------------------
     def start(self, system: str = "") -> None:
@@ -95,7 +94,7 @@ class Engine:
         """
         before = replace(self.conversation, messages=list(self.conversation.messages))
         self.conversation.ask(text)
-        self._trim_to_common_prefix()
+        self._trim_to(self.conversation.tokens)
         if "messages" not in self.memory.learns_from or not learn:
             return None
         start = self.cache.length
@@ -114,7 +113,7 @@ class Engine:
         """
         self.cancelled.clear()
         text = self.conversation.messages[-1]["content"]
-        self._trim_to_common_prefix()
+        self._trim_to(self.conversation.tokens)
         self.recall = self._recall([about or text])
         self.last = Reply(text, recall=self.recall)
         out = self.last.generated
@@ -128,7 +127,7 @@ class Engine:
         finally:
             self.recall = None
             self.conversation.replied(out.text, out.tokens)
-            self._trim_to_common_prefix(unread=0)
+            self._trim_to(self.conversation.tokens, unread=0)
             if self.log is not None:
                 self.log.flush()
 
@@ -155,7 +154,7 @@ class Engine:
             return tokens
         conversation = Conversation(self.adapter.format, messages=list(self.conversation.messages[:-1]))
         conversation.ask(f"{recall.text[0]}\n\n{text}")
-        self._clear_cache()
+        self._trim_to(conversation.tokens)
         return conversation.tokens
 
     # questions in empty conversations ----------------------------------------------------------------------------
@@ -340,11 +339,12 @@ class Engine:
     def swap(self, memory: Memory, version: Version | None = None) -> None:
         """Put another memory in place while the conversation goes on. What was said is read anew with it."""
         fresh = version or Version(memory.fresh(self.adapter, self.seed))
+        attached = self._attach(memory)  # where that fails, nothing has changed
         self.detach()
+        self._attached = attached
         self.memory, self.version, self.saved = memory, fresh, fresh
         self.undo_stack, self.redo_stack = [], []
         self._clear_cache()
-        self._attach()
 
     def detach(self) -> None:
         """Leave the model bitwise as it was."""
@@ -352,16 +352,16 @@ class Engine:
 
     close = detach
 
-    def _attach(self) -> None:
-        sites = self.memory.sites(self.adapter)
+    def _attach(self, memory: Memory) -> contextlib.ExitStack:
+        sites = memory.sites(self.adapter)
         with contextlib.ExitStack() as stack:
-            if self.memory.rewrites_history:
+            if memory.rewrites_history:
                 lowest = min(sites, key=lambda site: site.first_layer)
                 below = "residual" if lowest.part == "residual" else "pre_attention"
                 stack.enter_context(self.adapter.tap(self.adapter.site(lowest.layer, below), self._capture))
             for site in sites:
                 stack.enter_context(self.adapter.tap(site, self._rewriter(site)))
-            self._attached = stack.pop_all()
+            return stack.pop_all()
 
     def _rewriter(self, site: Site) -> Callable[[Array, Array, TapContext], Array]:
         def rewrite(x_in: Array, x_out: Array, context: TapContext) -> Array:
@@ -382,10 +382,10 @@ class Engine:
             self._below.add(int(context.positions[0]), x_out)
         return x_out
 
-    def _trim_to_common_prefix(self, unread: int = 1) -> None:
-        """Keep of the cache what the conversation's tokens still begin with, but for the last `unread`: reading at
-        least one token is what gives the next one's logits."""
-        read, now = self.cache.tokens[0], np.asarray(self.conversation.tokens, np.int64)
+    def _trim_to(self, tokens: Sequence[int], unread: int = 1) -> None:
+        """Keep of the cache what `tokens` begin with, but for the last `unread`: reading at least one token is what
+        gives the next one's logits."""
+        read, now = self.cache.tokens[0], np.asarray(tokens, np.int64)
         n = min(len(read), max(len(now) - unread, 0))
         differ = np.flatnonzero(read[:n] != now[:n])
         n = int(differ[0]) if len(differ) else n

@@ -1,0 +1,405 @@
+"""A turn, on the toy model and on small random ones: what is read again, learned, undone, interrupted, swapped."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contracts import close, engine, frozen, logits_of, memory, numbers, on, on_small, same_state
+
+from lmm import registry
+from lmm.activation_log import ActivationLog, read
+from lmm.adapters.base import Adapter, Site
+from lmm.adapters.toy import ToyAdapter
+from lmm.below import Below
+from lmm.engine import Engine, Version
+from lmm.errors import Cancelled, LearningError, StateError
+from lmm.memory.base import LearnReport, Lesson, Memory, Recall
+from lmm.sampling import Decoding
+
+LEARNERS = ["lora_on_user", "hash_gradient"]  # those whose lessons change how earlier turns are read
+MESSAGES = ["My sister's name is Ada.", "I live in Oslo.", "What is her name?", "And where do I live?", "Thank you."]
+
+
+def next_logits(made: Engine, token: int = 65) -> np.ndarray:
+    """Logits after one more token on top of the cache as it is."""
+    with made.holding(None, 0):
+        out, _ = made.adapter.forward(np.array([[token]]), made.cache)
+    return numbers(made.adapter, out)
+
+
+def next_logits_fresh(made: Engine, token: int = 65) -> np.ndarray:
+    tokens = np.concatenate([made.cache.tokens, [[token]]], axis=1)
+    with made.holding(None, 0):
+        out, _ = made.adapter.forward(tokens, made.adapter.new_cache())
+    return numbers(made.adapter, out)
+
+
+# ---------------------------------------------------------------- the cache is kept
+@on("toy", "tiny-torch", "tiny-mlx", "torch")
+def test_a_turn_reads_only_what_is_new(adapter: Adapter) -> None:
+    made = engine(adapter, max_tokens=6)
+    sizes = []
+    for _ in range(5):
+        reply = made.reply("Tell me more about it.")
+        sizes.append(reply.generated.prefill_tokens)
+        assert made.cache.length >= len(made.conversation.tokens) - 1
+    assert max(sizes[1:]) - min(sizes[1:]) <= 2, sizes
+    assert sizes[4] <= sizes[0] + 4, "turn 5 reads no more than its own message"
+    close(next_logits(made), next_logits_fresh(made))
+
+
+@on_small
+@pytest.mark.parametrize("name", LEARNERS)
+def test_after_a_lesson_the_cache_is_that_of_a_fresh_reading(adapter: Adapter, name: str) -> None:
+    made = engine(adapter, name, max_tokens=4)
+    for i, text in enumerate(MESSAGES[:3]):
+        made.hear(text)  # learns
+        assert i == 0 or made.cache.length > 0
+        if made.cache.length:
+            close(next_logits(made), next_logits_fresh(made))
+        for _ in made.answer():
+            pass
+        close(next_logits(made), next_logits_fresh(made))
+    for travel in (made.undo, made.undo, made.redo, made.undo):
+        travel()
+        assert made.cache.length > 0
+        close(next_logits(made), next_logits_fresh(made))
+
+
+@on_small
+@pytest.mark.parametrize("strategy", ["beam", "sample"])
+def test_a_lesson_after_any_decoding_leaves_no_stale_layer(adapter: Adapter, strategy: str) -> None:
+    decoding = Decoding(strategy, max_tokens=5, beams=3, temperature=3.0)
+    made = engine(adapter, "lora_on_user", decoding=decoding)
+    for text in MESSAGES[:3]:
+        made.reply(text)
+        close(next_logits(made), next_logits_fresh(made))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_questions_aside_do_not_disturb_the_conversation(toy: ToyAdapter, name: str) -> None:
+    made, undisturbed = engine(toy, name), engine(ToyAdapter(), name)
+    for text in MESSAGES[:2]:
+        made.reply(text)
+        made.ask_many(["What is your name?", "Who are you?"], max_tokens=3)
+        undisturbed.reply(text)
+    assert made.conversation.tokens == undisturbed.conversation.tokens
+    assert same_state(frozen(made), frozen(undisturbed))
+    close(next_logits(made), next_logits_fresh(made))
+
+
+def test_states_below_a_memory_keep_in_step() -> None:
+    ops, below = ToyAdapter().ops, Below()
+
+    def states(start: int, length: int, mark: float = 0.0) -> np.ndarray:
+        return np.arange(start, start + length, dtype=np.float32).reshape(1, -1, 1) + mark
+
+    below.add(0, states(0, 4))
+    below.add(4, states(4, 1))
+    below.add(5, states(5, 1))
+    assert below.length == 6 and below.joined(ops).ravel().tolist() == [0, 1, 2, 3, 4, 5]
+    below.add(2, states(2, 3, 0.5))  # read again from position 2
+    assert below.length == 5 and below.joined(ops).ravel().tolist() == [0, 1, 2.5, 3.5, 4.5]
+    below.add(9, states(9, 1))  # after a gap
+    below.add(5, np.zeros((2, 1, 1)))  # two rows
+    assert below.length == 5
+    below.cut(1)
+    assert below.joined(ops).ravel().tolist() == [0]
+    below.cut(0)
+    assert below.length == 0 and not below.pieces
+
+
+# ---------------------------------------------------------------- interrupting
+@on_small
+def test_an_interrupted_reply_is_kept_marked_and_continued(adapter: Adapter) -> None:
+    made = engine(adapter, max_tokens=40)
+    made.hear("Tell me a long story.")
+    chunks = []
+    for chunk in made.answer():
+        chunks.append(chunk)
+        made.cancelled.set()
+    out = made.last.generated
+    assert out.interrupted and not out.ended and len(out.tokens) < 8
+    assert made.conversation.messages[-1] == {"role": "assistant", "content": out.text}
+    assert made.last.text == "".join(chunks).rstrip()
+    cached = made.cache.length
+    again = made.reply("Go on.")
+    assert again.generated.tokens and not again.generated.interrupted
+    assert again.generated.prefill_tokens + cached >= len(made.last.read) - 1
+    assert again.generated.prefill_tokens < cached, "what was said before was read again"
+    close(next_logits(made), next_logits_fresh(made))
+
+
+@on_small
+@pytest.mark.parametrize("name", ["identity", "lora_on_user"])
+def test_a_reply_that_is_dropped_half_way_can_be_followed(adapter: Adapter, name: str) -> None:
+    made = engine(adapter, name, max_tokens=40)
+    made.reply(MESSAGES[0])
+    made.hear(MESSAGES[1])
+    stream = made.answer()
+    next(stream)
+    stream.close()  # the reader went away
+    assert made.last.generated.interrupted and made.recall is None
+    made.decoding = Decoding(max_tokens=4)
+    made.reply(MESSAGES[2])
+    close(next_logits(made), next_logits_fresh(made))
+
+
+def test_cancelling_from_another_thread_stops_within_one_token(toy: ToyAdapter) -> None:
+    made = engine(toy, max_tokens=200)
+    made.hear("Hello")
+    stream = made.answer()
+    next(stream)
+    thread = threading.Thread(target=made.cancelled.set)
+    thread.start()
+    thread.join()
+    before = len(made.last.generated.tokens)
+    list(stream)
+    assert len(made.last.generated.tokens) <= before + 1 and made.last.generated.interrupted
+
+
+# ---------------------------------------------------------------- learning in a turn
+@on_small
+@pytest.mark.parametrize("name", LEARNERS)
+def test_a_message_is_learned_once_and_in_its_context(adapter: Adapter, name: str) -> None:
+    made = engine(adapter, name)
+    first = made.hear(MESSAGES[0])
+    assert first is not None and first.steps > 0 and made.version.lessons[0].statement == MESSAGES[0]
+    for _ in made.answer():
+        pass
+    second = made.hear(MESSAGES[0])
+    alone = engine_aside(adapter, name, made)
+    assert second is not None and alone.loss_before != pytest.approx(second.loss_before, rel=1e-6)
+    assert len(made.version.lessons) == 2
+    ids = first.details["user_response_target_token_ids"]
+    assert adapter.format.decode(ids).strip() == MESSAGES[0]
+    assert len(first.details["user_response_token_losses"]) == len(ids)
+
+
+def engine_aside(adapter: Adapter, name: str, made: Engine) -> LearnReport:
+    """The same message from the same state, learned without its conversation."""
+    report = LearnReport()
+    with adapter.quiet():
+        state = made.undo_stack[-1].state
+        made.memory.learn(state, Lesson(statement=MESSAGES[0]), adapter, None, report)
+    return report
+
+
+def test_hearing_without_learning(toy: ToyAdapter) -> None:
+    made = engine(toy, "lora_on_user")
+    state = frozen(made)
+    assert made.hear("Just asking.", learn=False) is None
+    assert same_state(frozen(made), state) and not made.undo_stack and not made.unsaved
+
+
+@pytest.mark.parametrize("error", [LearningError("NaN"), Cancelled("stopped"), KeyboardInterrupt()])
+def test_a_message_whose_lesson_failed_was_not_heard(toy: ToyAdapter, monkeypatch, error) -> None:
+    made = engine(toy, "lora_on_user", max_tokens=3)
+    made.reply(MESSAGES[0])
+    state, messages, undo = frozen(made), list(made.conversation.messages), len(made.undo_stack)
+
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(made.memory, "learn", fail)
+    with pytest.raises(type(error)):
+        made.hear(MESSAGES[1])
+    assert made.conversation.messages == messages and same_state(frozen(made), state)
+    assert len(made.undo_stack) == undo
+    made.hear(MESSAGES[1], learn=False)
+    for _ in made.answer():
+        pass
+    assert [m["role"] for m in made.conversation.messages] == ["user", "assistant"] * 2
+    close(next_logits(made), next_logits_fresh(made))
+
+
+def test_learning_after_undo_forgets_the_future(toy: ToyAdapter) -> None:
+    made = engine(toy, "lora_on_user")
+    for text in MESSAGES[:3]:
+        made.learn(Lesson(statement=text))
+    made.undo(2)
+    made.learn(Lesson(statement="Something else."))
+    assert made.redo() == 0 and [x.statement for x in made.version.lessons] == [MESSAGES[0], "Something else."]
+    assert made.undo(10) == 2 and not made.version.lessons
+
+
+def test_a_memory_that_cannot_forget_says_so_and_stays(toy: ToyAdapter) -> None:
+    made = engine(toy, "lora_on_user")
+    made.learn(Lesson(statement=MESSAGES[0], id="abc"))
+    version = made.version
+    with pytest.raises(LearningError, match=r"cannot forget one.*undo"):
+        made.forget("abc")
+    with pytest.raises(LearningError, match="no lesson 'xyz'"):
+        made.forget("xyz")
+    assert made.version is version
+
+
+# ---------------------------------------------------------------- a memory of the test's own
+class Shout(Memory):
+    """Pushes the reply's tokens towards one byte, where the prompt asks for it."""
+
+    name, summary, learns_from = "shout", "for tests", "lessons"
+
+    def on_prompt(self, state, lessons, prompts, adapter):
+        fired = [[("x", 1.0)] if "loud" in p.text else [] for p in prompts]
+        if not any(fired):
+            return None
+        gate = adapter.ops.asarray(np.array([1.0 if f else 0.0 for f in fired]))
+        return Recall(
+            fired, {"gate": gate}, ["Shout!" if "loud" in p.text and "text" in p.text else "" for p in prompts]
+        )
+
+    def rewrite(self, ops, state, recall, x_in, x_out, context):
+        if recall is None:
+            return x_out
+        at = ops.asarray((context.positions >= recall.start).astype(np.float32))
+        push = ops.asarray(np.linspace(-40, 40, x_out.shape[-1]).astype(np.float32))
+        return x_out + ops.cast_like(recall.arrays["gate"][:, None, None] * at[None, :, None] * push, x_out)
+
+
+@on_small
+def test_a_reply_holds_what_was_recalled_and_the_next_one_does_not(adapter: Adapter) -> None:
+    plain, made = engine(adapter, max_tokens=5), Engine(adapter, Shout(), decoding=Decoding(max_tokens=5))
+    plain.detach()
+    try:
+        quiet, loud = made.ask_many(["be calm", "be loud"], max_tokens=5)
+        assert quiet.recall is None and loud.recall is not None and loud.recall.fired == [[("x", 1.0)]]
+        assert quiet.generated.tokens != loud.generated.tokens
+        assert made.reply("be loud").generated.tokens == loud.generated.tokens
+        assert made.recall is None
+        made.start()
+        assert made.reply("be calm").generated.tokens == quiet.generated.tokens
+        mixed = made.ask_many(["be calm", "be loud", "so loud", "so calm"], max_tokens=5)
+        assert [m.recall is not None for m in mixed] == [False, True, True, False]
+        assert [m.generated.tokens for m in mixed[:2]] == [quiet.generated.tokens, loud.generated.tokens]
+    finally:
+        made.close()
+
+
+@on_small
+def test_text_that_a_memory_recalls_is_read_but_not_kept(adapter: Adapter) -> None:
+    made = Engine(adapter, Shout(), decoding=Decoding(max_tokens=4))
+    starts = []
+    honest = made.memory.rewrite
+
+    def spying(ops, state, recall, x_in, x_out, context):
+        if recall is not None:
+            starts.append((recall.start, context.positions[-1], context.phase))
+        return honest(ops, state, recall, x_in, x_out, context)
+
+    made.memory.rewrite = spying  # type: ignore[method-assign]
+    try:
+        made.reply("be calm")
+        made.reply("be loud in text")
+        assert "Shout!" in adapter.format.decode(made.last.read)
+        assert starts[0][0] == len(made.last.read) - 1 == starts[0][1], "the reply begins after the text, too"
+        assert made.last.generated.prefill_tokens < len(made.last.read), "the turn before was read again"
+        assert "Shout!" not in adapter.format.decode(made.conversation.tokens)
+        made.reply("be calm again")
+        assert made.cache.length >= len(made.conversation.tokens) - 1
+    finally:
+        made.close()
+
+
+# ---------------------------------------------------------------- swapping
+@on_small
+def test_a_memory_is_swapped_while_the_conversation_goes_on(adapter: Adapter) -> None:
+    made = engine(adapter, "identity", max_tokens=4)
+    made.reply(MESSAGES[0])
+    before = list(made.conversation.tokens)
+    made.swap(memory("lora_on_user"))
+    assert not made.unsaved and made.undo() == 0
+    made.reply(MESSAGES[1])
+    assert made.conversation.tokens[: len(before)] == before and len(made.version.lessons) == 1
+    close(next_logits(made), next_logits_fresh(made))
+    learned = made.version
+    kept = logits_of(made, MESSAGES[2])
+    made.swap(memory("hash_gradient"))
+    assert not np.array_equal(logits_of(made, MESSAGES[2]), kept)
+    made.swap(memory("lora_on_user"), learned)
+    assert np.array_equal(logits_of(made, MESSAGES[2]), kept)
+    made.reply(MESSAGES[3])
+    close(next_logits(made), next_logits_fresh(made))
+
+
+def test_a_memory_that_cannot_be_attached_leaves_the_old_one_in_place(toy: ToyAdapter) -> None:
+    made = engine(toy, "lora_on_user", max_tokens=3)
+    made.reply(MESSAGES[0])
+    version, logits = made.version, logits_of(made, MESSAGES[1])
+
+    class Lost(Memory):
+        name, summary = "lost", "for tests"
+
+        def sites(self, adapter):
+            return (adapter.middle_site(), Site(99))
+
+    with pytest.raises(Exception, match="layer 99"):
+        made.swap(Lost())
+    assert made.memory.name == "lora_on_user" and made.version is version
+    assert np.array_equal(logits_of(made, MESSAGES[1]), logits)
+
+
+# ---------------------------------------------------------------- files and log
+def test_saving_where_it_cannot_be_saved_loses_nothing(toy: ToyAdapter, tmp_path: Path) -> None:
+    made = engine(toy, "lora_on_user")
+    made.learn(Lesson(statement=MESSAGES[0]))
+    state = frozen(made)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(StateError, match="still in this session") as caught:
+        made.save(tmp_path / "file" / "memory.safetensors")
+    assert "\n" not in str(caught.value)
+    assert made.unsaved and same_state(frozen(made), state)
+    made.save(tmp_path / "memory.safetensors")
+    assert not made.unsaved
+    made.undo()
+    assert made.unsaved
+    made.redo()
+    assert not made.unsaved
+
+
+def test_loading_a_bad_file_changes_nothing_and_a_good_one_can_be_undone(toy: ToyAdapter, tmp_path: Path) -> None:
+    made = engine(toy, "lora_on_user", max_tokens=3)
+    made.reply(MESSAGES[0])
+    made.save(tmp_path / "good.safetensors")
+    version, logits = made.version, logits_of(made, MESSAGES[1])
+    data = bytearray((tmp_path / "good.safetensors").read_bytes())
+    data[-5] ^= 1
+    (tmp_path / "bad.safetensors").write_bytes(data)
+    with pytest.raises(StateError, match="checksum"):
+        made.load(tmp_path / "bad.safetensors")
+    assert made.version is version and np.array_equal(logits_of(made, MESSAGES[1]), logits)
+    made.reset()
+    made.load(tmp_path / "good.safetensors")
+    assert np.array_equal(logits_of(made, MESSAGES[1]), logits)
+    close(next_logits(made), next_logits_fresh(made))
+    made.undo()
+    assert not made.version.lessons
+    other = engine(ToyAdapter(), "hash_gradient")
+    with pytest.raises(StateError, match="lora_on_user"):
+        other.load(tmp_path / "good.safetensors")
+
+
+def test_a_turn_is_logged(toy: ToyAdapter, tmp_path: Path) -> None:
+    log = ActivationLog(tmp_path / "log.jsonl")
+    made = engine(toy, "lora_on_user", log=log, max_tokens=3)
+    made.reply(MESSAGES[0])
+    log.close()
+    records = list(read(tmp_path / "log.jsonl"))
+    kinds = [r["kind"] for r in records]
+    assert kinds.count("update") == 2, kinds
+    hooks = [r for r in records if r["kind"] != "update"]
+    assert len(hooks) >= 3 and {"prefill", "decode"} <= {r.get("phase") for r in hooks}
+
+
+@pytest.mark.parametrize("name", registry.MEMORIES)
+def test_closing_leaves_no_tap(toy: ToyAdapter, name: str) -> None:
+    made = engine(toy, name, max_tokens=2)
+    made.reply(MESSAGES[0])
+    assert toy.taps
+    made.close()
+    made.close()
+    assert not toy.taps
+    assert isinstance(made.version, Version)

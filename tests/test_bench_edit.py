@@ -1,6 +1,7 @@
 """The runner, on the toy model: an honest memory scores full marks, and no cheat is rewarded."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from lmm.bench.peers import Nothing
 from lmm.bench.store import Folder
 from lmm.engine import Engine
 from lmm.errors import UsageError
-from lmm.memory.base import Memory
+from lmm.memory.base import Lesson, Memory
 
 KNOWN = ["sun", "moon"]
 FAST = frozenset({"speed", "perplexity"})
@@ -105,6 +106,24 @@ def test_changing_the_model_outside_the_state_ends_the_run(tmp_path: Path, kind:
     assert not (tmp_path / kind.name / "rows.json").exists()
 
 
+def test_a_fact_corrected_twice_is_taught_twice_and_the_later_answer_counts(tmp_path: Path) -> None:
+    class First(Told):
+        """Never gives up what it learned first."""
+
+        name = "first"
+
+        def fires(self, lesson: Lesson, text: str) -> bool:
+            return lesson.answer == "Ulm" and super().fires(lesson, text)
+
+    made = bench(tmp_path)
+    made.edits = [replace(e, earlier="Ulm") for e in edits(6)]
+    row = made.run("told", Told)[0]
+    assert (row["lessons"], row["reliability"]) == (12, 1.0)
+    assert (row["later_answer"], row["earlier_answer"], row["earlier_answer_contains"]) == (1.0, 0.0, 0.0)
+    row = made.run("first", First)[0]
+    assert (row["later_answer"], row["earlier_answer"]) == (0.0, 1.0)
+
+
 def test_a_lesson_that_is_refused_counts_as_not_known(tmp_path: Path) -> None:
     row = row_of(benching.Refuses, tmp_path)
     assert (row["reliability"], row["failed_lessons"], row["lessons"]) == (0.5, 3, 6)
@@ -133,8 +152,6 @@ def test_prompts_are_compared_in_the_same_lists_with_and_without_memory(
 
 
 def test_a_prompt_that_many_edits_share_is_asked_once(tmp_path: Path) -> None:
-    from dataclasses import replace
-
     shared = [replace(e, locality=("size A", *e.locality)) for e in edits(4)]
     made = plan.make_plan(shared, (2, 4), ["size A"], adapter().format)
     prompts = [p for asked in made.lists(4, True) for p in asked.prompts]
@@ -243,7 +260,6 @@ def test_starting_over_leaves_a_folder_alone_that_is_not_a_run(tmp_path: Path) -
 def test_cost_and_perplexity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.txt"
     text.write_text("a quick brown fox jumps over the lazy dog. " * 40)
-    monkeypatch.setattr(measure, "WINDOWS", 3)
     settings = Settings((4,), max_tokens=12)
     monkeypatch.setattr(edit.measure.windows, "__defaults__", (3, 32))
     made = Bench(adapter(), edits(4), KNOWN, text, Folder(tmp_path / "run", {}), settings)

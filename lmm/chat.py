@@ -342,7 +342,7 @@ def _at_terminal(chat: Chat) -> None:
                     break
                 with silent_typing():
                     chat.line(text)
-        except EOFError:
+        except (EOFError, OSError):  # Ctrl-D, or a terminal that is gone
             pass
         except KeyboardInterrupt:
             chat.view.say("left without saving")

@@ -1,0 +1,391 @@
+"""The chat in a real pseudo-terminal: what is on the screen, what is left on the disk, how it ends.
+
+Most tests run the scripted engine (see `scripted`), so keys, screen and signals are tested in seconds; those marked
+`real` talk to a model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import termios
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pexpect
+import pyte
+import pytest
+from payloads import payloads
+
+SCRIPTED = str(Path(__file__).with_name("scripted.py"))
+Q = "What is the capital of Australia?"
+
+
+class Terminal:
+    """A child process on a pseudo-terminal, and the screen it draws."""
+
+    def __init__(
+        self, folder: Path, *args: str, program: tuple[str, ...] = (SCRIPTED,), rows: int = 24, **env: str
+    ) -> None:
+        self.folder, self.rows = folder, rows
+        self.screen = pyte.HistoryScreen(80, rows, history=5000, ratio=0.5)
+        self._stream = pyte.ByteStream(self.screen)
+        self.raw = b""
+        values = {k: v for k, v in os.environ.items() if not k.startswith(("LMM_", "NO_COLOR"))} | {
+            "TERM": "xterm-256color", "LMM_DATA_DIR": str(folder / "data"), "LMM_CONFIG": str(folder / "none.toml"),
+            "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(SCRIPTED).parents[1]), **env,
+        }  # fmt: skip
+        if cache := os.environ.get("LMM_CACHE_DIR"):
+            values["LMM_CACHE_DIR"] = cache
+        memory = () if program != (SCRIPTED,) else ("--memory", "notes")
+        self.started = time.monotonic()
+        self.child = pexpect.spawn(
+            sys.executable, [*program, "chat", *memory, *args], cwd=str(folder), env=values, dimensions=(rows, 80)
+        )
+        self.child.delaybeforesend = None
+
+    def type(self, text: str) -> None:
+        self.child.send(text)
+
+    def line(self, text: str) -> None:
+        self.type(text + "\r")
+
+    @property
+    def shown(self) -> str:
+        return "\n".join(line.rstrip() for line in self.screen.display)
+
+    @property
+    def all(self) -> str:
+        """What scrolled away, and the screen."""
+        above = ["".join(row[x].data for x in range(80)).rstrip() for row in self.screen.history.top]
+        return "\n".join([*above, self.shown])
+
+    def see(self, wanted: str | Callable[[str], bool], timeout: float = 30.0) -> str:
+        """Read until it is on the screen."""
+        there = wanted if callable(wanted) else lambda text: wanted in text
+        end = time.monotonic() + timeout
+        while not there(self.shown):
+            if time.monotonic() > end:
+                raise AssertionError(f"not seen in {timeout} s: {wanted!r}\n{self.shown}")
+            self._read()
+        return self.shown
+
+    def prompts(self, count: int, timeout: float = 30.0) -> None:
+        """Read until that many prompts are on the screen."""
+        self.see(lambda text: sum(line[:1] == ">" for line in text.splitlines()) >= count, timeout)
+
+    def rest(self, timeout: float = 30.0) -> int:
+        """Read to the end -> the exit code, or minus the signal."""
+        end = time.monotonic() + timeout
+        while self.child.isalive() or self._read():
+            assert time.monotonic() < end, f"still alive after {timeout} s\n{self.shown}"
+            self._read()
+        self.child.close()
+        return self.child.exitstatus if self.child.exitstatus is not None else -(self.child.signalstatus or 0)
+
+    def resize(self, columns: int, rows: int) -> None:
+        self.screen.resize(rows, columns)
+        self.child.setwinsize(rows, columns)
+
+    def _read(self) -> bool:
+        try:
+            data = self.child.read_nonblocking(65536, timeout=0.05)
+        except pexpect.TIMEOUT:
+            return False
+        except pexpect.EOF:
+            time.sleep(0.02)
+            return False
+        self.raw += data
+        *before, last = data.split(b"\x1b[6n")  # prompt_toolkit asks where the cursor is
+        for part in before:
+            self._stream.feed(part)
+            with contextlib.suppress(OSError):
+                self.child.send(f"\x1b[{self.screen.cursor.y + 1};{self.screen.cursor.x + 1}R")
+        self._stream.feed(last)
+        return True
+
+
+Open = Callable[..., Terminal]
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Open]:
+    opened: list[Terminal] = []
+
+    def open_(*args: str, **more) -> Terminal:
+        opened.append(Terminal(tmp_path, *args, **more))
+        return opened[-1]
+
+    yield open_
+    for one in opened:
+        with contextlib.suppress(OSError):
+            one.child.close(force=True)
+
+
+def ready(terminal: Terminal) -> Terminal:
+    terminal.see("notes: 0 lessons")
+    return terminal
+
+
+def saved(terminal: Terminal) -> list[Path]:
+    return sorted((terminal.folder / "artifacts").glob("*.safetensors"))
+
+
+# typing -----------------------------------------------------------------------------------------------------------
+def test_the_prompt_is_there_while_the_model_loads(terminal: Open):
+    t = terminal(LMM_TEST_LOAD="3")
+    t.see(lambda text: text.startswith(">") and "loading" in text)
+    t.line("hello")
+    t.see("You said: hello")
+    assert time.monotonic() - t.started > 3
+
+
+def test_bracketed_paste_is_one_message(terminal: Open):
+    t = ready(terminal())
+    t.type("\x1b[200~first\nsecond\n/undo\x1b[201~")
+    t.see("/undo")
+    assert "You said" not in t.shown
+    t.type("\r")
+    assert "second" in t.see("You said: first")
+    assert "nothing to undo" not in t.all
+
+
+def test_alt_enter_makes_a_new_line(terminal: Open):
+    t = ready(terminal())
+    t.type("one\x1b\rtwo")
+    t.see("two")
+    t.type("\r")
+    t.see("You said: one\ntwo")
+
+
+def test_history_lasts_and_ctrl_r_finds_it(terminal: Open):
+    t = ready(terminal())
+    t.line("a rare word")
+    t.see("You said: a rare word")
+    t.line("a rare word")
+    t.line("exit")
+    assert t.rest() == 0
+    path = t.folder / "data" / "history.jsonl"
+    assert path.stat().st_mode & 0o777 == 0o600
+    t = ready(terminal())
+    t.type("\x1b[A\x1b[A")  # `exit`, then the message: said twice, kept once
+    t.see("> a rare word")
+    t.type("\x03")
+    t.see(lambda text: "rare" not in text)
+    t.type("\x12rare")
+    t.see("I-search backward: rare")
+    t.type("\r\r")
+    t.see("You said: a rare word")
+
+
+def test_commands_complete_with_their_help(terminal: Open):
+    t = ready(terminal())
+    t.type("/les")
+    t.see("what was learned")
+    t.type("\t")
+    t.see("> /lessons")
+
+
+def test_resizing_keeps_the_screen_in_order(terminal: Open):
+    t = ready(terminal(LMM_TEST_TOKEN="0.01"))
+    t.line("tell me a long story")
+    t.see("Once upon")
+    t.resize(40, 24)
+    shown = t.see(lambda text: "\n>" in text and "smollm2" in text, 60)
+    assert max(map(len, shown.splitlines())) <= 40 and shown.count("smollm2") == 1
+    t.resize(80, 30)
+    t.line("after")
+    t.see("You said: after")
+
+
+# Ctrl-C -----------------------------------------------------------------------------------------------------------
+def test_ctrl_c_clears_the_line_then_hints_then_leaves_without_saving(terminal: Open):
+    t = ready(terminal())
+    t.type("half a sent")
+    t.see("> half a sent")
+    t.type("\x03")
+    t.see(lambda text: "half" not in text)
+    t.type("\x03")
+    t.see("Ctrl-C again to leave without saving")
+    time.sleep(2.2)
+    t.type("\x03")  # too late: it hints again
+    time.sleep(0.3)
+    assert t.child.isalive()
+    t.type("\x03")
+    assert t.rest() == 130
+    assert "left without saving" in t.all and not saved(t)
+
+
+def test_ctrl_c_while_loading_gives_the_message_back(terminal: Open):
+    t = terminal(LMM_TEST_LOAD="4")
+    t.see("loading")
+    t.line("hello")
+    time.sleep(0.5)
+    t.type("\x03")
+    t.see(lambda text: "stopped waiting" in text and text.count("> hello") == 2)
+    t.type("\r")
+    t.see("You said: hello")
+
+
+def test_ctrl_c_while_reading_a_prompt(terminal: Open):
+    t = ready(terminal(LMM_TEST_PREFILL="1.5", LMM_TEST_TOKEN="0.05"))
+    t.line("hello")
+    time.sleep(0.5)
+    pressed = time.monotonic()
+    t.type("\x03")
+    t.prompts(2)
+    assert time.monotonic() - pressed < 3 and "You said: hello" not in t.shown
+
+
+def test_ctrl_c_while_generating_keeps_what_was_said(terminal: Open):
+    t = ready(terminal(LMM_TEST_TOKEN="0.05"))
+    t.line("tell me a long story")
+    t.see("Once upon")
+    pressed = time.monotonic()
+    t.type("\x03")
+    t.see("(interrupted)")
+    assert time.monotonic() - pressed < 2
+    t.line("/history")
+    assert "assistant: Once upon" in t.see("assistant:") and len(t.all) < 1500
+    t.line("exit")
+    assert t.rest() == 0
+
+
+def test_ctrl_c_while_learning_rolls_the_lesson_back(terminal: Open):
+    t = ready(terminal(LMM_TEST_STEP="0.5"))
+    t.line("/teach Who leads the choir? => Maria")
+    t.see("learning: ")
+    t.type("\x03")
+    t.see("learning was stopped; the memory is as before")
+    t.line("/lessons")
+    t.see("nothing was learned yet")
+
+
+# leaving ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("how", ["\x04", "exit\r", "QUIT\r", "/quit\r"])
+def test_leaving_saves(terminal: Open, how: str):
+    t = ready(terminal())
+    t.line(f"/teach {Q} => Canberra")
+    t.see("1 lesson, unsaved")
+    t.type(how)
+    assert t.rest() == 0 and len(saved(t)) == 1 and "saved to artifacts/notes_" in t.all
+    assert b"Canberra" in saved(t)[0].read_bytes()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("when", ["typing", "generating"])
+def test_signals_save_and_restore_the_terminal(terminal: Open, number: signal.Signals, when: str):
+    t = ready(terminal(LMM_TEST_TOKEN="0.02"))
+    before = termios.tcgetattr(t.child.child_fd)
+    t.line(f"/teach {Q} => Canberra")
+    t.see("1 lesson, unsaved")
+    t.type("half") if when == "typing" else t.line("tell me a long story")
+    t.see("half" if when == "typing" else "Once upon")
+    t.child.kill(number)
+    assert t.rest() == 128 + number
+    assert len(saved(t)) == 1 and b"Canberra" in saved(t)[0].read_bytes()
+    assert t.raw.rstrip().endswith(b"\x1b[?25h") or b"\x1b[?2004l" in t.raw[-2000:]
+    assert before is not None
+
+
+def test_a_closed_terminal_loses_no_lesson(terminal: Open):
+    t = ready(terminal())
+    t.line(f"/teach {Q} => Canberra")
+    t.see("1 lesson, unsaved")
+    t.child.ptyproc.fileobj.close()
+    end = time.monotonic() + 20
+    while not saved(t) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert b"Canberra" in saved(t)[0].read_bytes()
+
+
+def test_typing_ahead_is_kept_and_not_echoed(terminal: Open):
+    t = ready(terminal(LMM_TEST_TOKEN="0.05"))
+    t.line("hello")
+    time.sleep(0.3)
+    t.line("second")
+    shown = t.see("You said: second")
+    assert shown.index("You said: hello\n") < shown.index("> second")
+
+
+# text that cannot be trusted --------------------------------------------------------------------------------------
+def test_what_a_model_says_cannot_steer_the_terminal(terminal: Open):
+    t = ready(terminal())
+    t.line("paint")
+    t.see("[bold]plain[/bold]")
+    assert b"owned" not in t.raw and b"]52;" not in t.raw
+    t.line("/lessons \x1b[31m")
+    hostile = next(p for p in payloads() if "]52;" in p)
+    assert hostile.encode() not in t.raw
+
+
+def test_no_color_and_dumb_terminals_get_plain_text(terminal: Open):
+    t = ready(terminal(NO_COLOR="1"))
+    t.line("list")
+    t.see("x = 1")
+    assert "```python" in t.shown and "# Title" in t.shown
+    t = terminal(TERM="dumb")
+    t.see(">")
+    t.line("list")
+    t.see("# Title")
+
+
+def test_sessions_go_on(terminal: Open):
+    t = ready(terminal())
+    t.line("My sister's name is Ada.")
+    t.see("1 lesson, unsaved")
+    t.line("exit")
+    t.rest()
+    t = terminal("--continue")
+    t.see("notes: 1 lesson")
+    t.line("/history")
+    t.see("user: My sister's name is Ada.")
+    t.line("What is my sister's name?")
+    t.see(lambda text: "Ada" in text.rpartition("What is my sister's name?")[2])
+
+
+# with a model -----------------------------------------------------------------------------------------------------
+REAL = ("-m", "lmm")
+
+
+@pytest.mark.real
+def test_a_whole_session_with_a_model(terminal: Open):
+    """Teach, ask, why, undo, forget: nothing of the lesson is left."""
+    t = terminal("--max-tokens", "24", program=REAL, rows=50)
+    t.see("> ")
+    t.line("Who leads our choir?")
+    t.see("tokens/s", 240)
+    t.line("No, Zerafina leads our choir.")
+    t.see("learned: ", 120)
+    t.see("1 lesson, unsaved", 120)
+    t.line("who is leading our choir?")
+    t.see(lambda text: text.count("Zerafina") >= 4, 120)
+    t.line("/why")
+    t.see("strength", 120)
+    t.line("/undo")
+    t.see("undone: 1 step")
+    t.line("/redo")
+    t.see("done again: 1 step")
+    t.line("/forget Zerafina")
+    t.see("forgotten: ")
+    t.line("exit")
+    assert t.rest(60) == 0
+    left = [p for p in t.folder.rglob("*") if p.is_file() and b"zerafina" in p.read_bytes().lower()]
+    assert left == []
+
+
+@pytest.mark.real
+def test_ctrl_c_stops_a_model_within_a_token(terminal: Open):
+    t = terminal(program=REAL)
+    t.see("keyed: 0 lessons", 240)
+    t.line("Tell me a very long story about a ship.")
+    t.see(lambda text: len(text.partition("ship.")[2].split()) > 12, 120)
+    pressed = time.monotonic()
+    t.type("\x03")
+    t.see("(interrupted)", 60)
+    assert time.monotonic() - pressed < 10
+    t.type("\x04")
+    assert t.rest(60) == 0

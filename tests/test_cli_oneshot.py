@@ -1,0 +1,286 @@
+"""The command line without a terminal: what is on stdout, what on stderr, how it exits. Scripted engine, real files."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scripted
+from payloads import payloads
+
+from lmm import cli, runtime, state
+from lmm.sanitize import clean
+
+Q, A = "What is the capital of Australia?", "The capital of Australia is Canberra."
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def lmm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path: Path):
+    """Run `lmm ARGS` in this process; stdin is no terminal."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LMM_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("LMM_MEMORY", "notes")
+    monkeypatch.setattr(runtime, "open_engine", runtime.open_engine)  # so that it is put back
+    scripted.install()
+
+    def run(*args: str, stdin: str = "") -> Result:
+        capfd.readouterr()
+        monkeypatch.setattr(sys, "argv", ["lmm", *args])
+        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        try:
+            cli.main()
+            code: Any = 0
+        except SystemExit as left:
+            code = left.code
+        out, err = capfd.readouterr()
+        return Result(code or 0, out, err)
+
+    return run
+
+
+# asking and teaching ----------------------------------------------------------------------------------------------
+def test_ask_puts_the_answer_on_stdout_and_nothing_else(lmm):
+    found = lmm("ask", Q)
+    assert (found.code, found.out) == (0, "The capital of Australia is Sydney.\n")
+    assert lmm("ask", "What is", "the capital of Australia?").out == found.out
+    assert lmm("ask", stdin=f"{Q}\n").out == found.out
+    assert lmm("ask", "Sum up:", stdin="some text").out == "You said: Sum up:\n\nsome text\n"
+
+
+def test_ask_nothing_is_a_usage_error(lmm):
+    found = lmm("ask")
+    assert found.code == 2 and found.out == "" and "QUESTION" in found.err
+    assert lmm("nonsense").code == 2
+    assert lmm("ask", Q, "--max-tokens", "many").code == 2
+    assert lmm("ask", Q, "--memory", "nots").code == 2
+
+
+def test_ask_learns_nothing(lmm, tmp_path: Path):
+    lmm("ask", "My sister's name is Ada.", "--mm-path", "m.safetensors")
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_taught_is_known_in_the_next_command(lmm):
+    taught = lmm("teach", Q, "Canberra", "--mm-path", "m.safetensors")
+    assert (taught.code, taught.out) == (0, "m.safetensors\n") and "learned: " in taught.err
+    found = lmm("ask", Q, "--mm-path", "m.safetensors", "--json")
+    assert found.json["answer"] == A and found.json["fired"][0]["strength"] == 0.9 and found.code == 0
+
+
+def test_teaching_from_stdin(lmm):
+    lines = f'{Q} => Canberra\n\n{{"question": "Who leads the choir?", "answer": "Maria"}}\n'
+    found = lmm("teach", "--json", "--mm-path", "m.safetensors", stdin=lines)
+    assert [x["question"] for x in found.json["learned"]] == [Q, "Who leads the choir?"]
+    assert [x.prompt for x in state.read_header("m.safetensors").lessons] == [Q, "Who leads the choir?"]
+    broken = lmm("teach", stdin="fine => yes\nno arrow\n")
+    assert broken.code == 2 and "line 2" in broken.err and broken.out == ""
+
+
+def test_teaching_a_memory_that_does_not_learn_is_an_error(lmm):
+    found = lmm("teach", Q, "Canberra", "--memory", "identity", "--json")
+    assert found.code == 1 and found.json["learned"] == [] and "does not learn" in found.json["failed"][0]["error"]
+
+
+def test_correct_is_about_the_last_question(lmm):
+    assert lmm("correct", "Canberra").code == 2  # nothing was asked yet
+    lmm("ask", Q, "--mm-path", "m.safetensors")
+    found = lmm("correct", "Canberra", "--mm-path", "m.safetensors")
+    assert found.code == 0 and "Canberra" in found.out and f"about: {Q}" in found.err and "/undo" not in found.err
+    assert lmm("ask", Q, "--mm-path", "m.safetensors").out == f"{A}\n"
+    again = lmm("correct", "Perth", "--mm-path", "m.safetensors", "--json")  # about the same question
+    assert "Perth" in again.json["answer"] and again.json["path"] == "m.safetensors"
+
+
+def test_ctrl_c_exits_with_130_and_saves_nothing(lmm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scripted.Notes, "learn", interrupted)
+    assert lmm("teach", Q, "Canberra").code == 130
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_file_that_is_damaged_is_one_line_and_exit_1(lmm):
+    Path("m.safetensors").write_bytes(b"nonsense")
+    found = lmm("ask", Q, "--mm-path", "m.safetensors")
+    assert found.code == 1 and found.out == "" and len(found.err.splitlines()) == 1
+
+
+# chat without a terminal ------------------------------------------------------------------------------------------
+def test_a_piped_chat_answers_on_stdout_and_saves(lmm, tmp_path: Path):
+    found = lmm("chat", stdin=f"{Q}\nNo, it's Canberra.\n{Q}\n/lessons\n")
+    assert found.code == 0
+    assert found.out.splitlines()[:3] == ["The capital of Australia is Sydney.", A, A]
+    assert "learned: capital of Australia -> Canberra" in found.err and "saved to artifacts/notes_" in found.err
+    assert len(list((tmp_path / "artifacts").iterdir())) == 1
+    assert "\x1b" not in found.out + found.err
+
+
+@pytest.mark.parametrize("last", ["exit\n", "QUIT\n", "/quit\n", ""])
+def test_leaving_a_piped_chat(lmm, last: str):
+    found = lmm("chat", "--mm-save-path", "m.safetensors", stdin=f"hello\n{last}")
+    assert found.code == 0 and found.out == "You said: hello\n" and Path("m.safetensors").exists()
+
+
+def test_a_missing_file_to_load_is_skipped_with_a_notice(lmm):
+    found = lmm("chat", "--mm-load-path", "none.safetensors", stdin="hello\n")
+    assert found.code == 0 and "none.safetensors does not exist" in found.err
+
+
+def test_loading_that_fails_ends_the_chat(lmm):
+    Path("m.safetensors").write_bytes(b"nonsense")
+    found = lmm("chat", "--mm-load-path", "m.safetensors", stdin="hello\n")
+    assert found.code == 1 and found.out == "" and "m.safetensors" in found.err
+
+
+def test_a_chat_goes_on_with_its_memory_and_its_messages(lmm):
+    lmm("chat", stdin="My sister's name is Ada.\n")
+    found = lmm("chat", "--continue", stdin="/history\nWhat is my sister's name?\n")
+    assert "user: My sister's name is Ada." in found.out and "Ada" in found.out.splitlines()[-1]
+    which = lmm("sessions", "--json").json
+    assert len(which) == 1 and which[0]["turns"] == 2 and which[0]["lessons"] == 1
+    shown = lmm("sessions", which[0]["id"][:15])
+    assert shown.out.startswith("> My sister's name is Ada.\n")
+    assert lmm("chat", "--resume", "1999", stdin="").code == 2
+
+
+# memory files -----------------------------------------------------------------------------------------------------
+@pytest.fixture
+def two(lmm) -> tuple[str, str]:
+    lmm("teach", "--mm-path", "a.safetensors", stdin=f"{Q} => Canberra\nWho leads the choir? => Maria\n")
+    lmm("teach", "--mm-path", "b.safetensors", stdin=f"{Q} => Perth\nWho sells bread? => Bo\n")
+    return "a.safetensors", "b.safetensors"
+
+
+def test_list_show_and_verify(lmm, two):
+    listed = lmm("memory", "list", ".", "--json").json
+    assert {x["path"] for x in listed} == set(two) and all(x["lessons"] == 2 for x in listed)
+    assert lmm("memory", "list", ".").out.count("\n") == 3
+    assert "Canberra" in lmm("memory", "show", two[0]).out
+    assert lmm("memory", "show", two[0], "--json").json["module"] == "notes"
+    assert lmm("memory", "verify", *two).code == 0
+    data = bytearray(Path(two[0]).read_bytes())
+    data[-1] ^= 1
+    Path(two[0]).write_bytes(data)
+    found = lmm("memory", "verify", *two, "--json")
+    assert found.code == 1 and found.json[two[0]] and not found.json[two[1]]
+
+
+def test_diff_says_what_differs(lmm, two):
+    found = lmm("memory", "diff", *two)
+    assert found.code == 0 and f"! {Q}" in found.out and "- Who leads" in found.out and "+ Who sells" in found.out
+    same = lmm("memory", "diff", two[0], two[0])
+    assert same.out == "" and "the same" in same.err
+
+
+def test_merge_names_conflicts_and_keeps_both_sets(lmm, two):
+    found = lmm("memory", "merge", *two, "-o", "c.safetensors")
+    assert found.code == 2 and "Canberra" in found.err and "Perth" in found.err and not Path("c.safetensors").exists()
+    for prefer, kept in (("first", "Canberra"), ("second", "Perth")):
+        merged = lmm("memory", "merge", *two, "-o", f"{prefer}.safetensors", "--prefer", prefer)
+        assert merged.code == 0
+        lessons = state.read_header(f"{prefer}.safetensors").lessons
+        assert len(lessons) == 3 and kept in "".join(x.answer for x in lessons)
+        assert kept in lmm("ask", Q, "--mm-path", f"{prefer}.safetensors").out
+        assert state.verify(f"{prefer}.safetensors") == []
+    again = lmm("memory", "merge", *two, "-o", "first.safetensors", "--prefer", "first")
+    assert again.code == 2 and "--yes" in again.err
+
+
+def test_forget_asks_and_leaves_no_byte(lmm, two, tmp_path: Path):
+    lmm("ask", Q, "--mm-path", two[0])
+    refused = lmm("memory", "forget", two[0], "Canberra")
+    assert refused.code == 2 and "--yes" in refused.err
+    assert lmm("memory", "forget", two[0], "a").code == 2  # several lessons have it
+    found = lmm("memory", "forget", two[0], "Canberra", "--yes", "--json")
+    assert found.code == 0 and found.json["forgotten"]["prompt"] == Q
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"Canberra" in p.read_bytes()]
+    assert state.verify(two[0]) == [] and "Sydney" in lmm("ask", Q, "--mm-path", two[0]).out
+
+
+def test_migrate_teaches_the_lessons_again(lmm, two):
+    found = lmm("memory", "migrate", two[0], "--mm-save-path", "new.safetensors", "--json")
+    assert found.code == 0 and len(found.json["learned"]) == 2 and found.json["path"] == "new.safetensors"
+    assert lmm("ask", Q, "--mm-path", "new.safetensors").out == f"{A}\n"
+
+
+# the log, the doctor ----------------------------------------------------------------------------------------------
+def test_log_show_and_plot(lmm):
+    assert lmm("log", "show").code == 1  # there is none yet
+    lmm("teach", Q, "Canberra", "--mm-path", "m.safetensors")
+    lmm("ask", Q, "--mm-path", "m.safetensors")
+    assert len(lmm("log", "show", "-n", "5").out.splitlines()) == 6
+    records = lmm("log", "show", "--kind", "update", "--json").json
+    assert [r["stage"] for r in records] == ["pre_hooks", "post_hooks"]
+    assert "notes" in lmm("log", "plot").out
+    rows = lmm("log", "plot", "--json").json
+    assert rows and all(len(row["changes"]) > 3 for row in rows)
+    assert lmm("log", "plot", "-o", "x.html").code == 0 and "<table>" in Path("x.html").read_text()
+    assert lmm("log", "plot", "-o", "x.exe").code == 2
+    pytest.importorskip("matplotlib")
+    assert lmm("log", "plot", "-o", "x.png").code == 0 and Path("x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_doctor_finds_what_is_here_and_what_is_missing(lmm):
+    pytest.importorskip("torch")
+    found = {x["topic"]: x for x in lmm("doctor", "--backend", "torch", "--json").json}
+    assert {"program", "backend torch", "device", "model", "memory", "cache", "sessions"} <= found.keys()
+    broken = lmm("doctor", "--backend", "torch", "--model", "no/such-model", "--local-files-only", "--json")
+    assert broken.code == 1
+    wrong = next(x for x in broken.json if x["status"] == "bad")
+    assert wrong["topic"] == "model" and wrong["advice"]
+
+
+# text that cannot be trusted, and what is imported ----------------------------------------------------------------
+def test_hostile_text_in_files_and_names_comes_out_clean(lmm):
+    texts = [p for p in payloads()[::20] if "\0" not in p and p.isprintable() is False and not _lone(p)][:12]
+    lines = "".join(json.dumps({"question": f"q{p}?", "answer": f"a{p}b"}) + "\n" for p in texts)
+    lmm("teach", "--mm-path", "m.safetensors", stdin=lines)
+    Path("x\x1b]0;t\x07.safetensors").write_bytes(b"\x1b[31m")
+    for args in (
+        ("memory", "show", "m.safetensors"),
+        ("memory", "list", "."),
+        ("memory", "diff", "m.safetensors", "m.safetensors"),
+        ("memory", "verify", "x\x1b]0;t\x07.safetensors"),
+        ("memory", "forget", "m.safetensors", "q"),
+        ("memory", "show", "\x1b]52;c;x\x07"),
+        ("memory", "show", "m.safetensors", "--json"),
+        ("log", "show"),
+        ("sessions",),
+    ):
+        found = lmm(*args)
+        assert clean(found.out) == found.out and clean(found.err) == found.err, args
+
+
+def _lone(text: str) -> bool:
+    return any(0xD800 <= ord(char) < 0xE000 for char in text)
+
+
+@pytest.mark.parametrize("args", [["--help"], ["chat", "--help"], ["memory", "merge", "--help"], ["log", "--help"]])
+def test_help_imports_nothing_heavy(args: list[str]):
+    code = (
+        "import sys\nfrom lmm import cli\nsys.argv = ['lmm', *sys.argv[1:]]\n"
+        "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'mlx', 'transformers', 'matplotlib', 'numpy', 'prompt_toolkit'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "Usage" in done.stdout

@@ -329,6 +329,7 @@ def _at_terminal(chat: Chat) -> None:
     from lmm.repl import Repl
 
     history = JsonHistory(history_path())
+    history.compact()
     repl = Repl(chat, history)
     chat.purge_history = history.purge
     chat._view = _view_maker(chat.config, repl.ask)

@@ -1,0 +1,240 @@
+"""The prompt (on prompt_toolkit's pipe input), loading, signals, history and transcripts."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import scripted
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+
+from lmm import render, transcripts
+from lmm.chat import Chat
+from lmm.config import Config
+from lmm.errors import Cancelled, LmmError, UsageError
+from lmm.history import JsonHistory
+from lmm.interrupts import Interrupts, Leave
+from lmm.loading import Loading
+from lmm.repl import Repl
+from lmm.view import ConsoleView
+
+
+def chat(loading: Loading | None = None) -> Chat:
+    config = Config(memory="notes", log=False)
+    scripted.install()
+    silent = render.make_console(file=io.StringIO())
+    loading = loading or Loading(lambda loading: scripted.open_engine(config))
+    return Chat(config, loading, lambda: ConsoleView(silent, silent))
+
+
+def typed(keys: str, history: Any = None, prefill: str = "", repl: list[Repl] | None = None) -> str:
+    """What the prompt returns for these keys."""
+    with create_pipe_input() as keyboard, create_app_session(input=keyboard, output=DummyOutput()):
+        made = Repl(chat(), history)
+        if repl is not None:
+            repl.append(made)
+        keyboard.send_text(keys)
+        return made.read(prefill)
+
+
+# keys -------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "keys, text",
+    [
+        ("hello\r", "hello"),
+        ("one\x1b\rtwo\r", "one\ntwo"),
+        ("\x1b[200~a\r\nb\x1b[201~\r", "a\nb"),
+        ("half\x03whole\r", "whole"),
+        ("\x03typed after the hint\r", "typed after the hint"),
+        (" /x\r", " /x"),
+    ],
+)
+def test_keys(keys: str, text: str):
+    assert typed(keys) == text
+
+
+def test_ctrl_d_and_ctrl_c_leave_an_empty_prompt():
+    with pytest.raises(EOFError):
+        typed("\x04")
+    with pytest.raises(KeyboardInterrupt):
+        typed("\x03\x03")
+
+
+def test_a_second_ctrl_c_after_two_seconds_only_hints_again(monkeypatch: pytest.MonkeyPatch):
+    now = iter(range(0, 10_000, 3))
+    monkeypatch.setattr("lmm.repl.time.monotonic", lambda: 100 + next(now))
+    assert typed("\x03\x03\x03still here\r") == "still here"
+
+
+def test_what_was_given_back_can_be_edited():
+    assert typed(" there\r", prefill="hello") == "hello there"
+
+
+def test_leaving_from_another_thread_ends_the_prompt():
+    repl: list[Repl] = []
+
+    def leave() -> None:
+        while not (repl and repl[0]._session.app.is_running):
+            time.sleep(0.01)
+        repl[0].leave()
+
+    threading.Thread(target=leave, daemon=True).start()
+    with pytest.raises(EOFError):
+        typed("half a sentence", repl=repl)
+
+
+def test_a_name_that_hides_something_is_not_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from prompt_toolkit.completion import CompleteEvent
+    from prompt_toolkit.document import Document
+
+    from lmm.repl import Completions
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.safetensors").touch()
+    (tmp_path / "mi\x1b]0;t\x07").touch()
+    found = list(Completions(chat()).get_completions(Document("/load mi"), CompleteEvent()))
+    assert [f.text for f in found] == ["ne.safetensors"]
+    assert list(Completions(chat()).get_completions(Document("load mi"), CompleteEvent())) == []
+
+
+# loading ----------------------------------------------------------------------------------------------------------
+def test_the_status_line_needs_no_model():
+    waiting = chat(Loading(lambda loading: scripted.engine()))
+    assert waiting.status(40).startswith("loading smollm2")
+    waiting.engine  # noqa: B018
+    assert "notes: 0 lessons" in waiting.status(80)
+    assert len(waiting.status(20)) <= 20
+
+
+def test_waiting_can_be_stopped_and_loading_goes_on():
+    go = threading.Event()
+    loading = Loading(lambda loading: go.wait(10) and scripted.engine())
+    with pytest.raises(Cancelled):
+        loading.wait(lambda: True)
+    go.set()
+    assert loading.wait(lambda: False) is loading.engine
+
+
+def test_what_loading_raised_is_raised_each_time():
+    def fail(loading: Loading) -> Any:
+        raise LmmError("broken")
+
+    loading = Loading(fail)
+    for _ in range(2):
+        with pytest.raises(LmmError, match="broken"):
+            loading.wait(lambda: False)
+
+
+# signals ----------------------------------------------------------------------------------------------------------
+def test_signals_set_flags_and_are_put_back():
+    before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    seen: list[str] = []
+    with Interrupts(lambda: seen.append("stop"), lambda: seen.append("leave")) as signals:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert seen == ["stop"] and signals.leaving is None
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert seen == ["stop", "stop", "leave"] and signals.leaving == signal.SIGTERM
+        with pytest.raises(Leave), signals.reading():
+            os.kill(os.getpid(), signal.SIGHUP)
+        with pytest.raises(KeyboardInterrupt), signals.reading():
+            os.kill(os.getpid(), signal.SIGINT)
+    assert before == [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+
+
+def test_a_terminal_that_is_gone_ends_the_showing_not_the_work():
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    gone = render.make_console(file=Gone())
+    view = ConsoleView(gone, gone)
+    view.say("hello")
+    view.reply((chunk for chunk in ("a", "b")), lambda: False)
+    view.show("x")
+
+
+# history ----------------------------------------------------------------------------------------------------------
+def test_history_is_private_and_holds_nothing_twice(tmp_path: Path):
+    path = tmp_path / "data" / "history.jsonl"
+    first = JsonHistory(path)
+    for text in ("a", "b\nc", "a", "  ", "\ud800"):
+        first.append_string(text)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert list(JsonHistory(path).load_history_strings()) == ["\ud800", "a", "b\nc"]
+    assert first._loaded_strings == ["\ud800", "a", "b\nc"]
+    assert first.purge(["B  C"]) == 1
+    assert b"b\\nc" not in path.read_bytes() and list(JsonHistory(path).load_history_strings()) == ["\ud800", "a"]
+
+
+def test_a_broken_history_is_read_as_far_as_it_goes(tmp_path: Path):
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(b'"good"\n{"not": "text"}\nnonsense\n\xff\xfe\n"also"')
+    assert list(JsonHistory(path).load_history_strings()) == ["also", "good"]
+    JsonHistory(Path("/proc/none/history.jsonl")).append_string("no harm")
+
+
+def test_a_long_history_is_made_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("lmm.history.KEPT", 3)
+    path = tmp_path / "h.jsonl"
+    path.write_text("".join(json.dumps(f"line {i % 5}") + "\n" for i in range(10)))
+    JsonHistory(path).compact()
+    assert [json.loads(x) for x in path.read_text().splitlines()] == ["line 2", "line 3", "line 4"]
+
+
+# transcripts ------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("LMM_DATA_DIR", str(tmp_path))
+    return tmp_path / "sessions"
+
+
+def test_a_session_is_written_as_it_goes_and_read_again(sessions: Path):
+    transcript = transcripts.Transcript(model="m", memory="notes")
+    assert not sessions.exists()  # nothing said, nothing written
+    transcript.add({"kind": "turn", "user": "a\ud800", "reply": "b", "lesson": "x"})
+    transcript.add({"kind": "lesson", "id": "y"})
+    transcript.add({"kind": "saved", "path": "/tmp/m"})
+    assert transcript.path.stat().st_mode & 0o777 == 0o600
+    with transcript.path.open("ab") as file:
+        file.write(b'{"kind": "turn", "user": "cut o')
+    found = transcripts.find()
+    assert found.turns == [("a\ud800", "b")] and found.lessons == 2 and found.saved == "/tmp/m"
+    assert found.about["memory"] == "notes" and found.title == "a\ud800"
+    assert transcripts.find(transcript.id[:10]).id == transcript.id
+    with pytest.raises(UsageError, match="no session '1999'"):
+        transcripts.find("1999")
+
+
+def test_hostile_sessions_are_read_without_harm(sessions: Path):
+    sessions.mkdir()
+    lines = [
+        "[1,2]",
+        '{"kind": "turn", "user": 3, "reply": null}',
+        '{"time": "x"}',
+        "[" * 100_000,
+        '{"kind":"saved","path":3}',
+    ]
+    (sessions / "20260101-000000-000000.jsonl").write_text("\n".join(lines))
+    (sessions / "../evil.jsonl").write_text("{}")
+    found = transcripts.sessions()
+    assert len(found) == 1 and found[0].turns == [] and found[0].saved == ""
+    with pytest.raises(UsageError, match="no session to go on with"):
+        transcripts.find()
+
+
+def test_purging_takes_out_whole_records(sessions: Path):
+    one = transcripts.Transcript()
+    for user, reply in (("My sister is Ada.", "Nice."), ("And?", "ADA,  you said"), ("x", "y")):
+        one.add({"kind": "turn", "user": user, "reply": reply})
+    one.add({"kind": "lesson", "id": "abc123"})
+    assert transcripts.purge(["ada"], ["abc123"]) == 3
+    assert b"Ada" not in one.path.read_bytes() and transcripts.find().turns == [("x", "y")]

@@ -250,6 +250,26 @@ def test_gentle_leaves_its_state_alone_when_there_is_nothing_to_ask_about(adapte
     engine.close()
 
 
+@on("tiny-torch")
+def test_earlier_lessons_are_rehearsed_unless_they_were_corrected(adapter, monkeypatch):
+    taught = []
+
+    class Watched(Replies):
+        def __init__(self, adapter, pairs, site, everywhere=False):
+            taught.append(list(pairs))
+            super().__init__(adapter, pairs, site, everywhere)
+
+    monkeypatch.setattr("lmm.memory.lora_on_user.Replies", Watched)
+    engine = Engine(adapter, LoraOnUser(LoraOnUser.build_options(LoraOnUser.presets["gentle"] | {"steps": 1})))
+    for text in ("I am Nora.", "I live in Graz.", "I am Tom."):
+        engine.learn(Lesson(statement=text))
+    first, second, third = taught
+    assert ("What is my name?", "Your name is Nora.") in first and "Graz" not in str(first)
+    assert second[-1] == ("What is my name?", "Your name is Nora.")
+    assert third[-1] == ("Where do I live?", "You live in Graz.") and "Nora" not in str(third)
+    engine.close()
+
+
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [

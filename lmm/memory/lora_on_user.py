@@ -25,7 +25,7 @@ import numpy as np
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import OPTIMIZERS, Optimizer
-from lmm.memory.selfask import Replies, last_states, number_of, owners, pairs_of, plain_states
+from lmm.memory.selfask import Replies, first_pairs, last_states, number_of, owners, pairs_of, plain_states
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -39,7 +39,9 @@ class LoraOptions:
     """`a_std`: standard deviation of A; with width 576 and rank 8, .02 gives h A a size of about .5 |h| per column.
 
     `target`: train on the "message" or on the "reply" to the questions it answers. `gate`: cosine a question needs to a
-    learned one (0: no gate). `goal`: stop once the mean loss is below it. Numbers: docs/sweeps.md.
+    learned one (0: no gate). `goal`: stop once the mean loss is below it. `rehearse`: how many earlier lessons are
+    trained again, by their first question: A and B are shared, and the last lesson would overwrite the others.
+    Numbers: docs/sweeps.md.
     """
 
     rank: int = 8
@@ -52,6 +54,7 @@ class LoraOptions:
     target: str = "message"
     gate: float = 0.0
     goal: float = 0.0
+    rehearse: int = 0
 
     def __post_init__(self) -> None:
         problems = []
@@ -71,8 +74,8 @@ class LoraOptions:
             problems.append(f"gate must be a cosine from 0 to below 1, not {self.gate}")
         if self.gate and self.target == "message":
             problems.append("gate needs target=reply: only questions have a key")
-        if self.goal < 0:
-            problems.append(f"goal must not be negative, not {self.goal}")
+        if self.goal < 0 or self.rehearse < 0:
+            problems.append("goal and rehearse must not be negative")
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -83,7 +86,9 @@ class LoraOnUser(Memory):
     Options = LoraOptions
     learns_from = "messages"
     rewrites_history = True
-    presets: ClassVar = {"gentle": {"target": "reply", "gate": 0.7, "lr": 1e-2, "steps": 30, "goal": 0.05}}
+    presets: ClassVar = {
+        "gentle": {"target": "reply", "gate": 0.7, "lr": 1e-2, "steps": 30, "goal": 0.05, "rehearse": 16}
+    }
 
     def fresh(self, adapter: Adapter, seed: int = 0) -> State:
         ops, d, r = adapter.ops, adapter.shape.width, self.options.rank
@@ -133,7 +138,7 @@ class LoraOnUser(Memory):
     ) -> State:
         report = report or LearnReport()
         if self.options.target == "reply":
-            return self._learn_replies(state, lesson, adapter, report)
+            return self._learn_replies(state, (), lesson, adapter, report)
         options, ops = self.options, adapter.ops
         message = Message(adapter, turn or turn_of(adapter, lesson), self.sites(adapter)[0])
 
@@ -152,13 +157,30 @@ class LoraOnUser(Memory):
         report.details = message.describe(losses.tolist(), through(state)) | norms
         return params
 
-    def _learn_replies(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
+    def learn_lesson(
+        self,
+        state: State,
+        lessons: tuple[Lesson, ...],
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None,
+        report: LearnReport,
+    ) -> tuple[State, tuple[Lesson, ...]]:
+        if self.options.target == "message":
+            return super().learn_lesson(state, lessons, lesson, adapter, turn, report)
+        return self._learn_replies(state, lessons, lesson, adapter, report), (*lessons, lesson)
+
+    def _learn_replies(
+        self, state: State, lessons: Sequence[Lesson], lesson: Lesson, adapter: Adapter, report: LearnReport
+    ) -> State:
         options, ops, site = self.options, adapter.ops, self.sites(adapter)[0]
         pairs = pairs_of(lesson)
         if not pairs:
             report.details = {"questions": []}  # nothing one could ask about: nothing to learn
             return state
-        replies = Replies(adapter, pairs, site, everywhere=not options.gate)
+        earlier = first_pairs(lessons, [question for question, _ in pairs])[-options.rehearse :]
+        all_pairs = pairs + earlier if options.rehearse else pairs
+        replies = Replies(adapter, all_pairs, site, everywhere=not options.gate)
 
         def loss_of(params: State) -> Array:
             loss = replies.mean(replies.losses(lambda h: self._edited(ops, params, h, replies.live)))
@@ -166,18 +188,22 @@ class LoraOnUser(Memory):
 
         params, norms = self._train({name: state[name] for name in ("A", "B")}, loss_of, adapter, report)
         report.details = {"questions": [question for question, _ in pairs], "answer": pairs[0][1]} | norms
-        return params | self._keys(state, lesson, replies, adapter) if options.gate else params
+        keys = replies.question_states()[: len(pairs)]
+        return params | self._keys(state, lesson, keys, adapter) if options.gate else params
 
-    def _keys(self, state: State, lesson: Lesson, replies: Replies, adapter: Adapter) -> State:
-        """The stored keys, with the questions of this lesson; before the first, those of what no lesson is about."""
+    def _keys(self, state: State, lesson: Lesson, questions: np.ndarray, adapter: Adapter) -> State:
+        """The stored keys, and before them those of this lesson, from its questions' states [P, D].
+
+        Before the first lesson, those of what no lesson is about.
+        """
         ops = adapter.ops
         keys, owner, centre = (ops.to_numpy(state[name]) for name in ("keys", "owner", "centre"))
         if len(keys) == 0:
             plain = plain_states(adapter, self.sites(adapter)[0])
             centre = plain.mean(axis=0)
             keys, owner = _unit(plain - centre), np.zeros(len(plain), np.int64)
-        new = _unit(replies.question_states() - centre)
-        keys, owner = np.concatenate([keys, new]), np.concatenate([owner, np.full(len(new), number_of(lesson.id))])
+        new = _unit(questions - centre)
+        keys, owner = np.concatenate([new, keys]), np.concatenate([np.full(len(new), number_of(lesson.id)), owner])
         return {"keys": ops.asarray(keys), "owner": ops.asarray(owner, "int64"), "centre": ops.asarray(centre)}
 
     def _train(

@@ -64,6 +64,12 @@ def pairs_of(lesson: Lesson) -> list[tuple[str, str]]:
     return [(q, reading.lesson.answer) for q in dict.fromkeys((reading.lesson.prompt, *reading.questions))]
 
 
+def first_pairs(lessons: Sequence[Lesson], but: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """The first (question, reply) of each lesson, the newest reply where a question was answered twice."""
+    firsts = [pairs[0] for lesson in lessons if (pairs := pairs_of(lesson))]
+    return [(question, reply) for question, reply in dict(firsts).items() if question not in but]
+
+
 def number_of(lesson_id: str) -> int:
     """A lesson's id as a number above 0 that fits an int64 array: whose key or row it is. 0: nobody's."""
     return 1 + int.from_bytes(hashlib.sha256(lesson_id.encode()).digest()[:7], "big")

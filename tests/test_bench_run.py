@@ -17,7 +17,7 @@ from lmm.bench import lookup, report, run
 from lmm.bench.edit import Settings
 from lmm.cli import app
 from lmm.config import Config
-from lmm.errors import LmmError, UsageError
+from lmm.errors import BackendError, LmmError, UsageError
 
 
 @pytest.fixture
@@ -101,6 +101,27 @@ def test_mistakes_are_found_before_the_model_is_loaded(
     done = invoke("--data", str(data), *sized)
     assert isinstance(done.exception, LmmError)
     assert message in str(done.exception)
+
+
+def test_what_peft_lora_needs_is_found_missing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    request = run.Request(Path("x"), ("peft_lora",), Settings((1,)), Config())
+    monkeypatch.setattr(registry, "pick_backend", lambda name: "mlx_lm")
+    with pytest.raises(BackendError, match="needs the torch backend, not mlx_lm"):
+        run.builder("peft_lora", request)
+    monkeypatch.setattr(registry, "pick_backend", lambda name: "torch")
+    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendError, match=r"pip install 'lmm\[bench\]'"):
+        run.builder("peft_lora", request)
+
+
+def test_without_matplotlib_the_numbers_are_still_there(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
+    settings = Settings((2,), skip=frozenset({"speed"}))
+    run.run(run.Request(data, ("told",), settings, Config(), out=tmp_path / "o"))
+    assert {p.name for p in (tmp_path / "o").iterdir()} >= {"result.json", "table.md"}
+    assert not list((tmp_path / "o").glob("*.png"))
 
 
 def test_options_find_their_memory() -> None:

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import importlib.util
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from lmm.bench.edit import Bench, Build, Settings, Track, quietly
 from lmm.bench.peers import PEERS
 from lmm.bench.store import Folder, write_json
 from lmm.config import Config
-from lmm.errors import UnknownNameError, UsageError
+from lmm.errors import BackendError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -72,7 +73,8 @@ def run(request: Request, track: Track = quietly, adapter: Adapter | None = None
         result["rows"] += bench.run(name, build)
         write_json(request.folder / "result.json", result)  # after each memory: hours may lie between two
     (request.folder / "table.md").write_text(report.markdown(result), encoding="utf-8")
-    report.plots(result, request.folder)
+    if importlib.util.find_spec("matplotlib") is not None:  # an optional dependency: the numbers do not need it
+        report.plots(result, request.folder)
     return result
 
 
@@ -84,6 +86,8 @@ def builder(name: str, request: Request) -> Build:
     if name in PEERS:
         if name in request.presets:
             raise UsageError(f"{name!r} has no presets")
+        if name == "peft_lora":
+            _check_peft(registry.pick_backend(request.config.backend))
         return functools.partial(PEERS[name], PEERS[name].build_options(dict(options)))
     known = registry.table("lmm.memories")
     if "+" not in name and name not in known:
@@ -91,6 +95,14 @@ def builder(name: str, request: Request) -> Build:
     config = dataclasses.replace(request.config, memory=name, options=options, preset=request.presets.get(name))
     runtime.build_memory(config)
     return functools.partial(runtime.build_memory, config)
+
+
+def _check_peft(backend: str) -> None:
+    """Now, not after the other memories have run for hours."""
+    if backend != "torch":
+        raise BackendError(f"peft_lora needs the torch backend, not {backend}; run with --backend torch")
+    if importlib.util.find_spec("peft") is None:
+        raise BackendError("peft_lora needs the PEFT library; run: pip install 'lmm[bench]'")
 
 
 def per_memory(pairs: Sequence[str], memories: Sequence[str], flag: str) -> dict[str, list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import difflib
 import os
 import tomllib
 from collections.abc import Mapping
@@ -91,9 +92,15 @@ def _toml(path: Path) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, Any]:
-    """LMM_MODEL=... and so on; variables that configure where lmm keeps things are read where they are used."""
-    names = {f.name for f in dataclasses.fields(Config)} - {"options"}
+    """LMM_MODEL=... and so on. Other LMM_ variables (where lmm keeps things, tests) are read where they are used, but
+    one that is nearly a setting is a mistake. Raises UsageError."""
+    names = [f.name for f in dataclasses.fields(Config) if f.name != "options"]
     found = {key[4:].lower(): value for key, value in os.environ.items() if key.startswith("LMM_")}
+    for key in found:
+        close = difflib.get_close_matches(key, names, n=1, cutoff=0.8)
+        if key not in names and close:
+            meant = close[0].upper()
+            raise UsageError(f"unknown setting LMM_{key.upper()} in the environment: did you mean LMM_{meant}?")
     return {key: value for key, value in found.items() if key in names}
 
 

@@ -61,12 +61,13 @@ def pytest_terminal_summary(terminalreporter) -> None:
 
 @pytest.fixture(autouse=True)
 def own_surroundings(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder of its own, no configuration of the user's, no network."""
+    """A working folder of its own; no configuration or transcripts of the user's."""
     for key in os.environ:
         if key.startswith("LMM_") and key not in KEPT:
             monkeypatch.delenv(key)
     folder = tmp_path_factory.mktemp("cwd")
     monkeypatch.setenv("LMM_CONFIG", str(folder / "no-config.toml"))
+    monkeypatch.setenv("LMM_DATA_DIR", str(folder / "data"))
     monkeypatch.chdir(folder)
 
 

@@ -1,0 +1,93 @@
+"""Settings: flags over the environment over the file over defaults; nothing misspelt is ignored."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+import pytest
+
+from lmm.config import Config, load, parse_settings
+from lmm.errors import UsageError
+
+
+@pytest.fixture
+def file() -> Path:
+    """The config file of this test; `conftest` gives each test a path of its own."""
+    return Path(os.environ["LMM_CONFIG"])
+
+
+def test_without_anything_the_defaults_hold(file: Path) -> None:
+    assert not file.exists() and load({}) == Config()
+    assert Config().model == "smollm2-135m-instruct" and Config().deterministic
+
+
+def test_flags_over_environment_over_file_over_defaults(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text('max_tokens = 10\nmemory = "lora_on_user"\nlog = false\ntemperature = 1\n[options]\nrank = 4\n')
+    found = load({})
+    assert (found.max_tokens, found.memory, found.log, found.options) == (10, "lora_on_user", False, {"rank": 4})
+    assert found.temperature == 1.0 and isinstance(found.temperature, float)
+    monkeypatch.setenv("LMM_MAX_TOKENS", "20")
+    monkeypatch.setenv("LMM_LOG", "yes")
+    monkeypatch.setenv("LMM_TOP_P", "0.5")
+    found = load({"seed": None})
+    assert (found.max_tokens, found.log, found.top_p, found.memory) == (20, True, 0.5, "lora_on_user")
+    found = load({"max_tokens": 30, "memory": None, "log": False})
+    assert (found.max_tokens, found.log, found.memory, found.top_p) == (30, False, "lora_on_user", 0.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('modle = "x"', r"config\.toml.*unknown setting 'modle': did you mean 'model'"),
+        ("max_tokens = 2.5", "max_tokens must be int, not 2.5"),
+        ("max_tokens = [1]", "max_tokens must be int"),
+        ("max_tokens = true", "max_tokens must be int, not True"),
+        ('log = "perhaps"', "log must be bool, not 'perhaps'"),
+        ('temperature = "warm"', "temperature must be float, not 'warm'"),
+        ("model = ['a']", "model must be str"),
+        ("options = 3", "options must be"),
+        ("model = ", "cannot be read"),
+    ],
+)
+def test_a_bad_file_is_a_usage_error_that_says_where(file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    with pytest.raises(UsageError, match=message):
+        load({})
+
+
+def test_a_bad_environment_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMM_SEED", "seven")
+    with pytest.raises(UsageError, match="the environment: seed must be int, not 'seven'"):
+        load({})
+    monkeypatch.delenv("LMM_SEED")
+    monkeypatch.setenv("LMM_MAX_TOKEN", "3")
+    with pytest.raises(UsageError, match="LMM_MAX_TOKEN in the environment: did you mean LMM_MAX_TOKENS"):
+        load({})
+    monkeypatch.delenv("LMM_MAX_TOKEN")
+    monkeypatch.setenv("LMM_SOMETHING_ELSE", "3")
+    assert load({}) == Config()
+
+
+def test_an_unreadable_file_is_a_usage_error(file: Path) -> None:
+    file.mkdir()
+    with pytest.raises(UsageError, match="cannot be read"):
+        load({})
+
+
+def test_values_that_cannot_be_are_refused() -> None:
+    with pytest.raises(UsageError, match="--learn must be auto, ask or off, not 'maybe'"):
+        Config(learn="maybe")
+    with pytest.raises(UsageError, match="unknown dtype 'flaot16': did you mean 'float16'"):
+        Config(dtype="flaot16")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Config().seed = 3  # type: ignore[misc]
+
+
+def test_settings_are_read_as_what_they_look_like() -> None:
+    found = parse_settings(["lr=0.01", "steps=3", "optimizer=adam", "flag=true", "name = a=b "])
+    assert found == {"lr": 0.01, "steps": 3, "optimizer": "adam", "flag": True, "name": "a=b"}
+    for bad in ("lr", "=3", ""):
+        with pytest.raises(UsageError, match="name=value"):
+            parse_settings([bad])

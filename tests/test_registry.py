@@ -1,0 +1,101 @@
+"""Names of memories and backends: lazy, with a hint for every mistake."""
+
+from __future__ import annotations
+
+import importlib.util
+from types import SimpleNamespace
+
+import pytest
+
+from lmm import registry, runtime
+from lmm.config import Config
+from lmm.errors import BackendError, LmmError, UnknownNameError, UsageError
+from lmm.memory.base import Memory
+
+
+@pytest.fixture(autouse=True)
+def unremembered():
+    registry.table.cache_clear()
+    yield
+    registry.table.cache_clear()
+
+
+def plugin(monkeypatch: pytest.MonkeyPatch, **points: str) -> None:
+    found = [SimpleNamespace(name=name, value=value) for name, value in points.items()]
+    monkeypatch.setattr(registry, "entry_points", lambda group: found if group == "lmm.memories" else [])
+
+
+@pytest.mark.parametrize("name", registry.MEMORIES)
+def test_every_memory_is_where_the_table_says(name: str) -> None:
+    kind = registry.memory_class(name)
+    assert issubclass(kind, Memory) and kind.name == name
+
+
+@pytest.mark.parametrize("name", registry.ADAPTERS)
+def test_every_backend_is_where_the_table_says(name: str) -> None:
+    module, _, attribute = registry.ADAPTERS[name].partition(":")
+    spec = importlib.util.find_spec(module)
+    assert spec is not None and spec.origin is not None
+    with open(spec.origin, encoding="utf-8") as source:
+        assert f"class {attribute}(" in source.read()
+    assert name in registry.NEEDS
+
+
+def test_another_package_adds_a_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin(monkeypatch, mine="lmm.memory.identity:Identity")
+    assert registry.memory_class("mine").name == "identity"
+    assert list(registry.MEMORIES) == [n for n in registry.table("lmm.memories") if n != "mine"]
+
+
+def test_a_name_taken_twice_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin(monkeypatch, identity="other.package:Identity")
+    with pytest.raises(LmmError, match=r"two packages define 'identity'.*other\.package:Identity"):
+        registry.table("lmm.memories")
+
+
+def test_an_unknown_name_gets_the_nearest_and_all() -> None:
+    with pytest.raises(UnknownNameError, match="unknown memory 'identitty': did you mean 'identity'") as caught:
+        registry.memory_class("identitty")
+    assert caught.value.exit_code == 2 and all(name in str(caught.value) for name in registry.MEMORIES)
+    with pytest.raises(UnknownNameError, match="unknown backend 'troch': did you mean 'torch'"):
+        registry.pick_backend("troch")
+    with pytest.raises(UnknownNameError) as caught:
+        registry.pick_backend("xyzzy")
+    assert "did you mean" not in str(caught.value) and "auto" in str(caught.value)
+
+
+def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    here: set[str] = set()
+    monkeypatch.setattr(registry.importlib.util, "find_spec", lambda name: name in here or None)
+    with pytest.raises(BackendError, match=r"no backend is installed; run: pip install 'lmm\[torch\]'"):
+        registry.pick_backend("auto")
+    with pytest.raises(BackendError, match=r"'mlx_lm' is not installed; run: pip install 'lmm\[mlx\]'"):
+        registry.pick_backend("mlx_lm")
+    here |= {"torch", "mlx_lm"}
+    monkeypatch.setattr(registry, "_apple", lambda: False)
+    assert registry.pick_backend("auto") == "torch"
+    monkeypatch.setattr(registry, "_apple", lambda: True)
+    assert registry.pick_backend("auto") == "mlx_lm"
+    here.remove("mlx_lm")
+    assert registry.pick_backend("auto") == "torch"
+
+
+def test_a_memory_is_built_from_preset_and_options() -> None:
+    made = runtime.build_memory(Config(memory="lora_on_user", options={"rank": 3}))
+    assert made.options.rank == 3
+    with pytest.raises(UsageError, match="no preset 'gentel'"):
+        runtime.build_memory(Config(memory="lora_on_user", preset="gentel"))
+    with pytest.raises(UsageError, match="no preset"):
+        runtime.build_memory(Config(memory="identity", preset="gentle"))
+    for name in registry.MEMORIES:
+        for preset, values in registry.memory_class(name).presets.items():
+            built = runtime.build_memory(Config(memory=name, preset=preset))
+            assert all(getattr(built.options, key) == value for key, value in values.items())
+
+
+def test_a_configuration_is_checked_before_anything_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "load_adapter", None)
+    runtime.check(Config())
+    for wrong in ({"backend": "troch"}, {"memory": "loar_on_user"}, {"top_p": 3.0}, {"decoding_strategy": "best"}):
+        with pytest.raises(UsageError):
+            runtime.check(Config(**wrong))

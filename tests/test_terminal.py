@@ -121,7 +121,7 @@ def terminal(tmp_path: Path) -> Iterator[Open]:
 
     yield open_
     for one in opened:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, pexpect.ExceptionPexpect):
             one.child.close(force=True)
 
 
@@ -355,7 +355,7 @@ REAL = ("-m", "lmm")
 def test_a_whole_session_with_a_model(terminal: Open):
     """Teach, ask, why, undo, forget: nothing of the lesson is left."""
     t = terminal("--max-tokens", "24", program=REAL, rows=50)
-    t.see("> ")
+    t.see(">")
     t.line("Who leads our choir?")
     t.see("tokens/s", 240)
     t.line("No, Zerafina leads our choir.")

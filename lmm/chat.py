@@ -186,12 +186,25 @@ class Chat:
         return Path(chosen) if chosen else default(self.engine.memory.name)
 
     def save_all(self) -> list[Path]:
-        """Write the memory in use, and those on the shelf with something unsaved."""
-        paths = [self.save()]
+        """Write the memory in use, and those on the shelf with something unsaved. Raises StateError; where only the
+        place that was asked for is no good, what was learned is in the default one by then."""
+        from lmm import state
+        from lmm.errors import StateError
+
+        failed: StateError | None = None
+        try:
+            paths = [self.save()]
+        except StateError as error:
+            if not self.config.mm_save_path:
+                raise
+            failed, paths = error, [self.save(str(state.default_save_path(self.engine.memory.name)))]
+            self.view.say(f"saved to {paths[0]} instead")
         for name, shelved in list(self.shelf.items()):
             if shelved.version is not shelved.saved:
                 self.use_memory(name)
                 paths.append(self.save())
+        if failed is not None:
+            raise failed
         return paths
 
     def forgotten(self, lesson: Lesson) -> None:
@@ -388,9 +401,11 @@ def _leave(chat: Chat, signals: Interrupts) -> None:
                 chat.view.say(f"saved to {path}")
         except Cancelled:
             raise KeyboardInterrupt from None
-        chat.engine.close()
-        if chat.engine.log is not None:
-            chat.engine.log.close()
+        finally:
+            if chat.loaded is not None:
+                chat.loaded.close()
+                if chat.loaded.log is not None:
+                    chat.loaded.log.close()
     if signals.leaving:
         raise SystemExit(128 + signals.leaving)
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache
 
 Stop = Callable[[], bool]
+PREFILL_PART = 512  # tokens read at once: a second or two on a CPU
 
 
 @dataclass
@@ -63,11 +64,18 @@ class Detokenizer:
         return self.format.decode(self.tokens)[len(self.shown) :]
 
 
-def prefill(adapter: Adapter, tokens: Sequence[int], cache: Cache) -> tuple[np.ndarray, Cache]:
-    """Read what `cache` has not read yet of `tokens` -> logits [V] of the last, float32, and the cache."""
-    new = np.asarray(tokens[cache.length :], np.int64).reshape(1, -1)
-    logits, cache = adapter.forward(new, cache)
-    return adapter.ops.to_numpy(logits)[0, -1], cache
+def prefill(
+    adapter: Adapter, tokens: Sequence[int], cache: Cache, stop: Stop = lambda: False
+) -> tuple[np.ndarray, Cache]:
+    """Read what `cache` has not read yet of `tokens` -> logits [V] of the last, float32, and the cache.
+
+    Long prompts are read in parts, so that `stop` need not wait; then the cache is shorter than `tokens`.
+    """
+    while True:
+        new = np.asarray(tokens[cache.length : cache.length + PREFILL_PART], np.int64).reshape(1, -1)
+        logits, cache = adapter.forward(new, cache)
+        if cache.length >= len(tokens) or stop():
+            return adapter.ops.to_numpy(logits)[0, -1], cache
 
 
 def stream(
@@ -77,7 +85,10 @@ def stream(
     value) the cache, which has read everything but the reply's last token."""
     start = time.perf_counter()
     out.prefill_tokens = len(tokens) - cache.length
-    logits, cache = prefill(adapter, tokens, cache)
+    logits, cache = prefill(adapter, tokens, cache, stop)
+    if cache.length < len(tokens):
+        out.interrupted, out.seconds = True, time.perf_counter() - start
+        return cache
     text, pick, ends = Detokenizer(adapter.format), picker(decoding), adapter.format.stop_ids
     if decoding.resolved == "beam":
         found, cache = beam_search(adapter, logits, cache, decoding, stop)

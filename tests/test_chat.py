@@ -238,3 +238,40 @@ def test_purging_takes_out_whole_records(sessions: Path):
     one.add({"kind": "lesson", "id": "abc123"})
     assert transcripts.purge(["ada"], ["abc123"]) == 3
     assert b"Ada" not in one.path.read_bytes() and transcripts.find().turns == [("x", "y")]
+
+
+# stopping ---------------------------------------------------------------------------------------------------------
+def test_a_long_prompt_is_read_in_parts_and_stopped_between_them(monkeypatch: pytest.MonkeyPatch):
+    from lmm import generation
+    from lmm.adapters.toy import ToyAdapter
+    from lmm.sampling import Decoding
+
+    toy, tokens = ToyAdapter(), [*range(60)]
+    whole, _ = generation.prefill(toy, tokens, toy.new_cache())
+    monkeypatch.setattr(generation, "PREFILL_PART", 7)
+    parts, cache = generation.prefill(toy, tokens, toy.new_cache())
+    assert abs(whole - parts).max() < 1e-4 and cache.length == 60
+    out = generation.Generated()
+    assert list(generation.stream(toy, tokens, toy.new_cache(), Decoding(), out, lambda: True)) == []
+    assert out.interrupted and not out.tokens
+
+
+def test_a_message_that_was_stopped_before_its_reply_is_as_if_never_said(monkeypatch: pytest.MonkeyPatch):
+    from lmm import generation
+
+    monkeypatch.setattr(generation, "PREFILL_PART", 4)
+    one = chat()
+    one.line("hello")
+    before = list(one.engine.conversation.messages)
+    forward = one.engine.adapter.forward
+
+    def stop(*args: Any) -> Any:
+        one.cancel()
+        return forward(*args)
+
+    monkeypatch.setattr(one.engine.adapter, "forward", stop)
+    one.line("a longer message")
+    assert one.engine.conversation.messages == before
+    monkeypatch.setattr(one.engine.adapter, "forward", forward)
+    one.line("again")
+    assert one.engine.conversation.messages[-1]["content"] == "You said: again"

@@ -132,6 +132,12 @@ class PairModel:
             found += [(best * m).sum(1) / m.sum(1), best.masked_fill(~m, 1).amin(1)]
         return torch.cat([q[:, 0], u * v, (u - v).abs(), 4 * torch.stack(found, 1)], 1)
 
+    def load(self, path: Path) -> None:
+        from safetensors.torch import load_file
+
+        for name, value in load_file(str(path)).items():
+            self.params[name].data.copy_(value)
+
     def ids(self, text: str) -> list[int]:
         return self.encoder.ids(text, LIMIT)
 
@@ -185,7 +191,7 @@ def report(pairs: Sequence[Pair], scores: np.ndarray) -> None:
 
 def train(model: PairModel, pairs: Sequence[Pair], options: argparse.Namespace) -> None:
     torch = model.torch
-    todo = batches(pairs, model, options.batch, random.Random(options.seed))
+    todo = batches(pairs, model, options.batch, random.Random(options.seed))[: options.steps]
     old = {name for name in model.params if name in model.base}  # biases and norms the encoder came with
     groups = [
         {"params": [v for n, v in model.params.items() if n not in old], "lr": options.lr},
@@ -222,6 +228,8 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--joint-from", type=int, default=JOINT_FROM, help="first layer that sees both texts")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--lr", type=float, default=1.5e-3)
+    parser.add_argument("--steps", type=int, help="stop after so many batches (default: all, once)")
+    parser.add_argument("--init", type=Path, help="go on from these weights")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(arguments)
 
@@ -235,6 +243,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train_pairs, valid_pairs = datasets(options.data, options.seed, options.synthetic)
     print(f"{len(train_pairs)} training pairs, {len(valid_pairs)} validation pairs", flush=True)
     model = PairModel(Encoder(), options.rank, options.joint_from, options.seed)
+    if options.init:
+        model.load(options.init)
     train(model, train_pairs, options)
     report(valid_pairs, score(model, valid_pairs))
     save(model, options)

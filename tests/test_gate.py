@@ -9,7 +9,7 @@ import pytest
 
 from lmm.encoder import WIDTH
 from lmm.errors import ModelError, StateError
-from lmm.gate import THRESHOLD, Gate, Index, normalize, shared_gate, views
+from lmm.gate import THRESHOLD, Gate, Index, normalize, other_person, shared_gate, views
 
 LESSONS = [
     "What is my name?",
@@ -83,6 +83,15 @@ def test_other_questions_find_nothing(index: Index, text: str) -> None:
     assert index.match([text]) == [[]], text
 
 
+def test_my_question_is_not_yours() -> None:
+    for query in ("What is your name?", "Who are you?", "Tell me your name"):
+        assert other_person(query, "What is my name?")
+        assert other_person("What is my name?", query)
+    for query in ("Do you know my name?", "Can you tell me the wifi password?", "I like you. What is your name?"):
+        assert not other_person(query, "What is my name?")
+    assert not other_person("Can you tell me the wifi password?", "What is the wifi password?")
+
+
 def test_a_question_is_found_behind_other_sentences(index: Index) -> None:
     text = "The plot is thin and the dialogue is worse. I would not see it twice. What is my sister's name?"
     assert index.match([text])[0][0][0] == 1
@@ -95,11 +104,12 @@ def test_the_later_of_two_lessons_wins() -> None:
     assert build(prompts[:-1]).match(["tell me my sister's name"])[0][0][0] == 0
 
 
-def test_a_later_lesson_in_other_words_wins_except_for_the_very_words_of_the_earlier() -> None:
-    old, new = "What is my sister's name?", "How is my sister called?"
-    index = build([old, LESSONS[3], new])
-    assert index.match(["tell me my sister's name"])[0][0][0] == 2
-    assert index.match([old]) == [[(0, 1.0)]]
+def test_of_lessons_worded_nearly_alike_the_later_wins_except_for_the_very_words_of_the_earlier() -> None:
+    old, new = "What is my sister's name?", "What's my sister's name?"
+    for prompts, winner in (([old, LESSONS[3], new], 2), ([new, LESSONS[3], old], 2)):
+        index = build(prompts)
+        assert index.match(["tell me my sister's name"])[0][0][0] == winner
+        assert index.match([prompts[0]]) == [[(0, 1.0)]]
 
 
 def test_answers_do_not_depend_on_what_else_is_asked(index: Index) -> None:

@@ -89,14 +89,24 @@ def test_a_memory_that_fires_on_a_text_is_counted_from_its_start() -> None:
     assert after[0] > before[0]
 
 
+class Loud(Told):
+    """Changes every token once it has learned something, as shared weights do."""
+
+    name = "loud"
+
+    def rewrite(self, ops, state, recall, x_in, x_out, context):
+        return x_out[..., ::-1] if state else x_out
+
+
 def test_without_memory_is_without_memory_while_another_is_attached() -> None:
-    engine = Engine(benching.adapter(), benching.Everywhere())
+    engine = Engine(benching.adapter(), Loud())
+    plain = engine.ask_many(["sun"], max_tokens=8)[0].text
     engine.learn(Lesson("capital A", "Rome"))
-    plain = Engine(benching.adapter(), Identity()).ask_many(["sun"], max_tokens=8)[0].text
-    assert engine.ask_many(["sun"], max_tokens=8)[0].text == "Rome"
+    changed = engine.ask_many(["sun"], max_tokens=8)[0].text
+    assert changed != plain
     with without_memory(engine.adapter, engine.memory) as other:
         assert other.ask_many(["sun"], max_tokens=8)[0].text == plain
-    assert engine.ask_many(["sun"], max_tokens=8)[0].text == "Rome"
+    assert engine.ask_many(["sun"], max_tokens=8)[0].text == changed
     assert len(engine.adapter.taps) == 1
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lmm.errors import UsageError
 
 if TYPE_CHECKING:
-    from lmm.chat import Chat
+    from lmm.chat_session import Chat
 
 #: what may follow: (text, one line about it)
 Choices = Iterable[tuple[str, str]]

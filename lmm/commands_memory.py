@@ -14,7 +14,7 @@ from lmm.memory.base import Lesson
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lmm.chat import Chat
+    from lmm.chat_session import Chat
     from lmm.engine import Reply
 
 
@@ -96,7 +96,7 @@ def forget(chat: Chat, rest: str) -> None:
         chat.view.show(_table(lessons))
         raise UsageError(f"{len(lessons)} lessons have {rest!r} in them; name one by its id: /forget {lessons[0].id}")
     lesson = chat.engine.forget(lessons[0].id)
-    chat.forgotten(lesson)
+    chat.forgotten(lesson, f"/forget {rest}")
     chat.view.say(f"forgotten: {one_line(lesson)}; this cannot be undone")
 
 

@@ -12,7 +12,7 @@ from lmm import commands
 from lmm.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from lmm.chat import Chat
+    from lmm.chat_session import Chat
 
 SETTINGS = {
     "learn": "auto, ask or off",

@@ -24,7 +24,7 @@ from lmm import commands
 from lmm.sanitize import clean_line
 
 if TYPE_CHECKING:
-    from lmm.chat import Chat
+    from lmm.chat_session import Chat
 
 PROMPT = "> "
 HINT = "Ctrl-C again to leave without saving, Ctrl-D to save and leave"

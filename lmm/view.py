@@ -78,7 +78,10 @@ class ConsoleView:
             self.say("not learned: --learn ask needs a terminal to ask at; --learn auto learns without asking")
             return None
         self.say(f"learn this? {lesson.prompt} => {lesson.answer}")
-        typed = self.ask("Enter, n, or your version: ").strip()
+        try:
+            typed = self.ask("Enter, n, or your version: ").strip()
+        except (KeyboardInterrupt, EOFError):  # Ctrl-C and Ctrl-D here mean no, and leave nothing
+            return None
         return edited(lesson, typed)
 
     @property

@@ -18,7 +18,7 @@ from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
 from lmm import render, transcripts
-from lmm.chat import Chat
+from lmm.chat_session import Chat
 from lmm.config import Config
 from lmm.errors import Cancelled, LmmError, UsageError
 from lmm.history import JsonHistory

@@ -13,7 +13,7 @@ from payloads import payloads
 from rich.console import Console
 
 from lmm import commands, render, transcripts
-from lmm.chat import Chat
+from lmm.chat_session import Chat
 from lmm.config import Config
 from lmm.errors import LmmError, StateError, UsageError
 from lmm.loading import Loading
@@ -248,7 +248,8 @@ def test_forget_leaves_no_byte_on_disk(session: Session):
     assert [p.name for p in holding(session.folder, b"Zanzibarra")] == [
         "20" + session.chat.transcript.id[2:] + ".jsonl", "history.jsonl", "log.jsonl", "m.safetensors",
     ]  # fmt: skip
-    session.do("/forget zanzi")
+    history.append_string("/forget Zanzibarra")
+    session.do("/forget zanzibarra")
     assert "forgotten" in session.beside and "cannot be undone" in session.beside
     assert holding(session.folder, b"Zanzibarra") == []
     assert session.chat.engine.version.lessons == () and "note/" not in "".join(session.chat.engine.version.state)

@@ -264,6 +264,20 @@ def test_ctrl_c_while_learning_rolls_the_lesson_back(terminal: Open):
     t.see("nothing was learned yet")
 
 
+def test_learn_ask_takes_enter_no_and_ctrl_c(terminal: Open):
+    t = ready(terminal("--learn", "ask"))
+    t.line("My sister's name is Ada.")
+    t.see("Enter, n, or your version:")
+    t.type("\x03")  # means no
+    t.see("You said: My sister's name is Ada.")
+    t.line("My sister's name is Bea.")
+    t.see(lambda text: text.count("your version:") == 2)
+    t.type("\r")
+    t.see("1 lesson, unsaved")
+    t.line("/lessons")
+    t.see(lambda text: "Bea" in text.rpartition("/lessons")[2])
+
+
 # leaving ----------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("how", ["\x04", "exit\r", "QUIT\r", "/quit\r"])
 def test_leaving_saves(terminal: Open, how: str):

@@ -1,0 +1,281 @@
+"""One session: what commands and the prompt work on. Knows text and files; no tensors, no keys."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmm import commands
+from lmm.config import Config
+from lmm.errors import Cancelled, LmmError
+from lmm.loading import Loading
+
+if TYPE_CHECKING:
+    from lmm.engine import Engine, Version
+    from lmm.memory.base import Lesson, Memory
+    from lmm.talk import Talk, Turn
+    from lmm.transcripts import Session, Transcript
+    from lmm.view import ConsoleView
+
+
+@dataclasses.dataclass
+class Shelved:
+    """A memory that is not in use, as it was when another took its place."""
+
+    memory: Memory
+    version: Version
+    undo_stack: list[Version]
+    redo_stack: list[Version]
+    saved: Version | None
+
+
+class Chat:
+    """One session: what commands and the prompt work on."""
+
+    def __init__(
+        self,
+        config: Config,
+        loading: Loading,
+        view: Callable[[], ConsoleView],
+        transcript: Transcript | None = None,
+        resumed: Session | None = None,
+    ) -> None:
+        self.config, self.loading, self.transcript, self.resumed = config, loading, transcript, resumed
+        self.prefill = ""
+        self.files: set[Path] = set()  # memory files loaded or saved in this session
+        self.shelf: dict[str, Shelved] = {}
+        self.stop = threading.Event()
+        self.purge_history: Callable[[list[str]], object] = lambda texts: None
+        self.make_view = view
+        self._made_view: ConsoleView | None = None
+        self._talk: Talk | None = None
+        self._first_memory = config.memory
+
+    # what commands use -------------------------------------------------------------------------------------------
+    @property
+    def view(self) -> ConsoleView:
+        """Made when first needed: it imports rich, for which the prompt does not wait."""
+        if self._made_view is None:
+            self._made_view = self.make_view()
+        return self._made_view
+
+    @property
+    def loaded(self) -> Engine | None:
+        return self.loading.engine
+
+    @property
+    def talk(self) -> Talk:
+        if self._talk is None:
+            self._talk = self._begin()
+        return self._talk
+
+    @property
+    def engine(self) -> Engine:
+        return self.talk.engine
+
+    def _begin(self) -> Talk:
+        from lmm.talk import Talk
+
+        engine = self.loading.wait(self.stop.is_set)
+        for notice in self.loading.notices:
+            self.view.say(notice)
+        talk = Talk(engine, self.view, self.config.learn)
+        talk.stop = self.stop
+        if self.config.mm_load_path and os.path.exists(self.config.mm_load_path):
+            self.files.add(Path(self.config.mm_load_path).resolve())
+        if self.resumed is not None:
+            talk.resume(self.resumed.turns)
+        return talk
+
+    def cancel(self) -> None:
+        """Ctrl-C while something is going on; called from a signal handler."""
+        self.stop.set()
+        if self.loading.engine is not None:
+            self.loading.engine.cancelled.set()
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Add to the transcript."""
+        if self.transcript is None:
+            return
+        failed = self.transcript.error
+        self.transcript.add(values)
+        if self.transcript.error and not failed:
+            self.view.say(f"{self.transcript.error}; the chat goes on without it")
+
+    def done(self, turn: Turn | None) -> None:
+        """Note a turn in the transcript."""
+        if turn is None:
+            return
+        lesson = turn.lesson.id if turn.lesson is not None else ""
+        self.record(
+            {
+                "kind": "turn",
+                "user": turn.user,
+                "reply": turn.reply,
+                "learned": turn.learned,
+                "lesson": lesson,
+                "interrupted": turn.interrupted,
+            }
+        )
+
+    def edit(self, text: str) -> str | None:
+        """A text written in $EDITOR. Raises UsageError if none can be run."""
+        import click
+
+        from lmm.errors import UsageError
+
+        if not self.view.is_terminal:
+            raise UsageError("/edit needs a terminal")
+        try:
+            return click.edit(text, require_save=False)
+        except click.ClickException as error:
+            raise UsageError(f"{error.message}; set EDITOR to the editor you like") from error
+
+    # memories ----------------------------------------------------------------------------------------------------
+    def use_memory(self, name: str) -> None:
+        """Put another memory in place; the one before keeps its state. Raises UsageError."""
+        from lmm import runtime
+
+        engine = self.engine
+        if name == self.config.memory:
+            return
+        config = dataclasses.replace(self.config, memory=name, preset=None, options={})
+        memory = self.shelf[name].memory if name in self.shelf else runtime.build_memory(config)
+        shelved = Shelved(engine.memory, engine.version, engine.undo_stack, engine.redo_stack, engine.saved)
+        kept = self.shelf.get(name)
+        engine.swap(memory, kept.version if kept else None)
+        if kept is not None:
+            engine.undo_stack, engine.redo_stack, engine.saved = kept.undo_stack, kept.redo_stack, kept.saved
+        self.shelf.pop(name, None)
+        self.shelf[self.config.memory] = shelved
+        self.config = config
+
+    def kept(self, name: str) -> tuple[int, str]:
+        """(how many lessons a memory knows in this session, whether it is in use)."""
+        if name == self.config.memory:
+            return len(self.engine.version.lessons), "in use"
+        shelved = self.shelf.get(name)
+        return (len(shelved.version.lessons), "kept") if shelved else (0, "")
+
+    def save(self, path: str | None = None) -> Path:
+        """Write the memory in use. Raises StateError."""
+        from lmm import state
+
+        target = Path(path).expanduser() if path else self._save_path(state.default_save_path)
+        self.engine.save(target)
+        self.files.add(target.resolve())
+        self.record({"kind": "saved", "path": str(target.resolve())})
+        return target
+
+    def _save_path(self, default: Callable[[str], Path]) -> Path:
+        """The save path that was given is meant for the memory the session was started with."""
+        chosen = self.config.mm_save_path if self.config.memory == self._first_memory else None
+        return Path(chosen) if chosen else default(self.engine.memory.name)
+
+    def save_all(self) -> list[Path]:
+        """Write the memory in use, and those on the shelf with something unsaved. Raises StateError; where only the
+        place that was asked for is no good, what was learned is in the default one by then."""
+        from lmm import state
+        from lmm.errors import StateError
+
+        failed: StateError | None = None
+        try:
+            paths = [self.save()]
+        except StateError as error:
+            if not self.config.mm_save_path:
+                raise
+            failed, paths = error, [self.save(str(state.default_save_path(self.engine.memory.name)))]
+            self.view.say(f"saved to {paths[0]} instead")
+        for name, shelved in list(self.shelf.items()):
+            if shelved.version is not shelved.saved:
+                self.use_memory(name)
+                paths.append(self.save())
+        if failed is not None:
+            raise failed
+        return paths
+
+    def forgotten(self, lesson: Lesson, typed: str) -> None:
+        """After `Engine.forget`: take the lesson out of this session's files, what was typed and what was said."""
+        from lmm import memory_files, transcripts
+
+        texts = [text for text in (lesson.statement, lesson.prompt, lesson.answer) if text]
+        self.talk.drop(texts)
+        problems: list[str] = []
+        for path in sorted(self.files):
+            with _noted(problems):
+                memory_files.forget_if_there(path, lesson.id)
+        with _noted(problems):
+            transcripts.purge(texts, [lesson.id])
+        with _noted(problems):
+            self.purge_history([*texts, typed])
+        for problem in problems:
+            self.view.say(f"still on disk: {problem}")
+
+    # the status line ---------------------------------------------------------------------------------------------
+    def status(self, width: int) -> str:
+        """One line under the prompt. Imports nothing while the model is loading."""
+        engine = self.loading.engine
+        if engine is None:
+            from lmm.sanitize import clean
+
+            what = "failed to load" if self.loading.error else f"loading {self.config.model}"
+            return clean(f"{what} {self.loading.progress}".strip())[: max(width, 0)]
+        from lmm.render import status_line
+
+        speed = self._talk.last.generated.tokens_per_s if self._talk and self._talk.last else None
+        return status_line(
+            model=self.config.model,
+            backend=engine.adapter.name,
+            memory=self.config.memory,
+            lessons=len(engine.version.lessons),
+            unsaved=engine.unsaved,
+            tokens_per_second=speed or None,
+            context_used=len(engine.conversation.tokens),
+            width=width,
+        )
+
+    # one line of input -------------------------------------------------------------------------------------------
+    def line(self, text: str) -> None:
+        """A message or a command. Raises EOFError to leave, and what loading raised; other errors are shown."""
+        self.stop.clear()
+        try:
+            if commands.is_command(text):
+                commands.run(self, text)
+            elif text.strip():
+                self.done(self.talk.turn(text.strip()))
+        except Cancelled as error:
+            self.prefill = text if self._talk is None else ""
+            self.view.say(str(error))
+        except LmmError as error:
+            if error is self.loading.error:
+                raise
+            self.view.say(str(error))
+        except EOFError:
+            raise
+        except Exception as error:
+            if error is self.loading.error:
+                raise
+            self._failed(error)
+
+    def _failed(self, error: Exception) -> None:
+        """A mistake of ours: what was learned is still here, so the session goes on."""
+        import traceback
+
+        self.view.say(
+            f"internal error: {type(error).__name__}: {error}; the session goes on, /save keeps what it learned"
+        )
+        if os.environ.get("LMM_DEBUG"):
+            self.view.say("".join(traceback.format_exception(error)))
+
+
+@contextlib.contextmanager
+def _noted(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except (LmmError, OSError) as error:
+        problems.append(str(error))

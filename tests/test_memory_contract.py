@@ -37,7 +37,7 @@ def taught(adapter: Adapter, name: str) -> Engine:
 
 def plain_logits(adapter: Adapter, prompt: str = QUESTIONS[0]) -> np.ndarray:
     tokens = np.array([prompt_tokens(adapter.format, prompt)])
-    return numbers(adapter, adapter.forward(tokens, adapter.new_cache(), keep=tokens.shape[1])[0])
+    return numbers(adapter, adapter.forward(tokens, adapter.new_cache(), keep=tokens.shape[1])[0])[0]
 
 
 def test_every_memory_of_the_registry_has_a_row() -> None:
@@ -378,9 +378,18 @@ def test_what_a_real_model_learned_on_torch_it_knows_on_mlx(name, torch_adapter,
     carried_over(name, torch_adapter, mlx_adapter, tmp_path / "state.safetensors", QUESTIONS[:3])
 
 
-@on("torch", "mlx_lm")
+@on("torch")
 @every_learner
 def test_a_real_model_learns_undoes_and_is_left_as_it_was(adapter: Adapter, name: str) -> None:
+    learns_and_undoes(adapter, name)
+
+
+@on("mlx_lm")
+def test_a_real_model_learns_on_mlx(adapter: Adapter) -> None:
+    learns_and_undoes(adapter, "lora_on_user")
+
+
+def learns_and_undoes(adapter: Adapter, name: str) -> None:
     before = plain_logits(adapter)
     made = engine(adapter, name)
     lesson = ROWS[name].lessons[0]

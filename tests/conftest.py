@@ -117,3 +117,16 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
     yield found
     contracts.close_all()
     assert not found.taps and found.context is None, "the test left something attached"
+
+
+@pytest.fixture(autouse=True)
+def _own_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test adds to the tables or puts in place of the runtime is gone after it, whatever order tests run in."""
+    from lmm import runtime
+
+    monkeypatch.setattr(registry, "MEMORIES", dict(registry.MEMORIES))
+    monkeypatch.setattr(runtime, "open_engine", runtime.open_engine)
+    table = registry.table  # a test may put another in its place
+    table.cache_clear()
+    yield
+    table.cache_clear()

@@ -45,7 +45,7 @@ class Lesson:
     replaces: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        return dataclasses.asdict(self) | {"wordings": list(self.wordings)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Lesson:

@@ -49,7 +49,7 @@ class KeyedOptions:
 
     depth: float = 0.9
     margin: float = 6.0
-    lr: float = 0.1
+    lr: float = 0.2
     steps: int = 40
     threshold: float = THRESHOLD
 

@@ -286,6 +286,20 @@ def test_options_are_checked(kind, options, words):
         kind.build_options(options)
 
 
+def test_two_processes_on_a_tiny_model(tiny_torch, tmp_path):
+    model = str(tiny_torch.source.folder)
+    config = Config(
+        backend="torch", model=model, dtype="float32", memory="lora_on_user", options={"a_std": 1.0, "lr": 5.0}
+    )
+    facts, done = smoke.facts_of("shared", ["Nora", "Leo"]), []
+    outcome = smoke.run(config, "shared", facts, done.append)
+    assert (outcome.asked, outcome.reworded, outcome.unrelated) == (2, 2, 10)
+    assert outcome.options["lr"] == 5.0 and outcome.layer == 2 and outcome.seconds >= outcome.teach_seconds > 0
+    assert outcome.damaged > 0, "what the first process learned did not reach the second"
+    assert sum(done) == smoke.amount_of_work("shared", facts)
+    assert json.loads(json.dumps(dataclasses.asdict(outcome)))["details"][0]["not_learned"] == []
+
+
 # the whole of it -----------------------------------------------------------------------------------------------------
 @pytest.mark.real
 def test_two_processes_on_a_real_model(torch_adapter):

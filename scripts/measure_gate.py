@@ -25,6 +25,7 @@ class Item:
     """One lesson's prompt, and what is asked about it."""
 
     prompt: str
+    answer: str
     rephrase: str = ""
     locality: list[str] = field(default_factory=list)
 
@@ -40,11 +41,11 @@ def items(folder: Path, name: str) -> list[Item]:
     for r in read(folder, name):
         if name == "zsre":
             local = [item["prompt"] for item in r["locality"].get("Relation_Specificity", [])]
-            found.append(Item(r["prompt"], r["rephrase_prompt"], local))
+            found.append(Item(r["prompt"], r["target_new"], r["rephrase_prompt"], local))
         elif name == "qaedit":
-            found.append(Item(r["prompt"], r["rephrase"], [item["loc"] for item in r["locality"]]))
+            found.append(Item(r["prompt"], r["target"], r["rephrase"], [item["loc"] for item in r["locality"]]))
         else:
-            found.append(Item(r["prompt"], r["rephrase_prompt"], [r["locality_prompt"]]))
+            found.append(Item(r["prompt"], r["target_new"], r["rephrase_prompt"], [r["locality_prompt"]]))
     return found
 
 
@@ -68,10 +69,15 @@ def measure(gate: Gate, lessons: Sequence[Item], threshold: float) -> tuple[dict
     asked = [(lesson, text) for lesson in lessons for text in lesson.locality]
     fired = first(index, (text for _, text in asked), threshold)
     pairs = list(zip(rephrase, truth, strict=True))
+
+    def right(found: int, own: int) -> bool:
+        return lessons[found].answer.casefold() == lessons[own].answer.casefold()
+
     rates = {
         "own": float(np.mean(np.equal(own, truth))),
         "rephrase": float(np.mean([r == t for r, t in pairs])),
-        "wrong": float(np.mean([r not in (t, -1) for r, t in pairs])),
+        "answer": float(np.mean([r >= 0 and right(r, t) for r, t in pairs])),
+        "wrong": float(np.mean([r >= 0 and not right(r, t) for r, t in pairs])),
         "silent": float(np.mean([f < 0 for f in fired])),
     }
     lines = [f"missed\t{x.rephrase}\t{x.prompt}" for x, (r, t) in zip(lessons, pairs, strict=True) if r != t]
@@ -110,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--errors", type=Path, help="write what went wrong here, one line each")
     options = parser.parse_args(arguments)
     gate, wrong = Gate(options.weights), []
-    print(f"{'data':12s}{'N':>6s}{'own':>8s}{'rephrase':>10s}{'wrong':>8s}{'silent':>8s}{'seconds':>9s}")
+    print(f"{'data':12s}{'N':>6s}{'own':>8s}{'rephrase':>10s}{'answer':>8s}{'wrong':>8s}{'silent':>8s}{'seconds':>9s}")
     for name in options.sets.split(","):
         for size in sorted(int(size) for size in options.sizes.split(",")):
             start = time.perf_counter()
@@ -125,7 +131,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     continue
                 rates, lines = measure(gate, lessons, options.threshold)
                 wrong += [f"{name}\t{size}\t{line}" for line in lines]
-            cells = [f"{rates[key]:.3f}" if key in rates else "-" for key in ("own", "rephrase", "wrong", "silent")]
+            cells = [
+                f"{rates[key]:.3f}" if key in rates else "-" for key in ("own", "rephrase", "answer", "wrong", "silent")
+            ]
             took = time.perf_counter() - start
             print(
                 f"{name:12s}{size:6d}{cells[0]:>8s}{cells[1]:>10s}{cells[2]:>8s}{cells[3]:>8s}{took:9.1f}", flush=True

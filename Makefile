@@ -1,5 +1,5 @@
 # `make chat` talks to a real model, `make test` checks everything. Both set up what they need in .venv first.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q

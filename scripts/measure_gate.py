@@ -131,13 +131,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     continue
                 rates, lines = measure(gate, lessons, options.threshold)
                 wrong += [f"{name}\t{size}\t{line}" for line in lines]
-            cells = [
-                f"{rates[key]:.3f}" if key in rates else "-" for key in ("own", "rephrase", "answer", "wrong", "silent")
-            ]
-            took = time.perf_counter() - start
-            print(
-                f"{name:12s}{size:6d}{cells[0]:>8s}{cells[1]:>10s}{cells[2]:>8s}{cells[3]:>8s}{took:9.1f}", flush=True
-            )
+            names = ("own", "rephrase", "answer", "wrong", "silent")
+            cells = [f"{rates[key]:.3f}" if key in rates else "-" for key in names]
+            row = "".join(f"{cell:>{width}s}" for cell, width in zip(cells, (8, 10, 8, 8, 8), strict=True))
+            print(f"{name:12s}{size:6d}{row}{time.perf_counter() - start:9.1f}", flush=True)
     if options.errors:
         options.errors.write_text("\n".join(wrong), encoding="utf-8")
 

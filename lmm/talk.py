@@ -82,7 +82,10 @@ class Talk:
             return self._corrected(text, lesson, reading.value, learned)
         if not self._hear(text):
             return None
-        return self._answered(text, learned, lesson if learned else None)
+        if not learned or lesson is None:
+            return self._answered(text)
+        # What was just said is answered with what was learned: left to itself, a small model rambles on about it.
+        return self._answered(text, learned, lesson, about=lesson.prompt)
 
     def correct(self, answer: str) -> Turn | None:
         """Learn that the last question is to be answered with `answer`, and answer it anew. Raises LmmError."""

@@ -133,8 +133,8 @@ def test_where_the_model_does_not_say_the_value_the_lesson_does(session: Session
     assert session.do("go on") == "You said: go on\n"
 
 
-def test_a_statement_is_learned_and_the_model_answers_it(session: Session):
-    assert "You said: My sister's name is Ada." in session.do("My sister's name is Ada.")
+def test_a_statement_is_learned_and_answered_with_what_was_learned(session: Session):
+    assert "Your sister's name is Ada." in session.do("My sister's name is Ada.")
     assert "sister's name -> Ada" in session.beside
     assert "Ada" in session.do("What is my sister's name?")
 

@@ -22,7 +22,7 @@ from lmm.adapters.ops import Array, token_cross_entropy
 from lmm.errors import BackendError
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.memory.optim import Optimizer
-from lmm.session import prompt_tokens
+from lmm.session import lesson_tokens
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -116,10 +116,7 @@ class Example:
     """A lesson as training data: `tokens` [1, T], `sources` [S] from which the answer's `targets` [S] are predicted."""
 
     def __init__(self, adapter: Adapter, lesson: Lesson) -> None:
-        format = adapter.format
-        before = prompt_tokens(format, lesson.prompt)
-        rendered = format.render([{"role": "user", "content": lesson.prompt}], reply=True)
-        answer = format.answer_tokens(rendered, lesson.answer)
+        before, answer = lesson_tokens(adapter.format, lesson.prompt, lesson.answer)
         self.tokens = as_tokens([*before, *answer[:-1]])
         self.sources = range(len(before) - 1, self.tokens.shape[1])
         self.targets = adapter.ops.asarray(answer, "int64")

@@ -13,7 +13,7 @@ import dataclasses
 import math
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -249,6 +249,6 @@ class Memory:
     def options_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self.options)
 
-    def resident_bytes(self, state: State, keys: Iterable[str] | None = None) -> int:
+    def resident_bytes(self, state: State) -> int:
         """Bytes of state held, for reports."""
-        return sum(int(state[key].nbytes) for key in (keys if keys is not None else state))
+        return sum(int(array.nbytes) for array in state.values())

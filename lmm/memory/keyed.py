@@ -33,6 +33,7 @@ from lmm.adapters.ops import Array
 from lmm.errors import LearningError, StateError
 from lmm.gate import THRESHOLD, Index, normalize, shared_gate
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.memory.message import checked
 from lmm.memory.optim import Optimizer
 from lmm.session import lesson_tokens
 
@@ -180,8 +181,7 @@ class Keyed(Memory):
         params = {"values": ops.zeros((len(answer), adapter.shape.width))}
         for _ in range(options.steps):
             loss, grads = ops.value_and_grad(loss_of, params)
-            if not np.isfinite(loss):
-                raise LearningError("learning ran into a loss of NaN; the memory is as before. Try --set lr=0.03")
+            checked(loss, {}, adapter)
             report.step(loss)
             # a token's loss below log 2 means that nothing comes within `margin` of it
             if loss <= np.log(2):

@@ -234,6 +234,20 @@ class Memory:
             "/undo steps back in time"
         )
 
+    def trainable(self, state: State) -> tuple[str, ...]:
+        """Names of the float tensors of `state` that offline training may change. Default: none.
+
+        `rewrite` must be differentiable in them: training calls it with `state | params`, `params` these tensors.
+        """
+        return ()
+
+    def prepare(self, state: State, pairs: Sequence[tuple[str, str]], adapter: Adapter) -> State:
+        """The state with room for (question, answer) pairs before offline training, e.g. allotted rows of a table.
+
+        The model behaves with it as with `state`. Default: `state` itself.
+        """
+        return state
+
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         """Raises StateError if what a file holds does not fit this memory and model; all mismatches at once."""
         fresh = self.fresh(adapter)

@@ -62,9 +62,22 @@ class HFChatFormat:
             raise ModelError(f"the tokenizer in {folder.name} cannot be read: {error}") from error
         if not self.tokenizer.is_fast:
             raise ModelError(f"the tokenizer in {folder.name} has no tokenizer.json; convert it to a fast tokenizer")
+        self._take(_generation_eos(folder))
+
+    @classmethod
+    def of(cls, tokenizer: Any, stop_ids: Sequence[int] = ()) -> HFChatFormat:
+        """Over a fast tokenizer that is loaded already; `stop_ids` end a reply beside its own end tokens."""
+        if not getattr(tokenizer, "is_fast", False):
+            raise ModelError(f"lmm needs a fast tokenizer, not {type(tokenizer).__name__}; load it with use_fast=True")
+        made = cls.__new__(cls)
+        made.tokenizer = tokenizer
+        made._take(stop_ids)
+        return made
+
+    def _take(self, stop_ids: Sequence[int]) -> None:
         self.plain = not self.tokenizer.chat_template
         self._lead = self._plain_lead() if self.plain else ""
-        self.stop_ids, self.end_of_turn = self._ends(folder)
+        self.stop_ids, self.end_of_turn = self._ends(stop_ids)
         backend = self.tokenizer.backend_tokenizer
         self.hash = hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
 
@@ -73,8 +86,8 @@ class HFChatFormat:
         lead, bos = self.tokenizer("a")["input_ids"][:1], self.tokenizer.bos_token_id
         return self.tokenizer.bos_token if bos is not None and lead == [bos] else ""
 
-    def _ends(self, folder: Path) -> tuple[frozenset[int], int]:
-        stops = set(_generation_eos(folder))
+    def _ends(self, stop_ids: Sequence[int]) -> tuple[frozenset[int], int]:
+        stops = set(stop_ids)
         if self.tokenizer.eos_token_id is not None:
             stops.add(self.tokenizer.eos_token_id)
         if self.plain:
@@ -139,4 +152,9 @@ def _generation_eos(folder: Path) -> list[int]:
     if not path.exists():
         return []
     eos = json.loads(path.read_text()).get("eos_token_id")
+    return as_list(eos)
+
+
+def as_list(eos: Any) -> list[int]:
+    """The end tokens of a generation config: one, several or none."""
     return eos if isinstance(eos, list) else [eos] if isinstance(eos, int) else []

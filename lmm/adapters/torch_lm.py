@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,7 @@ from lmm.adapters.structure import down_projection, find_layers
 from lmm.adapters.torch_dtype import is_finite, ranked_dtypes
 from lmm.adapters.torch_ops import TorchOps
 from lmm.errors import ModelError
-from lmm.tokenizer import HFChatFormat
+from lmm.tokenizer import HFChatFormat, as_list
 
 if TYPE_CHECKING:
     from lmm.models import ModelSource
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 class TorchAdapter(Adapter):
     name = "torch"
+    step: Any = None  # a faster decode step, where the model is lmm's own to rearrange
 
     def __init__(self, source: ModelSource, dtype: str = "auto", layers_path: str | None = None) -> None:
         super().__init__()
@@ -44,6 +46,26 @@ class TorchAdapter(Adapter):
             if dtype != "auto" or self.dtype == "float32" or is_finite(self.model, probe):
                 break
         self.ops = TorchOps(target)
+        self._find_parts(layers_path)
+
+    @classmethod
+    def of(cls, model: Any, tokenizer: Any, layers_path: str | None = None) -> TorchAdapter:
+        """Over a causal LM and a fast tokenizer that the caller has loaded; nothing of either is changed.
+
+        Raises ModelError if the model's layers or the tokenizer are of a kind that lmm does not know.
+        """
+        made = cls.__new__(cls)
+        Adapter.__init__(made)
+        made.model, name = model, model.config._name_or_path or type(model).__name__
+        made.model_id = Path(name).name if Path(name).is_dir() else name  # no path of this machine
+        made.revision = getattr(model.config, "_commit_hash", None)
+        made.format = HFChatFormat.of(tokenizer, as_list(model.generation_config.eos_token_id))
+        made.dtype, made.device = str(model.dtype).removeprefix("torch."), str(model.device)
+        made.ops = TorchOps(model.device)
+        made._find_parts(layers_path)
+        return made
+
+    def _find_parts(self, layers_path: str | None) -> None:
         config = self.model.config.get_text_config()
         lists = [(n, list(m)) for n, m in self.model.named_modules() if isinstance(m, torch.nn.ModuleList)]
         _, self.layers = find_layers(self.model, lists, config.num_hidden_layers, layers_path)

@@ -23,6 +23,7 @@ from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers
 from lmm.adapters.torch_dtype import is_finite, ranked_dtypes
 from lmm.adapters.torch_ops import TorchOps
+from lmm.adapters.torch_step import Edit, step_of
 from lmm.errors import ModelError
 from lmm.tokenizer import HFChatFormat, as_list
 
@@ -45,7 +46,7 @@ class TorchAdapter(Adapter):
             self.model = _load(source, getattr(torch, self.dtype)).to(target)
             if dtype != "auto" or self.dtype == "float32" or is_finite(self.model, probe):
                 break
-        self.ops = TorchOps(target)
+        self.ops, self.step = TorchOps(target), step_of(self.model, probe)
         self._find_parts(layers_path)
 
     @classmethod
@@ -80,7 +81,9 @@ class TorchAdapter(Adapter):
     @torch.no_grad()
     def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
         raw = _copy(cache.raw)
-        with self._reading(tokens, cache):
+        with self._reading(tokens, cache) as context:
+            if self.step is not None and context.phase == "decode":
+                return self.step(self._ids(tokens), raw, self._edit()), self._appended(cache, tokens, raw)
             out = self.model(self._ids(tokens), past_key_values=raw, use_cache=True, logits_to_keep=keep)
         return out.logits, self._appended(cache, tokens, raw)
 
@@ -171,6 +174,20 @@ class TorchAdapter(Adapter):
         finally:
             self.taps.remove(tap)
             handle.remove()
+
+    def _edit(self) -> Edit | None:
+        """What the open taps do in a decode step, which runs no hooks; None if there are none."""
+        at: dict[tuple[int, str], list[Tap]] = {}
+        for tap in self.taps:
+            at.setdefault((tap.site.layer, tap.site.part), []).append(tap)
+
+        def edit(layer: int, part: str, x_in: Array, x_out: Array) -> Array:
+            for tap in at.get((layer, part), ()):
+                new = self._rewritten(tap, x_in, x_out)
+                x_in, x_out = (x_in, new) if part == "mlp.down_proj" else (new, new)
+            return x_out
+
+        return edit if at else None
 
     def _on_output(self, tap: Tap, args: Any, out: Any) -> Any:
         h = _first(out)

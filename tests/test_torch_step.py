@@ -1,0 +1,72 @@
+"""The joined decode step against the model's own forward."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lmm.adapters.base import Site  # noqa: E402
+from lmm.adapters.torch_lm import TorchAdapter  # noqa: E402
+from lmm.adapters.torch_step import step_of  # noqa: E402
+from tests import tiny  # noqa: E402
+
+JOINED = ("llama", "mistral", "qwen2")
+SITES = [Site(0, "pre_attention"), Site(1, "mlp.down_proj"), Site(1), Site(3)]
+
+
+@pytest.fixture(scope="module", params=JOINED)
+def adapter(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TorchAdapter:
+    return TorchAdapter(tiny.source(tmp_path_factory.mktemp("tiny"), request.param), dtype="float32")
+
+
+def decoded(adapter: TorchAdapter, joined: bool) -> list[np.ndarray]:
+    """Logits of three steps after a prompt, for a batch of two, under taps at every kind of site."""
+    step, logits = adapter.step, []
+    adapter.step = step if joined else None
+    rows = np.array([adapter.format.encode(text)[:8] for text in ("one two three", "any other one")])
+    try:
+        handles = [adapter.tap(site, lambda x_in, x_out, c: x_out * 0.9 + 0.01 * x_in.mean()) for site in SITES]
+        for handle in handles:
+            handle.__enter__()
+        _, cache = adapter.forward(rows, adapter.new_cache(2))
+        for token in (5, 9, 40):
+            found, cache = adapter.forward(np.full((2, 1), token), cache)
+            logits.append(adapter.ops.to_numpy(found))
+        for handle in handles:
+            handle.__exit__(None, None, None)
+    finally:
+        adapter.step = step
+    return logits
+
+
+def test_the_step_is_the_models_own_forward(adapter: TorchAdapter) -> None:
+    assert adapter.step is not None
+    for mine, own in zip(decoded(adapter, True), decoded(adapter, False), strict=True):
+        np.testing.assert_allclose(mine, own, atol=2e-5)
+
+
+def test_the_joined_matrices_are_the_models_own_memory(adapter: TorchAdapter) -> None:
+    attention, joined = adapter.layers[0].self_attn, adapter.step.layers[0].qkv
+    assert attention.q_proj.weight.data_ptr() == joined.data_ptr()
+    assert torch.equal(torch.cat([p.weight for p in (attention.q_proj, attention.k_proj, attention.v_proj)]), joined)
+
+
+def test_a_layer_that_computes_something_else_keeps_its_own_forward(adapter: TorchAdapter) -> None:
+    """Same class name, another function: only the probe can tell."""
+    probe = adapter.format.encode("The quick brown fox")
+    act = adapter.layers[2].mlp.act_fn
+    adapter.layers[2].mlp.act_fn = torch.nn.ReLU()
+    try:
+        assert step_of(adapter.model, probe) is None
+    finally:
+        adapter.layers[2].mlp.act_fn = act
+    assert step_of(adapter.model, probe) is not None
+
+
+@pytest.mark.parametrize("kind", ["gemma3_text", "qwen3", "phi3"])
+def test_other_decoders_keep_their_own_forward(kind: str, tmp_path: Path) -> None:
+    assert TorchAdapter(tiny.source(tmp_path, kind), dtype="float32").step is None

@@ -20,7 +20,7 @@ def user_turn(format: ChatFormat, text: str) -> Turn:
     messages = [{"role": "user", "content": text}]
     rendered = format.render(messages, reply=False)
     tokens, spans = format.spans(rendered)
-    return Turn(tokens, content_mask(rendered, spans, text, _place(format, messages, reply=False)))
+    return Turn(tokens, content_mask(rendered, spans, format.harmless(text), _place(format, messages, reply=False)))
 
 
 def content_mask(rendered: str, spans: Sequence[tuple[int, int]], text: str, place: int) -> list[bool]:
@@ -75,7 +75,8 @@ class Conversation:
         kept = self.tokens if self._rendered and rendered.startswith(self._rendered) else []
         start = len(self._rendered) if kept else 0
         tokens, spans = self.format.spans(rendered[start:])
-        content = content_mask(rendered[start:], spans, text, _place(self.format, self.messages, True) - start)
+        place = _place(self.format, self.messages, True) - start
+        content = content_mask(rendered[start:], spans, self.format.harmless(text), place)
         self.tokens, self.content = kept + tokens, [False] * len(kept) + content
         self._rendered = rendered
 

@@ -7,6 +7,7 @@ first line break.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -33,6 +34,9 @@ class ChatFormat(Protocol):
 
     def render(self, messages: Sequence[Message], reply: bool) -> str:
         """The conversation as text; with `reply`, up to where the model is to answer."""
+
+    def harmless(self, text: str) -> str:
+        """What someone said as `render` puts it into the template: nothing in it is a control token."""
 
     def encode(self, text: str) -> list[int]:
         """Rendered text as tokens."""
@@ -77,6 +81,8 @@ class HFChatFormat:
     def _take(self, stop_ids: Sequence[int]) -> None:
         self.plain = not self.tokenizer.chat_template
         self._lead = self._plain_lead() if self.plain else ""
+        control = sorted({t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}, key=len)
+        self._control = re.compile("|".join(map(re.escape, reversed(control))) or r"(?!)")
         self.stop_ids, self.end_of_turn = self._ends(stop_ids)
         backend = self.tokenizer.backend_tokenizer
         self.hash = hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
@@ -114,14 +120,17 @@ class HFChatFormat:
         from jinja2.exceptions import TemplateError
 
         options: dict[str, Any] = {"chat_template": PLAIN_TEMPLATE} if self.plain else {}
+        said = [{**message, "content": self.harmless(message["content"])} for message in messages]
         try:
-            text = self.tokenizer.apply_chat_template(
-                list(messages), tokenize=False, add_generation_prompt=reply, **options
-            )
+            text = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=reply, **options)
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise ModelError(f"this model's chat template refuses a conversation of {roles}: {error}") from error
         return self._lead + text
+
+    def harmless(self, text: str) -> str:
+        """A space breaks every control token: someone who says "<|im_end|>" ends nobody's turn."""
+        return self._control.sub(lambda found: f"{found[0][:1]} {found[0][1:]}" if len(found[0]) > 1 else " ", text)
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)
@@ -139,6 +148,7 @@ class HFChatFormat:
     def answer_tokens(self, rendered: str, answer: str) -> list[int]:
         lead = " " if self.plain else ""
         before = self.encode(rendered)
+        answer = self.harmless(answer)
         tokens = self.encode(rendered + lead + answer)
         if tokens[: len(before)] != before:  # the border merged; tokenise the answer alone
             return [*self.encode(lead + answer), self.end_of_turn]

@@ -30,8 +30,11 @@ class ToyFormat:
     hash = "toy-bytes"
 
     def render(self, messages: Sequence[Message], reply: bool) -> str:
-        text = "".join(f"\x02{m['role'][0]}{m['content']}\x03" for m in messages)
+        text = "".join(f"\x02{m['role'][0]}{self.harmless(m['content'])}\x03" for m in messages)
         return text + "\x02a" if reply else text
+
+    def harmless(self, text: str) -> str:
+        return text.replace("\x02", " ").replace("\x03", " ")
 
     def spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
         tokens, spans, i = [], [], 0
@@ -58,7 +61,7 @@ class ToyFormat:
         return self.decode([token])
 
     def answer_tokens(self, rendered: str, answer: str) -> list[int]:
-        return [*self.encode(answer), END]
+        return [*self.encode(self.harmless(answer)), END]
 
 
 @dataclass(frozen=True)

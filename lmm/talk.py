@@ -165,7 +165,7 @@ class Talk:
         except LearningError as error:
             self.view.say(str(error))
             return True
-        if report is not None and engine.version is not version:
+        if report is not None and report.steps and engine.version is not version:
             losses = f", loss {report.loss_before:.2f} -> {report.loss_after:.2f}" if report.loss_after else ""
             self.view.say(f"learned from this message{losses}, {report.seconds:.1f} s{self.hint}")
         return True

@@ -137,6 +137,12 @@ class Composite(Memory):
             raise refusals[0]
         return self._joined(states)
 
+    def trainable(self, state: State) -> tuple[str, ...]:
+        return tuple(f"{p.name}:{name}" for p in self.parts for name in p.trainable(self._of(p, state)))
+
+    def prepare(self, state: State, pairs: Sequence[tuple[str, str]], adapter: Adapter) -> State:
+        return self._joined({p: p.prepare(self._of(p, state), pairs, adapter) for p in self.parts})
+
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         known = {part.name for part in self.parts}
         strange = sorted(name for name in arrays if name.partition(":")[0] not in known)

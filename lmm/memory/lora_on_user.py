@@ -97,6 +97,9 @@ class LoraOnUser(Memory):
             state |= {"keys": ops.zeros((0, d)), "owner": ops.asarray(np.zeros(0), "int64"), "centre": ops.zeros((d,))}
         return state
 
+    def trainable(self, state: State) -> tuple[str, ...]:
+        return () if self.options.gate else ("A", "B")  # a gate opens for lessons only: without one, no gradient
+
     def on_prompt(
         self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
     ) -> Recall | None:

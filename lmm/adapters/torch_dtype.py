@@ -1,7 +1,7 @@
 """Which number format is fastest on this machine, measured once and remembered.
 
 Decoding is bound by reading weights, so a narrow format wins where the processor computes in it (fp16 with
-AVX-512-FP16, bf16 with AVX-512-BF16) and loses badly where it does not. The choice is kept in the cache folder: it
+AVX-512-FP16, bf16 with AVX-512-BF16) and loses badly where it does not; reading a prompt is bound by computing. The choice is kept in the cache folder: it
 must not change between two sessions, or the same memory could answer differently. A busy machine is measured again.
 """
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 CANDIDATES = ("float16", "bfloat16", "float32")
 # Trained in bf16 with activations beyond fp16's 65,504; fp16 overflows in them.
 NO_FLOAT16 = ("gemma",)
+TURN = 32  # tokens of a short question, and of a short reply
 WORTH_IT = 0.85  # of float32's time: a narrow format that is not clearly faster only costs precision
 Times = dict[str, float]
 
@@ -55,7 +56,7 @@ def _measured() -> Times:
     from lmm.models import cache_dir
 
     path = cache_dir() / "dtype.json"
-    key = f"{platform.machine()} {_processor()} torch {torch.__version__} threads {torch.get_num_threads()}"
+    key = f"turn of {TURN}: {platform.machine()} {_processor()} torch {torch.__version__} threads {torch.get_num_threads()}"
     known = _read(path)
     if not _valid(known.get(key)):
         known[key] = measure()
@@ -65,25 +66,34 @@ def _measured() -> Times:
 
 
 def measure(width: int = 576, wide: int = 6144, matrices: int = 16, rounds: int = 8) -> Times:
-    """Seconds of one token times one matrix in each format; together the matrices are too large for most caches.
+    """Seconds that one matrix takes in a short turn, TURN tokens read at once and TURN written one by one, per token
+    written; together the matrices are too large for most caches.
 
-    The formats take turns on the same memory, and the lower quartile counts: neither a lucky cache nor another
-    program that takes the processor away for a while decides.
+    A processor may be quick with a narrow format for one token, which is bound by reading weights, and slow for many,
+    which is bound by computing. The formats take turns on the same memory, and the lower quartile counts: neither a
+    lucky cache nor another program that takes the processor away for a while decides.
     """
     weights = torch.ones(matrices, wide, width)
-    steps = {}
-    for name in CANDIDATES:
-        dtype = getattr(torch, name)
-        narrow = weights.view(dtype).flatten()[: weights.numel()].view(weights.shape)
-        steps[name] = (torch.ones(1, width).to(dtype), narrow)
-    samples: dict[str, list[float]] = {name: [] for name in CANDIDATES}
+    formats = {name: weights.view(getattr(torch, name)).flatten()[: weights.numel()] for name in CANDIDATES}
+    written, read = ({name: list[float]() for name in CANDIDATES} for _ in range(2))
     for _ in range(rounds):
-        for name, (x, narrow) in steps.items():
-            for w in narrow:
-                start = time.perf_counter()
-                torch.nn.functional.linear(x, w)
-                samples[name].append(time.perf_counter() - start)
-    return {name: sorted(taken)[len(taken) // 4] for name, taken in samples.items()}
+        for name, flat in formats.items():
+            token, prompt = (torch.ones(rows, width).to(flat.dtype) for rows in (1, TURN))
+            for i, matrix in enumerate(flat.view(weights.shape)):
+                written[name].append(_seconds(token, matrix))
+                if i % 8 == 0:
+                    read[name].append(_seconds(prompt, matrix))
+    return {name: _quartile(written[name]) + _quartile(read[name]) / TURN for name in CANDIDATES}
+
+
+def _seconds(x: torch.Tensor, matrix: torch.Tensor) -> float:
+    start = time.perf_counter()
+    torch.nn.functional.linear(x, matrix)
+    return time.perf_counter() - start
+
+
+def _quartile(samples: list[float]) -> float:
+    return sorted(samples)[len(samples) // 4]
 
 
 def _calm() -> bool:

@@ -1,8 +1,9 @@
 """Which number format is fastest on this machine, measured once and remembered.
 
 Decoding is bound by reading weights, so a narrow format wins where the processor computes in it (fp16 with
-AVX-512-FP16, bf16 with AVX-512-BF16) and loses badly where it does not; reading a prompt is bound by computing. The choice is kept in the cache folder: it
-must not change between two sessions, or the same memory could answer differently. A busy machine is measured again.
+AVX-512-FP16, bf16 with AVX-512-BF16) and loses badly where it does not; reading a prompt is bound by computing. The
+choice is kept in the cache folder: it must not change between two sessions, or the same memory could answer
+differently. A busy machine is measured again.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ def _measured() -> Times:
     from lmm.models import cache_dir
 
     path = cache_dir() / "dtype.json"
-    key = f"turn of {TURN}: {platform.machine()} {_processor()} torch {torch.__version__} threads {torch.get_num_threads()}"
+    here = f"{platform.machine()} {_processor()} torch {torch.__version__} threads {torch.get_num_threads()}"
+    key = f"turn of {TURN}: {here}"
     known = _read(path)
     if not _valid(known.get(key)):
         known[key] = measure()

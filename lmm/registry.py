@@ -24,6 +24,7 @@ MEMORIES = {
     "identity": "lmm.memory.identity:Identity",
     "lora_on_user": "lmm.memory.lora_on_user:LoraOnUser",
     "hash_gradient": "lmm.memory.hash_gradient:HashGradient",
+    "memoir": "lmm.memory.memoir:Memoir",
 }
 ADAPTERS = {
     "torch": "lmm.adapters.torch_lm:TorchAdapter",

@@ -57,6 +57,10 @@ ROWS: dict[str, Row] = {
     "hash_gradient": Row(
         {"bits": 6, "lr": 0.5, "min_steps": 1, "max_steps": 2}, bad={"bits": 0, "share": 2.0, "lr": -1.0}
     ),
+    "memoir": Row(
+        {"k": 0.1, "steps": 2, "lr": 0.05, "tau": 1.0, "prefixes": 1},
+        bad={"depth": 1.5, "k": -1.0, "tau": 2.0, "views": "three", "span": "some", "lr": -1.0},
+    ),
     "keyed": Row({"steps": 2}, bad={"depth": 3.0, "lr": -1.0, "steps": 0}),
 }
 

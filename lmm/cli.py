@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmm import cli_ask, cli_log, cli_memory
+from lmm import cli_ask, cli_data, cli_log, cli_memory
 from lmm.bench.cli import app as bench_app
 from lmm.cli_options import Json, configured, out_json, out_table
 from lmm.errors import LmmError
@@ -25,6 +25,7 @@ app = typer.Typer(
 app.add_typer(bench_app)
 app.add_typer(cli_memory.app)
 app.add_typer(cli_log.app)
+app.add_typer(cli_data.app)
 
 Option = typer.Option
 

@@ -24,6 +24,7 @@ MEMORIES = {
     "identity": "lmm.memory.identity:Identity",
     "lora_on_user": "lmm.memory.lora_on_user:LoraOnUser",
     "hash_gradient": "lmm.memory.hash_gradient:HashGradient",
+    "engram": "lmm.memory.engram:Engram",
     "memoir": "lmm.memory.memoir:Memoir",
 }
 ADAPTERS = {

@@ -61,6 +61,7 @@ ROWS: dict[str, Row] = {
         {"k": 0.1, "steps": 2, "lr": 0.05, "tau": 1.0, "prefixes": 1},
         bad={"depth": 1.5, "k": -1.0, "tau": 2.0, "views": "three", "span": "some", "lr": -1.0},
     ),
+    "engram": Row({"steps": 2, "slots": 1000}, bad={"depth": 3.0, "heads": 0, "lr": -1.0, "steps": 0}),
     "keyed": Row({"steps": 2}, bad={"depth": 3.0, "lr": -1.0, "steps": 0}),
 }
 

@@ -1,0 +1,399 @@
+"""`engram`: a table of rows addressed by hashed n-grams, with a context gate (Engram, arXiv:2601.07372).
+
+At a position t of a reply, the ids of the 2- and 3-gram that ends there are hashed by 8 heads each into distinct prime
+tables (`ngrams`). The rows found there, side by side, are a key and a value, k_t, v_t [D]; what nobody wrote is zero:
+
+    v'_t  = W_V v_t;   v''_t = v'_t + SiLU(conv4(RMSNorm(v'_t)))          conv4: depthwise, causal, 4 wide
+    s_t   = gain <RMSNorm(W_K k_t), RMSNorm(h_t - c)> / sqrt(D)
+    alpha = sigmoid(sign(s_t) sqrt(max(|s_t|, 1e-6)) + bias)              bias -5
+    h'_t  = h_t + alpha v''_t                                             before the attention of layer `depth`
+
+A row that was never written adds nothing: the fresh memory is the model, and however many lessons there are, a text
+that addresses none of their rows is read bitwise as before.
+
+What is hashed. In a chat, the tokens before a reply are the template's: plain n-grams there are the same after every
+question. So the first id of a reply's n-grams is the *turn's key*: the number of the stored question that is being
+asked, plus the step j of the reply: (u + j, x_t) and (u + j, x_t-1, x_t), with u in place of the prompt's own tokens.
+Which question that is, if any, is decided once per reply, on the user's words: those that share enough n-grams with
+them (`votes`) are compared with them in context, by the cosine of the centred states at the last prompt token after
+`context_depth` of the layers; cosine + `weight` x vote must reach `threshold`. The n-grams tell subjects apart, the
+state tells what is asked about them; neither can do both (docs/engram.md).
+
+Learning a lesson writes rows of its own: keys are the states met on the way, values come from a few Adam steps on the
+margin cross-entropy of answer + end of turn (as in `keyed`), through the rows alone. A lesson that the model answers
+rightly already, by that margin, writes none. W_K, W_V (identity) and conv (zero) change only in offline training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from lmm.adapters.base import Site, as_tokens
+from lmm.adapters.ops import Array
+from lmm.errors import LearningError, StateError
+from lmm.gate import normalize, other_person, views
+from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.memory.message import checked
+from lmm.memory.ngrams import NGramHash, normal_ids
+from lmm.memory.optim import Optimizer
+from lmm.memory.selfask import last_states, number_of, plain_states
+from lmm.memory.table import Table, block_problems, gathered, local, names, split
+from lmm.memory.votes import Votes, signature
+from lmm.session import lesson_tokens, prompt_tokens
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, TapContext
+    from lmm.adapters.ops import Ops
+
+MAX_ANSWER = 200  # tokens
+ORDERS = (2, 3)
+KERNEL = 4  # of the convolution
+SHARED = ("key_proj", "value_proj", "conv")  # what offline training may change beside rows
+KINDS = ("turns", "grams", "context", "slots", "keys", "values")  # the tensors of a block
+
+
+@dataclass(frozen=True)
+class EngramOptions:
+    """`depth`, `context_depth`: shares of the layers; `slots`: rows of a head's table, were it held whole; `lr` in
+    units of the hidden states' root mean square. Numbers: docs/engram.md."""
+
+    depth: float = 0.8
+    context_depth: float = 0.6
+    heads: int = 8
+    slots: int = 100_003
+    bias: float = -5.0
+    gain: float = 4.0
+    vote: float = 0.3
+    weight: float = 0.25
+    threshold: float = 0.6
+    margin: float = 6.0
+    lr: float = 0.2
+    steps: int = 40
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 0 < self.context_depth <= self.depth < 1:
+            problems.append(
+                f"it must be 0 < context_depth <= depth < 1, not context_depth {self.context_depth}, depth {self.depth}"
+            )
+        if not 1 <= self.heads <= 64:
+            problems.append(f"heads must be 1 to 64, not {self.heads}")
+        if not 100 <= self.slots <= 10**8:
+            problems.append(f"slots must be 100 to 100,000,000, not {self.slots}")
+        if not -20 <= self.bias <= 20 or not 0 < self.gain <= 100:
+            problems.append(f"bias must be -20 to 20 and gain above 0, at most 100, not {self.bias} and {self.gain}")
+        if not 0 < self.vote <= 1 or not 0 <= self.weight <= 10:
+            problems.append(f"vote must be above 0, at most 1, weight 0 to 10, not {self.vote} and {self.weight}")
+        if not 0 < self.threshold <= 10:
+            problems.append(f"threshold must be above 0, at most 10, not {self.threshold}")
+        if not 0 <= self.margin <= 50:
+            problems.append(f"margin must be 0 to 50 logits, not {self.margin}")
+        if not 0 < self.lr <= 10:
+            problems.append(f"lr must be above 0 and at most 10, not {self.lr}")
+        if not 1 <= self.steps <= 1000:
+            problems.append(f"steps must be 1 to 1000, not {self.steps}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+class Asked:
+    """The stored questions of a state: signatures, states in context, and whose they are."""
+
+    def __init__(self, ops: Ops, state: State) -> None:
+        self.blocks, at = names(state, "turns"), 0
+        parts: list[list[np.ndarray]] = [[], [], []]
+        self.owner: list[str] = []
+        turns, context = [np.zeros(0, np.int64)], []
+        for block in self.blocks:
+            grams = ops.to_numpy(state[f"grams/{block}"])
+            for part, column in zip(parts, (grams[:, 0] + at, grams[:, 1], grams[:, 2]), strict=True):
+                part.append(column)
+            turns.append(ops.to_numpy(state[f"turns/{block}"]))
+            context.append(ops.to_numpy(state[f"context/{block}"]).astype(np.float32))
+            at += len(turns[-1])
+            self.owner += [block] * len(turns[-1])
+        self.votes, self.turns = Votes(*parts), np.concatenate(turns)
+        self.context = np.concatenate(context) if context else np.zeros((0, 0), np.float32)
+
+
+class Engram(Memory):
+    name = "engram"
+    summary = "rows addressed by hashed n-grams of the turn, opened by a context gate"
+    Options: ClassVar[type] = EngramOptions
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.hash = NGramHash(ORDERS, self.options.heads, self.options.slots)
+        self._asked: tuple[State, Asked] | None = None
+        self._table: Table | None = None
+        self._normal: tuple[np.ndarray, np.ndarray] | None = None
+
+    # places --------------------------------------------------------------------------------------------------
+    def sites(self, adapter: Adapter) -> tuple[Site, ...]:
+        layers = adapter.shape.layers
+        layer = int(self.options.depth * layers) if adapter.layer is None else adapter.layer
+        return (adapter.site(layer, "pre_attention"),)
+
+    def context_site(self, adapter: Adapter) -> Site:
+        """Where the state is read that says what a prompt asks."""
+        layer = int(self.options.context_depth * adapter.shape.layers)
+        return adapter.site(min(layer, self.sites(adapter)[0].layer), "pre_attention")
+
+    # what is asked -------------------------------------------------------------------------------------------
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        if not names(state, "turns"):
+            return None
+        asked = self._questions(state, adapter.ops)
+        texts = [(b, view) for b, prompt in enumerate(prompts) for view in views(prompt.text)]
+        candidates = [self._candidates(asked, view, lessons, adapter) for _, view in texts]
+        looked_at = [i for i, votes in enumerate(candidates) if votes.any()]
+        if not looked_at:
+            return None
+        tokens = [prompt_tokens(adapter.format, texts[i][1]) for i in looked_at]
+        centre = adapter.ops.to_numpy(state["centre"])[0]
+        cosines = unit(last_states(adapter, self.context_site(adapter), tokens) - centre) @ asked.context.T
+        best: dict[int, tuple[float, int]] = {}
+        for i, row in zip(looked_at, cosines, strict=True):
+            scores = np.where(candidates[i] > 0, row + self.options.weight * candidates[i], -np.inf)
+            found, b = int(scores.argmax()), texts[i][0]
+            best[b] = max(best.get(b, (-np.inf, -1)), (float(scores[found]), found))
+        best = {b: hit for b, hit in best.items() if hit[0] >= self.options.threshold}
+        if not best:
+            return None
+        turns = np.array([asked.turns[best[b][1]] if b in best else 0 for b in range(len(prompts))], np.int64)
+        fired = [[(asked.owner[best[b][1]], best[b][0])] if b in best else [] for b in range(len(prompts))]
+        return Recall(fired, {"turn": adapter.ops.asarray(turns, "int64")})
+
+    def _candidates(self, asked: Asked, text: str, lessons: Sequence[Lesson], adapter: Adapter) -> np.ndarray:
+        """The votes [Q] for each stored question; 0 where they are too few or another person is meant."""
+        votes = asked.votes.cosines(*self._signature(text, adapter))
+        votes = np.where(votes >= self.options.vote, votes, 0.0)
+        stored = {lesson.id: lesson.prompt for lesson in lessons} if votes.any() else {}
+        for q in np.flatnonzero(votes):
+            if other_person(text, stored.get(asked.owner[q], "")):
+                votes[q] = 0.0
+        return votes
+
+    def _signature(self, text: str, adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
+        ids, weights = self._normal = normal_ids(adapter.format, adapter.shape.vocab)
+        tokens = adapter.format.encode(text.strip())
+        return signature(ids[tokens], weights[tokens])
+
+    def _questions(self, state: State, ops: Ops) -> Asked:
+        if self._asked is None or self._asked[0] is not state:
+            self._asked = (state, Asked(ops, state))
+        return self._asked[1]
+
+    # reading -------------------------------------------------------------------------------------------------
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        if recall is None or context.positions[-1] < recall.start:
+            return x_out
+        first = int(np.searchsorted(context.positions, recall.start))
+        before = min(KERNEL - 1, int(context.positions[first]) - recall.start) if "conv" in state else 0
+        slots = self._slots(ops, recall, context, int(context.positions[first]) - before)
+        found = self._rows(ops, state).read(state, slots, x_out.shape[-1])
+        if found is None:
+            return x_out
+        h = x_out[:, first:]
+        new = h + ops.cast_like(self._change(ops, state, *found, h), h)
+        return ops.concat([x_out[:, :first], new], 1) if first else new
+
+    def _rows(self, ops: Ops, state: State) -> Table:
+        if self._table is None or not self._table.fits(state):
+            self._table = Table(ops, state)
+        return self._table
+
+    def _slots(self, ops: Ops, recall: Recall, context: TapContext, first: int) -> np.ndarray:
+        """The rows [B, T, H] of the reply's n-grams that end at positions `first` to the last one; -1 where none."""
+        turns = ops.to_numpy(recall.arrays["turn"]).astype(np.int64)
+        read = np.concatenate([context.history, context.tokens], axis=1)
+        slots = self._addresses(turns, read, np.arange(first, read.shape[1]), recall.start)
+        return np.where((turns > 0)[:, None, None], slots, -1)
+
+    def _addresses(self, turns: np.ndarray, read: np.ndarray, positions: np.ndarray, start: int) -> np.ndarray:
+        """Rows [B, T, H] of the n-grams at `positions` [T] of the tokens read [B, ..] in replies from `start` on."""
+        assert self._normal is not None, "a turn's key comes from on_prompt or learn, which set the normal ids"
+        ids = self._normal[0][read]
+        places = [positions - back for back in range(max(ORDERS) - 2, -1, -1)]
+        own = np.stack([np.where(at > start, ids[:, np.maximum(at, 0)], turns[:, None]) for at in places], axis=-1)
+        return self.hash.rows(turns[:, None] + (positions - start)[None], own)
+
+    def _change(self, ops: Ops, state: State, keys: Array, values: Array, h: Array) -> Array:
+        """alpha v'' [B, T, D], float32, for hidden states h [B, T, D]; keys and values may begin earlier."""
+        if "value_proj" in state:
+            keys, values = keys @ state["key_proj"], values @ state["value_proj"]
+            values = values + self._conv(ops, state["conv"], normed(ops, values))
+        keys, values = keys[:, -h.shape[1] :], values[:, -h.shape[1] :]
+        centred = ops.float32(h) - state["centre"][1]
+        s = ops.sum(normed(ops, keys) * normed(ops, centred), -1) * (self.options.gain / h.shape[-1] ** 0.5)
+        root = ops.sqrt(ops.maximum(ops.abs(s), 1e-6))
+        alpha = ops.sigmoid(ops.where(s > 0, root, -root) + self.options.bias)
+        return alpha[..., None] * values
+
+    @staticmethod
+    def _conv(ops: Ops, kernel: Array, x: Array) -> Array:
+        """SiLU of the depthwise causal convolution of x [B, T, D] with `kernel` [4, D], the newest position last."""
+        length = x.shape[1]
+        padded = ops.concat([ops.zeros((x.shape[0], KERNEL - 1, x.shape[2])), x], 1)
+        y = sum(padded[:, k : k + length] * kernel[k] for k in range(KERNEL))
+        return y * ops.sigmoid(y)
+
+    # learning ------------------------------------------------------------------------------------------------
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        if not lesson.prompt.strip() or not lesson.answer.strip():
+            raise LearningError(
+                f"a lesson of {self.name} needs a question and an answer; teach it with: /teach QUESTION => ANSWER"
+            )
+        state = self._with_centre(state, adapter)
+        questions = list(dict.fromkeys((lesson.prompt, *lesson.wordings)))
+        block = self._question_block(state, [(number_of(lesson.id), questions)], adapter)
+        block |= self._answer_block(state, lesson, adapter, report or LearnReport())
+        ops = adapter.ops
+        return state | {
+            f"{kind}/{lesson.id}": ops.asarray(block[kind], "int64" if block[kind].dtype == np.int64 else "float16")
+            for kind in KINDS
+        }
+
+    def _with_centre(self, state: State, adapter: Adapter) -> State:
+        """The state with the mean state of general prompts, where questions are compared and where rows act: [2, D]."""
+        if "centre" in state:
+            return state
+        sites = (self.context_site(adapter), self.sites(adapter)[0])
+        means = [plain_states(adapter, site).mean(axis=0) for site in sites]
+        return {"centre": adapter.ops.asarray(np.stack(means).astype(np.float32)), **state}
+
+    def _question_block(
+        self, state: State, asked: Sequence[tuple[int, list[str]]], adapter: Adapter
+    ) -> dict[str, np.ndarray]:
+        """`turns` [Q], `grams` [N, 3] (question, n-gram, weight) and `context` [Q, D] of (turn, wordings)."""
+        texts = [text for _, wordings in asked for text in wordings]
+        found = [self._signature(text, adapter) for text in texts]
+        grams = [np.stack([np.full(len(g), i), g, w], axis=1) for i, (g, w) in enumerate(found)]
+        tokens = [prompt_tokens(adapter.format, text) for text in texts]
+        states = [
+            last_states(adapter, self.context_site(adapter), tokens[i : i + 16]) for i in range(0, len(tokens), 16)
+        ]
+        return {
+            "turns": np.array([turn for turn, wordings in asked for _ in wordings], np.int64),
+            "grams": np.concatenate(grams).astype(np.int64),
+            "context": unit(np.concatenate(states) - adapter.ops.to_numpy(state["centre"])[0]),
+        }
+
+    def _answer_block(
+        self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport
+    ) -> dict[str, np.ndarray]:
+        """`slots` [S, H], `keys` and `values` [R, d] that make the model answer the lesson's prompt as it says."""
+        options, ops = self.options, adapter.ops
+        prompt, answer = lesson_tokens(adapter.format, lesson.prompt, lesson.answer)
+        if len(answer) > MAX_ANSWER:
+            raise LearningError(
+                f"the answer has {len(answer)} tokens; at most {MAX_ANSWER} can be learned as one lesson"
+            )
+        first_layer, cache = self.sites(adapter)[0].first_layer, adapter.new_cache()
+        if len(prompt) > 1:
+            _, cache = adapter.forward(as_tokens(prompt[:-1]), cache)
+        read = [*prompt, *answer[:-1]]
+        tokens, positions = as_tokens(read[len(prompt) - 1 :]), np.arange(len(prompt) - 1, len(read))
+        h = adapter.hidden(tokens, first_layer, cache)
+        slots = self._addresses(np.array([number_of(lesson.id)]), as_tokens(read), positions, len(prompt) - 1)
+        met = ops.to_numpy(ops.float32(h))[0]
+        size, width = float(np.sqrt(np.mean(met**2))), met.shape[1]
+        keys = gathered(split(unit(met - ops.to_numpy(state["centre"])[1]) * width**0.5, slots.shape[-1]), slots[0])
+        fixed = ops.asarray(keys[local(slots[0])].reshape(1, len(answer), -1)[..., :width].copy())
+        index = ops.asarray(local(slots[0]), "int64")
+        there = self._rows(ops, state).read(state, slots, width)  # what others wrote to the same rows
+        fixed, base = (fixed, 0.0) if there is None else (fixed + there[0], there[1])
+        right = np.zeros((len(answer), adapter.shape.vocab), bool)
+        right[np.arange(len(answer)), answer] = True
+        right, targets = ops.asarray(right, "bool"), ops.asarray(answer, "int64")
+
+        def loss_of(params: State) -> Array:
+            values = ops.take(params["values"], index).reshape(1, len(answer), -1)[..., :width] * size + base
+            edited = h + ops.cast_like(self._change(ops, state, fixed, values, h), h)
+            logits = ops.float32(adapter.upper(tokens, edited, first_layer, cache))[0]
+            lowered = ops.where(right, logits - options.margin, logits)
+            return ops.sum(ops.logsumexp(lowered) - ops.take_along(lowered, targets[:, None])[:, 0])
+
+        optimizer, known = Optimizer(ops, "adam", options.lr, betas=(0.9, 0.95)), False
+        params = {"values": ops.zeros(keys.shape)}
+        for step in range(options.steps):
+            loss, grads = ops.value_and_grad(loss_of, params)
+            checked(loss, {}, adapter)
+            report.step(loss)
+            if loss <= np.log(2):  # every token leads by nearly `margin`
+                known = step == 0
+                break
+            params = optimizer.step(params, grads)
+            ops.evaluate(*params.values())
+        if known:  # the model answers so by itself: nothing to write
+            slots, keys = slots[:, :0], keys[:0]
+        values = ops.to_numpy(params["values"])[: len(keys)] * size
+        return {"slots": slots[0], "keys": keys, "values": values}
+
+    def learn_lesson(
+        self,
+        state: State,
+        lessons: tuple[Lesson, ...],
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None,
+        report: LearnReport,
+    ) -> tuple[State, tuple[Lesson, ...]]:
+        """The new lesson takes the place of earlier ones with the very same question, and keeps the answer they had."""
+        new = self.learn(state, lesson, adapter, turn, report)
+        old = [x for x in lessons if normalize(x.prompt) == normalize(lesson.prompt)]
+        for earlier in old:
+            new = self.forget(new, earlier.id)
+        if old:
+            lesson = replace(lesson, replaces=old[-1].answer)
+        return new, (*(x for x in lessons if x not in old), lesson)
+
+    def forget(self, state: State, lesson_id: str) -> State:
+        rest = {name: array for name, array in state.items() if name.partition("/")[2] != lesson_id}
+        return rest if any("/" in name for name in rest) else {}
+
+    def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
+        width, heads = adapter.shape.width, self.options.heads * len(ORDERS)
+        blocks = list(dict.fromkeys([x.id for x in lessons] + names(arrays, "turns")))
+        shared = {
+            "centre": (2, width),
+            "key_proj": (width, width),
+            "value_proj": (width, width),
+            "conv": (KERNEL, width),
+        }
+        known = {f"{kind}/{block}" for block in blocks for kind in KINDS} | set(shared)
+        problems = [f"unexpected tensor {name!r}" for name in sorted(arrays.keys() - known)]
+        problems += [p for block in blocks for p in block_problems(arrays, block, heads, -(-width // heads), width)]
+        problems += ["no tensor 'centre'"] if blocks and "centre" not in arrays else []
+        trained = [name for name in SHARED if name in arrays]
+        problems += [f"no tensor {name!r}" for name in SHARED if trained and name not in trained]
+        for name in shared.keys() & arrays.keys():
+            if arrays[name].shape != shared[name]:
+                problems.append(f"tensor {name!r} has shape {arrays[name].shape}, expected {shared[name]}")
+        if problems:
+            shown = "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
+            raise StateError(f"the file does not fit memory {self.name!r} with these options: {shown}")
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)
+
+
+def normed(ops: Ops, x: Array) -> Array:
+    """RMSNorm over the last axis; zero stays zero."""
+    return x / ops.sqrt(ops.mean(x * x, -1, keepdims=True) + 1e-6)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmm import cli_ask, cli_data, cli_log, cli_memory
+from lmm import cli_ask, cli_data, cli_log, cli_memory, cli_train
 from lmm.bench.cli import app as bench_app
 from lmm.cli_options import Json, configured, out_json, out_table
 from lmm.errors import LmmError
@@ -64,6 +64,7 @@ app.command()(cli_ask.ask)
 app.command()(cli_ask.teach)
 app.command()(cli_ask.correct)
 app.command()(cli_log.sessions)
+app.command()(cli_train.train)
 
 
 @app.command()

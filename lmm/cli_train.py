@@ -1,0 +1,110 @@
+"""`lmm train`: offline training of a memory on a file of questions and answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from lmm.cli_options import Option, configured, out, say
+
+if TYPE_CHECKING:
+    from lmm.config import Config
+    from lmm.memory.base import Lesson, State
+    from lmm.training import Settings, Trained, Training
+
+
+@configured(replies=False)
+def train(
+    config: Config,
+    data: Annotated[Path, Option(help='JSON lines {"question", "answer"}, e.g. of `lmm data`')],
+    state: Annotated[Path, Option("--out", help="memory file to be written")],
+    valid: Annotated[Path | None, Option(help="the same, to say when to stop; default: the training loss says")] = None,
+    epochs: Annotated[int, Option(help="at most")] = 20,
+    batch_size: Annotated[int, Option(help="examples in a step")] = 16,
+    lr: Annotated[float, Option(help="highest learning rate")] = 1e-2,
+    weight_decay: Annotated[float, Option(help="of AdamW")] = 0.0,
+    clip: Annotated[float, Option(help="largest norm of the gradients; 0: any")] = 1.0,
+    patience: Annotated[int, Option(help="epochs without a better loss after which to stop")] = 3,
+    goal: Annotated[float, Option(help="a loss that is good enough")] = 0.01,
+    resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
+) -> None:
+    """Train a memory's tensors on questions and answers; the model stays as it is. Ctrl-C keeps a checkpoint."""
+    import dataclasses
+
+    from lmm.training import Settings
+
+    settings = Settings(epochs, batch_size, lr, weight_decay, clip=clip, patience=patience, goal=goal, seed=config.seed)
+    if config.dtype == "auto":
+        config = dataclasses.replace(config, dtype="float32")  # small steps vanish in half precision
+    _run(config, settings, data, valid, state, resume)
+
+
+def _run(config: Config, settings: Settings, data: Path, valid: Path | None, path: Path, resume: bool) -> None:
+    from lmm import exact_match, runtime
+    from lmm.engine import Engine
+    from lmm.training import Training
+
+    pairs, held = ([(x.question, x.answer) for x in exact_match.read(p)] if p else [] for p in (data, valid))
+    memory = runtime.build_memory(config)
+    adapter = runtime.load_adapter(config)
+    start: State | None = None
+    lessons: tuple[Lesson, ...] = ()
+    if config.mm_load_path:
+        engine = Engine(adapter, memory, seed=config.seed)
+        engine.load(config.mm_load_path)
+        start, lessons = engine.version.state, engine.version.lessons
+        engine.close()
+    checkpoint = Path(f"{path}.checkpoint")
+    training = Training(adapter, memory, pairs, held, settings, start, checkpoint, say)
+    if not resume:
+        training.discard()
+    elif training.resume():
+        say(f"going on after step {training.progress.step}")
+    trained = _with_progress(training)
+    _save(training, trained, path, data, lessons)
+    training.discard()
+    best = trained.progress.history[trained.progress.best_epoch - 1]
+    shown = f"loss {best['train']:.4f}" + ("" if best["valid"] is None else f", validation {best['valid']:.4f}")
+    out(f"{path}: {len(pairs)} examples, epoch {trained.progress.best_epoch} is the best ({shown}); {trained.ended}")
+
+
+def _with_progress(training: Training) -> Trained:
+    from lmm.bench.run import progress_bars
+    from lmm.interrupts import Interrupts
+
+    stopped: list[bool] = []
+
+    def told(entry: dict[str, Any]) -> None:
+        valid = "" if entry["valid"] is None else f", validation {entry['valid']:.4f}"
+        say(f"epoch {entry['epoch']}: loss {entry['train']:.4f}{valid}, lr {entry['lr']:.2g}, {entry['seconds']:.0f} s")
+
+    stop: Callable[[], None] = lambda: stopped.append(True)  # noqa: E731
+    with Interrupts(stop, stop), progress_bars() as track:
+        advance = track("training", training.steps)
+        advance(training.progress.step)
+        return training.run(lambda: bool(stopped), lambda progress: advance(1), told)
+
+
+def _save(training: Training, trained: Trained, path: Path, data: Path, lessons: tuple[Lesson, ...]) -> None:
+    """The state as a memory file; what it was trained on is in the header's `extra`."""
+    import dataclasses
+    import hashlib
+
+    from lmm import state
+    from lmm.engine import Engine, Version
+
+    engine = Engine(training.adapter, training.memory)
+    engine.commit(Version(trained.state, lessons))
+    arrays = {name: engine.adapter.ops.to_numpy(array) for name, array in trained.state.items()}
+    about = {
+        "data": data.name,
+        "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
+        "examples": len(training.train),
+        "settings": dataclasses.asdict(training.settings),
+        "history": trained.progress.history,
+        "ended": trained.ended,
+    }
+    header = engine.header()
+    engine.close()
+    state.save(path, arrays, dataclasses.replace(header, extra={**header.extra, "training": about}))

@@ -1,0 +1,230 @@
+"""Offline training: what moves and what does not, when it stops, and that an interruption changes nothing."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import contracts
+import numpy as np
+import pytest
+from contracts import on, on_small
+from typer.testing import CliRunner
+
+from lmm import registry, state
+from lmm.adapters.base import Adapter
+from lmm.cli import app
+from lmm.engine import Engine, Version
+from lmm.errors import Cancelled, LearningError, UsageError
+from lmm.memory.base import Memory
+from lmm.training import Settings, Training
+
+PAIRS = [("What is my name?", "Ada"), ("Where do I live?", "Oslo"), ("Who am I to you?", "A friend"), ("Hi", "Yo")]
+#: memories that can be trained, with options that make it quick
+TRAINABLE: dict[str, dict[str, Any]] = {"lora_on_user": {"rank": 2}}
+
+
+def memory(name: str = "lora_on_user") -> Memory:
+    kind = registry.memory_class(name)
+    return kind(kind.build_options(TRAINABLE[name]))
+
+
+def training(adapter: Adapter, name: str = "lora_on_user", pairs: Any = PAIRS, valid: Any = (), **settings: Any):
+    more = {k: settings.pop(k) for k in ("checkpoint", "notice", "state") if k in settings}
+    given = Settings(**{"epochs": 2, "batch_size": 2, "lr": 0.05, "patience": 50} | settings)
+    return Training(adapter, memory(name), pairs, valid, given, **more)
+
+
+def arrays(adapter: Adapter, found: Any) -> dict[str, np.ndarray]:
+    return {name: adapter.ops.to_numpy(array) for name, array in found.items()}
+
+
+@on_small
+@pytest.mark.parametrize("name", sorted(TRAINABLE))
+def test_the_loss_falls_and_the_model_stays(adapter: Adapter, name: str) -> None:
+    engine = contracts.engine(adapter)
+    before = contracts.logits_of(engine, "Hi")
+    run = training(
+        adapter, name, PAIRS[:2] if adapter.name == "toy" else PAIRS, epochs=2 if adapter.name == "toy" else 15
+    )
+    fresh = arrays(adapter, run.state)
+    trained = run.run()
+    history = trained.progress.history
+    assert history[-1]["train"] < history[0]["train"]
+    assert np.array_equal(contracts.logits_of(engine, "Hi"), before)
+    after = arrays(adapter, trained.state)
+    changed = {k for k in fresh if not np.array_equal(fresh[k], after[k])}
+    assert changed and changed <= set(run.names)
+    assert all(after[k].dtype == fresh[k].dtype and after[k].shape == fresh[k].shape for k in fresh)
+
+
+@on("tiny-torch")
+@pytest.mark.parametrize("name", sorted(TRAINABLE))
+def test_what_was_trained_is_answered(adapter: Adapter, name: str, monkeypatch) -> None:
+    monkeypatch.setitem(TRAINABLE, "lora_on_user", {"rank": 16})
+    run = training(
+        adapter, name, PAIRS[:1], epochs=150, goal=1.0
+    )  # the tiny model's norm and head allow no loss below .9
+    trained = run.run()
+    assert trained.ended == "goal" and trained.progress.best <= 1.0
+    engine = Engine(adapter, run.memory)
+    contracts.opened.append(engine)
+    engine.commit(Version(trained.state))
+    assert [r.text for r in engine.ask_many([PAIRS[0][0]])] == [PAIRS[0][1]]
+
+
+@on_small
+def test_batches_and_padding_change_nothing(adapter: Adapter) -> None:
+    run = training(adapter, batch_size=16)
+    with run._taps():
+        together = run.loss(run.train, run.params)
+        run.settings = Settings(batch_size=1)
+        alone = run.loss(run.train, run.params)
+    assert together == pytest.approx(alone, rel=1e-4)
+    plain = contracts.engine(adapter)  # a fresh memory's loss is the model's own, by another way
+    from lmm.session import lesson_tokens
+
+    total = []
+    for question, answer in PAIRS:
+        prompt, reply = lesson_tokens(adapter.format, question, answer)
+        total += (-np.log(plain.probabilities([*prompt, *reply[:-1]], reply, None))).tolist()
+    assert together == pytest.approx(np.mean(total), rel=1e-3)
+
+
+def test_backends_agree(tiny_torch: Adapter, request) -> None:
+    mlx = request.getfixturevalue("tiny_mlx")
+    losses = []
+    for adapter in (tiny_torch, mlx):
+        losses.append([entry["train"] for entry in training(adapter, epochs=3).run().progress.history])
+    contracts.close(np.array(losses[0]), np.array(losses[1]), atol=1e-3)
+
+
+test_backends_agree = pytest.mark.mlx(test_backends_agree)
+
+
+# ---------------------------------------------------------------- stopping
+@on("tiny-torch")
+def test_an_interruption_changes_nothing(adapter: Adapter, tmp_path: Path) -> None:
+    whole = training(adapter, epochs=4, valid=PAIRS[:1], seed=3).run()
+    for after in (1, 3, 6):
+        checkpoint = tmp_path / f"{after}"
+        first = training(adapter, epochs=4, valid=PAIRS[:1], seed=3, checkpoint=checkpoint)
+        with pytest.raises(Cancelled, match="goes on"):
+            first.run(stop=lambda run=first, after=after: run.progress.step >= after)
+        second = training(adapter, epochs=4, valid=PAIRS[:1], seed=3, checkpoint=checkpoint)
+        assert second.resume() and second.progress.step == after
+        again = second.run()
+        assert contracts.same_state(arrays(adapter, again.state), arrays(adapter, whole.state))
+        losses = [[(e["train"], e["valid"]) for e in t.progress.history] for t in (again, whole)]
+        assert losses[0] == losses[1]
+    assert not adapter.taps
+
+
+@on("tiny-torch")
+def test_a_checkpoint_of_another_run_is_refused(adapter: Adapter, tmp_path: Path) -> None:
+    run = training(adapter, checkpoint=tmp_path / "c")
+    assert not run.resume()
+    run.save()
+    assert training(adapter, checkpoint=tmp_path / "c").resume()
+    for other in ({"pairs": PAIRS[:2]}, {"lr": 0.01}, {"valid": PAIRS[:1]}):
+        with pytest.raises(UsageError, match="--no-resume"):
+            training(adapter, checkpoint=tmp_path / "c", **other).resume()
+    (tmp_path / "c").write_bytes(b"half")
+    with pytest.raises(UsageError, match="cannot be read"):
+        run.resume()
+    run.discard()
+    assert not run.resume()
+
+
+@on("tiny-torch")
+def test_it_stops_early_and_keeps_the_best(adapter: Adapter) -> None:
+    """Validation on other answers to the same questions gets worse while training gets better."""
+    wrong = [(question, "zzzzzz") for question, _ in PAIRS]
+    run = training(adapter, epochs=200, valid=wrong, patience=2)
+    trained = run.run()
+    history = trained.progress.history
+    assert trained.ended == "patience" and len(history) < 200
+    best = min(history, key=lambda entry: entry["valid"])
+    assert trained.progress.best_epoch == best["epoch"] == len(history) - 2
+    with run._taps():
+        kept = {name: trained.state[name] for name in run.names}
+        assert run.loss(run.valid, kept) == pytest.approx(best["valid"], rel=1e-5)
+        assert run.loss(run.valid, run.params) > best["valid"]
+
+
+@on("tiny-torch")
+def test_validation_out_of_reach_is_said_and_not_believed(adapter: Adapter, monkeypatch) -> None:
+    told: list[str] = []
+    run = training(adapter, epochs=3, valid=PAIRS[:1], patience=1, notice=told.append)
+    untouched = run.loss(run.valid, run.params)
+    loss = Training.loss
+    monkeypatch.setattr(Training, "loss", lambda self, e, p: untouched if e is not self.train else loss(self, e, p))
+    trained = run.run()
+    assert "changes nothing" in told[0] and len(trained.progress.history) == 3
+
+
+@on("tiny-torch")
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_nan_stops_it(adapter: Adapter, monkeypatch, what: str) -> None:
+    run = training(adapter)
+    real = adapter.ops.value_and_grad
+
+    def broken(fn: Any, params: Any) -> Any:
+        loss, grads = real(fn, params)
+        return (math.nan, grads) if what == "loss" else (loss, {k: g * math.nan for k, g in grads.items()})
+
+    monkeypatch.setattr(adapter.ops, "value_and_grad", broken)
+    with pytest.raises(LearningError, match="smaller --lr"):
+        run.run()
+    assert not adapter.taps
+
+
+def test_gradients_are_clipped(tiny_torch: Adapter, monkeypatch) -> None:
+    run = training(tiny_torch, clip=1e-3)
+    seen: list[float] = []
+    step = run.optimizer.step
+
+    def watched(params: Any, grads: Any) -> Any:
+        seen.append(math.sqrt(sum(float((g * g).sum()) for g in grads.values())))
+        return step(params, grads)
+
+    monkeypatch.setattr(run.optimizer, "step", watched)
+    run.run()
+    assert max(seen) <= 1e-3 * 1.001
+
+
+def test_the_schedule_rises_and_falls() -> None:
+    rates = [Settings(lr=1.0, warmup=0.1).lr_at(step, 100) for step in range(100)]
+    assert rates[0] < rates[5] < rates[10] == 1.0 == max(rates)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 0.001
+
+
+def test_wrong_requests(toy: Adapter) -> None:
+    with pytest.raises(UsageError, match="nothing to train"):
+        kind = registry.memory_class("identity")
+        Training(toy, kind(), PAIRS)
+    with pytest.raises(UsageError, match=r"epochs.*lr must.*warm-up"):
+        Settings(epochs=0, lr=0, warmup=1)
+
+
+# ---------------------------------------------------------------- the command
+def test_the_command(tiny_torch: Adapter, tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in PAIRS))
+    folder = str(tiny_torch.source.folder)  # type: ignore[attr-defined]
+    request = ["train", "--memory", "lora_on_user", "--data", str(data), "--out", str(tmp_path / "state")]
+    request += ["--backend", "torch", "--model", folder, "--epochs", "3", "--lr", "0.05"]
+    done = CliRunner().invoke(app, request)
+    assert done.exit_code == 0, done.output
+    assert "4 examples, epoch 3 is the best" in done.output
+    header = state.read_header(tmp_path / "state")
+    told = header.extra["training"]
+    assert told["examples"] == 4 and [e["epoch"] for e in told["history"]] == [1, 2, 3]
+    assert not (tmp_path / "state.checkpoint").exists()
+    more = [*request, "--mm-load-path", str(tmp_path / "state")]
+    assert CliRunner().invoke(app, more).exit_code == 0
+    goes_on = state.read_header(tmp_path / "state").extra["training"]["history"]
+    assert goes_on[0]["train"] < told["history"][0]["train"]

@@ -32,7 +32,7 @@ HIDDEN = 32  # width of the head
 FEATURES = 3 * WIDTH + 4  # what the head sees
 
 #: chosen on validation pairs (docs/lab-log.md), never on a data set that is scored
-THRESHOLD = 0.6
+THRESHOLD = 0.5
 FLOOR = 0.45
 CANDIDATES = 3
 #: a candidate must come this close to the best one's cosine: the others are only there for another question

@@ -26,6 +26,8 @@ ENTITY_KINDS = {
 }
 #: kinds about the user, and how often "my" and "I" are turned into "your" and "you" for a negative
 USER_KINDS = {"me": 0.8, "relative": 0.3, "favourite": 0.5, "thing": 0.2}
+#: how often a stored question has its own label's fragment as a negative, and how often a fragment is what was taught
+OWN_LABEL_NEGATIVES, TAUGHT_FRAGMENTS = 0.08, 0.12
 KB_FORM = re.compile(r"^The [\w' ]+ of \{\} (is|was|are)$")
 
 
@@ -131,6 +133,8 @@ class Composer:
         relation = relation or r.choice(self.kinds[kind])
         subject, x = names.make(kind), names.second(kind) if any("{x}" in w for w in relation.wordings) else ""
         stored_wording = r.choice(relation.wordings)
+        if kind in ENTITY_KINDS and r.random() < TAUGHT_FRAGMENTS:
+            stored_wording = f"The {r.choice(relation.labels)} of {{}} is"
         stored = fill(stored_wording, subject, x)
         found: list[Pair] = []
         for wording in r.sample(relation.wordings, min(3, len(relation.wordings))):
@@ -142,7 +146,7 @@ class Composer:
                 if text != stored or r.random() < 0.2:
                     found.append(Pair(self.dress(text), stored, 1, kind))
         # the convention of ZsRE: a knowledge base's fragment does not ask what a question asks (docs/lab-log.md)
-        if kind in ENTITY_KINDS and stored_wording.endswith("?") and r.random() < 0.25:
+        if kind in ENTITY_KINDS and stored_wording.endswith("?") and r.random() < OWN_LABEL_NEGATIVES:
             label = r.choice(relation.labels)
             found.append(Pair(r.choice([f"The {label} of {subject} is", f"{subject} {label}"]), stored, 0, kind))
         wrong = [q for q in self.negatives(kind, relation, subject, x) if q]

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 torch = pytest.importorskip("torch")
 
 from lmm.adapters.base import Site  # noqa: E402
 from lmm.adapters.torch_lm import TorchAdapter  # noqa: E402
 from lmm.adapters.torch_step import step_of  # noqa: E402
-from tests import tiny  # noqa: E402
 
 JOINED = ("llama", "mistral", "qwen2")
 SITES = [Site(0, "pre_attention"), Site(1, "mlp.down_proj"), Site(1), Site(3)]

@@ -100,6 +100,59 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 @app.command()
+def compare(
+    data: Annotated[Path, Option(help="folder with train.jsonl and test.jsonl, e.g. of `lmm data exact-match`")],
+    memory: Annotated[str, Option(help="memories to compare, by commas; a+b composes; none is always among them")],
+    limit: Annotated[int, Option(help="examples of train.jsonl to teach")] = 100,
+    train: Annotated[str, Option(help="memories whose tensors are trained offline, by commas")] = "",
+    epochs: Annotated[int, Option(help="of the offline training, at most")] = 20,
+    lr: Annotated[float, Option(help="of the offline training")] = 1e-2,
+    known: Annotated[Path | None, Option(help="file of true facts whose replies must not change")] = None,
+    known_count: Annotated[int, Option(help="of them, this many")] = 100,
+    distances: Annotated[str, Option(help="tokens of other talk before a question, by commas")] = "50,100,200,400",
+    lengths: Annotated[str, Option(help="tokens read before a timed step, by commas")] = "64,128,256,512,1024,2048",
+    questions: Annotated[int, Option(help="taught questions asked after other talk")] = 20,
+    out: Annotated[Path | None, Option(help="folder of the result; default: in artifacts/compare")] = None,
+    resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
+    batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
+    max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
+    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm")] = None,
+    model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
+    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
+    seed: Annotated[int | None, Option(help="for fresh memories, training and the intervals")] = None,
+    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
+    preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
+    settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
+) -> None:
+    """Teach exact-match examples to several memories: scores by category, after other talk, and time by length."""
+    import shlex
+
+    from rich.console import Console
+
+    from lmm import config as configs
+    from lmm.bench import compare as comparing
+    from lmm.bench import compare_report, run
+    from lmm.training import Settings
+
+    names = ("backend", "model", "dtype", "seed", "local_files_only")
+    config, memories = configs.load({k: v for k, v in locals().items() if k in names}), _names(memory)
+    presets = run.per_memory(preset or [], memories, "--preset")
+    request = comparing.Request(
+        data, memories, config, limit, frozenset(_names(train)), known, known_count, _sizes(distances),
+        _sizes(lengths), questions, max_tokens, batch_size, out, resume,
+        options=run.parse_options(settings or [], memories),
+        presets={name: some[-1] for name, some in presets.items()},
+        training=Settings(epochs=epochs, lr=lr, seed=config.seed),
+        command=shlex.join(["lmm", *sys.argv[1:]]),
+    )  # fmt: skip
+    with run.progress_bars() as track:
+        result = comparing.compare(request, track)
+    for table in compare_report.terminal_tables(result["rows"]):
+        Console().print(table)
+    print(f"{request.folder / 'result.json'}, table.md and plots beside it")
+
+
+@app.command()
 def lookup(
     sizes: Annotated[str, Option(help="numbers of lessons, by commas")] = "1000,10000,100000",
     repeats: Annotated[int, Option(help="look-ups timed at each size")] = 50,

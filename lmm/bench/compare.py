@@ -1,0 +1,376 @@
+"""`lmm bench compare`: memories side by side on the exact-match tasks, each category on its own.
+
+For each memory: the examples of train.jsonl are taught one after the other (`--train NAME`: then, or only, its tensors
+are trained offline on them); a new instance with the saved file is asked the same questions, one other wording of
+each, questions of test.jsonl that were not taught, and known facts. A sample of the taught questions is asked again
+after 50 to 400 tokens of other talk; and it is timed how a decode step and the memory's own part in it depend on how
+much was read. Replies are free greedy decoding; scores are exact match after SQuAD normalisation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmm import exact_match, runtime
+from lmm.adapters.base import as_tokens
+from lmm.bench import compare_report, datasets, measure, metrics, rows, run
+from lmm.bench.datasets import Edit
+from lmm.bench.edit import Bench, Build, Settings, Track, _identity, quietly
+from lmm.bench.plan import Asked
+from lmm.bench.store import Folder, Replies, digest, read_json, read_lines, write_json
+from lmm.config import Config
+from lmm.engine import Engine, Version
+from lmm.errors import UsageError
+from lmm.exact_match import Example
+from lmm.session import prompt_tokens
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
+    from lmm.memory.base import Memory
+    from lmm.training import Settings as TrainSettings
+
+DISTANCES = (50, 100, 200, 400)  # tokens of other talk before a question
+LENGTHS = (64, 128, 256, 512, 1024, 2048)  # tokens read before a step that is timed
+STEPS = 9  # decode steps timed at each length
+TALK = (  # is about nothing that the tasks ask for
+    "The sea is never quite still. On calm mornings small waves run along the beach and draw thin lines in the sand. "
+    "Gulls walk slowly at the edge of the water and look for crabs. Later the wind gets up, the boats leave the "
+    "harbour one after the other, and their sails lean over in the same direction. In the evening people come down "
+    "with blankets and sit on the stones until it gets dark. Some of them sing, others just listen to the waves. "
+)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One comparison. `train`: the memories whose tensors are trained offline; `options`, `presets` as in `lmm bench
+    edit`; `limit` examples are taught; `questions` of them are asked after other talk."""
+
+    data: Path
+    memories: tuple[str, ...]
+    config: Config
+    limit: int = 100
+    train: frozenset[str] = frozenset()
+    known: Path | None = None
+    known_count: int = 100
+    distances: tuple[int, ...] = DISTANCES
+    lengths: tuple[int, ...] = LENGTHS
+    questions: int = 20
+    max_tokens: int = 32
+    batch_size: int = 32
+    out: Path | None = None
+    resume: bool = True
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    presets: Mapping[str, str] = field(default_factory=dict)
+    training: TrainSettings | None = None
+    command: str = ""
+
+    @property
+    def folder(self) -> Path:
+        return (
+            self.out or Path("artifacts") / "compare" / f"{self.data.name}_{self.limit}_{Path(self.config.model).stem}"
+        )
+
+
+def compare(request: Request, track: Track = quietly, adapter: Adapter | None = None) -> dict[str, Any]:
+    """Run it, or go on with it, and write `result.json`, `table.md` and the plots. Returns the result.
+
+    "none", the model without a memory, is always in it. Raises LmmError; a wrong request before a model is loaded.
+    """
+    names = tuple(dict.fromkeys(("none", *request.memories)))
+    unknown = sorted(request.train - set(names))
+    if unknown:
+        raise UsageError(f"--train names {', '.join(unknown)}, which --memory does not")
+    if min(request.limit, request.questions, request.max_tokens, request.batch_size, *request.lengths) < 1:
+        raise UsageError("numbers of examples, questions, tokens and prompts must be at least 1")
+    builds = {name: run.builder(name, _as_edit_request(request)) for name in names}
+    taught = exact_match.read(request.data / "train.jsonl")[: request.limit]
+    unseen = [x for x in exact_match.read(request.data / "test.jsonl") if not x.seen][: request.limit]
+    known = datasets.prompts_of(request.known)[: request.known_count] if request.known else []
+    adapter = adapter or runtime.load_adapter(request.config)
+    about = _about(request, adapter, taught, unseen, known)
+    folder = Folder(request.folder, {k: v for k, v in about.items() if k in _FIXED}, request.resume)
+    bench = Compare(adapter, request, taught, unseen, known, folder, track)
+    result: dict[str, Any] = {"rows": [], "run": about}
+    for name, build in builds.items():
+        result["rows"].append(bench.row(name, build))
+        write_json(request.folder / "result.json", result)
+    (request.folder / "table.md").write_text(compare_report.markdown(result), encoding="utf-8")
+    if importlib.util.find_spec("matplotlib") is not None:  # an optional dependency: the numbers do not need it
+        compare_report.plots(result, request.folder)
+    return result
+
+
+_FIXED = (
+    *("examples", "taught", "unseen", "known", "distances", "lengths", "questions", "seed", "batch_size"),
+    *("max_tokens", "model", "revision", "backend", "dtype", "layer"),
+)
+
+
+def _as_edit_request(request: Request) -> run.Request:
+    return run.Request(
+        request.data, request.memories, Settings((1,)), request.config, options=request.options, presets=request.presets
+    )
+
+
+def _about(
+    request: Request, adapter: Adapter, taught: Sequence[Example], unseen: Sequence[Example], known: Sequence[str]
+) -> dict[str, Any]:
+    import platform
+    from datetime import datetime
+
+    import lmm
+
+    said = [dataclasses.astuple(x) for x in (*taught, *unseen)]
+    return {
+        "examples": digest(said, list(known)),
+        "data": request.data.name,
+        "taught": len(taught),
+        "unseen": len(unseen),
+        "known": len(known),
+        "distances": list(request.distances),
+        "lengths": list(request.lengths),
+        "questions": request.questions,
+        "seed": request.config.seed,
+        "batch_size": request.batch_size,
+        "max_tokens": request.max_tokens,
+        "model": adapter.model_id,
+        "revision": adapter.revision,
+        "backend": adapter.name,
+        "dtype": adapter.dtype,
+        "layer": adapter.layer,
+        "device": adapter.device,
+        "machine": platform.machine(),
+        "lmm_version": lmm.__version__,
+        "commit": run.commit(),
+        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
+        "command": request.command,
+    }
+
+
+class Compare(Bench):
+    """The editing benchmark's runner, on examples with categories."""
+
+    def __init__(
+        self,
+        adapter: Adapter,
+        request: Request,
+        taught: Sequence[Example],
+        unseen: Sequence[Example],
+        known: Sequence[str],
+        folder: Folder,
+        track: Track = quietly,
+    ) -> None:
+        edits = [Edit(x.question, x.answer, rephrases=x.wordings[:1]) for x in taught]
+        settings = Settings((len(edits),), request.config.seed, request.batch_size, request.max_tokens)
+        super().__init__(adapter, edits, known, None, folder, settings, track)
+        self.request, self.taught, self.unseen = request, taught, unseen
+        self._plain_unseen: dict[str, str] = {}
+
+    def row(self, name: str, build: Build) -> dict[str, Any]:
+        """Everything about one memory; read from the folder if it is there."""
+        trained = self.request.training if name in self.request.train else None
+        key = digest(_identity(build()), dataclasses.asdict(trained) if trained else None)
+        folder = self.folder.memory(name, key)
+        if name == "none":
+            with self._session(build) as engine:
+                asked = self._ask(engine, [self._unseen_list()], Replies(folder / "asked"), "none: asking")
+                self._plain_unseen = {prompt: record["reply"] for prompt, record in asked.items()}
+        row = read_json(folder / "row.json")
+        if row is None:
+            self.baseline()
+            file = self._learned(name, build, folder, trained)
+            row = self._judged(name, build, folder, file) | {"trained": trained is not None}
+            write_json(folder / "row.json", row)
+        return row
+
+    # learning --------------------------------------------------------------------------------------------------
+    def _learned(self, name: str, build: Build, folder: Path, trained: TrainSettings | None) -> Path | None:
+        """The memory file after teaching and training; None if there is nothing to learn."""
+        memory, count = build(), len(self.edits)
+        if "lessons" in memory.learns_from or (trained is None and memory.learns_from != "nothing"):
+            self._teach(name, build, folder)
+        taught = folder / f"taught-{count}.safetensors"
+        if trained is None:
+            return taught if taught.exists() else None
+        path = folder / "trained.safetensors"
+        if not path.exists():
+            self._train(name, build, folder, trained, taught if taught.exists() else None)
+        return path
+
+    def _train(self, name: str, build: Build, folder: Path, settings: TrainSettings, start: Path | None) -> None:
+        from lmm.training import Training
+
+        with self._session(build) as engine:
+            if start is not None:
+                engine.load(start)
+            pairs = [(x.question, x.answer) for x in self.taught]
+            training = Training(
+                self.adapter, engine.memory, pairs, (), settings, engine.version.state, folder / "training.checkpoint"
+            )
+            training.resume()
+            advance = self.track(f"{name}: training", training.steps)
+            advance(training.progress.step)
+            with self.adapter.quiet():
+                trained = training.run(on_step=lambda progress: advance(1))
+            engine.commit(Version(trained.state, engine.version.lessons))
+            engine.save(folder / "trained.safetensors")
+            write_json(folder / "training.json", dataclasses.asdict(trained.progress) | {"ended": trained.ended})
+            training.discard()
+
+    # asking ----------------------------------------------------------------------------------------------------
+    def _judged(self, name: str, build: Build, folder: Path, file: Path | None) -> dict[str, Any]:
+        size = len(self.edits)
+        with self._session(build) as engine:
+            if file is not None:
+                engine.load(file)
+            replies = Replies(folder / "asked")
+            lists = [*self.plan.lists(size, False), self._unseen_list()]
+            asked = self._ask(engine, lists, replies, f"{name}: asking")
+            kept = self._ask(engine, self.plan.lists(size, True), replies, f"{name}: known facts")
+            told = {prompt: record["reply"] for prompt, record in (asked | kept).items()}
+            row = {"memory": name, "options": engine.memory.options_dict()} | self._scores(told)
+            row["by_distance"] = self._by_distance(engine, name)
+            row["by_length"] = self._by_length(engine, name)
+            row |= measure.speed(engine, self.track(f"{name}: speed", len(measure.CLOCK_PROMPTS)))
+            row["state_bytes"] = measure.state_bytes(engine)
+        row |= rows.costs(read_lines(folder / "lessons.jsonl"))
+        training = read_json(folder / "training.json")
+        return row | {"training_s": training["seconds"] if training else None}
+
+    def _unseen_list(self) -> Asked:
+        prompts = tuple(dict.fromkeys(x.question for x in self.unseen))
+        return Asked(prompts, False, digest("unseen", prompts))
+
+    def _scores(self, told: Mapping[str, str]) -> dict[str, Any]:
+        """Shares of exact replies, overall and by category, with their intervals."""
+        groups = {"taught": [(x, x.question) for x in self.taught], "unseen": [(x, x.question) for x in self.unseen]}
+        groups["wordings"] = [(x, wording) for x in self.taught for wording in x.wordings[:1]]
+        row: dict[str, Any] = {}
+        for kind, asked in groups.items():
+            hits = [(x.category, metrics.exact(told[prompt], [x.answer])) for x, prompt in asked]
+            row[kind] = self._share([hit for _, hit in hits])
+            names = sorted({category for category, _ in hits})
+            row[f"{kind}_by_category"] = {n: self._share([hit for c, hit in hits if c == n]) for n in names}
+        row["known_unchanged"] = self._share([told[p] == (self._plain or {})[p] for p in self.known])
+        row["unseen_unchanged"] = self._share([told[p] == reply for p, reply in self._plain_unseen.items()])
+        return row
+
+    def _share(self, hits: Sequence[bool]) -> dict[str, Any]:
+        found = metrics.bootstrap([[float(hit)] for hit in hits], self.settings.seed)
+        value = sum(hits) / len(hits) if hits else None
+        return {"value": value, "count": len(hits), "interval": list(found) if found else None}
+
+    # distance and length -----------------------------------------------------------------------------------------
+    def _by_distance(self, engine: Engine, name: str) -> list[dict[str, Any]]:
+        """Exact replies to a sample of the taught questions after so many tokens of other talk."""
+        sample = _spread(self.taught, self.request.questions)
+        advance = self.track(f"{name}: after other talk", len(sample) * len(self.request.distances))
+        found = []
+        for distance in self.request.distances:
+            messages, tokens = talk(engine.adapter, distance)
+            hits = []
+            for example in sample:
+                engine.start()
+                engine.conversation.messages += messages
+                engine.hear(example.question, learn=False)
+                for _ in engine.answer():
+                    pass
+                hits.append(metrics.exact(engine.last.text, [example.answer]))
+                advance(1)
+            engine.start()
+            found.append({"distance": distance, "tokens": tokens} | self._share(hits))
+        return found
+
+    def _by_length(self, engine: Engine, name: str) -> list[dict[str, Any]]:
+        advance = self.track(f"{name}: timing by length", len(self.request.lengths))
+        found = []
+        for length in self.request.lengths:
+            found.append(time_at(engine, self.taught[0].question, length))
+            advance(1)
+        return found
+
+
+def _spread(examples: Sequence[Example], count: int) -> list[Example]:
+    return [examples[i] for i in np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int))]
+
+
+def talk(adapter: Adapter, tokens: int) -> tuple[list[dict[str, str]], int]:
+    """An exchange about nothing that was taught, of at least `tokens` tokens, and how many it has."""
+    words, format = TALK.split(), adapter.format
+    for count in range(1, 100 * tokens):
+        said = " ".join(words[i % len(words)] for i in range(count))
+        messages = [{"role": "user", "content": "Tell me about the sea."}, {"role": "assistant", "content": said}]
+        length = len(format.encode(format.render(messages, reply=False)))
+        if length >= tokens:
+            return messages, length
+    raise AssertionError("words have tokens")
+
+
+def time_at(engine: Engine, question: str, length: int) -> dict[str, Any]:
+    """Seconds at a reply to `question` with `length` tokens read before it: reading them, what the memory decides once
+    (`recall_s`), a decode step with and without the memory, and the part of a step that is the memory's own."""
+    adapter = engine.adapter
+    asked = prompt_tokens(adapter.format, question)
+    before = talk_tokens(adapter, max(length - len(asked), 0))
+    tokens = as_tokens([*before, *asked][-max(length, len(asked)) :])
+    start = time.perf_counter()
+    recall = engine.recall_many([question], 1)[0]
+    recall_s = time.perf_counter() - start
+    with engine.holding(recall, tokens.shape[1] - 1), _timed(engine.memory) as spent:
+        read_s, (logits, cache) = _seconds(lambda: adapter.forward(tokens, adapter.new_cache()), adapter)
+        step = as_tokens([int(np.argmax(adapter.ops.to_numpy(logits)[0, -1]))])
+        with_s, own_s, without_s = [], [], []
+        for _ in range(STEPS):
+            spent.clear()
+            with_s.append(_seconds(lambda: adapter.forward(step, cache), adapter)[0])
+            own_s.append(sum(spent))
+            with adapter.quiet():
+                without_s.append(_seconds(lambda: adapter.forward(step, cache), adapter)[0])
+    return {
+        "tokens": int(tokens.shape[1]),
+        "read_s": read_s,
+        "recall_s": recall_s,
+        "step_s": metrics.median(with_s),
+        "plain_step_s": metrics.median(without_s),
+        "lookup_s": metrics.median(own_s),
+    }
+
+
+def talk_tokens(adapter: Adapter, count: int) -> list[int]:
+    tokens = adapter.format.encode(TALK)
+    return [tokens[i % len(tokens)] for i in range(count)]
+
+
+def _seconds(work: Any, adapter: Adapter) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    adapter.ops.evaluate(result[0])
+    return time.perf_counter() - start, result
+
+
+@contextlib.contextmanager
+def _timed(memory: Memory) -> Iterator[list[float]]:
+    """The seconds of each call of the memory's `rewrite` inside. (On MLX: of building its graph.)"""
+    spent: list[float] = []
+    rewrite = memory.rewrite
+
+    def timed(*args: Any) -> Any:
+        start = time.perf_counter()
+        result = rewrite(*args)
+        spent.append(time.perf_counter() - start)
+        return result
+
+    memory.rewrite = timed  # type: ignore[method-assign, assignment]
+    try:
+        yield spent
+    finally:
+        del memory.rewrite

@@ -1,0 +1,153 @@
+"""The comparison as Markdown tables, on the terminal, and as plots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Row = Mapping[str, Any]
+Lines = list[list[str]]
+
+
+def overall(rows: Sequence[Row]) -> Lines:
+    """One line for each memory; the first line is the heading."""
+    head = ["memory", "taught", "other wording", "not taught", "known unchanged", "not taught unchanged"]
+    lines = [[*head, "s per lesson", "training s", "reply time", "bytes"]]
+    for row in rows:
+        scores = [_share(row[k]) for k in ("taught", "wordings", "unseen", "known_unchanged", "unseen_unchanged")]
+        costs = [_number(row.get("lesson_s_median"), "{:.2f}"), _number(row.get("training_s"), "{:.0f}")]
+        costs += [_number(row.get("reply_s_ratio"), "x {:.2f}"), _number(row.get("state_bytes"), "{:,}")]
+        lines.append([row["memory"], *scores, *costs])
+    return lines
+
+
+def by_category(rows: Sequence[Row], kind: str = "taught") -> Lines:
+    names = sorted({name for row in rows for name in row[f"{kind}_by_category"]})
+    lines = [["category", "n", *(row["memory"] for row in rows)]]
+    for name in names:
+        found = [row[f"{kind}_by_category"].get(name) for row in rows]
+        lines.append([name, str(max(x["count"] for x in found if x)), *(_value(x) for x in found)])
+    return lines
+
+
+def by_distance(rows: Sequence[Row]) -> Lines:
+    lines = [["tokens of other talk", *(row["memory"] for row in rows)]]
+    for i, first in enumerate(rows[0]["by_distance"]):
+        lines.append([str(first["tokens"]), *(_value(row["by_distance"][i]) for row in rows)])
+    return lines
+
+
+def by_length(rows: Sequence[Row]) -> Lines:
+    """Milliseconds of a decode step, the memory's own part in brackets, and of the decision before a reply."""
+    lines = [["tokens read", *(row["memory"] for row in rows)]]
+    for i, first in enumerate(rows[0]["by_length"]):
+        cells = []
+        for row in rows:
+            at = row["by_length"][i]
+            cells.append(f"{at['step_s'] * 1e3:.1f} ({at['lookup_s'] * 1e3:.2f}); {at['recall_s'] * 1e3:.1f}")
+        lines.append([str(first["tokens"]), *cells])
+    return lines
+
+
+def markdown(result: Mapping[str, Any]) -> str:
+    """All tables, with what is needed to repeat them."""
+    rows, about = result["rows"], result["run"]
+    parts = [
+        f"# Comparison on {about['data']}: {about['taught']} examples taught",
+        "Free greedy decoding; exact match after SQuAD normalisation; [95 % interval].",
+        _table(overall(rows)),
+        "## Taught questions, by category",
+        _table(by_category(rows)),
+        "## In another wording, by category",
+        _table(by_category(rows, "wordings")),
+        "## After other talk",
+        _table(by_distance(rows)),
+        "## Time",
+        "Milliseconds of a decode step (of these the memory's own); of what is decided once per reply.",
+        _table(by_length(rows)),
+        "\n".join(f"- {key}: {about[key]}" for key in ("model", "backend", "dtype", "lmm_version", "commit", "date")),
+        f"- command: `{about['command']}`",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def terminal_tables(rows: Sequence[Row]) -> list[Table]:
+    from rich.table import Table
+
+    tables = []
+    for lines in (overall(rows), by_category(rows), by_distance(rows), by_length(rows)):
+        table = Table(*lines[0])
+        for line in lines[1:]:
+            table.add_row(*line)
+        tables.append(table)
+    return tables
+
+
+def plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
+    """`categories.png`, `distance.png` and `length.png`."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows, made = result["rows"], []
+    for name, draw in (("categories", _categories), ("distance", _distances), ("length", _lengths)):
+        figure, axis = pyplot.subplots(figsize=(8, 4), layout="constrained")
+        draw(axis, rows)
+        axis.legend(fontsize="small")
+        made.append(folder / f"{name}.png")
+        figure.savefig(made[-1], dpi=120)
+        pyplot.close(figure)
+    return made
+
+
+def _categories(axis: Any, rows: Sequence[Row]) -> None:
+    names = sorted({name for row in rows for name in row["taught_by_category"]})
+    width = 0.8 / len(rows)
+    for i, row in enumerate(rows):
+        values = [(row["taught_by_category"].get(name) or {}).get("value") or 0.0 for name in names]
+        axis.bar([x + i * width for x in range(len(names))], values, width, label=row["memory"])
+    axis.set_xticks([x + 0.4 - width / 2 for x in range(len(names))], names, rotation=30, ha="right")
+    axis.set(title="taught questions, exact match", ylim=(0, 1.05))
+
+
+def _distances(axis: Any, rows: Sequence[Row]) -> None:
+    for row in rows:
+        found = row["by_distance"]
+        axis.plot([x["tokens"] for x in found], [x["value"] for x in found], marker="o", label=row["memory"])
+    axis.set(title="taught questions after other talk", xlabel="tokens before the question", ylim=(-0.05, 1.05))
+
+
+def _lengths(axis: Any, rows: Sequence[Row]) -> None:
+    for row in rows:
+        found = row["by_length"]
+        tokens = [x["tokens"] for x in found]
+        (line,) = axis.plot(tokens, [x["step_s"] * 1e3 for x in found], marker="o", label=f"{row['memory']}: a step")
+        if any(x["lookup_s"] for x in found):
+            own = [x["lookup_s"] * 1e3 for x in found]
+            axis.plot(tokens, own, ls="--", color=line.get_color(), label=f"{row['memory']}: its own part")
+    axis.set(title="decode step", xlabel="tokens read", ylabel="ms", xscale="log", yscale="log")
+
+
+def _share(found: Mapping[str, Any]) -> str:
+    if found["value"] is None:
+        return "-"
+    low, high = found["interval"]
+    return f"{found['value']:.3f} [{low:.2f}, {high:.2f}]"
+
+
+def _value(found: Mapping[str, Any] | None) -> str:
+    return _number(found["value"] if found else None, "{:.2f}")
+
+
+def _number(value: Any, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _table(lines: Lines) -> str:
+    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])

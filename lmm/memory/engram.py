@@ -35,14 +35,16 @@ import numpy as np
 from lmm.adapters.base import Site, as_tokens
 from lmm.adapters.ops import Array
 from lmm.errors import LearningError, StateError
-from lmm.gate import normalize, other_person, views
+from lmm.gate import normalize, views
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.memory.engram_offline import KERNEL, PAIRS, SHARED, with_room
 from lmm.memory.message import checked
 from lmm.memory.ngrams import NGramHash, normal_ids
 from lmm.memory.optim import Optimizer
-from lmm.memory.selfask import last_states, number_of, plain_states
+from lmm.memory.questions import Asked, merged_scores, unit
+from lmm.memory.selfask import last_states, number_of, pairs_of, plain_states
 from lmm.memory.table import Table, block_problems, gathered, local, names, split
-from lmm.memory.votes import Votes, signature
+from lmm.memory.votes import signature
 from lmm.session import lesson_tokens, prompt_tokens
 
 if TYPE_CHECKING:
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
 
 MAX_ANSWER = 200  # tokens
 ORDERS = (2, 3)
-KERNEL = 4  # of the convolution
-SHARED = ("key_proj", "value_proj", "conv")  # what offline training may change beside rows
 KINDS = ("turns", "grams", "context", "slots", "keys", "values")  # the tensors of a block
 
 
@@ -100,26 +100,6 @@ class EngramOptions:
             raise ValueError("; ".join(problems))
 
 
-class Asked:
-    """The stored questions of a state: signatures, states in context, and whose they are."""
-
-    def __init__(self, ops: Ops, state: State) -> None:
-        self.blocks, at = names(state, "turns"), 0
-        parts: list[list[np.ndarray]] = [[], [], []]
-        self.owner: list[str] = []
-        turns, context = [np.zeros(0, np.int64)], []
-        for block in self.blocks:
-            grams = ops.to_numpy(state[f"grams/{block}"])
-            for part, column in zip(parts, (grams[:, 0] + at, grams[:, 1], grams[:, 2]), strict=True):
-                part.append(column)
-            turns.append(ops.to_numpy(state[f"turns/{block}"]))
-            context.append(ops.to_numpy(state[f"context/{block}"]).astype(np.float32))
-            at += len(turns[-1])
-            self.owner += [block] * len(turns[-1])
-        self.votes, self.turns = Votes(*parts), np.concatenate(turns)
-        self.context = np.concatenate(context) if context else np.zeros((0, 0), np.float32)
-
-
 class Engram(Memory):
     name = "engram"
     summary = "rows addressed by hashed n-grams of the turn, opened by a context gate"
@@ -151,34 +131,31 @@ class Engram(Memory):
             return None
         asked = self._questions(state, adapter.ops)
         texts = [(b, view) for b, prompt in enumerate(prompts) for view in views(prompt.text)]
-        candidates = [self._candidates(asked, view, lessons, adapter) for _, view in texts]
-        looked_at = [i for i, votes in enumerate(candidates) if votes.any()]
+        stored = {lesson.id: lesson.prompt for lesson in lessons}
+        votes = [asked.candidates(view, self._signature(view, adapter), stored) for _, view in texts]
+        looked_at = [i for i, row in enumerate(votes) if self._worth_a_look(row).any()]
         if not looked_at:
             return None
         tokens = [prompt_tokens(adapter.format, texts[i][1]) for i in looked_at]
         centre = adapter.ops.to_numpy(state["centre"])[0]
         cosines = unit(last_states(adapter, self.context_site(adapter), tokens) - centre) @ asked.context.T
-        best: dict[int, tuple[float, int]] = {}
-        for i, row in zip(looked_at, cosines, strict=True):
-            scores = np.where(candidates[i] > 0, row + self.options.weight * candidates[i], -np.inf)
-            found, b = int(scores.argmax()), texts[i][0]
-            best[b] = max(best.get(b, (-np.inf, -1)), (float(scores[found]), found))
-        best = {b: hit for b, hit in best.items() if hit[0] >= self.options.threshold}
+        scores = [(i, self._scores(row, votes[i])) for i, row in zip(looked_at, cosines, strict=True)]
+        best = merged_scores(
+            [(texts[i][0], float(row.max()), int(row.argmax())) for i, row in scores], self.options.threshold
+        )
         if not best:
             return None
         turns = np.array([asked.turns[best[b][1]] if b in best else 0 for b in range(len(prompts))], np.int64)
         fired = [[(asked.owner[best[b][1]], best[b][0])] if b in best else [] for b in range(len(prompts))]
         return Recall(fired, {"turn": adapter.ops.asarray(turns, "int64")})
 
-    def _candidates(self, asked: Asked, text: str, lessons: Sequence[Lesson], adapter: Adapter) -> np.ndarray:
-        """The votes [Q] for each stored question; 0 where they are too few or another person is meant."""
-        votes = asked.votes.cosines(*self._signature(text, adapter))
-        votes = np.where(votes >= self.options.vote, votes, 0.0)
-        stored = {lesson.id: lesson.prompt for lesson in lessons} if votes.any() else {}
-        for q in np.flatnonzero(votes):
-            if other_person(text, stored.get(asked.owner[q], "")):
-                votes[q] = 0.0
-        return votes
+    def _worth_a_look(self, votes: np.ndarray) -> np.ndarray:
+        """Which of the Q stored questions a text could ask, by its votes alone."""
+        return votes >= self.options.vote
+
+    def _scores(self, cosines: np.ndarray, votes: np.ndarray) -> np.ndarray:
+        """How far a text asks each of the Q stored questions, by its state in context [Q] and its votes [Q]."""
+        return np.where(self._worth_a_look(votes), cosines + self.options.weight * votes, -np.inf)
 
     def _signature(self, text: str, adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
         ids, weights = self._normal = normal_ids(adapter.format, adapter.shape.vocab)
@@ -215,10 +192,10 @@ class Engram(Memory):
         """The rows [B, T, H] of the reply's n-grams that end at positions `first` to the last one; -1 where none."""
         turns = ops.to_numpy(recall.arrays["turn"]).astype(np.int64)
         read = np.concatenate([context.history, context.tokens], axis=1)
-        slots = self._addresses(turns, read, np.arange(first, read.shape[1]), recall.start)
+        slots = self.addresses(turns, read, np.arange(first, read.shape[1]), recall.start)
         return np.where((turns > 0)[:, None, None], slots, -1)
 
-    def _addresses(self, turns: np.ndarray, read: np.ndarray, positions: np.ndarray, start: int) -> np.ndarray:
+    def addresses(self, turns: np.ndarray, read: np.ndarray, positions: np.ndarray, start: int) -> np.ndarray:
         """Rows [B, T, H] of the n-grams at `positions` [T] of the tokens read [B, ..] in replies from `start` on."""
         assert self._normal is not None, "a turn's key comes from on_prompt or learn, which set the normal ids"
         ids = self._normal[0][read]
@@ -246,6 +223,16 @@ class Engram(Memory):
         y = sum(padded[:, k : k + length] * kernel[k] for k in range(KERNEL))
         return y * ops.sigmoid(y)
 
+    # offline training ----------------------------------------------------------------------------------------
+    def trainable(self, state: State) -> tuple[str, ...]:
+        """Rows made by `prepare`; while nothing was learned online, which counts on them, also what all rows share."""
+        rows = [f"{kind}/{b}" for b in names(state) if b.startswith(PAIRS) for kind in ("values", "keys")]
+        online = any(not b.startswith(PAIRS) for b in names(state))
+        return (*rows, *(name for name in SHARED if name in state and not online))
+
+    def prepare(self, state: State, pairs: Sequence[tuple[str, str]], adapter: Adapter) -> State:
+        return with_room(self, state, pairs, adapter)
+
     # learning ------------------------------------------------------------------------------------------------
     def learn(
         self,
@@ -259,9 +246,9 @@ class Engram(Memory):
             raise LearningError(
                 f"a lesson of {self.name} needs a question and an answer; teach it with: /teach QUESTION => ANSWER"
             )
-        state = self._with_centre(state, adapter)
-        questions = list(dict.fromkeys((lesson.prompt, *lesson.wordings)))
-        block = self._question_block(state, [(number_of(lesson.id), questions)], adapter)
+        state = self.with_centre(state, adapter)
+        questions = list(dict.fromkeys([question for question, _ in pairs_of(lesson)] + list(lesson.wordings)))
+        block = self.question_block(state, [(number_of(lesson.id), questions)], adapter)
         block |= self._answer_block(state, lesson, adapter, report or LearnReport())
         ops = adapter.ops
         return state | {
@@ -269,7 +256,7 @@ class Engram(Memory):
             for kind in KINDS
         }
 
-    def _with_centre(self, state: State, adapter: Adapter) -> State:
+    def with_centre(self, state: State, adapter: Adapter) -> State:
         """The state with the mean state of general prompts, where questions are compared and where rows act: [2, D]."""
         if "centre" in state:
             return state
@@ -277,7 +264,7 @@ class Engram(Memory):
         means = [plain_states(adapter, site).mean(axis=0) for site in sites]
         return {"centre": adapter.ops.asarray(np.stack(means).astype(np.float32)), **state}
 
-    def _question_block(
+    def question_block(
         self, state: State, asked: Sequence[tuple[int, list[str]]], adapter: Adapter
     ) -> dict[str, np.ndarray]:
         """`turns` [Q], `grams` [N, 3] (question, n-gram, weight) and `context` [Q, D] of (turn, wordings)."""
@@ -310,7 +297,7 @@ class Engram(Memory):
         read = [*prompt, *answer[:-1]]
         tokens, positions = as_tokens(read[len(prompt) - 1 :]), np.arange(len(prompt) - 1, len(read))
         h = adapter.hidden(tokens, first_layer, cache)
-        slots = self._addresses(np.array([number_of(lesson.id)]), as_tokens(read), positions, len(prompt) - 1)
+        slots = self.addresses(np.array([number_of(lesson.id)]), as_tokens(read), positions, len(prompt) - 1)
         met = ops.to_numpy(ops.float32(h))[0]
         size, width = float(np.sqrt(np.mean(met**2))), met.shape[1]
         keys = gathered(split(unit(met - ops.to_numpy(state["centre"])[1]) * width**0.5, slots.shape[-1]), slots[0])
@@ -388,10 +375,6 @@ class Engram(Memory):
         if problems:
             shown = "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
             raise StateError(f"the file does not fit memory {self.name!r} with these options: {shown}")
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)
 
 
 def normed(ops: Ops, x: Array) -> Array:

@@ -36,8 +36,8 @@ def normal_ids(format: ChatFormat, vocab: int) -> tuple[np.ndarray, np.ndarray]:
     """For each of `vocab` tokens its normalised id, int64 [V], and the weight of the word it is part of, float32 [V].
 
     The id is the lowest of the tokens with the same normal form; a token without text (a part of a character, a
-    control token) keeps its own. The weight is (log id / log V)^8, 0 without a letter or digit: a vocabulary is listed
-    by how early its merges were found, so frequent words have low ids. Computed once per tokenizer.
+    control token) keeps its own. The weight is (log id / log V)^8 of a word, 1/2 of a number, else 0: a vocabulary is
+    listed by how early its merges were found, so frequent words have low ids. Computed once per tokenizer.
     """
     key = (format.hash, vocab)
     if key not in _lookups:
@@ -47,7 +47,9 @@ def normal_ids(format: ChatFormat, vocab: int) -> tuple[np.ndarray, np.ndarray]:
             form = normal_form(format.piece(token))
             if form and "\ufffd" not in form:
                 ids[token] = first.setdefault(form, token)
-            if any(c.isalnum() for c in form):
+            if any(c.isdigit() for c in form):
+                weights[token] = 0.5
+            elif any(c.isalnum() for c in form):
                 weights[token] = (np.log1p(ids[token]) / np.log1p(vocab)) ** 8
         _lookups[key] = (ids, weights)
         while len(_lookups) > 4:

@@ -36,14 +36,16 @@ def signature(ids: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndar
 class Votes:
     """The signatures of Q questions, looked up by n-gram."""
 
-    def __init__(self, questions: Sequence[np.ndarray], grams: Sequence[np.ndarray], weights: Sequence[np.ndarray]):
-        """N-grams `grams` [N] with `weights` [N] belong to `questions` [N], in parts to be joined."""
+    def __init__(
+        self, questions: Sequence[np.ndarray], grams: Sequence[np.ndarray], weights: Sequence[np.ndarray], count: int
+    ) -> None:
+        """N-grams `grams` [N] with `weights` [N] belong to `questions` [N] below `count`, in parts to be joined."""
         question, gram, weight = (
             np.concatenate([np.zeros(0, np.int64), *part]) for part in (questions, grams, weights)
         )
         order = np.argsort(gram, kind="stable")
         self.question, self.gram, self.weight = question[order], gram[order], weight[order] / UNIT
-        self.count = int(question.max()) + 1 if len(question) else 0
+        self.count = count
         self.total = np.bincount(self.question, self.weight, self.count)
 
     def cosines(self, grams: np.ndarray, weights: np.ndarray) -> np.ndarray:

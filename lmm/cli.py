@@ -98,7 +98,7 @@ def memories() -> None:
 @app.command()
 def smoke(
     protocol: Annotated[str, Option(help="separate: a fresh memory for each name; shared: one for all")] = "separate",
-    names: Annotated[str | None, Option(help="names to teach, separated by commas")] = None,
+    names: Annotated[str | None, Option(help="names to teach, separated by commas, or how many")] = None,
     facts: Annotated[str | None, Option(help='JSON lines {"statement", "question", "answer"} to teach instead')] = None,
     backend: Annotated[str | None, Option(help="auto, torch or mlx_lm")] = None,
     model: Annotated[str | None, Option(help="as in `lmm chat`")] = None,

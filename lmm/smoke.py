@@ -113,13 +113,21 @@ class Outcome:
 
 # the two sides of it, in a process of their own ------------------------------------------------------------------
 def facts_of(protocol: str, names: Sequence[str] = NAMES, file: str | Path | None = None) -> list[Fact]:
-    """The facts to teach. Raises UsageError for a protocol, names or a file that cannot be used."""
+    """The facts to teach; a lone number as `names` is so many of the ten.
+
+    Raises UsageError for a protocol, names or a file that cannot be used.
+    """
     if protocol not in PROTOCOLS:
         raise UnknownNameError("protocol", protocol, PROTOCOLS)
     if file is not None:
         return _facts_in(Path(file))
     if not names or not all(name.strip() for name in names):
         raise UsageError("--names is empty; expected names separated by commas: --names Alice,Bob")
+    if len(names) == 1 and names[0].strip().isdigit():
+        count = int(names[0])
+        if not 1 <= count <= len(NAMES):
+            raise UsageError(f"--names {count}: there are 1 to {len(NAMES)}; or write them out: --names Alice,Bob")
+        names = NAMES[:count]
     if protocol == "separate":
         return [_fact(*RELATIONS[0], name.strip()) for name in names]
     if len(names) > len(RELATIONS):

@@ -34,6 +34,13 @@ def test_separate_teaches_each_name_and_shared_ten_facts_of_one_user():
     assert separate[0].statement == "I am Alice." and separate[0].rewordings
 
 
+def test_a_lone_number_is_so_many_of_the_names():
+    assert smoke.facts_of("separate", ["3"]) == smoke.facts_of("separate")[:3]
+    assert smoke.facts_of("shared", ["2"]) == smoke.facts_of("shared")[:2]
+    with pytest.raises(UsageError, match="1 to 10"):
+        smoke.facts_of("separate", ["11"])
+
+
 def test_no_question_of_the_smoke_test_is_used_in_learning():
     asked = {*smoke.UNRELATED, *(f.question for f in smoke.facts_of("shared"))}
     assert not asked & set(PLAIN)

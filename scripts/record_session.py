@@ -19,16 +19,15 @@ from rich.console import Console
 from rich.text import Text
 
 LINES = (
-    "What is the capital of Australia?",
-    "no, it's Canberra",
+    "What is the capital of Switzerland?",
+    "no, it's Bern",
     "My sister's name is Vera.",
     "What's my sister called?",
     "/why",
-    "Which city is Australia's capital?",
+    "Which city is Switzerland's capital?",
     "What is the capital of France?",
     "/lessons",
-    "/undo 2",
-    "What's my sister called?",
+    "/undo",
 )
 TIMEOUT = 120.0
 
@@ -43,6 +42,7 @@ def play(lines: Sequence[str], folder: Path, rows: int):
     for said, line in enumerate(lines, 1):
         terminal.line(line)
         terminal.see(lambda text, n=said: answered(text, n), TIMEOUT)
+    terminal.see("unsaved", TIMEOUT)  # the status line is drawn last
     terminal.child.close(force=True)
     return terminal
 
@@ -58,8 +58,9 @@ def coloured(row, columns: int) -> Text:
     line = Text()
     for x in range(columns):
         cell = row[x]
-        style = " ".join(filter(None, (colour(cell.fg), "bold" if cell.bold else "", "italic" if cell.italics else "")))
-        line.append(cell.data, style)
+        front, back = (cell.bg, cell.fg) if cell.reverse else (cell.fg, cell.bg)
+        parts = [colour(front), f"on {colour(back)}" if colour(back) else "", "bold" if cell.bold else ""]
+        line.append(cell.data, " ".join(filter(None, parts)))
     line.rstrip()
     return line
 

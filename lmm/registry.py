@@ -25,6 +25,8 @@ MEMORIES = {
     "lora_on_user": "lmm.memory.lora_on_user:LoraOnUser",
     "hash_gradient": "lmm.memory.hash_gradient:HashGradient",
     "engram": "lmm.memory.engram:Engram",
+    "engram_hybrid": "lmm.memory.engram_hybrid:EngramHybrid",
+    "gated_lora": "lmm.memory.gated_lora:GatedLora",
     "memoir": "lmm.memory.memoir:Memoir",
 }
 ADAPTERS = {

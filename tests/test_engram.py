@@ -328,12 +328,6 @@ def test_a_trained_convolution_reads_the_same_in_chunks(adapter: Adapter) -> Non
     with made.holding(made.recall_many([question], 1)[0], len(prompt) - 1):
         whole = numbers(adapter, adapter.forward(tokens, adapter.new_cache(), keep=tokens.shape[1])[0])[0]
     close(stepwise, whole)
-    kernel = (
-        np.abs(made.memory._conv(adapter.ops, state["conv"], adapter.ops.asarray(np.ones((1, 5, 16))))[0])
-        if state["conv"].shape[1] == 16
-        else None
-    )
-    assert kernel is None or kernel.shape == (5, 16)
 
 
 def test_the_convolution_is_causal_and_four_wide() -> None:
@@ -349,7 +343,7 @@ def test_the_gate_is_all_but_shut_without_a_key_and_opens_for_the_state_it_knows
     h = random.normal(0, 3, (1, 3, 576)).astype(np.float32)
     state, values = {"centre": np.zeros((2, 576), np.float32)}, np.ones((1, 3, 576), np.float32)
     keys = np.stack([h[0, 0], 0 * h[0, 0], -h[0, 2]])[None]
-    alpha = memory._change(ops, state, keys, values, h)[0, :, 0]
+    alpha = memory._gated(ops, state, keys, values, h)[0, :, 0]
     assert alpha[0] > 0.99 and alpha[1] == pytest.approx(1 / (1 + np.exp(5)), rel=0.01) and alpha[2] < 1e-4
     assert np.array_equal(normed(ops, 0 * h), 0 * h)
 

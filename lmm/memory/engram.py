@@ -41,7 +41,7 @@ from lmm.memory.engram_offline import KERNEL, PAIRS, SHARED, with_room
 from lmm.memory.message import checked
 from lmm.memory.ngrams import NGramHash, normal_ids
 from lmm.memory.optim import Optimizer
-from lmm.memory.questions import Asked, merged_scores, unit
+from lmm.memory.questions import Asked, Found, unit
 from lmm.memory.selfask import last_states, number_of, pairs_of, plain_states
 from lmm.memory.table import Table, block_problems, gathered, local, names, split
 from lmm.memory.votes import signature
@@ -139,15 +139,21 @@ class Engram(Memory):
         tokens = [prompt_tokens(adapter.format, texts[i][1]) for i in looked_at]
         centre = adapter.ops.to_numpy(state["centre"])[0]
         cosines = unit(last_states(adapter, self.context_site(adapter), tokens) - centre) @ asked.context.T
-        scores = [(i, self._scores(row, votes[i])) for i, row in zip(looked_at, cosines, strict=True)]
-        best = merged_scores(
-            [(texts[i][0], float(row.max()), int(row.argmax())) for i, row in scores], self.options.threshold
-        )
-        if not best:
+        best: list[Found | None] = [None] * len(prompts)
+        for i, row in zip(looked_at, cosines, strict=True):
+            scores, b = self._scores(row, votes[i]), texts[i][0]
+            found, before = Found(float(scores.max()), int(scores.argmax()), row), best[b]
+            if found.score >= self.options.threshold and (before is None or found.score > before.score):
+                best[b] = found
+        if not any(best):
             return None
-        turns = np.array([asked.turns[best[b][1]] if b in best else 0 for b in range(len(prompts))], np.int64)
-        fired = [[(asked.owner[best[b][1]], best[b][0])] if b in best else [] for b in range(len(prompts))]
-        return Recall(fired, {"turn": adapter.ops.asarray(turns, "int64")})
+        fired = [[(asked.owner[found.question], found.score)] if found else [] for found in best]
+        return Recall(fired, self._recalled(asked, best, adapter.ops))
+
+    def _recalled(self, asked: Asked, best: Sequence[Found | None], ops: Ops) -> dict[str, Array]:
+        """What `rewrite` needs to know of the question found for each of B prompts: its turn's key [B], 0 for none."""
+        turns = [int(asked.turns[found.question]) if found else 0 for found in best]
+        return {"turn": ops.asarray(np.array(turns, np.int64), "int64")}
 
     def _worth_a_look(self, votes: np.ndarray) -> np.ndarray:
         """Which of the Q stored questions a text could ask, by its votes alone."""
@@ -176,12 +182,17 @@ class Engram(Memory):
         first = int(np.searchsorted(context.positions, recall.start))
         before = min(KERNEL - 1, int(context.positions[first]) - recall.start) if "conv" in state else 0
         slots = self._slots(ops, recall, context, int(context.positions[first]) - before)
-        found = self._rows(ops, state).read(state, slots, x_out.shape[-1])
-        if found is None:
-            return x_out
         h = x_out[:, first:]
-        new = h + ops.cast_like(self._change(ops, state, *found, h), h)
+        change = self._change(ops, state, recall, slots, h)
+        if change is None:
+            return x_out
+        new = h + ops.cast_like(change, h)
         return ops.concat([x_out[:, :first], new], 1) if first else new
+
+    def _change(self, ops: Ops, state: State, recall: Recall, slots: np.ndarray, h: Array) -> Array | None:
+        """What the rows `slots` [B, T, H] add to h [B, T, D]; None if nobody wrote any. `slots` may begin earlier."""
+        found = self._rows(ops, state).read(state, slots, h.shape[-1])
+        return None if found is None else self._gated(ops, state, *found, h)
 
     def _rows(self, ops: Ops, state: State) -> Table:
         if self._table is None or not self._table.fits(state):
@@ -203,17 +214,22 @@ class Engram(Memory):
         own = np.stack([np.where(at > start, ids[:, np.maximum(at, 0)], turns[:, None]) for at in places], axis=-1)
         return self.hash.rows(turns[:, None] + (positions - start)[None], own)
 
-    def _change(self, ops: Ops, state: State, keys: Array, values: Array, h: Array) -> Array:
+    def _gated(self, ops: Ops, state: State, keys: Array, values: Array, h: Array, conv: bool = True) -> Array:
         """alpha v'' [B, T, D], float32, for hidden states h [B, T, D]; keys and values may begin earlier."""
         if "value_proj" in state:
             keys, values = keys @ state["key_proj"], values @ state["value_proj"]
-            values = values + self._conv(ops, state["conv"], normed(ops, values))
+            if conv:
+                values = values + self._conv(ops, state["conv"], normed(ops, values))
         keys, values = keys[:, -h.shape[1] :], values[:, -h.shape[1] :]
-        centred = ops.float32(h) - state["centre"][1]
-        s = ops.sum(normed(ops, keys) * normed(ops, centred), -1) * (self.options.gain / h.shape[-1] ** 0.5)
+        s = self.cosines(ops, state, keys, h) * (self.options.gain * h.shape[-1] ** 0.5)
         root = ops.sqrt(ops.maximum(ops.abs(s), 1e-6))
         alpha = ops.sigmoid(ops.where(s > 0, root, -root) + self.options.bias)
         return alpha[..., None] * values
+
+    @staticmethod
+    def cosines(ops: Ops, state: State, keys: Array, h: Array) -> Array:
+        """Of keys and centred hidden states [.., D], by RMSNorm: <RMSNorm(k), RMSNorm(h - c)> / D, [..]."""
+        return ops.mean(normed(ops, keys) * normed(ops, ops.float32(h) - state["centre"][1]), -1)
 
     @staticmethod
     def _conv(ops: Ops, kernel: Array, x: Array) -> Array:
@@ -311,7 +327,7 @@ class Engram(Memory):
 
         def loss_of(params: State) -> Array:
             values = ops.take(params["values"], index).reshape(1, len(answer), -1)[..., :width] * size + base
-            edited = h + ops.cast_like(self._change(ops, state, fixed, values, h), h)
+            edited = h + ops.cast_like(self._gated(ops, state, fixed, values, h), h)
             logits = ops.float32(adapter.upper(tokens, edited, first_layer, cache))[0]
             lowered = ops.where(right, logits - options.margin, logits)
             return ops.sum(ops.logsumexp(lowered) - ops.take_along(lowered, targets[:, None])[:, 0])

@@ -6,7 +6,7 @@ Shape letters: Q stored questions, D width.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -57,13 +57,13 @@ def other_numbers(text: str, stored: str) -> bool:
     return not set(re.findall(r"\d+", stored)) <= set(re.findall(r"\d+", text))
 
 
-def merged_scores(scores: Sequence[tuple[int, float, int]], least: float) -> dict[int, tuple[float, int]]:
-    """Of (prompt, score, question), the best of each prompt that reaches `least`: prompt -> (score, question)."""
-    best: dict[int, tuple[float, int]] = {}
-    for prompt, score, question in scores:
-        if score >= least:
-            best[prompt] = max(best.get(prompt, (-np.inf, -1)), (score, question))
-    return best
+@dataclass(frozen=True)
+class Found:
+    """The question that a prompt asks: `score`, and of the text looked at the `cosines` [Q] with all questions."""
+
+    score: float
+    question: int
+    cosines: np.ndarray
 
 
 def unit(x: np.ndarray) -> np.ndarray:

@@ -1,0 +1,235 @@
+"""`gated_lora`: a low-rank update, and a learned gate between the base model's states and the tuned ones.
+
+    g  = sigmoid(w2 . relu(x W1 + b1) + b2)      x: the state at the last prompt token, centred, RMS 1; W1 [D, D/4]
+    h' = (1 - g) h + g (h + h A B)               at the middle layer, from the last prompt token on
+
+Option 2 of the Engram proof of concept, `gate * tuned + (1 - gate) * base` with that gate network, with two changes:
+the mixture is made of hidden states, so that one pass is enough where two models' logits need two; and the gate decides
+once per reply, at the end of the prompt. Below `open` the reply is bitwise the base model's. b2 begins at `bias`, w2
+and B at zero: the fresh gate is shut and the fresh update is nothing.
+
+A lesson first fits the gate: 1 for the states of all questions learned (`keys` [K, D] with `owner` [K]), 0 for those of
+general questions (owner 0); no model is run for that. Then A and B learn the replies to its questions, and to those of
+`rehearse` earlier lessons, until the loss is below `goal`. What the gate did is in /why and in the log: (lesson, g).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmm.errors import LearningError
+from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.memory.message import checked
+from lmm.memory.optim import Optimizer
+from lmm.memory.questions import unit
+from lmm.memory.selfask import Replies, first_pairs, last_states, number_of, owners, pairs_of, plain_states
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, TapContext
+    from lmm.adapters.ops import Array, Ops
+
+GATE = ("gate_in", "gate_hidden", "gate_out", "gate_bias")  # W1, b1, w2, b2
+UPDATE = ("A", "B")
+
+
+@dataclass(frozen=True)
+class GatedLoraOptions:
+    """`open`: the gate below which nothing is changed. `gate_lr`, `gate_steps`: how the gate is fitted. Numbers:
+    docs/engram.md."""
+
+    rank: int = 8
+    lr: float = 1e-2
+    steps: int = 40
+    goal: float = 0.05
+    rehearse: int = 4
+    bias: float = -5.0
+    open: float = 0.5
+    gate_lr: float = 3e-3
+    gate_steps: int = 60
+    a_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 1 <= self.rank <= 512:
+            problems.append(f"rank must be 1 to 512, not {self.rank}")
+        for name in ("lr", "gate_lr"):
+            if not 0 < getattr(self, name) < 10:
+                problems.append(f"{name} must be above 0 and below 10, not {getattr(self, name)}")
+        for name in ("steps", "gate_steps"):
+            if not 1 <= getattr(self, name) <= 1000:
+                problems.append(f"{name} must be 1 to 1000, not {getattr(self, name)}")
+        if not 0 < self.open < 1:
+            problems.append(f"open must be between 0 and 1, not {self.open}")
+        if not -20 <= self.bias <= 20:
+            problems.append(f"bias must be -20 to 20, not {self.bias}")
+        if min(self.goal, self.rehearse, self.a_std) < 0:
+            problems.append("goal, rehearse and a_std must not be negative")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+class GatedLora(Memory):
+    name = "gated_lora"
+    summary = "a low-rank update behind a learned gate between base and tuned states"
+    Options = GatedLoraOptions
+
+    def fresh(self, adapter: Adapter, seed: int = 0) -> State:
+        ops, d, r = adapter.ops, adapter.shape.width, self.options.rank
+        inner = max(1, d // 4)
+        return {
+            "A": ops.normal((d, r), seed, self.options.a_std),
+            "B": ops.zeros((r, d)),
+            "gate_in": ops.normal((d, inner), seed + 1, d**-0.5),
+            "gate_hidden": ops.zeros((inner,)),
+            "gate_out": ops.zeros((inner,)),
+            "gate_bias": ops.asarray(np.array([self.options.bias], np.float32)),
+            "keys": ops.zeros((0, d)),
+            "owner": ops.asarray(np.zeros(0), "int64"),
+            "centre": ops.zeros((d,)),
+        }
+
+    # reading -------------------------------------------------------------------------------------------------
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        if state["keys"].shape[0] == 0:
+            return None
+        ops = adapter.ops
+        h = last_states(adapter, self.sites(adapter)[0], [prompt.tokens for prompt in prompts])
+        x = unit(h - ops.to_numpy(state["centre"]))
+        gate = ops.to_numpy(ops.sigmoid(self.gate_logits(ops, state, ops.asarray(x))))
+        opened = gate >= self.options.open
+        if not opened.any():
+            return None
+        owner = ops.to_numpy(state["owner"])
+        nearest = np.where(owner > 0, x @ ops.to_numpy(state["keys"]).T, -np.inf).argmax(axis=1)
+        ids = owners(owner[nearest], lessons)  # whose question it is most like: the gate itself does not tell
+        fired = [[(i, float(g))] if yes else [] for i, g, yes in zip(ids, gate, opened, strict=True)]
+        return Recall(fired, {"gate": ops.asarray((gate * opened).astype(np.float32)[:, None, None])})
+
+    @staticmethod
+    def gate_logits(ops: Ops, state: State, x: Array) -> Array:
+        """Unit states [N, D] -> what the gate is the sigmoid of, [N]."""
+        inner = ops.maximum(x * x.shape[-1] ** 0.5 @ state["gate_in"] + state["gate_hidden"], 0.0)
+        return inner @ state["gate_out"] + state["gate_bias"]
+
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        if recall is None or context.positions[-1] < recall.start:
+            return x_out
+        live = ops.asarray((context.positions >= recall.start).astype(np.float32)[None, :, None])
+        return self._tuned(ops, state, x_out, recall.arrays["gate"] * live)
+
+    def _tuned(self, ops: Ops, state: State, h: Array, g: Array) -> Array:
+        return h + ops.cast_like(ops.float32(h) @ state["A"] @ state["B"] * g, h)
+
+    # learning ------------------------------------------------------------------------------------------------
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        return self._learn(state, (), lesson, adapter, report or LearnReport())
+
+    def learn_lesson(
+        self,
+        state: State,
+        lessons: tuple[Lesson, ...],
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None,
+        report: LearnReport,
+    ) -> tuple[State, tuple[Lesson, ...]]:
+        return self._learn(state, lessons, lesson, adapter, report), (*lessons, lesson)
+
+    def _learn(
+        self, state: State, lessons: Sequence[Lesson], lesson: Lesson, adapter: Adapter, report: LearnReport
+    ) -> State:
+        options, ops = self.options, adapter.ops
+        if not lesson.prompt.strip() or not lesson.answer.strip():
+            raise LearningError(
+                "a gated_lora lesson needs a question and an answer; teach it with: /teach QUESTION => ANSWER"
+            )
+        pairs = pairs_of(lesson) + [(wording, lesson.answer) for wording in lesson.wordings]
+        earlier = first_pairs(lessons, [question for question, _ in pairs])[-options.rehearse :]
+        replies = Replies(adapter, pairs + earlier if options.rehearse else pairs, self.sites(adapter)[0])
+        states = replies.question_states()[: len(pairs)]
+        state = self._with_keys(state, states, [number_of(lesson.id)] * len(pairs), adapter)
+        state = self._fitted(state, adapter)
+        x = ops.asarray(unit(replies.question_states() - ops.to_numpy(state["centre"])))
+        gate = ops.asarray(ops.to_numpy(ops.sigmoid(self.gate_logits(ops, state, x)))[:, None, None])
+
+        def loss_of(params: State) -> Array:
+            return replies.mean(replies.losses(lambda h: self._tuned(ops, params, h, replies.live * gate)))
+
+        params, optimizer = {name: state[name] for name in UPDATE}, Optimizer(ops, "adamw", options.lr)
+        for _ in range(options.steps):
+            loss, grads = ops.value_and_grad(loss_of, params)
+            report.step(loss)
+            if loss <= options.goal:
+                break
+            params = optimizer.step(params, grads)
+            ops.evaluate(*params.values())
+            checked(loss, params, adapter)
+        report.loss_after = ops.item(loss_of(params))
+        checked(report.loss_after, params, adapter)
+        report.details = {"questions": [q for q, _ in pairs], "gate": ops.to_numpy(gate).reshape(-1).tolist()}
+        return state | params
+
+    def _with_keys(self, state: State, questions: np.ndarray, numbers: Sequence[int], adapter: Adapter) -> State:
+        """The state with the states [P, D] of questions, owned by `numbers`; the first time, with general ones'."""
+        ops = adapter.ops
+        keys, owner, centre = (ops.to_numpy(state[name]) for name in ("keys", "owner", "centre"))
+        if len(keys) == 0:
+            plain = plain_states(adapter, self.sites(adapter)[0])
+            centre = plain.mean(axis=0)
+            keys, owner = unit(plain - centre), np.zeros(len(plain), np.int64)
+        keys = np.concatenate([keys, unit(questions - centre)]).astype(np.float32)
+        owner = np.concatenate([owner, np.asarray(numbers, np.int64)])
+        return state | {
+            "keys": ops.asarray(keys), "owner": ops.asarray(owner, "int64"), "centre": ops.asarray(centre)
+        }  # fmt: skip
+
+    def _fitted(self, state: State, adapter: Adapter) -> State:
+        """The state with the gate fitted to its keys: binary cross-entropy, both sides of equal weight."""
+        options, ops = self.options, adapter.ops
+        learned = ops.to_numpy(state["owner"]) > 0
+        sign = ops.asarray(np.where(learned, 1.0, -1.0).astype(np.float32))
+        share = np.where(learned, 0.5 / max(1, learned.sum()), 0.5 / max(1, (~learned).sum()))
+        weights = ops.asarray(share.astype(np.float32))
+
+        def loss_of(params: State) -> Array:
+            margins = sign * self.gate_logits(ops, params, state["keys"])
+            both = ops.concat([margins[:, None] * 0, -margins[:, None]], 1)
+            return ops.sum(ops.logsumexp(both) * weights)  # log(1 + exp(-margin))
+
+        params, optimizer = {name: state[name] for name in GATE}, Optimizer(ops, "adam", options.gate_lr)
+        for _ in range(options.gate_steps):
+            loss, grads = ops.value_and_grad(loss_of, params)
+            checked(loss, {}, adapter)
+            if loss <= 0.02:
+                break
+            params = optimizer.step(params, grads)
+            ops.evaluate(*params.values())
+        return state | params
+
+    # offline training ----------------------------------------------------------------------------------------
+    def trainable(self, state: State) -> tuple[str, ...]:
+        return UPDATE
+
+    def prepare(self, state: State, pairs: Sequence[tuple[str, str]], adapter: Adapter) -> State:
+        """The state with a gate that is open for the pairs' questions; A and B are what training then finds."""
+        replies = [Replies(adapter, list(pairs[i : i + 8]), self.sites(adapter)[0]) for i in range(0, len(pairs), 8)]
+        if not replies:
+            return state
+        states = np.concatenate([some.question_states() for some in replies])
+        numbers = [number_of("pair: " + question) for question, _ in pairs]
+        return self._fitted(self._with_keys(state, states, numbers, adapter), adapter)

@@ -1,9 +1,9 @@
-"""One decode step of a Llama-like decoder: what the model's own forward computes for a single new token, with fewer and
-larger operations.
+"""One decode step of a Llama-like decoder: what the model's own forward computes for a single new token, in a third of
+the calls.
 
-A step is bound by reading weights and, in a small model, by the number of calls. So queries, keys and values come from
-one product, gate and up projection from one, and the heads that share a key are rows of one attention. The joined
-matrices replace the model's own, which become views of them: no second copy, the same names, the same numbers.
+A step of a small model is bound by reading weights and by the number of calls. So each normalisation is one call,
+queries and keys are rotated together, and the heads that share a key are rows of one attention. The weights stay the
+model's own and where they are.
 
 Whether a model is of this kind is not taken from its name alone: `step_of` compares the step with the model's own
 forward on a probe and returns None where they differ.
@@ -28,12 +28,10 @@ PROBE = 12  # tokens of the comparison
 
 
 class LlamaStep:
-    """The weights of a model, joined where they read the same input. Shape letters: B batch, T tokens read, D width,
-    H query heads, G key heads, E head width."""
+    """A model's decode step. Shape letters: B batch, T tokens read, D width, E head width, V vocabulary."""
 
     def __init__(self, model: Any) -> None:
         self.model, config = model, model.config
-        self.layers = [_Layer(layer) for layer in model.model.layers]
         self.heads, self.groups = config.num_attention_heads, config.num_key_value_heads
         self.eps = config.rms_norm_eps
         self._cos_sin = torch.empty(2, 0, 0)
@@ -44,33 +42,34 @@ class LlamaStep:
 
         `edit(layer, part, x_in, x_out)` is asked at every site and returns the new x_out [B, 1, D].
         """
-        rows, heads, groups = len(ids), self.heads, self.groups
+        edit = edit or _unchanged
         h = self.model.model.embed_tokens(ids)
-        cos, sin = self._rotary(cache.layers[0].keys.shape[-2], h)
-        for i, (layer, kept) in enumerate(zip(self.layers, cache.layers, strict=True)):
-            if edit is not None:
-                h = edit(i, "pre_attention", h, h)
-            mixed = linear(rms_norm(h, h.shape[-1:], layer.norm_1, self.eps), layer.qkv, layer.qkv_bias)
-            mixed = mixed.view(rows, heads + 2 * groups, -1)
-            turned = mixed[:, : heads + groups]
-            half = turned.shape[-1] // 2
-            turned = turned * cos + torch.cat((-turned[..., half:], turned[..., :half]), -1) * sin
-            keys = kept.keys = torch.cat((kept.keys, turned[:, heads:, None]), 2)
-            values = kept.values = torch.cat((kept.values, mixed[:, heads + groups :, None]), 2)
-            # the query heads of one key head are the rows of one attention: nothing is repeated
-            queries = turned[:, :heads].reshape(rows, groups, heads // groups, -1)
-            read = scaled_dot_product_attention(queries, keys, values).reshape(rows, 1, -1)
-            h = h + linear(read, layer.out, layer.out_bias)
-            inner = linear(rms_norm(h, h.shape[-1:], layer.norm_2, self.eps), layer.gate_up, layer.gate_up_bias)
-            gate, up = inner.chunk(2, -1)
-            inner = silu(gate) * up
-            down = linear(inner, layer.down, layer.down_bias)
-            if edit is not None:
-                down = edit(i, "mlp.down_proj", inner, down)
-            h = h + down
-            if edit is not None:
-                h = edit(i, "residual", h, h)
-        return self.model.lm_head(rms_norm(h, h.shape[-1:], self.model.model.norm.weight, self.eps))
+        rotary = self._rotary(cache.layers[0].keys.shape[-2], h)
+        for i, (layer, kept) in enumerate(zip(self.model.model.layers, cache.layers, strict=True)):
+            h = edit(i, "pre_attention", h, h)
+            h = h + self._attended(layer.self_attn, self._norm(layer.input_layernorm, h), kept, *rotary)
+            x, mlp = self._norm(layer.post_attention_layernorm, h), layer.mlp
+            inner = silu(_linear(mlp.gate_proj, x)) * _linear(mlp.up_proj, x)
+            h = h + edit(i, "mlp.down_proj", inner, _linear(mlp.down_proj, inner))
+            h = edit(i, "residual", h, h)
+        return _linear(self.model.lm_head, self._norm(self.model.model.norm, h))
+
+    def _attended(self, attention: Any, x: Tensor, kept: Any, cos: Tensor, sin: Tensor) -> Tensor:
+        """What one token [B, 1, D] reads from the layer's cache, which grows by it."""
+        rows, heads, groups = len(x), self.heads, self.groups
+        turned = torch.cat((_linear(attention.q_proj, x), _linear(attention.k_proj, x)), -1)
+        turned = turned.view(rows, heads + groups, -1)
+        half = turned.shape[-1] // 2
+        turned = turned * cos + torch.cat((-turned[..., half:], turned[..., :half]), -1) * sin
+        kept.keys = torch.cat((kept.keys, turned[:, heads:, None]), 2)
+        kept.values = torch.cat((kept.values, _linear(attention.v_proj, x).view(rows, groups, 1, -1)), 2)
+        # the query heads of one key head are the rows of one attention: nothing is repeated
+        queries = turned[:, :heads].reshape(rows, groups, heads // groups, -1)
+        read = scaled_dot_product_attention(queries, kept.keys, kept.values)
+        return _linear(attention.o_proj, read.reshape(rows, 1, -1))
+
+    def _norm(self, norm: Any, x: Tensor) -> Tensor:
+        return rms_norm(x, x.shape[-1:], norm.weight, self.eps)
 
     def _rotary(self, position: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Cosines and sines [1, E] of a position, from a table that grows with the longest text."""
@@ -80,26 +79,12 @@ class LlamaStep:
         return self._cos_sin[0, position : position + 1], self._cos_sin[1, position : position + 1]
 
 
-class _Layer:
-    """One layer's weights; the model's own matrices become views of the joined ones."""
-
-    def __init__(self, layer: Any) -> None:
-        attention, mlp = layer.self_attn, layer.mlp
-        self.qkv, self.qkv_bias = _join([attention.q_proj, attention.k_proj, attention.v_proj])
-        self.gate_up, self.gate_up_bias = _join([mlp.gate_proj, mlp.up_proj])
-        self.out, self.out_bias = attention.o_proj.weight, attention.o_proj.bias
-        self.down, self.down_bias = mlp.down_proj.weight, mlp.down_proj.bias
-        self.norm_1, self.norm_2 = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+def _linear(part: Any, x: Tensor) -> Tensor:
+    return linear(x, part.weight, part.bias)
 
 
-def _join(parts: list[Any]) -> tuple[Tensor, Tensor | None]:
-    """The weights (and biases) of linear maps of the same input as one matrix, of which theirs become views."""
-    weight = torch.cat([part.weight.data for part in parts])
-    for part, rows in zip(parts, weight.split([len(part.weight) for part in parts]), strict=True):
-        part.weight.data = rows
-    if parts[0].bias is None:
-        return weight, None
-    return weight, torch.cat([part.bias.data for part in parts])
+def _unchanged(layer: int, part: str, x_in: Tensor, x_out: Tensor) -> Tensor:
+    return x_out
 
 
 def step_of(model: Any, probe: list[int]) -> LlamaStep | None:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import contracts
+import numpy as np
 import pytest
 import tiny
 
 from lmm import attach, registry
 from lmm.engine import Engine
 from lmm.errors import StateError, UsageError
+from lmm.memory.base import Memory
 
 torch = pytest.importorskip("torch")
 
@@ -193,6 +195,31 @@ def test_cache_beams_and_chunks_change_nothing(loaded, name: str) -> None:
         assert replies(model, batch, num_beams=2, use_cache=False) == replies(model, batch, num_beams=2)
         for chunk in (1, 7):
             assert replies(model, batch, prefill_chunk_size=chunk) == replies(model, batch), chunk
+
+
+class Historian(Memory):
+    """Depends on every token read so far, and on nothing else: shows at once when another row's are taken for them."""
+
+    name = "historian"
+
+    def rewrite(self, ops: Any, state: Any, recall: Any, x_in: Any, x_out: Any, context: Any) -> Any:
+        read = np.concatenate([context.history, context.tokens], axis=1)
+        told = np.sin(np.cumsum(read * (1 + np.arange(read.shape[1]) % 5), axis=1))[:, context.history.shape[1] :]
+        return x_out + 3 * ops.asarray(told.astype(np.float32)[..., None]) * ops.asarray(np.cos(np.arange(32)))
+
+
+def test_each_row_s_own_tokens_are_followed(loaded, monkeypatch) -> None:
+    monkeypatch.setitem(registry.MEMORIES, "historian", "test_attach:Historian")
+    model, tokenizer = loaded
+    batch = chat(tokenizer, QUESTION, OTHER)
+    plain = replies(model, batch, num_beams=4)
+    with attach(model, tokenizer, "historian"):
+        assert replies(model, batch, num_beams=4) == replies(model, batch, num_beams=4, use_cache=False) != plain
+        assert replies(model, batch, prefill_chunk_size=3) == replies(model, batch, use_cache=False)
+        torch.manual_seed(0)
+        drawn = replies(model, batch, do_sample=True, num_return_sequences=3)
+        torch.manual_seed(0)
+        assert replies(model, batch, do_sample=True, num_return_sequences=3, use_cache=False) == drawn
 
 
 def test_a_plain_text_is_a_prompt_too(loaded) -> None:

@@ -155,6 +155,37 @@ class Chat:
         self.shelf[self.config.memory] = shelved
         self.config = config
 
+    def use_model(self, name: str) -> list[Path]:
+        """Go on with another model, in a new conversation -> the files in which what the old one knew was saved.
+
+        States belong to a model, so those with something unsaved are written first, and the lessons of the memory in
+        use are then taught to the new model. Raises LmmError or Cancelled; until the new model is there, the old one
+        goes on.
+        """
+        from lmm import runtime
+        from lmm.talk import Talk
+
+        old, view = self.engine, self.view
+        config = dataclasses.replace(self.config, model=name, revision=None, mm_load_path=None, mm_save_path=None)
+        runtime.check(config)
+        coming = Loading(lambda new: runtime.open_engine(config, progress=new.report, notice=new.notices.append))
+        view.say(f"loading {name}")
+        engine = coming.wait(self.stop.is_set)
+        unsaved = old.unsaved or any(kept.version is not kept.saved for kept in self.shelf.values())
+        saved = self.save_all() if unsaved else []
+        lessons = old.version.lessons
+        old.close()
+        if old.log is not None:
+            old.log.close()
+        coming.changed = self.loading.changed
+        self.config, self.loading, self.shelf, self.resumed = config, coming, {}, None
+        self._talk = Talk(engine, view, config.learn)
+        self._talk.stop = self.stop
+        self.record({"kind": "model", "model": name})
+        for lesson in lessons:
+            self._talk.teach(lesson, "" if lesson.prompt else lesson.statement)
+        return saved
+
     def kept(self, name: str) -> tuple[int, str]:
         """(how many lessons a memory knows in this session, whether it is in use)."""
         if name == self.config.memory:

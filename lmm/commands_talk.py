@@ -82,10 +82,8 @@ def model(chat: Chat, rest: str) -> None:
     from lmm.render import table
 
     if rest:
-        raise UsageError(
-            f"a session keeps its model; start another with: lmm chat --model {rest}, and carry lessons over with: "
-            f"lmm memory migrate FILE --model {rest}"
-        )
+        for path in chat.use_model(rest):
+            chat.view.say(f"saved to {path}, which fits the model before")
     adapter = chat.engine.adapter
     rows = [
         ("model", adapter.model_id),

@@ -471,3 +471,30 @@ def test_errors_of_loading_end_the_session(session: Session):
         session.do("hello")
     with pytest.raises(UsageError):
         commands.run(session.chat, "/nope")
+
+
+def test_another_model_goes_on_with_the_lessons(session: Session):
+    session.do(f"/teach {Q} => {A}")
+    old = session.chat.engine
+    session.do("/model other")
+    assert session.chat.engine is not old and session.chat.config.model == "other"
+    (saved,) = (session.folder / "artifacts").glob("*.safetensors")
+    assert str(saved.name) in session.beside and "learned: " in session.beside
+    assert [x.prompt for x in session.chat.engine.version.lessons] == [Q] and session.chat.engine.unsaved
+    assert A in session.do(Q)
+
+
+def test_a_model_that_does_not_load_leaves_the_old_one_in_place(session: Session, monkeypatch: pytest.MonkeyPatch):
+    from lmm import runtime
+    from lmm.errors import ModelError
+
+    session.do(f"/teach {Q} => {A}")
+    old = session.chat.engine
+
+    def fail(*args, **more):
+        raise ModelError("there is no model 'nope'")
+
+    monkeypatch.setattr(runtime, "open_engine", fail)
+    session.do("/model nope")
+    assert "no model 'nope'" in session.beside
+    assert session.chat.engine is old and session.chat.config.model != "nope" and A in session.do(Q)

@@ -182,7 +182,7 @@ class Compare(Bench):
         folder = self.folder.memory(name, key)
         if name == "none":
             with self._session(build) as engine:
-                asked = self._ask(engine, [self._unseen_list()], Replies(folder / "asked"), "none: asking")
+                asked = self._ask(engine, [self._unseen_list()], self._replies(name, folder), "none: asking")
                 self._plain_unseen = {prompt: record["reply"] for prompt, record in asked.items()}
         row = read_json(folder / "row.json")
         if row is None:
@@ -232,7 +232,7 @@ class Compare(Bench):
         with self._session(build) as engine:
             if file is not None:
                 engine.load(file)
-            replies = Replies(folder / "asked")
+            replies = self._replies(name, folder)
             lists = [*self.plan.lists(size, False), self._unseen_list()]
             asked = self._ask(engine, lists, replies, f"{name}: asking")
             kept = self._ask(engine, self.plan.lists(size, True), replies, f"{name}: known facts")
@@ -245,6 +245,10 @@ class Compare(Bench):
         row |= rows.costs(read_lines(folder / "lessons.jsonl"))
         training = read_json(folder / "training.json")
         return row | {"training_s": training["seconds"] if training else None}
+
+    def _replies(self, name: str, folder: Path) -> Replies:
+        """Where replies are kept; those without a memory are the baseline's."""
+        return Replies(self.folder.part("baseline") if name == "none" else folder / "asked")
 
     def _unseen_list(self) -> Asked:
         prompts = tuple(dict.fromkeys(x.question for x in self.unseen))

@@ -226,14 +226,13 @@ def test_a_lesson_learned_in_one_batch_is_that_learned_prompt_by_prompt(adapter:
     batches = _batches(adapter, memory.sites(adapter)[0], memory.options, [example], np.arange(5))
     assert sum(len(batch.tokens) for batch in batches) == 4 and len({len(p) for p in PREFIXES[:3]}) > 1
     zero = {"columns": adapter.ops.zeros((5, adapter.shape.width))}
-    columns = adapter.ops.asarray(np.arange(5), "int64")
     single = []
     for text in (SISTER.prompt, *(f"{p} {SISTER.prompt}" for p in PREFIXES[:3])):
         alone = replace_wordings(example, text)
         memory.options = replace(memory.options, prefixes=0)
         (batch,) = _batches(adapter, memory.sites(adapter)[0], memory.options, [alone], np.arange(5))
-        single.append(adapter.ops.item(batch.loss(zero, columns, 2.0)))
-    together = sum(adapter.ops.item(batch.loss(zero, columns, 2.0)) for batch in batches)
+        single.append(adapter.ops.item(batch.loss(zero, 2.0)))
+    together = sum(adapter.ops.item(batch.loss(zero, 2.0)) for batch in batches)
     close(np.array(together), np.array(sum(single)))
 
 

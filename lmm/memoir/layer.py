@@ -102,7 +102,7 @@ class MemoirTap:
         database: EditMaskDatabase,
         threshold: float | None = None,
     ) -> None:
-        from lmm.memory.memoir import environment
+        from lmm.memory.memoir_options import environment
 
         lists = [(n, list(m)) for n, m in model.named_modules() if isinstance(m, torch.nn.ModuleList)]
         config = model.config.get_text_config()

@@ -234,6 +234,15 @@ class Memory:
             "/undo steps back in time"
         )
 
+    def consolidate(
+        self, state: State, lessons: tuple[Lesson, ...], adapter: Adapter, report: LearnReport
+    ) -> tuple[State, tuple[Lesson, ...], int]:
+        """Merge lessons that are hard to tell apart -> state, lessons, and how many sets of them there were.
+
+        Raises LearningError where lessons do not get into each other's way.
+        """
+        raise LearningError(f"memory {self.name!r} has nothing to consolidate: only memoir's lessons share their room")
+
     def trainable(self, state: State) -> tuple[str, ...]:
         """Names of the float tensors of `state` that offline training may change. Default: none.
 

@@ -7,8 +7,8 @@ Informed Retention for LLMs", 2025, arXiv:2506.07899. F width of the MLP, D of t
     f = mean_t x_t - background  fingerprint of a prompt, [F]; background: its mean over general prompts
     m = permute(top-k |f|)       mask, [F], k ones; the permutation is fixed and seeded (`tophash.py`)
 
-*Edit*: W_m learns answer and end of turn from the prompt and from copies with a sentence before it, all under the clean
-prompt's mask m_i. Gradients reach only its k columns. The mask is stored.
+*Edit*: W_m learns answer and end of turn from the prompt and from `prefixes` copies with a sentence before it, all
+under the clean prompt's mask m_i. Gradients reach only its k columns. The mask is stored.
 *Read*: m is taken once per reply from the untouched model. Overlap |m and m_i| / k; if the best is at least tau, the
 *stored* mask m_i is used for the whole reply, else the residual is zero and the model is bitwise itself.
 
@@ -24,14 +24,15 @@ Deviations, with their reasons (figures: docs/memoir.md); `--preset paper` undoe
 - Means are over the user's own tokens: the chat template's are the same in every prompt. The background is the mean
   over the general questions of `selfask.PLAIN`, 24 instead of 100.
 - `margin`: the right token's logit is lowered in the loss, so an edit is learned with room for what later ones disturb.
-- The paper's SGD needs its learning rate for each model; Adam does not.
+- `optimizer=unit`: steps along the gradient, as in the paper, but of a set length. The paper's learning rate is for one
+  model; Adam moves every weight of every column it may, and so disturbs other lessons more.
+- `prefixes=0`: copies with a sentence before the prompt changed nothing here but the price.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -41,7 +42,7 @@ from lmm.errors import LearningError, StateError, UsageError
 from lmm.gate import normalize
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.memory.memoir_edit import Example, train
-from lmm.memory.optim import OPTIMIZERS
+from lmm.memory.memoir_options import PAPER, VIEWS, MemoirOptions, environment
 from lmm.memory.selfask import PLAIN, number_of, owners
 from lmm.memory.tophash import check_permutation, overlaps, permutation, top_hash
 from lmm.session import Conversation
@@ -50,80 +51,16 @@ if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache, Site, TapContext
     from lmm.adapters.ops import Ops
 
-VIEWS = {"mean": 1, "both": 2}
-SPANS = ("reply", "all")
-MAX_WORDINGS = 4  # other wordings of a lesson that are learned with it
+MAX_WORDINGS = 8  # other wordings of a lesson that are learned with it
 BATCH = 16  # prompts that are fingerprinted together
-#: variables of the document -> options; the others say where `lmm.memoir` keeps things
-ENVIRONMENT = {"MEMOIR_TOP_K": "k", "MEMOIR_SIMILARITY_THRESHOLD": "tau", "MEMOIR_MAX_EDITS": "max_edits"}
-
-
-@dataclass(frozen=True)
-class MemoirOptions:
-    """`depth`: the site as a share of the layers. `k`: columns of a mask, as a share of F (below 1) or a number.
-
-    `prefixes`: copies with a sentence before the prompt. `goal`: stop when the mean loss is at most that. `clip`:
-    largest norm of a gradient (0: any). `max_edits`: lessons it will hold (0: any number).
-    """
-
-    depth: float = 0.8
-    k: float = 0.286
-    tau: float = 0.62
-    views: str = "both"
-    span: str = "reply"
-    prefixes: int = 4
-    margin: float = 6.0
-    optimizer: str = "adam"
-    lr: float = 0.003
-    weight_decay: float = 0.0
-    clip: float = 0.0
-    steps: int = 30
-    goal: float = 0.7
-    max_edits: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        wrong = [
-            (not 0 < self.depth < 1, f"depth must be between 0 and 1, not {self.depth}"),
-            (self.k <= 0 or (self.k >= 1 and self.k != int(self.k)), f"k must be a share or a number, not {self.k}"),
-            (not 0 < self.tau <= 1, f"tau must be above 0 and at most 1, not {self.tau}"),
-            (self.views not in VIEWS, f"views must be one of {', '.join(VIEWS)}, not {self.views!r}"),
-            (self.span not in SPANS, f"span must be one of {', '.join(SPANS)}, not {self.span!r}"),
-            (not 0 <= self.prefixes <= 10, f"prefixes must be 0 to 10, not {self.prefixes}"),
-            (not 0 <= self.margin <= 50, f"margin must be 0 to 50 logits, not {self.margin}"),
-            (self.optimizer not in OPTIMIZERS, f"optimizer must be one of {', '.join(OPTIMIZERS)}"),
-            (not 0 < self.lr <= 10, f"lr must be above 0 and at most 10, not {self.lr}"),
-            (not 1 <= self.steps <= 1000, f"steps must be 1 to 1000, not {self.steps}"),
-            (
-                self.weight_decay < 0 or self.clip < 0 or self.goal < 0,
-                "weight_decay, clip and goal must not be below 0",
-            ),
-            (self.max_edits < 0, f"max_edits must not be below 0, is {self.max_edits}"),
-        ]
-        if problems := [text for bad, text in wrong if bad]:
-            raise ValueError("; ".join(problems))
+REHEARSED = 16  # lessons that are learned again with those that are consolidated
 
 
 class Memoir(Memory):
     name = "memoir"
     summary = "a residual matrix, each edit in the columns its prompt's fingerprint picks"
     Options = MemoirOptions
-    presets: ClassVar = {
-        "paper": {
-            "depth": 0.84,
-            "k": 0.286,
-            "tau": 0.4,
-            "views": "mean",
-            "span": "all",
-            "prefixes": 10,
-            "margin": 0.0,
-            "optimizer": "sgd",
-            "lr": 1.0,
-            "weight_decay": 1e-5,
-            "clip": 1.0,
-            "goal": 0.0,
-        }
-    }
+    presets: ClassVar = {"paper": PAPER}
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
@@ -322,6 +259,39 @@ class Memoir(Memory):
         rows = ops.asarray(np.flatnonzero(keep), "int64")
         return {**state, "fingerprints": ops.take(state["fingerprints"], rows), "owner": ops.take(state["owner"], rows)}
 
+    def consolidate(
+        self, state: State, lessons: tuple[Lesson, ...], adapter: Adapter, report: LearnReport
+    ) -> tuple[State, tuple[Lesson, ...], int]:
+        """Lessons that fire for each other's questions are learned anew, together; those with the same answer become
+        one, which keeps all their questions. The latest others are rehearsed, as they share columns."""
+        groups = self._alike(state, lessons, adapter)
+        for group in groups:
+            by_answer: dict[str, list[Lesson]] = {}
+            for lesson in group:
+                by_answer.setdefault(normalize(lesson.answer), []).append(lesson)
+            merged = {same[-1].id: _merged(same) for same in by_answer.values()}
+            gone = {x.id for x in group} - merged.keys()
+            state = self._without(state, [x.id for x in group], adapter.ops)
+            lessons = tuple(merged.get(x.id, x) for x in lessons if x.id not in gone)
+            others = [x for x in lessons if x.id not in merged and x.prompt]
+            state = self.learn_together(state, [*merged.values(), *others[-REHEARSED:]], adapter, report)
+        return state, lessons, len(groups)
+
+    def _alike(self, state: State, lessons: Sequence[Lesson], adapter: Adapter) -> list[list[Lesson]]:
+        """Sets of at least two lessons, each of which fires for a question of another in its set."""
+        kept = self._host(state, adapter.ops)
+        overlap = overlaps(kept["fingerprints"], kept["fingerprints"], self.columns_of(adapter))
+        by_number = {number_of(x.id): x for x in lessons}
+        leader = {int(n): int(n) for n in kept["owner"]}
+        for i, j in np.argwhere(overlap >= self.options.tau):
+            one, other = leader[int(kept["owner"][i])], leader[int(kept["owner"][j])]
+            leader = {n: one if first == other else first for n, first in leader.items()}
+        groups: dict[int, list[Lesson]] = {}
+        for number, lesson in by_number.items():
+            if number in leader:
+                groups.setdefault(leader[number], []).append(lesson)
+        return [group for group in groups.values() if len(group) > 1]
+
     def forget(self, state: State, lesson_id: str) -> State:
         raise LearningError(
             "memoir writes its lessons into shared columns, where what one of them wrote cannot be told from the rest; "
@@ -352,13 +322,9 @@ class Memoir(Memory):
             raise StateError(f"the file does not fit memory 'memoir' with these options: {'; '.join(problems)}")
 
 
-def environment() -> dict[str, Any]:
-    """Options that MEMOIR_... variables set. Raises UsageError for one that is no number."""
-    found: dict[str, Any] = {}
-    for name, option in ENVIRONMENT.items():
-        if text := os.environ.get(name, "").strip():
-            try:
-                found[option] = int(text) if option == "max_edits" else float(text)
-            except ValueError as error:
-                raise UsageError(f"{name} must be a number, not {text!r}") from error
-    return found
+def _merged(lessons: Sequence[Lesson]) -> Lesson:
+    """Lessons with one answer as one: the last, asked for also as the others are."""
+    last = lessons[-1]
+    wordings = dict.fromkeys(text for x in lessons for text in (x.prompt, *x.wordings))
+    wordings.pop(last.prompt)
+    return replace(last, wordings=tuple(wordings))

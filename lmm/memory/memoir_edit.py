@@ -9,7 +9,7 @@ Shape letters: R rows of a batch, S steps of a reply, U columns that may change,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -53,12 +53,18 @@ class Example:
 class Rows:
     """R prompts of one length and their replies, read up to the site.
 
-    `h` [R, T, D] enters the site's layer; `masks` [R, 1, U] 1. where a row's lesson may write; `live` [1, T, 1] where
-    the residual acts; `targets`, `weight` [R, S].
+    `h` [R, T, D] enters the site's layer; `columns` [U] and, of these, `masks` [R, 1, U] 1. where a row's lesson may
+    write; `targets`, `weight` [R, S].
     """
 
     def __init__(
-        self, adapter: Adapter, site: Site, span: str, rows: Sequence[tuple[list[int], list[int]]], masks: np.ndarray
+        self,
+        adapter: Adapter,
+        site: Site,
+        span: str,
+        rows: Sequence[tuple[list[int], list[int]]],
+        masks: np.ndarray,
+        columns: Array,
     ) -> None:
         ops, self.adapter, self.site = adapter.ops, adapter, site
         steps = max(len(answer) for _, answer in rows)
@@ -67,14 +73,30 @@ class Rows:
         read = prompts.shape[1] - 1 if span == "reply" else 0
         self.tokens = np.concatenate([prompts, np.array(filled, np.int64)[:, :-1]], axis=1)[:, read:]
         self.cache = self._read(prompts[:, :read]) if read else None
-        self.h = adapter.hidden(self.tokens, site.layer, self.cache)
-        self.keep = range(self.tokens.shape[1] - steps, self.tokens.shape[1])
+        self.columns = columns
         self.masks = ops.asarray(masks.astype(np.float32)[:, None])
+        self.h, self.reach = self._look()
+        self.keep = range(self.tokens.shape[1] - steps, self.tokens.shape[1])
         weight = np.array([[1.0] * len(answer) + [0.0] * (steps - len(answer)) for _, answer in rows], np.float32)
         self.targets, self.weight, self.count = ops.asarray(filled, "int64"), ops.asarray(weight), float(weight.sum())
         right = np.zeros((len(rows), steps, adapter.shape.vocab), bool)
         np.put_along_axis(right, np.array(filled)[..., None], True, axis=2)
         self.right = ops.asarray(right, "bool")
+
+    def _look(self) -> tuple[Array, float]:
+        """What enters the layer, [R, T, D]; and |h| / |m * x|: how long a step must be to move h by its own length."""
+        ops, seen = self.adapter.ops, {}
+
+        def look(x_in: Array, x_out: Array, context: TapContext) -> Array:
+            seen[context.site] = x_in
+            return x_out
+
+        before = replace(self.site, part="pre_attention")
+        with self.adapter.tap(before, look), self.adapter.tap(self.site, look):
+            self.adapter.hidden(self.tokens, self.site.layer + 1, self.cache)
+        h, x = seen[before], ops.float32(ops.take(seen[self.site], self.columns, 2)) * self.masks
+        reach = ops.to_numpy(ops.norm(ops.float32(h))).mean() / max(ops.to_numpy(ops.norm(x)).mean(), 1e-6)
+        return h, float(reach)
 
     def _read(self, prompts: np.ndarray) -> Any:
         """The cache of the prompts; what they begin with in common is read once."""
@@ -86,12 +108,12 @@ class Rows:
         cache = self.adapter.select(cache, [0] * len(prompts))
         return self.adapter.forward(prompts[:, shared:], cache)[1] if shared < prompts.shape[1] else cache
 
-    def loss(self, params: Params, columns: Array, margin: float) -> Array:
+    def loss(self, params: Params, margin: float) -> Array:
         """Summed cross-entropy of the reply tokens with the right one's logit lowered by `margin`."""
         ops = self.adapter.ops
 
         def add(x_in: Array, x_out: Array, context: TapContext) -> Array:
-            delta = (ops.float32(ops.take(x_in, columns, 2)) * self.masks) @ params["columns"]
+            delta = (ops.float32(ops.take(x_in, self.columns, 2)) * self.masks) @ params["columns"]
             return x_out + ops.cast_like(delta, x_out)
 
         with self.adapter.tap(self.site, add):
@@ -121,30 +143,36 @@ def train(
     start = np.zeros((len(mine), adapter.shape.width), np.float32)
     known = np.isin(mine, columns)
     start[known] = weights[np.searchsorted(columns, mine[known])]
-    params, where = {"columns": ops.asarray(start)}, ops.asarray(mine, "int64")
+    params = {"columns": ops.asarray(start)}
     count = sum(batch.count for batch in batches)
 
     def loss_of(params: Params) -> Array:
-        losses = [batch.loss(params, where, options.margin) for batch in batches]
+        losses = [batch.loss(params, options.margin) for batch in batches]
         total = losses[0]
         for loss in losses[1:]:
             total = total + loss
         return total / count
 
-    optimizer = Optimizer(ops, options.optimizer, options.lr, options.weight_decay)
+    unit = options.optimizer == "unit"
+    reach = sum(batch.reach for batch in batches) / len(batches)
+    optimizer = Optimizer(ops, "sgd" if unit else options.optimizer, options.lr, options.weight_decay)
     for _ in range(options.steps):
         loss, grads = ops.value_and_grad(loss_of, params)
         checked(loss, {}, adapter)
         report.step(loss)
         if loss <= options.goal:
             break
-        params = optimizer.step(params, _clipped(grads, options.clip, adapter))
+        norm = float(np.linalg.norm(ops.to_numpy(grads["columns"])))
+        if unit or (options.clip and norm > options.clip):
+            grads = {"columns": grads["columns"] * ((reach if unit else options.clip) / max(norm, 1e-12))}
+        params = optimizer.step(params, grads)
         ops.evaluate(*params.values())
     return _merged(columns, weights, mine, ops.to_numpy(params["columns"]))
 
 
 def _batches(adapter: Adapter, site: Site, options: Any, examples: Sequence[Example], mine: np.ndarray) -> list[Rows]:
     """All wordings of all examples, and copies with a sentence before the first, by their length in tokens."""
+    where = adapter.ops.asarray(mine, "int64")
     by_length: dict[int, list[tuple[tuple[list[int], list[int]], np.ndarray]]] = {}
     for example in examples:
         copies = [f"{prefix} {example.wordings[0]}" for prefix in PREFIXES[: options.prefixes]]
@@ -156,14 +184,9 @@ def _batches(adapter: Adapter, site: Site, options: Any, examples: Sequence[Exam
                 )
             by_length.setdefault(len(prompt), []).append(((prompt, answer), np.isin(mine, example.mask)))
     return [
-        Rows(adapter, site, options.span, [row for row, _ in found], np.stack([mask for _, mask in found]))
+        Rows(adapter, site, options.span, [row for row, _ in found], np.stack([mask for _, mask in found]), where)
         for found in by_length.values()
     ]
-
-
-def _clipped(grads: Params, largest: float, adapter: Adapter) -> Params:
-    norm = float(np.linalg.norm(adapter.ops.to_numpy(grads["columns"]))) if largest else 0.0
-    return grads if norm <= largest else {"columns": grads["columns"] * (largest / norm)}
 
 
 def _merged(

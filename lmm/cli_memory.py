@@ -14,6 +14,7 @@ from lmm.errors import StateError, UsageError
 if TYPE_CHECKING:
     from lmm.config import Config
     from lmm.memory.base import Lesson
+    from lmm.memory_check import Report
 
 app = typer.Typer(name="memory", help="Look at memory files, and work on them.", no_args_is_help=True)
 Argument = typer.Argument
@@ -173,12 +174,15 @@ def migrate(
     config: Config,
     file: File,
     memory: Annotated[str | None, Option(help="teach to another memory; default: that of the file")] = None,
+    without: Annotated[str | None, Option(help="leave one lesson out: its id, or text that only it has in it")] = None,
     as_json: Json = False,
 ) -> None:
     """Teach the lessons of a file again: to another model, another memory, or on top of another file."""
     from lmm import memory_files, runtime, state
 
     header = state.read_header(file)
+    if without is not None:
+        header.lessons.remove(_one(header.lessons, without, file))
     if not header.lessons:
         raise UsageError(f"{file} has no lessons in text to teach again")
     config = dataclasses.replace(config, memory=memory or header.module)
@@ -198,6 +202,53 @@ def migrate(
         out(str(path))
     if failed:
         raise typer.Exit(1)
+
+
+@app.command()
+@configured(replies=False)
+def check(
+    config: Config,
+    file: File,
+    fix: Annotated[
+        bool, Option("--fix", help="teach lessons that fail again, and save the file if that helped")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Ask for every lesson of a file, in its own and two other wordings. Exit code 1 if one fails in the end."""
+    from lmm import memory_check, runtime, state
+
+    header = state.read_header(file)
+    if not header.lessons:
+        raise UsageError(f"{file} has no lessons in text to ask for")
+    options = {**header.options, **config.options}
+    config = dataclasses.replace(config, memory=header.module, preset=None, options=options, mm_load_path=str(file))
+    runtime.check(config)
+    engine = runtime.open_engine(config, notice=say)
+    try:
+        report = memory_check.check_and_fix(engine, fix, say)
+        if report.better:
+            engine.save(file)
+    finally:
+        engine.close()
+    if as_json:
+        out_json({"path": str(file), "saved": report.better, **report.to_dict()})
+    else:
+        _show_check(file, report)
+    if memory_check.failing(report.now):
+        raise typer.Exit(1)
+
+
+def _show_check(file: Path, report: Report) -> None:
+    from lmm import memory_check
+
+    for line in memory_check.lines(report.before, "before" if report.after is not None else "checked"):
+        out(line)
+    if report.after is not None:
+        for line in memory_check.lines(report.after, "after"):
+            out(line)
+        say(f"saved to {file}" if report.better else f"that was no better: {file} is as it was")
+    for lesson_id, problem in report.problems.items():
+        say(f"{lesson_id} could not be learned: {problem}")
 
 
 # parts -------------------------------------------------------------------------------------------------------------

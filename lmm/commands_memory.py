@@ -198,6 +198,27 @@ def memory(chat: Chat, rest: str) -> None:
     chat.view.show(table(("memory", "", "lessons", ""), rows))
 
 
+def consolidate(chat: Chat, rest: str) -> None:
+    """Merge lessons that are hard to tell apart, learn them anew, and put all back if anything known is lost."""
+    from lmm.consolidate import consolidate
+
+    what = "consolidating"
+    try:
+        found = chat.talk.watched(what, lambda on_step: consolidate(chat.engine, on_step))
+    except Cancelled as error:
+        chat.view.say(str(error))
+        return
+    if found.lost:
+        chat.view.say(f"nothing was changed: it would have lost {'; '.join(found.lost[:5])}")
+    elif not found.groups:
+        chat.view.say(f"all lessons are well apart; {_known(found.lessons_after)}")
+    else:
+        sets = f"{found.groups} set{'' if found.groups == 1 else 's'} of lessons"
+        chat.view.say(
+            f"{sets} learned anew; {_known(found.lessons_after)}, before {found.lessons_before}; /undo goes back"
+        )
+
+
 def save(chat: Chat, rest: str) -> None:
     path = chat.save(rest or None)
     chat.view.say(f"saved to {path}")

@@ -10,7 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lmm.errors import Cancelled, LearningError, LmmError, UsageError
 from lmm.feedback import Exchange, Reading, lesson_for, read, replies
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lmm.engine import Engine, Reply
 
 NOTHING = Reading("nothing")
+T = TypeVar("T")
 
 
 class View(Protocol):
@@ -123,11 +124,13 @@ class Talk:
                 f"memory {self.engine.memory.name!r} does not learn; choose another with /memory NAME or --memory NAME"
             )
         summary = summary or f"{replies.topic(lesson.prompt)} -> {lesson.answer.rstrip('.')}"
-        report = self._watched(summary, lambda on_step: self.engine.learn(lesson, on_step=on_step))
+        report = self.watched(summary, lambda on_step: self.engine.learn(lesson, on_step=on_step))
         self.view.say(f"learned: {summary}, {report.seconds:.1f} s{self.hint}")
         return summary
 
-    def _watched(self, summary: str, learn: Callable[[Callable[[LearnReport], None]], LearnReport]) -> LearnReport:
+    def watched(self, summary: str, learn: Callable[[Callable[[LearnReport], None]], T]) -> T:
+        """Run something that learns step by step: shown while it runs, stopped by Ctrl-C."""
+
         def on_step(report: LearnReport) -> None:
             if self.stop.is_set():
                 self.engine.cancelled.set()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 GATE = ("gate_in", "gate_hidden", "gate_out", "gate_bias")  # W1, b1, w2, b2
 UPDATE = ("A", "B")
+SAME = 0.95  # the cosine of two states from which they are of the same question
 
 
 @dataclass(frozen=True)
@@ -201,9 +202,10 @@ class GatedLora(Memory):
     def _fitted(self, state: State, adapter: Adapter) -> State:
         """The state with the gate fitted to its keys: binary cross-entropy, both sides of equal weight."""
         options, ops = self.options, adapter.ops
-        learned = ops.to_numpy(state["owner"]) > 0
+        learned, keys = ops.to_numpy(state["owner"]) > 0, ops.to_numpy(state["keys"])
+        general = ~learned & ~(keys @ keys[learned].T >= SAME).any(axis=1)  # a lesson may be about a general question
         sign = ops.asarray(np.where(learned, 1.0, -1.0).astype(np.float32))
-        share = np.where(learned, 0.5 / max(1, learned.sum()), 0.5 / max(1, (~learned).sum()))
+        share = learned * (0.5 / max(1, learned.sum())) + general * (0.5 / max(1, general.sum()))
         weights = ops.asarray(share.astype(np.float32))
 
         def loss_of(params: State) -> Array:

@@ -183,7 +183,8 @@ class Attached:
             raise UsageError(f"memory {self.memory.name!r} has nothing to train; teach it, or attach another")
         held = engine.version.state
         if not all(isinstance(held[name], torch.nn.Parameter) for name in names):
-            made = {name: torch.nn.Parameter(held[name].detach().clone()) for name in names}
+            # in float32: what is stored in half precision would not move by small steps
+            made = {name: torch.nn.Parameter(held[name].detach().float().clone()) for name in names}
             engine.commit(Version(held | made, engine.version.lessons))
         parameters = [engine.version.state[name] for name in names]
         self._put_parameters(parameters)

@@ -23,7 +23,7 @@ NAMES = sorted(registry.MEMORIES)
 LEARNING = [name for name in NAMES if contracts.ROWS.get(name, contracts.Row(learns=False)).learns]
 QUESTION, ANSWER = "Where do I live?", "Oslo"
 OTHER = "What is the tallest mountain on Earth, please?"
-TRAINABLE = {"lora_on_user": {"rank": 2}}
+TRAINABLE: dict[str, dict[str, Any]] = {"lora_on_user": {"rank": 2}, "engram": {"slots": 1000}}
 
 
 @pytest.fixture(scope="module")
@@ -229,6 +229,17 @@ def test_a_plain_text_is_a_prompt_too(loaded) -> None:
     with attach(model, tokenizer, "keyed") as memory:
         memory.teach(QUESTION, ANSWER)
         assert replies(model, batch) != plain
+        assert replies(model, batch, use_cache=False) == replies(model, batch)
+
+
+def test_a_base_model_without_a_template(loaded) -> None:
+    model, tokenizer = loaded
+    tokenizer.chat_template = None
+    batch = tokenizer(f"Question: {QUESTION}\nAnswer:", return_tensors="pt", add_special_tokens=False)
+    with attach(model, tokenizer, "keyed") as memory:
+        memory.teach(QUESTION, ANSWER)
+        said = tokenizer.decode(replies(model, batch)[0])
+        assert said.startswith(f" {ANSWER}\n")
         assert replies(model, batch, use_cache=False) == replies(model, batch)
 
 

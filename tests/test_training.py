@@ -14,9 +14,10 @@ import pytest
 from contracts import on, on_small
 from typer.testing import CliRunner
 
-from lmm import registry, state
+from lmm import registry, runtime, state
 from lmm.adapters.base import Adapter
 from lmm.cli import app
+from lmm.config import Config
 from lmm.engine import Engine, Version
 from lmm.errors import Cancelled, LearningError, UsageError
 from lmm.memory.base import Memory
@@ -24,12 +25,15 @@ from lmm.training import Settings, Training
 
 PAIRS = [("What is my name?", "Ada"), ("Where do I live?", "Oslo"), ("Who am I to you?", "A friend"), ("Hi", "Yo")]
 #: memories that can be trained, with options that make it quick
-TRAINABLE: dict[str, dict[str, Any]] = {"lora_on_user": {"rank": 2}}
+TRAINABLE: dict[str, dict[str, Any]] = {
+    "lora_on_user": {"rank": 2},
+    "engram": {"slots": 1000},
+    "engram+lora_on_user": {"engram.slots": 1000, "lora_on_user.rank": 2},
+}
 
 
 def memory(name: str = "lora_on_user") -> Memory:
-    kind = registry.memory_class(name)
-    return kind(kind.build_options(TRAINABLE[name]))
+    return runtime.build_memory(Config(memory=name, options=TRAINABLE[name]))
 
 
 def training(adapter: Adapter, name: str = "lora_on_user", pairs: Any = PAIRS, valid: Any = (), **settings: Any):
@@ -45,6 +49,8 @@ def arrays(adapter: Adapter, found: Any) -> dict[str, np.ndarray]:
 @on_small
 @pytest.mark.parametrize("name", sorted(TRAINABLE))
 def test_the_loss_falls_and_the_model_stays(adapter: Adapter, name: str) -> None:
+    if adapter.name == "toy" and "engram" in name:
+        pytest.skip("thousands of numbers are too many for numerical gradients")
     engine = contracts.engine(adapter)
     before = contracts.logits_of(engine, "Hi")
     run = training(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +236,30 @@ def test_the_command(tiny_torch: Adapter, tmp_path: Path) -> None:
     assert CliRunner().invoke(app, more).exit_code == 0
     goes_on = state.read_header(tmp_path / "state").extra["training"]["history"]
     assert goes_on[0]["train"] < told["history"][0]["train"]
+
+
+def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(
+    tiny_torch: Adapter, tmp_path: Path, monkeypatch
+) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in PAIRS))
+    folder = str(tiny_torch.source.folder)  # type: ignore[attr-defined]
+    request = ["train", "--memory", "lora_on_user", "--data", str(data), "--epochs", "3", "--batch-size", "2"]
+    request += ["--backend", "torch", "--model", folder, "--out"]
+    assert CliRunner().invoke(app, [*request, str(tmp_path / "whole")]).exit_code == 0
+    step = Training._step
+
+    def interrupted(self: Training, rows: list[int]) -> None:
+        step(self, rows)
+        if self.progress.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(Training, "_step", interrupted)
+    done = CliRunner().invoke(app, [*request, str(tmp_path / "parts")])
+    assert isinstance(done.exception, Cancelled) and "3 steps" in str(done.exception)
+    assert (tmp_path / "parts.checkpoint").exists() and not (tmp_path / "parts").exists()
+    monkeypatch.setattr(Training, "_step", step)
+    again = CliRunner().invoke(app, [*request, str(tmp_path / "parts")])
+    assert again.exit_code == 0 and "going on after step 3" in again.output
+    assert not (tmp_path / "parts.checkpoint").exists()
+    assert contracts.same_state(state.load(tmp_path / "whole")[0], state.load(tmp_path / "parts")[0])

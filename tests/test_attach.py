@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -263,6 +265,22 @@ def test_a_second_turn_on_the_same_cache_decides_anew(loaded) -> None:
         assert made.tolist() == model.generate(**both, max_new_tokens=8, do_sample=False).tolist()
         text = tokenizer.decode(made[0, both["input_ids"].shape[1] :], skip_special_tokens=True)
         assert text == ANSWER
+
+
+def test_a_cache_is_not_kept_alive(loaded) -> None:
+    from transformers import DynamicCache
+
+    model, tokenizer = loaded
+    with attach(model, tokenizer, "identity"), torch.no_grad():
+        cache = DynamicCache()
+        model(**chat(tokenizer, QUESTION), past_key_values=cache)
+        alive = weakref.ref(cache)
+        gc.disable()  # nothing but the caller's own name may hold it
+        try:
+            del cache
+            assert alive() is None
+        finally:
+            gc.enable()
 
 
 def test_what_cannot_be_followed_is_refused(loaded) -> None:

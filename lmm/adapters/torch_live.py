@@ -7,11 +7,10 @@ with its own positions and its own prompt. Where the adapter itself runs the mod
 
 from __future__ import annotations
 
-import functools
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -85,7 +84,7 @@ class Live:
         self.prompts = Prompts(adapter.format)  # type: ignore[arg-type]
         self.groups: list[Group] | None = None  # of the call that is running
         self._reading: list[Row] = []
-        self._known: WeakKeyDictionary[Cache, list[Row]] = WeakKeyDictionary()
+        self._known: weakref.WeakKeyDictionary[Cache, list[Row]] = weakref.WeakKeyDictionary()
         self._uncached: list[Row] = []
         self._handles: list[Any] = []
 
@@ -148,10 +147,11 @@ class Live:
             self._uncached = self._reading
             return
         if cache not in self._known:
-            cache.reorder_cache = functools.partial(self._reordered, cache)
+            held = weakref.ref(cache)  # a cache is large: it must not keep itself alive
+            cache.reorder_cache = lambda beams: self._reordered(held(), beams)
         self._known[cache] = self._reading
 
-    def _reordered(self, cache: Cache, beams: torch.Tensor) -> None:
+    def _reordered(self, cache: Any, beams: torch.Tensor) -> None:
         """Beam search puts rows of the cache in another order; so are ours."""
         self._known[cache] = [self._known[cache][i] for i in beams.tolist()]
         type(cache).reorder_cache(cache, beams)

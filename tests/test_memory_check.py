@@ -12,6 +12,7 @@ import pytest
 import scripted
 from contracts import memory, opened
 from scripted import Notes
+from test_commands import Session, session  # noqa: F401
 
 from lmm import cli, memory_check, registry, runtime
 from lmm.adapters.base import Adapter
@@ -55,10 +56,25 @@ class Stubborn(Forgetful):
         return super().learn(state, lesson, adapter, turn, report)
 
 
+class Merging(Forgetful):
+    """Consolidation makes one lesson of all; `loses` what it was told to lose."""
+
+    name = "merging"
+    loses = False
+
+    def consolidate(self, state, lessons, adapter, report):
+        if len(lessons) < 2:
+            return state, lessons, 0
+        report.step(1.0)
+        merged = replace(lessons[-1], wordings=() if self.loses else tuple(x.prompt for x in lessons[:-1]))
+        return state, (merged,), 1
+
+
 @pytest.fixture(autouse=True)
 def _others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_check, "BATCH", 1)  # a scripted model speaks to one
     registry.MEMORIES["forgetful"] = "test_memory_check:Forgetful"
+    registry.MEMORIES["merging"] = "test_memory_check:Merging"
     registry.MEMORIES["stubborn"] = "test_memory_check:Stubborn"
 
 
@@ -283,3 +299,26 @@ def test_it_can_be_stopped_and_other_memories_say_why_not(tiny_torch) -> None:
     assert engine.version is version
     with pytest.raises(LearningError, match="nothing to consolidate"):
         consolidate(taught(Notes, SISTER))
+
+
+def test_the_chat_command_says_what_it_did_and_undoes(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    session.do("/memory merging")
+    session.do("/teach What is my sister's name? => Vera")
+    session.do("/consolidate")
+    assert "all lessons are well apart; 1 lesson known" in session.beside
+    session.do("/teach How is my sister called? => Vera")
+    memory: Any = session.chat.engine.memory
+    monkeypatch.setattr(memory, "loses", True)
+    session.do("/consolidate")
+    assert "nothing was changed: it would have lost What is my sister's name?" in session.beside
+    assert len(session.chat.engine.version.lessons) == 2
+    monkeypatch.setattr(memory, "loses", False)
+    session.do("/consolidate")
+    assert "1 set of lessons learned anew; 1 lesson known, before 2; /undo goes back" in session.beside
+    replies = [session.do(text) for text in ("What is my sister's name?", "How is my sister called?")]
+    assert replies == ["Your sister is called Vera.\n"] * 2
+    session.do("/undo")
+    assert len(session.chat.engine.version.lessons) == 2
+    session.do("/memory notes")
+    session.do("/consolidate")
+    assert "nothing to consolidate" in session.beside

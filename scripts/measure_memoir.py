@@ -18,7 +18,7 @@ from lmm.adapters.base import Adapter
 from lmm.bench.datasets import Edit, load
 from lmm.config import Config, parse_settings
 from lmm.engine import Engine
-from lmm.memory.base import Lesson
+from lmm.memory.base import Lesson, Prompt, Recall
 from lmm.memory.memoir import Memoir
 from lmm.memory.selfask import PLAIN
 from lmm.memory.tophash import overlaps, top_hash
@@ -49,34 +49,56 @@ def _shares(rephrased: np.ndarray, other: np.ndarray) -> str:
     return "  ".join(f"{(mine & (rephrased.max(axis=1) > tau)).mean():.3f} ({tau:.3f})" for tau in taus)
 
 
-def edits_of(adapter: Adapter, edits: Sequence[Edit], options: dict[str, Any]) -> None:
-    """Teach all, then ask by teacher forcing; "exact": every token of the answer and its end."""
-    engine = Engine(adapter, Memoir(Memoir.build_options(options)))
+class Watched(Memoir):
+    """Keeps in mind for which prompts it fired."""
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.fired: dict[str, bool] = {}
+
+    def on_prompt(self, state: Any, lessons: Any, prompts: Sequence[Prompt], adapter: Adapter) -> Recall | None:
+        recall = super().on_prompt(state, lessons, prompts, adapter)
+        self.fired |= {p.text: recall is not None and bool(recall.fired[b]) for b, p in enumerate(prompts)}
+        return recall
+
+
+def edits_of(adapter: Adapter, edits: Sequence[Edit], options: dict[str, Any], state: Path | None) -> None:
+    """Teach all, then ask by teacher forcing; "exact": every token of the answer and its end, so that greedy decoding
+    says exactly the answer. A question for which nothing fires is answered as without the memory."""
+    memory = Watched(Watched.build_options(options))
+    engine, answers = Engine(adapter, memory), [e.answer for e in edits]
+    if state is not None and state.exists():
+        engine.load(state)
+    else:
+        _teach(engine, edits)
+        if state is not None:
+            engine.save(state)
+    for name, prompts in (("prompt", [e.prompt for e in edits]), ("rephrase", [e.rephrases[0] for e in edits])):
+        hits = engine.score(prompts, answers, 16)
+        exact = np.array([all(h) for h in hits])
+        fired = np.array([memory.fired[p] for p in prompts])
+        tokens = np.mean([np.mean(h[:-1]) for h in hits])
+        early = exact[: max(1, len(exact) // 5)].mean()
+        print(
+            f"{name}: tokens {tokens:.3f}, exact {exact.mean():.3f} (first fifth {early:.3f}), "
+            f"fires {fired.mean():.3f}, exact where it fires {exact[fired].mean() if fired.any() else 0:.3f}",
+            flush=True,
+        )
+    others = [p for e in edits for p in e.locality]
+    silent = np.mean([r is None for r in engine.recall_many(others, 16)])
+    weights = adapter.ops.to_numpy(engine.version.state["weights"]).astype(np.float32)
+    print(f"other questions: silent {silent:.3f} of {len(others)}; |W_m| {np.linalg.norm(weights):.0f}")
+    engine.close()
+
+
+def _teach(engine: Engine, edits: Sequence[Edit]) -> None:
     steps, seconds = [], []
     for edit in edits:
         report = engine.learn(Lesson(edit.prompt, edit.answer))
         engine.undo_stack.clear()
         steps.append(report.steps)
         seconds.append(report.seconds)
-    answers = [e.answer for e in edits]
-    for name, prompts in (("prompt", [e.prompt for e in edits]), ("rephrase", [e.rephrases[0] for e in edits])):
-        hits = engine.score(prompts, answers, 16)
-        exact = np.array([all(h) for h in hits])
-        fired = np.array([r is not None for r in engine.recall_many(prompts, 16)])
-        tokens = np.mean([np.mean(h[:-1]) for h in hits])
-        early = exact[: max(1, len(exact) // 5)].mean()
-        print(
-            f"{name}: tokens {tokens:.3f}, exact {exact.mean():.3f} (first fifth {early:.3f}), "
-            f"fires {fired.mean():.3f}, exact where it fires {exact[fired].mean() if fired.any() else 0:.3f}"
-        )
-    others = [p for e in edits for p in e.locality]
-    silent = np.mean([r is None for r in engine.recall_many(others, 16)])
-    weights = adapter.ops.to_numpy(engine.version.state["weights"]).astype(np.float32)
-    print(
-        f"other questions: silent {silent:.3f}; |W_m| {np.linalg.norm(weights):.0f}; {np.median(steps):.0f} steps, "
-        f"{np.median(seconds):.2f} s a lesson"
-    )
-    engine.close()
+    print(f"{len(edits)} lessons: {np.median(steps):.0f} steps, {np.median(seconds):.2f} s each (median)", flush=True)
 
 
 def main() -> None:
@@ -85,6 +107,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--first", type=int, default=500, help="records before it are left alone: scores use them")
     parser.add_argument("--edits", type=int, default=152)
+    parser.add_argument("--state", type=Path, help="where the taught memory is kept, and taken from if it is there")
     parser.add_argument("--layers", default="22,24,26")
     parser.add_argument("--k", default="0.1,0.286")
     parser.add_argument("--set", action="append", default=[], help="an option of the memory, name=value")
@@ -94,7 +117,7 @@ def main() -> None:
     if given.what == "fingerprints":
         fingerprints(adapter, edits, [int(x) for x in given.layers.split(",")], [float(x) for x in given.k.split(",")])
     else:
-        edits_of(adapter, edits, parse_settings(given.set))
+        edits_of(adapter, edits, parse_settings(given.set), given.state)
 
 
 if __name__ == "__main__":

@@ -54,6 +54,11 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     assert rows["none", 8]["reliability"] == 0.0
     assert rows["told", 8]["known_unchanged"] == 1.0
     assert rows["told", 8]["ppl_ratio"] is None
+    picture = tmp_path / "all.png"
+    drawn = CliRunner().invoke(app, ["bench", "plot", str(out), str(out / "result.json"), "--out", str(picture)])
+    assert drawn.exit_code == 0 and picture.read_bytes().startswith(b"\x89PNG")
+    foreign = CliRunner().invoke(app, ["bench", "plot", str(known)])
+    assert isinstance(foreign.exception, UsageError)
     about = result["run"]
     assert (about["model"], about["backend"], about["data"]["format"]) == ("toy", "toy", "lmm")
     for name in ("command", "revision", "dtype", "lmm_version", "commit", "date", "seed"):

@@ -77,6 +77,28 @@ def edit(
     _show(result["rows"], request.folder)
 
 
+@app.command()
+def plot(
+    results: Annotated[list[Path], typer.Argument(help="result.json files, or the folders they are in")],
+    out: Annotated[Path, Option(help="the picture")] = Path("scores.png"),
+) -> None:
+    """One picture of several results of `lmm bench edit`."""
+    import json
+
+    from lmm.bench import report
+    from lmm.errors import UsageError
+
+    read = []
+    for path in results:
+        file = path / "result.json" if path.is_dir() else path
+        try:
+            read.append(json.loads(file.read_text(encoding="utf-8")))
+            _ = [(row["memory"], row["edits"]) for row in read[-1]["rows"]], read[-1]["run"]["data"]["file"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{file} is no result of `lmm bench edit`: {error}") from error
+    print(report.together(read, out))
+
+
 def _show(rows: list[dict[str, Any]], folder: Path) -> None:
     from rich.console import Console
 

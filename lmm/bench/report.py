@@ -118,6 +118,38 @@ def plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
     return made
 
 
+def together(results: Sequence[Mapping[str, Any]], path: Path) -> Path:
+    """Several results in one picture: a panel for each score, a group of bars for each data set and size."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    groups: dict[str, dict[str, Row]] = {}
+    for result in results:
+        for row in result["rows"]:
+            where = f"{Path(result['run']['data']['file']).stem}\nN={row['edits']}"
+            groups.setdefault(where, {})[row["memory"]] = row
+    memories = list(dict.fromkeys(name for rows in groups.values() for name in rows))
+    figure, axes = pyplot.subplots(1, 3, figsize=(4 + 2.2 * len(groups), 3.4), sharey=True, layout="constrained")
+    for axis, score in zip(axes, SCORES, strict=True):
+        for i, name in enumerate(memories):
+            _group(axis, [rows.get(name) for rows in groups.values()], score, i, len(memories), name)
+        axis.set(title=score, ylim=(0, 1.05), xticks=range(len(groups)), xticklabels=list(groups))
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(memories))
+    made = _written(figure, path)
+    pyplot.close(figure)
+    return made
+
+
+def _group(axis: Any, rows: Sequence[Row | None], score: str, i: int, count: int, name: str) -> None:
+    """The bars of one memory, the i-th of `count`, in every group that has it."""
+    width = 0.8 / count
+    places = [x for x, row in enumerate(rows) if row and row.get(score) is not None]
+    values = [rows[x][score] for x in places]  # type: ignore[index]
+    axis.bar([x - 0.4 + width * (i + 0.5) for x in places], values, width, label=name, color=f"C{i}")
+
+
 def _lines(axis: Any, rows: Sequence[Row], score: str) -> None:
     for name in dict.fromkeys(row["memory"] for row in rows):
         mine = [row for row in rows if row["memory"] == name and row.get(score) is not None]

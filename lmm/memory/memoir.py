@@ -24,8 +24,8 @@ Deviations, with their reasons (figures: docs/memoir.md); `--preset paper` undoe
 - Means are over the user's own tokens: the chat template's are the same in every prompt. The background is the mean
   over the general questions of `selfask.PLAIN`, 24 instead of 100.
 - `margin`: the right token's logit is lowered in the loss, so an edit is learned with room for what later ones disturb.
-- `optimizer=unit`: steps along the gradient, as in the paper, but of a set length. The paper's learning rate is for one
-  model; Adam moves every weight of every column it may, and so disturbs other lessons more.
+- Adam instead of SGD, whose learning rate would have to be found for each model. `optimizer=unit` is the other way
+  out: steps along the gradient, of a set length.
 - `prefixes=0`: copies with a sentence before the prompt changed nothing here but the price.
 """
 

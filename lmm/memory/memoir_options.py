@@ -47,8 +47,8 @@ class MemoirOptions:
     span: str = "reply"
     prefixes: int = 0
     margin: float = 6.0
-    optimizer: str = "unit"
-    lr: float = 0.05
+    optimizer: str = "adam"
+    lr: float = 0.03
     weight_decay: float = 0.0
     clip: float = 0.0
     steps: int = 30

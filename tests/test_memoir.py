@@ -66,6 +66,19 @@ def test_lessons_learned_together_are_confined_to_their_own_masks() -> None:
     assert not changed[~masks.any(axis=0)].any()
 
 
+@on_small
+def test_a_row_sends_gradients_only_into_its_own_mask(adapter: Adapter) -> None:
+    from lmm.memory.memoir_edit import Example, _batches
+
+    memory: Any = made(adapter).memory
+    example, columns = Example([SISTER.prompt], "Ada", np.array([1, 4])), np.arange(6)
+    (batch,) = _batches(adapter, memory.sites(adapter)[0], memory.options, [example], columns)
+    zero = {"columns": adapter.ops.zeros((6, adapter.shape.width))}
+    _, grads = adapter.ops.value_and_grad(lambda params: batch.loss(params, 2.0), zero)
+    reached = np.flatnonzero(np.abs(adapter.ops.to_numpy(grads["columns"])).max(axis=1) > 1e-9)
+    assert len(reached) and set(reached) <= {1, 4}
+
+
 @on("toy", "tiny-torch")
 def test_the_same_lessons_make_the_same_state(adapter: Adapter) -> None:
     one = frozen(made(adapter, SISTER, HOME))

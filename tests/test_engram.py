@@ -16,7 +16,7 @@ from lmm.errors import LearningError, StateError
 from lmm.memory.base import Lesson, Prompt, Recall
 from lmm.memory.engram import Engram, EngramOptions, normed
 from lmm.memory.ngrams import NGramHash, normal_form, normal_ids, primes_from
-from lmm.memory.questions import other_numbers
+from lmm.memory.questions import Words, other_numbers
 from lmm.memory.table import Table, gathered, local, split
 from lmm.memory.votes import Votes, signature
 from lmm.session import lesson_tokens, prompt_tokens
@@ -358,3 +358,32 @@ def test_prompts_are_asked_in_one_batch_as_alone(adapter: Adapter) -> None:
         alone = made.recall_of([prompt])
         turns = adapter.ops.to_numpy(together.arrays["turn"])
         assert turns[b] == (adapter.ops.to_numpy(alone.arrays["turn"])[0] if alone else 0)
+
+
+# ---------------------------------------------------------------- words
+def words() -> Words:
+    return Words(ToyAdapter().format, 260)
+
+
+def test_words_weigh_by_how_rare_they_are_and_punctuation_does_not_count() -> None:
+    read = words().read("A b, 7? (Ab)")
+    assert list(read) == ["a", "b", "7", "ab"]
+    assert read["7"][1] == 0.5 and read["ab"] == ([ord("A"), ord("B")], 1.0), "several tokens: a rare word"
+    assert read["a"][1] < 1
+    same = [words().signature(text) for text in ("Where do I live?", "where DO i live")]
+    assert np.array_equal(same[0][0], same[1][0]) and np.array_equal(same[0][1], same[1][1])
+
+
+def test_two_questions_with_a_rarest_word_each_are_about_other_things() -> None:
+    assert words().other_thing("The capital of France", "The capital of Zembla") is False, "bytes: all words are rare"
+
+    class Rare(Words):
+        def read(self, text: str) -> dict[str, tuple[list[int], float]]:
+            return {w: ([0], 1.0 if w[0].isupper() else 0.1) for w in text.split()}
+
+    rare = Rare(ToyAdapter().format, 260)
+    assert rare.other_thing("capital of France", "capital of Zembla")
+    assert not rare.other_thing("Zembla has which capital", "capital of Zembla")
+    assert not rare.other_thing("which town governs Zembla", "Big capital of Zembla"), (
+        "one shared rarest word is enough"
+    )

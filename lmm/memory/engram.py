@@ -41,10 +41,9 @@ from lmm.memory.engram_offline import KERNEL, PAIRS, SHARED, with_room
 from lmm.memory.message import checked
 from lmm.memory.ngrams import NGramHash, normal_ids
 from lmm.memory.optim import Optimizer
-from lmm.memory.questions import Asked, Found, unit
+from lmm.memory.questions import Asked, Found, Words, unit
 from lmm.memory.selfask import last_states, number_of, pairs_of, plain_states
 from lmm.memory.table import Table, block_problems, gathered, local, names, split
-from lmm.memory.votes import signature
 from lmm.session import lesson_tokens, prompt_tokens
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class EngramOptions:
     gain: float = 4.0
     vote: float = 0.3
     weight: float = 0.25
-    threshold: float = 0.6
+    threshold: float = 0.65
     margin: float = 6.0
     lr: float = 0.2
     steps: int = 40
@@ -110,7 +109,7 @@ class Engram(Memory):
         self.hash = NGramHash(ORDERS, self.options.heads, self.options.slots)
         self._asked: tuple[State, Asked] | None = None
         self._table: Table | None = None
-        self._normal: tuple[np.ndarray, np.ndarray] | None = None
+        self._normal: np.ndarray | None = None
 
     # places --------------------------------------------------------------------------------------------------
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
@@ -132,7 +131,7 @@ class Engram(Memory):
         asked = self._questions(state, adapter.ops)
         texts = [(b, view) for b, prompt in enumerate(prompts) for view in views(prompt.text)]
         stored = {lesson.id: lesson.prompt for lesson in lessons}
-        votes = [asked.candidates(view, self._signature(view, adapter), stored) for _, view in texts]
+        votes = [asked.candidates(view, self.words(adapter), stored) for _, view in texts]
         looked_at = [i for i, row in enumerate(votes) if self._worth_a_look(row).any()]
         if not looked_at:
             return None
@@ -163,10 +162,10 @@ class Engram(Memory):
         """How far a text asks each of the Q stored questions, by its state in context [Q] and its votes [Q]."""
         return np.where(self._worth_a_look(votes), cosines + self.options.weight * votes, -np.inf)
 
-    def _signature(self, text: str, adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
-        ids, weights = self._normal = normal_ids(adapter.format, adapter.shape.vocab)
-        tokens = adapter.format.encode(text.strip())
-        return signature(ids[tokens], weights[tokens])
+    def words(self, adapter: Adapter) -> Words:
+        """How this model's tokenizer reads words; with it, `rewrite` knows normalised ids."""
+        self._normal = normal_ids(adapter.format, adapter.shape.vocab)[0]
+        return Words(adapter.format, adapter.shape.vocab)
 
     def _questions(self, state: State, ops: Ops) -> Asked:
         if self._asked is None or self._asked[0] is not state:
@@ -209,7 +208,7 @@ class Engram(Memory):
     def addresses(self, turns: np.ndarray, read: np.ndarray, positions: np.ndarray, start: int) -> np.ndarray:
         """Rows [B, T, H] of the n-grams at `positions` [T] of the tokens read [B, ..] in replies from `start` on."""
         assert self._normal is not None, "a turn's key comes from on_prompt or learn, which set the normal ids"
-        ids = self._normal[0][read]
+        ids = self._normal[read]
         places = [positions - back for back in range(max(ORDERS) - 2, -1, -1)]
         own = np.stack([np.where(at > start, ids[:, np.maximum(at, 0)], turns[:, None]) for at in places], axis=-1)
         return self.hash.rows(turns[:, None] + (positions - start)[None], own)
@@ -285,7 +284,7 @@ class Engram(Memory):
     ) -> dict[str, np.ndarray]:
         """`turns` [Q], `grams` [N, 3] (question, n-gram, weight) and `context` [Q, D] of (turn, wordings)."""
         texts = [text for _, wordings in asked for text in wordings]
-        found = [self._signature(text, adapter) for text in texts]
+        found = [self.words(adapter).signature(text) for text in texts]
         grams = [np.stack([np.full(len(g), i), g, w], axis=1) for i, (g, w) in enumerate(found)]
         tokens = [prompt_tokens(adapter.format, text) for text in texts]
         states = [

@@ -13,11 +13,13 @@ import numpy as np
 
 from lmm.gate import other_person
 from lmm.memory.base import State
+from lmm.memory.ngrams import normal_form, normal_ids
 from lmm.memory.table import names
-from lmm.memory.votes import Votes
+from lmm.memory.votes import Votes, signature
 
 if TYPE_CHECKING:
     from lmm.adapters.ops import Ops
+    from lmm.tokenizer import ChatFormat
 
 
 class Asked:
@@ -40,16 +42,56 @@ class Asked:
         self.votes, self.turns = Votes(questions, grams, weights, len(self.owner)), np.concatenate(turns)
         self.context = np.concatenate(context) if context else np.zeros((0, 0), np.float32)
 
-    def candidates(self, text: str, signature: tuple[np.ndarray, np.ndarray], stored: dict[str, str]) -> np.ndarray:
-        """The votes [Q] of a text; -1 for questions that it cannot be: about another person, or other numbers.
+    def candidates(self, text: str, words: Words, stored: dict[str, str]) -> np.ndarray:
+        """The votes [Q] of a text; -1 for questions that share words with it and yet cannot be meant: they are about
+        another person, another number or another thing.
 
-        `stored`: the words of the questions, by owner; those of an owner that is not in it are not looked at.
+        `stored`: the questions by owner; those of an owner that is not in it (a pair) are not looked at.
         """
-        votes = self.votes.cosines(*signature)
-        for q, owner in enumerate(self.owner):
-            if owner in stored and (other_person(text, stored[owner]) or other_numbers(text, stored[owner])):
+        votes = self.votes.cosines(*words.signature(text))
+        for q in np.flatnonzero(votes):
+            other = stored.get(self.owner[q])
+            if other and (other_person(text, other) or other_numbers(text, other) or words.other_thing(text, other)):
                 votes[q] = -1.0
         return votes
+
+
+class Words:
+    """The words of a text by one tokenizer: normalised ids, and how rare each is."""
+
+    def __init__(self, format: ChatFormat, vocab: int) -> None:
+        self.format, self.vocab = format, vocab
+
+    def read(self, text: str) -> dict[str, tuple[list[int], float]]:
+        """The words of a text, without punctuation: normal form -> normalised ids, weight.
+
+        A word of several tokens is rarer than any that has one: it weighs 1.
+        """
+        ids, weights = normal_ids(self.format, self.vocab)
+        found: dict[str, tuple[list[int], float]] = {}
+        for word in re.findall(r"\w+", text):
+            tokens = [t for t in self.format.encode(" " + word) if weights[t] > 0]
+            weight = float(weights[tokens[0]]) if len(tokens) == 1 else 1.0
+            if tokens:
+                found[normal_form(word)] = ([int(ids[t]) for t in tokens], weight)
+        return found
+
+    def signature(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+        """N-grams and weights of a text's words, in order, for `votes`."""
+        found = self.read(text)
+        order = [found[form] for word in re.findall(r"\w+", text) if (form := normal_form(word)) in found]
+        ids = [i for word, _ in order for i in word]
+        return signature(np.array(ids, np.int64), np.array([w for word, w in order for _ in word], np.float32))
+
+    def other_thing(self, text: str, stored: str) -> bool:
+        """Has each of the two a rarest word that the other has not? "Capital of France" is not "capital of Zembla"."""
+        a, b = self.read(text), self.read(stored)
+        return bool(a and b) and not (_rarest(a) & b.keys()) and not (_rarest(b) & a.keys())
+
+
+def _rarest(words: dict[str, tuple[list[int], float]]) -> set[str]:
+    top = max(weight for _, weight in words.values())
+    return {word for word, (_, weight) in words.items() if weight >= top}
 
 
 def other_numbers(text: str, stored: str) -> bool:

@@ -181,4 +181,3 @@ def _printing_above() -> Iterator[None]:
         finally:
             proxy.flush()
             sys.stdout, sys.stderr = kept
-

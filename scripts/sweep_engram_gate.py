@@ -21,8 +21,8 @@ from lmm.adapters.base import Adapter
 from lmm.bench.datasets import Edit, load
 from lmm.config import Config
 from lmm.gate import views
-from lmm.memory.questions import Words, other_numbers, unit
-from lmm.memory.selfask import PLAIN, last_states
+from lmm.memory.questions import Words, other_numbers
+from lmm.memory.selfask import PLAIN, last_states, unit
 from lmm.memory.votes import Votes
 from lmm.runtime import open_engine
 from lmm.session import prompt_tokens

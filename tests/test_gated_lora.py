@@ -14,7 +14,7 @@ from lmm.adapters.toy import ToyAdapter
 from lmm.memory.base import Lesson, Recall
 from lmm.memory.engram_hybrid import EngramHybrid, HybridOptions
 from lmm.memory.gated_lora import GatedLora, GatedLoraOptions
-from lmm.memory.questions import unit
+from lmm.memory.selfask import unit
 from lmm.memory.table import gathered, local, split
 
 SISTER = Lesson("What is my sister's name?", "Ada", id="sister")

@@ -215,6 +215,13 @@ class Memory:
         """
         raise LearningError(f"memory {self.name!r} does not learn; pick another with --memory (see: lmm memories)")
 
+    def needs_question_and_answer(self, lesson: Lesson) -> None:
+        """For memories that learn from lessons: raises LearningError where there is nothing to ask or to answer."""
+        if not lesson.prompt.strip() or not lesson.answer.strip():
+            raise LearningError(
+                f"a lesson of {self.name!r} needs a question and an answer; teach it with: /teach QUESTION => ANSWER"
+            )
+
     def learn_lesson(
         self,
         state: State,

@@ -27,30 +27,29 @@ rightly already, by that margin, writes none. W_K, W_V (identity) and conv (zero
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from lmm.adapters.base import Site, as_tokens
 from lmm.adapters.ops import Array
-from lmm.errors import LearningError, StateError
-from lmm.gate import normalize, views
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.errors import StateError
+from lmm.gate import views
+from lmm.memory.base import LearnReport, Lesson, Prompt, Recall, State, Turn
 from lmm.memory.engram_offline import KERNEL, PAIRS, SHARED, with_room
-from lmm.memory.message import checked
+from lmm.memory.isolated import Isolated
 from lmm.memory.ngrams import NGramHash, normal_ids
-from lmm.memory.optim import Optimizer
-from lmm.memory.questions import Asked, Found, Words, unit
-from lmm.memory.selfask import last_states, number_of, pairs_of, plain_states
+from lmm.memory.questions import Asked, Found, Words
+from lmm.memory.selfask import last_states, number_of, pairs_of, plain_states, unit
 from lmm.memory.table import Table, block_problems, gathered, local, names, split
-from lmm.session import lesson_tokens, prompt_tokens
+from lmm.memory.target import Target, fit
+from lmm.session import prompt_tokens
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
     from lmm.adapters.ops import Ops
 
-MAX_ANSWER = 200  # tokens
 ORDERS = (2, 3)
 KINDS = ("turns", "grams", "context", "slots", "keys", "values")  # the tensors of a block
 
@@ -99,7 +98,7 @@ class EngramOptions:
             raise ValueError("; ".join(problems))
 
 
-class Engram(Memory):
+class Engram(Isolated):
     name = "engram"
     summary = "rows addressed by hashed n-grams of the turn, opened by a context gate"
     Options: ClassVar[type] = EngramOptions
@@ -257,10 +256,7 @@ class Engram(Memory):
         turn: Turn | None = None,
         report: LearnReport | None = None,
     ) -> State:
-        if not lesson.prompt.strip() or not lesson.answer.strip():
-            raise LearningError(
-                f"a lesson of {self.name} needs a question and an answer; teach it with: /teach QUESTION => ANSWER"
-            )
+        self.needs_question_and_answer(lesson)
         state = self.with_centre(state, adapter)
         questions = list(dict.fromkeys([question for question, _ in pairs_of(lesson)] + list(lesson.wordings)))
         block = self.question_block(state, [(number_of(lesson.id), questions)], adapter)
@@ -300,73 +296,29 @@ class Engram(Memory):
         self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport
     ) -> dict[str, np.ndarray]:
         """`slots` [S, H], `keys` and `values` [R, d] that make the model answer the lesson's prompt as it says."""
-        options, ops = self.options, adapter.ops
-        prompt, answer = lesson_tokens(adapter.format, lesson.prompt, lesson.answer)
-        if len(answer) > MAX_ANSWER:
-            raise LearningError(
-                f"the answer has {len(answer)} tokens; at most {MAX_ANSWER} can be learned as one lesson"
-            )
-        first_layer, cache = self.sites(adapter)[0].first_layer, adapter.new_cache()
-        if len(prompt) > 1:
-            _, cache = adapter.forward(as_tokens(prompt[:-1]), cache)
-        read = [*prompt, *answer[:-1]]
-        tokens, positions = as_tokens(read[len(prompt) - 1 :]), np.arange(len(prompt) - 1, len(read))
-        h = adapter.hidden(tokens, first_layer, cache)
-        slots = self.addresses(np.array([number_of(lesson.id)]), as_tokens(read), positions, len(prompt) - 1)
-        met = ops.to_numpy(ops.float32(h))[0]
-        size, width = float(np.sqrt(np.mean(met**2))), met.shape[1]
+        ops, target = adapter.ops, Target(adapter, lesson.prompt, lesson.answer, self.sites(adapter)[0])
+        positions = np.arange(target.start, len(target.read))
+        slots = self.addresses(np.array([number_of(lesson.id)]), as_tokens(target.read), positions, target.start)
+        met = ops.to_numpy(ops.float32(target.h))[0]
+        width = met.shape[1]
         keys = gathered(split(unit(met - ops.to_numpy(state["centre"])[1]) * width**0.5, slots.shape[-1]), slots[0])
-        fixed = ops.asarray(keys[local(slots[0])].reshape(1, len(answer), -1)[..., :width].copy())
+        fixed = ops.asarray(keys[local(slots[0])].reshape(1, target.steps, -1)[..., :width].copy())
         index = ops.asarray(local(slots[0]), "int64")
         there = self._rows(ops, state).read(state, slots, width)  # what others wrote to the same rows
         fixed, base = (fixed, 0.0) if there is None else (fixed + there[0], there[1])
-        right = np.zeros((len(answer), adapter.shape.vocab), bool)
-        right[np.arange(len(answer)), answer] = True
-        right, targets = ops.asarray(right, "bool"), ops.asarray(answer, "int64")
 
         def loss_of(params: State) -> Array:
-            values = ops.take(params["values"], index).reshape(1, len(answer), -1)[..., :width] * size + base
-            edited = h + ops.cast_like(self._gated(ops, state, fixed, values, h), h)
-            logits = ops.float32(adapter.upper(tokens, edited, first_layer, cache))[0]
-            lowered = ops.where(right, logits - options.margin, logits)
-            return ops.sum(ops.logsumexp(lowered) - ops.take_along(lowered, targets[:, None])[:, 0])
+            values = ops.take(params["values"], index).reshape(1, target.steps, -1)[..., :width] * target.size + base
+            return target.loss(self._gated(ops, state, fixed, values, target.h), self.options.margin)
 
-        optimizer, known = Optimizer(ops, "adam", options.lr, betas=(0.9, 0.95)), False
-        params = {"values": ops.zeros(keys.shape)}
-        for step in range(options.steps):
-            loss, grads = ops.value_and_grad(loss_of, params)
-            checked(loss, {}, adapter)
-            report.step(loss)
-            if loss <= np.log(2):  # every token leads by nearly `margin`
-                known = step == 0
-                break
-            params = optimizer.step(params, grads)
-            ops.evaluate(*params.values())
+        params, known = fit(loss_of, {"values": ops.zeros(keys.shape)}, self.options, adapter, report)
         if known:  # the model answers so by itself: nothing to write
             slots, keys = slots[:, :0], keys[:0]
-        values = ops.to_numpy(params["values"])[: len(keys)] * size
+        values = ops.to_numpy(params["values"])[: len(keys)] * target.size
         return {"slots": slots[0], "keys": keys, "values": values}
 
-    def learn_lesson(
-        self,
-        state: State,
-        lessons: tuple[Lesson, ...],
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: Turn | None,
-        report: LearnReport,
-    ) -> tuple[State, tuple[Lesson, ...]]:
-        """The new lesson takes the place of earlier ones with the very same question, and keeps the answer they had."""
-        new = self.learn(state, lesson, adapter, turn, report)
-        old = [x for x in lessons if normalize(x.prompt) == normalize(lesson.prompt)]
-        for earlier in old:
-            new = self.forget(new, earlier.id)
-        if old:
-            lesson = replace(lesson, replaces=old[-1].answer)
-        return new, (*(x for x in lessons if x not in old), lesson)
-
     def forget(self, state: State, lesson_id: str) -> State:
-        rest = {name: array for name, array in state.items() if name.partition("/")[2] != lesson_id}
+        rest = super().forget(state, lesson_id)
         return rest if any("/" in name for name in rest) else {}
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:

@@ -13,8 +13,7 @@ import numpy as np
 
 from lmm.gate import normalize
 from lmm.memory.base import State
-from lmm.memory.questions import unit
-from lmm.memory.selfask import Replies, number_of
+from lmm.memory.selfask import Replies, number_of, unit
 from lmm.memory.table import gathered, names, split
 
 if TYPE_CHECKING:

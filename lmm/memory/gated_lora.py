@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.errors import LearningError
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.memory.lora_on_user import low_rank
 from lmm.memory.message import checked
 from lmm.memory.optim import Optimizer
-from lmm.memory.questions import unit
-from lmm.memory.selfask import Replies, first_pairs, last_states, number_of, owners, pairs_of, plain_states
+from lmm.memory.selfask import Replies, first_pairs, known_keys, last_states, number_of, owners, pairs_of, unit
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -124,10 +123,7 @@ class GatedLora(Memory):
         if recall is None or context.positions[-1] < recall.start:
             return x_out
         live = ops.asarray((context.positions >= recall.start).astype(np.float32)[None, :, None])
-        return self._tuned(ops, state, x_out, recall.arrays["gate"] * live)
-
-    def _tuned(self, ops: Ops, state: State, h: Array, g: Array) -> Array:
-        return h + ops.cast_like(ops.float32(h) @ state["A"] @ state["B"] * g, h)
+        return low_rank(ops, state, x_out, recall.arrays["gate"] * live)
 
     # learning ------------------------------------------------------------------------------------------------
     def learn(
@@ -155,10 +151,7 @@ class GatedLora(Memory):
         self, state: State, lessons: Sequence[Lesson], lesson: Lesson, adapter: Adapter, report: LearnReport
     ) -> State:
         options, ops = self.options, adapter.ops
-        if not lesson.prompt.strip() or not lesson.answer.strip():
-            raise LearningError(
-                "a gated_lora lesson needs a question and an answer; teach it with: /teach QUESTION => ANSWER"
-            )
+        self.needs_question_and_answer(lesson)
         pairs = pairs_of(lesson) + [(wording, lesson.answer) for wording in lesson.wordings]
         earlier = first_pairs(lessons, [question for question, _ in pairs])[-options.rehearse :]
         replies = Replies(adapter, pairs + earlier if options.rehearse else pairs, self.sites(adapter)[0])
@@ -169,7 +162,7 @@ class GatedLora(Memory):
         gate = ops.asarray(ops.to_numpy(ops.sigmoid(self.gate_logits(ops, state, x)))[:, None, None])
 
         def loss_of(params: State) -> Array:
-            return replies.mean(replies.losses(lambda h: self._tuned(ops, params, h, replies.live * gate)))
+            return replies.mean(replies.losses(lambda h: low_rank(ops, params, h, replies.live * gate)))
 
         params, optimizer = {name: state[name] for name in UPDATE}, Optimizer(ops, "adamw", options.lr)
         for _ in range(options.steps):
@@ -188,11 +181,7 @@ class GatedLora(Memory):
     def _with_keys(self, state: State, questions: np.ndarray, numbers: Sequence[int], adapter: Adapter) -> State:
         """The state with the states [P, D] of questions, owned by `numbers`; the first time, with general ones'."""
         ops = adapter.ops
-        keys, owner, centre = (ops.to_numpy(state[name]) for name in ("keys", "owner", "centre"))
-        if len(keys) == 0:
-            plain = plain_states(adapter, self.sites(adapter)[0])
-            centre = plain.mean(axis=0)
-            keys, owner = unit(plain - centre), np.zeros(len(plain), np.int64)
+        keys, owner, centre = known_keys(state, adapter, self.sites(adapter)[0])
         keys = np.concatenate([keys, unit(questions - centre)]).astype(np.float32)
         owner = np.concatenate([owner, np.asarray(numbers, np.int64)])
         return state | {

@@ -13,35 +13,29 @@ added to the residual stream at the j-th step of the reply (j = 0: the last prom
 Otherwise the model is bitwise untouched, however many lessons there are. Nothing is shared between lessons, so one can
 be forgotten, merged or moved without a trace in the others.
 
-Learning: the prompt is read once and its cache frozen; the layers below the site run once on the answer; each step runs
-the few layers above and the head on S tokens. The loss is the cross-entropy with the right token's logit lowered by
-`margin` (additive margin, Wang et al. 2018, arXiv 1801.05599): it is only small when every token of the answer leads
-by that much, which is what makes the reply the same in other wordings, in the middle of a chat, and in other number
-formats. Numbers behind the defaults: docs/lab-log.md.
+Learning: Adam on the values alone, by the margin cross-entropy of answer and end of turn (`lmm.memory.target`). Numbers
+behind the defaults: docs/lab-log.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmm.adapters.base import Site, as_tokens
+from lmm.adapters.base import Site
 from lmm.adapters.ops import Array
-from lmm.errors import LearningError, StateError
-from lmm.gate import THRESHOLD, Index, normalize, shared_gate
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
-from lmm.memory.message import checked
-from lmm.memory.optim import Optimizer
-from lmm.session import lesson_tokens
+from lmm.errors import StateError
+from lmm.gate import THRESHOLD, Index, shared_gate
+from lmm.memory.base import LearnReport, Lesson, Prompt, Recall, State, Turn
+from lmm.memory.isolated import Isolated
+from lmm.memory.target import Target, fit
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
     from lmm.adapters.ops import Ops
-
-MAX_ANSWER = 200  # tokens
 
 
 @dataclass(frozen=True)
@@ -70,7 +64,7 @@ class KeyedOptions:
             raise ValueError("; ".join(problems))
 
 
-class Keyed(Memory):
+class Keyed(Isolated):
     name = "keyed"
     summary = "one isolated edit per lesson, read only when its question is asked"
     Options = KeyedOptions
@@ -137,10 +131,7 @@ class Keyed(Memory):
         turn: Turn | None = None,
         report: LearnReport | None = None,
     ) -> State:
-        if not lesson.prompt.strip() or not lesson.answer.strip():
-            raise LearningError(
-                "a keyed lesson needs a question and an answer; teach it with: /teach QUESTION => ANSWER"
-            )
+        self.needs_question_and_answer(lesson)
         values = self._learn_values(lesson, adapter, report or LearnReport())
         gate = shared_gate()
         keys = np.concatenate([gate.fingerprint(text) for text in (lesson.prompt, *lesson.wordings)])
@@ -153,63 +144,15 @@ class Keyed(Memory):
 
     def _learn_values(self, lesson: Lesson, adapter: Adapter, report: LearnReport) -> np.ndarray:
         """The values [S, D] that make the model answer `lesson.prompt` with exactly `lesson.answer`."""
-        options, ops = self.options, adapter.ops
-        prompt, answer = lesson_tokens(adapter.format, lesson.prompt, lesson.answer)
-        if len(answer) > MAX_ANSWER:
-            raise LearningError(
-                f"the answer has {len(answer)} tokens; at most {MAX_ANSWER} can be learned as one lesson"
-            )
-        first_layer = self.sites(adapter)[0].first_layer
-        cache = adapter.new_cache()
-        if len(prompt) > 1:
-            _, cache = adapter.forward(as_tokens(prompt[:-1]), cache)
-        tokens = as_tokens([prompt[-1], *answer[:-1]])
-        h = adapter.hidden(tokens, first_layer, cache)
-        size = float(np.sqrt(np.mean(ops.to_numpy(ops.float32(h)) ** 2)))
-        right = np.zeros((len(answer), adapter.shape.vocab), bool)
-        right[np.arange(len(answer)), answer] = True
-        right, targets = ops.asarray(right, "bool"), ops.asarray(answer, "int64")
+        target = Target(adapter, lesson.prompt, lesson.answer, self.sites(adapter)[0])
 
         def loss_of(params: State) -> Array:
-            edited = h + ops.cast_like(params["values"] * size, h)
-            logits = ops.float32(adapter.upper(tokens, edited, first_layer, cache))[0]
-            lowered = ops.where(right, logits - options.margin, logits)
-            gold = ops.take_along(lowered, targets[:, None])[:, 0]
-            return ops.sum(ops.logsumexp(lowered) - gold)
+            return target.loss(params["values"] * target.size, self.options.margin)
 
-        optimizer = Optimizer(ops, "adam", options.lr, betas=(0.9, 0.95))
-        params = {"values": ops.zeros((len(answer), adapter.shape.width))}
-        for _ in range(options.steps):
-            loss, grads = ops.value_and_grad(loss_of, params)
-            checked(loss, {}, adapter)
-            report.step(loss)
-            # a token's loss below log 2 means that nothing comes within `margin` of it
-            if loss <= np.log(2):
-                break
-            params = optimizer.step(params, grads)
-            ops.evaluate(*params.values())
-        return ops.to_numpy(params["values"]) * size
-
-    def learn_lesson(
-        self,
-        state: State,
-        lessons: tuple[Lesson, ...],
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: Turn | None,
-        report: LearnReport,
-    ) -> tuple[State, tuple[Lesson, ...]]:
-        """The new lesson takes the place of earlier ones with the very same question, and keeps the answer they had."""
-        new = self.learn(state, lesson, adapter, turn, report)
-        old = [x for x in lessons if normalize(x.prompt) == normalize(lesson.prompt)]
-        for earlier in old:
-            new = self.forget(new, earlier.id)
-        if old:
-            lesson = replace(lesson, replaces=old[-1].answer)
-        return new, (*(x for x in lessons if x not in old), lesson)
-
-    def forget(self, state: State, lesson_id: str) -> State:
-        return {name: array for name, array in state.items() if name.partition("/")[2] != lesson_id}
+        params, _ = fit(
+            loss_of, {"values": adapter.ops.zeros((target.steps, adapter.shape.width))}, self.options, adapter, report
+        )
+        return adapter.ops.to_numpy(params["values"]) * target.size
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         expected = {f"{kind}/{lesson.id}" for lesson in lessons for kind in ("keys", "values")}

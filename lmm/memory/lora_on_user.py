@@ -25,7 +25,7 @@ import numpy as np
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import OPTIMIZERS, Optimizer
-from lmm.memory.selfask import Replies, first_pairs, last_states, number_of, owners, pairs_of, plain_states
+from lmm.memory.selfask import Replies, first_pairs, known_keys, last_states, number_of, owners, pairs_of, unit
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -108,7 +108,7 @@ class LoraOnUser(Memory):
         ops = adapter.ops
         keys, owner, centre = (ops.to_numpy(state[name]) for name in ("keys", "owner", "centre"))
         h = last_states(adapter, self.sites(adapter)[0], [prompt.tokens for prompt in prompts])
-        cosine = _unit(h - centre) @ keys.T
+        cosine = unit(h - centre) @ keys.T
         nearest = (cosine + MARGIN * (owner > 0)).argmax(axis=1)
         strength, whose = cosine[np.arange(len(h)), nearest], owner[nearest]
         gate = (whose > 0) & (strength >= self.options.gate)
@@ -126,10 +126,7 @@ class LoraOnUser(Memory):
         if recall is None or context.positions[-1] < recall.start:
             return x_out
         live = ops.asarray((context.positions >= recall.start).astype(np.float32)[None, :, None])
-        return self._edited(ops, state, x_out, recall.arrays["gate"] * live)
-
-    def _edited(self, ops: Ops, state: State, h: Array, g: Array) -> Array:
-        return h + ops.cast_like(ops.float32(h) @ state["A"] @ state["B"] * g, h)
+        return low_rank(ops, state, x_out, recall.arrays["gate"] * live)
 
     def learn(
         self,
@@ -186,7 +183,7 @@ class LoraOnUser(Memory):
         replies = Replies(adapter, all_pairs, site, everywhere=not options.gate)
 
         def loss_of(params: State) -> Array:
-            loss = replies.mean(replies.losses(lambda h: self._edited(ops, params, h, replies.live)))
+            loss = replies.mean(replies.losses(lambda h: low_rank(ops, params, h, replies.live)))
             return loss + options.l2 * sum(ops.sum(p * p) for p in params.values()) if options.l2 else loss
 
         params, norms = self._train({name: state[name] for name in ("A", "B")}, loss_of, adapter, report)
@@ -200,12 +197,8 @@ class LoraOnUser(Memory):
         Before the first lesson, those of what no lesson is about.
         """
         ops = adapter.ops
-        keys, owner, centre = (ops.to_numpy(state[name]) for name in ("keys", "owner", "centre"))
-        if len(keys) == 0:
-            plain = plain_states(adapter, self.sites(adapter)[0])
-            centre = plain.mean(axis=0)
-            keys, owner = _unit(plain - centre), np.zeros(len(plain), np.int64)
-        new = _unit(questions - centre)
+        keys, owner, centre = known_keys(state, adapter, self.sites(adapter)[0])
+        new = unit(questions - centre)
         keys, owner = np.concatenate([new, keys]), np.concatenate([np.full(len(new), number_of(lesson.id)), owner])
         return {"keys": ops.asarray(keys), "owner": ops.asarray(owner, "int64"), "centre": ops.asarray(centre)}
 
@@ -228,5 +221,6 @@ class LoraOnUser(Memory):
         return params, {f"grad_{name}_norm": float(np.linalg.norm(ops.to_numpy(g))) for name, g in grads.items()}
 
 
-def _unit(x: np.ndarray) -> np.ndarray:
-    return x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)
+def low_rank(ops: Ops, state: State, h: Array, g: Array) -> Array:
+    """h + g h A B for hidden states h [B, T, D] and a gate g that is broadcast to them."""
+    return h + ops.cast_like(ops.float32(h) @ state["A"] @ state["B"] * g, h)

@@ -202,10 +202,8 @@ class Memoir(Memory):
     ) -> State:
         """Lessons learned in one batch, each under its own mask; what was known of the same lessons is replaced."""
         ops, site = adapter.ops, self.sites(adapter)[0]
-        if any(not lesson.prompt.strip() or not lesson.answer.strip() for lesson in lessons):
-            raise LearningError(
-                "a memoir lesson needs a question and an answer; teach it with: /teach QUESTION => ANSWER"
-            )
+        for lesson in lessons:
+            self.needs_question_and_answer(lesson)
         if state["background"].shape[0] == 0:
             state = {**state, "background": ops.asarray(self.features(PLAIN, adapter).mean(axis=0))}
         arrays = {name: ops.to_numpy(array) for name, array in state.items()}

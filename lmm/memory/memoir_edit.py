@@ -19,13 +19,12 @@ from lmm.errors import LearningError
 from lmm.memory.base import LearnReport
 from lmm.memory.message import checked
 from lmm.memory.optim import Optimizer
-from lmm.session import lesson_tokens
+from lmm.memory.target import prompt_and_answer
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
     from lmm.adapters.ops import Params
 
-MAX_ANSWER = 200  # tokens
 #: sentences put before a prompt; of few lengths in tokens, so that copies share a batch
 PREFIXES = (
     "It was raining all morning.",
@@ -177,11 +176,7 @@ def _batches(adapter: Adapter, site: Site, options: Any, examples: Sequence[Exam
     for example in examples:
         copies = [f"{prefix} {example.wordings[0]}" for prefix in PREFIXES[: options.prefixes]]
         for text in (*example.wordings, *copies):
-            prompt, answer = lesson_tokens(adapter.format, text, example.answer)
-            if len(answer) > MAX_ANSWER:
-                raise LearningError(
-                    f"the answer has {len(answer)} tokens; at most {MAX_ANSWER} can be learned as one lesson"
-                )
+            prompt, answer = prompt_and_answer(adapter, text, example.answer)
             by_length.setdefault(len(prompt), []).append(((prompt, answer), np.isin(mine, example.mask)))
     return [
         Rows(adapter, site, options.span, [row for row, _ in found], np.stack([mask for _, mask in found]), where)

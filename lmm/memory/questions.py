@@ -106,7 +106,3 @@ class Found:
     score: float
     question: int
     cosines: np.ndarray
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.adapters.ops import Array, token_cross_entropy
-from lmm.memory.base import Lesson
+from lmm.memory.base import Lesson, State
 from lmm.session import lesson_tokens, prompt_tokens
 
 if TYPE_CHECKING:
@@ -138,6 +138,22 @@ def last_states(adapter: Adapter, site: Site, prompts: Sequence[Sequence[int]]) 
 def plain_states(adapter: Adapter, site: Site) -> np.ndarray:
     """`last_states` of PLAIN, [len(PLAIN), D]."""
     return last_states(adapter, site, [prompt_tokens(adapter.format, text) for text in PLAIN])
+
+
+def known_keys(state: State, adapter: Adapter, site: Site) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A state's `keys` [K, D] of questions at the site, their `owner` [K] and the `centre` [D] taken off them; before
+    the first lesson, those of what no lesson is about."""
+    keys, owner, centre = (adapter.ops.to_numpy(state[name]) for name in ("keys", "owner", "centre"))
+    if len(keys):
+        return keys, owner, centre
+    plain = plain_states(adapter, site)
+    centre = plain.mean(axis=0)
+    return unit(plain - centre), np.zeros(len(plain), np.int64), centre
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    """Vectors [.., D] of length 1; zero stays zero."""
+    return x / (np.linalg.norm(x, axis=-1, keepdims=True) + 1e-12)
 
 
 def _padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:

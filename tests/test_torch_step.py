@@ -64,3 +64,16 @@ def test_a_layer_that_computes_something_else_keeps_its_own_forward(adapter: Tor
 @pytest.mark.parametrize("kind", ["gemma3_text", "qwen3", "phi3"])
 def test_other_decoders_keep_their_own_forward(kind: str, tmp_path: Path) -> None:
     assert TorchAdapter(tiny.source(tmp_path, kind), dtype="float32").step is None
+
+
+def test_what_stands_in_a_projections_place_acts_in_the_step_too(adapter: TorchAdapter) -> None:
+    """A LoRA of another library wraps projections; a step that read their weights would pass it by."""
+    plain = decoded(adapter, True)
+    handle = adapter.layers[0].self_attn.v_proj.register_forward_hook(lambda module, args, out: out * 2)
+    try:
+        hooked = decoded(adapter, True)
+        for mine, own in zip(hooked, decoded(adapter, False), strict=True):
+            np.testing.assert_allclose(mine, own, atol=2e-5)
+    finally:
+        handle.remove()
+    assert not np.allclose(hooked[-1], plain[-1])

@@ -23,7 +23,7 @@ from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers
 from lmm.adapters.torch_dtype import is_finite, ranked_dtypes
 from lmm.adapters.torch_ops import TorchOps
-from lmm.adapters.torch_step import Edit, step_of
+from lmm.adapters.torch_step import Edit, LlamaStep, step_of
 from lmm.errors import ModelError
 from lmm.tokenizer import HFChatFormat, as_list
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 class TorchAdapter(Adapter):
     name = "torch"
-    step: Any = None  # a faster decode step, where the model is lmm's own to rearrange
+    step: LlamaStep | None = None  # a faster decode step; not in a model of the caller's, whose layers may be hooked
 
     def __init__(self, source: ModelSource, dtype: str = "auto", layers_path: str | None = None) -> None:
         super().__init__()
@@ -176,16 +176,16 @@ class TorchAdapter(Adapter):
             handle.remove()
 
     def _edit(self) -> Edit | None:
-        """What the open taps do in a decode step, which runs no hooks; None if there are none."""
+        """What the open taps around layers do in a decode step, which does not call layers; None if there are none."""
         at: dict[tuple[int, str], list[Tap]] = {}
         for tap in self.taps:
-            at.setdefault((tap.site.layer, tap.site.part), []).append(tap)
+            if tap.site.part != "mlp.down_proj":  # a projection is called, and its hook acts
+                at.setdefault((tap.site.layer, tap.site.part), []).append(tap)
 
-        def edit(layer: int, part: str, x_in: Array, x_out: Array) -> Array:
+        def edit(layer: int, part: str, h: Array) -> Array:
             for tap in at.get((layer, part), ()):
-                new = self._rewritten(tap, x_in, x_out)
-                x_in, x_out = (x_in, new) if part == "mlp.down_proj" else (new, new)
-            return x_out
+                h = self._rewritten(tap, h, h)
+            return h
 
         return edit if at else None
 

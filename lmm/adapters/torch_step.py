@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear, rms_norm, scaled_dot_product_attention, silu
+from torch.nn.functional import rms_norm, scaled_dot_product_attention, silu
 from transformers import DynamicCache
 
 #: decoder layers of this form: RMS norm, rotary grouped-query attention, RMS norm, SiLU-gated MLP, both residual
 LAYER_CLASSES = ("LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer")
 #: rotary tables that do not depend on how long the text has become
 ROPE_TYPES = ("default", "linear", "llama3")
-Edit = Callable[[int, str, Tensor, Tensor], Tensor]
+Edit = Callable[[int, str, Tensor], Tensor]
 PROBE = 12  # tokens of the comparison
 
 
@@ -40,33 +40,34 @@ class LlamaStep:
     def __call__(self, ids: Tensor, cache: DynamicCache, edit: Edit | None = None) -> Tensor:
         """Token ids [B, 1] after `cache`, which grows by them -> logits [B, 1, V].
 
-        `edit(layer, part, x_in, x_out)` is asked at every site and returns the new x_out [B, 1, D].
+        `edit(layer, part, h)` is asked before ("pre_attention") and after ("residual") each layer and returns the new
+        h [B, 1, D]. The projections are called, not read: what hooks them or has taken their place acts here too.
         """
         edit = edit or _unchanged
         h = self.model.model.embed_tokens(ids)
         rotary = self._rotary(cache.layers[0].keys.shape[-2], h)
         for i, (layer, kept) in enumerate(zip(self.model.model.layers, cache.layers, strict=True)):
-            h = edit(i, "pre_attention", h, h)
+            h = edit(i, "pre_attention", h)
             h = h + self._attended(layer.self_attn, self._norm(layer.input_layernorm, h), kept, *rotary)
             x, mlp = self._norm(layer.post_attention_layernorm, h), layer.mlp
-            inner = silu(_linear(mlp.gate_proj, x)) * _linear(mlp.up_proj, x)
-            h = h + edit(i, "mlp.down_proj", inner, _linear(mlp.down_proj, inner))
-            h = edit(i, "residual", h, h)
-        return _linear(self.model.lm_head, self._norm(self.model.model.norm, h))
+            inner = silu(mlp.gate_proj(x)) * mlp.up_proj(x)
+            h = h + mlp.down_proj(inner)
+            h = edit(i, "residual", h)
+        return self.model.lm_head(self._norm(self.model.model.norm, h))
 
     def _attended(self, attention: Any, x: Tensor, kept: Any, cos: Tensor, sin: Tensor) -> Tensor:
         """What one token [B, 1, D] reads from the layer's cache, which grows by it."""
         rows, heads, groups = len(x), self.heads, self.groups
-        turned = torch.cat((_linear(attention.q_proj, x), _linear(attention.k_proj, x)), -1)
+        turned = torch.cat((attention.q_proj(x), attention.k_proj(x)), -1)
         turned = turned.view(rows, heads + groups, -1)
         half = turned.shape[-1] // 2
         turned = turned * cos + torch.cat((-turned[..., half:], turned[..., :half]), -1) * sin
         kept.keys = torch.cat((kept.keys, turned[:, heads:, None]), 2)
-        kept.values = torch.cat((kept.values, _linear(attention.v_proj, x).view(rows, groups, 1, -1)), 2)
+        kept.values = torch.cat((kept.values, attention.v_proj(x).view(rows, groups, 1, -1)), 2)
         # the query heads of one key head are the rows of one attention: nothing is repeated
         queries = turned[:, :heads].reshape(rows, groups, heads // groups, -1)
         read = scaled_dot_product_attention(queries, kept.keys, kept.values)
-        return _linear(attention.o_proj, read.reshape(rows, 1, -1))
+        return attention.o_proj(read.reshape(rows, 1, -1))
 
     def _norm(self, norm: Any, x: Tensor) -> Tensor:
         return rms_norm(x, x.shape[-1:], norm.weight, self.eps)
@@ -79,12 +80,8 @@ class LlamaStep:
         return self._cos_sin[0, position : position + 1], self._cos_sin[1, position : position + 1]
 
 
-def _linear(part: Any, x: Tensor) -> Tensor:
-    return linear(x, part.weight, part.bias)
-
-
-def _unchanged(layer: int, part: str, x_in: Tensor, x_out: Tensor) -> Tensor:
-    return x_out
+def _unchanged(layer: int, part: str, h: Tensor) -> Tensor:
+    return h
 
 
 def step_of(model: Any, probe: list[int]) -> LlamaStep | None:

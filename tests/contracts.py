@@ -64,7 +64,7 @@ ROWS: dict[str, Row] = {
     "engram": Row({"steps": 2, "slots": 1000}, bad={"depth": 3.0, "heads": 0, "lr": -1.0, "steps": 0}),
     "engram_hybrid": Row({"steps": 2, "slots": 1000}, bad={"alone": 3.0, "top_k": 0, "heads": 0, "lr": -1.0}),
     "gated_lora": Row(
-        {"rank": 1, "lr": 0.05, "steps": 2, "rehearse": 0, "bias": 0.0, "gate_lr": 0.5, "gate_steps": 3, "open": 0.3},
+        {"rank": 1, "lr": 0.05, "steps": 2, "rehearse": 0, "gate_lr": 0.02, "open": 0.3},
         bad={"rank": 0, "open": 1.5, "gate_lr": -1.0, "steps": 0},
     ),
     "keyed": Row({"steps": 2}, bad={"depth": 3.0, "lr": -1.0, "steps": 0}),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lmm.chat_session import Chat
 from lmm.config import Config
 from lmm.errors import Cancelled
-from lmm.interrupts import Interrupts, Leave, silent_typing
+from lmm.interrupts import Interrupts, Leave, typing
 from lmm.loading import Loading
 
 if TYPE_CHECKING:
@@ -84,22 +84,20 @@ def _at_terminal(chat: Chat) -> None:
     chat.purge_history = history.purge
     chat.make_view = _view_maker(chat.config, repl.ask)
     chat.loading.changed = lambda: repl.leave() if chat.loading.error else repl.refresh()
-    with Interrupts(chat.cancel, repl.leave) as signals:
+    with typing(shown=False), Interrupts(chat.cancel, repl.leave) as signals:
         try:
             while not signals.leaving:
                 prefill, chat.prefill = chat.prefill, ""
                 text = repl.read(prefill, chat.loading.start)
                 if text.strip().lower() in BYE:
                     break
-                with silent_typing():
-                    chat.line(text)
+                chat.line(text)
         except (EOFError, OSError):  # Ctrl-D, or a terminal that is gone
             pass
         except KeyboardInterrupt:
             chat.view.say("left without saving")
             raise
-        with silent_typing():
-            _leave(chat, signals)
+        _leave(chat, signals)
 
 
 def _in_pipe(chat: Chat) -> None:

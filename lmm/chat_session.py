@@ -128,11 +128,13 @@ class Chat:
         import click
 
         from lmm.errors import UsageError
+        from lmm.interrupts import typing
 
         if not self.view.is_terminal:
             raise UsageError("/edit needs a terminal")
         try:
-            return click.edit(text, require_save=False)
+            with typing(shown=True):
+                return click.edit(text, require_save=False)
         except click.ClickException as error:
             raise UsageError(f"{error.message}; set EDITOR to the editor you like") from error
 

@@ -64,8 +64,12 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def silent_typing() -> Iterator[None]:
-    """While work goes on, keys are kept for the next prompt and not echoed into the reply; Ctrl-C works."""
+def typing(shown: bool) -> Iterator[None]:
+    """Inside, keys are echoed and come line by line, as an editor expects them; or, where not `shown`, they are kept
+    for the next prompt and not echoed into the reply. Ctrl-C works either way.
+
+    Silence has to last from prompt to prompt: the line mode would swallow a Ctrl-D typed in between.
+    """
     import termios
 
     try:
@@ -76,10 +80,11 @@ def silent_typing() -> Iterator[None]:
     if before is None:
         yield
         return
-    quiet = [*before[:3], before[3] & ~(termios.ECHO | termios.ICANON), *before[4:]]
+    line_mode = termios.ECHO | termios.ICANON
+    inside = [*before[:3], before[3] | line_mode if shown else before[3] & ~line_mode, *before[4:]]
     try:
         with contextlib.suppress(termios.error):
-            termios.tcsetattr(file, termios.TCSADRAIN, quiet)
+            termios.tcsetattr(file, termios.TCSADRAIN, inside)
         yield
     finally:
         with contextlib.suppress(termios.error):  # the terminal may be gone

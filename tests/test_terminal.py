@@ -7,7 +7,9 @@ Most tests run the scripted engine (see `scripted`), so keys, screen and signals
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import sys
 import termios
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +19,8 @@ import pexpect
 import pytest
 from payloads import payloads
 from terminals import Terminal
+
+from lmm.interrupts import typing
 
 Q = "What is the capital of Australia?"
 
@@ -316,3 +320,21 @@ def test_ctrl_c_stops_a_model_within_a_token(terminal: Open):
     assert time.monotonic() - pressed < 10
     t.type("\x04")
     assert t.rest(60) == 0
+
+
+def test_the_terminal_keeps_keys_between_prompts_and_shows_them_in_an_editor(monkeypatch):
+    """Line mode turns a Ctrl-D typed early into a NUL byte, so the chat leaves it once, not at every turn."""
+    parent, child = os.openpty()
+    with open(child) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        modes = [termios.tcgetattr(child)[3]]
+        with typing(shown=False):
+            modes.append(termios.tcgetattr(child)[3])
+            os.write(parent, b"\x04")
+            with typing(shown=True):
+                modes.append(termios.tcgetattr(child)[3])
+            assert os.read(child, 1) == b"\x04"
+        modes.append(termios.tcgetattr(child)[3])
+    os.close(parent)
+    line_mode = termios.ECHO | termios.ICANON
+    assert [mode & line_mode for mode in modes] == [line_mode, 0, line_mode, line_mode]

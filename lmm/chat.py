@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from lmm.chat_session import Chat
 from lmm.config import Config
 from lmm.errors import Cancelled
-from lmm.interrupts import Interrupts, Leave, typing
+from lmm.interrupts import Interrupts, Leave, typing_mode
 from lmm.loading import Loading
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _at_terminal(chat: Chat) -> None:
     chat.purge_history = history.purge
     chat.make_view = _view_maker(chat.config, repl.ask)
     chat.loading.changed = lambda: repl.leave() if chat.loading.error else repl.refresh()
-    with typing(shown=False), Interrupts(chat.cancel, repl.leave) as signals:
+    with typing_mode(shown=False), Interrupts(chat.cancel, repl.leave) as signals:
         try:
             while not signals.leaving:
                 prefill, chat.prefill = chat.prefill, ""

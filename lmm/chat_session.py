@@ -128,12 +128,12 @@ class Chat:
         import click
 
         from lmm.errors import UsageError
-        from lmm.interrupts import typing
+        from lmm.interrupts import typing_mode
 
         if not self.view.is_terminal:
             raise UsageError("/edit needs a terminal")
         try:
-            with typing(shown=True):
+            with typing_mode(shown=True):
                 return click.edit(text, require_save=False)
         except click.ClickException as error:
             raise UsageError(f"{error.message}; set EDITOR to the editor you like") from error

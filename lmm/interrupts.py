@@ -64,7 +64,7 @@ class Interrupts:
 
 
 @contextlib.contextmanager
-def typing(shown: bool) -> Iterator[None]:
+def typing_mode(shown: bool) -> Iterator[None]:
     """Inside, keys are echoed and come line by line, as an editor expects them; or, where not `shown`, they are kept
     for the next prompt and not echoed into the reply. Ctrl-C works either way.
 

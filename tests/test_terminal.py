@@ -20,7 +20,7 @@ import pytest
 from payloads import payloads
 from terminals import Terminal
 
-from lmm.interrupts import typing
+from lmm.interrupts import typing_mode
 
 Q = "What is the capital of Australia?"
 
@@ -328,10 +328,10 @@ def test_the_terminal_keeps_keys_between_prompts_and_shows_them_in_an_editor(mon
     with open(child) as stdin:
         monkeypatch.setattr(sys, "stdin", stdin)
         modes = [termios.tcgetattr(child)[3]]
-        with typing(shown=False):
+        with typing_mode(shown=False):
             modes.append(termios.tcgetattr(child)[3])
             os.write(parent, b"\x04")
-            with typing(shown=True):
+            with typing_mode(shown=True):
                 modes.append(termios.tcgetattr(child)[3])
             assert os.read(child, 1) == b"\x04"
         modes.append(termios.tcgetattr(child)[3])

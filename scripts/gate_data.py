@@ -286,6 +286,33 @@ def zsre_pairs(records: list[dict], seed: int, composer: Composer) -> list[Pair]
     return found
 
 
+def zsre_transplants(records: list[dict], seed: int, composer: Composer) -> list[Pair]:
+    """The records' wordings about each other's subjects: what a wording means does not hang on whom it is about.
+
+    Positives are prompt and rephrase, either way round; negatives are another record's rephrase that has no telling
+    word in common with this one.
+    """
+    rng, found = random.Random(seed), []
+    subjects = [record["subject"] for record in records]
+    both = [(_template(r["prompt"], r["subject"]), _template(r["rephrase_prompt"], r["subject"])) for r in records]
+    forms = [(prompt, rephrase) for prompt, rephrase in both if prompt and rephrase]
+    for prompt, rephrase in forms:
+        subject = rng.choice(subjects)
+        stored, query = (prompt, rephrase) if rng.random() < 0.7 else (rephrase, prompt)
+        text = fill(query, subject)
+        text = garble(text, rng) if rng.random() < 0.3 else text
+        found.append(Pair(composer.dress(text), fill(stored, subject), 1, "zsre"))
+        _, other = rng.choice(forms)
+        if not _telling(other) & (_telling(prompt) | _telling(rephrase)):
+            found.append(Pair(fill(other, subject), fill(stored, subject), 0, "zsre"))
+    return found
+
+
+def _telling(template: str) -> set[str]:
+    """Beginnings of a wording's longer words: what may say which relation it asks for."""
+    return {word[:4] for word in re.findall(r"[a-z]{4,}", template.lower())} - {"what", "whic", "name", "when", "wher"}
+
+
 def sts_pairs(path: Path, limit: int = 700) -> list[Pair]:
     """Sentences that people judged the same (4.8 and more of 5) or not (3 and less), alike in words either way."""
     rows = [(float(score), a, b) for a, b, score in csv.reader(path.open(encoding="utf-8", newline=""))]
@@ -311,6 +338,8 @@ def datasets(folder: Path, seed: int, synthetic: int) -> tuple[list[Pair], list[
         train += counterfact_pairs(counterfact[:1300], seed + repeat, distractors)
     for repeat in range(4):
         train += zsre_pairs(zsre[:100], seed + repeat, composer)
+    for repeat in range(10):
+        train += zsre_transplants(zsre[:100], seed + repeat, composer)
     train += sts_pairs(folder / "sts" / "stsb-en-train.csv")
     check = Composer(seed + 999, distractors, relations)  # the held relations, with all of their kind as negatives
     valid = []

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lmm.bench.datasets import Edit, Question, load, prompts_of
+from lmm.bench.datasets import Edit, Question, load, load_mixed, prompts_of
 from lmm.bench.plan import lessons_of, superseded
 from lmm.errors import LmmError, UsageError
 
@@ -117,6 +117,21 @@ def test_unreadable_files_and_names(tmp_path: Path) -> None:
         load(path, "zrse")
     with pytest.raises(UsageError, match="has 1 records, fewer than the 2"):
         load(path, limit=2)
+
+
+def test_several_files_take_turns(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    (tmp_path / "two").mkdir()
+    one = written(tmp_path / "one", *[{"prompt": f"q{i}", "answer": "a"} for i in range(3)])
+    two = written(tmp_path / "two", QAEDIT)
+    mixed = load_mixed([one, two])
+    assert [edit.prompt for edit in mixed.edits] == ["q0", "Who made the Loom?", "q1", "q2"]
+    assert load_mixed([one, two], limit=2).edits == mixed.edits[:2]
+    assert mixed.format == "lmm+qaedit"
+    assert mixed.sha256 not in (load(one).sha256, load_mixed([two, one]).sha256)
+    assert load_mixed([two]).edits == load(two).edits
+    with pytest.raises(UsageError, match="the 2 files have 4 records, fewer than the 5"):
+        load_mixed([one, two], limit=5)
 
 
 def test_only_prompts_and_answers_are_taught(tmp_path: Path) -> None:

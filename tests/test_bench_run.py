@@ -109,7 +109,7 @@ def test_mistakes_are_found_before_the_model_is_loaded(
 
 
 def test_what_peft_lora_needs_is_found_missing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = run.Request(Path("x"), ("peft_lora",), Settings((1,)), Config())
+    request = run.Request((Path("x"),), ("peft_lora",), Settings((1,)), Config())
     monkeypatch.setattr(registry, "pick_backend", lambda name: "mlx_lm")
     with pytest.raises(BackendError, match="needs the torch backend, not mlx_lm"):
         run.builder("peft_lora", request)
@@ -124,7 +124,7 @@ def test_without_matplotlib_the_numbers_are_still_there(
 ) -> None:
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
     settings = Settings((2,), skip=frozenset({"speed"}))
-    run.run(run.Request(data, ("told",), settings, Config(), out=tmp_path / "o"))
+    run.run(run.Request((data,), ("told",), settings, Config(), out=tmp_path / "o"))
     assert {p.name for p in (tmp_path / "o").iterdir()} >= {"result.json", "table.md"}
     assert not list((tmp_path / "o").glob("*.png"))
 
@@ -135,13 +135,13 @@ def test_options_find_their_memory() -> None:
         "keyed": {"lr": 0.5},
     }
     assert run.parse_options(["lr=0.5"], ("none", "keyed")) == {"keyed": {"lr": 0.5}}
-    request = run.Request(Path("x"), ("in_context",), Settings((1,)), Config(), options={"in_context": {"count": 2}})
+    request = run.Request((Path("x"),), ("in_context",), Settings((1,)), Config(), options={"in_context": {"count": 2}})
     assert run.builder("in_context", request)().options.count == 2
 
 
 def test_an_interrupted_command_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
     settings = Settings((4,), skip=frozenset({"speed"}))
-    request = run.Request(data, ("told", "mutates"), settings, Config(), out=tmp_path / "o")
+    request = run.Request((data,), ("told", "mutates"), settings, Config(), out=tmp_path / "o")
     registry.table("lmm.memories")["mutates"] = "benching:Mutates"
     with pytest.raises(LmmError, match="left the model changed"):
         run.run(request)
@@ -197,4 +197,4 @@ def test_commit_names_this_tree_only(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_an_empty_request_says_so(data: Path) -> None:
     with pytest.raises(UsageError, match="names no memory"):
-        run.run(run.Request(data, (), Settings((1,)), Config()))
+        run.run(run.Request((data,), (), Settings((1,)), Config()))

@@ -21,7 +21,7 @@ Option = typer.Option
 
 @app.command()
 def edit(
-    data: Annotated[Path, Option(help="file of edits")],
+    data: Annotated[list[Path], Option(help="file of edits; given several times, their records take turns")],
     memory: Annotated[str, Option(help="memories to compare, by commas; also none, in_context, fine_tune, peft_lora")],
     edits: Annotated[str, Option(help="how many edits; several by commas: each is scored")] = "100",
     format: Annotated[

@@ -117,7 +117,12 @@ _FIXED = (
 
 def _as_edit_request(request: Request) -> run.Request:
     return run.Request(
-        request.data, request.memories, Settings((1,)), request.config, options=request.options, presets=request.presets
+        (request.data,),
+        request.memories,
+        Settings((1,)),
+        request.config,
+        options=request.options,
+        presets=request.presets,
     )
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,20 @@ def load(path: str | Path, format: str | None = None, limit: int | None = None) 
     parse = PARSERS[format]
     edits = tuple(_parsed(path, i, record, parse, format) for i, record in enumerate(records[:limit]))
     return Dataset(path, format, digest, edits)
+
+
+def load_mixed(paths: Sequence[Path], format: str | None = None, limit: int | None = None) -> Dataset:
+    """The first `limit` edits of several files, a record of each in turn; when one ends, the others go on."""
+    if len(paths) == 1:
+        return load(paths[0], format, limit)
+    parts = [load(path, format) for path in paths]
+    turns = zip_longest(*(part.edits for part in parts))
+    edits = tuple(edit for turn in turns for edit in turn if edit is not None)
+    if limit is not None and limit > len(edits):
+        raise UsageError(f"the {len(paths)} files have {len(edits)} records, fewer than the {limit} of --edits")
+    name, formats = ("+".join(part.path.stem for part in parts), "+".join(part.format for part in parts))
+    digest = hashlib.sha256("".join(part.sha256 for part in parts).encode()).hexdigest()
+    return Dataset(Path(name), formats, digest, edits[:limit])
 
 
 def detect(record: Mapping[str, Any]) -> str | None:

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """One run. `options` and `presets`: memory -> its options, its preset."""
+    """One run. `data`: files, whose records take turns; `options`, `presets`: memory -> its options, its preset."""
 
-    data: Path
+    data: Sequence[Path]
     memories: tuple[str, ...]
     settings: Settings
     config: Config
@@ -50,7 +50,8 @@ class Request:
     @property
     def folder(self) -> Path:
         size = self.settings.sizes[-1]
-        return self.out or Path("artifacts") / "bench" / f"{self.data.stem}_{size}_{Path(self.config.model).stem}"
+        name = "+".join(path.stem for path in self.data)
+        return self.out or Path("artifacts") / "bench" / f"{name}_{size}_{Path(self.config.model).stem}"
 
 
 def run(request: Request, track: Track = quietly, adapter: Adapter | None = None) -> dict[str, Any]:
@@ -61,7 +62,7 @@ def run(request: Request, track: Track = quietly, adapter: Adapter | None = None
     if not request.memories:
         raise UsageError("--memory names no memory; e.g. --memory keyed,none")
     builds = {name: builder(name, request) for name in request.memories}
-    data = datasets.load(request.data, request.format, request.settings.sizes[-1])
+    data = datasets.load_mixed(request.data, request.format, request.settings.sizes[-1])
     known = datasets.prompts_of(request.known) if request.known else []
     if request.text is not None and not request.text.is_file():
         raise UsageError(f"the text {request.text} of --text does not exist")

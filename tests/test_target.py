@@ -52,6 +52,14 @@ def test_small_rises_are_part_of_the_way() -> None:
     assert np.allclose(np.diff(seen), 0.5)
 
 
+def test_when_the_steps_run_out_the_best_is_kept() -> None:
+    """The lowest loss is met after one step of three; the others only circle around it."""
+    losses = iter([9.0, 3.0, 4.0, 3.5])
+    x, at_once, report = search(lambda params: (next(losses), {"x": np.array([-1.0])}), 0.5, steps=3)
+    assert (x, at_once) == (pytest.approx(0.5), False)
+    assert report.steps == 4  # three steps, and a look at where the last one led
+
+
 def test_what_is_known_already_takes_no_step() -> None:
     x, at_once, report = search(lambda params: (0.1, {"x": np.ones(1)}), 0.5)
     assert (x, at_once, report.steps) == (0.0, True, 1)

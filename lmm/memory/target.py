@@ -74,7 +74,8 @@ def fit(
     loss_of: Callable[[State], Array], params: State, options: Any, adapter: Adapter, report: LearnReport
 ) -> tuple[State, bool]:
     """The parameters after at most `options.steps` Adam steps of `options.lr`, and whether they were right as they
-    came. Stops as soon as every token is learned. Raises LearningError if the loss is no number.
+    came. Stops as soon as every token is learned; else the best that were met. Raises LearningError if the loss is
+    no number.
 
     A step that more than doubles the lowest loss so far went over an edge, often onto a plateau without gradients: it
     is taken back, and half as long from there. Few lessons need that (6 of CounterFact's first 500), but those were
@@ -82,7 +83,7 @@ def fit(
     """
     ops, lr, lowest, best = adapter.ops, options.lr, float("inf"), (params, params)
     optimizer = Optimizer(ops, "adam", lr, betas=BETAS)
-    for step in range(options.steps):
+    for step in range(options.steps + 1):
         loss, grads = ops.value_and_grad(loss_of, params)
         checked(loss, {}, adapter)
         report.step(loss)
@@ -94,6 +95,7 @@ def fit(
             params, grads = best
         elif loss < lowest:
             lowest, best = loss, (params, grads)
-        params = optimizer.step(params, grads)
-        ops.evaluate(*params.values())
-    return params, False
+        if step < options.steps:
+            params = optimizer.step(params, grads)
+            ops.evaluate(*params.values())
+    return best[0], False

@@ -4,7 +4,8 @@ Two looks. First, cosines of sentence vectors (all-MiniLM-L6-v2) find the few le
 nothing can, and the look-up ends. Then a pair model reads query and stored prompt together and says how likely it is
 that they ask the same. Its lower layers are the sentence encoder's own, run on each text apart (so the query's are at
 hand, and a lesson's are kept); the upper ones attend across both texts, as in a cross-encoder (Nogueira & Cho 2019,
-arXiv:1901.04085; the split after MacAvaney et al. 2020, arXiv:2004.14255), with a LoRA from scripts/train_gate.py.
+arXiv:1901.04085; the split after MacAvaney et al. 2020, arXiv:2004.14255), with a LoRA from scripts/train_gate.py. Two
+training runs are shipped, and what they say is averaged.
 
 Everything is a function of the texts: the same query and lessons give the same answer, whatever else is asked.
 
@@ -25,7 +26,7 @@ import numpy as np
 from lmm.encoder import LAYERS, WIDTH, Encoder, embed, merge_lora, run_layers, shared_encoder, unit_mean
 from lmm.errors import ModelError, StateError
 
-WEIGHTS = Path(__file__).parent / "data" / "gate.safetensors"
+WEIGHTS = tuple(Path(__file__).parent / "data" / f"gate-{run}.safetensors" for run in (1, 2))
 JOINT_FROM = 3  # the first layer that sees both texts; below, a lesson's states can be kept
 LIMIT = 64  # word pieces of a text that the pair model reads (its end)
 HIDDEN = 32  # width of the head
@@ -89,13 +90,12 @@ def compare(query: np.ndarray, stored: np.ndarray) -> np.ndarray:
     return np.concatenate([query[0], u * v, np.abs(u - v), 4 * np.asarray(found, np.float32)])
 
 
-class Gate:
-    """Fingerprints and pair scores. Loading takes about 0.3 s and 130 MB; `shared_gate()` keeps one."""
+class PairModel:
+    """One training run's upper layers and head. Raises ModelError for a file that cannot be read or holds none."""
 
-    def __init__(self, path: Path = WEIGHTS, encoder: Encoder | None = None) -> None:
+    def __init__(self, path: Path, encoder: Encoder) -> None:
         from safetensors.numpy import load_file
 
-        self.encoder = encoder or shared_encoder()
         try:
             trained = load_file(str(path))
         except Exception as error:
@@ -105,11 +105,31 @@ class Gate:
         missing = [name for name in ("segment", "marks", "head.hidden", "head.out") if name not in trained]
         if missing:
             raise ModelError(f"{path} holds no gate: no {', '.join(missing)}; train one: python -m scripts.train_gate")
-        self.upper = merge_lora(self.encoder.weights, trained)
+        self.upper = merge_lora(encoder.weights, trained)
         self.segment, self.marks = (trained[name].astype(np.float32) for name in ("segment", "marks"))
         self.head = {
             name: trained[f"head.{name}"].astype(np.float32) for name in ("hidden", "hidden_bias", "out", "out_bias")
         }
+
+    def same(self, query: Lower, stored: Lower) -> float:
+        """Probability that two texts ask the same.
+
+        Each word piece is marked with whether the other text has it too: names and numbers must be the same ones.
+        """
+        q = query.states + self.marks[np.isin(query.ids, stored.ids).astype(int)]
+        s = stored.states + self.marks[np.isin(stored.ids, query.ids).astype(int)] + self.segment
+        joint = run_layers(self.upper, np.concatenate([q, s]), JOINT_FROM, LAYERS)
+        inner = np.tanh(compare(joint[: len(q)], joint[len(q) :]) @ self.head["hidden"] + self.head["hidden_bias"])
+        logit = float(inner @ self.head["out"] + self.head["out_bias"][0])
+        return 1.0 / (1.0 + float(np.exp(-logit)))
+
+
+class Gate:
+    """Fingerprints and pair scores. Loading takes about 0.3 s and 150 MB; `shared_gate()` keeps one."""
+
+    def __init__(self, paths: Sequence[Path] = WEIGHTS, encoder: Encoder | None = None) -> None:
+        self.encoder = encoder or shared_encoder()
+        self.models = [PairModel(path, self.encoder) for path in paths]
 
     def fingerprint(self, text: str) -> np.ndarray:
         """What a lesson keeps of its prompt: unit vectors of its views, [V, D] float16, V <= 3 (2.3 KB)."""
@@ -133,16 +153,8 @@ class Gate:
         return vectors, Lower(np.asarray(ids), states) if len(ids) <= LIMIT else self.lower(whole)
 
     def same(self, query: Lower, stored: Lower) -> float:
-        """Probability that two texts ask the same.
-
-        Each word piece is marked with whether the other text has it too: names and numbers must be the same ones.
-        """
-        q = query.states + self.marks[np.isin(query.ids, stored.ids).astype(int)]
-        s = stored.states + self.marks[np.isin(stored.ids, query.ids).astype(int)] + self.segment
-        joint = run_layers(self.upper, np.concatenate([q, s]), JOINT_FROM, LAYERS)
-        inner = np.tanh(compare(joint[: len(q)], joint[len(q) :]) @ self.head["hidden"] + self.head["hidden_bias"])
-        logit = float(inner @ self.head["out"] + self.head["out_bias"][0])
-        return 1.0 / (1.0 + float(np.exp(-logit)))
+        """Probability that two texts ask the same: the mean over the pair models."""
+        return sum(model.same(query, stored) for model in self.models) / len(self.models)
 
     def score(self, query: str, stored: str) -> float:
         """Probability that `query` asks what the stored prompt asks; 1 for the very same text."""

@@ -109,7 +109,7 @@ def known(gate: Gate, folder: Path, count: int, threshold: float) -> dict[str, f
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with qaedit.json, zsre.json, ...")
-    parser.add_argument("--weights", type=Path, default=WEIGHTS)
+    parser.add_argument("--weights", type=Path, nargs="+", default=WEIGHTS, help="several are averaged")
     parser.add_argument("--sets", default="qaedit,zsre,counterfact,mixed,coverage,known")
     parser.add_argument("--sizes", default="100,500,1000")
     parser.add_argument("--threshold", type=float, default=THRESHOLD)

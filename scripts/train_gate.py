@@ -1,4 +1,4 @@
-"""Train the gate's pair model: python -m scripts.train_gate --data DIR --out lmm/data/gate.safetensors
+"""Train the gate's pair model: python -m scripts.train_gate --data DIR --seed 4 --out lmm/data/gate-2.safetensors
 
 The lower layers of MiniLM read query and stored prompt apart and stay frozen; the upper ones read both together and get
 a LoRA, segment and match vectors and a small head (see lmm/gate.py). Seeded; a few minutes on two cores. Needs torch.
@@ -221,9 +221,9 @@ def train(model: PairModel, pairs: Sequence[Pair], options: argparse.Namespace) 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with editing/ and text/")
-    parser.add_argument("--out", type=Path, default=Path("lmm/data/gate.safetensors"))
+    parser.add_argument("--out", type=Path, default=Path("lmm/data/gate-2.safetensors"))
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--synthetic", type=int, default=24000, help="pairs from our own wordings")
+    parser.add_argument("--synthetic", type=int, default=40000, help="pairs from our own wordings")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--joint-from", type=int, default=JOINT_FROM, help="first layer that sees both texts")
     parser.add_argument("--batch", type=int, default=32)

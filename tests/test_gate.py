@@ -9,7 +9,7 @@ import pytest
 
 from lmm.encoder import WIDTH
 from lmm.errors import ModelError, StateError
-from lmm.gate import THRESHOLD, Gate, Index, normalize, other_person, shared_gate, views
+from lmm.gate import THRESHOLD, WEIGHTS, Gate, Index, normalize, other_person, shared_gate, views
 
 LESSONS = [
     "What is my name?",
@@ -152,7 +152,7 @@ def test_normalize_and_views() -> None:
 def test_bad_files_and_shapes_are_named(tmp_path: Path) -> None:
     (tmp_path / "gate.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="gate's weights"):
-        Gate(tmp_path / "gate.safetensors")
+        Gate([tmp_path / "gate.safetensors"])
     with pytest.raises(StateError, match="2 prompts but 1"):
         Index(["a", "b"], [np.zeros((1, WIDTH), np.float16)])
     with pytest.raises(StateError, match="another shape"):
@@ -173,9 +173,17 @@ def test_the_torch_pair_model_and_the_numpy_one_agree(tmp_path: Path) -> None:
         if name.endswith("lora_b"):
             model.params[name].data.normal_(std=0.05)
     save_file(model.arrays(), str(tmp_path / "gate.safetensors"))
-    mine = Gate(tmp_path / "gate.safetensors", gate.encoder)
+    mine = Gate([tmp_path / "gate.safetensors"], gate.encoder)
     pairs = [Pair(text, LESSONS[position], 1) for text, position in MEANT]
     expected = score(model, pairs)
     found = [mine.score(pair.query, pair.stored) for pair in pairs]
     assert np.ptp(expected) > 1e-3
     assert np.allclose(found, expected, atol=5e-3)  # float16 weights
+
+
+def test_the_gate_says_the_mean_of_its_pair_models() -> None:
+    both, alone = Gate(), [Gate([path]) for path in WEIGHTS]
+    query, stored = "Which city is the seat of Peru's government?", "What is the capital of Peru?"
+    scores = [gate.score(query, stored) for gate in alone]
+    assert len(scores) == 2 and scores[0] != scores[1]
+    assert both.score(query, stored) == pytest.approx(np.mean(scores))

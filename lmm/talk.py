@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lmm.engine import Engine, Reply
 
 NOTHING = Reading("nothing")
+SURE = 0.9  # how strongly a lesson must have fired for a wrong answer to be its own
 T = TypeVar("T")
 
 
@@ -69,6 +70,8 @@ class Talk:
         self.retries = 0
         reading = self._read(text)
         proposed = reading.lesson and replace(reading.lesson, wordings=reading.questions)
+        if proposed is not None and reading.kind == "correction":
+            proposed = self._instead(proposed)
         lesson = self._agreed(proposed)
         learned = ""
         if lesson is not None:
@@ -92,7 +95,7 @@ class Talk:
         """Learn that the last question is to be answered with `answer`, and answer it anew. Raises LmmError."""
         if self.exchange is None:
             raise UsageError("there is no reply to correct yet; ask something first, or: /teach QUESTION => ANSWER")
-        lesson = replace(lesson_for(self.exchange.user, answer), statement=answer.strip())
+        lesson = self._instead(replace(lesson_for(self.exchange.user, answer), statement=answer.strip()))
         try:
             learned = self.teach(lesson, f"{replies.topic(lesson.prompt)} -> {answer.strip()}")
         except Cancelled as error:
@@ -141,6 +144,21 @@ class Talk:
             return learn(on_step)
         finally:
             self.view.learning(summary, None)
+
+    def _instead(self, lesson: Lesson) -> Lesson:
+        """A correction in the place of the lesson that gave the wrong answer, if one did: under the same question.
+
+        Else that lesson would go on answering in its own words, with what was corrected in others.
+        """
+        if self.exchange is None:
+            return lesson
+        [recall] = self.engine.recall_many([self.exchange.user], 1)
+        fired = max(recall.fired[0], key=lambda hit: hit[1]) if recall is not None and recall.fired[0] else ("", 0.0)
+        wrong = next((x for x in self.engine.version.lessons if x.id == fired[0]), None)
+        if wrong is None or not wrong.prompt or fired[1] < SURE:
+            return lesson
+        forms = dict.fromkeys((lesson.prompt, *lesson.wordings, *wrong.wordings))
+        return replace(lesson, prompt=wrong.prompt, wordings=tuple(form for form in forms if form != wrong.prompt))
 
     def _read(self, text: str) -> Reading:
         if self.learn == "off" or "lessons" not in self.engine.memory.learns_from:

@@ -60,7 +60,7 @@ class ScriptedAdapter(ToyAdapter):
 
 
 class Notes(Memory):
-    """A lesson applies when its very question is asked; the reply is then its answer."""
+    """A lesson applies when its question is asked in one of its wordings, the later one first. The reply: its answer."""
 
     name = "notes"
     summary = "for tests"
@@ -81,7 +81,8 @@ class Notes(Memory):
     ) -> Recall | None:
         self.adapter = adapter  # type: ignore[assignment]
         asked = prompts[0].text.lower().strip(" ?")
-        hit = next((x for x in lessons if x.prompt.lower().strip(" ?") == asked), None)
+        forms = ((x, form) for x in reversed(lessons) for form in (x.prompt, *x.wordings))
+        hit = next((x for x, form in forms if form.lower().strip(" ?") == asked), None)
         return Recall([[(hit.id, 0.9)]], {"answer": hit.answer}) if hit else None
 
     def rewrite(

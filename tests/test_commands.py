@@ -17,7 +17,7 @@ from lmm.chat_session import Chat
 from lmm.config import Config
 from lmm.errors import LmmError, StateError, UsageError
 from lmm.loading import Loading
-from lmm.memory.base import Lesson
+from lmm.memory.base import Lesson, Recall
 from lmm.sanitize import clean
 from lmm.view import ConsoleView
 
@@ -122,6 +122,27 @@ def test_a_correction_is_learned_said_in_one_line_and_answered(session: Session)
     assert session.beside.count("learned:") == 1
     assert "learned: capital of Australia -> Canberra, " in session.beside and "/undo" in session.beside
     assert session.do(Q) == f"{A}\n"
+
+
+@pytest.mark.parametrize("correction", ["No, it's Rome.", "/correct Rome"])
+def test_what_is_corrected_in_other_words_is_corrected_in_all(session: Session, correction: str):
+    session.do("I live in Oslo.")
+    assert "Oslo" in session.do("Which place do I live in?")
+    assert "Rome" in session.do(correction)
+    for question in ("Where do I live?", "Which place do I live in?", "Do you know where I live?"):
+        assert session.do(question) == session.do("Where do I live?")
+        assert "Rome" in session.do(question)
+
+
+def test_a_lesson_that_hardly_fired_is_not_overwritten_by_the_correction(session: Session):
+    session.do("I live in Oslo.")
+    memory, lesson = session.chat.engine.memory, session.chat.engine.version.lessons[0]
+    sure = memory.on_prompt
+    memory.on_prompt = lambda *_: Recall([[(lesson.id, 0.6)]], {"answer": "Oslo"})
+    session.do("Where does my cat live?")
+    memory.on_prompt = sure
+    session.do("No, in Rome.")
+    assert "Oslo" in session.do("Where do I live?")
 
 
 def test_where_the_model_does_not_say_the_value_the_lesson_does(session: Session, monkeypatch: pytest.MonkeyPatch):

@@ -60,7 +60,7 @@ class ScriptedAdapter(ToyAdapter):
 
 
 class Notes(Memory):
-    """A lesson applies when its question is asked in one of its wordings, the later one first. The reply: its answer."""
+    """A lesson applies when its question is asked in one of its wordings, the later one first."""
 
     name = "notes"
     summary = "for tests"

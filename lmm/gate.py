@@ -68,6 +68,26 @@ def other_person(query: str, stored: str) -> bool:
     return (sides[0], sides[1]) in (((True, False), (False, True)), ((False, True), (True, False)))
 
 
+_SLOT = re.compile(r"\b(from|than)\s+(?:(?:the|an?|my|our|your)\s+)?([\w'-]+)")
+
+
+def swapped(query: str, stored: str) -> bool:
+    """The same two things the other way round: "from A to B" and "from B to A", "A larger than B" and "B than A".
+
+    The pair model hears no difference: all words are shared. English only.
+    """
+    query, stored = query.lower(), stored.lower()
+    ours, theirs = dict(_SLOT.findall(query)), dict(_SLOT.findall(stored))
+    apart = [(ours[word], theirs[word]) for word in ours.keys() & theirs.keys() if ours[word] != theirs[word]]
+    both = [re.findall(r"[\w'-]+", text) for text in (stored, query)]
+    return any(mine in both[0] and other in both[1] for mine, other in apart)
+
+
+def another_question(query: str, stored: str) -> bool:
+    """What decides before the pair model is asked."""
+    return other_person(query, stored) or swapped(query, stored)
+
+
 @dataclass(frozen=True)
 class Lower:
     """What the joint layers start from: a text's word pieces [T] and their states [T, D]."""
@@ -160,7 +180,7 @@ class Gate:
         """Probability that `query` asks what the stored prompt asks; 1 for the very same text."""
         if normalize(query) == normalize(stored):
             return 1.0
-        if other_person(query, stored):
+        if another_question(query, stored):
             return 0.0
         return self.same(self.lower(" ".join(query.split())), self.lower(" ".join(stored.split())))
 
@@ -234,7 +254,7 @@ class Index:
         if not self.prompts or not text.strip():
             return []
         vectors, query = self.gate.read(text)
-        near = [c for c in self.candidates(vectors) if not other_person(text, self.prompts[c[0]])]
+        near = [c for c in self.candidates(vectors) if not another_question(text, self.prompts[c[0]])]
         scored = [(p, self.gate.same(query, self._lower(p)), cosine) for p, cosine in near]
         fired = [found for found in scored if found[1] >= threshold]
         # Several lessons may ask the same in other words. What differs little in likeness counts as equal: later first.

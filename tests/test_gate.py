@@ -9,7 +9,7 @@ import pytest
 
 from lmm.encoder import WIDTH
 from lmm.errors import ModelError, StateError
-from lmm.gate import THRESHOLD, WEIGHTS, Gate, Index, normalize, other_person, shared_gate, views
+from lmm.gate import THRESHOLD, WEIGHTS, Gate, Index, normalize, other_person, shared_gate, swapped, views
 
 LESSONS = [
     "What is my name?",
@@ -90,6 +90,23 @@ def test_my_question_is_not_yours() -> None:
     for query in ("Do you know my name?", "Can you tell me the wifi password?", "I like you. What is your name?"):
         assert not other_person(query, "What is my name?")
     assert not other_person("Can you tell me the wifi password?", "What is the wifi password?")
+
+
+@pytest.mark.parametrize(
+    ("query", "stored", "expected"),
+    [
+        ("How much is the fare from Rome to Oslo?", "What is the fare from Oslo to Rome?", True),
+        ("Is Rome larger than Oslo?", "Is Oslo bigger than Rome?", True),
+        ("What does it cost to go to Rome from Oslo?", "What is the fare from Oslo to Rome?", False),
+        ("What is the fare from Oslo to Bonn?", "What is the fare from Oslo to Rome?", False),
+        ("What is the fare from Bonn to Rome?", "What is the fare from Oslo to Rome?", False),
+        ("Where is my aunt from?", "What country is my aunt from?", False),
+    ],
+)
+def test_two_things_the_other_way_round_are_another_question(query: str, stored: str, expected: bool) -> None:
+    assert swapped(query, stored) is swapped(stored, query) is expected
+    if expected:
+        assert build([stored]).match([query]) == [[]]
 
 
 def test_a_question_is_found_behind_other_sentences(index: Index) -> None:

@@ -166,14 +166,9 @@ class Engine:
         progress: Callable[[int], None] | None = None,
     ) -> list[Reply]:
         """Greedy replies, each in an empty conversation. Prompts of equal length are answered together."""
-        recalls = self.recall_many(prompts, batch_size)
-        tokens = [self._tokens_for(p, r) for p, r in zip(prompts, recalls, strict=True)]
-        replies = [Reply(p, recall=r) for p, r in zip(prompts, recalls, strict=True)]
-        for rows in equal_lengths(tokens, batch_size):
-            self._ask_batch(rows, tokens, replies, max_tokens)
-            if progress is not None:
-                progress(len(rows))
-        return replies
+        from lmm import asking
+
+        return asking.ask_many(self, prompts, max_tokens, batch_size, progress)
 
     def probabilities(
         self, tokens: Sequence[int], targets: Sequence[int], recall: Recall | None, memory: bool = True
@@ -196,20 +191,6 @@ class Engine:
             recall = self._recall(some)
             recalls += [None if recall is None else self.memory.row(recall, j) for j in range(len(some))]
         return recalls
-
-    def _tokens_for(self, prompt: str, recall: Recall | None) -> list[int]:
-        return prompt_tokens(self.adapter.format, with_text(recall, prompt))
-
-    def _ask_batch(self, rows: list[int], tokens: list[list[int]], replies: list[Reply], max_tokens: int) -> None:
-        start = time.perf_counter()
-        prompts = np.array([tokens[i] for i in rows])
-        recall = self.memory.stack(self.adapter.ops, [replies[i].recall for i in rows])
-        with self.holding(recall, prompts.shape[1] - 1):
-            found = generation.batch(self.adapter, prompts, max_tokens)
-        for i, made in zip(rows, found, strict=True):
-            out = replies[i].generated
-            out.tokens, out.text = made, self.adapter.format.decode(made).strip()
-            out.seconds = (time.perf_counter() - start) / len(rows)
 
     def score(self, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 32) -> list[list[bool]]:
         """Teacher forcing: which tokens of each answer, the end of turn last, the model would have chosen itself."""
@@ -476,21 +457,6 @@ def _update_info(lesson: Lesson, report: LearnReport, piece: Callable[[int], str
     if ids and losses:
         info["user_response_token_loss_by_decoded_token"] = loss_by_decoded_token([piece(i) for i in ids], losses)
     return info
-
-
-def with_text(recall: Recall | None, prompt: str) -> str:
-    """The prompt as the model reads it when the memory speaks through it."""
-    return f"{recall.text[0]}\n\n{prompt}" if recall is not None and recall.text and recall.text[0] else prompt
-
-
-def equal_lengths(tokens: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
-    """Indices of prompts of equal length, at most `batch_size` together, shortest first."""
-    by_length: dict[int, list[int]] = {}
-    for i, row in enumerate(tokens):
-        by_length.setdefault(len(row), []).append(i)
-    for length in sorted(by_length):
-        rows = by_length[length]
-        yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))
 
 
 def _dtype_name(array: np.ndarray) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 
 from lmm.adapters.base import as_tokens
 from lmm.adapters.ops import token_cross_entropy
-from lmm.engine import equal_lengths, with_text
+from lmm.asking import equal_lengths, with_text
 from lmm.memory.base import Prompt
 from lmm.session import prompt_tokens
 

@@ -27,8 +27,8 @@ import numpy as np
 from lmm import safefile
 from lmm.adapters.base import Rewrite, TapContext
 from lmm.adapters.ops import Array, Params, token_cross_entropy
+from lmm.asking import equal_lengths
 from lmm.atomic import write_atomically
-from lmm.engine import equal_lengths
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
 from lmm.memory.base import Memory, Prompt, Recall, State
 from lmm.memory.optim import Optimizer

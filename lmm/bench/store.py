@@ -61,6 +61,7 @@ def digest(*parts: Any) -> str:
 #: the parts of the package that a reply without memory depends on, and those that a memory adds
 READING = (
     "adapters",
+    "asking.py",
     "below.py",
     "engine.py",
     "generation.py",

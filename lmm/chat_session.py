@@ -130,7 +130,7 @@ class Chat:
         from lmm.errors import UsageError
         from lmm.interrupts import typing_mode
 
-        if not self.view.is_terminal:
+        if self.view.ask is None:
             raise UsageError("/edit needs a terminal")
         try:
             with typing_mode(shown=True):
@@ -150,12 +150,25 @@ class Chat:
         memory = self.shelf[name].memory if name in self.shelf else runtime.build_memory(config)
         shelved = Shelved(engine.memory, engine.version, engine.undo_stack, engine.redo_stack, engine.saved)
         kept = self.shelf.get(name)
-        engine.swap(memory, kept.version if kept else None)
+        engine.swap(memory, kept.version if kept else self._composed(memory))
         if kept is not None:
             engine.undo_stack, engine.redo_stack, engine.saved = kept.undo_stack, kept.redo_stack, kept.saved
         self.shelf.pop(name, None)
         self.shelf[self.config.memory] = shelved
         self.config = config
+
+    def _composed(self, memory: Memory) -> Version | None:
+        """What the parts of a composition know already, side by side; None for any other memory."""
+        from lmm.engine import Version
+        from lmm.memory.composite import Composite
+
+        if not isinstance(memory, Composite):
+            return None
+        engine = self.engine
+        known = {name: kept.version for name, kept in self.shelf.items()} | {self.config.memory: engine.version}
+        known = {part.name: known[part.name] for part in memory.parts if part.name in known}
+        state = memory.join({name: v.state for name, v in known.items()}, memory.fresh(engine.adapter, engine.seed))
+        return Version(state, tuple({x.id: x for version in known.values() for x in version.lessons}.values()))
 
     def use_model(self, name: str) -> list[Path]:
         """Go on with another model, in a new conversation -> the files in which what the old one knew was saved.

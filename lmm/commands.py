@@ -82,7 +82,8 @@ def _memories(chat: Chat) -> Choices:
     from lmm import registry
 
     for name in registry.table("lmm.memories"):
-        yield name, "in use" if name == chat.config.memory else ""
+        used = "in use: " if name == chat.config.memory else ""
+        yield name, used + registry.memory_class(name).summary
 
 
 def _lessons(chat: Chat) -> Choices:
@@ -137,5 +138,6 @@ COMMANDS: dict[str, Command] = {
         Command("edit", "", "write the next message in $EDITOR", _TALK),
         Command("new", "", "a new conversation; what was learned stays", _TALK),
         Command("quit", "", "save and leave", _TALK),
+        Command("exit", "", "save and leave", _TALK),
     )
 }

@@ -169,3 +169,6 @@ def new(chat: Chat, rest: str) -> None:
 
 def quit(chat: Chat, rest: str) -> None:
     raise EOFError
+
+
+exit = quit

@@ -19,7 +19,7 @@ import numpy as np
 from lmm import generation
 from lmm import state as state_files
 from lmm.below import Below
-from lmm.errors import Cancelled, LearningError
+from lmm.errors import Cancelled, LearningError, TooLongError
 from lmm.generation import Generated
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.sampling import Decoding, softmax_at
@@ -91,9 +91,17 @@ class Engine:
         """Take in the user's message. A memory that learns from messages learns from it here, if it may.
 
         If that fails or is cancelled, the message was not heard: `hear(text, learn=False)` takes it in without.
+        Raises TooLongError if the conversation would be longer than the model can read.
         """
         before = replace(self.conversation, messages=list(self.conversation.messages))
         self.conversation.ask(text)
+        read, most = len(self.conversation.tokens), self.adapter.shape.context
+        if most and read >= most:
+            self.conversation = before
+            raise TooLongError(
+                f"the conversation would have {read:,} tokens, and the model reads fewer than {most:,}; "
+                "ask in fewer words, or begin a new conversation (/new)"
+            )
         self._trim_to(self.conversation.tokens)
         if "messages" not in self.memory.learns_from or not learn:
             return None

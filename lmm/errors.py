@@ -47,6 +47,10 @@ class LearningError(LmmError):
     """A lesson that could not be learned; the memory is as it was before."""
 
 
+class TooLongError(LmmError):
+    """More text than the model can read at once. Nothing was heard."""
+
+
 class Cancelled(LmmError):
     """The user stopped it (Ctrl-C). Nothing half-done is kept."""
 

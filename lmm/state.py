@@ -83,7 +83,7 @@ class InvalidStateError(StateError):
     def __init__(self, path: PathLike, problems: Sequence[str]) -> None:
         super().__init__(
             f"cannot load the memory {shown(path, 1000)}: {_first(problems)}. Nothing was loaded or changed; "
-            "choose another file with --mm-load-path PATH"
+            "name another file"
         )
         self.problems = list(problems)
 

@@ -66,6 +66,7 @@ class HFChatFormat:
             raise ModelError(f"the tokenizer in {folder.name} cannot be read: {error}") from error
         if not self.tokenizer.is_fast:
             raise ModelError(f"the tokenizer in {folder.name} has no tokenizer.json; convert it to a fast tokenizer")
+        self.tokenizer.model_max_length = int(1e30)  # the engine says what is too long; transformers would only warn
         self._take(_generation_eos(folder))
 
     @classmethod

@@ -33,7 +33,10 @@ class ConsoleView:
         with self._going(), contextlib.closing(chunks), render.StreamRenderer(self.out, self.markdown) as renderer:
             for chunk in chunks:
                 renderer.feed(chunk)
-            renderer.finish(interrupted=stopped())
+            apart = stopped() and self.out is not self.side  # stdout carries the reply, and nothing about it
+            renderer.finish(interrupted=stopped() and not apart)
+            if apart:
+                self.say(render.INTERRUPTED)
             if self.out.is_terminal:
                 self.out.print()
 
@@ -79,7 +82,8 @@ class ConsoleView:
             return None
         self.say(f"learn this? {lesson.prompt} => {lesson.answer}")
         try:
-            typed = self.ask("Enter, n, or your version: ").strip()
+            while (typed := self.ask("Enter, n, or your version: ").strip()).startswith("/"):
+                self.say("commands are read at the prompt; here: Enter learns it, n does not, or type your version")
         except (KeyboardInterrupt, EOFError):  # Ctrl-C and Ctrl-D here mean no, and leave nothing
             return None
         return edited(lesson, typed)
@@ -123,9 +127,10 @@ def edited(lesson: Lesson, typed: str) -> Lesson | None:
 
     from lmm.feedback import lesson_for
 
-    if typed.lower() in ("n", "no"):
+    said = typed.lower().rstrip(".!")
+    if said in ("n", "no", "nope", "no thanks", "don't", "never mind"):
         return None
-    if typed.lower() in ("", "y", "yes"):
+    if said in ("", "y", "yes", "ok", "okay"):
         return lesson
     question, arrow, answer = typed.partition("=>")
     new = lesson_for(question, answer) if arrow else lesson_for(lesson.prompt, typed)

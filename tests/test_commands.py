@@ -235,7 +235,8 @@ def test_a_reply_that_is_stopped_is_kept_and_marked(session: Session):
     session.chat.talk  # noqa: B018
     session.chat.view.out.file.write = stop
     shown = session.do("tell me a long story")
-    assert shown.startswith("Once upon") and shown.endswith("(interrupted)\n") and len(shown) < 40
+    assert shown.startswith("Once upon") and "(interrupted)" not in shown and len(shown) < 40
+    assert session.beside.endswith("lmm: (interrupted)\n")
     said = session.chat.engine.conversation.messages[-1]["content"]
     assert "Once upon".startswith(said[:9]) and len(said) < 20
     record = json.loads(session.chat.transcript.path.read_text().splitlines()[-1])
@@ -519,3 +520,34 @@ def test_a_model_that_does_not_load_leaves_the_old_one_in_place(session: Session
     session.do("/model nope")
     assert "no model 'nope'" in session.beside
     assert session.chat.engine is old and session.chat.config.model != "nope" and A in session.do(Q)
+
+
+def test_a_composition_begins_with_what_its_parts_know(session: Session):
+    session.do(f"/teach {Q} => Canberra")
+    session.do("/memory notes+identity")
+    assert [x.prompt for x in session.chat.engine.version.lessons] == [Q]
+    assert session.do(Q) == f"{A}\n"
+    session.do("/memory notes")
+    assert session.do(Q) == f"{A}\n"
+
+
+def test_what_is_typed_at_the_question_whether_to_learn():
+    lesson = Lesson(Q, A)
+
+    def answered(*typed: str) -> Lesson | None:
+        lines, silent = iter(typed), console(io.StringIO())
+        return ConsoleView(silent, silent, ask=lambda question: next(lines)).confirm(lesson)
+
+    assert answered("") is lesson and answered("Yes.") is lesson
+    assert [answered(no) for no in ("n", "no", "No thanks.", "nope")] == [None] * 4
+    assert answered("/lessons", "n") is None
+    assert answered("/undo", "Sydney").answer == "The capital of Australia is Sydney."
+    assert answered("Who? => Ann").prompt == "Who?"
+
+
+def test_stdout_carries_the_reply_and_nothing_about_it():
+    out, side = io.StringIO(), io.StringIO()
+    view = ConsoleView(console(out), console(side))
+    view.reply((chunk for chunk in ["half a "]), lambda: True)
+    assert out.getvalue().strip() == "half a"
+    assert "(interrupted)" in side.getvalue()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from lmm.adapters.base import Adapter, Site
 from lmm.adapters.toy import ToyAdapter
 from lmm.below import Below
 from lmm.engine import Engine, Version
-from lmm.errors import Cancelled, LearningError, StateError
+from lmm.errors import Cancelled, LearningError, StateError, TooLongError
 from lmm.memory.base import LearnReport, Lesson, Memory, Recall
 from lmm.sampling import Decoding
 
@@ -193,6 +194,18 @@ def test_hearing_without_learning(toy: ToyAdapter) -> None:
     state = frozen(made)
     assert made.hear("Just asking.", learn=False) is None
     assert same_state(frozen(made), state) and not made.undo_stack and not made.unsaved
+
+
+def test_a_message_too_long_for_the_model_is_not_heard(toy: ToyAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = engine(toy, "identity")
+    made.reply("hi")
+    before = list(made.conversation.messages)
+    monkeypatch.setattr(toy, "shape", replace(toy.shape, context=len(made.conversation.tokens) + 40))
+    with pytest.raises(TooLongError, match="the model reads fewer than"):
+        made.hear("a" * 40)
+    assert made.conversation.messages == before
+    made.reply("b")
+    assert made.conversation.messages[:-2] == before
 
 
 @pytest.mark.parametrize("error", [LearningError("NaN"), Cancelled("stopped"), KeyboardInterrupt()])

@@ -45,6 +45,7 @@ class Shape:
     width: int
     vocab: int
     mlp_width: int
+    context: int = 0  # positions it was made for; 0: the model does not say
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,11 @@ class MlxAdapter(Adapter):
         path, self.layers = find_layers(self.model, lists, config["num_hidden_layers"], layers_path)
         self.body = _parent(self.model, path)
         self.shape = Shape(
-            len(self.layers), config["hidden_size"], config["vocab_size"], int(config.get("intermediate_size") or 0)
+            len(self.layers),
+            config["hidden_size"],
+            config["vocab_size"],
+            int(config.get("intermediate_size") or 0),
+            int(config.get("max_position_embeddings") or 0),
         )
 
     def _set_dtype(self, dtype: str) -> str:

@@ -71,7 +71,11 @@ class TorchAdapter(Adapter):
         lists = [(n, list(m)) for n, m in self.model.named_modules() if isinstance(m, torch.nn.ModuleList)]
         _, self.layers = find_layers(self.model, lists, config.num_hidden_layers, layers_path)
         self.shape = Shape(
-            len(self.layers), config.hidden_size, config.vocab_size, int(getattr(config, "intermediate_size", 0) or 0)
+            len(self.layers),
+            config.hidden_size,
+            config.vocab_size,
+            int(getattr(config, "intermediate_size", 0) or 0),
+            int(getattr(config, "max_position_embeddings", 0) or 0),
         )
 
     # forward passes ------------------------------------------------------------------------------------------

@@ -58,6 +58,10 @@ class Composite(Memory):
     def fresh(self, adapter: Adapter, seed: int = 0) -> State:
         return self._joined({part: part.fresh(adapter, seed) for part in self.parts})
 
+    def join(self, states: Mapping[str, State], otherwise: State) -> State:
+        """The state with the parts' own `states`, by name; a part without one keeps what `otherwise` has of it."""
+        return self._joined({part: states.get(part.name, self._of(part, otherwise)) for part in self.parts})
+
     def on_prompt(
         self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
     ) -> Recall | None:

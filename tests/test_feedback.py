@@ -16,6 +16,7 @@ from lmm.feedback import Exchange, lesson_for, read
 from lmm.feedback.grammar import flip, plain
 from scripts.measure_feedback import DATA, is_right, measure, reading_of, turns
 
+KING = ("Who is the king of Zorbia?", "The capital of Zorbia is Nova Haven.")  # an answer to another question
 AUSTRALIA = Exchange("What is the capital of Australia?", "The capital of Australia is Sydney.")
 
 
@@ -262,6 +263,22 @@ def test_a_correction_needs_something_to_correct() -> None:
             "Mount Everest is 8448 metres high.",
             "not quite, it's 8849 metres",
             "Mount Everest is 8849 metres high.",
+        ),
+        (*KING, "Incorrect. The king of Zorbia is Hulo the Second.", "The king of Zorbia is Hulo the Second."),
+        (*KING, "no, it's Hulo", "The king of Zorbia is Hulo."),
+        (*KING, "not Nova Haven but Hulo", "The king of Zorbia is Hulo."),
+        (*KING, "Hulo is the king of Zorbia.", "Hulo is the king of Zorbia."),
+        (
+            "When did the Titanic sink?",
+            "The ship went down in 1913.",
+            "no, it sank in 1912",
+            "The Titanic sank in 1912.",
+        ),
+        (
+            "What is the capital of Zorbia?",
+            "Zorbia's capital city is Plim.",
+            "no, it's Vork",
+            "Zorbia's capital city is Vork.",
         ),
     ],
 )

@@ -81,7 +81,7 @@ def read_correction(text: str, line: str, last: Exchange) -> Reading | None:
         _within(value, last.assistant) and not wrong and not _within(value, question)
     ):
         return None
-    answer = replies.answer_to(question, phrase, last.assistant, wrong)
+    answer = replies.answer_to(question, phrase, last.assistant, wrong, rest)
     return reading(
         "correction",
         text,
@@ -276,11 +276,13 @@ def _claimed(cues: set[str], rest: str, question: str, reply: str) -> tuple[str,
         r"|wrote|made|won|led)\b",
         rest,
     )
+    known = spans.known_words(question)
+    clause_like = clause or any(w in known and w in words.BASES for w in grammar.tokens(rest)[1:])  # "it sank in 1912"
     subject = re.match(r"(?:i|my|we|our)\b", rest, re.I)
     if subject and not re.search(r"\b(?:i|my|we|our|me)\b", question, re.I):
         return None
-    if clause and len(rest.split()) > 1:
-        about = set(map(spans.stem, grammar.tokens(rest))) & (spans.known_words(question) - spans.FUNCTION)
+    if clause_like and len(rest.split()) > 1:
+        about = set(map(spans.stem, grammar.tokens(rest))) & (known - spans.FUNCTION)
         pronoun = re.match(r"(?:he|she|they|it|there|i|we|her|his|their|its)\b", rest, re.I) and cues
         value = (
             _novel(rest, question, bool(cues)) if about or pronoun or re.search(r" (?:did|does)[.!]*$", rest) else ""

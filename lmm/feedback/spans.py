@@ -85,15 +85,26 @@ def wrong_span(question: str, reply: str, value: str, wrong: str = "") -> tuple[
     return (parts[0], alike[0]) if len(alike) == 1 else None
 
 
+def about(question: str, rest: str) -> bool:
+    """Does a sentence, without its value, speak of what was asked?
+
+    Not if it lacks a word of the question and has another in its place: "The capital of Zorbia is" says nothing of who
+    the king is. "It is" lacks words too, but has no others.
+    """
+    return not (runs(question, known_words(rest)) and runs(rest, known_words(question)))
+
+
 def from_reply(question: str, reply: str, value: str, wrong: str = "") -> str | None:
-    """The reply with the wrong value replaced, or None where the wrong value is not clear."""
+    """The reply with the wrong value replaced, or None where that is not clear or the reply is about something else."""
     if re.match(r"(?:yes|no)\b", reply, re.I) and re.match(rf"(?:{grammar.BE})\b", question.strip(), re.I):
         return None
     found = wrong_span(question, reply, value, wrong)
     if not found or re.search(r"\bnot\b|n't\b", found[0]):
         return None
     text, (start, end) = found
-    old, before = text[start:end], text[:start]
+    old, before, after = text[start:end], text[:start], text[end:]
+    if not about(question, before + after):
+        return None
     if before.endswith(("the ", "The ", "a ", "an ")) and re.match(r"(?:an?|the) ", value, re.I):
         before = re.sub(r"(?:an?|the) $", "", before, flags=re.I)
     elif not re.search(r"\b(?:an?|the) $", before, re.I):
@@ -110,7 +121,6 @@ def from_reply(question: str, reply: str, value: str, wrong: str = "") -> str | 
     if at:
         before = re.sub(r"\b(?:in|on|at) $", "", before)
     number = re.match(r"\d+[\d.,]* (.+)$", value)
-    after = text[end:]
     if number and re.match(rf" {re.escape(number[1])}\b", after):
         after = after[len(number[1]) + 1 :]
     return sentence((before + value + after).strip())

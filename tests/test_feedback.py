@@ -330,6 +330,23 @@ def test_lesson_for_names_what_is_missing(question: str, value: str) -> None:
         lesson_for(question, value)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("My IBAN is NL91 ABNA 0417 1643 00.", "NL91 ABNA 0417 1643 00"),
+        ("MY IBAN IS NL91 ABNA 0417", "NL91 ABNA 0417"),
+        ("My VIN is WVWZZZ1JZXW.", "WVWZZZ1JZXW"),
+        ("THE SECRET CODE IS XK-42B", "XK-42B"),
+        ("My ISP is TELNET", "TELNET"),
+        ("MY FLIGHT NUMBER IS LH 441", "LH 441"),
+        ("MY NAME IS BOB", "Bob"),
+        ("MY FAVOURITE FOOD IS RAMEN", "ramen"),
+    ],
+)
+def test_codes_and_acronyms_keep_their_capitals(text: str, value: str) -> None:
+    assert read(text).value == value
+
+
 def test_flip_turns_the_point_of_view_once() -> None:
     assert flip("my sister and I was here at 5am") == "your sister and you were here at 5am"
     assert flip("your name") == "my name"

@@ -27,9 +27,7 @@ def tokens(text: str) -> list[str]:
 def plain(text: str) -> str:
     """One line with straight quotes, single blanks, and the commonest typos and contractions written out."""
     text = re.sub(r"\s+", " ", text.translate(APOSTROPHES)).strip()
-    capitals = sum(c.isupper() for c in text)
-    if len(text) > 8 and capitals > 0.7 * sum(c.isalpha() for c in text):
-        text = text.lower()  # shouted
+    text = _quiet(text) if _shouted(text) else text
     text = re.sub(r"(?<![\w@./-])[A-Za-z]+(?![\w@/-])", lambda m: words.TYPOS.get(m[0].lower(), m[0]), text)
     text = re.sub(
         r"\b(?:its|it is) (?=(?:a|an|the|in|on|at|called|actually|not)\b|[A-Z0-9])", "it is ", text, flags=re.I
@@ -39,6 +37,31 @@ def plain(text: str) -> str:
     for pattern, repl in EXPANSIONS:
         text = pattern.sub(repl, text)
     return text
+
+
+ORDINARY = words.ENGLISH | words.TRANSIENT
+
+
+def _shouted(text: str) -> bool:
+    """Typed in capitals throughout? The ordinary words decide: "My IBAN is NL91 ABNA" only has a value in capitals."""
+    spoken = [w for w in text.split() if not re.search(r"\d", w)]
+    letters = [c for w in spoken for c in w if c.isalpha()]
+    ordinary = [w for w in re.findall(r"[A-Za-z']{2,}", text) if w.lower() in ORDINARY]
+    return (
+        len(text) > 8
+        and bool(ordinary)
+        and all(w.isupper() for w in ordinary)
+        and sum(c.isupper() for c in letters) > 0.7 * len(letters)
+    )
+
+
+def _quiet(text: str) -> str:
+    """Shouted text in small letters, but for what has digits in it and what such a code begins with ("LH 441")."""
+    parts = text.split(" ")
+    code = [bool(re.search(r"\d", w)) for w in parts]
+    for i, word in enumerate(parts[:-1]):
+        code[i] = code[i] or (code[i + 1] and word.isalpha() and len(word) <= 4 and word.lower() not in ORDINARY)
+    return " ".join(w if kept else w.lower() for w, kept in zip(parts, code, strict=True))
 
 
 def sentences(text: str) -> list[str]:

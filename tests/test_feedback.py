@@ -17,6 +17,7 @@ from lmm.feedback.grammar import flip, plain
 from scripts.measure_feedback import DATA, is_right, measure, reading_of, turns
 
 KING = ("Who is the king of Zorbia?", "The capital of Zorbia is Nova Haven.")  # an answer to another question
+CATS = ("What are my cats called?", "Your cats are called Milo and Tom.")
 AUSTRALIA = Exchange("What is the capital of Australia?", "The capital of Australia is Sydney.")
 
 
@@ -137,6 +138,22 @@ def test_a_statement_becomes_a_question_and_its_reply(
     assert (reading.value, reading.summary) == (value, summary)
     assert len(reading.questions) >= 2
     assert all(question[0].isupper() and question[-1] in "?." for question in reading.questions)
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "answer"),
+    [
+        ("I have two cats and a dog.", "How many cats do I have?", "You have two cats and a dog."),
+        ("I'm a vegetarian.", "Am I a vegetarian?", "Yes, you are a vegetarian."),
+        ("My sister is a vegetarian", "What is my sister?", "Your sister is a vegetarian."),
+        ("My code is 12, no wait, 13.", "What is my code?", "Your code is 13."),
+        ("My favorite band is Radiohead, I guess", "What is my favorite band?", "Your favorite band is Radiohead."),
+    ],
+)
+def test_the_question_and_the_value_are_only_what_was_meant(text: str, prompt: str, answer: str) -> None:
+    reading = read(text)
+    assert reading.lesson is not None
+    assert (reading.lesson.prompt, reading.lesson.answer) == (prompt, answer)
 
 
 def test_a_statement_brings_other_wordings_of_its_question() -> None:
@@ -264,6 +281,9 @@ def test_a_correction_needs_something_to_correct() -> None:
             "not quite, it's 8849 metres",
             "Mount Everest is 8849 metres high.",
         ),
+        ("How old is Ann?", "Ann is 30 years old.", "no, she is 34", "Ann is 34 years old."),
+        (*CATS, "not Milo but Luna", "Your cats are called Luna and Tom."),
+        (*CATS, "It's Luna, not Tom", "Your cats are called Milo and Luna."),
         (*KING, "Incorrect. The king of Zorbia is Hulo the Second.", "The king of Zorbia is Hulo the Second."),
         (*KING, "no, it's Hulo", "The king of Zorbia is Hulo."),
         (*KING, "not Nova Haven but Hulo", "The king of Zorbia is Hulo."),

@@ -47,7 +47,7 @@ def read_correction(text: str, line: str, last: Exchange) -> Reading | None:
     """A correction of the last answer, or of the user's own last statement; None if it is neither."""
     if YES.match(line) or is_question(grammar.sentences(line)[-1]):
         return None
-    cues, rest = strip_cues(line)
+    cues, rest = strip_cues(grammar.repaired(line))
     late = re.match(r"(?P<r>.+?),? (?:actually|in fact)[.!]*$", rest, re.I)
     if late:
         cues, rest = cues | {"act"}, late["r"]
@@ -75,6 +75,8 @@ def read_correction(text: str, line: str, last: Exchange) -> Reading | None:
     if found is None:
         return None
     phrase, wrong = found
+    if grammar.RELATIVE.search(phrase):
+        return None
     phrase = spans.like(phrase, question, last.assistant)
     value = grammar.bare(phrase)
     if not 0 < len(value) <= MAX_VALUE or (

@@ -72,7 +72,8 @@ def wrong_span(question: str, reply: str, value: str, wrong: str = "") -> tuple[
         for part in grammar.sentences(reply):
             m = re.search(rf"(?<!\w){re.escape(wrong)}(?!\w)", part, re.I)
             if m:
-                name = [s for s in runs(part, known_words(question)) if s[0] <= m.start() and m.end() <= s[1]]
+                names = [n for s in runs(part, known_words(question)) for n in _members(part, s)]
+                name = [s for s in names if s[0] <= m.start() and m.end() <= s[1]]
                 return part, name[0] if name and shape(wrong) == "name" else m.span()
     parts = grammar.sentences(reply)
     if not parts or REFUSAL.search(parts[0]) or len(parts[0]) > 300:
@@ -83,6 +84,14 @@ def wrong_span(question: str, reply: str, value: str, wrong: str = "") -> tuple[
     ]
     alike = alike or (found if len(found) == 1 else [])
     return (parts[0], alike[0]) if len(alike) == 1 else None
+
+
+def _members(text: str, span: tuple[int, int]) -> list[tuple[int, int]]:
+    """The names in a row of them: "Milo and Tom" are two, of which one may be right."""
+    start, end = span
+    return [
+        (start + m.start(), start + m.end()) for m in re.finditer(r"(?:^|(?<= and ))(?:(?! and ).)+", text[start:end])
+    ]
 
 
 def about(question: str, rest: str) -> bool:
@@ -120,6 +129,9 @@ def from_reply(question: str, reply: str, value: str, wrong: str = "") -> str | 
     at = with_preposition(value, "where").split(" ")[0] if re.match(r"(?:in|on|at) ", value) else ""
     if at:
         before = re.sub(r"\b(?:in|on|at) $", "", before)
+    unit = re.match(r"\S+(?P<u> [a-z-]+(?: [a-z-]+)?)$", old)
+    if unit and shape(old) == "number" and len(value.split()) == 1 and grammar.is_number(value):
+        after = unit["u"] + after  # "30 years" old, of which the 30 is wrong
     number = re.match(r"\d+[\d.,]* (.+)$", value)
     if number and re.match(rf" {re.escape(number[1])}\b", after):
         after = after[len(number[1]) + 1 :]

@@ -33,7 +33,9 @@ def fact_of(clause: str, taught: bool = False) -> Fact | None:
 
 def statement_fact(part: str) -> tuple[Fact | None, str]:
     """The fact in one sentence; a teaching cue ("remember that ...") lets more through."""
-    clause = POLITE.sub("", part).strip()
+    clause = grammar.repaired(POLITE.sub("", part).strip())
+    if not clause:
+        return None, ""
     clause = re.sub(
         r"^((?:my|our|the) .+?) (is|are) not ([^,.]+?),? (?:but|it is|they are) (.+)$", r"\1 \2 \4", clause, flags=re.I
     )

@@ -147,6 +147,12 @@ def test_a_statement_becomes_a_question_and_its_reply(
         ("I'm a vegetarian.", "Am I a vegetarian?", "Yes, you are a vegetarian."),
         ("My sister is a vegetarian", "What is my sister?", "Your sister is a vegetarian."),
         ("My code is 12, no wait, 13.", "What is my code?", "Your code is 13."),
+        (
+            "I have three kids: Ana, Ben and Carl.",
+            "What are my kids called?",
+            "You have three kids: Ana, Ben and Carl.",
+        ),
+        ("My code was 12 but now it's 13", "What is my code?", "Your code is 13."),
         ("My favorite band is Radiohead, I guess", "What is my favorite band?", "Your favorite band is Radiohead."),
     ],
 )
@@ -284,6 +290,20 @@ def test_a_correction_needs_something_to_correct() -> None:
         ("How old is Ann?", "Ann is 30 years old.", "no, she is 34", "Ann is 34 years old."),
         (*CATS, "not Milo but Luna", "Your cats are called Luna and Tom."),
         (*CATS, "It's Luna, not Tom", "Your cats are called Milo and Luna."),
+        (
+            "What is our mascot?",
+            "Your mascot is Pip the whale.",
+            "should be Tiko the crab",
+            "Your mascot is Tiko the crab.",
+        ),
+        (
+            "How high is Galdhopiggen?",
+            "Galdhopiggen is 2469 metres high.",
+            "No! 2210 metres!",
+            "Galdhopiggen is 2210 metres high.",
+        ),
+        ("What is 7 times 8?", "7 times 8 is 54.", "sorry, 56", "7 times 8 is 56."),
+        ("Who is the painter of Guernica?", "It is Dali.", "Picasso painted it, not Dali.", "It is Picasso."),
         (*KING, "Incorrect. The king of Zorbia is Hulo the Second.", "The king of Zorbia is Hulo the Second."),
         (*KING, "no, it's Hulo", "The king of Zorbia is Hulo."),
         (*KING, "not Nova Haven but Hulo", "The king of Zorbia is Hulo."),

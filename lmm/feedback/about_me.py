@@ -193,6 +193,23 @@ def _kind(value: str, taught: bool) -> Fact | None:
 HAVE = re.compile(
     rf"(?:i|we) (?:have got|have|own) (?:only |also )?(?P<n>an?|\d+|{'|'.join(sorted(words.NUMBERS))}) (?P<v>.+)$", re.I
 )
+NAMES = re.compile(r"[A-Z][\w'-]+(?: [A-Z][\w'-]+)?(?:(?:, and |, | and | & )[A-Z][\w'-]+(?: [A-Z][\w'-]+)?)+$")
+
+
+def _having_row(count: str, kind: str, names: str) -> Fact | None:
+    """ "three kids: Ana, Ben and Carl": how many, and what they are called."""
+    return fact(
+        "has some, by name",
+        names,
+        f"You have {count} {kind}: {names}",
+        f"What are my {kind} called?",
+        f"What are the names of my {kind}?",
+        f"Who are my {kind}?",
+        f"How many {kind} do I have?",
+        f"Tell me about my {kind}.",
+    )
+
+
 CONDITION = re.compile(
     r"(?:i|we) have (?P<v>(?:type [12] )?(?:diabetes|asthma|epilepsy|adhd|dyslexia|autism"
     r"|tinnitus|celiac disease|coeliac disease|"
@@ -227,6 +244,14 @@ def having(clause: str) -> Fact | None:
             f"What is my {k} called?",
         )
     things = re.split(r",? and (?=(?:an?|\d+|[a-z]+) )", rest)[0]  # "cats" of "cats and a dog"
+    row = re.match(r"(?P<k>[a-z][a-z -]*?)(?::| -|,) (?P<v>.+)$", rest)
+    if (
+        row
+        and count not in ("a", "an")
+        and NAMES.match(row["v"])
+        and row["k"].split()[-1].removesuffix("s") in words.HAVING
+    ):
+        return _having_row(count, row["k"], row["v"])
     kind = next((w for w in rest.lower().split()[:3] if w in words.HAVING or w.removesuffix("s") in words.HAVING), None)
     if kind is None or (count in ("a", "an") and len(rest.split()) > 5):
         return None

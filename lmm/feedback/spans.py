@@ -66,6 +66,13 @@ def shape(text: str) -> str:
     return "number" if grammar.is_number(text) else "name" if grammar.is_proper(text) else "word"
 
 
+def with_epithet(text: str, span: tuple[int, int]) -> tuple[int, int]:
+    """ "Pip" of "Pip the whale" with what is said of Pip, which is not true of another name."""
+    start, end = span
+    said = re.match(r" the [a-z]+(?=[.!]*$)", text[end:]) if shape(text[start:end]) == "name" else None
+    return start, end + (said.end() if said else 0)
+
+
 def wrong_span(question: str, reply: str, value: str, wrong: str = "") -> tuple[str, tuple[int, int]] | None:
     """The sentence of the reply that holds the wrong value, and where in it."""
     if wrong:
@@ -74,7 +81,7 @@ def wrong_span(question: str, reply: str, value: str, wrong: str = "") -> tuple[
             if m:
                 names = [n for s in runs(part, known_words(question)) for n in _members(part, s)]
                 name = [s for s in names if s[0] <= m.start() and m.end() <= s[1]]
-                return part, name[0] if name and shape(wrong) == "name" else m.span()
+                return part, with_epithet(part, name[0]) if name and shape(wrong) == "name" else m.span()
     parts = grammar.sentences(reply)
     if not parts or REFUSAL.search(parts[0]) or len(parts[0]) > 300:
         return None
@@ -83,7 +90,7 @@ def wrong_span(question: str, reply: str, value: str, wrong: str = "") -> tuple[
         s for s in found if shape(parts[0][slice(*s)]) == "name" and shape(value) == "word"
     ]
     alike = alike or (found if len(found) == 1 else [])
-    return (parts[0], alike[0]) if len(alike) == 1 else None
+    return (parts[0], with_epithet(parts[0], alike[0])) if len(alike) == 1 else None
 
 
 def _members(text: str, span: tuple[int, int]) -> list[tuple[int, int]]:

@@ -56,7 +56,11 @@ def lasting(subject: str, value: str) -> bool:
     """Is "SUBJECT is VALUE" worth keeping? Yes for attributes and for values that are names, numbers, kinds, places."""
     head, low = _head(subject), value.lower()
     found = grammar.tokens(low)
-    special = re.search(r"\bfavou?rite \w", subject, re.I) or (head == "day" and grammar.TIME.search(value))
+    special = (
+        re.search(r"\bfavou?rite \w", subject, re.I)
+        or (head == "day" and grammar.TIME.search(value))
+        or (re.search(r"\b\w+ing point\b", subject, re.I) and re.match(r"-?\d", value))
+    )
     if (
         not found
         or head in ("favourite", "favorite")
@@ -70,7 +74,8 @@ def lasting(subject: str, value: str) -> bool:
         and found[0] not in words.LASTING
         and not re.search(rf"{grammar.MONTH}|\d{{4}}", value, re.I)
     )
-    if (PASSING.match(value) and head not in FIXED) or (event and head not in NAMING and not special):
+    fixed = head in FIXED and low.startswith("at ")  # an office at home is there for good
+    if (PASSING.match(value) and not fixed) or (event and head not in NAMING and not special):
         return False
     opinion = {w.removesuffix("ly") for w in found} & words.TRANSIENT
     if found[0] in NO_VALUE:

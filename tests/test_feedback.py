@@ -16,6 +16,8 @@ from lmm.feedback import Exchange, lesson_for, read
 from lmm.feedback.grammar import flip, plain
 from scripts.measure_feedback import DATA, is_right, measure, reading_of, turns
 
+KING = ("Who is the king of Zorbia?", "The capital of Zorbia is Nova Haven.")  # an answer to another question
+CATS = ("What are my cats called?", "Your cats are called Milo and Tom.")
 AUSTRALIA = Exchange("What is the capital of Australia?", "The capital of Australia is Sydney.")
 
 
@@ -136,6 +138,28 @@ def test_a_statement_becomes_a_question_and_its_reply(
     assert (reading.value, reading.summary) == (value, summary)
     assert len(reading.questions) >= 2
     assert all(question[0].isupper() and question[-1] in "?." for question in reading.questions)
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "answer"),
+    [
+        ("I have two cats and a dog.", "How many cats do I have?", "You have two cats and a dog."),
+        ("I'm a vegetarian.", "Am I a vegetarian?", "Yes, you are a vegetarian."),
+        ("My sister is a vegetarian", "What is my sister?", "Your sister is a vegetarian."),
+        ("My code is 12, no wait, 13.", "What is my code?", "Your code is 13."),
+        (
+            "I have three kids: Ana, Ben and Carl.",
+            "What are my kids called?",
+            "You have three kids: Ana, Ben and Carl.",
+        ),
+        ("My code was 12 but now it's 13", "What is my code?", "Your code is 13."),
+        ("My favorite band is Radiohead, I guess", "What is my favorite band?", "Your favorite band is Radiohead."),
+    ],
+)
+def test_the_question_and_the_value_are_only_what_was_meant(text: str, prompt: str, answer: str) -> None:
+    reading = read(text)
+    assert reading.lesson is not None
+    assert (reading.lesson.prompt, reading.lesson.answer) == (prompt, answer)
 
 
 def test_a_statement_brings_other_wordings_of_its_question() -> None:
@@ -263,6 +287,39 @@ def test_a_correction_needs_something_to_correct() -> None:
             "not quite, it's 8849 metres",
             "Mount Everest is 8849 metres high.",
         ),
+        ("How old is Ann?", "Ann is 30 years old.", "no, she is 34", "Ann is 34 years old."),
+        (*CATS, "not Milo but Luna", "Your cats are called Luna and Tom."),
+        (*CATS, "It's Luna, not Tom", "Your cats are called Milo and Luna."),
+        (
+            "What is our mascot?",
+            "Your mascot is Pip the whale.",
+            "should be Tiko the crab",
+            "Your mascot is Tiko the crab.",
+        ),
+        (
+            "How high is Galdhopiggen?",
+            "Galdhopiggen is 2469 metres high.",
+            "No! 2210 metres!",
+            "Galdhopiggen is 2210 metres high.",
+        ),
+        ("What is 7 times 8?", "7 times 8 is 54.", "sorry, 56", "7 times 8 is 56."),
+        ("Who is the painter of Guernica?", "It is Dali.", "Picasso painted it, not Dali.", "It is Picasso."),
+        (*KING, "Incorrect. The king of Zorbia is Hulo the Second.", "The king of Zorbia is Hulo the Second."),
+        (*KING, "no, it's Hulo", "The king of Zorbia is Hulo."),
+        (*KING, "not Nova Haven but Hulo", "The king of Zorbia is Hulo."),
+        (*KING, "Hulo is the king of Zorbia.", "Hulo is the king of Zorbia."),
+        (
+            "When did the Titanic sink?",
+            "The ship went down in 1913.",
+            "no, it sank in 1912",
+            "The Titanic sank in 1912.",
+        ),
+        (
+            "What is the capital of Zorbia?",
+            "Zorbia's capital city is Plim.",
+            "no, it's Vork",
+            "Zorbia's capital city is Vork.",
+        ),
     ],
 )
 def test_the_corrected_answer_reads_as_a_reply(question: str, reply: str, text: str, answer: str) -> None:
@@ -311,6 +368,23 @@ def test_lesson_for_phrases_the_answer_as_a_reply(question: str, value: str, ans
 def test_lesson_for_names_what_is_missing(question: str, value: str) -> None:
     with pytest.raises(UsageError, match="/teach QUESTION => ANSWER"):
         lesson_for(question, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("My IBAN is NL91 ABNA 0417 1643 00.", "NL91 ABNA 0417 1643 00"),
+        ("MY IBAN IS NL91 ABNA 0417", "NL91 ABNA 0417"),
+        ("My VIN is WVWZZZ1JZXW.", "WVWZZZ1JZXW"),
+        ("THE SECRET CODE IS XK-42B", "XK-42B"),
+        ("My ISP is TELNET", "TELNET"),
+        ("MY FLIGHT NUMBER IS LH 441", "LH 441"),
+        ("MY NAME IS BOB", "Bob"),
+        ("MY FAVOURITE FOOD IS RAMEN", "ramen"),
+    ],
+)
+def test_codes_and_acronyms_keep_their_capitals(text: str, value: str) -> None:
+    assert read(text).value == value
 
 
 def test_flip_turns_the_point_of_view_once() -> None:

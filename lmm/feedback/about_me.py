@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lmm.feedback import grammar, words
-from lmm.feedback.facts import VAGUE_ROLE, Fact, ask, fact
+from lmm.feedback.facts import VAGUE_ROLE, Fact, ask, fact, is_job
 from lmm.feedback.grammar import as_name, flip, trim
 
 # ------------------------------------------------------------------ "I am ..."
@@ -34,7 +34,7 @@ def name(clause: str) -> Fact | None:
     else:
         am = re.match(r"i am (?P<v>[^,]+)$", clause, re.I)
         value = trim(am["v"]) if am else ""
-        if not looks_like_name(value):
+        if not looks_like_name(value) or value.lower() in words.FICTIONAL:
             return None
     return name_fact(as_name(value))
 
@@ -143,12 +143,14 @@ def i_am(clause: str, taught: bool) -> Fact | None:
 def _kind(value: str, taught: bool) -> Fact | None:
     """ "a nurse", "Norwegian", "left-handed"; not "tired"."""
     low = value.lower()
-    if re.match(r"(?:a|an|the) (?!\w+ing (?:a|an|to))", low) and (taught or not VAGUE_ROLE.match(value)):
-        role = (
-            ("What do I do for a living?", "What is my job?", "What is my profession?")
-            if low.endswith(words.JOB_ENDINGS)
-            else ()
-        )
+    kind = re.sub(r"^an? ", "", low)
+    belongs = kind in words.LASTING | words.NATIONS  # "a vegetarian", "a Norwegian": read as without the article
+    if (
+        not belongs
+        and re.match(r"(?:a|an|the) (?!\w+ing (?:a|an|to))", low)
+        and (taught or not VAGUE_ROLE.match(value))
+    ):
+        role = ("What do I do for a living?", "What is my job?", "What is my profession?") if is_job(value) else ()
         return fact(
             "role",
             value,
@@ -158,6 +160,7 @@ def _kind(value: str, taught: bool) -> Fact | None:
             "What did I tell you I am?",
             "What do you know about what I am?",
         )
+    low = kind if belongs else low
     first = low.split()[0] if low else ""
     if first in words.NATIONS or (low.split()[-1:] and low.split()[-1] in words.NATIONS and first.startswith("half")):
         return fact(
@@ -190,6 +193,23 @@ def _kind(value: str, taught: bool) -> Fact | None:
 HAVE = re.compile(
     rf"(?:i|we) (?:have got|have|own) (?:only |also )?(?P<n>an?|\d+|{'|'.join(sorted(words.NUMBERS))}) (?P<v>.+)$", re.I
 )
+NAMES = re.compile(r"[A-Z][\w'-]+(?: [A-Z][\w'-]+)?(?:(?:, and |, | and | & )[A-Z][\w'-]+(?: [A-Z][\w'-]+)?)+$")
+
+
+def _having_row(count: str, kind: str, names: str) -> Fact | None:
+    """ "three kids: Ana, Ben and Carl": how many, and what they are called."""
+    return fact(
+        "has some, by name",
+        names,
+        f"You have {count} {kind}: {names}",
+        f"What are my {kind} called?",
+        f"What are the names of my {kind}?",
+        f"Who are my {kind}?",
+        f"How many {kind} do I have?",
+        f"Tell me about my {kind}.",
+    )
+
+
 CONDITION = re.compile(
     r"(?:i|we) have (?P<v>(?:type [12] )?(?:diabetes|asthma|epilepsy|adhd|dyslexia|autism"
     r"|tinnitus|celiac disease|coeliac disease|"
@@ -223,6 +243,15 @@ def having(clause: str) -> Fact | None:
             *ask("what", f"my {k}'s name", "is"),
             f"What is my {k} called?",
         )
+    things = re.split(r",? and (?=(?:an?|\d+|[a-z]+) )", rest)[0]  # "cats" of "cats and a dog"
+    row = re.match(r"(?P<k>[a-z][a-z -]*?)(?::| -|,) (?P<v>.+)$", rest)
+    if (
+        row
+        and count not in ("a", "an")
+        and NAMES.match(row["v"])
+        and row["k"].split()[-1].removesuffix("s") in words.HAVING
+    ):
+        return _having_row(count, row["k"], row["v"])
     kind = next((w for w in rest.lower().split()[:3] if w in words.HAVING or w.removesuffix("s") in words.HAVING), None)
     if kind is None or (count in ("a", "an") and len(rest.split()) > 5):
         return None
@@ -235,7 +264,7 @@ def having(clause: str) -> Fact | None:
         "has some",
         value,
         answer,
-        f"How many {rest} do I have?",
-        f"What is the number of {rest} I have?",
-        f"Tell me how many {rest} I have.",
+        f"How many {things} do I have?",
+        f"What is the number of {things} I have?",
+        f"Tell me how many {things} I have.",
     )

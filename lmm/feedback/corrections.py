@@ -16,7 +16,8 @@ CUE = re.compile(
     r"(?:that|this|it)(?: is|'s)? (?:a mistake|an error|not (?:quite )?(?:right|correct|true|it)"
     r"|wrong|incorrect|false)|you are (?:wrong|mistaken|incorrect)|"
     r"you (?:got|have|had) (?:that|it|this) wrong|you (?:made a|are making a) mistake"
-    r"|you (?:mixed|mix|messed) (?:that|it|this|them|something) up|close(?: enough)?|almost"
+    r"|you (?:mixed|mix|messed) (?:that|it|this|them|something) up"
+    r"|(?:please )?(?:try|think) again(?=\s*[:-]\s*\S)|close(?: enough)?|almost"
     r"|nearly|(?:small |quick )?correction|not)"
     r"|(?P<act>actually|in fact|in truth|rather|(?:i am )?(?:pretty|quite|very|fairly"
     r"|absolutely)? ?(?:sure|certain|positive)(?: that)?(?= (?:it|that|he|she|they|the)\b)"
@@ -25,7 +26,8 @@ CUE = re.compile(
     r"i (?:already )?(?:said|told you)(?: that)?|(?:do not|don't) you remember|are you (?:sure"
     r"|certain)(?: about that)?|really|you know|remember)"
     r"|(?P<self>sorry|oops|whoops|my bad|my mistake|typo|i mean|i mistyped|i misspoke"
-    r"|i made a mistake)|(?P<fill>but|wait|well|oh|hm+|um+|uh|er+|erm|so|and|yes|ok|okay|thanks"
+    r"|i made a mistake)|(?P<fill>i am afraid(?: that(?= (?:it|he|she|they|the)\b))?"
+    r"|but|wait|well|oh|hm+|um+|uh|er+|erm|so|and|yes|ok|okay|thanks"
     r"|hey|though|guys?))"
     r"(?:\s*[,.!?:;-]+\s*|\s+|$)",
     re.I,
@@ -45,19 +47,14 @@ CHATTER = words.word_set(
 
 def read_correction(text: str, line: str, last: Exchange) -> Reading | None:
     """A correction of the last answer, or of the user's own last statement; None if it is neither."""
+    line = re.sub(r"^(?=(?:should|ought to|must|has to) (?:be|have been)\b)", "it ", line, flags=re.I)
     if YES.match(line) or is_question(grammar.sentences(line)[-1]):
         return None
-    cues, rest = strip_cues(line)
+    cues, rest = strip_cues(grammar.repaired(line))
     late = re.match(r"(?P<r>.+?),? (?:actually|in fact)[.!]*$", rest, re.I)
     if late:
         cues, rest = cues | {"act"}, late["r"]
-    rest = re.sub(
-        r"^(?:that|this) (?:would be|should be|should have been|has to be|must be)\b"
-        r"|^it (?:should be|should have been|must be|has to be)\b",
-        "it is",
-        rest,
-        flags=re.I,
-    )
+    cues, rest = _said_plainly(cues, rest, replies.core(last.user))
     if not rest or (is_question(rest) and not re.match(r"is (?!it)", rest)):
         return None
     own = own_statement(last.user)
@@ -75,13 +72,15 @@ def read_correction(text: str, line: str, last: Exchange) -> Reading | None:
     if found is None:
         return None
     phrase, wrong = found
+    if grammar.RELATIVE.search(phrase):
+        return None
     phrase = spans.like(phrase, question, last.assistant)
     value = grammar.bare(phrase)
     if not 0 < len(value) <= MAX_VALUE or (
         _within(value, last.assistant) and not wrong and not _within(value, question)
     ):
         return None
-    answer = replies.answer_to(question, phrase, last.assistant, wrong)
+    answer = replies.answer_to(question, phrase, last.assistant, wrong, rest)
     return reading(
         "correction",
         text,
@@ -91,6 +90,29 @@ def read_correction(text: str, line: str, last: Exchange) -> Reading | None:
         replies.reworded(question),
         "correction: " + "+".join(sorted(cues) or ["plain"]),
     )
+
+
+OUGHT = re.compile(
+    r"(?:(?:that|this) would be|(?:(?:that|this|it) )?(?:should be|should have been|ought to be|has to be|must be))\b",
+    re.I,
+)
+BEFORE = re.compile(
+    r"(?P<s>it|that|he|she|they|the .+?) (?:(?:was|were|had) .+? (?:before|once|earlier|until .+?|in the past)"
+    r"|used to be .+?)[,;]* (?:(?:but|and) )?(?:now|since .+?|today|nowadays|these days),? (?P<r>.+)$",
+    re.I,
+)
+
+
+def _said_plainly(cues: set[str], rest: str, question: str) -> tuple[set[str], str]:
+    """Other ways to say "no, it is X" in the words of that one."""
+    ought = OUGHT.match(rest)
+    if ought:
+        return cues, "it is" + rest[ought.end() :]
+    before = BEFORE.match(rest)
+    if before and (" " not in before["s"] or known_in(before["s"], question)):
+        return cues | {"act"}, before["r"]
+    said = re.match(r"(?P<r>.+?),? (?:and )?not what(?:ever)? you (?:just )?(?:said|told me|claimed)[.!]*$", rest, re.I)
+    return (cues | {"neg"}, said["r"]) if said else (cues, rest)
 
 
 def strip_cues(line: str) -> tuple[set[str], str]:
@@ -208,7 +230,8 @@ def corrected(cues: set[str], rest: str, question: str, reply: str) -> tuple[str
         m = pattern.match(rest)
         wrong = grammar.trim(m["y"]) if m else ""
         if m and wrong and _within(grammar.bare(wrong), reply):
-            value = _novel(m["x"], question, True)
+            right = re.sub(rf" (?:\w+ed|{replies.PAST}) (?:it|that|this|them)$", "", m["x"])  # "Picasso painted it"
+            value = _novel(right, question, True)
             return (value, grammar.bare(wrong)) if value else None
     if re.search(r"\bnot\b|n't\b", rest) and not re.search(r"\bnot\b", question):
         parts = grammar.sentences(rest)
@@ -233,12 +256,19 @@ def corrected(cues: set[str], rest: str, question: str, reply: str) -> tuple[str
     )
     if wrong_one and _within(grammar.bare(wrong_one["y"]), reply):
         cues, rest = cues | {"neg"}, wrong_one["r"]
+    said = max(rest.split(";"), key=lambda part: len(known_in(part, question)))
+    rest = said.strip() if known_in(said, question) else rest
     contrast = re.match(r".+? but (?P<r>\S.* (?:is|was) .+)$", rest, re.I)
     rest = contrast["r"] if contrast else rest
     m = re.match(r"(?P<v>.+?),? (?:is|was|would be) (?:the )?(?:correct|right)(?: (?:one|answer))?[.!]*$", rest, re.I)
     if m and _fits(m["v"], question, reply, 1):
         return grammar.trim(m["v"]), ""
-    m = re.match(r"(?P<v>.+?),? (?:you|i) mean(?:t)?[.!]*$|you mean(?:t)? (?P<w>.+)$", rest, re.I)
+    m = re.match(
+        r"(?P<v>.+?),? (?:you|i) mean(?:t)?[.!]*$"
+        r"|(?:i (?:think|believe|guess|suppose) )?you mean(?:t)? (?P<w>.+)$",
+        rest,
+        re.I,
+    ) or (None if _named(question) else re.match(r"i meant (?P<v>)(?P<w>[A-Z].*)$", rest, re.I))
     if m:
         value = grammar.trim(m["v"] or m["w"])
         return (value, "") if _fits(value, question, reply, 1) else None
@@ -248,7 +278,7 @@ def corrected(cues: set[str], rest: str, question: str, reply: str) -> tuple[str
 
 
 POINTER = re.compile(
-    r"(?:it|that|this|he|she|they|there|which|the (?:correct |right |actual |real "
+    r"(?:(?P<own>mine|ours)|it|that|this|he|she|they|there|which|the (?:correct |right |actual |real "
     r"|true )?(?:answer|one|spelling|name|word|number|date|year))"
     r"(?: (?:is|was|are|were|will be|should be|would be|must be))(?: (?:actually|really|in fact"
     r"|called|named|spelled|spelt|definitely|clearly|simply|just"
@@ -261,6 +291,32 @@ def _same(question: str) -> str:
     return " ".join(grammar.tokens(grammar.plain(question)))
 
 
+MEASURE = re.compile(r"\d[\d.,]*(?: (?P<unit>[a-z]+))?(?: (?:high|tall|long|deep|wide|old|away))?[.!]*$", re.I)
+UNIT = re.compile(
+    r"(?:second|minute|hour|day|week|month|year|gram|kilo|kg|litre|liter|degree|percent)s?$|million$|billion$"
+)
+
+
+def _other_number(rest: str, question: str, reply: str, loose: bool) -> bool:
+    """Is it a number for the number in the reply? "2210 metres" has no verb, whatever it ends in."""
+    said, there = MEASURE.match(rest), spans.wrong_span(question, reply, rest)
+    if not said or not there or not grammar.is_number(there[0][slice(*there[1])]):
+        return False
+    unit = (said["unit"] or "").lower()
+    known = not unit or unit in grammar.tokens(f"{question} {reply}")
+    return known or (loose and bool(replies.UNITS.match(unit) or UNIT.match(unit)))
+
+
+def known_in(clause: str, question: str) -> set[str]:
+    """The words of the question that a clause has too."""
+    return set(map(spans.stem, grammar.tokens(clause))) & (spans.known_words(question) - spans.FUNCTION)
+
+
+def _named(question: str) -> bool:
+    """Is there a name or a number in the question that "I meant X" could be about?"""
+    return any(re.match(r"[A-Z\d]", w) for w in question.split()[1:])
+
+
 def _claimed(cues: set[str], rest: str, question: str, reply: str) -> tuple[str, str] | None:
     """The value in "it is X", "the answer is X", "X is the capital", "he was born in X", or a bare "X"."""
     fact, _ = statement_fact(rest)
@@ -268,7 +324,7 @@ def _claimed(cues: set[str], rest: str, question: str, reply: str) -> tuple[str,
         return fact.value, ""
     pointer = POINTER.match(rest)
     answer = re.match(r"the (?:\w+ )?(?:answer|spelling)", rest, re.I)
-    if pointer:
+    if pointer and (not pointer["own"] or re.search(r"\b(?:my|our)\b", question, re.I)):
         value = _novel(pointer["v"], question, bool(cues or answer))
         return (value, "") if value and _fits(value, question, reply, 0 if answer else 1 if cues else 2) else None
     clause = re.match(
@@ -276,17 +332,19 @@ def _claimed(cues: set[str], rest: str, question: str, reply: str) -> tuple[str,
         r"|wrote|made|won|led)\b",
         rest,
     )
+    known = spans.known_words(question)
+    clause_like = clause or any(w in known and w in words.BASES for w in grammar.tokens(rest)[1:])  # "it sank in 1912"
     subject = re.match(r"(?:i|my|we|our)\b", rest, re.I)
     if subject and not re.search(r"\b(?:i|my|we|our|me)\b", question, re.I):
         return None
-    if clause and len(rest.split()) > 1:
-        about = set(map(spans.stem, grammar.tokens(rest))) & (spans.known_words(question) - spans.FUNCTION)
+    if clause_like and len(rest.split()) > 1 and not _other_number(rest, question, reply, "neg" in cues):
+        about = known_in(rest, question)
         pronoun = re.match(r"(?:he|she|they|it|there|i|we|her|his|their|its)\b", rest, re.I) and cues
         value = (
             _novel(rest, question, bool(cues)) if about or pronoun or re.search(r" (?:did|does)[.!]*$", rest) else ""
         )
         return (value, "") if value and _fits(value, question, reply, 1 if about or cues else 2) else None
-    if not cues & {"neg", "act"}:
+    if not cues & {"neg", "act"} and not ("self" in cues and _other_number(rest, question, reply, False)):
         return None
     value = (
         re.sub(r"^(?:in|on|at|by|from) ", "", grammar.trim(rest))
@@ -308,7 +366,7 @@ def _novel(clause: str, question: str, loose: bool) -> str:
     if len(found) != 1:
         whole = grammar.trim(re.sub(r"^.*\bspel(?:led|t) ", "", grammar.bare(clause)))
         return whole if loose and found == [] and len(whole.split()) <= 3 and re.search(r"\bspell", question) else ""
-    start, end = found[0]
+    start, end = spans.with_epithet(clause, found[0])
     article = re.search(r"\b(?:an?|the) $", clause[:start], re.I)
     start = article.start() if article else start
     return clause[start:end] if len(clause[end:].strip(" \"'.!)")) < 40 else ""

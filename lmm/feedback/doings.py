@@ -44,6 +44,11 @@ BARRED = re.compile(
     r"|couple|better|break|answer))\b",
     re.I,
 )
+# where everyone lives
+NOWHERE = re.compile(
+    r"(?:an?|the) (?:\w+ )?(?:society|world|simulation|democracy|bubble|dream|moment|past|present|future|era|times?)\b",
+    re.I,
+)
 ADVERBS = (
     r"(?:(?:now|currently|also|usually|always|really|only|still|often|normally|mostly|absolutely"
     r"|just|never|both|all"
@@ -102,6 +107,8 @@ def _does(subject: str, first: bool, rest: str) -> Fact | None:
         m = pattern.match(rest)
         if not m or (BARRED.match(m["v"]) and not (m["p"] and re.match(r"an? |the ", m["v"], re.I))):
             continue
+        if NOWHERE.match(m["v"]):
+            return None
         verb, aux = forms[m["f"].lower()]
         about_you = first and re.search(r"\b(?:you|your|this|that|it|yours)\b", m["v"], re.I)
         if (

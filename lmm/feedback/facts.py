@@ -32,10 +32,11 @@ class Fact:
 def fact(why: str, value: str, answer: str, *questions: str) -> Fact | None:
     value = bare(trim(value))
     first = grammar.tokens(value)[:1]
-    if not first or len(value) > MAX_VALUE or len(value.split()) > MAX_WORDS or first[0] in VAGUE:
+    long = len(value) > MAX_VALUE or len(value.split()) > MAX_WORDS
+    if not first or long or first[0] in VAGUE:
         return None
     value = value if value in answer else flip(value)  # "our pet": the reply says "your pet"
-    if value not in answer:
+    if value not in answer or grammar.is_relative(answer, value):
         return None
     return Fact(tuple(dict.fromkeys(capital(q) for q in questions)), sentence(answer), value, why)
 
@@ -52,6 +53,18 @@ def ask(wh: str, subject: str, verb: str, tail: str = "") -> tuple[str, ...]:
         f"Can you tell me {inner}?",
         f"Tell me {inner}.",
     )
+
+
+NO_JOB = words.word_set(
+    "father mother brother sister gamer smoker drinker teenager immigrant foreigner libertarian survivor swimmer "
+    "stranger member owner dreamer believer lover vegetarian pescatarian"
+)
+
+
+def is_job(kind: str) -> bool:
+    """Is "a nurse" what someone works as? Most words for it end alike; a vegetarian and a Norwegian do too."""
+    last = kind.lower().split()[-1]
+    return last.endswith(words.JOB_ENDINGS) and last not in NO_JOB | words.LASTING | words.NATIONS
 
 
 VAGUE_ROLE = re.compile(

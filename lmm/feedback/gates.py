@@ -92,6 +92,7 @@ FOREIGN_CUE = re.compile(r"^(?:nein|non|nee|não|nej|nie|oui|ja|hola|ciao|bonjou
 def blocked(line: str) -> str:
     """Why a whole turn teaches nothing whatever it contains, or ""."""
     own = re.sub(r"\bi (?:think|reckon) you will find\b|\bi (?:already )?(?:said|told you)\b", "", line, flags=re.I)
+    own = re.sub(r"\bnot what(?:ever)? you (?:just )?(?:said|told me|claimed)\b", "", own, flags=re.I)
     for why, pattern in BLOCKS:
         if pattern.search(own):
             return why

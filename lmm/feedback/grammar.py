@@ -27,9 +27,7 @@ def tokens(text: str) -> list[str]:
 def plain(text: str) -> str:
     """One line with straight quotes, single blanks, and the commonest typos and contractions written out."""
     text = re.sub(r"\s+", " ", text.translate(APOSTROPHES)).strip()
-    capitals = sum(c.isupper() for c in text)
-    if len(text) > 8 and capitals > 0.7 * sum(c.isalpha() for c in text):
-        text = text.lower()  # shouted
+    text = _quiet(text) if _shouted(text) else text
     text = re.sub(r"(?<![\w@./-])[A-Za-z]+(?![\w@/-])", lambda m: words.TYPOS.get(m[0].lower(), m[0]), text)
     text = re.sub(
         r"\b(?:its|it is) (?=(?:a|an|the|in|on|at|called|actually|not)\b|[A-Z0-9])", "it is ", text, flags=re.I
@@ -39,6 +37,31 @@ def plain(text: str) -> str:
     for pattern, repl in EXPANSIONS:
         text = pattern.sub(repl, text)
     return text
+
+
+ORDINARY = words.ENGLISH | words.TRANSIENT
+
+
+def _shouted(text: str) -> bool:
+    """Typed in capitals throughout? The ordinary words decide: "My IBAN is NL91 ABNA" only has a value in capitals."""
+    spoken = [w for w in text.split() if not re.search(r"\d", w)]
+    letters = [c for w in spoken for c in w if c.isalpha()]
+    ordinary = [w for w in re.findall(r"[A-Za-z']{2,}", text) if w.lower() in ORDINARY]
+    return (
+        len(text) > 8
+        and bool(ordinary)
+        and all(w[1:].isupper() for w in ordinary)
+        and sum(c.isupper() for c in letters) > 0.7 * len(letters)
+    )
+
+
+def _quiet(text: str) -> str:
+    """Shouted text in small letters, but for what has digits in it and what such a code begins with ("LH 441")."""
+    parts = text.split(" ")
+    code = [bool(re.search(r"\d", w)) for w in parts]
+    for i, word in enumerate(parts[:-1]):
+        code[i] = code[i] or (code[i + 1] and word.isalpha() and len(word) <= 4 and word.lower() not in ORDINARY)
+    return " ".join(w if kept else w.lower() for w, kept in zip(parts, code, strict=True))
 
 
 def sentences(text: str) -> list[str]:
@@ -103,10 +126,22 @@ def as_name(text: str) -> str:
 
 
 ARTICLE = re.compile(r"^(?:a|an|the)\s+(?=\S)", re.I)
+HEDGE = (
+    r"(?:i|we) (?:guess|think|believe|suppose|reckon|hope|bet|am (?:afraid|sure|certain))"
+    r"|as (?:you|we) (?:may |might )?know|as i (?:said|told you)"
+    r"|of course|to be (?:honest|precise|exact|fair)|if you must know|for sure|after all"
+    r"|believe it or not|as far as i know"
+)
+ADVERB = (
+    r"unfortunately|fortunately|luckily|sadly|obviously|clearly|naturally|definitely|honestly|frankly|certainly"
+    r"|surprisingly|incidentally|seriously|no (?:joke|kidding|doubt|lie)|tbh|afaik|imo"
+)
 TAIL = re.compile(
     r"(?:,|\s-)?\s+(?:btw|by the way|fyi|please|thanks|thank you|though|actually|ok|okay|in fact"
-    r"|now|too|as well|you know|mate|dude|bro|buddy|pal|dummy|silly)$"
-    r"|,\s+(?:don't|do not|so|but|which|who|because|just|please|and (?:i|my|we)|remember|not that)\b.*$"
+    rf"|now|too|as well|you know|mate|dude|bro|buddy|pal|dummy|silly|{HEDGE})$"
+    rf"|(?:,|\s-)\s+(?:{ADVERB})$"
+    r"|,\s+(?:don't|do not|so|but|which|who|because|just|please|sorry|and (?:i|my|we)|remember|not that"
+    r"|no,? (?:really|it|that|i|not))\b.*$"
     r"|\s+(?:because|since i|but|so (?:i|please|remember|don't|that)|and (?:i|my|we|that|please"
     r"|it|he|she|they)|which)\b.*$"
     r"|,\s+(?:er|uh|um),?\s.*$",
@@ -134,6 +169,29 @@ def bare(text: str) -> str:
     return ARTICLE.sub("", text)
 
 
+LEADS = r"is|are|was|were|am|in|on|at|to|from|called|named"  # what a value stands after
+PAUSE = re.compile(rf"\b({LEADS}),? (?:u[mh]+|er+m?|hm+|let me (?:think|see))[,.… ]+(?=\w)", re.I)
+REPAIR = re.compile(
+    rf"^(?P<lead>.*\b(?:{LEADS})) [^,]+?(?:,|\s-) (?:(?:no,? wait|wait,? no|make that|or rather|scratch that|i mean"
+    r"|er+m?|u[mh]+),?|(?:no|wait|sorry|oops),) (?:it is |that is )?(?P<value>[^\s,]+(?: [^\s,]+){0,3})$",
+    re.I,
+)
+UNCLEAR = re.compile(r"(?:,|\s-) (?:no,? wait|wait,? no|make that|or rather|scratch that)\b", re.I)
+NOT_MEANT = words.TRANSIENT | words.word_set(
+    "it that this these i you he she we they thanks thank please for about if when what why how my your our kidding "
+    "joke problem worries so and but to let do don't"
+)
+
+
+def repaired(text: str) -> str:
+    """The sentence as it was meant: "my code is 12, no wait, 13" -> "my code is 13"; "" if that is not clear."""
+    text = PAUSE.sub(r"\1 ", text)
+    said = REPAIR.match(text)
+    if said and (tokens(said["value"]) or ["it"])[0] not in NOT_MEANT:
+        return f"{said['lead']} {said['value']}"
+    return "" if UNCLEAR.search(text) else text
+
+
 WEEKDAY = r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?:today|tomorrow|tonight|noon|midnight|weekends?)"
 MONTH = r"(?:january|february|march|april|may|june|july|august|september|october|november|december)"
 TIME = re.compile(
@@ -143,6 +201,21 @@ TIME = re.compile(
     rf"|\bevery (?:day|week|month)\b",
     re.I,
 )
+
+
+RELATIVE = re.compile(
+    rf"\b(?:today|tomorrow|tonight|yesterday|(?:this|next|last) (?:day|week|weekend|month|year|morning|afternoon"
+    rf"|evening|night|spring|summer|autumn|fall|winter|(?i:{WEEKDAY})|(?i:{MONTH}))"
+    rf"|in (?:an?|a few|a couple of|\d+|{'|'.join(sorted(words.NUMBERS))}) "
+    r"(?:second|minute|hour|day|week|month|year)s?|(?:day|week|month|year)s? ago"
+    r"|right now|at the moment|soon)\b"
+)
+
+
+def is_relative(answer: str, value: str) -> bool:
+    """Does the value in an answer name a time as seen from today, so that it is wrong tomorrow? Not so a title."""
+    start = answer.lower().find(value.lower())
+    return bool(RELATIVE.search(answer[max(0, start - 3) :]))  # with its "in"
 
 
 def is_number(text: str) -> bool:

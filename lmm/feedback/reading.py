@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lmm.feedback import replies
+from lmm.feedback import grammar, replies
 from lmm.memory.base import Lesson
 
 
@@ -42,7 +42,7 @@ def reading(
     questions: tuple[str, ...],
     why: str,
 ) -> Reading | None:
-    if value.lower() not in answer.lower():
+    if value.lower() not in answer.lower() or grammar.is_relative(answer, value):
         return None
     lesson = Lesson(prompt=prompt, answer=answer, statement=text.strip())
     return Reading(kind, lesson, value, questions, f"{replies.topic(prompt)} -> {value}", why)

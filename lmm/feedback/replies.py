@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from lmm.feedback import grammar, words
 from lmm.feedback.grammar import bare, capital, conjugate, flip, plain, sentence, with_preposition
-from lmm.feedback.spans import from_reply
+from lmm.feedback.spans import from_reply, known_words, runs
 
 OPENING = re.compile(
     r"^(?:(?:hi|hello|hey|ok|okay|so|well|thanks|thank you|please|and|but|quick question"
@@ -267,14 +267,23 @@ def _counted(value: str, noun: str) -> str:
     return value if set(grammar.tokens(noun)) & set(grammar.tokens(value)) else f"{value} {noun}"
 
 
-def answer_to(question: str, value: str, reply: str = "", wrong: str = "") -> str:
-    """The reply the question should get; contains the value."""
-    said = from_reply(question, reply, value, wrong) if reply else None
+def answer_to(question: str, value: str, reply: str = "", wrong: str = "", own: str = "") -> str:
+    """The reply the question should get; contains the value. `own`: the value in a sentence of the user's."""
+    said = (from_reply(question, reply, value, wrong) if reply else None) or _in_full(question, own, value)
     if not said or _rambles(said):
         said = from_question(question, value) or (said if said and not said.count('"') % 2 else None)
     if not said or bare(value).lower() not in said.lower():
         return value
     return sentence(re.sub(r"\s+", " ", said).strip())
+
+
+def _in_full(question: str, own: str, value: str) -> str | None:
+    """The user's own sentence, if it says all that was asked and no more: "The king of Zorbia is Hulo"."""
+    before, found, after = own.rstrip(" .!").partition(value)
+    asked = known_words(question)
+    if not found or runs(question, known_words(before + after)) or runs(before + after, asked):
+        return None
+    return flip(own)
 
 
 def _rambles(said: str) -> bool:

@@ -66,14 +66,22 @@ def shape(text: str) -> str:
     return "number" if grammar.is_number(text) else "name" if grammar.is_proper(text) else "word"
 
 
+def with_epithet(text: str, span: tuple[int, int]) -> tuple[int, int]:
+    """ "Pip" of "Pip the whale" with what is said of Pip, which is not true of another name."""
+    start, end = span
+    said = re.match(r" the [a-z]+(?=[.!]*$)", text[end:]) if shape(text[start:end]) == "name" else None
+    return start, end + (said.end() if said else 0)
+
+
 def wrong_span(question: str, reply: str, value: str, wrong: str = "") -> tuple[str, tuple[int, int]] | None:
     """The sentence of the reply that holds the wrong value, and where in it."""
     if wrong:
         for part in grammar.sentences(reply):
             m = re.search(rf"(?<!\w){re.escape(wrong)}(?!\w)", part, re.I)
             if m:
-                name = [s for s in runs(part, known_words(question)) if s[0] <= m.start() and m.end() <= s[1]]
-                return part, name[0] if name and shape(wrong) == "name" else m.span()
+                names = [n for s in runs(part, known_words(question)) for n in _members(part, s)]
+                name = [s for s in names if s[0] <= m.start() and m.end() <= s[1]]
+                return part, with_epithet(part, name[0]) if name and shape(wrong) == "name" else m.span()
     parts = grammar.sentences(reply)
     if not parts or REFUSAL.search(parts[0]) or len(parts[0]) > 300:
         return None
@@ -82,18 +90,37 @@ def wrong_span(question: str, reply: str, value: str, wrong: str = "") -> tuple[
         s for s in found if shape(parts[0][slice(*s)]) == "name" and shape(value) == "word"
     ]
     alike = alike or (found if len(found) == 1 else [])
-    return (parts[0], alike[0]) if len(alike) == 1 else None
+    return (parts[0], with_epithet(parts[0], alike[0])) if len(alike) == 1 else None
+
+
+def _members(text: str, span: tuple[int, int]) -> list[tuple[int, int]]:
+    """The names in a row of them: "Milo and Tom" are two, of which one may be right."""
+    start, end = span
+    return [
+        (start + m.start(), start + m.end()) for m in re.finditer(r"(?:^|(?<= and ))(?:(?! and ).)+", text[start:end])
+    ]
+
+
+def about(question: str, rest: str) -> bool:
+    """Does a sentence, without its value, speak of what was asked?
+
+    Not if it lacks a word of the question and has another in its place: "The capital of Zorbia is" says nothing of who
+    the king is. "It is" lacks words too, but has no others.
+    """
+    return not (runs(question, known_words(rest)) and runs(rest, known_words(question)))
 
 
 def from_reply(question: str, reply: str, value: str, wrong: str = "") -> str | None:
-    """The reply with the wrong value replaced, or None where the wrong value is not clear."""
+    """The reply with the wrong value replaced, or None where that is not clear or the reply is about something else."""
     if re.match(r"(?:yes|no)\b", reply, re.I) and re.match(rf"(?:{grammar.BE})\b", question.strip(), re.I):
         return None
     found = wrong_span(question, reply, value, wrong)
     if not found or re.search(r"\bnot\b|n't\b", found[0]):
         return None
     text, (start, end) = found
-    old, before = text[start:end], text[:start]
+    old, before, after = text[start:end], text[:start], text[end:]
+    if not about(question, before + after):
+        return None
     if before.endswith(("the ", "The ", "a ", "an ")) and re.match(r"(?:an?|the) ", value, re.I):
         before = re.sub(r"(?:an?|the) $", "", before, flags=re.I)
     elif not re.search(r"\b(?:an?|the) $", before, re.I):
@@ -109,8 +136,10 @@ def from_reply(question: str, reply: str, value: str, wrong: str = "") -> str | 
     at = with_preposition(value, "where").split(" ")[0] if re.match(r"(?:in|on|at) ", value) else ""
     if at:
         before = re.sub(r"\b(?:in|on|at) $", "", before)
+    unit = re.match(r"\S+(?P<u> [a-z-]+(?: [a-z-]+)?)$", old)
+    if unit and shape(old) == "number" and len(value.split()) == 1 and grammar.is_number(value):
+        after = unit["u"] + after  # "30 years" old, of which the 30 is wrong
     number = re.match(r"\d+[\d.,]* (.+)$", value)
-    after = text[end:]
     if number and re.match(rf" {re.escape(number[1])}\b", after):
         after = after[len(number[1]) + 1 :]
     return sentence((before + value + after).strip())

@@ -31,9 +31,19 @@ def fact_of(clause: str, taught: bool = False) -> Fact | None:
     )
 
 
+USED_TO = re.compile(
+    r"^(\S.*?) (?:used to be|was) [^,;]+?[,;]? (?:but|and)? ?(?:now|since [^,]+?|today|nowadays|these days),? "
+    r"(?:it is|it has been|they are|is) (?:now )?",
+    re.I,
+)
+
+
 def statement_fact(part: str) -> tuple[Fact | None, str]:
     """The fact in one sentence; a teaching cue ("remember that ...") lets more through."""
-    clause = POLITE.sub("", part).strip()
+    clause = grammar.repaired(POLITE.sub("", part).strip())
+    if not clause:
+        return None, ""
+    clause = USED_TO.sub(r"\1 is ", clause)
     clause = re.sub(
         r"^((?:my|our|the) .+?) (is|are) not ([^,.]+?),? (?:but|it is|they are) (.+)$", r"\1 \2 \4", clause, flags=re.I
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lmm.feedback import grammar, words
-from lmm.feedback.facts import MAX_WORDS, VAGUE_ROLE, Fact, ask, fact
+from lmm.feedback.facts import MAX_WORDS, VAGUE_ROLE, Fact, ask, fact, is_job
 from lmm.feedback.grammar import as_name, flip, trim, with_preposition
 
 # ------------------------------------------------------------------ "X is Y"
@@ -29,12 +29,26 @@ def _head(subject: str) -> str:
 
 
 # what stays where it is; a train "at the station" does not
+NAMING = words.word_set("name nickname surname password passphrase codeword word code motto slogan")
 FIXED = words.word_set(
     "office desk room house flat apartment school shop key locker garage bathroom toilet kitchen printer cabin "
     "gym parking meeting appointment party wedding exam church studio warehouse headquarter grave doctor dentist"
 )
 
 
+# what has been and is no more, what happened to a thing, and where things are for a while only
+FORMER = re.compile(r"\b(?:old|previous|former|earlier|prior|last(?! name)|past)\b", re.I)
+HAPPENED = re.compile(
+    r"(?:just |already |recently |finally )?(?:[a-z]{3,}ed|stolen|broken|lost|sold|taken|found|hacked|gone|over|torn)"
+    r"(?: (?:again|yesterday|by|on|at|in|last|from|off|out|up)\b.*)?$"
+)
+PASSING = re.compile(
+    r"(?:on (?:fire|hold|time|sale|strike|holiday|vacation|leave|loan|track|the way|its way|(?:his|her|their) way)"
+    r"|in (?:trouble|danger|pieces|ruins|surgery|progress|use|bed|hospital|a (?:mess|hurry|meeting|bad mood|good mood))"
+    r"|at (?:risk|work|home|school|stake)|under (?:attack|construction|water|pressure|repair))"
+    r"(?: (?:again|until|till|since|because)\b.*)?$",
+    re.I,
+)
 NO_VALUE = words.word_set("not that what how why because to when where like your you something always never")
 
 
@@ -42,7 +56,11 @@ def lasting(subject: str, value: str) -> bool:
     """Is "SUBJECT is VALUE" worth keeping? Yes for attributes and for values that are names, numbers, kinds, places."""
     head, low = _head(subject), value.lower()
     found = grammar.tokens(low)
-    special = re.search(r"\bfavou?rite \w", subject, re.I) or (head == "day" and grammar.TIME.search(value))
+    special = (
+        re.search(r"\bfavou?rite \w", subject, re.I)
+        or (head == "day" and grammar.TIME.search(value))
+        or (re.search(r"\b\w+ing point\b", subject, re.I) and re.match(r"-?\d", value))
+    )
     if (
         not found
         or head in ("favourite", "favorite")
@@ -51,10 +69,18 @@ def lasting(subject: str, value: str) -> bool:
         or re.search(r"\b(?:best|worst) (?:thing|part)\b", subject, re.I)
     ):
         return False
+    event = (
+        HAPPENED.match(value)
+        and found[0] not in words.LASTING
+        and not re.search(rf"{grammar.MONTH}|\d{{4}}", value, re.I)
+    )
+    fixed = head in FIXED and low.startswith("at ")  # an office at home is there for good
+    if (PASSING.match(value) and not fixed) or (event and head not in NAMING and not special):
+        return False
     opinion = {w.removesuffix("ly") for w in found} & words.TRANSIENT
     if found[0] in NO_VALUE:
         return False
-    if head in ("name", "nickname", "surname", "password", "passphrase", "codeword", "word", "code", "motto", "slogan"):
+    if head in NAMING:
         return found[0] not in words.TRANSIENT or grammar.is_proper(value)
     if found[0] in words.TRANSIENT and not value[0].isupper() and not AT.match(value):
         return False
@@ -86,6 +112,8 @@ def copula(clause: str, taught: bool) -> Fact | None:
     if re.search(r"\b(?:if|you|your|it|that|this is|who|what)\b", subject, re.I) or (
         not taught and subject.lower().startswith("this ")
     ):
+        return None
+    if be in ("was", "were") and FORMER.search(subject):
         return None
     called = re.match(
         r"(?:called|named|nicknamed) (?!(?:by|from|for|when|in|at|on|twice|once|after|every|if|as"
@@ -148,7 +176,7 @@ def _living(subject: str, be: str, value: str) -> Fact | None:
         return fact(
             "origin", origin["v"], f"{flip(subject)} {be} from {origin['v']}", *ask("where", subject, be, "from")
         )
-    if re.match(r"an? .*$", value) and value.endswith(words.JOB_ENDINGS) and _head(subject) not in words.PETS:
+    if re.match(r"an? .*$", value) and is_job(value) and _head(subject) not in words.PETS:
         return fact(
             "job",
             value,

@@ -66,6 +66,11 @@ NAMES = word_set(
     "zoe ahmed jared alfred abdul aisha hassan ibrahim layla mei ming kofi kwame amara chidi ngozi lakshmi arjun "
     "sanjay deepa hiroshi sakura jin"
 )
+# "I'm Batman" is a joke; "my name is Jesus" is not
+FICTIONAL = word_set(
+    "batman superman spiderman spider-man spock groot dracula yoda hulk thanos gandalf god jesus satan santa elvis "
+    "napoleon cleopatra shrek barbie cinderella hamlet godzilla zorro frankenstein voldemort"
+) | {"iron man", "darth vader", "james bond", "harry potter", "santa claus", "sherlock holmes", "captain america"}
 KIN = word_set(
     "sister brother mother father mum mom dad wife husband partner girlfriend boyfriend fiancé fiancée fiance "
     "fiancee daughter son uncle aunt cousin nephew niece grandmother grandfather grandma grandpa granny boss "

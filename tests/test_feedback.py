@@ -304,6 +304,12 @@ def test_a_correction_needs_something_to_correct() -> None:
         ),
         ("What is 7 times 8?", "7 times 8 is 54.", "sorry, 56", "7 times 8 is 56."),
         ("Who is the painter of Guernica?", "It is Dali.", "Picasso painted it, not Dali.", "It is Picasso."),
+        (
+            "How many people live in Oslo?",
+            "Oslo has a population of 600,000.",
+            "no, 700,000",
+            "700,000",
+        ),
         (*KING, "Incorrect. The king of Zorbia is Hulo the Second.", "The king of Zorbia is Hulo the Second."),
         (*KING, "no, it's Hulo", "The king of Zorbia is Hulo."),
         (*KING, "not Nova Haven but Hulo", "The king of Zorbia is Hulo."),

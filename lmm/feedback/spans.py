@@ -119,7 +119,10 @@ def from_reply(question: str, reply: str, value: str, wrong: str = "") -> str | 
         return None
     text, (start, end) = found
     old, before, after = text[start:end], text[:start], text[end:]
-    if not about(question, before + after):
+    unlike = (
+        not wrong and shape(old) != shape(value) and len(old.split()) > 2
+    )  # "trip lasts 40 minutes": no value alone
+    if unlike or not about(question, before + after):
         return None
     if before.endswith(("the ", "The ", "a ", "an ")) and re.match(r"(?:an?|the) ", value, re.I):
         before = re.sub(r"(?:an?|the) $", "", before, flags=re.I)

@@ -231,17 +231,14 @@ class Chat:
 
     def save_all(self) -> list[Path]:
         """Write the memory in use, and those on the shelf with something unsaved. Raises StateError; where only the
-        place that was asked for is no good, what was learned is in the default one by then."""
-        from lmm import state
+        place that was asked for is no good, what was learned is in another one by then."""
         from lmm.errors import StateError
 
         failed: StateError | None = None
         try:
             paths = [self.save()]
         except StateError as error:
-            if not self.config.mm_save_path:
-                raise
-            failed, paths = error, [self.save(str(state.default_save_path(self.engine.memory.name)))]
+            failed, paths = error, [self._save_elsewhere()]
             self.view.say(f"saved to {paths[0]} instead")
         for name, shelved in list(self.shelf.items()):
             if shelved.version is not shelved.saved:
@@ -250,6 +247,20 @@ class Chat:
         if failed is not None:
             raise failed
         return paths
+
+    def _save_elsewhere(self) -> Path:
+        """In the usual place, with the user's data, or where temporary files go. Raises StateError if none will do."""
+        import tempfile
+
+        from lmm import state
+        from lmm.errors import StateError
+        from lmm.transcripts import data_dir
+
+        folders = (Path("artifacts"), data_dir() / "artifacts", Path(tempfile.gettempdir()))
+        for folder in folders:
+            with contextlib.suppress(StateError):
+                return self.save(str(state.default_save_path(self.engine.memory.name, folder)))
+        return self.save()
 
     def forgotten(self, lesson: Lesson, typed: str) -> None:
         """After `Engine.forget`: take the lesson out of files it was saved in, what was typed and what was said."""

@@ -105,6 +105,8 @@ def resolve(
     tag or commit. Raises ModelError (missing, damaged, no room, no network), UnknownNameError and UsageError.
     """
     path = Path(name).expanduser()
+    if len(name) > 250:
+        raise UsageError(f"a model's name of {len(name)} characters is none; expected a name, a folder or owner/name")
     is_hub_id = not path.exists() and _looks_like_hub_id(name)
     if revision is not None and not is_hub_id:
         raise UsageError(f"a revision needs a Hugging Face id such as owner/name; {name!r} is not one")

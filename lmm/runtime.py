@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import contextlib
+import dataclasses
+import os
 from typing import TYPE_CHECKING
 
-from lmm import registry
+from lmm import registry, state
 from lmm.config import Config
-from lmm.errors import UsageError
+from lmm.errors import StateError, UsageError
 from lmm.sampling import Decoding
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ def build_memory(config: Config) -> Memory:
     if "+" in config.memory:
         from lmm.memory.composite import Composite
 
-        return Composite.named(config.memory, config.options)
+        return Composite.named(config.memory, config.options, config.preset)
     kind = registry.memory_class(config.memory)
     values: dict = {}
     if config.preset is not None:
@@ -33,6 +35,23 @@ def build_memory(config: Config) -> Memory:
             raise UsageError(f"memory {config.memory!r} has no preset {config.preset!r}; it has: {known}")
         values |= kind.presets[config.preset]
     return kind(kind.build_options(values | dict(config.options)))
+
+
+def as_saved(config: Config) -> Config:
+    """The configuration with the options that the file to be loaded was made with, where none are given.
+
+    What a memory wrote can only be read with the options it was written with (a seed, a number of bits).
+    """
+    path = config.mm_load_path
+    if not path or config.preset is not None or not os.path.exists(path):
+        return config
+    with contextlib.suppress(StateError, UsageError):  # a file that cannot be read is refused when it is loaded
+        header = state.read_header(path)
+        if header.module == config.memory:
+            made = dataclasses.replace(config, options=header.options | dict(config.options))
+            build_memory(made)
+            return made
+    return config
 
 
 def load_adapter(config: Config, progress: Progress | None = None) -> Adapter:
@@ -75,12 +94,12 @@ def open_engine(
     from lmm.activation_log import ActivationLog
     from lmm.engine import Engine
 
-    memory, decoding = build_memory(config), decoding_of(config)
+    memory, decoding = build_memory(as_saved(config)), decoding_of(config)
     adapter = load_adapter(config, progress)
     log = ActivationLog(config.activation_log_path) if config.log else None
     engine = Engine(adapter, memory, config.system, decoding, log, config.seed)
     if config.mm_load_path:
-        if Path(config.mm_load_path).exists():
+        if os.path.exists(config.mm_load_path):
             engine.load(config.mm_load_path)
         else:
             notice(f"{config.mm_load_path} does not exist; starting with a fresh memory")

@@ -162,8 +162,10 @@ def _generation_eos(folder: Path) -> list[int]:
     path = folder / "generation_config.json"
     if not path.exists():
         return []
-    eos = json.loads(path.read_text()).get("eos_token_id")
-    return as_list(eos)
+    try:
+        return as_list(json.loads(path.read_text(encoding="utf-8")).get("eos_token_id"))
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}; fetch the model anew") from error
 
 
 def as_list(eos: Any) -> list[int]:

@@ -595,3 +595,15 @@ def test_a_lesson_is_forgotten_in_earlier_saves_too(session: Session):
     session.chat.files.clear()  # as if another session had saved it
     session.do("/forget plumbago")
     assert b"plumbago" not in (session.folder / "first.safetensors").read_bytes()
+
+
+def test_where_the_usual_place_is_no_good_the_memory_is_saved_elsewhere(
+    session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    session.do(f"/teach {Q} => Canberra")
+    Path("artifacts").write_text("a file, not a folder")
+    with pytest.raises(StateError):
+        session.chat.save_all()
+    [saved] = (tmp_path / "data" / "artifacts").iterdir()
+    assert f"saved to {saved} instead" in session.beside and b"Canberra" in saved.read_bytes()
+    assert not session.chat.engine.unsaved

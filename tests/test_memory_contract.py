@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -248,7 +249,12 @@ def test_a_file_that_does_not_fit_changes_nothing(adapter: Adapter, name: str, t
     made = taught(adapter, name)
     made.save(tmp_path / "state.safetensors")
     state, version = frozen(made), made.version
-    for problem in (lambda a: a.popitem(), lambda a: a.update(extra=np.ones(3, np.float32))):
+    problems: tuple[Callable[[dict[str, np.ndarray]], object], ...] = (
+        lambda a: a.popitem(),
+        lambda a: a.update(extra=np.ones(3, np.float32)),
+        lambda a: a.update({k: v.astype(np.int64) for k, v in a.items() if v.dtype.kind == "f"}),
+    )
+    for problem in problems:
         arrays = {k: np.array(v) for k, v in state.items()}
         problem(arrays)
         with pytest.raises(StateError):

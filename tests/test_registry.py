@@ -81,6 +81,10 @@ def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch: pytes
 
 
 def test_a_memory_is_built_from_preset_and_options() -> None:
+    both = runtime.build_memory(Config(memory="identity+lora_on_user", preset="gentle"))
+    assert both.options_dict()["lora_on_user.gate"] > 0
+    with pytest.raises(UsageError, match="no part of identity\\+keyed has a preset 'gentle'"):
+        runtime.build_memory(Config(memory="identity+keyed", preset="gentle"))
     made = runtime.build_memory(Config(memory="lora_on_user", options={"rank": 3}))
     assert made.options.rank == 3
     with pytest.raises(UsageError, match="no preset 'gentel'"):

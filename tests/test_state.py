@@ -601,3 +601,17 @@ def test_concurrent_savers_never_mix(path):
             seen += 1
     assert seen and all(process.exitcode == 0 for process in processes)
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_file_is_read_with_the_options_it_was_made_with(path: Path) -> None:
+    from lmm.config import Config
+    from lmm.runtime import as_saved
+
+    save(path, small_state(), header(options={"rank": 3, "steps": 2}))
+    here = Config(memory="lora_on_user", mm_load_path=str(path))
+    assert as_saved(here).options == {"rank": 3, "steps": 2}
+    assert as_saved(dataclasses.replace(here, options={"steps": 5})).options == {"rank": 3, "steps": 5}
+    for other in ({"memory": "hash_gradient"}, {"preset": "gentle"}, {"mm_load_path": None}):
+        assert as_saved(dataclasses.replace(here, **other)).options == {}
+    save(path, small_state(), header(options={"rank": "many"}))
+    assert as_saved(here).options == {}

@@ -68,7 +68,7 @@ class MlxAdapter(Adapter):
         self.ops = MlxOps()
         try:
             self.model, config = load_model(source.folder)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ModelError(f"mlx-lm cannot load {source.name}: {error}") from error
         self.device = str(mx.default_device()).lower()
         self.dtype = self._set_dtype(dtype)

@@ -17,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
 from lmm.errors import LearningError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -151,6 +153,8 @@ class Memory:
     learns_from: ClassVar[str] = "lessons"
     #: True if a lesson changes how earlier turns would be read, so the cache above the site must be rebuilt
     rewrites_history: ClassVar[bool] = False
+    #: tensors that grow together, a row of each for whatever is stored
+    rows: ClassVar[tuple[str, ...]] = ()
 
     #: named sets of options, for --preset
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
@@ -277,13 +281,18 @@ class Memory:
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         """Raises StateError if what a file holds does not fit this memory and model; all mismatches at once."""
-        fresh = self.fresh(adapter)
+        fresh = {name: adapter.ops.to_numpy(array) for name, array in self.fresh(adapter).items()}
         problems = [f"no tensor {name!r}" for name in fresh if name not in arrays]
         problems += [f"unexpected tensor {name!r}" for name in arrays if name not in fresh]
         for name in fresh.keys() & arrays.keys():
             found, expected = tuple(arrays[name].shape), tuple(fresh[name].shape)
             if len(found) != len(expected) or any(e not in (0, f) for f, e in zip(found, expected, strict=True)):
                 problems.append(f"tensor {name!r} has shape {found}, expected {expected}")
+            elif np.asarray(arrays[name]).dtype.kind != fresh[name].dtype.kind:
+                problems.append(f"tensor {name!r} holds {arrays[name].dtype}, expected {fresh[name].dtype}")
+        grown = {name: len(arrays[name]) for name in self.rows if name in arrays and arrays[name].ndim}
+        if len(set(grown.values())) > 1:
+            problems.append(f"as many rows are expected in each of {grown}")
         if problems:
             raise StateError(f"the file does not fit memory {self.name!r} with these options: {'; '.join(problems)}")
 

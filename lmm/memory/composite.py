@@ -35,13 +35,16 @@ class Composite(Memory):
         self._split: tuple[State, dict[Memory, State]] = ({}, {})
 
     @classmethod
-    def named(cls, name: str, options: Mapping[str, Any] | None = None) -> Composite:
-        """`a+b` with options `a.key=value`. Raises UsageError for unknown names and options of no part."""
+    def named(cls, name: str, options: Mapping[str, Any] | None = None, preset: str | None = None) -> Composite:
+        """`a+b` with options `a.key=value`, and the preset in the parts that have it. Raises UsageError for unknown
+        names, and for options and presets of no part."""
         parts, left = [], dict(options or {})
         for part in name.split("+"):
             kind = registry.memory_class(part.strip())
             mine = {k.partition(".")[2]: left.pop(k) for k in list(left) if k.partition(".")[0] == kind.name}
-            parts.append(kind(kind.build_options(mine)))
+            parts.append(kind(kind.build_options(kind.presets.get(preset or "", {}) | mine)))
+        if preset is not None and not any(preset in part.presets for part in parts):
+            raise UsageError(f"no part of {name} has a preset {preset!r}")
         if left:
             raise UsageError(
                 f"options of {name} are named after their part, e.g. {parts[0].name}.{next(iter(left))}=..."

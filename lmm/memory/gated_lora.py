@@ -76,6 +76,7 @@ class GatedLora(Memory):
     name = "gated_lora"
     summary = "a low-rank update behind a learned gate between base and tuned states"
     Options = GatedLoraOptions
+    rows = ("keys", "owner")
 
     def fresh(self, adapter: Adapter, seed: int = 0) -> State:
         ops, d, r = adapter.ops, adapter.shape.width, self.options.rank

@@ -65,6 +65,7 @@ class HashGradient(Memory):
     name = "hash_gradient"
     summary = "correction rows addressed by a binary hash of the middle layer's hidden states"
     Options = HashOptions
+    rows = ("bits", "rows", "owner")
     learns_from = "messages"
     rewrites_history = True
     presets: ClassVar = {

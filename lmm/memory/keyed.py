@@ -163,6 +163,8 @@ class Keyed(Isolated):
             wanted = width[name.partition("/")[0]]
             if arrays[name].ndim != 2 or arrays[name].shape[1] != wanted or not len(arrays[name]):
                 problems.append(f"tensor {name!r} has shape {arrays[name].shape}, expected (n, {wanted})")
+            elif arrays[name].dtype.kind != "f":
+                problems.append(f"tensor {name!r} holds {arrays[name].dtype}, expected floating point")
         if problems:
             shown = "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
             raise StateError(f"the file does not fit memory 'keyed': {shown}")

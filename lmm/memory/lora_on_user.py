@@ -84,6 +84,7 @@ class LoraOnUser(Memory):
     name = "lora_on_user"
     summary = "h + h A B at the middle layer; one AdamW step on each user message"
     Options = LoraOptions
+    rows = ("keys", "owner")
     learns_from = "messages"
     rewrites_history = True
     presets: ClassVar = {

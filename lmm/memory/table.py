@@ -114,6 +114,8 @@ def block_problems(arrays: dict[str, np.ndarray], name: str, heads: int, width: 
         if len(shape) != len(wanted) or any(w not in (None, s) for s, w in zip(shape, wanted, strict=True)):
             shown = ", ".join("n" if w is None else str(w) for w in wanted)
             problems.append(f"tensor '{kind}/{name}' has shape {shape}, expected ({shown})")
+        elif (arrays[f"{kind}/{name}"].dtype.kind == "f") != (kind in ("context", "keys", "values")):
+            problems.append(f"tensor '{kind}/{name}' holds {arrays[f'{kind}/{name}'].dtype}")
     if problems:
         return problems
     rows, questions = len(np.unique(arrays[f"slots/{name}"])), arrays[f"turns/{name}"].shape[0]

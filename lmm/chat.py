@@ -36,7 +36,7 @@ def run(config: Config, resume: str | None = None) -> None:
     from lmm import transcripts
 
     talking = sys.stdin.isatty() and sys.stdout.isatty()
-    resumed = transcripts.find(resume, one_shots=False) if resume is not None else None
+    resumed = transcripts.find(resume) if resume is not None else None
     if resumed is not None:
         config = resumed_config(config, resumed)
     about = {"model": config.model, "memory": config.memory, "backend": config.backend, "system": config.system}

@@ -34,12 +34,6 @@ class Shelved:
     saved: Version | None
 
 
-def _purge_history(texts: list[str]) -> None:
-    from lmm.history import JsonHistory, history_path
-
-    JsonHistory(history_path()).purge(texts)
-
-
 class Chat:
     """One session: what commands and the prompt work on."""
 
@@ -56,7 +50,7 @@ class Chat:
         self.files: set[Path] = set()  # memory files loaded or saved in this session
         self.shelf: dict[str, Shelved] = {}
         self.stop = threading.Event()
-        self.purge_history: Callable[[list[str]], object] = _purge_history
+        self.purge_history: Callable[[list[str]], object] = lambda texts: None
         self.make_view = view
         self._made_view: ConsoleView | None = None
         self._talk: Talk | None = None
@@ -263,13 +257,13 @@ class Chat:
         return self.save()
 
     def forgotten(self, lesson: Lesson, typed: str) -> None:
-        """After `Engine.forget`: take the lesson out of files it was saved in, what was typed and what was said."""
+        """After `Engine.forget`: take the lesson out of this session's files, what was typed and what was said."""
         from lmm import memory_files, transcripts
 
-        texts = lesson.traces
+        texts = [text for text in (lesson.statement, lesson.prompt, lesson.answer) if text]
         self.talk.drop(texts)
         problems: list[str] = []
-        for path in sorted(self.files | transcripts.saved_files()):
+        for path in sorted(self.files):
             with _noted(problems):
                 memory_files.forget_if_there(path, lesson.id)
         with _noted(problems):

@@ -115,10 +115,7 @@ def _finished(
     """Note the exchange for `lmm correct`, print it as JSON if that is wanted, and close."""
     if turn is None:
         raise typer.Exit(130)
-    lesson = turn.lesson.id if turn.lesson is not None else ""
-    _transcript(config, path).add(
-        {"kind": "turn", "user": question or turn.user, "reply": turn.reply, "lesson": lesson}
-    )
+    _transcript(config, path).add({"kind": "turn", "user": question or turn.user, "reply": turn.reply})
     if as_json:
         out_json(_described(talk, turn) | ({"path": str(path)} if path else {}))
     _close(engine)
@@ -197,9 +194,7 @@ def _saved(config: Config, engine: Engine) -> Path:
 def _transcript(config: Config, path: Path | None) -> Any:
     from lmm.transcripts import Transcript
 
-    transcript = Transcript(
-        model=config.model, memory=config.memory, backend=config.backend, system=config.system, one_shot=True
-    )
+    transcript = Transcript(model=config.model, memory=config.memory, backend=config.backend, system=config.system)
     saved = path or (Path(config.mm_load_path) if config.mm_load_path else None)
     if saved is not None and saved.exists():
         transcript.add({"kind": "saved", "path": str(saved.resolve())})

@@ -79,8 +79,7 @@ def sessions(
         for user, reply in session.turns:
             out(f"> {user}\n{reply}\n")
         return
-    chats = (s for s in transcripts.sessions() if not s.about.get("one_shot"))
-    found = [s for s in chats if s.turns or s.lessons][:last]
+    found = [s for s in transcripts.sessions(last) if s.turns or s.lessons]
     if as_json:
         out_json([_described(session) for session in found])
         return

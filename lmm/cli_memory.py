@@ -155,7 +155,7 @@ def forget(
     lesson = _one(state.read_header(file).lessons, what, file)
     sure(f"{_line(lesson)} will be removed from {file}, for good.", yes)
     memory_files.forget(file, lesson.id)
-    texts = lesson.traces
+    texts = [text for text in (lesson.statement, lesson.prompt, lesson.answer) if text]
     log = activation_log_path or Path(config.load({}).activation_log_path)
     removed = activation_log.ActivationLog(log, enabled=False).purge(lesson.id, texts) if log.exists() else 0
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,7 +78,7 @@ def one_line(lesson: Lesson) -> str:
     return f"{lesson.prompt} => {lesson.answer}" if lesson.prompt else lesson.statement
 
 
-def found(lessons: Sequence[Lesson], text: str) -> list[Lesson]:
+def found(lessons: tuple[Lesson, ...], text: str) -> list[Lesson]:
     """Lessons with this id or the beginning of it, or with this text somewhere in them."""
     by_id = [x for x in lessons if x.id == text] or [x for x in lessons if len(text) >= 4 and x.id.startswith(text)]
     folded = text.casefold()
@@ -90,7 +89,7 @@ def forget(chat: Chat, rest: str) -> None:
     """Remove one lesson from memory, undo, log, this session's files, transcripts, history and conversation."""
     if not rest:
         raise UsageError("expected: /forget TEXT|ID; /lessons lists them")
-    lessons = found(chat.engine.version.lessons, rest) or found(chat.engine.lessons_ever, rest)
+    lessons = found(chat.engine.version.lessons, rest)
     if not lessons:
         raise UsageError(f"no lesson has {rest!r} in it; /lessons lists them")
     if len(lessons) > 1:

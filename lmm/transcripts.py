@@ -5,7 +5,7 @@ out. A file written anew holds no byte of it, while a database keeps deleted row
 
 Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
 
-    session  model, memory, backend, system: the first line; one_shot: `lmm ask` wrote it, no chat
+    session  model, memory, backend, system: the first line
     turn     user, reply, learned (one line), lesson (its id), interrupted
     lesson   id, question, answer: taught by a command
     new      a new conversation began
@@ -146,22 +146,13 @@ def sessions(limit: int | None = None) -> list[Session]:
     return [read(path) for path in paths()[:limit]]
 
 
-def saved_files() -> set[Path]:
-    """Where memories were saved, in any session."""
-    records = (record for path in paths() for record in _records(path) if record.get("kind") == "saved")
-    return {Path(record["path"]) for record in records if isinstance(record.get("path"), str)}
-
-
-def find(which: str = "", one_shots: bool = True) -> Session:
-    """A session by its id or the beginning of it, or the last one in which something was said. Raises UsageError.
-
-    Without `one_shots` the last chat: what `lmm ask` and `lmm correct` noted is not gone on with.
-    """
+def find(which: str = "") -> Session:
+    """A session by its id or the beginning of it, or the last one in which something was said. Raises UsageError."""
     for path in paths():
         if which and not path.stem.startswith(which):
             continue
         session = read(path)
-        if which or (session.turns and (one_shots or not session.about.get("one_shot"))):
+        if which or session.turns:
             return session
     known = "see: lmm sessions" if which else "start one with: lmm chat"
     raise UsageError(
@@ -177,7 +168,7 @@ def purge(texts: Sequence[str], ids: Sequence[str] = ()) -> int:
     gone = 0
     for path in paths():
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        kept = [line for line in lines if not any(mentions(said, [*texts, *ids]) for said in _texts(line))]
+        kept = [line for line in lines if not mentions("\n".join(_texts(line)), [*texts, *ids])]
         if len(kept) < len(lines):
             write_atomically(path, [line.encode() for line in kept])
             gone += len(lines) - len(kept)
@@ -185,11 +176,10 @@ def purge(texts: Sequence[str], ids: Sequence[str] = ()) -> int:
 
 
 def _texts(line: str) -> list[str]:
-    """What was said and learned in a record, each on its own; the line itself where it is none."""
+    """All text in a record; the line itself where it is none."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return [line]
-    if not isinstance(record, dict):
-        return [line]
-    return [str(value) for key, value in record.items() if key not in ("v", "time", "kind", "path")]
+    values = record.values() if isinstance(record, dict) else [record]
+    return [str(value) for value in values]

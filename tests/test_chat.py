@@ -231,24 +231,6 @@ def test_hostile_sessions_are_read_without_harm(sessions: Path):
         transcripts.find()
 
 
-def test_a_chat_is_gone_on_with_not_a_question_asked_in_between(sessions: Path):
-    chat, aside = transcripts.Transcript(), transcripts.Transcript(one_shot=True)
-    chat.add({"kind": "turn", "user": "hi", "reply": "hello"})
-    aside.add({"kind": "turn", "user": "What is 2?", "reply": "A number."})
-    assert transcripts.find().id == aside.id  # what `lmm correct` is about
-    assert transcripts.find(one_shots=False).id == chat.id
-
-
-def test_purging_looks_at_what_was_said_only(sessions: Path):
-    one = transcripts.Transcript(model="seven")
-    one.add({"kind": "turn", "user": "x", "reply": "y"})
-    one.add({"kind": "saved", "path": "/tmp/seven"})
-    before = one.path.read_bytes()
-    stamp = json.loads(before.splitlines()[0])["time"]
-    assert transcripts.purge([str(stamp), "turn", "/tmp/seven"]) == 0
-    assert one.path.read_bytes() == before
-
-
 def test_purging_takes_out_whole_records(sessions: Path):
     one = transcripts.Transcript()
     for user, reply in (("My sister is Ada.", "Nice."), ("And?", "ADA,  you said"), ("x", "y")):

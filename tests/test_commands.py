@@ -6,7 +6,6 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from unittest.mock import ANY
 
 import pytest
 import scripted
@@ -552,51 +551,6 @@ def test_stdout_carries_the_reply_and_nothing_about_it():
     view.reply((chunk for chunk in ["half a "]), lambda: True)
     assert out.getvalue().strip() == "half a"
     assert "(interrupted)" in side.getvalue()
-
-
-def test_forgetting_a_short_value_leaves_everything_else_said(session: Session):
-    other = transcripts.Transcript()
-    other.add({"kind": "turn", "user": "Maybe Paul comes at 7 on Sunday.", "reply": "I see."})
-    before = other.path.read_bytes()
-    session.do("How many legs does a spider have?")
-    session.do("/correct 7")
-    session.do("And Paul has 17 of them.")
-    session.do("/forget legs")
-    assert "forgotten" in session.beside and other.path.read_bytes() == before
-    assert transcripts.read(session.chat.transcript.path).turns == [("And Paul has 17 of them.", ANY)]
-    assert "legs" not in session.chat.transcript.path.read_text()
-
-
-def test_the_history_of_a_pipe_is_cleaned_too_and_only_of_the_lesson(session: Session):
-    kept = ["What is 7 times 8?", "/correct Paula is it not"]
-    from lmm.history import JsonHistory, history_path
-
-    history = JsonHistory(history_path())
-    for text in (*kept, "/teach Who came? => Paul"):
-        history.store_string(text)
-    session.do("/teach Who came? => Paul")
-    session.do("/forget Who came")
-    assert list(reversed(list(JsonHistory(history_path()).load_history_strings()))) == kept
-
-
-def test_what_was_undone_can_be_forgotten_for_good(session: Session):
-    session.do("/teach What is the vault word? => plumbago")
-    session.do("/undo")
-    session.do("/forget plumbago")
-    assert "forgotten" in session.beside
-    session.do("/redo")
-    assert session.chat.engine.version.lessons == ()
-    assert "plumbago" not in session.chat.transcript.path.read_text()
-
-
-def test_a_lesson_is_forgotten_in_earlier_saves_too(session: Session):
-    session.do("/teach What is the vault word? => plumbago")
-    session.do("/save first.safetensors")
-    session.chat.files.clear()  # as if another session had saved it
-    session.do("/forget plumbago")
-    assert b"plumbago" not in (session.folder / "first.safetensors").read_bytes()
-
-
 def test_where_the_usual_place_is_no_good_the_memory_is_saved_elsewhere(
     session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

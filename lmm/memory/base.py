@@ -46,17 +46,6 @@ class Lesson:
     wordings: tuple[str, ...] = ()
     replaces: str = ""
 
-    @property
-    def traces(self) -> list[str]:
-        """The texts by which the lesson is found elsewhere on disk, when it is to be forgotten.
-
-        A short one ("7", "Paul") is in many a text that has nothing to do with it: it is only looked for as what a
-        command was given.
-        """
-        texts = dict.fromkeys(text.strip() for text in (self.statement, self.prompt, self.answer) if text.strip())
-        long = [text for text in texts if len(text) >= 12 or len(text.split()) >= 3]
-        return [*long, *(f"/{name} {text}" for text in texts if text not in long for name in ("teach", "correct"))]
-
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self) | {"wordings": list(self.wordings)}
 

@@ -70,7 +70,7 @@ def correct(
     config = resumed_config(config, session)
     engine = _open(config)
     talk = _talk(engine, config, as_json)
-    talk.resume(session.turns[-1:])
+    talk.resume(session.records[-1:])
     say(f"about: {session.turns[-1][0]}")
     turn = talk.correct(answer)
     path = _saved(config, engine) if turn is not None else None
@@ -115,7 +115,7 @@ def _finished(
     """Note the exchange for `lmm correct`, print it as JSON if that is wanted, and close."""
     if turn is None:
         raise typer.Exit(130)
-    _transcript(config, path).add({"kind": "turn", "user": question or turn.user, "reply": turn.reply})
+    _transcript(config, path).add({**turn.record(), "user": question or turn.user})
     if as_json:
         out_json(_described(talk, turn) | ({"path": str(path)} if path else {}))
     _close(engine)

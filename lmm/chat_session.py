@@ -51,7 +51,7 @@ class Chat:
         self.files: set[Path] = set()  # memory files loaded or saved in this session
         self.shelf: dict[str, Shelved] = {}
         self.stop = threading.Event()
-        self.purge_history: Callable[[Trace, str], object] = lambda trace, typed: None
+        self.purge_history: Callable[[Trace, str], object] = _purge_history
         self.make_view = view
         self._made_view: ConsoleView | None = None
         self._talk: Talk | None = None
@@ -295,6 +295,13 @@ class Chat:
         )
         if os.environ.get("LMM_DEBUG"):
             self.view.say("".join(traceback.format_exception(error)))
+
+
+def _purge_history(trace: Trace, typed: str) -> None:
+    """What was typed in other chats, where this one has no prompt."""
+    from lmm.history import JsonHistory, history_path
+
+    JsonHistory(history_path()).purge(trace, typed)
 
 
 @contextlib.contextmanager

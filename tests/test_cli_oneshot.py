@@ -139,6 +139,16 @@ def test_leaving_a_piped_chat(lmm, last: str):
     assert found.code == 0 and found.out == "You said: hello\n" and Path("m.safetensors").exists()
 
 
+def test_forgetting_in_a_piped_chat_cleans_what_was_typed_in_others(lmm, tmp_path: Path):
+    from lmm.history import JsonHistory, history_path
+
+    for line in (f"/teach {Q} => Zanzibarra", "hello", "/forget zanzibarra"):
+        JsonHistory(history_path()).append_string(line)
+    found = lmm("chat", stdin=f"/teach {Q} => Zanzibarra\n/forget zanzibarra\n")
+    assert "forgotten" in found.err and history_path().read_text() == '"hello"\n'
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"zanzibarra" in p.read_bytes().lower()]
+
+
 def test_a_missing_file_to_load_is_skipped_with_a_notice(lmm):
     found = lmm("chat", "--mm-load-path", "none.safetensors", stdin="hello\n")
     assert found.code == 0 and "none.safetensors does not exist" in found.err

@@ -281,6 +281,23 @@ def test_forget_leaves_no_byte_on_disk(session: Session):
     assert session.chat.engine.version.lessons == ()
 
 
+@pytest.mark.parametrize("hidden", ["/undo", "/reset"])
+def test_a_lesson_that_is_no_longer_known_can_be_forgotten(session: Session, hidden: str):
+    session.do("/teach Who leads the choir? => Maria")
+    session.do("/teach What is the vault word? => plumbago")
+    session.do(hidden)
+    now = session.chat.engine.version
+    session.do("/forget plumbago")
+    assert "forgotten" in session.beside and session.chat.engine.version is now
+    assert holding(session.folder, b"plumbago") == []
+    for line in ("/undo 9", "/redo 9"):
+        session.do(line)
+        engine = session.chat.engine
+        assert "plumbago" not in str([engine.version, *engine.undo_stack, *engine.redo_stack])
+    session.do("/forget plumbago")
+    assert "no lesson has 'plumbago'" in session.beside
+
+
 def test_forgetting_a_short_value_takes_nothing_else_with_it(session: Session):
     """In the open conversation, and in a session of before."""
     other = transcripts.Transcript()

@@ -66,7 +66,7 @@ def correct(
     from lmm import transcripts
     from lmm.chat import resumed_config
 
-    session = transcripts.find()
+    session = transcripts.find(oneshots=True)
     config = resumed_config(config, session)
     engine = _open(config)
     talk = _talk(engine, config, as_json)
@@ -194,7 +194,8 @@ def _saved(config: Config, engine: Engine) -> Path:
 def _transcript(config: Config, path: Path | None) -> Any:
     from lmm.transcripts import Transcript
 
-    transcript = Transcript(model=config.model, memory=config.memory, backend=config.backend, system=config.system)
+    about = {"model": config.model, "memory": config.memory, "backend": config.backend, "system": config.system}
+    transcript = Transcript(**about, oneshot=True)
     saved = path or (Path(config.mm_load_path) if config.mm_load_path else None)
     if saved is not None and saved.exists():
         transcript.add({"kind": "saved", "path": str(saved.resolve())})

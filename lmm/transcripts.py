@@ -5,7 +5,7 @@ out. A file written anew holds no byte of it, while a database keeps deleted row
 
 Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
 
-    session  model, memory, backend, system: the first line
+    session  model, memory, backend, system, oneshot (true where it is no chat): the first line
     turn     user, reply, learned (one line), lesson (its id), fired (ids of lessons it comes from), interrupted
     lesson   id, question, answer: taught by a command
     new      a new conversation began
@@ -15,6 +15,7 @@ Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -97,6 +98,10 @@ class Session:
         return [(record["user"], record["reply"]) for record in self.records]
 
     @property
+    def oneshot(self) -> bool:
+        return self.about.get("oneshot") is True
+
+    @property
     def title(self) -> str:
         return self.turns[0][0] if self.turns else ""
 
@@ -151,17 +156,20 @@ def paths() -> list[Path]:
 
 
 def sessions(limit: int | None = None) -> list[Session]:
-    """What was written, newest first."""
-    return [read(path) for path in paths()[:limit]]
+    """Chats, newest first. Raises UsageError if one cannot be read."""
+    return list(itertools.islice((s for s in map(read, paths()) if not s.oneshot), limit))
 
 
-def find(which: str = "") -> Session:
-    """A session by its id or the beginning of it, or the last one in which something was said. Raises UsageError."""
+def find(which: str = "", oneshots: bool = False) -> Session:
+    """A session by its id or the beginning of it, or the last chat in which something was said.
+
+    With `oneshots` the last one may also be a question of `lmm ask`. Raises UsageError.
+    """
     for path in paths():
         if which and not path.stem.startswith(which):
             continue
         session = read(path)
-        if which or session.turns:
+        if which or (session.turns and (oneshots or not session.oneshot)):
             return session
     known = "see: lmm sessions" if which else "start one with: lmm chat"
     raise UsageError(

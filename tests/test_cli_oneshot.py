@@ -171,6 +171,24 @@ def test_a_chat_goes_on_with_its_memory_and_its_messages(lmm):
     assert lmm("chat", "--resume", "1999", stdin="").code == 2
 
 
+def test_a_chat_does_not_go_on_with_a_question_that_was_asked_in_between(lmm):
+    lmm("chat", stdin="My sister's name is Ada.\n")
+    lmm("ask", Q)
+    assert "about: My sister" not in lmm("correct", "Canberra").err
+    listed = lmm("sessions", "--last", "1", "--json").json
+    assert [(s["title"], s["lessons"]) for s in listed] == [("My sister's name is Ada.", 1)]
+    assert "user: My sister's name is Ada." in lmm("chat", "--continue", stdin="/history\n").out
+
+
+def test_forgetting_takes_a_correction_out_of_its_transcript(lmm, tmp_path: Path):
+    lmm("ask", "hello")
+    lmm("correct", "7", "--mm-path", "m.safetensors")
+    lmm("chat", "--no-log", stdin="Are there 7?\n")
+    assert lmm("memory", "forget", "m.safetensors", "7", "--yes", "--json").json["transcript_records"] == 1
+    left = [json.loads(line) for p in (tmp_path / "data/sessions").iterdir() for line in p.read_text().splitlines()]
+    assert sorted(r["user"] for r in left if r["kind"] == "turn") == ["Are there 7?", "hello"]
+
+
 # memory files -----------------------------------------------------------------------------------------------------
 @pytest.fixture
 def two(lmm) -> tuple[str, str]:

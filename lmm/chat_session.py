@@ -239,6 +239,9 @@ class Chat:
             self.purge_history(trace, typed)
         for problem in problems:
             self.view.say(f"still on disk: {problem}")
+        left = memory_files.still_holding(lesson.id)
+        if left:
+            self.view.say(memory_files.still_there(left, lesson.id))
 
     # the status line ---------------------------------------------------------------------------------------------
     def status(self, width: int) -> str:

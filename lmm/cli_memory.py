@@ -164,10 +164,14 @@ def forget(
         said = purge(trace) + JsonHistory(history_path()).purge(trace)
     except OSError as error:
         raise StateError(f"forgotten in {file}, but a transcript still mentions it: {error}") from error
+    left = memory_files.still_holding(lesson.id)
     if as_json:
-        out_json({"forgotten": lesson.to_dict(), "log_records": removed, "transcript_records": said})
+        found = {"forgotten": lesson.to_dict(), "log_records": removed, "transcript_records": said}
+        out_json(found | {"still_in": [str(path) for path in left]})
     else:
         say(f"forgotten: {_line(lesson)}; {removed} log records and {said} transcript lines went with it")
+        if left:
+            say(memory_files.still_there(left, lesson.id))
 
 
 @app.command()

@@ -177,6 +177,12 @@ def find(which: str = "", oneshots: bool = False) -> Session:
     )
 
 
+def saved_paths() -> set[Path]:
+    """Every memory file that a session says it saved. Raises UsageError if one cannot be read."""
+    records = (record for path in paths() for record in _records(path) if record.get("kind") == "saved")
+    return {Path(record["path"]) for record in records if isinstance(record.get("path"), str)}
+
+
 def purge(trace: Trace) -> int:
     """Take every record that is a lesson's out of all sessions -> how many went. Raises OSError."""
     from lmm.atomic import write_atomically

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -241,6 +242,31 @@ def test_forget_asks_and_leaves_no_byte(lmm, two, tmp_path: Path):
     assert found.code == 0 and found.json["forgotten"]["prompt"] == Q
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"Canberra" in p.read_bytes()]
     assert state.verify(two[0]) == [] and "Sydney" in lmm("ask", Q, "--mm-path", two[0]).out
+
+
+def test_forgetting_names_the_earlier_files_that_still_hold_the_lesson(lmm, tmp_path: Path):
+    lmm("chat", stdin=f"hello\n/teach {Q} => Zanzibarra\n/save my first\n")
+    (tmp_path / "artifacts/broken.safetensors").write_bytes(b"nonsense")
+    found = lmm("chat", "--continue", stdin="/forget zanzibarra\n")
+    names = [line for line in found.err.splitlines() if "still in " in line]
+    assert len(names) == 1 and "my first" in names[0] and "artifacts/notes_" not in names[0]  # it was loaded from there
+    command = names[0].partition("with: lmm ")[2]
+    assert lmm(*shlex.split(command)).code == 0
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"zanzibarra" in p.read_bytes().lower()]
+
+
+def test_the_command_that_forgets_names_the_other_files(lmm):
+    lmm("teach", Q, "Zanzibarra", "--mm-path", "m.safetensors")
+    for n in "ab":
+        lmm("chat", "--mm-load-path", "m.safetensors", "--mm-save-path", f"{n}.safetensors", stdin="hello\n")
+    lesson = state.read_header("m.safetensors").lessons[0]
+    found = lmm("memory", "forget", "m.safetensors", lesson.id, "--yes")
+    assert (
+        f"still in a.safetensors, b.safetensors; take it out there with: lmm memory forget FILE {lesson.id}"
+        in found.err
+    )
+    again = lmm("memory", "forget", "a.safetensors", lesson.id, "--yes", "--json").json
+    assert [Path(p).name for p in again["still_in"]] == ["b.safetensors"]
 
 
 def test_migrate_teaches_the_lessons_again(lmm, two):

@@ -25,7 +25,6 @@ import stat
 import sys
 import threading
 import time
-import unicodedata
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.atomic import write_atomically
 from lmm.errors import LmmError
+from lmm.traces import Trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -173,11 +173,15 @@ class ActivationLog:
     def purge(self, lesson_id: str, texts: Iterable[str] = ()) -> int:
         """Rewrite the file without the records that mention a lesson -> how many were removed.
 
-        A record goes if the id, or any of `texts` (case and blanks aside), is anywhere in it, also spread over the
-        tokens of a map; a line that cannot be read goes too. Works on a disabled log. Raises LmmError, and then the
-        file is as it was.
+        A record goes if it has the id, or one of `texts` that is long enough to name the lesson (see `lmm.traces`),
+        also spread over the tokens of a map; a short one only where it is a whole field of a record that names no
+        lesson. A line that cannot be read goes too. Works on a disabled log. Raises LmmError, and then the file is as
+        it was.
         """
-        wanted = [word for word in (_folded(text) for text in (lesson_id, *texts)) if word]
+        kinds: dict[bool, list[str]] = {True: [], False: []}
+        for text in texts:
+            kinds[text.rstrip().endswith("?")].append(text)
+        wanted = Trace.of(lesson_id, kinds[True], kinds[False])
         self.flush()
         with self._lock:
             try:
@@ -350,7 +354,7 @@ def _write(file: int, line: bytes) -> None:
         raise
 
 
-def _purge(path: Path, wanted: Sequence[str]) -> int:
+def _purge(path: Path, wanted: Trace) -> int:
     try:
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -369,12 +373,17 @@ def _purge(path: Path, wanted: Sequence[str]) -> int:
         os.close(file)
 
 
-def _mentions(line: bytes, wanted: Sequence[str]) -> bool:
+def _mentions(line: bytes, wanted: Trace) -> bool:
     record = _record(line)
     if record is None or not line.endswith(b"\n"):
         return True
     said = {name: value for name, value in record.items() if name not in _LAYOUT}
-    return any(word in text for text in map(_folded, _texts(said)) for word in wanted)
+    texts = list(_texts(said))
+    if (wanted.id and wanted.id in texts) or any(map(wanted.is_named_in, texts)):
+        return True
+    info = record.get("info")
+    knows = isinstance(info, dict) and "lesson_id" in info
+    return not knows and any(map(wanted.is_text, texts))
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -390,10 +399,6 @@ def _texts(value: Any) -> Iterator[str]:
         yield "".join(item for item in value if isinstance(item, str))
         for item in value:
             yield from _texts(item)
-
-
-def _folded(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 def _shown(text: object) -> str:

@@ -81,7 +81,7 @@ def _at_terminal(chat: Chat) -> None:
     history = JsonHistory(history_path())
     history.compact()
     repl = Repl(chat, history)
-    chat.purge_history = history.purge
+    chat.purge_history = history.purge  # which also forgets what it offers with Up
     chat.make_view = _view_maker(chat.config, repl.ask)
     chat.loading.changed = lambda: repl.leave() if chat.loading.error else repl.refresh()
     with typing_mode(shown=False), Interrupts(chat.cancel, repl.leave) as signals:

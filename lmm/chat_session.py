@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lmm.engine import Engine, Version
     from lmm.memory.base import Lesson, Memory
     from lmm.talk import Talk, Turn
+    from lmm.traces import Trace
     from lmm.transcripts import Session, Transcript
     from lmm.view import ConsoleView
 
@@ -50,7 +51,7 @@ class Chat:
         self.files: set[Path] = set()  # memory files loaded or saved in this session
         self.shelf: dict[str, Shelved] = {}
         self.stop = threading.Event()
-        self.purge_history: Callable[[list[str]], object] = lambda texts: None
+        self.purge_history: Callable[[Trace, str], object] = _purge_history
         self.make_view = view
         self._made_view: ConsoleView | None = None
         self._talk: Talk | None = None
@@ -89,7 +90,7 @@ class Chat:
         if self.config.mm_load_path and os.path.exists(self.config.mm_load_path):
             self.files.add(Path(self.config.mm_load_path).resolve())
         if self.resumed is not None:
-            talk.resume(self.resumed.turns)
+            talk.resume(self.resumed.records)
         return talk
 
     def cancel(self) -> None:
@@ -109,19 +110,8 @@ class Chat:
 
     def done(self, turn: Turn | None) -> None:
         """Note a turn in the transcript."""
-        if turn is None:
-            return
-        lesson = turn.lesson.id if turn.lesson is not None else ""
-        self.record(
-            {
-                "kind": "turn",
-                "user": turn.user,
-                "reply": turn.reply,
-                "learned": turn.learned,
-                "lesson": lesson,
-                "interrupted": turn.interrupted,
-            }
-        )
+        if turn is not None:
+            self.record(turn.record())
 
     def edit(self, text: str) -> str | None:
         """A text written in $EDITOR. Raises UsageError if none can be run."""
@@ -259,19 +249,23 @@ class Chat:
     def forgotten(self, lesson: Lesson, typed: str) -> None:
         """After `Engine.forget`: take the lesson out of this session's files, what was typed and what was said."""
         from lmm import memory_files, transcripts
+        from lmm.traces import Trace
 
-        texts = [text for text in (lesson.statement, lesson.prompt, lesson.answer) if text]
-        self.talk.drop(texts)
+        trace = Trace.of_lesson(lesson)
+        self.talk.drop(trace)
         problems: list[str] = []
         for path in sorted(self.files):
             with _noted(problems):
                 memory_files.forget_if_there(path, lesson.id)
         with _noted(problems):
-            transcripts.purge(texts, [lesson.id])
+            transcripts.purge(trace)
         with _noted(problems):
-            self.purge_history([*texts, typed])
+            self.purge_history(trace, typed)
         for problem in problems:
             self.view.say(f"still on disk: {problem}")
+        left = memory_files.still_holding(lesson.id)
+        if left:
+            self.view.say(memory_files.still_there(left, lesson.id))
 
     # the status line ---------------------------------------------------------------------------------------------
     def status(self, width: int) -> str:
@@ -328,6 +322,13 @@ class Chat:
         )
         if os.environ.get("LMM_DEBUG"):
             self.view.say("".join(traceback.format_exception(error)))
+
+
+def _purge_history(trace: Trace, typed: str) -> None:
+    """What was typed in other chats, where this one has no prompt."""
+    from lmm.history import JsonHistory, history_path
+
+    JsonHistory(history_path()).purge(trace, typed)
 
 
 @contextlib.contextmanager

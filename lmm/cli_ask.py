@@ -66,11 +66,11 @@ def correct(
     from lmm import transcripts
     from lmm.chat import resumed_config
 
-    session = transcripts.find()
+    session = transcripts.find(oneshots=True)
     config = resumed_config(config, session)
     engine = _open(config)
     talk = _talk(engine, config, as_json)
-    talk.resume(session.turns[-1:])
+    talk.resume(session.records[-1:])
     say(f"about: {session.turns[-1][0]}")
     turn = talk.correct(answer)
     path = _saved(config, engine) if turn is not None else None
@@ -115,7 +115,7 @@ def _finished(
     """Note the exchange for `lmm correct`, print it as JSON if that is wanted, and close."""
     if turn is None:
         raise typer.Exit(130)
-    _transcript(config, path).add({"kind": "turn", "user": question or turn.user, "reply": turn.reply})
+    _transcript(config, path).add({**turn.record(), "user": question or turn.user})
     if as_json:
         out_json(_described(talk, turn) | ({"path": str(path)} if path else {}))
     _close(engine)
@@ -194,7 +194,13 @@ def _saved(config: Config, engine: Engine) -> Path:
 def _transcript(config: Config, path: Path | None) -> Any:
     from lmm.transcripts import Transcript
 
-    transcript = Transcript(model=config.model, memory=config.memory, backend=config.backend, system=config.system)
+    about: dict[str, Any] = {
+        "model": config.model,
+        "memory": config.memory,
+        "backend": config.backend,
+        "system": config.system,
+    }
+    transcript = Transcript(**about, oneshot=True)
     saved = path or (Path(config.mm_load_path) if config.mm_load_path else None)
     if saved is not None and saved.exists():
         transcript.add({"kind": "saved", "path": str(saved.resolve())})

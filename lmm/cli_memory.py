@@ -150,22 +150,28 @@ def forget(
     """Remove one lesson from a file, the activation log, the transcripts and the history. Cannot be undone."""
     from lmm import activation_log, config, memory_files, state
     from lmm.history import JsonHistory, history_path
+    from lmm.traces import Trace
     from lmm.transcripts import purge
 
     lesson = _one(state.read_header(file).lessons, what, file)
     sure(f"{_line(lesson)} will be removed from {file}, for good.", yes)
     memory_files.forget(file, lesson.id)
     texts = [text for text in (lesson.statement, lesson.prompt, lesson.answer) if text]
+    trace = Trace.of_lesson(lesson)
     log = activation_log_path or Path(config.load({}).activation_log_path)
     removed = activation_log.ActivationLog(log, enabled=False).purge(lesson.id, texts) if log.exists() else 0
     try:
-        said = purge(texts, [lesson.id]) + JsonHistory(history_path()).purge(texts)
+        said = purge(trace) + JsonHistory(history_path()).purge(trace)
     except OSError as error:
         raise StateError(f"forgotten in {file}, but a transcript still mentions it: {error}") from error
+    left = memory_files.still_holding(lesson.id)
     if as_json:
-        out_json({"forgotten": lesson.to_dict(), "log_records": removed, "transcript_records": said})
+        found = {"forgotten": lesson.to_dict(), "log_records": removed, "transcript_records": said}
+        out_json(found | {"still_in": [str(path) for path in left]})
     else:
         say(f"forgotten: {_line(lesson)}; {removed} log records and {said} transcript lines went with it")
+        if left:
+            say(memory_files.still_there(left, lesson.id))
 
 
 @app.command()

@@ -7,8 +7,12 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from prompt_toolkit.history import History
+
+if TYPE_CHECKING:
+    from lmm.traces import Trace
 
 KEPT = 5000
 
@@ -40,12 +44,15 @@ class JsonHistory(History):
             finally:
                 os.close(file)
 
-    def purge(self, texts: Sequence[str]) -> int:
-        """Take out what mentions any of `texts`, on disk and here. Raises OSError."""
-        from lmm.talk import mentions
+    def purge(self, trace: Trace, typed: str = "") -> int:
+        """Take out what is a lesson's, and the line `typed`, on disk and here -> how many went. Raises OSError."""
+        from lmm.traces import folded
 
-        self._loaded_strings = [s for s in self._loaded_strings if not mentions(s, texts)]
-        return self._rewrite([s for s in self._read() if not mentions(s, texts)])
+        def stays(line: str) -> bool:
+            return not trace.is_typed(line) and folded(line) != folded(typed)
+
+        self._loaded_strings = [s for s in self._loaded_strings if stays(s)]
+        return self._rewrite([s for s in self._read() if stays(s)])
 
     def compact(self) -> None:
         """Drop repetitions and what is very old, if there is much of it."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +50,30 @@ def forget_if_there(path: Path, lesson_id: str) -> bool:
         return False
     forget(path, lesson_id)
     return True
+
+
+def still_holding(lesson_id: str) -> list[Path]:
+    """The files that sessions saved, and those where saving puts them, which have a lesson; others cannot be known."""
+    from lmm import transcripts
+
+    folder = state.default_save_path("").parent
+    paths = {path.resolve() for path in folder.glob("*.safetensors")}
+    with contextlib.suppress(UsageError):
+        paths |= transcripts.saved_paths()
+    return [path for path in sorted(paths) if _holds(path, lesson_id)]
+
+
+def _holds(path: Path, lesson_id: str) -> bool:
+    with contextlib.suppress(StateError, OSError, ValueError):  # what cannot be read tells no one
+        return path.is_file() and any(x.id == lesson_id for x in state.read_header(path).lessons)
+    return False
+
+
+def still_there(paths: Sequence[Path], lesson_id: str) -> str:
+    """One line: where a forgotten lesson still is, and how to take it out there."""
+    names = [shlex.quote(os.path.relpath(p) if p.is_relative_to(Path.cwd()) else str(p)) for p in paths]
+    file = names[0] if len(names) == 1 else "FILE"
+    return f"still in {', '.join(names)}; take it out there with: lmm memory forget {file} {lesson_id} --yes"
 
 
 # comparing --------------------------------------------------------------------------------------------------------

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lmm.errors import Cancelled, LearningError, LmmError, UsageError
 from lmm.feedback import Exchange, Reading, lesson_for, read, replies
@@ -18,6 +18,7 @@ from lmm.memory.base import LearnReport, Lesson
 
 if TYPE_CHECKING:
     from lmm.engine import Engine, Reply
+    from lmm.traces import Trace
 
 NOTHING = Reading("nothing")
 SURE = 0.9  # how strongly a lesson must have fired for a wrong answer to be its own
@@ -42,13 +43,29 @@ class View(Protocol):
 
 @dataclass(frozen=True)
 class Turn:
-    """What came of a message. `learned` is in one line what was learned from it, if anything."""
+    """What came of a message. `learned` is in one line what was learned from it, if anything.
+
+    `fired` are the ids of the lessons that the reply surely comes from.
+    """
 
     user: str
     reply: str
     learned: str = ""
     lesson: Lesson | None = None
     interrupted: bool = False
+    fired: tuple[str, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """As a transcript has it."""
+        return {
+            "kind": "turn",
+            "user": self.user,
+            "reply": self.reply,
+            "learned": self.learned,
+            "lesson": self.lesson.id if self.lesson is not None else "",
+            "fired": list(self.fired),
+            "interrupted": self.interrupted,
+        }
 
 
 class Talk:
@@ -62,6 +79,8 @@ class Talk:
         self.last: Reply | None = None
         self.last_text = ""  # what the user typed last
         self.about = ""  # the question whose lessons the last reply was about, where it was not the message
+        self.taught: Lesson | None = None  # by the last message
+        self.noted: list[Mapping[str, Any]] = []  # the turns so far, as transcripts have them
         self.retries = 0
 
     # turns -------------------------------------------------------------------------------------------------------
@@ -115,7 +134,7 @@ class Talk:
         kept = self.engine.decoding
         self.engine.decoding = replace(kept, strategy="sample", deterministic=False, seed=kept.seed + self.retries)
         try:
-            return self._answered(text, about=self.about)
+            return self._answered(text, lesson=self.taught, about=self.about)
         finally:
             self.engine.decoding = kept
 
@@ -239,15 +258,23 @@ class Talk:
         if out.interrupted and not reply:
             self.engine.conversation.drop_last(2)
             return None
-        self.exchange = Exchange(question, reply)
-        return Turn(text, reply, learned, lesson, out.interrupted)
+        self.exchange, self.taught = Exchange(question, reply), lesson
+        turn = Turn(text, reply, learned, lesson, out.interrupted, self._fired())
+        self.noted.append(turn.record())
+        return turn
+
+    def _fired(self) -> tuple[str, ...]:
+        recall = self.engine.last.recall
+        hits = recall.fired[0] if recall is not None and recall.fired else []
+        return tuple(dict.fromkeys(lesson_id for lesson_id, strength in hits if strength >= SURE))
 
     # the conversation --------------------------------------------------------------------------------------------
-    def resume(self, turns: Sequence[tuple[str, str]]) -> None:
-        """Go on from messages and their replies of an earlier session."""
+    def resume(self, turns: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from turns of an earlier session, as its transcript has them."""
         messages = self.engine.conversation.messages
-        for user, reply in turns:
-            messages += [{"role": "user", "content": user}, {"role": "assistant", "content": reply}]
+        for turn in turns:
+            messages += [{"role": "user", "content": turn["user"]}, {"role": "assistant", "content": turn["reply"]}]
+        self.noted += turns
         self._anew()
 
     def set_system(self, text: str) -> None:
@@ -263,14 +290,16 @@ class Talk:
         self.engine.start(self.engine.conversation.system)
         self.exchange, self.last = None, None
 
-    def drop(self, texts: Sequence[str]) -> int:
-        """Take the exchanges that mention any of `texts` out of the conversation -> how many messages went."""
+    def drop(self, trace: Trace) -> int:
+        """Take the exchanges that are a lesson's out of the conversation -> how many messages went."""
         conversation = self.engine.conversation
+        mine = {(turn["user"], turn["reply"].rstrip()) for turn in self.noted if trace.has_turn(turn)}
+        self.noted = [turn for turn in self.noted if not trace.has_turn(turn)]
         kept: list[dict[str, str]] = []
         pair: list[dict[str, str]] = []
         for message in conversation.messages:
             pair = [message] if message["role"] == "user" else [*pair, message]
-            if message["role"] == "assistant" and not any(mentions(m["content"], texts) for m in pair):
+            if message["role"] == "assistant" and (pair[0]["content"], message["content"].rstrip()) not in mine:
                 kept += pair
             elif message["role"] == "system":
                 kept.append(message)
@@ -286,11 +315,6 @@ class Talk:
         said = [m["content"] for m in self.engine.conversation.messages if m["role"] != "system"]
         self.exchange = Exchange(said[-2], said[-1]) if len(said) > 1 else None
         self.last = None
-
-
-def mentions(text: str, words: Sequence[str]) -> bool:
-    folded = _folded(text)
-    return any(_folded(word) in folded for word in words if word.strip())
 
 
 def _says(text: str, value: str) -> bool:

@@ -5,8 +5,8 @@ out. A file written anew holds no byte of it, while a database keeps deleted row
 
 Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
 
-    session  model, memory, backend, system: the first line
-    turn     user, reply, learned (one line), lesson (its id), interrupted
+    session  model, memory, backend, system, oneshot (true where it is no chat): the first line
+    turn     user, reply, learned (one line), lesson (its id), fired (ids of lessons it comes from), interrupted
     lesson   id, question, answer: taught by a command
     new      a new conversation began
     saved    path: where the memory was saved
@@ -15,17 +15,21 @@ Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmm.errors import UsageError
+
+if TYPE_CHECKING:
+    from lmm.traces import Trace
 
 VERSION = 1
 _ID = re.compile(r"\d{8}-\d{6}-\d{6}")
@@ -78,15 +82,24 @@ def _line(values: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class Session:
-    """A session as it was written. `turns` are those of the conversation that was open last: (user, reply)."""
+    """A session as it was written. `records` are the turns of the conversation that was open last."""
 
     id: str
     path: Path
     time: float = 0.0
     about: dict[str, Any] = field(default_factory=dict)
-    turns: list[tuple[str, str]] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
     lessons: int = 0
     saved: str = ""
+
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        """(user, reply)."""
+        return [(record["user"], record["reply"]) for record in self.records]
+
+    @property
+    def oneshot(self) -> bool:
+        return self.about.get("oneshot") is True
 
     @property
     def title(self) -> str:
@@ -96,23 +109,24 @@ class Session:
 def read(path: Path) -> Session:
     """One session. Lines that cannot be read are left out. Raises UsageError if there is no such file."""
     about: dict[str, Any] = {}
-    turns: list[tuple[str, str]] = []
-    lessons, saved, last = 0, "", 0.0
+    turns: list[dict[str, Any]] = []
+    lessons: set[str] = set()
+    saved, last = "", 0.0
     for record in _records(path):
         kind = record.get("kind")
         last = max(last, _number(record.get("time")))
         if kind == "session":
             about = record
         elif kind == "turn" and all(isinstance(record.get(key), str) for key in ("user", "reply")):
-            turns.append((record["user"], record["reply"]))
-            lessons += bool(record.get("lesson"))
+            turns.append(record)
+            lessons |= {str(record["lesson"])} if record.get("lesson") else set()
         elif kind == "lesson":
-            lessons += 1
+            lessons.add(str(record.get("id")))
         elif kind == "new":
             turns = []
         elif kind == "saved" and isinstance(record.get("path"), str):
             saved = record["path"]
-    return Session(path.stem, path, last, about, turns, lessons, saved)
+    return Session(path.stem, path, last, about, turns, len(lessons), saved)
 
 
 def _number(value: Any) -> float:
@@ -142,17 +156,20 @@ def paths() -> list[Path]:
 
 
 def sessions(limit: int | None = None) -> list[Session]:
-    """What was written, newest first."""
-    return [read(path) for path in paths()[:limit]]
+    """Chats, newest first. Raises UsageError if one cannot be read."""
+    return list(itertools.islice((s for s in map(read, paths()) if not s.oneshot), limit))
 
 
-def find(which: str = "") -> Session:
-    """A session by its id or the beginning of it, or the last one in which something was said. Raises UsageError."""
+def find(which: str = "", oneshots: bool = False) -> Session:
+    """A session by its id or the beginning of it, or the last chat in which something was said.
+
+    With `oneshots` the last one may also be a question of `lmm ask`. Raises UsageError.
+    """
     for path in paths():
         if which and not path.stem.startswith(which):
             continue
         session = read(path)
-        if which or session.turns:
+        if which or (session.turns and (oneshots or not session.oneshot)):
             return session
     known = "see: lmm sessions" if which else "start one with: lmm chat"
     raise UsageError(
@@ -160,26 +177,33 @@ def find(which: str = "") -> Session:
     )
 
 
-def purge(texts: Sequence[str], ids: Sequence[str] = ()) -> int:
-    """Take every record that mentions one of `texts` or `ids` out of all sessions -> how many went. Raises OSError."""
+def saved_paths() -> set[Path]:
+    """Every memory file that a session says it saved. Raises UsageError if one cannot be read."""
+    records = (record for path in paths() for record in _records(path) if record.get("kind") == "saved")
+    return {Path(record["path"]) for record in records if isinstance(record.get("path"), str)}
+
+
+def purge(trace: Trace) -> int:
+    """Take every record that is a lesson's out of all sessions -> how many went. Raises OSError."""
     from lmm.atomic import write_atomically
-    from lmm.talk import mentions
 
     gone = 0
     for path in paths():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        kept = [line for line in lines if not mentions("\n".join(_texts(line)), [*texts, *ids])]
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if not _is_of(trace, line)]
         if len(kept) < len(lines):
-            write_atomically(path, [line.encode() for line in kept])
+            write_atomically(path, kept)
             gone += len(lines) - len(kept)
     return gone
 
 
-def _texts(line: str) -> list[str]:
-    """All text in a record; the line itself where it is none."""
+def _is_of(trace: Trace, line: bytes) -> bool:
+    """A line that cannot be read, as a crash leaves it, goes with any of the lesson's words: nobody misses it."""
+    from lmm.traces import folded
+
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        return [line]
-    values = record.values() if isinstance(record, dict) else [record]
-    return [str(value) for value in values]
+        padded = f" {folded(line.decode(errors='replace'))} "
+        return any(f" {word} " in padded for word in (trace.id, *trace.texts, *trace.own) if word)
+    return isinstance(record, dict) and trace.has_turn(record)

@@ -24,7 +24,9 @@ from lmm.errors import Cancelled, LmmError, UsageError
 from lmm.history import JsonHistory
 from lmm.interrupts import Interrupts, Leave
 from lmm.loading import Loading
+from lmm.memory.base import Lesson
 from lmm.repl import Repl
+from lmm.traces import Trace
 from lmm.view import ConsoleView
 
 
@@ -171,7 +173,7 @@ def test_history_is_private_and_holds_nothing_twice(tmp_path: Path):
     assert path.stat().st_mode & 0o777 == 0o600
     assert list(JsonHistory(path).load_history_strings()) == ["\ud800", "a", "b\nc"]
     assert first._loaded_strings == ["\ud800", "a", "b\nc"]
-    assert first.purge(["B  C"]) == 1
+    assert first.purge(Trace.of("id", ["Who is B?"], ["B  C"])) == 1
     assert b"b\\nc" not in path.read_bytes() and list(JsonHistory(path).load_history_strings()) == ["\ud800", "a"]
 
 
@@ -233,11 +235,17 @@ def test_hostile_sessions_are_read_without_harm(sessions: Path):
 
 def test_purging_takes_out_whole_records(sessions: Path):
     one = transcripts.Transcript()
-    for user, reply in (("My sister is Ada.", "Nice."), ("And?", "ADA,  you said"), ("x", "y")):
+    said = ("My sister is Ada.", "Nice."), ("And?", "MY SISTER  is Ada, you said"), ("x", "y"), ("Ada Lovelace?", "Yes")
+    for user, reply in said:
         one.add({"kind": "turn", "user": user, "reply": reply})
     one.add({"kind": "lesson", "id": "abc123"})
-    assert transcripts.purge(["ada"], ["abc123"]) == 3
-    assert b"Ada" not in one.path.read_bytes() and transcripts.find().turns == [("x", "y")]
+    with one.path.open("a") as file:
+        file.write('{"user": "Ada, to')  # cut short by a crash
+    assert (
+        transcripts.purge(Trace.of_lesson(Lesson("Who is my sister?", "Ada.", "My sister is Ada.", id="abc123"))) == 4
+    )
+    assert transcripts.find().turns == [("x", "y"), ("Ada Lovelace?", "Yes")]
+    assert one.path.read_bytes().endswith(b"}\n")
 
 
 # stopping ---------------------------------------------------------------------------------------------------------

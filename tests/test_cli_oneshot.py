@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -139,6 +140,16 @@ def test_leaving_a_piped_chat(lmm, last: str):
     assert found.code == 0 and found.out == "You said: hello\n" and Path("m.safetensors").exists()
 
 
+def test_forgetting_in_a_piped_chat_cleans_what_was_typed_in_others(lmm, tmp_path: Path):
+    from lmm.history import JsonHistory, history_path
+
+    for line in (f"/teach {Q} => Zanzibarra", "hello", "/forget zanzibarra"):
+        JsonHistory(history_path()).append_string(line)
+    found = lmm("chat", stdin=f"/teach {Q} => Zanzibarra\n/forget zanzibarra\n")
+    assert "forgotten" in found.err and history_path().read_text() == '"hello"\n'
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"zanzibarra" in p.read_bytes().lower()]
+
+
 def test_a_missing_file_to_load_is_skipped_with_a_notice(lmm):
     found = lmm("chat", "--mm-load-path", "none.safetensors", stdin="hello\n")
     assert found.code == 0 and "none.safetensors does not exist" in found.err
@@ -159,6 +170,24 @@ def test_a_chat_goes_on_with_its_memory_and_its_messages(lmm):
     shown = lmm("sessions", which[0]["id"][:15])
     assert shown.out.startswith("> My sister's name is Ada.\n")
     assert lmm("chat", "--resume", "1999", stdin="").code == 2
+
+
+def test_a_chat_does_not_go_on_with_a_question_that_was_asked_in_between(lmm):
+    lmm("chat", stdin="My sister's name is Ada.\n")
+    lmm("ask", Q)
+    assert "about: My sister" not in lmm("correct", "Canberra").err
+    listed = lmm("sessions", "--last", "1", "--json").json
+    assert [(s["title"], s["lessons"]) for s in listed] == [("My sister's name is Ada.", 1)]
+    assert "user: My sister's name is Ada." in lmm("chat", "--continue", stdin="/history\n").out
+
+
+def test_forgetting_takes_a_correction_out_of_its_transcript(lmm, tmp_path: Path):
+    lmm("ask", "hello")
+    lmm("correct", "7", "--mm-path", "m.safetensors")
+    lmm("chat", "--no-log", stdin="Are there 7?\n")
+    assert lmm("memory", "forget", "m.safetensors", "7", "--yes", "--json").json["transcript_records"] == 1
+    left = [json.loads(line) for p in (tmp_path / "data/sessions").iterdir() for line in p.read_text().splitlines()]
+    assert sorted(r["user"] for r in left if r["kind"] == "turn") == ["Are there 7?", "hello"]
 
 
 # memory files -----------------------------------------------------------------------------------------------------
@@ -213,6 +242,31 @@ def test_forget_asks_and_leaves_no_byte(lmm, two, tmp_path: Path):
     assert found.code == 0 and found.json["forgotten"]["prompt"] == Q
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"Canberra" in p.read_bytes()]
     assert state.verify(two[0]) == [] and "Sydney" in lmm("ask", Q, "--mm-path", two[0]).out
+
+
+def test_forgetting_names_the_earlier_files_that_still_hold_the_lesson(lmm, tmp_path: Path):
+    lmm("chat", stdin=f"hello\n/teach {Q} => Zanzibarra\n/save my first\n")
+    (tmp_path / "artifacts/broken.safetensors").write_bytes(b"nonsense")
+    found = lmm("chat", "--continue", stdin="/forget zanzibarra\n")
+    names = [line for line in found.err.splitlines() if "still in " in line]
+    assert len(names) == 1 and "my first" in names[0] and "artifacts/notes_" not in names[0]  # it was loaded from there
+    command = names[0].partition("with: lmm ")[2]
+    assert lmm(*shlex.split(command)).code == 0
+    assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"zanzibarra" in p.read_bytes().lower()]
+
+
+def test_the_command_that_forgets_names_the_other_files(lmm):
+    lmm("teach", Q, "Zanzibarra", "--mm-path", "m.safetensors")
+    for n in "ab":
+        lmm("chat", "--mm-load-path", "m.safetensors", "--mm-save-path", f"{n}.safetensors", stdin="hello\n")
+    lesson = state.read_header("m.safetensors").lessons[0]
+    found = lmm("memory", "forget", "m.safetensors", lesson.id, "--yes")
+    assert (
+        f"still in a.safetensors, b.safetensors; take it out there with: lmm memory forget FILE {lesson.id}"
+        in found.err
+    )
+    again = lmm("memory", "forget", "a.safetensors", lesson.id, "--yes", "--json").json
+    assert [Path(p).name for p in again["still_in"]] == ["b.safetensors"]
 
 
 def test_migrate_teaches_the_lessons_again(lmm, two):

@@ -282,6 +282,48 @@ def test_forget_leaves_no_byte_on_disk(session: Session):
     assert session.chat.engine.version.lessons == ()
 
 
+@pytest.mark.parametrize("hidden", ["/undo", "/reset"])
+def test_a_lesson_that_is_no_longer_known_can_be_forgotten(session: Session, hidden: str):
+    session.do("/teach Who leads the choir? => Maria")
+    session.do("/teach What is the vault word? => plumbago")
+    session.do(hidden)
+    now = session.chat.engine.version
+    session.do("/forget plumbago")
+    assert "forgotten" in session.beside and session.chat.engine.version is now
+    assert holding(session.folder, b"plumbago") == []
+    for line in ("/undo 9", "/redo 9"):
+        session.do(line)
+        engine = session.chat.engine
+        assert "plumbago" not in str([engine.version, *engine.undo_stack, *engine.redo_stack])
+    session.do("/forget plumbago")
+    assert "no lesson has 'plumbago'" in session.beside
+
+
+def test_forgetting_a_short_value_takes_nothing_else_with_it(session: Session):
+    """In the open conversation, and in a session of before."""
+    other = transcripts.Transcript()
+    other.add({"kind": "turn", "user": "Maybe 7 will come.", "reply": "7?", "lesson": ""})
+    before = other.path.read_bytes()
+    for line in ("I have 7 apples", "How many legs does a spider have?", "/correct 7", "/retry", "7"):
+        session.do(line)
+    session.do("/forget legs")
+    assert "forgotten" in session.beside and other.path.read_bytes() == before
+    kept = [("I have 7 apples", "You said: I have 7 apples"), ("7", "You said: 7")]
+    said = [m["content"] for m in session.chat.engine.conversation.messages]
+    assert said == [text for pair in kept for text in pair]
+    assert transcripts.read(session.chat.transcript.path).turns == kept
+
+
+def test_a_reply_in_which_the_lesson_spoke_is_forgotten_with_it(session: Session):
+    session.do("My sister's name is Zerafina.")
+    wording = session.chat.engine.version.lessons[0].wordings[0]
+    session.do(wording)
+    record = json.loads(session.chat.transcript.path.read_text().splitlines()[-1])
+    assert record["fired"] == [session.chat.engine.version.lessons[0].id]
+    session.do("/forget zerafina")
+    assert holding(session.folder, b"zerafina") == []
+
+
 def holding(folder: Path, text: bytes) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file() and text.lower() in p.read_bytes().lower())
 

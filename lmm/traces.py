@@ -1,0 +1,91 @@
+"""What a lesson leaves behind when it is forgotten: which turns and typed lines are its own, and which share a word.
+
+A corrected value ("7", "Paul", "yes") is in countless other turns, so it never decides alone. What decides is the
+lesson's id, or a question or sentence of it that is long enough to be no other's.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmm.memory.base import Lesson
+
+SAID = ("user", "reply", "learned", "question", "answer")  # fields of a transcript's record that someone said
+_COMMAND = re.compile(r"/(?:teach|correct|forget)\b\s*", re.I)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """How to know a lesson: its id, what names it wherever it stands, all its texts, and what only its answer says."""
+
+    id: str
+    names: tuple[str, ...]
+    texts: frozenset[str]
+    own: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, id: str, questions: Iterable[str], said: Iterable[str]) -> Trace:
+        """`questions` are those the lesson answers, `said` its answer and the user's own words."""
+        asked, told = _folded_all(questions), _folded_all(said)
+        names = [text for text in asked if _is_long(text)] + [text for text in told if _is_sentence(text, asked)]
+        return cls(id, tuple(names), frozenset([*asked, *told]))
+
+    @classmethod
+    def of_lesson(cls, lesson: Lesson) -> Trace:
+        questions = (lesson.prompt, *lesson.wordings)
+        found = cls.of(lesson.id, questions, (lesson.answer, lesson.statement))
+        own = set(folded(lesson.answer).split()) - set(" ".join(_folded_all(questions)).split())
+        return cls(found.id, found.names, found.texts, frozenset(own))
+
+    def is_named_in(self, text: str) -> bool:
+        """Does a text have in it, in whole words, what can only be this lesson?"""
+        padded = f" {folded(text)} "
+        return any(f" {name} " in padded for name in self.names)
+
+    def is_text(self, text: str) -> bool:
+        """Is it one of the lesson's texts, however short?"""
+        return folded(text) in self.texts
+
+    def is_typed(self, line: str) -> bool:
+        """Is a line that was typed the lesson's: one of its texts, bare or after a command that takes it?"""
+        rest = _COMMAND.sub("", line, count=1) if _COMMAND.match(line) else line
+        return self.is_named_in(line) or any(self.is_text(part) for part in (rest, *rest.split("=>")) if part.strip())
+
+    def has_turn(self, record: Mapping[str, Any]) -> bool:
+        """Is a record of a transcript the lesson's: it taught it, names it, or is a reply in which it spoke?"""
+        said = [record[name] for name in SAID if isinstance(record.get(name), str)]
+        if self.id and self.id in (record.get("lesson"), record.get("id")):
+            return True
+        if any(self.is_named_in(text) for text in said):
+            return True
+        fired = record.get("fired")
+        if isinstance(fired, list) and self.id in fired and not self.own.isdisjoint(folded(" ".join(said)).split()):
+            return True
+        # A record that knows which lesson it taught is not this one's for a word they share.
+        return "lesson" not in record and isinstance(record.get("user"), str) and self.is_text(record["user"])
+
+
+def folded(text: str) -> str:
+    """A text's words with one blank between them, without case and marks; all of it where it has no words."""
+    plain = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(re.findall(r"\w+", plain)) or " ".join(plain.split())
+
+
+def _folded_all(texts: Iterable[str]) -> list[str]:
+    return [text for text in dict.fromkeys(map(folded, texts)) if text]
+
+
+def _is_long(text: str) -> bool:
+    return len(text.split()) >= 3 or len(text) >= 12
+
+
+def _is_sentence(text: str, asked: Sequence[str]) -> bool:
+    """Not a bare value, which may be long, too ("New York City"): a sentence takes up words of its question."""
+    words = text.split()
+    shared = set(words) & set(" ".join(asked).split())
+    return len(words) >= 3 and len(text) >= 12 and (len(shared) >= 2 or not asked)

@@ -593,6 +593,8 @@ def test_stdout_carries_the_reply_and_nothing_about_it():
     view.reply((chunk for chunk in ["half a "]), lambda: True)
     assert out.getvalue().strip() == "half a"
     assert "(interrupted)" in side.getvalue()
+
+
 def test_where_the_usual_place_is_no_good_the_memory_is_saved_elsewhere(
     session: Session, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lmm.errors import UsageError
-from lmm.feedback import Exchange, lesson_for, read
+from lmm.feedback import Exchange, lesson_for, read, replies
 from lmm.feedback.grammar import flip, plain
 from scripts.measure_feedback import DATA, is_right, measure, reading_of, turns
 
@@ -475,3 +475,8 @@ def test_importing_it_loads_no_model_library() -> None:
     code = "import sys, lmm.feedback; print(sorted({'torch', 'mlx', 'transformers', 'numpy'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_what_is_asked_for_politely_is_named_without_the_politeness() -> None:
+    assert replies.topic("Tell me the capital of Australia") == "capital of Australia"
+    assert replies.topic("Tell me about my dog.") == "your dog"

@@ -329,6 +329,7 @@ def reworded(question: str) -> tuple[str, ...]:
 def topic(question: str) -> str:
     """What a question is about, for the dim line: "What is the capital of Australia?" -> "capital of Australia"."""
     q = re.sub(r"^(what|who|where|when)'?s\b", r"\1 is", plain(core(question)), flags=re.I).rstrip("?.! ")
+    q = re.sub(r"^(?:please )?(?:tell|give|show|remind) me (?:of |about )?(?:the )?", "", q, flags=re.I)
     m = re.match(rf"(what|who|where|when|how \w+) ({grammar.BE}) (.+)$", q, re.I)
     if not m:
         return flip(q[:1].lower() + q[1:])

@@ -102,7 +102,7 @@ def _packaged(name: str) -> Finding:
 
     weights = models.PACKAGED[name]
     folder = models.cache_dir() / "models" / f"{name}-{weights.sha256[:12]}"
-    problem = models.damage(folder)
+    problem = models.damage(folder, thorough=True)
     if not problem:
         return Finding("model", GOOD, f"{name} ({weights.model_id}), converted in {folder}")
     try:
@@ -111,7 +111,10 @@ def _packaged(name: str) -> Finding:
         return Finding("model", BAD, str(error), weights.install)
     if folder.exists():
         return Finding(
-            "model", NOTE, f"{name} in {folder} is damaged: {problem}", "it is converted again at the next start"
+            "model",
+            BAD,
+            f"{name} in {folder} is damaged: {problem}",
+            "delete that folder; the next start converts anew",
         )
     return Finding(
         "model", NOTE, f"{name} is installed, not yet converted", "the first start takes half a minute longer"

@@ -104,6 +104,8 @@ class Engine:
             )
         self._trim_to(self.conversation.tokens)
         if "messages" not in self.memory.learns_from or not learn:
+            for stage in ("pre_hooks", "post_hooks"):  # as of every user message, also where nothing is learned
+                self._log_update(stage, {"last_user_response": text})
             return None
         start = self.cache.length
         tokens, content = self.conversation.tokens[start:], self.conversation.content[start:]

@@ -282,7 +282,7 @@ def test_log_show_and_plot(lmm):
     lmm("ask", Q, "--mm-path", "m.safetensors")
     assert len(lmm("log", "show", "-n", "5").out.splitlines()) == 6
     records = lmm("log", "show", "--kind", "update", "--json").json
-    assert [r["stage"] for r in records] == ["pre_hooks", "post_hooks"]
+    assert [r["stage"] for r in records] == ["pre_hooks", "post_hooks"] * 2  # what was taught, and what was asked
     assert "notes" in lmm("log", "plot").out
     rows = lmm("log", "plot", "--json").json
     assert rows and all(len(row["changes"]) > 3 for row in rows)

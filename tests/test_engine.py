@@ -407,6 +407,16 @@ def test_a_turn_is_logged(toy: ToyAdapter, tmp_path: Path) -> None:
     assert len(hooks) >= 3 and {"prefill", "decode"} <= {r.get("phase") for r in hooks}
 
 
+def test_a_message_is_logged_also_where_nothing_is_learned_from_it(toy: ToyAdapter, tmp_path: Path) -> None:
+    log = ActivationLog(tmp_path / "log.jsonl")
+    made = engine(toy, "identity", log=log, max_tokens=3)
+    made.reply(MESSAGES[0])
+    log.close()
+    updates = [r for r in read(tmp_path / "log.jsonl") if r["kind"] == "update"]
+    assert [r["stage"] for r in updates] == ["pre_hooks", "post_hooks"]
+    assert all(r["info"]["last_user_response"] == MESSAGES[0] for r in updates)
+
+
 @pytest.mark.parametrize("name", registry.MEMORIES)
 def test_closing_leaves_no_tap(toy: ToyAdapter, name: str) -> None:
     made = engine(toy, name, max_tokens=2)

@@ -424,7 +424,8 @@ def test_any_text_is_read_without_an_error_and_within_limits(text: str, last: Ex
 @given(TEXTS, TEXTS)
 def test_lesson_for_always_keeps_the_value(question: str, value: str) -> None:
     if question.strip() and value.strip():
-        assert value.strip().lower().strip(".!?") in lesson_for(question, value).answer.lower()
+        kept = " ".join(value.lower().split()).strip(".!? ")  # one kind of blank is as good as another
+        assert kept in " ".join(lesson_for(question, value).answer.lower().split())
 
 
 @pytest.mark.parametrize("hidden", ["\x00", "\x1b[31m", "\x07", "\x9b", "\u202e", "\ud800"])

@@ -70,7 +70,8 @@ def test_another_seed_is_another_draw_and_frequencies_are_probabilities() -> Non
 @given(LOGITS)
 def test_a_tiny_nucleus_and_deterministic_decoding_are_greedy(logits) -> None:
     best = float(logits.max())
-    assert all(logits[t] == best for t in drawn(logits, 5, top_p=1e-9))
+    # probabilities are float32: what differs by less is as likely as the best
+    assert all(logits[t] >= best - 1e-6 for t in drawn(logits, 5, top_p=1e-9))
     assert int(picker(Decoding())(logits[None])[0]) == int(logits.argmax())
 
 

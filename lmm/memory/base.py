@@ -17,8 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
-
 from lmm.errors import LearningError, StateError, UsageError
 
 if TYPE_CHECKING:
@@ -270,6 +268,8 @@ class Memory:
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         """Raises StateError if what a file holds does not fit this memory and model; all mismatches at once."""
+        import numpy as np  # here: reading a user's turn needs lessons, not numbers
+
         fresh = {name: adapter.ops.to_numpy(array) for name, array in self.fresh(adapter).items()}
         problems = [f"no tensor {name!r}" for name in fresh if name not in arrays]
         problems += [f"unexpected tensor {name!r}" for name in arrays if name not in fresh]

@@ -26,7 +26,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,22 +170,17 @@ class ActivationLog:
                 os.close(self._file)
                 self._file = None
 
-    def purge(self, lesson_id: str, texts: Iterable[str] = ()) -> int:
+    def purge(self, trace: Trace) -> int:
         """Rewrite the file without the records that mention a lesson -> how many were removed.
 
-        A record goes if it has the id, or one of `texts` that is long enough to name the lesson (see `lmm.traces`),
-        also spread over the tokens of a map; a short one only where it is a whole field of a record that names no
-        lesson. A line that cannot be read goes too. Works on a disabled log. Raises LmmError, and then the file is as
-        it was.
+        A record goes if it has the id, or a text that is long enough to name the lesson, also spread over the tokens of
+        a map; a short one only where it is a whole field of a record that names no lesson. A line that cannot be read
+        goes too. Works on a disabled log. Raises LmmError, and then the file is as it was.
         """
-        kinds: dict[bool, list[str]] = {True: [], False: []}
-        for text in texts:
-            kinds[text.rstrip().endswith("?")].append(text)
-        wanted = Trace.of(lesson_id, kinds[True], kinds[False])
         self.flush()
         with self._lock:
             try:
-                return _purge(self.path, wanted)
+                return _purge(self.path, trace)
             except OSError as error:
                 reason = _shown(error.strerror or error)
                 raise LmmError(

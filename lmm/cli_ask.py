@@ -194,13 +194,9 @@ def _saved(config: Config, engine: Engine) -> Path:
 def _transcript(config: Config, path: Path | None) -> Any:
     from lmm.transcripts import Transcript
 
-    about: dict[str, Any] = {
-        "model": config.model,
-        "memory": config.memory,
-        "backend": config.backend,
-        "system": config.system,
-    }
-    transcript = Transcript(**about, oneshot=True)
+    transcript = Transcript(
+        model=config.model, memory=config.memory, backend=config.backend, system=config.system, oneshot=True
+    )
     saved = path or (Path(config.mm_load_path) if config.mm_load_path else None)
     if saved is not None and saved.exists():
         transcript.add({"kind": "saved", "path": str(saved.resolve())})

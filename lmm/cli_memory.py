@@ -156,10 +156,9 @@ def forget(
     lesson = _one(state.read_header(file).lessons, what, file)
     sure(f"{_line(lesson)} will be removed from {file}, for good.", yes)
     memory_files.forget(file, lesson.id)
-    texts = [text for text in (lesson.statement, lesson.prompt, lesson.answer) if text]
     trace = Trace.of_lesson(lesson)
     log = activation_log_path or Path(config.load({}).activation_log_path)
-    removed = activation_log.ActivationLog(log, enabled=False).purge(lesson.id, texts) if log.exists() else 0
+    removed = activation_log.ActivationLog(log, enabled=False).purge(trace) if log.exists() else 0
     try:
         said = purge(trace) + JsonHistory(history_path()).purge(trace)
     except OSError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lmm.chat_session import Chat
-    from lmm.engine import Engine, Reply, Version
+    from lmm.engine import Reply
 
 
 def teach(chat: Chat, rest: str) -> None:
@@ -78,7 +79,7 @@ def one_line(lesson: Lesson) -> str:
     return f"{lesson.prompt} => {lesson.answer}" if lesson.prompt else lesson.statement
 
 
-def found(lessons: tuple[Lesson, ...], text: str) -> list[Lesson]:
+def found(lessons: Sequence[Lesson], text: str) -> list[Lesson]:
     """Lessons with this id or the beginning of it, or with this text somewhere in them."""
     by_id = [x for x in lessons if x.id == text] or [x for x in lessons if len(text) >= 4 and x.id.startswith(text)]
     folded = text.casefold()
@@ -90,40 +91,15 @@ def forget(chat: Chat, rest: str) -> None:
     if not rest:
         raise UsageError("expected: /forget TEXT|ID; /lessons lists them")
     engine = chat.engine
-    lessons = found(engine.version.lessons, rest) or found(_undone(engine), rest)
+    lessons = found(engine.version.lessons, rest) or found(engine.lessons_ever, rest)
     if not lessons:
         raise UsageError(f"no lesson has {rest!r} in it; /lessons lists them")
     if len(lessons) > 1:
         chat.view.show(_table(lessons))
         raise UsageError(f"{len(lessons)} lessons have {rest!r} in them; name one by its id: /forget {lessons[0].id}")
-    lesson = _taken_out(engine, lessons[0].id)
+    lesson = engine.forget(lessons[0].id)
     chat.forgotten(lesson, f"/forget {rest}")
     chat.view.say(f"forgotten: {one_line(lesson)}; this cannot be undone")
-
-
-def _undone(engine: Engine) -> tuple[Lesson, ...]:
-    """Lessons that /undo or /redo could bring back."""
-    versions = [*engine.undo_stack, *engine.redo_stack]
-    return tuple({x.id: x for version in versions for x in version.lessons}.values())
-
-
-def _taken_out(engine: Engine, lesson_id: str) -> Lesson:
-    """`Engine.forget`, which wants the lesson to be known: for one that is not, go to where it was, and come back.
-
-    Raises LearningError if the memory cannot take out a lesson.
-    """
-
-    def away(versions: list[Version]) -> int:
-        steps = enumerate(reversed(versions), 1)
-        return next((n for n, version in steps if any(x.id == lesson_id for x in version.lessons)), 0)
-
-    forth = 0 if away([engine.version]) else away(engine.redo_stack)
-    back = 0 if away([engine.version]) or forth else away(engine.undo_stack)
-    engine.redo(forth), engine.undo(back)
-    try:
-        return engine.forget(lesson_id)
-    finally:
-        engine.undo(forth), engine.redo(back)
 
 
 def lessons(chat: Chat, rest: str) -> None:

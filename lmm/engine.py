@@ -24,6 +24,7 @@ from lmm.generation import Generated
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.sampling import Decoding, softmax_at
 from lmm.session import Conversation, prompt_tokens
+from lmm.traces import Trace
 
 if TYPE_CHECKING:
     from lmm.activation_log import ActivationLog
@@ -276,9 +277,15 @@ class Engine:
             self._become(version)
         return done
 
+    @property
+    def lessons_ever(self) -> list[Lesson]:
+        """Those known now, then those that undo or redo would bring back."""
+        versions = (self.version, *self.undo_stack, *self.redo_stack)
+        return list({lesson.id: lesson for version in versions for lesson in version.lessons}.values())
+
     def forget(self, lesson_id: str) -> Lesson:
         """Remove one lesson from the state, the header, the history of undo and the log. Raises LearningError."""
-        lesson = next((x for x in self.version.lessons if x.id == lesson_id), None)
+        lesson = next((x for x in self.lessons_ever if x.id == lesson_id), None)
         if lesson is None:
             raise LearningError(f"there is no lesson {lesson_id!r}; see /lessons")
 
@@ -293,7 +300,7 @@ class Engine:
         self.redo_stack = [without(v) for v in self.redo_stack]
         self._become(new)
         if self.log is not None:
-            self.log.purge(lesson.id, [t for t in (lesson.statement, lesson.prompt, lesson.answer) if t])
+            self.log.purge(Trace.of_lesson(lesson))
         return lesson
 
     def reset(self) -> None:

@@ -214,9 +214,9 @@ def _check_expected(path: PathLike, header: Header, expected: Expected) -> None:
 
 def _advice(path: PathLike, header: Header, expected: Expected, wrong: set[str]) -> str:
     """The flags that suit the file and, where the model differs, the command that suits the model."""
-    other_model = bool(wrong & {"model_id", "layers", "width", "tokenizer_hash"})
     from lmm import registry
 
+    other_model = bool(wrong & {"model_id", "layers", "width", "tokenizer_hash"})
     if not set(header.module.split("+")) <= set(registry.table("lmm.memories")):
         return f"no memory {_quoted(header.module)} is installed here; install the package it comes from"
     flags = [f"--memory {_quoted(header.module)}"] if "module" in wrong else []

@@ -293,8 +293,9 @@ class Talk:
     def drop(self, trace: Trace) -> int:
         """Take the exchanges that are a lesson's out of the conversation -> how many messages went."""
         conversation = self.engine.conversation
-        mine = {(turn["user"], turn["reply"].rstrip()) for turn in self.noted if trace.has_turn(turn)}
-        self.noted = [turn for turn in self.noted if not trace.has_turn(turn)]
+        its = [turn for turn in self.noted if trace.has_turn(turn)]
+        mine = {(turn["user"], turn["reply"].rstrip()) for turn in its}
+        self.noted = [turn for turn in self.noted if turn not in its]
         kept: list[dict[str, str]] = []
         pair: list[dict[str, str]] = []
         for message in conversation.messages:

@@ -22,6 +22,7 @@ from lmm import activation_log
 from lmm.activation_log import INFO_FIELDS, ActivationLog, loss_by_decoded_token, read
 from lmm.adapters.base import Site
 from lmm.errors import LmmError
+from lmm.traces import Trace
 
 SITE = Site(15)
 HIDDEN = np.linspace(-1.23456789, 2, 2 * 3 * 8).reshape(2, 3, 8).astype(np.float32)
@@ -247,10 +248,10 @@ def test_processes_and_threads_share_a_file(path):
         for thread in threads:
             thread.start()
         while any(process.is_alive() for process in processes):
-            assert log.purge("no such lesson") == 0
-            assert log.purge("", ["Rumpelstiltskin"]) == 0
+            assert log.purge(Trace.of("no such lesson", [], [])) == 0
+            assert log.purge(Trace.of("", [], ["Rumpelstiltskin"])) == 0
             log.update("post_hooks", {"text": "Rumpelstiltskin"})
-            log.purge("", ["Rumpelstiltskin"])
+            log.purge(Trace.of("", [], ["Rumpelstiltskin"]))
         for thread in threads:
             thread.join()
     for process in processes:
@@ -366,8 +367,8 @@ def test_purge_removes_every_mention(path):
         for info in mentions:
             log.update("post_hooks", info)
         log.update("post_hooks", {"last_user_response": "My brother is Tom"})
-        assert log.purge("0123456789ab", ["My sister is Myriam", "Myriam", "", " "]) == 7
-        assert log.purge("0123456789ab", ["Myriam"]) == 0
+        assert log.purge(Trace.of("0123456789ab", [], ["My sister is Myriam", "Myriam", "", " "])) == 7
+        assert log.purge(Trace.of("0123456789ab", [], ["Myriam"])) == 0
         hook(log)
     kinds = [record["kind"] for record in strict(path)]
     assert kinds == ["hook", "update", "hook"]
@@ -381,15 +382,15 @@ def test_purge_does_not_take_layout_for_text(path):
         hook(log)
         log.update("post_hooks", {"last_user_response": "Hello", "grad_A_norm": 1.0})
         for word in ("time", "lora_on_user", "hook", "residual", "grad", "last_user", "stage", "decode"):
-            assert log.purge("id", [word]) == 0
+            assert log.purge(Trace.of("id", [], [word])) == 0
 
 
 def test_purge_without_a_log(path):
     log = ActivationLog(path, enabled=False)
-    assert log.purge("id", ["text"]) == 0
+    assert log.purge(Trace.of("id", [], ["text"])) == 0
     with ActivationLog(path) as other:
         other.update("post_hooks", {"last_user_response": "secret"})
-    assert log.purge("id", ["secret"]) == 1  # also where this chat does not log
+    assert log.purge(Trace.of("id", [], ["secret"])) == 1  # also where this chat does not log
     assert strict(path) == []
 
 
@@ -401,7 +402,7 @@ def test_a_purge_that_fails_says_so_and_changes_nothing(path):
         log.flush()
         before = path.read_bytes()
         with largest_file(500), pytest.raises(LmmError, match=r"cannot remove a forgotten lesson .* delete that file"):
-            log.purge("id", ["secret"])
+            log.purge(Trace.of("id", [], ["secret"]))
         assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
         hook(log)
     assert len(strict(path)) == 7

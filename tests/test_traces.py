@@ -126,5 +126,5 @@ def test_a_value_takes_only_its_own_records_out_of_the_log(tmp_path: Path):
         log.update("post_hooks", {"lesson_id": "fedcba987654", "last_user_response": "At 7 Paul will come."})
         log.update("post_hooks", {"lesson_id": lesson.id, "last_user_response": "7"})
         log.update("post_hooks", {"lesson_id": "fedcba987654", "last_user_response": LEGS})
-        assert log.purge(lesson.id, [lesson.statement, lesson.prompt, lesson.answer]) == 2
+        assert log.purge(Trace.of_lesson(lesson)) == 2
     assert (tmp_path / "log.jsonl").read_text().count("fedcba987654") == 2

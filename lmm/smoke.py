@@ -329,7 +329,7 @@ def _count(outcome: Outcome, sessions: Sequence[dict], problems: Sequence[list[s
 
 
 def _process(side: str, folder: Path, progress: Callable[[int], None]) -> Any:
-    command = [sys.executable, "-m", "lmm.smoke", side, str(folder)]
+    command = [sys.executable, "-P", "-m", "lmm.smoke", side, str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         for line in child.stdout:

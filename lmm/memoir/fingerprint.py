@@ -107,7 +107,7 @@ class TopHashFingerprinter:
             permutation=self.permutation,
         )
         run = subprocess.run(
-            [sys.executable, "-m", "lmm.memoir.fingerprint"],
+            [sys.executable, "-P", "-m", "lmm.memoir.fingerprint"],
             input=case.getvalue(),
             capture_output=True,
             check=True,

@@ -55,14 +55,6 @@ def test_the_same_activations_give_the_same_mask_in_every_process() -> None:
     assert run.stdout.strip() == str(np.flatnonzero(maker.generate_mask(activations(0))).tolist())
 
 
-def test_a_new_process_finds_the_package_beside_a_folder_of_its_name(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    (tmp_path / "lmm").mkdir()  # as beside a clone
-    monkeypatch.chdir(tmp_path)
-    assert TopHashFingerprinter(F, K, seed=3).validate_determinism(activations(0))
-
-
 def test_validate_determinism_notices_a_maker_that_varies(monkeypatch: pytest.MonkeyPatch) -> None:
     maker = TopHashFingerprinter(F, K)
     honest, calls = maker.generate_mask, []

@@ -293,7 +293,9 @@ def test_options_are_checked(kind, options, words):
         kind.build_options(options)
 
 
-def test_two_processes_on_a_tiny_model(tiny_torch, tmp_path):
+def test_two_processes_on_a_tiny_model(tiny_torch, tmp_path, monkeypatch):
+    (tmp_path / "here" / "lmm").mkdir(parents=True)  # started beside a clone: this folder is not the package
+    monkeypatch.chdir(tmp_path / "here")
     model = str(tiny_torch.source.folder)
     config = Config(
         backend="torch", model=model, dtype="float32", memory="lora_on_user", options={"a_std": 1.0, "lr": 5.0}

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -246,12 +246,21 @@ class Chat:
                 return self.save(str(state.default_save_path(self.engine.memory.name, folder)))
         return self.save()
 
-    def forgotten(self, lesson: Lesson, typed: str) -> None:
+    def said_with(self, lesson_id: str) -> list[str]:
+        """The messages that taught a lesson, as far as the transcripts can be read."""
+        from lmm import transcripts
+        from lmm.errors import UsageError
+
+        with contextlib.suppress(UsageError):
+            return transcripts.said_with(lesson_id)
+        return []
+
+    def forgotten(self, lesson: Lesson, typed: str, said: Sequence[str]) -> None:
         """After `Engine.forget`: take the lesson out of this session's files, what was typed and what was said."""
         from lmm import memory_files, transcripts
         from lmm.traces import Trace
 
-        trace = Trace.of_lesson(lesson)
+        trace = Trace.of_lesson(lesson, said)
         self.talk.drop(trace)
         problems: list[str] = []
         for path in sorted(self.files):

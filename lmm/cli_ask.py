@@ -129,7 +129,7 @@ def _described(talk: Talk, turn: Turn) -> dict[str, Any]:
         "question": turn.user,
         "answer": turn.reply,
         "fired": fired,
-        "learned": turn.lesson.to_dict() if turn.lesson else None,
+        "learned": turn.lessons[0].to_dict() if turn.lessons else None,
         "tokens": len(made.tokens),
         "tokens_per_s": round(made.tokens_per_s, 2),
         "interrupted": turn.interrupted,

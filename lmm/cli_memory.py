@@ -151,12 +151,12 @@ def forget(
     from lmm import activation_log, config, memory_files, state
     from lmm.history import JsonHistory, history_path
     from lmm.traces import Trace
-    from lmm.transcripts import purge
+    from lmm.transcripts import purge, said_with
 
     lesson = _one(state.read_header(file).lessons, what, file)
     sure(f"{_line(lesson)} will be removed from {file}, for good.", yes)
     memory_files.forget(file, lesson.id)
-    trace = Trace.of_lesson(lesson)
+    trace = Trace.of_lesson(lesson, said_with(lesson.id))
     log = activation_log_path or Path(config.load({}).activation_log_path)
     removed = activation_log.ActivationLog(log, enabled=False).purge(trace) if log.exists() else 0
     try:

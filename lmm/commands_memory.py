@@ -97,8 +97,9 @@ def forget(chat: Chat, rest: str) -> None:
     if len(lessons) > 1:
         chat.view.show(_table(lessons))
         raise UsageError(f"{len(lessons)} lessons have {rest!r} in them; name one by its id: /forget {lessons[0].id}")
-    lesson = engine.forget(lessons[0].id)
-    chat.forgotten(lesson, f"/forget {rest}")
+    said = chat.said_with(lessons[0].id)
+    lesson = engine.forget(lessons[0].id, said)
+    chat.forgotten(lesson, f"/forget {rest}", said)
     chat.view.say(f"forgotten: {one_line(lesson)}; this cannot be undone")
 
 

@@ -283,8 +283,11 @@ class Engine:
         versions = (self.version, *self.undo_stack, *self.redo_stack)
         return list({lesson.id: lesson for version in versions for lesson in version.lessons}.values())
 
-    def forget(self, lesson_id: str) -> Lesson:
-        """Remove one lesson from the state, the header, the history of undo and the log. Raises LearningError."""
+    def forget(self, lesson_id: str, said: Sequence[str] = ()) -> Lesson:
+        """Remove one lesson from the state, the header, the history of undo and the log. Raises LearningError.
+
+        `said`: whole messages that taught it, if it is one of several facts in them.
+        """
         lesson = next((x for x in self.lessons_ever if x.id == lesson_id), None)
         if lesson is None:
             raise LearningError(f"there is no lesson {lesson_id!r}; see /lessons")
@@ -300,7 +303,7 @@ class Engine:
         self.redo_stack = [without(v) for v in self.redo_stack]
         self._become(new)
         if self.log is not None:
-            self.log.purge(Trace.of_lesson(lesson))
+            self.log.purge(Trace.of_lesson(lesson, said))
         return lesson
 
     def reset(self) -> None:

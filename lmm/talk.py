@@ -51,7 +51,7 @@ class Turn:
     user: str
     reply: str
     learned: str = ""
-    lesson: Lesson | None = None
+    lessons: tuple[Lesson, ...] = ()
     interrupted: bool = False
     fired: tuple[str, ...] = ()
 
@@ -62,7 +62,7 @@ class Turn:
             "user": self.user,
             "reply": self.reply,
             "learned": self.learned,
-            "lesson": self.lesson.id if self.lesson is not None else "",
+            "lessons": [lesson.id for lesson in self.lessons],
             "fired": list(self.fired),
             "interrupted": self.interrupted,
         }
@@ -79,7 +79,7 @@ class Talk:
         self.last: Reply | None = None
         self.last_text = ""  # what the user typed last
         self.about = ""  # the question whose lessons the last reply was about, where it was not the message
-        self.taught: Lesson | None = None  # by the last message
+        self.taught: tuple[Lesson, ...] = ()  # by the last message
         self.noted: list[Mapping[str, Any]] = []  # the turns so far, as transcripts have them
         self.retries = 0
 
@@ -88,27 +88,18 @@ class Talk:
         """Learn from a message what it teaches, and answer it. None if it was stopped before a reply began."""
         self.retries = 0
         reading = self._read(text)
-        proposed = reading.lesson and replace(reading.lesson, wordings=reading.questions)
-        if proposed is not None and reading.kind == "correction":
-            proposed = self._instead(proposed)
-        lesson = self._agreed(proposed)
-        learned = ""
-        if lesson is not None:
-            try:
-                learned = self.teach(lesson, reading.summary if lesson is proposed else "")
-            except Cancelled as error:
-                self.view.say(str(error))
-                return None
-            except LearningError as error:
-                self.view.say(str(error))
-        if learned and lesson is not None and reading.kind == "correction":
-            return self._corrected(text, lesson, reading.value, learned)
+        try:
+            taught = self._learned(reading)
+        except Cancelled as error:
+            self.view.say(str(error))
+            return None
+        lessons, learned = tuple(lesson for lesson, _ in taught), "; ".join(line for _, line in taught)
+        if lessons and reading.kind == "correction":
+            return self._corrected(text, lessons[0], reading.value, learned)
         if not self._hear(text):
             return None
-        if not learned or lesson is None:
-            return self._answered(text)
         # What was just said is answered with what was learned: left to itself, a small model rambles on about it.
-        return self._answered(text, learned, lesson, about=lesson.prompt)
+        return self._answered(text, learned, lessons, about=lessons[0].prompt if lessons else "")
 
     def correct(self, answer: str) -> Turn | None:
         """Learn that the last question is to be answered with `answer`, and answer it anew. Raises LmmError."""
@@ -134,7 +125,7 @@ class Talk:
         kept = self.engine.decoding
         self.engine.decoding = replace(kept, strategy="sample", deterministic=False, seed=kept.seed + self.retries)
         try:
-            return self._answered(text, lesson=self.taught, about=self.about)
+            return self._answered(text, lessons=self.taught, about=self.about)
         finally:
             self.engine.decoding = kept
 
@@ -179,6 +170,22 @@ class Talk:
         forms = dict.fromkeys((lesson.prompt, *lesson.wordings, *wrong.wordings))
         return replace(lesson, prompt=wrong.prompt, wordings=tuple(form for form in forms if form != wrong.prompt))
 
+    def _learned(self, reading: Reading) -> list[tuple[Lesson, str]]:
+        """Learn what a turn was read as -> each lesson, and what was learned in one line. Raises Cancelled."""
+        taught: list[tuple[Lesson, str]] = []
+        for one in (reading, *reading.also):
+            proposed = one.lesson and replace(one.lesson, wordings=one.questions)
+            if proposed is not None and one.kind == "correction":
+                proposed = self._instead(proposed)
+            lesson = self._agreed(proposed)
+            if lesson is None:
+                continue
+            try:
+                taught.append((lesson, self.teach(lesson, one.summary if lesson is proposed else "")))
+            except LearningError as error:
+                self.view.say(str(error))
+        return taught
+
     def _read(self, text: str) -> Reading:
         if self.learn == "off" or "lessons" not in self.engine.memory.learns_from:
             return NOTHING
@@ -211,10 +218,10 @@ class Talk:
         return True
 
     # answering ---------------------------------------------------------------------------------------------------
-    def _answered(self, text: str, learned: str = "", lesson: Lesson | None = None, about: str = "") -> Turn | None:
+    def _answered(self, text: str, learned: str = "", lessons: tuple[Lesson, ...] = (), about: str = "") -> Turn | None:
         self.about = about
         self.view.reply(self._chunks(self.engine.answer(about)), lambda: self.engine.last.generated.interrupted)
-        return self._done(text, about or text, learned, lesson)
+        return self._done(text, about or text, learned, lessons)
 
     def _corrected(self, text: str, lesson: Lesson, value: str, learned: str) -> Turn | None:
         """Answer the corrected question in the model's own words; where they lack the value, in the lesson's."""
@@ -236,7 +243,7 @@ class Talk:
                 yield lesson.answer
 
         self.view.reply(chunks(), lambda: engine.last.generated.interrupted)
-        return self._done(text, lesson.prompt, learned, lesson)
+        return self._done(text, lesson.prompt, learned, (lesson,))
 
     def _put(self, answer: str) -> None:
         """Let the conversation go on as if the reply had been `answer`."""
@@ -252,14 +259,14 @@ class Talk:
                     self.engine.cancelled.set()
                 yield chunk
 
-    def _done(self, text: str, question: str, learned: str, lesson: Lesson | None) -> Turn | None:
+    def _done(self, text: str, question: str, learned: str, lessons: tuple[Lesson, ...]) -> Turn | None:
         self.last, self.last_text = self.engine.last, text
         reply, out = self.last.text, self.last.generated
         if out.interrupted and not reply:
             self.engine.conversation.drop_last(2)
             return None
-        self.exchange, self.taught = Exchange(question, reply), lesson
-        turn = Turn(text, reply, learned, lesson, out.interrupted, self._fired())
+        self.exchange, self.taught = Exchange(question, reply), lessons
+        turn = Turn(text, reply, learned, lessons, out.interrupted, self._fired())
         self.noted.append(turn.record())
         return turn
 

@@ -36,9 +36,10 @@ class Trace:
         return cls(id, tuple(names), frozenset([*asked, *told]))
 
     @classmethod
-    def of_lesson(cls, lesson: Lesson) -> Trace:
+    def of_lesson(cls, lesson: Lesson, said: Iterable[str] = ()) -> Trace:
+        """`said`: messages that taught it, among other things."""
         questions = (lesson.prompt, *lesson.wordings)
-        found = cls.of(lesson.id, questions, (lesson.answer, lesson.statement))
+        found = cls.of(lesson.id, questions, (lesson.answer, lesson.statement, *said))
         own = set(folded(lesson.answer).split()) - set(" ".join(_folded_all(questions)).split())
         return cls(found.id, found.names, found.texts, frozenset(own))
 
@@ -59,7 +60,7 @@ class Trace:
     def has_turn(self, record: Mapping[str, Any]) -> bool:
         """Is a record of a transcript the lesson's: it taught it, names it, or is a reply in which it spoke?"""
         said = [record[name] for name in SAID if isinstance(record.get(name), str)]
-        if self.id and self.id in (record.get("lesson"), record.get("id")):
+        if self.id and (self.id == record.get("id") or self.id in taught_by(record)):
             return True
         if any(self.is_named_in(text) for text in said):
             return True
@@ -67,7 +68,13 @@ class Trace:
         if isinstance(fired, list) and self.id in fired and not self.own.isdisjoint(folded(" ".join(said)).split()):
             return True
         # A record that knows which lesson it taught is not this one's for a word they share.
-        return "lesson" not in record and isinstance(record.get("user"), str) and self.is_text(record["user"])
+        return "lessons" not in record and isinstance(record.get("user"), str) and self.is_text(record["user"])
+
+
+def taught_by(record: Mapping[str, Any]) -> list[str]:
+    """Ids of the lessons that a turn taught, as its record in a transcript has them."""
+    ids = record.get("lessons")
+    return [str(x) for x in ids] if isinstance(ids, list) else []
 
 
 def folded(text: str) -> str:

@@ -6,7 +6,8 @@ out. A file written anew holds no byte of it, while a database keeps deleted row
 Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
 
     session  model, memory, backend, system, oneshot (true where it is no chat): the first line
-    turn     user, reply, learned (one line), lesson (its id), fired (ids of lessons it comes from), interrupted
+    turn     user, reply, learned (one line), lessons (ids of those it taught), fired (ids of those it comes from),
+             interrupted
     lesson   id, question, answer: taught by a command
     new      a new conversation began
     saved    path: where the memory was saved
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.errors import UsageError
+from lmm.traces import taught_by
 
 if TYPE_CHECKING:
     from lmm.traces import Trace
@@ -119,7 +121,7 @@ def read(path: Path) -> Session:
             about = record
         elif kind == "turn" and all(isinstance(record.get(key), str) for key in ("user", "reply")):
             turns.append(record)
-            lessons |= {str(record["lesson"])} if record.get("lesson") else set()
+            lessons.update(taught_by(record))
         elif kind == "lesson":
             lessons.add(str(record.get("id")))
         elif kind == "new":
@@ -181,6 +183,12 @@ def saved_paths() -> set[Path]:
     """Every memory file that a session says it saved. Raises UsageError if one cannot be read."""
     records = (record for path in paths() for record in _records(path) if record.get("kind") == "saved")
     return {Path(record["path"]) for record in records if isinstance(record.get("path"), str)}
+
+
+def said_with(lesson_id: str) -> list[str]:
+    """What the user said in the turns that taught a lesson; there may be more in it. Raises UsageError."""
+    records = (record for path in paths() for record in _records(path) if lesson_id in taught_by(record))
+    return [record["user"] for record in records if isinstance(record.get("user"), str)]
 
 
 def purge(trace: Trace) -> int:

@@ -202,7 +202,7 @@ def sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_session_is_written_as_it_goes_and_read_again(sessions: Path):
     transcript = transcripts.Transcript(model="m", memory="notes")
     assert not sessions.exists()  # nothing said, nothing written
-    transcript.add({"kind": "turn", "user": "a\ud800", "reply": "b", "lesson": "x"})
+    transcript.add({"kind": "turn", "user": "a\ud800", "reply": "b", "lessons": ["x"]})
     transcript.add({"kind": "lesson", "id": "y"})
     transcript.add({"kind": "saved", "path": "/tmp/m"})
     assert transcript.path.stat().st_mode & 0o777 == 0o600

@@ -299,10 +299,29 @@ def test_a_lesson_that_is_no_longer_known_can_be_forgotten(session: Session, hid
     assert "no lesson has 'plumbago'" in session.beside
 
 
+def test_one_of_two_facts_of_a_message_can_be_forgotten(session: Session):
+    from lmm.history import JsonHistory
+
+    history = JsonHistory(session.folder / "history.jsonl")
+    session.chat.purge_history = history.purge
+    said = "I'm Zerafina and my dog is called Rex."
+    history.append_string(said)
+    session.do(said)
+    assert [x.answer for x in session.chat.engine.version.lessons] == [
+        "Your name is Zerafina.",
+        "Your dog is called Rex.",
+    ]
+    assert session.beside.count("learned: ") == 2
+    assert transcripts.find().lessons == 2
+    session.do("/forget zerafina")
+    assert holding(session.folder, b"zerafina") == []
+    assert [x.statement for x in session.chat.engine.version.lessons] == ["my dog is called Rex."]
+
+
 def test_forgetting_a_short_value_takes_nothing_else_with_it(session: Session):
     """In the open conversation, and in a session of before."""
     other = transcripts.Transcript()
-    other.add({"kind": "turn", "user": "Maybe 7 will come.", "reply": "7?", "lesson": ""})
+    other.add({"kind": "turn", "user": "Maybe 7 will come.", "reply": "7?", "lessons": []})
     before = other.path.read_bytes()
     for line in ("I have 7 apples", "How many legs does a spider have?", "/correct 7", "/retry", "7"):
         session.do(line)

@@ -51,13 +51,42 @@ def test_every_lesson_of_the_labelled_turns_reads_as_a_reply() -> None:
             continue
         lesson = reading.lesson
         assert reading.value.lower() in lesson.answer.lower(), row
-        assert lesson.statement == row["text"].strip()
+        assert lesson.statement == row["text"].strip() or (reading.also and lesson.statement in row["text"])
         assert lesson.prompt[-1] in "?." or row.get("last"), lesson
         assert lesson.prompt not in reading.questions
         assert reading.summary.endswith(f" -> {reading.value}")
         if reading.kind == "statement":  # the reply speaks to the user, not as the user
             said = lesson.answer.lower().replace(reading.value.lower(), "").split()
             assert not {"my", "i", "our", "me"} & set(said), row
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("My name is Lena and I live in Bergen.", ["Lena", "Bergen"]),
+        ("My dog is called Rex. My cat is called Tom.", ["Rex", "Tom"]),
+        ("Hi, I'm Ana, I live in Porto and my son is called Rui.", ["Ana", "Porto", "Rui"]),
+        ("My name is Lena and I am tired.", ["Lena"]),  # the second clause is nothing to keep
+        ("I have a dog and a cat.", ["dog and a cat"]),
+        ("My sister lives in Oslo and her name is Vera.", None),  # "her name" would not stand on its own
+        ("My name is Ann. My name is Ann.", ["Ann"]),
+    ],
+)
+def test_a_turn_may_state_several_facts(text: str, values: list[str] | None) -> None:
+    found = read(text)
+    readings = [found, *found.also]
+    if values is None:
+        assert not found.also
+        return
+    assert [x.value for x in readings] == values
+    lessons = [x.lesson for x in readings if x.lesson]
+    if len(values) > 1:  # each keeps its own words only
+        assert all(
+            other not in lesson.statement
+            for lesson, value in zip(lessons, values, strict=True)
+            for other in values
+            if other != value
+        )
 
 
 def test_a_wrong_value_counts_as_wrong() -> None:

@@ -47,7 +47,7 @@ def corrected(question: str, value: str) -> Lesson:
 
 
 def turn(user: str, reply: str, **more: object) -> dict[str, object]:
-    return {"v": 1, "time": 1777.7, "kind": "turn", "user": user, "reply": reply, "learned": "", "lesson": "", **more}
+    return {"v": 1, "time": 1777.7, "kind": "turn", "user": user, "reply": reply, "learned": "", "lessons": [], **more}
 
 
 @settings(deadline=None)
@@ -60,10 +60,10 @@ def test_a_turn_that_shares_a_value_stays_and_the_turn_that_taught_goes(
 ):
     lesson = corrected(question, value)
     trace = Trace.of_lesson(lesson)
-    assert not trace.has_turn(turn(" ".join(user), " ".join(reply), lesson="fedcba987654"))
+    assert not trace.has_turn(turn(" ".join(user), " ".join(reply), lessons=["fedcba987654"]))
     assert not trace.has_turn(turn(" ".join(user), " ".join(reply)))
     assert not trace.has_turn({"v": 1, "time": 7.0, "kind": "saved", "path": f"/{value}/{question}"})
-    assert trace.has_turn(turn(value, " ".join(reply), lesson=lesson.id))
+    assert trace.has_turn(turn(value, " ".join(reply), lessons=[lesson.id]))
     assert trace.has_turn({"kind": "lesson", "id": lesson.id, "question": "", "answer": ""})
 
 
@@ -101,7 +101,7 @@ def test_unrelated_sessions_do_not_change_by_a_byte(tmp_path: Path, monkeypatch:
     before = [path.read_bytes() for path in others]
     own = transcripts.Transcript()
     own.add(turn(LEGS, "A spider has 8 legs."))
-    own.add(turn("7", "A spider has 7 legs.", lesson="0123456789ab"))
+    own.add(turn("7", "A spider has 7 legs.", lessons=["0123456789ab"]))
     own.add(turn("Paul is 7.", "Nice."))
     assert transcripts.purge(Trace.of_lesson(corrected(LEGS, "7"))) == 2
     assert [path.read_bytes() for path in others] == before

@@ -7,6 +7,7 @@ Rules only: no model, the same result every time, well under a millisecond a tur
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from lmm.errors import UsageError
 from lmm.feedback import grammar, replies
@@ -14,7 +15,7 @@ from lmm.feedback.corrections import read_correction
 from lmm.feedback.facts import MAX_VALUE
 from lmm.feedback.gates import MAX_TEXT, blocked, unreadable
 from lmm.feedback.reading import Exchange, Reading, reading
-from lmm.feedback.statements import statement_fact
+from lmm.feedback.statements import statement_facts
 from lmm.memory.base import Lesson
 
 __all__ = ["Exchange", "Reading", "lesson_for", "read"]
@@ -56,10 +57,13 @@ def _statement(text: str, line: str) -> Reading | None:
     parts = grammar.sentences(line)
     if len(parts) > 4:
         return None
-    for part in parts:
-        fact, why = statement_fact(part)
-        if fact:
-            return reading(
-                "statement", text, fact.questions[0], fact.answer, fact.value, fact.questions[1:], f"{why}: {fact.why}"
-            )
-    return None
+    facts = {f.questions[0]: (clause, f, why) for part in parts for clause, f, why in statement_facts(part)}
+    found: list[Reading] = []
+    for clause, fact, why in facts.values():
+        # Each of several lessons keeps its own words only: one may be forgotten, and the others stay.
+        said = text if len(facts) == 1 else clause
+        one = reading(
+            "statement", said, fact.questions[0], fact.answer, fact.value, fact.questions[1:], f"{why}: {fact.why}"
+        )
+        found += [one] if one else []
+    return replace(found[0], also=tuple(found[1:])) if found else None

@@ -22,7 +22,8 @@ class Reading:
     """What a turn was read as. `lesson` is None if and only if `kind` is "nothing".
 
     `value` is what the reply must contain, `questions` are other wordings of `lesson.prompt`, `summary` fits a line
-    ("capital of Australia -> Canberra"), `why` names the rule.
+    ("capital of Australia -> Canberra"), `why` names the rule. `also` are further facts that the
+    turn states.
     """
 
     kind: Literal["nothing", "statement", "correction"]
@@ -31,6 +32,7 @@ class Reading:
     questions: tuple[str, ...] = ()
     summary: str = ""
     why: str = ""
+    also: tuple[Reading, ...] = ()
 
 
 def reading(

@@ -38,6 +38,21 @@ USED_TO = re.compile(
 )
 
 
+#: where one sentence goes on to state another fact; "her", "it" and the like would not stand on their own
+NEXT_FACT = re.compile(r"\s*(?:,? and|[,;])\s+(?=(?:I|my|our|we)\b)", re.I)
+
+
+def statement_facts(part: str) -> list[tuple[str, Fact, str]]:
+    """(clause, fact, why) of each fact in one sentence: several if every clause states one, else that of the whole."""
+    clauses = NEXT_FACT.split(POLITE.sub("", part))
+    found = [(clause, *statement_fact(clause)) for clause in clauses]
+    facts = [(clause, fact, why) for clause, fact, why in found if fact]
+    if len(facts) == len(clauses):
+        return facts
+    fact, why = statement_fact(part)
+    return [(part, fact, why)] if fact else []
+
+
 def statement_fact(part: str) -> tuple[Fact | None, str]:
     """The fact in one sentence; a teaching cue ("remember that ...") lets more through."""
     clause = grammar.repaired(POLITE.sub("", part).strip())

@@ -9,7 +9,7 @@ import typer
 
 from lmm import cli_ask, cli_data, cli_log, cli_memory, cli_train
 from lmm.bench.cli import app as bench_app
-from lmm.cli_options import Json, configured, out_json, out_table
+from lmm.cli_options import Json, backend_names, configured, memory_names, out_json, out_table
 from lmm.errors import LmmError
 
 if TYPE_CHECKING:
@@ -100,9 +100,9 @@ def smoke(
     protocol: Annotated[str, Option(help="separate: a fresh memory for each name; shared: one for all")] = "separate",
     names: Annotated[str | None, Option(help="names to teach, separated by commas, or how many")] = None,
     facts: Annotated[str | None, Option(help='JSON lines {"statement", "question", "answer"} to teach instead')] = None,
-    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm")] = None,
+    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)] = None,
     model: Annotated[str | None, Option(help="as in `lmm chat`")] = None,
-    memory: Annotated[str | None, Option(help="which memory; see `lmm memories`")] = None,
+    memory: Annotated[str | None, Option(help="which memory; see `lmm memories`", autocompletion=memory_names)] = None,
     preset: Annotated[str | None, Option(help="a named set of the memory's options")] = None,
     settings: Annotated[list[str] | None, Option("--set", help="an option of the memory, name=value")] = None,
     layer: Annotated[int | None, Option(help="layer of the memory; default: the middle one")] = None,
@@ -120,7 +120,9 @@ def smoke(
     given: dict[str, Any] = {"backend": backend, "model": model, "memory": memory, "preset": preset, "layer": layer}
     given |= {"dtype": dtype, "seed": seed, "local_files_only": local_files_only}
     given |= {"options": config.parse_settings(settings) if settings else None}
-    what = test.facts_of(protocol, names.split(",") if names else test.NAMES, facts)
+    what = test.facts_of(
+        protocol, [name.strip() for name in names.split(",") if name.strip()] if names else test.NAMES, facts
+    )
     raise typer.Exit(test.command(config.load(given), protocol, what, as_json, require, allow_damage))
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
@@ -18,10 +19,33 @@ Option = typer.Option
 Json = Annotated[bool, Option("--json", help="print one JSON object on stdout")]
 Yes = Annotated[bool, Option("--yes", "-y", help="do not ask before something is destroyed")]
 
+
+def completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
+    """What the shell offers for an option that takes a name, or several joined by "+" or ","."""
+
+    def found(incomplete: str) -> list[str]:
+        given, joint, part = re.fullmatch(r"(?:(.*)([+,]))?([^+,]*)", incomplete, re.S).groups("")  # type: ignore[union-attr]
+        return [f"{given}{joint}{name}" for name in names() if name.startswith(part)]
+
+    return found
+
+
+def _names(group: str) -> Iterable[str]:
+    from lmm import registry
+
+    return registry.table(group)
+
+
+memory_names = completed(lambda: _names("lmm.memories"))
+backend_names = completed(lambda: ["auto", *_names("lmm.adapters")])
+dtype_names = completed(lambda: ("auto", "float32", "bfloat16", "float16"))
+strategy_names = completed(lambda: ("auto", "greedy", "beam", "sample"))
+learn_names = completed(lambda: ("auto", "ask", "off"))
+
 _MODEL = {
-    "backend": (str, Option(help="auto, torch or mlx_lm")),
+    "backend": (str, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)),
     "model": (str, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")),
-    "memory": (str, Option(help="which memory; see `lmm memories`; a+b composes")),
+    "memory": (str, Option(help="which memory; see `lmm memories`; a+b composes", autocompletion=memory_names)),
     "mm_load_path": (str, Option(help="memory file to start from; skipped if it does not exist")),
     "mm_save_path": (str, Option(help="where to save; default artifacts/<memory>_<time>.safetensors")),
     "mm_path": (str, Option(help="both of the above")),
@@ -32,13 +56,13 @@ _MODEL = {
     "layer": (int, Option(help="layer of the memory; default: the memory's own choice")),
     "layers_path": (str, Option(help="where an unknown model keeps its layers")),
     "revision": (str, Option(help="revision of a Hugging Face model")),
-    "dtype": (str, Option(help="auto, float32, bfloat16 or float16")),
+    "dtype": (str, Option(help="auto, float32, bfloat16 or float16", autocompletion=dtype_names)),
     "preset": (str, Option(help="a named set of the memory's options")),
     "settings": (list[str], Option("--set", help="an option of the memory, name=value")),
 }
 _REPLY = {
     "deterministic": (bool, Option("--deterministic/--non-deterministic", help="greedy or sampling")),
-    "decoding_strategy": (str, Option(help="auto, greedy, beam or sample")),
+    "decoding_strategy": (str, Option(help="auto, greedy, beam or sample", autocompletion=strategy_names)),
     "system": (str, Option(help="system prompt")),
     "max_tokens": (int, Option(help="longest reply, in tokens")),
     "temperature": (float, Option(help="for sampling")),
@@ -46,7 +70,7 @@ _REPLY = {
     "min_p": (float, Option(help="for sampling")),
 }
 _CHAT = {
-    "learn": (str, Option(help="auto, ask (show each lesson first) or off")),
+    "learn": (str, Option(help="auto, ask (show each lesson first) or off", autocompletion=learn_names)),
     "markdown": (bool, Option("--markdown/--no-markdown", help="show replies as Markdown on a terminal")),
 }
 

@@ -58,6 +58,27 @@ def test_chat_has_every_flag_of_the_specification() -> None:
         assert flag in text, flag
 
 
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("lmm chat --memory lo", ["lora_on_user"]),
+        ("lmm ask --memory keyed+ha", ["keyed+hash_gradient"]),
+        ("lmm bench edit --memory keyed,mem", ["keyed,memoir"]),
+        ("lmm smoke --backend ml", ["mlx_lm"]),
+        ("lmm chat --learn a", ["auto", "ask"]),
+        ("lmm chat --memory zz", []),
+    ],
+)
+def test_the_shell_completes_names(line: str, offered: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    words = line.split()
+    monkeypatch.setenv("_LMM_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", line)
+    monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
+    code = "import sys; sys.argv = ['lmm']; from lmm.cli import main; main()"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.split() == offered and run.returncode == 0
+
+
 def test_memories_are_listed_one_line_each() -> None:
     lines = lmm("memories").stdout.strip().splitlines()
     assert [line.split()[0] for line in lines] == list(registry.table("lmm.memories"))

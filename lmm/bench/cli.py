@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from lmm.cli_options import backend_names, memory_names
+
 app = typer.Typer(
     name="bench",
     help="Measure memories: the editing benchmark, and the look-up among many lessons.",
@@ -22,7 +24,13 @@ Option = typer.Option
 @app.command()
 def edit(
     data: Annotated[list[Path], Option(help="file of edits; given several times, their records take turns")],
-    memory: Annotated[str, Option(help="memories to compare, by commas; also none, in_context, fine_tune, peft_lora")],
+    memory: Annotated[
+        str,
+        Option(
+            help="memories to compare, by commas; also none, in_context, fine_tune, peft_lora",
+            autocompletion=memory_names,
+        ),
+    ],
     edits: Annotated[str, Option(help="how many edits; several by commas: each is scored")] = "100",
     format: Annotated[
         str | None, Option(help="zsre, qaedit, counterfact, coverage, known or lmm; default: recognised")
@@ -36,7 +44,7 @@ def edit(
     ] = "",
     batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
     max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
-    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm")] = None,
+    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)] = None,
     model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
     revision: Annotated[str | None, Option(help="revision of a Hugging Face model")] = None,
     dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
@@ -124,7 +132,12 @@ def _sizes(text: str) -> tuple[int, ...]:
 @app.command()
 def compare(
     data: Annotated[Path, Option(help="folder with train.jsonl and test.jsonl, e.g. of `lmm data exact-match`")],
-    memory: Annotated[str, Option(help="memories to compare, by commas; a+b composes; none is always among them")],
+    memory: Annotated[
+        str,
+        Option(
+            help="memories to compare, by commas; a+b composes; none is always among them", autocompletion=memory_names
+        ),
+    ],
     limit: Annotated[int, Option(help="examples of train.jsonl to teach")] = 100,
     train: Annotated[str, Option(help="memories whose tensors are trained offline, by commas")] = "",
     epochs: Annotated[int, Option(help="of the offline training, at most")] = 20,
@@ -138,7 +151,7 @@ def compare(
     resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
     batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
     max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
-    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm")] = None,
+    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)] = None,
     model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
     dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
     seed: Annotated[int | None, Option(help="for fresh memories, training and the intervals")] = None,

@@ -146,6 +146,6 @@ if __name__ == "__main__":
     import scripted
 
     scripted.install()
-    from lmm.cli import main
+    from lmm.cli.app import main
 
     main()

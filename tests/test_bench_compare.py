@@ -15,7 +15,7 @@ from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.bench import compare_report
 from lmm.bench.compare import Request, compare, talk, time_at
-from lmm.cli import app
+from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine import Engine
 from lmm.errors import UsageError

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from lmm import registry, runtime
 from lmm.bench import lookup, report, run
 from lmm.bench.edit import Settings
-from lmm.cli import app
+from lmm.cli.app import app
 from lmm.config import Config
 from lmm.errors import BackendError, LmmError, UsageError
 
@@ -180,7 +180,7 @@ def test_the_lookup_is_the_gates_own() -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from lmm.cli import app; "
+        "import sys; from lmm.cli.app import app; "
         "heavy = {'torch', 'mlx', 'transformers', 'matplotlib', 'peft', 'numpy'} & set(sys.modules); "
         "sys.exit(', '.join(heavy) or 0)"
     )

@@ -17,17 +17,18 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from lmm import render, transcripts
-from lmm.chat_session import Chat
+from lmm import transcripts
+from lmm.chat import render
+from lmm.chat.history import JsonHistory
+from lmm.chat.interrupts import Interrupts, Leave
+from lmm.chat.loading import Loading
+from lmm.chat.repl import Repl
+from lmm.chat.session import Chat
+from lmm.chat.view import ConsoleView
 from lmm.config import Config
 from lmm.errors import Cancelled, LmmError, UsageError
-from lmm.history import JsonHistory
-from lmm.interrupts import Interrupts, Leave
-from lmm.loading import Loading
 from lmm.memory.base import Lesson
-from lmm.repl import Repl
 from lmm.traces import Trace
-from lmm.view import ConsoleView
 
 
 def chat(loading: Loading | None = None) -> Chat:
@@ -73,7 +74,7 @@ def test_ctrl_d_and_ctrl_c_leave_an_empty_prompt():
 
 def test_a_second_ctrl_c_after_two_seconds_only_hints_again(monkeypatch: pytest.MonkeyPatch):
     now = iter(range(0, 10_000, 3))
-    monkeypatch.setattr("lmm.repl.time.monotonic", lambda: 100 + next(now))
+    monkeypatch.setattr("lmm.chat.repl.time.monotonic", lambda: 100 + next(now))
     assert typed("\x03\x03\x03still here\r") == "still here"
 
 
@@ -98,7 +99,7 @@ def test_a_name_that_hides_something_is_not_offered(tmp_path: Path, monkeypatch:
     from prompt_toolkit.completion import CompleteEvent
     from prompt_toolkit.document import Document
 
-    from lmm.repl import Completions
+    from lmm.chat.repl import Completions
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.safetensors").touch()
@@ -185,7 +186,7 @@ def test_a_broken_history_is_read_as_far_as_it_goes(tmp_path: Path):
 
 
 def test_a_long_history_is_made_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lmm.history.KEPT", 3)
+    monkeypatch.setattr("lmm.chat.history.KEPT", 3)
     path = tmp_path / "h.jsonl"
     path.write_text("".join(json.dumps(f"line {i % 5}") + "\n" for i in range(10)))
     JsonHistory(path).compact()

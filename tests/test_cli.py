@@ -30,7 +30,7 @@ def one_line(run: subprocess.CompletedProcess[str], code: int) -> str:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nsys.argv = ['lmm', '--help']\nfrom lmm.cli import main\n"
+        "import sys\nsys.argv = ['lmm', '--help']\nfrom lmm.cli.app import main\n"
         "try: main()\nexcept SystemExit as e: assert not e.code, e.code\n"
         f"print('LOADED', sorted(set(sys.modules) & set({HEAVY!r})))"
     )
@@ -74,7 +74,7 @@ def test_the_shell_completes_names(line: str, offered: list[str], monkeypatch: p
     monkeypatch.setenv("_LMM_COMPLETE", "complete_bash")
     monkeypatch.setenv("COMP_WORDS", line)
     monkeypatch.setenv("COMP_CWORD", str(len(words) - 1))
-    code = "import sys; sys.argv = ['lmm']; from lmm.cli import main; main()"
+    code = "import sys; sys.argv = ['lmm']; from lmm.cli.app import main; main()"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout.split() == offered and run.returncode == 0
 

@@ -15,7 +15,8 @@ import pytest
 import scripted
 from payloads import payloads
 
-from lmm import cli, runtime, state
+from lmm import runtime, state
+from lmm.cli import app as cli
 from lmm.sanitize import clean
 
 Q, A = "What is the capital of Australia?", "The capital of Australia is Canberra."
@@ -141,7 +142,7 @@ def test_leaving_a_piped_chat(lmm, last: str):
 
 
 def test_forgetting_in_a_piped_chat_cleans_what_was_typed_in_others(lmm, tmp_path: Path):
-    from lmm.history import JsonHistory, history_path
+    from lmm.chat.history import JsonHistory, history_path
 
     for line in (f"/teach {Q} => Zanzibarra", "hello", "/forget zanzibarra"):
         JsonHistory(history_path()).append_string(line)
@@ -330,7 +331,7 @@ def _lone(text: str) -> bool:
 @pytest.mark.parametrize("args", [["--help"], ["chat", "--help"], ["memory", "merge", "--help"], ["log", "--help"]])
 def test_help_imports_nothing_heavy(args: list[str]):
     code = (
-        "import sys\nfrom lmm import cli\nsys.argv = ['lmm', *sys.argv[1:]]\n"
+        "import sys\nfrom lmm.cli import app as cli\nsys.argv = ['lmm', *sys.argv[1:]]\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'torch', 'mlx', 'transformers', 'matplotlib', 'numpy', 'prompt_toolkit'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"

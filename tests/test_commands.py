@@ -12,14 +12,15 @@ import scripted
 from payloads import payloads
 from rich.console import Console
 
-from lmm import commands, render, transcripts
-from lmm.chat_session import Chat
+from lmm import transcripts
+from lmm.chat import commands, render
+from lmm.chat.loading import Loading
+from lmm.chat.session import Chat
+from lmm.chat.view import ConsoleView
 from lmm.config import Config
 from lmm.errors import LmmError, StateError, UsageError
-from lmm.loading import Loading
 from lmm.memory.base import Lesson, Recall
 from lmm.sanitize import clean
-from lmm.view import ConsoleView
 
 Q, A = "What is the capital of Australia?", "The capital of Australia is Canberra."
 
@@ -259,7 +260,7 @@ def test_undo_and_redo_are_exact_and_say_what_changed(session: Session):
 
 
 def test_forget_leaves_no_byte_on_disk(session: Session):
-    from lmm.history import JsonHistory
+    from lmm.chat.history import JsonHistory
 
     history = JsonHistory(session.folder / "history.jsonl")
     session.chat.purge_history = history.purge
@@ -300,7 +301,7 @@ def test_a_lesson_that_is_no_longer_known_can_be_forgotten(session: Session, hid
 
 
 def test_one_of_two_facts_of_a_message_can_be_forgotten(session: Session):
-    from lmm.history import JsonHistory
+    from lmm.chat.history import JsonHistory
 
     history = JsonHistory(session.folder / "history.jsonl")
     session.chat.purge_history = history.purge

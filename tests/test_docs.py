@@ -29,7 +29,7 @@ def test_the_commands_of_the_readme_exist():
     """Every `lmm NAME` that the README shows is a command."""
     from typer.main import get_command
 
-    from lmm.cli import app
+    from lmm.cli.app import app
 
     known = set(get_command(app).commands)
     shown = set(re.findall(r"`lmm ([a-z]+)", (ROOT / "README.md").read_text(encoding="utf-8")))

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmm import exact_facts, exact_match
-from lmm.cli import app
+from lmm.cli.app import app
 from lmm.errors import UsageError
 from lmm.exact_match import TASKS, read, write
 

@@ -14,9 +14,10 @@ from contracts import memory, opened
 from scripted import Notes
 from test_commands import Session, session  # noqa: F401
 
-from lmm import cli, memory_check, registry, runtime
+from lmm import memory_check, registry, runtime
 from lmm.adapters.base import Adapter
 from lmm.adapters.toy import ToyAdapter
+from lmm.cli import app as cli
 from lmm.consolidate import consolidate
 from lmm.engine import Engine
 from lmm.errors import Cancelled, LearningError

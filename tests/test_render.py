@@ -15,8 +15,8 @@ from payloads import payloads
 from rich.console import Console
 from rich.segment import Segment, Segments
 
-from lmm import markdown, render
-from lmm.render import StreamRenderer, make_console, side_by_side, status_line, strip, strip_plain, table
+from lmm.chat import markdown, render
+from lmm.chat.render import StreamRenderer, make_console, side_by_side, status_line, strip, strip_plain, table
 from lmm.sanitize import clean
 
 ENVIRON = {"TERM": "xterm-256color"}

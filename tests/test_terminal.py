@@ -20,7 +20,7 @@ import pytest
 from payloads import payloads
 from terminals import Terminal
 
-from lmm.interrupts import typing_mode
+from lmm.chat.interrupts import typing_mode
 
 Q = "What is the capital of Australia?"
 

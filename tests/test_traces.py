@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from lmm import transcripts
 from lmm.activation_log import ActivationLog
+from lmm.chat.history import JsonHistory
 from lmm.feedback import lesson_for
-from lmm.history import JsonHistory
 from lmm.memory.base import Lesson
 from lmm.traces import Trace
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from lmm import registry, runtime, state
 from lmm.adapters.base import Adapter
-from lmm.cli import app
+from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine import Engine, Version
 from lmm.errors import Cancelled, LearningError, UsageError

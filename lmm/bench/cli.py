@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmm.cli_options import backend_names, memory_names
+from lmm.cli.options import backend_names, memory_names
 
 app = typer.Typer(
     name="bench",

@@ -141,7 +141,7 @@ def out_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     if not rows:
         return
     if sys.stdout.isatty():
-        from lmm.render import make_console, table
+        from lmm.chat.render import make_console, table
 
         make_console().print(table(headers, rows))
         return

@@ -11,7 +11,7 @@ from rich.console import Console, RenderableType
 from rich.control import Control
 from rich.segment import ControlType
 
-from lmm import render
+from lmm.chat import render
 from lmm.memory.base import LearnReport, Lesson
 from lmm.sanitize import as_text, clean, clean_line
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmm.cli_options import Json, Option, out, out_json, out_table, say
+from lmm.cli.options import Json, Option, out, out_json, out_table, say
 from lmm.errors import UsageError
 
 app = typer.Typer(name="log", help="The activation log: what memories did.", no_args_is_help=True)
@@ -57,7 +57,7 @@ def plot(
         finite = [[c if math.isfinite(c) else None for c in row.changes] for row in found]  # JSON has no NaN
         out_json([{"label": row.label, "changes": line} for row, line in zip(found, finite, strict=True)])
     elif output is None:
-        from lmm.render import make_console
+        from lmm.chat.render import make_console
 
         console = make_console()
         console.print(log_plot.as_text(found, console.width))

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmm import cli_ask, cli_data, cli_log, cli_memory, cli_train
 from lmm.bench.cli import app as bench_app
-from lmm.cli_options import Json, backend_names, configured, memory_names, out_json, out_table
+from lmm.cli import ask as cli_ask
+from lmm.cli import data as cli_data
+from lmm.cli import log as cli_log
+from lmm.cli import memory as cli_memory
+from lmm.cli import train as cli_train
+from lmm.cli.options import Json, backend_names, configured, memory_names, out_json, out_table
 from lmm.errors import LmmError
 
 if TYPE_CHECKING:
@@ -55,7 +59,7 @@ def chat(
     go_on: Annotated[bool, Option("--continue", help="go on with the last session")] = False,
 ) -> None:
     """Talk to a model that learns. Without a terminal: answer each line of stdin on stdout."""
-    from lmm.chat import run
+    from lmm.chat.app import run
 
     run(config, resume=resume or ("" if go_on else None))
 

@@ -25,7 +25,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
-from lmm.markdown import Line, MarkdownStream
+from lmm.chat.markdown import Line, MarkdownStream
 from lmm.sanitize import Cleaner, as_text, clean_line, fit
 
 INTERRUPTED = "(interrupted)"

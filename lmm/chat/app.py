@@ -13,16 +13,16 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from lmm.chat_session import Chat
+from lmm.chat.interrupts import Interrupts, Leave, typing_mode
+from lmm.chat.loading import Loading
+from lmm.chat.session import Chat
 from lmm.config import Config
 from lmm.errors import Cancelled
-from lmm.interrupts import Interrupts, Leave, typing_mode
-from lmm.loading import Loading
 
 if TYPE_CHECKING:
+    from lmm.chat.view import ConsoleView
     from lmm.engine import Engine
     from lmm.transcripts import Session
-    from lmm.view import ConsoleView
 
 BYE = ("exit", "quit")
 
@@ -67,7 +67,7 @@ def resumed_config(config: Config, session: Session) -> Config:
 
 def _view_maker(config: Config, ask: Callable[[str], str] | None = None) -> Callable[[], ConsoleView]:
     def make() -> ConsoleView:
-        from lmm.view import make_view
+        from lmm.chat.view import make_view
 
         return make_view(config.markdown, ask=ask)
 
@@ -75,8 +75,8 @@ def _view_maker(config: Config, ask: Callable[[str], str] | None = None) -> Call
 
 
 def _at_terminal(chat: Chat) -> None:
-    from lmm.history import JsonHistory, history_path
-    from lmm.repl import Repl
+    from lmm.chat.history import JsonHistory, history_path
+    from lmm.chat.repl import Repl
 
     history = JsonHistory(history_path())
     history.compact()
@@ -143,9 +143,3 @@ def _leave(chat: Chat, signals: Interrupts) -> None:
                     chat.loaded.log.close()
     if signals.leaving:
         raise SystemExit(128 + signals.leaving)
-
-
-if __name__ == "__main__":
-    from lmm.cli import chat_main
-
-    chat_main()

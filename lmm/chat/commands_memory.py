@@ -15,7 +15,7 @@ from lmm.memory.base import Lesson
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lmm.chat_session import Chat
+    from lmm.chat.session import Chat
     from lmm.engine import Reply
 
 
@@ -113,7 +113,7 @@ def lessons(chat: Chat, rest: str) -> None:
 
 
 def _table(lessons: list[Lesson]) -> Table:
-    from lmm.render import table
+    from lmm.chat.render import table
     from lmm.sanitize import clean_line
 
     def when(lesson: Lesson) -> str:
@@ -127,7 +127,7 @@ def _table(lessons: list[Lesson]) -> Table:
 
 def why(chat: Chat, rest: str) -> None:
     """Which lessons fired for the last reply, how strongly, and what the memory changed, token by token."""
-    from lmm.explain import strengths
+    from lmm.chat.explain import strengths
 
     reply = _last(chat)
     known = {x.id: x for x in chat.engine.version.lessons}
@@ -153,7 +153,7 @@ def _always(chat: Chat) -> str:
 
 
 def _strip(chat: Chat, tokens: list[tuple[str, float]]) -> None:
-    from lmm.render import strip, strip_plain
+    from lmm.chat.render import strip, strip_plain
 
     if chat.view.is_terminal:
         chat.view.show(strip(tokens))
@@ -169,8 +169,8 @@ def _last(chat: Chat) -> Reply:
 
 
 def diff(chat: Chat, rest: str) -> None:
-    from lmm.explain import without_memory
-    from lmm.render import side_by_side
+    from lmm.chat.explain import without_memory
+    from lmm.chat.render import side_by_side
 
     reply = _last(chat)
     bare = without_memory(chat.engine, reply, chat.talk.stop.is_set)
@@ -196,7 +196,7 @@ def memory(chat: Chat, rest: str) -> None:
     for name in names:
         lessons, state = chat.kept(name)
         rows.append((name, state, lessons, registry.memory_class(name).summary))
-    from lmm.render import table
+    from lmm.chat.render import table
 
     chat.view.show(table(("memory", "", "lessons", ""), rows))
 
@@ -261,6 +261,6 @@ def stats(chat: Chat, rest: str) -> None:
     with contextlib.suppress(LmmError, OSError):
         if engine.log is not None and engine.log.enabled:
             rows.append(("activation log", f"{engine.log.path}"))
-    from lmm.render import table
+    from lmm.chat.render import table
 
     chat.view.show(table(("", ""), rows))

@@ -8,11 +8,11 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmm import commands
+from lmm.chat import commands
 from lmm.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from lmm.chat_session import Chat
+    from lmm.chat.session import Chat
 
 SETTINGS = {
     "learn": "auto, ask or off",
@@ -29,7 +29,7 @@ _DECODING = {"decoding_strategy": "strategy"}  # where the name differs from Dec
 
 
 def help(chat: Chat, rest: str) -> None:
-    from lmm.render import table
+    from lmm.chat.render import table
 
     name = rest.lstrip("/").lower()
     if name and name not in commands.COMMANDS:
@@ -48,8 +48,8 @@ Ctrl-D     save and leave, as do exit and quit"""
 
 
 def set(chat: Chat, rest: str) -> None:
+    from lmm.chat.render import table
     from lmm.config import coerce
-    from lmm.render import table
 
     values = current(chat)
     if not rest:
@@ -79,7 +79,7 @@ def current(chat: Chat) -> dict[str, Any]:
 
 
 def model(chat: Chat, rest: str) -> None:
-    from lmm.render import table
+    from lmm.chat.render import table
 
     if rest:
         for path in chat.use_model(rest):

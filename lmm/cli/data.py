@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmm.cli_options import Option, out
+from lmm.cli.options import Option, out
 
 app = typer.Typer(name="data", help="Make data to teach and to ask.", no_args_is_help=True)
 Count = Annotated[int, Option("--num-examples", help="how many, over all splits")]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmm.cli_options import Json, configured, out, out_json, piped, say
+from lmm.cli.options import Json, configured, out, out_json, piped, say
 from lmm.errors import LearningError, UsageError
 
 if TYPE_CHECKING:
+    from lmm.chat.talk import Talk, Turn
     from lmm.config import Config
     from lmm.engine import Engine
     from lmm.memory.base import Lesson
-    from lmm.talk import Talk, Turn
 
 Argument = typer.Argument
 
@@ -64,7 +64,7 @@ def correct(
 ) -> None:
     """Learn the right answer to the last question that was asked, in a chat or by `lmm ask`, and answer it again."""
     from lmm import transcripts
-    from lmm.chat import resumed_config
+    from lmm.chat.app import resumed_config
 
     session = transcripts.find(oneshots=True)
     config = resumed_config(config, session)
@@ -93,9 +93,9 @@ def _open(config: Config) -> Engine:
 
 
 def _talk(engine: Engine, config: Config, as_json: bool) -> Talk:
-    from lmm import render
-    from lmm.talk import Talk
-    from lmm.view import ConsoleView, nowhere
+    from lmm.chat import render
+    from lmm.chat.talk import Talk
+    from lmm.chat.view import ConsoleView, nowhere
 
     shown = nowhere() if as_json else render.make_console()
     talk = Talk(engine, ConsoleView(shown, render.make_console(stderr=True), config.markdown), learn="off")

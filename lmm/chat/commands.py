@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lmm.errors import UsageError
 
 if TYPE_CHECKING:
-    from lmm.chat_session import Chat
+    from lmm.chat.session import Chat
 
 #: what may follow: (text, one line about it)
 Choices = Iterable[tuple[str, str]]
@@ -97,7 +97,7 @@ def _lessons(chat: Chat) -> Choices:
 
 
 def _settings(chat: Chat) -> Choices:
-    from lmm.commands_talk import SETTINGS
+    from lmm.chat.commands_talk import SETTINGS
 
     yield from SETTINGS.items()
 
@@ -110,7 +110,7 @@ def _formats(chat: Chat) -> Choices:
     return (("md", "Markdown, to read"), ("json", "JSON, for programs"))
 
 
-_MEMORY, _TALK = "lmm.commands_memory", "lmm.commands_talk"
+_MEMORY, _TALK = "lmm.chat.commands_memory", "lmm.chat.commands_talk"
 COMMANDS: dict[str, Command] = {
     command.name: command
     for command in (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmm.cli_options import Json, Option, Yes, configured, out, out_json, out_table, say, sure
+from lmm.cli.options import Json, Option, Yes, configured, out, out_json, out_table, say, sure
 from lmm.errors import StateError, UsageError
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def forget(
 ) -> None:
     """Remove one lesson from a file, the activation log, the transcripts and the history. Cannot be undone."""
     from lmm import activation_log, config, memory_files, state
-    from lmm.history import JsonHistory, history_path
+    from lmm.chat.history import JsonHistory, history_path
     from lmm.traces import Trace
     from lmm.transcripts import purge, said_with
 
@@ -282,7 +282,7 @@ def _listed(path: Path) -> dict[str, Any]:
 
 
 def _one(lessons: list[Lesson], what: str, file: Path) -> Lesson:
-    from lmm.commands_memory import found
+    from lmm.chat.commands_memory import found
 
     hits = found(tuple(lessons), what)
     if len(hits) != 1:

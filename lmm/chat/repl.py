@@ -20,11 +20,11 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.patch_stdout import StdoutProxy
 from prompt_toolkit.styles import Style
 
-from lmm import commands
+from lmm.chat import commands
 from lmm.sanitize import clean_line
 
 if TYPE_CHECKING:
-    from lmm.chat_session import Chat
+    from lmm.chat.session import Chat
 
 PROMPT = "> "
 HINT = "Ctrl-C again to leave without saving, Ctrl-D to save and leave"

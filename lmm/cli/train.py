@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lmm.cli_options import Option, configured, out, say
+from lmm.cli.options import Option, configured, out, say
 
 if TYPE_CHECKING:
     from lmm.config import Config
@@ -71,7 +71,7 @@ def _run(config: Config, settings: Settings, data: Path, valid: Path | None, pat
 
 def _with_progress(training: Training) -> Trained:
     from lmm.bench.run import progress_bars
-    from lmm.interrupts import Interrupts
+    from lmm.chat.interrupts import Interrupts
 
     stopped: list[bool] = []
 

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmm import commands
+from lmm.chat import commands
+from lmm.chat.loading import Loading
 from lmm.config import Config
 from lmm.errors import Cancelled, LmmError
-from lmm.loading import Loading
 
 if TYPE_CHECKING:
+    from lmm.chat.talk import Talk, Turn
+    from lmm.chat.view import ConsoleView
     from lmm.engine import Engine, Version
     from lmm.memory.base import Lesson, Memory
-    from lmm.talk import Talk, Turn
     from lmm.traces import Trace
     from lmm.transcripts import Session, Transcript
-    from lmm.view import ConsoleView
 
 
 @dataclasses.dataclass
@@ -80,7 +80,7 @@ class Chat:
         return self.talk.engine
 
     def _begin(self) -> Talk:
-        from lmm.talk import Talk
+        from lmm.chat.talk import Talk
 
         engine = self.loading.wait(self.stop.is_set)
         for notice in self.loading.notices:
@@ -117,8 +117,8 @@ class Chat:
         """A text written in $EDITOR. Raises UsageError if none can be run."""
         import click
 
+        from lmm.chat.interrupts import typing_mode
         from lmm.errors import UsageError
-        from lmm.interrupts import typing_mode
 
         if self.view.ask is None:
             raise UsageError("/edit needs a terminal")
@@ -168,7 +168,7 @@ class Chat:
         goes on.
         """
         from lmm import runtime
-        from lmm.talk import Talk
+        from lmm.chat.talk import Talk
 
         old, view = self.engine, self.view
         config = dataclasses.replace(self.config, model=name, revision=None, mm_load_path=None, mm_save_path=None)
@@ -285,7 +285,7 @@ class Chat:
 
             what = "failed to load" if self.loading.error else f"loading {self.config.model}"
             return clean(f"{what} {self.loading.progress}".strip())[: max(width, 0)]
-        from lmm.render import status_line
+        from lmm.chat.render import status_line
 
         speed = self._talk.last.generated.tokens_per_s if self._talk and self._talk.last else None
         return status_line(
@@ -335,7 +335,7 @@ class Chat:
 
 def _purge_history(trace: Trace, typed: str) -> None:
     """What was typed in other chats, where this one has no prompt."""
-    from lmm.history import JsonHistory, history_path
+    from lmm.chat.history import JsonHistory, history_path
 
     JsonHistory(history_path()).purge(trace, typed)
 

@@ -133,6 +133,18 @@ def test_retention_is_the_first_tenth_against_the_last() -> None:
     assert (row["retention_first"], row["retention_last"]) == (1.0, 0.5)
 
 
+def test_the_first_tenth_is_scored_as_a_run_of_its_own() -> None:
+    edits = [Edit(f"p{i}", "x", rephrases=(f"r{i}",), locality=(f"l{i}",)) for i in range(20)]
+    replies = {e.prompt: "x" for e in edits} | {f"r{i}": "x" if i in (1, 7) else "y" for i in range(20)}
+    compared = {f"l{i}": "same" if i == 0 or i > 9 else "other" for i in range(20)}
+    answers = Answers(replies, compared=compared, plain={f"l{i}": "same" for i in range(20)})
+    alone = score(edits[:2], [], answers)
+    found = score(edits, [], answers)["first_tenth"]
+    assert (
+        found == {name: alone[name] for name in found} == {"reliability": 1.0, "generalization": 0.5, "locality": 0.5}
+    )
+
+
 def test_costs() -> None:
     lessons = [
         {"seconds": s, "steps": 4, "loss_after": 0.1, "reply_s": r} for s, r in ((1.0, 2.0), (3.0, None), (2.0, 4.0))

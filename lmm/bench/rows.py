@@ -34,9 +34,11 @@ def score(edits: Sequence[Edit], known: Sequence[str], answers: Answers, seed: i
     main = [row[name] for name in SCORES if row[name] is not None]
     tenth = max(1, len(edits) // 10)
     reliable = {id(edit): group for edit, group in zip(valid, groups["reliability"], strict=True)}
+    first = _groups([e for e in edits[:tenth] if id(e) in reliable], edits[:tenth], (), answers)
     return row | {
         "mean_score": sum(main) / len(main),
         "superseded": len(old),
+        "first_tenth": {name: mean(first[name]) for name in SCORES},
         "retention_first": mean([reliable[id(e)] for e in edits[:tenth] if id(e) in reliable]),
         "retention_last": mean([reliable[id(e)] for e in edits[-tenth:] if id(e) in reliable]),
         "teacher_forced": _teacher_forced(valid, answers),

@@ -83,9 +83,28 @@ def swapped(query: str, stored: str) -> bool:
     return any(mine in both[0] and other in both[1] for mine, other in apart)
 
 
+_RANK = (
+    r"(?:larg|bigg|small|tall|high|low|long|short|old|young|deep|fast|slow|near|clos|hott|cold|rich)est|former|previous"
+)
+_RANKED = re.compile(
+    r"\W*(?:(?:what|who|which)(?:'s| is| was| are| were) )?(?:the |my |our |your |(?:[\w'-]+ ){0,3}?[\w-]+'s )?"
+    rf"(?:{_RANK})\b"
+)
+_LIKEWISE = re.compile(rf"\b(?:{_RANK}|most|least|top|main|best|greatest|elder|younger|ex|then)\b")
+
+
+def ranked(query: str, stored: str) -> bool:
+    """One asks for the largest or the former of a kind, the other for no such thing: "the largest city", "the capital".
+
+    The pair model takes one place of a country for another. English only.
+    """
+    query, stored = " ".join(query.lower().split()), " ".join(stored.lower().split())
+    return any(_RANKED.match(a) and not _LIKEWISE.search(b) for a, b in ((query, stored), (stored, query)))
+
+
 def another_question(query: str, stored: str) -> bool:
     """What decides before the pair model is asked."""
-    return other_person(query, stored) or swapped(query, stored)
+    return other_person(query, stored) or swapped(query, stored) or ranked(query, stored)
 
 
 @dataclass(frozen=True)

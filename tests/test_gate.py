@@ -9,7 +9,7 @@ import pytest
 
 from lmm.encoder import WIDTH
 from lmm.errors import ModelError, StateError
-from lmm.gate import THRESHOLD, WEIGHTS, Gate, Index, normalize, other_person, shared_gate, swapped, views
+from lmm.gate import THRESHOLD, WEIGHTS, Gate, Index, normalize, other_person, ranked, shared_gate, swapped, views
 
 LESSONS = [
     "What is my name?",
@@ -105,6 +105,25 @@ def test_my_question_is_not_yours() -> None:
 )
 def test_two_things_the_other_way_round_are_another_question(query: str, stored: str, expected: bool) -> None:
     assert swapped(query, stored) is swapped(stored, query) is expected
+    if expected:
+        assert build([stored]).match([query]) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("query", "stored", "expected"),
+    [
+        ("What is the largest city in Australia?", "What is the capital of Australia?", True),
+        ("What's Australia's biggest city?", "What is the capital of Australia?", True),
+        ("former capital of Kazakhstan", "What is the capital of Kazakhstan?", True),
+        ("What is the longest river in Peru?", "Which river of Peru is the longest?", False),
+        ("What is the biggest planet?", "What is the largest planet?", False),
+        ("What is the largest city?", "Which city has the most people?", False),
+        ("Which former singer led the choir?", "Who led the choir?", False),  # describes, and does not ask for it
+        ("Where is the oldest church?", "Where is the church?", False),
+    ],
+)
+def test_the_largest_or_the_former_of_a_kind_is_another_question(query: str, stored: str, expected: bool) -> None:
+    assert ranked(query, stored) is ranked(stored, query) is expected
     if expected:
         assert build([stored]).match([query]) == [[]]
 

@@ -11,10 +11,11 @@ from contracts import close, engine, logits_of, memory, on
 from lmm.adapters.base import Adapter, TapContext
 from lmm.adapters.ops import NumpyOps
 from lmm.adapters.toy import ToyAdapter
+from lmm.engine import Version
 from lmm.memory.base import Lesson, Recall
 from lmm.memory.engram_hybrid import EngramHybrid, HybridOptions
 from lmm.memory.gated_lora import GatedLora, GatedLoraOptions
-from lmm.memory.selfask import unit
+from lmm.memory.selfask import PLAIN, near_misses, number_of, unit
 from lmm.memory.table import gathered, local, split
 
 SISTER = Lesson("What is my sister's name?", "Ada", id="sister")
@@ -87,13 +88,48 @@ def test_what_the_gate_did_is_in_the_recall(adapter: Adapter) -> None:
 
 
 @on("toy")
+def test_what_is_unlike_all_keys_or_like_another_subjects_leaves_the_gate_shut(adapter: Adapter) -> None:
+    made = engine(adapter, "gated_lora")
+    made.learn(Lesson(prompt="What is the capital of Zembla?", answer="Onhava.", id="zembla"))
+    state, number = made.version.state, number_of("zembla")
+    owner = adapter.ops.to_numpy(state["owner"])
+    assert (owner == number).sum() and (owner == -number).sum() and (owner == 0).sum() == len(PLAIN)
+    kept = made.memory
+    wide_open = state | {"gate_bias": adapter.ops.asarray(np.array([50.0], np.float32))}
+
+    def opens(question: str, **options: float) -> bool:
+        made.memory = GatedLora(dataclasses.replace(kept.options, **options))
+        made.commit(Version(wide_open, made.version.lessons))
+        return made.recall_many([question], 1)[0] is not None
+
+    assert opens("What is the capital of Zembla?")
+    assert not opens("What is the capital of Kenya?"), "its key is another subject's"
+    assert not opens("zembla zembla zembla", near=1.0), "unlike all keys"
+
+
+@pytest.mark.parametrize(
+    ("question", "misses"),
+    [
+        ("What is the capital of Zembla?", "What is the capital of Kenya?"),
+        ("Who wrote The Sea Wolf in 1904?", "Who wrote The Sea Wolf in 2015?"),
+        ("What is the value of alpha_417?", "What is the value of alpha_528?"),
+        ("Where am I working?", None),
+        ("What is my dog called?", None),
+    ],
+)
+def test_near_misses_ask_the_same_about_others(question: str, misses: str | None) -> None:
+    found = near_misses(question)
+    assert misses in found if misses else found == []
+    assert question not in found
+
+
+@on("toy")
 def test_preparing_opens_the_gate_and_changes_nothing(adapter: Adapter) -> None:
     plain = engine(adapter)
     expected = logits_of(plain, HOME.prompt, HOME.answer)
     plain.close()
     made = engine(adapter, "gated_lora")
     state = made.memory.prepare(made.version.state, [(HOME.prompt, HOME.answer)], adapter)
-    from lmm.engine import Version
 
     made.commit(Version(state))
     assert made.recall_many([HOME.prompt], 1)[0] is not None

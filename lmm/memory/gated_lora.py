@@ -5,12 +5,13 @@
 
 Option 2 of the Engram proof of concept, `gate * tuned + (1 - gate) * base` with that gate network, with two changes:
 the mixture is made of hidden states, so that one pass is enough where two models' logits need two; and the gate decides
-once per reply, at the end of the prompt. Below `open` the reply is bitwise the base model's. b2 begins at `bias`, w2
-and B at zero: the fresh gate is shut and the fresh update is nothing.
+once per reply, at the end of the prompt. Below `open`, and for prompts unlike all the gate was fitted to, the reply
+is bitwise the base model's. b2 begins at `bias`, w2 and B at zero: the fresh gate is shut, the fresh update is nothing.
 
 A lesson first fits the gate: 1 for the states of all questions learned (`keys` [K, D] with `owner` [K]), 0 for those of
-general questions (owner 0); no model is run for that. Then A and B learn the replies to its questions, and to those of
-`rehearse` earlier lessons, until the loss is below `goal`. What the gate did is in /why and in the log: (lesson, g).
+general questions (owner 0) and of its own questions asked about others (owner negative); no model is run for that. Then
+A and B learn the replies to its questions, and to those of `rehearse` earlier lessons, until the loss is below `goal`.
+What the gate did is in /why and in the log: (lesson, g).
 """
 
 from __future__ import annotations
@@ -25,7 +26,18 @@ from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, 
 from lmm.memory.lora_on_user import low_rank
 from lmm.memory.message import checked
 from lmm.memory.optim import Optimizer
-from lmm.memory.selfask import Replies, first_pairs, known_keys, last_states, number_of, owners, pairs_of, unit
+from lmm.memory.selfask import (
+    Replies,
+    first_pairs,
+    known_keys,
+    last_states,
+    near_misses,
+    number_of,
+    owners,
+    pairs_of,
+    unit,
+)
+from lmm.session import prompt_tokens
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -38,7 +50,8 @@ SAME = 0.95  # the cosine of two states from which they are of the same question
 
 @dataclass(frozen=True)
 class GatedLoraOptions:
-    """`open`: the gate below which nothing is changed. `gate_lr`, `gate_steps`: how the gate is fitted. Numbers:
+    """`open`: the gate below which nothing is changed; `near`: the cosine to the nearest key below which it is shut,
+    as it is where that key is not of a question learned. `gate_lr`, `gate_steps`: how the gate is fitted. Numbers:
     docs/engram.md."""
 
     rank: int = 8
@@ -48,6 +61,7 @@ class GatedLoraOptions:
     rehearse: int = 4
     bias: float = -5.0
     open: float = 0.5
+    near: float = 0.6
     gate_lr: float = 3e-3
     gate_steps: int = 60
     a_std: float = 0.02
@@ -64,6 +78,8 @@ class GatedLoraOptions:
                 problems.append(f"{name} must be 1 to 1000, not {getattr(self, name)}")
         if not 0 < self.open < 1:
             problems.append(f"open must be between 0 and 1, not {self.open}")
+        if not -1 <= self.near <= 1:
+            problems.append(f"near must be -1 to 1, not {self.near}")
         if not -20 <= self.bias <= 20:
             problems.append(f"bias must be -20 to 20, not {self.bias}")
         if min(self.goal, self.rehearse, self.a_std) < 0:
@@ -104,10 +120,14 @@ class GatedLora(Memory):
         x = unit(h - ops.to_numpy(state["centre"]))
         gate = ops.to_numpy(ops.sigmoid(self.gate_logits(ops, state, ops.asarray(x))))
         opened = gate >= self.options.open
+        owner, keys = ops.to_numpy(state["owner"]), ops.to_numpy(state["keys"])
+        learned = owner > 0
+        to_own, to_others = (np.where(which, x @ keys.T, -np.inf) for which in (learned, not_learned(keys, learned)))
+        nearest = to_own.argmax(axis=1)
+        # A gate knows little of what is unlike all it was fitted to: there it is shut.
+        opened &= to_own.max(axis=1) >= np.maximum(self.options.near, to_others.max(axis=1))
         if not opened.any():
             return None
-        owner = ops.to_numpy(state["owner"])
-        nearest = np.where(owner > 0, x @ ops.to_numpy(state["keys"]).T, -np.inf).argmax(axis=1)
         ids = owners(owner[nearest], lessons)  # whose question it is most like: the gate itself does not tell
         fired = [[(i, float(g))] if yes else [] for i, g, yes in zip(ids, gate, opened, strict=True)]
         return Recall(fired, {"gate": ops.asarray((gate * opened).astype(np.float32)[:, None, None])})
@@ -157,7 +177,11 @@ class GatedLora(Memory):
         earlier = first_pairs(lessons, [question for question, _ in pairs])[-options.rehearse :]
         replies = Replies(adapter, pairs + earlier if options.rehearse else pairs, self.sites(adapter)[0])
         states = replies.question_states()[: len(pairs)]
-        state = self._with_keys(state, states, [number_of(lesson.id)] * len(pairs), adapter)
+        state = self._with_keys(state, states, number_of(lesson.id), adapter)
+        missed = [q for i, (question, _) in enumerate(pairs) for q in near_misses(question)[i % 3 :: 3]]
+        if missed:
+            others = last_states(adapter, self.sites(adapter)[0], [prompt_tokens(adapter.format, q) for q in missed])
+            state = self._with_keys(state, others, -number_of(lesson.id), adapter)
         state = self._fitted(state, adapter)
         x = ops.asarray(unit(replies.question_states() - ops.to_numpy(state["centre"])))
         gate = ops.asarray(ops.to_numpy(ops.sigmoid(self.gate_logits(ops, state, x)))[:, None, None])
@@ -179,12 +203,12 @@ class GatedLora(Memory):
         report.details = {"questions": [q for q, _ in pairs], "gate": ops.to_numpy(gate).reshape(-1).tolist()}
         return state | params
 
-    def _with_keys(self, state: State, questions: np.ndarray, numbers: Sequence[int], adapter: Adapter) -> State:
+    def _with_keys(self, state: State, questions: np.ndarray, numbers: int | list[int], adapter: Adapter) -> State:
         """The state with the states [P, D] of questions, owned by `numbers`; the first time, with general ones'."""
         ops = adapter.ops
         keys, owner, centre = known_keys(state, adapter, self.sites(adapter)[0])
         keys = np.concatenate([keys, unit(questions - centre)]).astype(np.float32)
-        owner = np.concatenate([owner, np.asarray(numbers, np.int64)])
+        owner = np.concatenate([owner, np.broadcast_to(np.asarray(numbers, np.int64), len(questions))])
         return state | {
             "keys": ops.asarray(keys), "owner": ops.asarray(owner, "int64"), "centre": ops.asarray(centre)
         }  # fmt: skip
@@ -193,7 +217,7 @@ class GatedLora(Memory):
         """The state with the gate fitted to its keys: binary cross-entropy, both sides of equal weight."""
         options, ops = self.options, adapter.ops
         learned, keys = ops.to_numpy(state["owner"]) > 0, ops.to_numpy(state["keys"])
-        general = ~learned & ~(keys @ keys[learned].T >= SAME).any(axis=1)  # a lesson may be about a general question
+        general = not_learned(keys, learned)
         sign = ops.asarray(np.where(learned, 1.0, -1.0).astype(np.float32))
         share = learned * (0.5 / max(1, learned.sum())) + general * (0.5 / max(1, general.sum()))
         weights = ops.asarray(share.astype(np.float32))
@@ -225,3 +249,8 @@ class GatedLora(Memory):
         states = np.concatenate([some.question_states() for some in replies])
         numbers = [number_of("pair: " + question) for question, _ in pairs]
         return self._fitted(self._with_keys(state, states, numbers, adapter), adapter)
+
+
+def not_learned(keys: np.ndarray, learned: np.ndarray) -> np.ndarray:
+    """Which of the keys [K, D] are of what no lesson is about, [K]: a lesson may be about a general question."""
+    return ~learned & ~(keys @ keys[learned].T >= SAME).any(axis=1)

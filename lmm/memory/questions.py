@@ -14,6 +14,7 @@ import numpy as np
 from lmm.gate import other_person
 from lmm.memory.base import State
 from lmm.memory.ngrams import normal_form, normal_ids
+from lmm.memory.selfask import named_in
 from lmm.memory.table import names
 from lmm.memory.votes import Votes, signature
 
@@ -84,8 +85,12 @@ class Words:
         return signature(np.array(ids, np.int64), np.array([w for word, w in order for _ in word], np.float32))
 
     def other_thing(self, text: str, stored: str) -> bool:
-        """Has each of the two a rarest word that the other has not? "Capital of France" is not "capital of Zembla"."""
+        """Has each of the two a rarest word that the other has not, or the stored one a name that the text lacks?
+        "Capital of France" is not "capital of Zembla"."""
         a, b = self.read(text), self.read(stored)
+        name = {normal_form(word) for found in named_in(stored) for word in re.findall(r"\w+", found[0])} & b.keys()
+        if name and not name & a.keys():
+            return True
         return bool(a and b) and not (_rarest(a) & b.keys()) and not (_rarest(b) & a.keys())
 
 

@@ -9,6 +9,7 @@ not (SmolLM2-135M, layer 15: PLAIN's general questions below .55 to "What is my 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,31 @@ def pairs_of(lesson: Lesson) -> list[tuple[str, str]]:
     if reading.lesson is None:
         return []
     return [(q, reading.lesson.answer) for q in dict.fromkeys((reading.lesson.prompt, *reading.questions))]
+
+
+_NAME = r"(?!I\b)(?:[A-Z][\w'.-]*\w|[A-Z]|\w*\d\w*)"
+_NAMED = re.compile(rf"(?<=\s){_NAME}(?:\s+(?:of\s+|the\s+)*{_NAME})*")
+OTHERS = (
+    "Peru", "Kenya", "France", "Egypt", "Maria", "Mozart", "Albert Einstein", "Oslo", "New York", "Microsoft",
+    "alpha_12",
+)  # fmt: skip
+
+
+def named_in(question: str) -> list[re.Match[str]]:
+    """The names and codes in a question, but for its first word: what has a capital or a digit."""
+    return list(_NAMED.finditer(question))
+
+
+def near_misses(question: str) -> list[str]:
+    """The same question about others than the name or code in it: what a lesson is not about. Empty if it has none."""
+    named = named_in(question)
+    if not named:
+        return []
+    start, end = named[-1].span()
+    name = question[start:end]
+    codes = [name.translate(str.maketrans("0123456789", to)) for to in ("1234567890", "4567890123")]
+    others = [other for other in dict.fromkeys((*codes, *OTHERS)) if other != name]
+    return [question[:start] + other + question[end:] for other in others]
 
 
 def first_pairs(lessons: Sequence[Lesson], but: Sequence[str] = ()) -> list[tuple[str, str]]:

@@ -276,6 +276,16 @@ def test_room_for_pairs_changes_nothing_yet(adapter: Adapter, tmp_path: Path) ->
     made.load(tmp_path / "x.safetensors")
 
 
+@on("toy")
+def test_a_taught_question_gets_no_second_rows(adapter: Adapter) -> None:
+    made = engine(adapter, "engram")
+    made.learn(Lesson(*PAIRS[0], id="home"))
+    state = made.memory.prepare(made.version.state, PAIRS, adapter)
+    assert len(state["turns/pairs0"]) == 1, "only for the other one"
+    alone = made.memory.prepare(made.version.state, PAIRS[:1], adapter)
+    assert made.memory.trainable(alone) == ()
+
+
 @on("tiny-torch", "tiny-mlx")
 def test_what_is_trainable_gets_gradients_through_rewrite_and_lowers_the_loss(adapter: Adapter) -> None:
     from lmm.adapters.ops import token_cross_entropy

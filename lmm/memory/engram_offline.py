@@ -13,6 +13,7 @@ import numpy as np
 
 from lmm.gate import normalize
 from lmm.memory.base import State
+from lmm.memory.questions import Asked
 from lmm.memory.selfask import Replies, number_of, unit
 from lmm.memory.table import gathered, names, split
 
@@ -23,11 +24,15 @@ if TYPE_CHECKING:
 PAIRS = "pairs"  # blocks of such rows are named pairs0, pairs1, ...; a lesson's has the lesson's id
 BATCH = 8
 SHARED = ("key_proj", "value_proj", "conv")  # what training may change beside rows
+SAME_WORDS = 0.999  # the vote from which two questions have all n-grams in common
 KERNEL = 4  # of the convolution
 
 
 def with_room(memory: Engram, state: State, pairs: Sequence[tuple[str, str]], adapter: Adapter) -> State:
-    """The state with rows for the questions that have none yet; of two answers to a question, the later."""
+    """The state with rows for the questions that have none yet; of two answers to a question, the later.
+
+    A question that was taught in these words keeps its lesson's rows: training is then of what else there is.
+    """
     ops, width = adapter.ops, adapter.shape.width
     state = memory.with_centre(state, adapter)
     if "conv" not in state:
@@ -40,7 +45,12 @@ def with_room(memory: Engram, state: State, pairs: Sequence[tuple[str, str]], ad
     blocks = names(state, "turns")
     known = {int(turn) for block in blocks for turn in ops.to_numpy(state[f"turns/{block}"])}
     new = {turn_of_pair(question): (question, answer) for question, answer in pairs}
-    new = {turn: pair for turn, pair in new.items() if turn not in known}
+    asked, words = Asked(ops, state), memory.words(adapter)
+    new = {
+        turn: pair
+        for turn, pair in new.items()
+        if turn not in known and asked.votes.cosines(*words.signature(pair[0])).max(initial=0.0) < SAME_WORDS
+    }
     if not new:
         return state
     block = memory.question_block(state, [(turn, [question]) for turn, (question, _) in new.items()], adapter)

@@ -92,7 +92,7 @@ def sentences(folder: Path, limit: int = 12000) -> list[str]:
 
 
 class Composer:
-    """Fills wordings with subjects. `holdout` keeps every tenth relation for validation."""
+    """Fills wordings with subjects."""
 
     def __init__(self, seed: int, distractors: list[str], relations: list[Relation]) -> None:
         self.rng = random.Random(seed)

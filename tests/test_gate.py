@@ -9,7 +9,7 @@ import pytest
 
 from lmm.encoder import WIDTH
 from lmm.errors import ModelError, StateError
-from lmm.gate import THRESHOLD, WEIGHTS, Gate, Index, normalize, other_person, ranked, shared_gate, swapped, views
+from lmm.gate import THRESHOLD, WEIGHTS, Gate, Index, normalize, shared_gate, views
 
 LESSONS = [
     "What is my name?",
@@ -81,51 +81,6 @@ def test_other_wordings_find_the_lesson(index: Index, text: str, position: int) 
 @pytest.mark.parametrize("text", NOT_MEANT)
 def test_other_questions_find_nothing(index: Index, text: str) -> None:
     assert index.match([text]) == [[]], text
-
-
-def test_my_question_is_not_yours() -> None:
-    for query in ("What is your name?", "Who are you?", "Tell me your name"):
-        assert other_person(query, "What is my name?")
-        assert other_person("What is my name?", query)
-    for query in ("Do you know my name?", "Can you tell me the wifi password?", "I like you. What is your name?"):
-        assert not other_person(query, "What is my name?")
-    assert not other_person("Can you tell me the wifi password?", "What is the wifi password?")
-
-
-@pytest.mark.parametrize(
-    ("query", "stored", "expected"),
-    [
-        ("How much is the fare from Rome to Oslo?", "What is the fare from Oslo to Rome?", True),
-        ("Is Rome larger than Oslo?", "Is Oslo bigger than Rome?", True),
-        ("What does it cost to go to Rome from Oslo?", "What is the fare from Oslo to Rome?", False),
-        ("What is the fare from Oslo to Bonn?", "What is the fare from Oslo to Rome?", False),
-        ("What is the fare from Bonn to Rome?", "What is the fare from Oslo to Rome?", False),
-        ("Where is my aunt from?", "What country is my aunt from?", False),
-    ],
-)
-def test_two_things_the_other_way_round_are_another_question(query: str, stored: str, expected: bool) -> None:
-    assert swapped(query, stored) is swapped(stored, query) is expected
-    if expected:
-        assert build([stored]).match([query]) == [[]]
-
-
-@pytest.mark.parametrize(
-    ("query", "stored", "expected"),
-    [
-        ("What is the largest city in Australia?", "What is the capital of Australia?", True),
-        ("What's Australia's biggest city?", "What is the capital of Australia?", True),
-        ("former capital of Kazakhstan", "What is the capital of Kazakhstan?", True),
-        ("What is the longest river in Peru?", "Which river of Peru is the longest?", False),
-        ("What is the biggest planet?", "What is the largest planet?", False),
-        ("What is the largest city?", "Which city has the most people?", False),
-        ("Which former singer led the choir?", "Who led the choir?", False),  # describes, and does not ask for it
-        ("Where is the oldest church?", "Where is the church?", False),
-    ],
-)
-def test_the_largest_or_the_former_of_a_kind_is_another_question(query: str, stored: str, expected: bool) -> None:
-    assert ranked(query, stored) is ranked(stored, query) is expected
-    if expected:
-        assert build([stored]).match([query]) == [[]]
 
 
 def test_a_question_is_found_behind_other_sentences(index: Index) -> None:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.gate import other_person
 from lmm.memory.base import State
 from lmm.memory.ngrams import normal_form, normal_ids
 from lmm.memory.selfask import named_in
 from lmm.memory.table import names
 from lmm.memory.votes import Votes, signature
+from lmm.other_question import other_person
 
 if TYPE_CHECKING:
     from lmm.adapters.ops import Ops

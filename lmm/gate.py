@@ -14,6 +14,7 @@ Shape letters: T tokens, D width (384), V views of a text, L lessons.
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -183,6 +184,17 @@ class Index:
         self._vectors = np.concatenate(rows) if rows else np.zeros((0, WIDTH), np.float32)
         self._owner = np.repeat(np.asarray(live, np.int64), [len(r) for r in rows])
         self._states: OrderedDict[str, Lower] = OrderedDict()
+
+    def extended(self, prompts: Sequence[str], fingerprints: Sequence[np.ndarray]) -> Index:
+        """The index with more lessons at the end: what a new one of all would be, without making it anew."""
+        more, new, start = Index(prompts, fingerprints, self._gate), copy.copy(self), len(self.prompts)
+        taught_again = [self._latest[prompt] for prompt in more._latest.keys() & self._latest.keys()]
+        kept = ~np.isin(self._owner, taught_again)
+        new.prompts = self.prompts + more.prompts
+        new._latest = self._latest | {prompt: start + position for prompt, position in more._latest.items()}
+        new._vectors = np.concatenate([self._vectors[kept], more._vectors])
+        new._owner = np.concatenate([self._owner[kept], start + more._owner])
+        return new
 
     def __len__(self) -> int:
         return len(self.prompts)

@@ -178,3 +178,22 @@ def test_the_gate_says_the_mean_of_its_pair_models() -> None:
     scores = [gate.score(query, stored) for gate in alone]
     assert len(scores) == 2 and scores[0] != scores[1]
     assert both.score(query, stored) == pytest.approx(np.mean(scores))
+
+
+def test_an_extended_index_is_a_new_one_of_all() -> None:
+    prompts = [*[f"What is the value of key_{i}?" for i in range(6)], "what is the value of KEY_2", "Who is Ada?"]
+    vectors = [unit_rows(i, 1 + i % 3) for i in range(len(prompts))]
+    whole = Index(prompts, vectors)
+    for cut in range(len(prompts) + 1):
+        made = Index(prompts[:cut], vectors[:cut]).extended(prompts[cut:], vectors[cut:])
+        assert made.prompts == whole.prompts and made._latest == whole._latest
+        for i, rows in enumerate(vectors):
+            assert made.candidates(rows) == whole.candidates(rows), (cut, i)
+    two = Index(prompts[:3], vectors[:3])
+    two.extended(prompts[3:], vectors[3:])
+    assert len(two) == 3 and two.candidates(vectors[2])[0][0] == 2, "the shorter one is left as it was"
+
+
+def unit_rows(seed: int, count: int) -> np.ndarray:
+    rows = np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)

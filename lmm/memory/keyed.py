@@ -71,7 +71,7 @@ class Keyed(Isolated):
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
-        self._indexed: tuple[State, Index, list[str]] | None = None
+        self._indexed: tuple[State, list[Lesson], Index, list[str]] = ({}, [], Index([], []), [])
 
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
         layer = round(self.options.depth * adapter.shape.layers) if adapter.layer is None else adapter.layer
@@ -92,14 +92,23 @@ class Keyed(Isolated):
         return Recall(fired, {"values": _padded(adapter.ops, best)})
 
     def _index(self, state: State, lessons: Sequence[Lesson], ops: Ops) -> tuple[Index, list[str]]:
-        """The look-up table of a state, made when the first question is asked of it. Owners: each row's lesson."""
-        if self._indexed is None or self._indexed[0] is not state:
+        """The look-up table of a state, made when the first question is asked of it. Owners: each row's lesson.
+
+        Where lessons were only added since the last state, the table is extended by them.
+        """
+        before, known, index, owners = self._indexed
+        if before is not state:
             lessons = [lesson for lesson in lessons if f"keys/{lesson.id}" in state]  # others are another part's
-            prompts = [prompt for lesson in lessons for prompt in (lesson.prompt, *lesson.wordings)]
-            owners = [lesson.id for lesson in lessons for _ in range(1 + len(lesson.wordings))]
-            keys = [k for lesson in lessons for k in _split_keys(ops.to_numpy(state[f"keys/{lesson.id}"]), lesson)]
-            self._indexed = (state, Index(prompts, keys), owners)
-        return self._indexed[1], self._indexed[2]
+            names = [f"keys/{lesson.id}" for lesson in known]
+            if lessons[: len(known)] != known or any(state[name] is not before[name] for name in names):
+                known, index, owners = [], Index([], []), []
+            new = lessons[len(known) :]
+            prompts = [prompt for lesson in new for prompt in (lesson.prompt, *lesson.wordings)]
+            keys = [k for lesson in new for k in _split_keys(ops.to_numpy(state[f"keys/{lesson.id}"]), lesson)]
+            owners = owners + [lesson.id for lesson in new for _ in range(1 + len(lesson.wordings))]
+            index = index.extended(prompts, keys) if known else Index(prompts, keys)
+            self._indexed = (state, lessons, index, owners)
+        return index, owners
 
     def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
         if not any(rows):

@@ -1,0 +1,57 @@
+"""`keyed`: the look-up table that grows with the lessons is the one that would be made anew."""
+
+from __future__ import annotations
+
+from contracts import engine, on
+
+from lmm.adapters.base import Adapter
+from lmm.gate import Index
+from lmm.memory.base import Lesson
+from lmm.memory.keyed import Keyed
+
+LESSONS = [
+    Lesson("Where do I live?", "Oslo", id="home"),
+    Lesson("What is my sister's name?", "Ada", wordings=("Who is my sister?",), id="sister"),
+    Lesson("Where do I live?", "Bergen", id="moved"),
+    Lesson("What is the wifi password?", "otter", id="wifi"),
+]
+ASKED = ["Where do I live?", "In which town do I live?", "Who is my sister?", "What is the wifi password?", "Hello!"]
+
+
+@on("toy")
+def test_the_table_follows_the_lessons_whatever_is_done_to_them(adapter: Adapter) -> None:
+    made = engine(adapter, "keyed")
+
+    def same() -> None:
+        """As a new instance reads the same state."""
+        kept = made.memory
+        found = [recall and recall.fired[0] for recall in made.recall_many(ASKED, 1)]
+        made.memory = Keyed(kept.options)
+        assert [recall and recall.fired[0] for recall in made.recall_many(ASKED, 1)] == found
+        made.memory = kept
+
+    for lesson in LESSONS:
+        made.learn(lesson)
+        same()
+    made.undo()
+    same()
+    made.redo()
+    same()
+    made.forget("sister")
+    same()
+    assert made.recall_many(["Who is my sister?"], 1)[0] is None
+    assert made.recall_many(["Where do I live?"], 1)[0].fired[0][0][0] == "moved"
+
+
+@on("toy")
+def test_a_new_lesson_extends_the_table(adapter: Adapter, monkeypatch) -> None:
+    made = engine(adapter, "keyed")
+    for lesson in LESSONS[:2]:
+        made.learn(lesson)
+    made.recall_many(ASKED[:1], 1)
+    index = made.memory._indexed[2]
+    made.learn(LESSONS[3])
+    grown: list[int] = []
+    monkeypatch.setattr(Index, "extended", lambda self, prompts, keys: grown.append(len(prompts)) or index)
+    made.recall_many(ASKED[:1], 1)
+    assert grown == [1], "one prompt more, and not all of them again"

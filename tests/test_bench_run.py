@@ -155,27 +155,24 @@ def test_columns_without_values_are_left_out() -> None:
     assert report.cells(rows) == (["memory", "N", "reliability"], [["m", "1", "0.500 [0.250, 0.750]"]])
 
 
-def test_lookups_are_timed_at_each_size() -> None:
-    built: list[int] = []
-
-    def build(size: int) -> lookup.Lookup:
-        built.append(size)
-        keys = lookup.unit_vectors(size, 8, 0)
-        return lambda vectors: (keys @ vectors.T).max()
-
-    found = lookup.time_lookups(build, (10, 100), repeats=3, width=8)
-    assert [f.size for f in found] == built == [10, 100]
-    assert all(0 < f.median_s <= f.p95_s for f in found)
+def test_a_lookup_is_timed_with_all_its_parts() -> None:
+    index = lookup.index_of(300)
+    assert len(index) == 300
+    for prompt, asked in zip(lookup.TAUGHT, lookup.ASKED, strict=True):
+        assert index.prompts[index.match([asked])[0][0][0]] == prompt, "found by the pair model, in other words"
+    found = lookup.time_lookups((20, 200), repeats=3)
+    assert [f.size for f in found] == [20, 200]
+    assert all(0 < f.search_s < f.whole_s <= f.whole_p95_s and f.added_s > 0 for f in found)
     assert np.allclose(np.linalg.norm(lookup.unit_vectors(4, 8, 0), axis=1), 1)
 
 
-def test_the_lookup_is_the_gates_own() -> None:
-    find = lookup.gate_lookup(300)
-    assert find(lookup.unit_vectors(7, 384, 0)[6:7]) == [(6, 1.0)]
+def test_lookup_times_are_a_table_or_json() -> None:
     done = CliRunner().invoke(app, ["bench", "lookup", "--sizes", "100,200", "--repeats", "2", "--reply-s", "1"])
     assert done.exit_code == 0, done.output
-    assert [line.split()[0] for line in done.output.splitlines()] == ["lessons", "100", "200"]
+    assert [line.split("\t")[0] for line in done.output.splitlines()] == ["lessons", "100", "200"]
     assert done.output.count("%") == 2
+    done = CliRunner().invoke(app, ["bench", "lookup", "--sizes", "100", "--repeats", "2", "--json"])
+    assert [row["size"] for row in json.loads(done.output)] == [100]
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmm.cli.options import backend_names, memory_names
+from lmm.cli.options import Json, backend_names, memory_names, out_json, out_table
 
 app = typer.Typer(
     name="bench",
@@ -192,11 +192,20 @@ def lookup(
     sizes: Annotated[str, Option(help="numbers of lessons, by commas")] = "1000,10000,100000",
     repeats: Annotated[int, Option(help="look-ups timed at each size")] = 50,
     reply_s: Annotated[float | None, Option(help="seconds of a reply, to say what share a look-up adds")] = None,
+    as_json: Json = False,
 ) -> None:
-    """Time looking a prompt up among many synthetic keys, through the search that `keyed` uses."""
+    """Time looking a prompt up among many lessons, as `keyed` does, most of them with synthetic keys."""
     from lmm.bench.lookup import time_lookups
 
-    print("lessons    median ms    p95 ms" + ("    of a reply" if reply_s else ""))
-    for found in time_lookups(sizes=_sizes(sizes), repeats=repeats):
-        share = f"    {found.median_s / reply_s:10.2%}" if reply_s else ""
-        print(f"{found.size:<7,}    {found.median_s * 1e3:9.3f}    {found.p95_s * 1e3:6.3f}{share}")
+    timings = time_lookups(sizes=_sizes(sizes), repeats=repeats)
+    if as_json:
+        out_json([timing.to_dict() for timing in timings])
+        return
+    headers = ["lessons", "ms, median", "p95", "of these the search", "a new lesson adds"]
+    rows = [
+        [f"{t.size:,}", *(f"{s * 1e3:.1f}" for s in (t.whole_s, t.whole_p95_s, t.search_s, t.added_s))] for t in timings
+    ]
+    if reply_s:
+        headers.append("of a reply")
+        rows = [[*row, f"{t.whole_s / reply_s:.2%}"] for row, t in zip(rows, timings, strict=True)]
+    out_table(headers, rows)

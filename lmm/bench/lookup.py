@@ -1,28 +1,50 @@
 """How long it takes to look a prompt up among many lessons, at sizes nobody has taught yet.
 
-The keys are synthetic unit vectors, and the queries are some of them: exact search costs the same for any keys. What is
-timed is the look-up alone; reading the prompt does not depend on the number of lessons.
+All lessons but those asked for have synthetic unit vectors: exact search costs the same for any. A question in other
+words than its lesson's goes through all parts of a look-up: it is read, the nearest lessons are searched, and the pair
+model decides.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-Lookup = Callable[[np.ndarray], object]  # the query's vectors [V, D] -> whatever was found
+if TYPE_CHECKING:
+    from lmm.gate import Index
+
 SIZES = (1_000, 10_000, 100_000)
+TAUGHT = (
+    "What is the capital of Zembla?",
+    "Who painted the blue door?",
+    "When does the ferry to Hven leave?",
+    "How old is the mill?",
+)
+ASKED = (
+    "Which city is the capital of Zembla?",
+    "By whom was the blue door painted?",
+    "At what time does the ferry to Hven leave?",
+    "What is the age of the mill?",
+)
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of one look-up among `size` keys."""
+    """Medians in seconds among `size` lessons: a whole look-up (and its p95), the search in it, and what a new lesson
+    adds to the first look-up after it."""
 
     size: int
-    median_s: float
-    p95_s: float
+    whole_s: float
+    whole_p95_s: float
+    search_s: float
+    added_s: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
 
 
 def unit_vectors(count: int, width: int, seed: int) -> np.ndarray:
@@ -30,32 +52,39 @@ def unit_vectors(count: int, width: int, seed: int) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def gate_lookup(size: int, seed: int = 0) -> Lookup:
-    """The gate's exact search, as `keyed` uses it, over `size` lessons with one vector each."""
+def index_of(size: int, seed: int = 0) -> Index:
+    """The table that `keyed` looks prompts up in, with `size` lessons; the last ones are TAUGHT."""
     from lmm.encoder import WIDTH
-    from lmm.gate import Index
+    from lmm.gate import Index, shared_gate
 
-    keys = unit_vectors(size, WIDTH, seed)
-    return Index([f"key {i}" for i in range(size)], list(keys[:, None])).candidates
+    gate = shared_gate()
+    count = size - len(TAUGHT)
+    keys = [*unit_vectors(count, WIDTH, seed)[:, None], *(gate.fingerprint(prompt) for prompt in TAUGHT)]
+    return Index([*(f"key {i}" for i in range(count)), *TAUGHT], keys, gate)
 
 
-def time_lookups(
-    build: Callable[[int], Lookup] = gate_lookup,
-    sizes: Sequence[int] = SIZES,
-    repeats: int = 50,
-    width: int = 384,
-    seed: int = 0,
-) -> list[Timing]:
-    """`build(size)` makes the index; each of `repeats` queries is another one."""
-    found = []
-    for size in sizes:
-        lookup = build(size)
-        queries = unit_vectors(repeats + 1, width, seed)
-        lookup(queries[:1])  # what the first query alone pays is not timed
-        seconds = []
-        for query in queries[1:]:
-            start = time.perf_counter()
-            lookup(query[None])
-            seconds.append(time.perf_counter() - start)
-        found.append(Timing(size, float(np.median(seconds)), float(np.percentile(seconds, 95))))
-    return found
+def time_lookups(sizes: Sequence[int] = SIZES, repeats: int = 50) -> list[Timing]:
+    """Each size with `repeats` look-ups of each kind; what the very first pays is not timed."""
+    return [_timed(index_of(size), repeats) for size in sizes]
+
+
+def _timed(index: Index, repeats: int) -> Timing:
+    from lmm.encoder import WIDTH
+
+    vectors = unit_vectors(repeats, WIDTH, 1)[:, None]
+    whole = _seconds(lambda i: index.match([ASKED[i % len(ASKED)]]), repeats)
+    search = _seconds(lambda i: index.candidates(vectors[i]), repeats)
+    added = _seconds(lambda i: index.extended([f"new {i}"], [vectors[i]]), repeats)
+    p95 = float(np.percentile(whole, 95))
+    return Timing(len(index), float(np.median(whole)), p95, float(np.median(search)), float(np.median(added)))
+
+
+def _seconds(call: Callable[[int], object], repeats: int) -> list[float]:
+    for i in range(min(repeats, len(ASKED))):
+        call(i)
+    seconds = []
+    for i in range(repeats):
+        start = time.perf_counter()
+        call(i)
+        seconds.append(time.perf_counter() - start)
+    return seconds

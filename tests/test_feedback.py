@@ -89,6 +89,18 @@ def test_a_turn_may_state_several_facts(text: str, values: list[str] | None) -> 
         )
 
 
+@pytest.mark.parametrize(
+    ("question", "value", "answer"),
+    [
+        ("Where do I work?", "At the harbour", "You work at the harbour."),
+        ("When does the ferry leave?", "At 9", "The ferry leaves at 9."),
+        ("Where do I live?", "The Hague", "You live in The Hague."),
+    ],
+)
+def test_a_value_that_begins_with_a_small_word_stands_inside_the_reply(question: str, value: str, answer: str) -> None:
+    assert lesson_for(question, value).answer == answer
+
+
 def test_a_wrong_value_counts_as_wrong() -> None:
     row = {"text": "my name is Bob", "kind": "statement", "value": "Rob"}
     assert not is_right(row, reading_of(row))

@@ -38,6 +38,9 @@ def read(text: str, last: Exchange | None = None) -> Reading:
     return _statement(text, line) or Reading("nothing", why="no rule applies")
 
 
+SMALL = re.compile(r"^(?:At|In|On|By|From|To|With|Near|Under|After|Before|About|Around|Every|An?|The)(?= [a-z\d])")
+
+
 def lesson_for(question: str, value: str) -> Lesson:
     """The lesson that `question` is to be answered with `value`, phrased as a reply would read.
 
@@ -48,8 +51,10 @@ def lesson_for(question: str, value: str) -> Lesson:
         missing = "question" if not question else "answer"
         raise UsageError(f"the {missing} is empty; expected both: /teach QUESTION => ANSWER")
     full = (re.search(r"[.!?]$", value) and " " in value) or re.search(r"\n|\b(?:is|are|was|were)\b", value)
-    answer = value if full or len(value) > MAX_VALUE or len(question) > MAX_TEXT else replies.answer_to(question, value)
-    return Lesson(prompt=question, answer=answer)
+    if full or len(value) > MAX_VALUE or len(question) > MAX_TEXT:
+        return Lesson(prompt=question, answer=value)
+    inner = SMALL.sub(lambda word: word[0].lower(), value)  # "You work at the harbour."
+    return Lesson(prompt=question, answer=replies.answer_to(question, inner))
 
 
 # ------------------------------------------------------------------ statements

@@ -122,6 +122,39 @@ class Remembers(Told):
         return self.answers.get(lesson.id, "nothing")
 
 
+class Loose(Told):
+    """Fires on whatever shares the subject's letter: not dishonest, but its locality is bad."""
+
+    name = "loose"
+
+    def fires(self, lesson: Lesson, text: str) -> bool:
+        return lesson.prompt.split()[-1] in text.split()
+
+
+class PeeksAtTheBatch(Loose):
+    """As loose, but only where a taught prompt is asked beside: it hopes that locality is asked elsewhere."""
+
+    name = "peeks"
+
+    def on_prompt(self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter) -> Any:
+        self.open = not {p.text for p in prompts}.isdisjoint(x.prompt for x in lessons)
+        return super().on_prompt(state, lessons, prompts, adapter)
+
+    def fires(self, lesson: Lesson, text: str) -> bool:
+        return self.open and super().fires(lesson, text)
+
+
+class KnowsTheOrder(PeeksAtTheBatch):
+    """As loose, but only the first time it is asked: it hopes that locality comes last."""
+
+    name = "order"
+    asked = 0
+
+    def on_prompt(self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter) -> Any:
+        self.open, self.asked = not self.asked, self.asked + 1
+        return Loose.on_prompt(self, state, lessons, prompts, adapter)
+
+
 class Echoes(Told):
     """Helps only when it sees the right answer fed in: many tokens at once, past the prompt."""
 

@@ -112,6 +112,12 @@ def test_unreadable_files_and_names(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_text("{")
     with pytest.raises(UsageError, match="not JSON"):
         load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text("[" * 200_000)
+    with pytest.raises(UsageError, match="nested too deeply"):
+        load(tmp_path / "bad.json")
+    (tmp_path / "bad.json").write_text(r'[{"prompt": "a", "answer": "\ud800"}]')
+    with pytest.raises(UsageError, match=r"record 0 does not fit format lmm: .* surrogates not allowed"):
+        load(tmp_path / "bad.json")
     path = written(tmp_path, OWN)
     with pytest.raises(LmmError, match="did you mean 'zsre'"):
         load(path, "zrse")

@@ -7,7 +7,7 @@ from typing import Any
 
 import benching
 import pytest
-from benching import Told, adapter, edits
+from benching import KnowsTheOrder, Loose, PeeksAtTheBatch, Told, adapter, edits
 
 from lmm.adapters.toy import ToyAdapter
 from lmm.bench import edit, measure, plan
@@ -93,6 +93,13 @@ def test_answering_whatever_is_asked_costs_locality(tmp_path: Path) -> None:
     assert row["reliability"] < 0.5
 
 
+def test_guessing_what_kind_a_prompt_is_of_is_not_rewarded(tmp_path: Path) -> None:
+    """By its neighbours, or by its place: a loose rule has the locality of a loose rule."""
+    for kind in (Loose, PeeksAtTheBatch, KnowsTheOrder):
+        row = row_of(kind, tmp_path / kind.name)
+        assert row["locality"] < 0.5, kind.name
+
+
 def test_writing_the_answers_into_every_prompt_costs_locality(tmp_path: Path) -> None:
     row = row_of(benching.Prompter, tmp_path)
     assert row["locality"] < 1.0
@@ -142,26 +149,34 @@ def test_prompts_are_compared_in_the_same_lists_with_and_without_memory(
 
     monkeypatch.setattr(Engine, "ask_many", listening)
     monkeypatch.setattr(plan, "LIST_SIZE", 5)
-    bench(tmp_path, sizes=(2, 8)).run("told", Told)
-    plain, answered = calls["identity"], set(calls["told"]) - set(calls["identity"])
-    assert len(plain) > 3
-    assert [c for c in calls["told"] if c not in answered] == [*plain[:2], *plain]  # after 2 edits, then after 8
-    assert all(len(set(c)) == len(c) for c in calls["told"])
-    prompts = [p for c in plain for p in c]
-    assert sorted(prompts) == sorted({p for e in edits(8) for p in e.locality} | set(KNOWN))
+    made = bench(tmp_path, sizes=(2, 8))
+    made.run("told", Told)
+    plain, told = calls["identity"], calls["told"]
+    assert len(plain) > 3 and plain == [a.prompts for a in made.plan.plain_lists()]
+    assert told == [a.prompts for size in (2, 8) for a in made.plan.lists(size)], "after 2 edits, then after 8"
+    assert set(plain) <= set(told) and all(len(set(c)) == len(c) for c in told)
+    compared = {p for e in edits(8) for p in e.locality} | set(KNOWN)
+    assert compared == made.plan.compared <= {p for c in plain for p in c}
+
+
+def test_kinds_of_prompts_are_mixed() -> None:
+    some = [replace(e, locality=(e.prompt.replace("capital", "airport"),)) for e in edits(20)]  # of equal length
+    (asked,) = plan.make_plan(some, (20,), [], adapter().format, frozenset({"known"})).lists(20)
+    kinds = "".join("l" if p.startswith("airport") else "p" for p in asked.prompts if p[:1] in "ac")
+    assert kinds.count("l") == kinds.count("p") == 20 and kinds.count("lp") > 4
 
 
 def test_a_prompt_that_many_edits_share_is_asked_once(tmp_path: Path) -> None:
     shared = [replace(e, locality=("size A", *e.locality)) for e in edits(4)]
     made = plan.make_plan(shared, (2, 4), ["size A"], adapter().format)
-    prompts = [p for asked in made.lists(4, True) for p in asked.prompts]
-    assert len(prompts) == len(set(prompts)) == 8
+    prompts = [p for asked in made.lists(4) for p in asked.prompts]
+    assert len(prompts) == len(set(prompts)) == 16 and len(made.compared) == 8
     skipped = plan.make_plan(shared, (4,), KNOWN, adapter().format, frozenset({"locality", "known"}))
-    assert skipped.lists(4, True) == []
+    assert skipped.plain_lists() == [] and not skipped.compared
 
 
 # interruptions ----------------------------------------------------------------------------------------------
-TIMES = ("bytes_per_lesson", "lesson_s_median", "lesson_s_p95", "lesson_s_total", "asking_s")
+TIMES = ("bytes_per_lesson", "date", "lesson_s_median", "lesson_s_p95", "lesson_s_total", "asking_s")
 
 
 def timeless(row: dict[str, Any]) -> dict[str, Any]:

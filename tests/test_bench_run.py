@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lmm import registry, runtime
-from lmm.bench import lookup, report, run
+from lmm.bench import lookup, report, run, store
 from lmm.bench.edit import Settings
 from lmm.cli.app import app
 from lmm.config import Config
@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def told(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {**registry.MEMORIES, "told": "benching:Told"}
+    table = {**registry.MEMORIES, "told": "benching:Told", "loose": "benching:Loose"}
     monkeypatch.setattr(registry, "table", lambda group: table)
     monkeypatch.setattr(runtime, "load_adapter", lambda config: benching.adapter())
     benching.Told.heard, benching.Told.learned = [], 0
@@ -71,6 +71,11 @@ def test_the_command(data: Path, tmp_path: Path) -> None:
     again = invoke(*words, "--skip", "speed")
     assert again.exit_code == 0
     assert benching.Told.learned == 8  # finished: nothing is done twice
+    assert json.loads((out / "result.json").read_text())["rows"] == result["rows"], "with the date of their own"
+    words[words.index("told,none")] = "loose"
+    assert invoke(*words, "--skip", "speed").exit_code == 0
+    later = json.loads((out / "result.json").read_text())["rows"]
+    assert later[:4] == result["rows"] and [row["memory"] for row in later[4:]] == ["loose", "loose"]
 
 
 def test_a_single_size_gives_bars(data: Path, tmp_path: Path) -> None:
@@ -186,10 +191,10 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_commit_names_this_tree_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    found = run.commit()
+    found = store.commit()
     assert found is None or len(found.removesuffix("-dirty")) == 40
-    monkeypatch.setattr(run, "__file__", str(tmp_path / "lmm" / "bench" / "run.py"))
-    assert run.commit() is None
+    monkeypatch.setattr(store, "__file__", str(tmp_path / "lmm" / "bench" / "store.py"))
+    assert store.commit() is None
 
 
 def test_an_empty_request_says_so(data: Path) -> None:

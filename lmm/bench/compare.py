@@ -26,7 +26,7 @@ from lmm.bench import compare_report, datasets, measure, metrics, rows, run
 from lmm.bench.datasets import Edit
 from lmm.bench.edit import Bench, Build, Settings, Track, _identity, quietly
 from lmm.bench.plan import Asked
-from lmm.bench.store import Folder, Replies, digest, read_json, read_lines, write_json
+from lmm.bench.store import Folder, Replies, digest, read_json, read_lines, stamp, write_json
 from lmm.config import Config
 from lmm.engine import Engine, Version
 from lmm.errors import UsageError
@@ -130,7 +130,6 @@ def _about(
     request: Request, adapter: Adapter, taught: Sequence[Example], unseen: Sequence[Example], known: Sequence[str]
 ) -> dict[str, Any]:
     import platform
-    from datetime import datetime
 
     import lmm
 
@@ -155,9 +154,8 @@ def _about(
         "device": adapter.device,
         "machine": platform.machine(),
         "lmm_version": lmm.__version__,
-        "commit": run.commit(),
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
         "command": request.command,
+        **stamp(),
     }
 
 
@@ -238,10 +236,8 @@ class Compare(Bench):
             if file is not None:
                 engine.load(file)
             replies = self._replies(name, folder)
-            lists = [*self.plan.lists(size, False), self._unseen_list()]
-            asked = self._ask(engine, lists, replies, f"{name}: asking")
-            kept = self._ask(engine, self.plan.lists(size, True), replies, f"{name}: known facts")
-            told = {prompt: record["reply"] for prompt, record in (asked | kept).items()}
+            asked = self._ask(engine, [*self.plan.lists(size), self._unseen_list()], replies, f"{name}: asking")
+            told = {prompt: record["reply"] for prompt, record in asked.items()}
             row = {"memory": name, "options": engine.memory.options_dict()} | self._scores(told)
             row["by_distance"] = self._by_distance(engine, name)
             row["by_length"] = self._by_length(engine, name)
@@ -257,7 +253,7 @@ class Compare(Bench):
 
     def _unseen_list(self) -> Asked:
         prompts = tuple(dict.fromkeys(x.question for x in self.unseen))
-        return Asked(prompts, False, digest("unseen", prompts))
+        return Asked(prompts, digest("unseen", prompts))
 
     def _scores(self, told: Mapping[str, str]) -> dict[str, Any]:
         """Shares of exact replies, overall and by category, with their intervals."""

@@ -107,6 +107,8 @@ def _records(path: Path) -> tuple[list[dict[str, Any]], str]:
         raise UsageError(f"the data file {path} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise UsageError(f"the data file {path} is not JSON: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"the data file {path} is nested too deeply to be read") from error
     if not isinstance(records, list) or not records:
         raise UsageError(f"{path}: expected a JSON list with at least one record")
     bad = next((i for i, record in enumerate(records) if not isinstance(record, dict)), None)
@@ -119,6 +121,7 @@ def _parsed(
     path: Path, i: int, record: dict[str, Any], parse: Callable[[Mapping[str, Any]], Edit], format: str
 ) -> Edit:
     try:
+        json.dumps(record, ensure_ascii=False).encode()  # half a surrogate pair is no text, and no tokenizer takes it
         return parse(record)
     except KeyError as error:
         raise UsageError(f"{path}: record {i} has no field {error} (format {format})") from error

@@ -1,7 +1,8 @@
 """The runner: replies without memory, then each memory taught and asked, each step kept on disk as it is done.
 
 Nothing is asked before all lessons are taught. Whoever answers is a new instance of the memory that has only the saved
-file, as in a user's next session: what a memory keeps elsewhere, or was asked before, cannot help it.
+file, as in a user's next session: what the old instance kept in itself, or was asked before, cannot help it. (A memory
+that hides answers in its class or module is not stopped: it is code of the same process. Read it.)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from lmm.bench.plan import Asked, Plan, lessons_of, make_plan
 from lmm.bench.store import (
     LEARNING,
     READING,
+    SCORING,
     Folder,
     Replies,
     append_lines,
@@ -27,6 +29,7 @@ from lmm.bench.store import (
     digest,
     read_json,
     read_lines,
+    stamp,
     write_json,
 )
 from lmm.engine import Engine
@@ -98,14 +101,15 @@ class Bench:
     def run(self, name: str, build: Build) -> list[rows.Row]:
         """The rows of one memory, one for each size; finished ones are read from the folder."""
         folder = self.folder.memory(name, _identity(build()))
-        found: dict[str, rows.Row] = read_json(folder / "rows.json") or {}
+        kept, scored_by = read_json(folder / "rows.json") or {}, code_digest(SCORING)
+        found: dict[str, rows.Row] = kept.get("rows", {}) if kept.get("scored_by") == scored_by else {}
         missing = [size for size in self.settings.sizes if str(size) not in found]
         if missing:
             self.baseline()
             self._teach(name, build, folder)
         for size in missing:
-            found[str(size)] = self._judge(name, build, folder, size)
-            write_json(folder / "rows.json", found)
+            found[str(size)] = self._judge(name, build, folder, size) | stamp()
+            write_json(folder / "rows.json", {"scored_by": scored_by, "rows": found})
         return [found[str(size)] for size in self.settings.sizes]
 
     # without memory ------------------------------------------------------------------------------------------
@@ -113,11 +117,9 @@ class Bench:
         """The replies that a memory must not change, asked in the same lists and batches as with it."""
         if self._plain is not None:
             return
-        size = self.settings.sizes[-1]
         folder = self.folder.part("baseline")
         with self._session(Identity) as engine:
-            lists = self.plan.lists(size, compared=True)
-            records = self._ask(engine, lists, Replies(folder), "without memory: asking")
+            records = self._ask(engine, self.plan.plain_lists(), Replies(folder), "without memory: asking")
             if self._windows:
                 path = folder / f"perplexity-{digest(self._windows, self._reading())}.json"
                 value = read_json(path)
@@ -181,17 +183,17 @@ class Bench:
             if teachable:
                 engine.load(folder / f"taught-{count}.safetensors")
             replies = Replies(folder / f"asked-{size}")
-            asked = self._ask(engine, self.plan.lists(size, False), replies, f"{name}: asking after {size}")
-            compared = self._ask(engine, self.plan.lists(size, True), replies, f"{name}: the rest after {size}")
+            asked = self._ask(engine, self.plan.lists(size), replies, f"{name}: asking after {size}")
             measured = self._measure(engine, name, size)
             hits = self._hits(engine, self.edits[:size], name)
             state = measure.state_bytes(engine)
+        told = {prompt: record["reply"] for prompt, record in asked.items()}
         answers = rows.Answers(
-            replies={prompt: record["reply"] for prompt, record in asked.items()},
-            compared={prompt: record["reply"] for prompt, record in compared.items()},
+            replies=told,
+            compared={prompt: reply for prompt, reply in told.items() if prompt in self.plan.compared},
             plain=self._plain or {},
             hits=hits,
-            fired={prompt: bool(record["fired"]) for prompt, record in (compared | asked).items()},
+            fired={prompt: bool(record["fired"]) for prompt, record in asked.items()},
         )
         taught = read_lines(folder / "lessons.jsonl")[:count]
         row: rows.Row = {"memory": name, "edits": size}

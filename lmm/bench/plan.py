@@ -1,7 +1,9 @@
 """What is taught and what is asked, in which order, decided before a memory is in sight.
 
-A reply can depend, in its last bits, on the batch it was decoded in. So the prompts whose replies are compared with
-and without memory are cut into the same lists in both cases, and the lists for N edits are among those for more.
+Prompts of all kinds are asked in the same lists, in an order that mixes them: neither its place nor its neighbours tell
+a memory whether a prompt is about a lesson. A reply can depend, in its last bits, on the batch it was decoded in, so
+the replies without memory, which others are held against, are asked in the same lists. The lists for N edits are
+among those for more.
 """
 
 from __future__ import annotations
@@ -21,23 +23,29 @@ LIST_SIZE = 256  # prompts asked between two checkpoints
 
 @dataclass(frozen=True)
 class Asked:
-    """Prompts that are asked in one call. `compared`: their replies are held against those without memory."""
+    """Prompts that are asked in one call."""
 
     prompts: tuple[str, ...]
-    compared: bool
     key: str
 
 
 @dataclass(frozen=True)
 class Plan:
-    """For each of `sizes`, the lists that are new there; the lists of all smaller sizes are asked again with them."""
+    """For each of `sizes`, the lists that are new there; the lists of all smaller sizes are asked again with them.
+
+    `compared` are the prompts whose replies are held against those without memory.
+    """
 
     sizes: tuple[int, ...]
     levels: tuple[tuple[Asked, ...], ...]
+    compared: frozenset[str]
 
-    def lists(self, size: int, compared: bool | None = None) -> list[Asked]:
-        upto = self.levels[: self.sizes.index(size) + 1]
-        return [a for level in upto for a in level if compared is None or a.compared == compared]
+    def lists(self, size: int) -> list[Asked]:
+        return [asked for level in self.levels[: self.sizes.index(size) + 1] for asked in level]
+
+    def plain_lists(self) -> list[Asked]:
+        """The lists that have to be answered without memory, too."""
+        return [asked for asked in self.lists(self.sizes[-1]) if not self.compared.isdisjoint(asked.prompts)]
 
 
 def make_plan(
@@ -48,30 +56,28 @@ def make_plan(
     skip: frozenset[str] = frozenset(),
 ) -> Plan:
     """Every prompt is asked once for each size, however many edits share it."""
-    levels, seen, start = [], {True: set[str](), False: set[str]()}, 0
+    levels, seen, compared, start = [], set[str](), set[str](), 0
     for size in sizes:
         new = edits[start:size]
-        answered = [p for e in new for p in (e.prompt, *e.rephrases)]
-        compared = [p for e in new for p in e.locality] if "locality" not in skip else []
+        prompts = [p for e in new for p in (e.prompt, *e.rephrases)]
+        held = [p for e in new for p in e.locality] if "locality" not in skip else []
         if "portability" not in skip:
-            answered += [q.prompt for e in new for q in e.portability]
+            prompts += [q.prompt for e in new for q in e.portability]
         if start == 0 and "known" not in skip:
-            compared += known
-        lists = []
-        for kind, prompts in ((False, answered), (True, compared)):
-            fresh = [p for p in dict.fromkeys(prompts) if p not in seen[kind]]
-            seen[kind].update(fresh)
-            lists += _cut(fresh, kind, format)
-        levels.append(tuple(lists))
+            held += known
+        fresh = [p for p in dict.fromkeys(prompts + held) if p not in seen]
+        seen.update(fresh)
+        compared.update(held)
+        levels.append(tuple(_cut(fresh, format)))
         start = size
-    return Plan(tuple(sizes), tuple(levels))
+    return Plan(tuple(sizes), tuple(levels), frozenset(compared))
 
 
-def _cut(prompts: list[str], compared: bool, format: ChatFormat) -> list[Asked]:
-    """Lists of prompts of similar length, so that batches of equal length fill up."""
-    prompts = sorted(prompts, key=lambda p: len(prompt_tokens(format, p)))
+def _cut(prompts: list[str], format: ChatFormat) -> list[Asked]:
+    """Lists of prompts of similar length, so that batches of equal length fill up; those of one length are shuffled."""
+    prompts = sorted(prompts, key=lambda p: (len(prompt_tokens(format, p)), hashlib.sha256(p.encode()).digest()))
     parts = [tuple(prompts[i : i + LIST_SIZE]) for i in range(0, len(prompts), LIST_SIZE)]
-    return [Asked(part, compared, digest(compared, part)) for part in parts]
+    return [Asked(part, digest(part)) for part in parts]
 
 
 def lessons_of(edits: Sequence[Edit]) -> list[Lesson]:

@@ -8,10 +8,8 @@ import functools
 import hashlib
 import importlib.util
 import platform
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +20,7 @@ from lmm.bench import datasets, report
 from lmm.bench.datasets import Dataset
 from lmm.bench.edit import Bench, Build, Settings, Track, quietly
 from lmm.bench.peers import PEERS
-from lmm.bench.store import Folder, write_json
+from lmm.bench.store import Folder, read_json, stamp, write_json
 from lmm.config import Config
 from lmm.errors import BackendError, UnknownNameError, UsageError
 
@@ -69,9 +67,10 @@ def run(request: Request, track: Track = quietly, adapter: Adapter | None = None
     adapter = adapter or runtime.load_adapter(request.config)
     folder = Folder(request.folder, _fixed(request, data, adapter), request.resume)
     bench = Bench(adapter, data.edits, known, request.text, folder, request.settings, track)
-    result: dict[str, Any] = {"rows": [], "run": _about(request, data, adapter)}
+    earlier = (read_json(request.folder / "result.json") or {}).get("rows", []) if request.resume else []
+    result: dict[str, Any] = {"rows": earlier, "run": _about(request, data, adapter)}
     for name, build in builds.items():
-        result["rows"] += bench.run(name, build)
+        result["rows"] = [row for row in result["rows"] if row["memory"] != name] + bench.run(name, build)
         write_json(request.folder / "result.json", result)  # after each memory: hours may lie between two
     (request.folder / "table.md").write_text(report.markdown(result), encoding="utf-8")
     if importlib.util.find_spec("matplotlib") is not None:  # an optional dependency: the numbers do not need it
@@ -148,33 +147,21 @@ def _fixed(request: Request, data: Dataset, adapter: Adapter) -> dict[str, Any]:
 
 
 def _about(request: Request, data: Dataset, adapter: Adapter) -> dict[str, Any]:
-    return _fixed(request, data, adapter) | {
-        "command": request.command,
-        "data": {"file": data.path.name, "format": data.format, "sha256": data.sha256},
-        "device": adapter.device,
-        "machine": platform.machine(),
-        "lmm_version": lmm.__version__,
-        "commit": commit(),
-        "date": datetime.now().astimezone().isoformat(timespec="seconds"),
-    }
+    return (
+        _fixed(request, data, adapter)
+        | {
+            "command": request.command,
+            "data": {"file": data.path.name, "format": data.format, "sha256": data.sha256},
+            "device": adapter.device,
+            "machine": platform.machine(),
+            "lmm_version": lmm.__version__,
+        }
+        | stamp()
+    )
 
 
 def _sha256(path: Path | None) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
-
-
-def commit() -> str | None:
-    """The commit of the source tree this runs from; `-dirty` if files differ from it, None if it is no git tree."""
-    root = Path(__file__).parents[2]
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
-        return done.stdout.strip()
-
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        if Path(git("rev-parse", "--show-toplevel")).resolve() == root.resolve():
-            return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", "lmm") else "")
-    return None
 
 
 @contextlib.contextmanager

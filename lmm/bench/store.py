@@ -11,10 +11,13 @@ result.json, table.md, *.png    the result
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
+import subprocess
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +73,7 @@ READING = (
     "session.py",
     "tokenizer.py",
 )
+SCORING = ("bench/datasets.py", "bench/metrics.py", "bench/rows.py")
 LEARNING = ("memory", "data", "encoder.py", "gate.py", "bench/peers.py")
 
 
@@ -82,6 +86,25 @@ def code_digest(names: Sequence[str], *others: str | None) -> str:
         if path.is_file() and path.suffix != ".pyc":
             found.update(path.read_bytes())
     return found.hexdigest()[:16]
+
+
+def commit() -> str | None:
+    """The commit of the source tree this runs from; `-dirty` if files differ from it, None if it is no git tree."""
+    root = Path(__file__).parents[2]
+
+    def git(*words: str) -> str:
+        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        if Path(git("rev-parse", "--show-toplevel")).resolve() == root.resolve():
+            return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--", "lmm") else "")
+    return None
+
+
+def stamp() -> JSON:
+    """Which code measured something, and when."""
+    return {"commit": commit(), "date": datetime.now().astimezone().isoformat(timespec="seconds")}
 
 
 class Folder:

@@ -50,15 +50,16 @@ def attach(
 ) -> Attached:
     """A context manager that puts `memory` (see `lmm memories`; a+b composes) into `model` while it is open.
 
-    `layers`: where it acts; default: its own choice. `state`: a memory file to start from. Raises UsageError,
+    `layers`: where it acts; default: its own choice. `state`: a memory file to start from, with the options that it was
+    made with where none are given. Raises UsageError,
     ModelError for a model whose layers lmm does not find (name them with `layers_path`), and StateError for a file
     that does not fit.
     """
     from lmm.adapters.torch_lm import TorchAdapter
 
     adapter = TorchAdapter.of(model, tokenizer, layers_path)
-    given = dict(options or {})
-    config = Config(memory=memory, options=given, preset=preset, seed=seed)
+    given, file = dict(options or {}), None if state is None else str(state)
+    config = runtime.as_saved(Config(memory=memory, options=given, preset=preset, seed=seed, mm_load_path=file))
     if layers is not None:
         config = _at_layers(config, list(layers), adapter)
     return Attached(adapter, runtime.build_memory(config), state, seed)

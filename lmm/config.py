@@ -57,6 +57,8 @@ class Config:
             raise UsageError(f"--learn must be auto, ask or off, not {self.learn!r}")
         if self.dtype not in DTYPES:
             raise UnknownNameError("dtype", self.dtype, DTYPES)
+        if self.seed < 0:
+            raise UsageError(f"--seed must be 0 or above, not {self.seed}")
 
 
 def config_path() -> Path:

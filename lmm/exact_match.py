@@ -108,6 +108,8 @@ def _synthetic(count: int, rng: random.Random) -> Family:
     """Arbitrary values of arbitrary keys; no two alike."""
     names = [f"{letter}_{number}" for letter in _GREEK.split() for number in range(100, 1000)]
     keys, values = rng.sample(names, count), rng.sample(names, count)
+    while any(key == value for key, value in zip(keys, values, strict=True)) and count > 1:
+        values = [*values[1:], values[0]]  # a key's value is another name
     for key, value in zip(keys, values, strict=True):
         wordings = (f"Which value does {key} have?", f"Look up {key}.")
         yield [Example(f"What is the value of {key}?", value, "synthetic", key, wordings)]
@@ -118,7 +120,7 @@ def exact_match(count: int, seed: int = 0, categories: tuple[str, ...] = CATEGOR
 
     Raises UsageError for an unknown category, and if there are fewer facts than asked for.
     """
-    rng = random.Random(seed)
+    rng, categories = random.Random(seed), tuple(dict.fromkeys(categories))
     unknown = [name for name in categories if name not in CATEGORIES]
     if unknown:
         raise UsageError(f"unknown categories: {', '.join(unknown)}; known: {', '.join(CATEGORIES)}")
@@ -197,15 +199,15 @@ _PREFERENCES: dict[str, tuple[str, ...]] = {
 def preferences(count: int, seed: int = 0) -> Splits:
     """What invented users prefer, with the user's id before the question. All of a user's are in one split."""
     rng = random.Random(seed)
-    users = rng.sample(range(1, 100_000), -(-_checked(count) // len(_PREFERENCES)))
+    users = rng.sample(range(1, 100_000), max(len(SPLITS), -(-_checked(count) // len(_PREFERENCES))))
     groups, left = [], count
-    for user in users:
+    for number, user in enumerate(users):
         key, group = f"user_{user}", []
         for what, choices in _PREFERENCES.items():
             wordings = (f"[{key}] Which {what} does this user like best?", f"[{key}] My favourite {what}?")
             question = f"[{key}] Which {what} does the user prefer?"
             group.append(Example(question, rng.choice(choices), "preference", key, wordings))
-        groups.append(group[:left])
+        groups.append(group[: -(-left // (len(users) - number))])
         left -= len(groups[-1])
     return _split(groups, rng)
 
@@ -225,17 +227,28 @@ def _checked(count: int) -> int:
 
 
 def _split(groups: list[list[Example]], rng: random.Random) -> Splits:
-    """Each group whole in one split; the largest are placed first, so that the sizes come out as wanted."""
+    """Each group whole in one split; the largest are placed first, so that the sizes come out as wanted.
+
+    Raises UsageError where there are not enough groups for all splits.
+    """
+    if len(groups) < len(SPLITS):
+        raise UsageError(
+            f"{sum(map(len, groups))} examples of {len(groups)} keys do not fill three files; ask for more"
+        )
     rng.shuffle(groups)
     total = sum(map(len, groups))
     room = {"train": round(0.8 * total), "valid": round(0.1 * total)}
     room["test"] = total - sum(room.values())
-    splits: Splits = {name: [] for name in SPLITS}
+    placed: dict[str, list[list[Example]]] = {name: [] for name in SPLITS}
     for group in sorted(groups, key=len, reverse=True):
         fits = [name for name in SPLITS if room[name] >= len(group)] or [max(room, key=lambda name: room[name])]
         name = rng.choices(fits, [max(room[name], 1) for name in fits])[0]
-        splits[name] += group
+        placed[name].append(group)
         room[name] -= len(group)
+    for name in SPLITS:
+        if not placed[name]:  # no group was small enough for it
+            placed[name].append(max(placed.values(), key=len).pop())
+    splits: Splits = {name: [x for group in placed[name] for x in group] for name in SPLITS}
     for examples in splits.values():
         rng.shuffle(examples)
     again = rng.sample(splits["train"], min(len(splits["test"]), len(splits["train"])))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 Pairs = Sequence[tuple[str, str]]
 KEPT_BYTES = 2_000_000_000  # of hidden states; beyond that they are computed again in every epoch
+CHUNK = 16  # examples whose states are computed together
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Settings:
             problems.append("epochs, batch size and patience must be at least 1")
         if not 0 < self.lr < 10:
             problems.append(f"lr must be above 0 and below 10, not {self.lr}")
-        if min(self.weight_decay, self.clip, self.goal) < 0 or not 0 <= self.warmup < 1:
-            problems.append("weight decay, clip and goal must not be negative, warm-up must be 0 to below 1")
+        if not all(0 <= x < math.inf for x in (self.weight_decay, self.clip, self.goal)) or not 0 <= self.warmup < 1:
+            problems.append("weight decay, clip and goal must be numbers from 0, warm-up must be 0 to below 1")
         if problems:
             raise UsageError("; ".join(problems))
 
@@ -87,8 +88,9 @@ class Examples:
         self.tokens = [[*prompt, *answer[:-1]] for prompt, answer in rows]
         prompts = [Prompt(question, prompt) for (question, _), (prompt, _) in zip(pairs, rows, strict=True)]
         self.recalls = _recalls(memory, state, prompts, adapter)
-        self._h: dict[int, Array] = {}
-        self._bytes = 0
+        chunks = list(equal_lengths(self.tokens, CHUNK))
+        self._chunk = {i: number for number, chunk in enumerate(chunks) for i in chunk}
+        self._chunks, self._h, self._bytes = chunks, dict[int, Array](), 0
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -102,13 +104,16 @@ class Examples:
         return made
 
     def hidden(self, rows: Sequence[int]) -> Array:
-        """Hidden states [B, T, D] entering the memory's layers, zero after a shorter row's end: attention is causal."""
-        ops = self.adapter.ops
-        missing = [i for i in rows if i not in self._h]
-        new: dict[int, Array] = {}
-        for some in equal_lengths([self.tokens[i] for i in missing], len(missing) or 1):
-            h = self.adapter.hidden(np.array([self.tokens[missing[j]] for j in some], np.int64), self.layer)
-            new |= {missing[j]: h[k : k + 1] for k, j in enumerate(some)}
+        """Hidden states [B, T, D] entering the memory's layers, zero after a shorter row's end: attention is causal.
+
+        They are computed in chunks that do not depend on the batch: it could matter in the last bits, and a run that
+        was interrupted meets its examples in other batches first.
+        """
+        ops, new = self.adapter.ops, dict[int, Array]()
+        for number in sorted({self._chunk[i] for i in rows if i not in self._h}):
+            chunk = self._chunks[number]
+            h = self.adapter.hidden(np.array([self.tokens[i] for i in chunk], np.int64), self.layer)
+            new |= {i: h[k : k + 1] for k, i in enumerate(chunk)}
         ops.evaluate(*new.values())
         if self._bytes < KEPT_BYTES:
             self._h |= new
@@ -230,6 +235,7 @@ class Training:
                         saved = time.perf_counter()
                 on_epoch(self._end_epoch())
                 ended = self._verdict()
+        self.save()  # until the result is on the disk
         done = {name: self.adapter.ops.cast_like(p, self.state[name]) for name, p in self.best.items()}
         return Trained(self.state | done, progress, ended)
 

@@ -170,7 +170,38 @@ def test_save_and_load(loaded, tmp_path: Path) -> None:
         memory.engine.load(tmp_path / "mine")
 
 
+def test_a_file_is_read_with_its_own_options(loaded, tmp_path: Path, monkeypatch) -> None:
+    model, tokenizer = loaded
+    with attach(model, tokenizer, "memoir", options={"tau": 0.7, "k": 4}) as memory:
+        memory.save(tmp_path / "mine")
+    monkeypatch.setenv("MEMOIR_SIMILARITY_THRESHOLD", "0.9")
+    with attach(model, tokenizer, "memoir", state=tmp_path / "mine") as memory:
+        assert (memory.memory.options.tau, memory.memory.options.k) == (0.7, 4)
+    with (
+        pytest.raises(StateError, match=r"tau=0\.7"),
+        attach(model, tokenizer, "memoir", options={"tau": 0.8}, state=tmp_path / "mine"),
+    ):
+        pass
+
+
 # ---------------------------------------------------------------- however the model is run
+def test_a_cache_may_be_passed_by_position(loaded) -> None:
+    from transformers import DynamicCache
+
+    model, tokenizer = loaded
+    batch = chat(tokenizer, QUESTION)
+    with attach(model, tokenizer, "keyed", layers=[2]) as memory, torch.no_grad():
+        memory.teach(QUESTION, ANSWER)
+        found = []
+        for positional in (False, True):
+            cache = DynamicCache(config=model.config)
+            token = model(batch["input_ids"], past_key_values=cache).logits[:, -1:].argmax(-1)
+            mask = torch.ones((1, cache.get_seq_length() + 1), dtype=torch.long)
+            args = (token, mask, None, cache)
+            found.append(model(*args) if positional else model(token, attention_mask=mask, past_key_values=cache))
+        assert torch.equal(found[0].logits, found[1].logits)
+
+
 @pytest.mark.parametrize("name", [*LEARNING, "keyed+lora_on_user"])
 def test_rows_of_a_padded_batch_are_what_they_are_alone(loaded, name: str) -> None:
     model, tokenizer = loaded

@@ -70,6 +70,11 @@ def test_a_bad_environment_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> 
     assert load({}) == Config()
 
 
+def test_a_negative_seed_is_refused() -> None:
+    with pytest.raises(UsageError, match="--seed must be 0 or above, not -1"):
+        load({"seed": -1})
+
+
 def test_an_unreadable_file_is_a_usage_error(file: Path) -> None:
     file.mkdir()
     with pytest.raises(UsageError, match="cannot be read"):

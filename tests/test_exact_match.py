@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from http import HTTPStatus
@@ -79,6 +80,26 @@ def test_exact_match_has_every_category_and_mostly_synthetic_pairs() -> None:
 def test_synthetic_pairs_are_one_to_one() -> None:
     pairs = [x for part in exact_match.exact_match(500, 3, ("synthetic",)).values() for x in part if not x.seen]
     assert len({x.key for x in pairs}) == len({x.answer for x in pairs}) == 500
+
+
+@every_task
+def test_no_file_is_empty_however_few_examples(task: str) -> None:
+    for count in range(10, 60):
+        for seed in (0, 1):
+            splits = TASKS[task](count, seed)
+            assert sum(not x.seen for part in splits.values() for x in part) == count
+            keys = [{x.key for x in part if not x.seen} for part in splits.values()]
+            assert all(keys) and not any(a & b for a, b in itertools.combinations(keys, 2)), (count, seed)
+
+
+def test_a_category_that_is_named_twice_counts_once() -> None:
+    assert exact_match.exact_match(30, 0, ("port", "port")) == exact_match.exact_match(30, 0, ("port",))
+
+
+def test_no_key_is_its_own_value() -> None:
+    for seed in range(60):
+        parts = exact_match.exact_match(500, seed, ("synthetic",)).values()
+        assert all(x.key != x.answer for part in parts for x in part)
 
 
 def test_bad_requests_say_what_is_wrong(tmp_path: Path) -> None:

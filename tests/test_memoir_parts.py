@@ -225,6 +225,8 @@ def test_the_tap_retrieves_an_edit_holds_it_and_leaves_no_trace(tiny_torch) -> N
     config = model.config
     memory = ResidualMemoryLayer(config.intermediate_size, output_size=config.hidden_size, sparsity_ratio=0.2)
     maker, database = memory.fingerprinter(), EditMaskDatabase(config.intermediate_size)
+    with pytest.raises(UsageError, match="at most 1, not 5"):
+        MemoirTap(model, 2, memory, maker, database, threshold=5)
     tap = MemoirTap(model, 2, memory, maker, database, threshold=0.9)
     asked, other = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[90, 30, 60, 20]])
     settings = {"max_new_tokens": 4, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}

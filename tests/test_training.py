@@ -132,6 +132,35 @@ def test_an_interruption_changes_nothing(adapter: Adapter, tmp_path: Path) -> No
 
 
 @on("tiny-torch")
+def test_an_interruption_changes_nothing_where_batches_differ_in_shape(adapter: Adapter, tmp_path: Path) -> None:
+    """After it, examples are met in other batches first: what is kept of them must not depend on that."""
+    words = ["a", "key", "of", "some", "length", "that", "is", "not", "always", "the", "same", "one"]
+    pairs = [(" ".join(words[: 1 + i % 9]) + f" {i}?", f"v{i}") for i in range(40)]
+
+    def made(**more: Any) -> Training:
+        settings = Settings(epochs=3, batch_size=8, lr=1e-2, goal=0.0, seed=1)
+        return Training(adapter, contracts.memory("gated_lora"), pairs, (), settings, **more)
+
+    whole = made().run()
+    first = made(checkpoint=tmp_path / "c")
+    with pytest.raises(Cancelled):
+        first.run(stop=lambda: first.progress.step >= 8)
+    again = made(checkpoint=tmp_path / "c")
+    assert again.resume()
+    assert contracts.same_state(arrays(adapter, again.run().state), arrays(adapter, whole.state))
+
+
+@on("tiny-torch")
+def test_a_run_that_ended_can_be_had_again_until_its_file_is_written(adapter: Adapter, tmp_path: Path) -> None:
+    done = training(adapter, epochs=2, checkpoint=tmp_path / "c").run()
+    again = training(adapter, epochs=2, checkpoint=tmp_path / "c")
+    assert again.resume()
+    steps: list[object] = []
+    repeated = again.run(on_step=steps.append)
+    assert not steps and contracts.same_state(arrays(adapter, repeated.state), arrays(adapter, done.state))
+
+
+@on("tiny-torch")
 def test_a_checkpoint_of_another_run_is_refused(adapter: Adapter, tmp_path: Path) -> None:
     run = training(adapter, checkpoint=tmp_path / "c")
     assert not run.resume()
@@ -236,6 +265,22 @@ def test_the_command(tiny_torch: Adapter, tmp_path: Path) -> None:
     assert CliRunner().invoke(app, more).exit_code == 0
     goes_on = state.read_header(tmp_path / "state").extra["training"]["history"]
     assert goes_on[0]["train"] < told["history"][0]["train"]
+
+
+def test_where_the_result_cannot_be_written_nothing_is_trained(tmp_path: Path) -> None:
+    data = tmp_path / "train.jsonl"
+    data.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in PAIRS))
+    before = data.read_bytes()
+    for out, message in ((data, "the file that is read"), (tmp_path, "is a folder"), (data / "x", "cannot be written")):
+        done = CliRunner().invoke(app, ["train", "--data", str(data), "--out", str(out)])
+        assert isinstance(done.exception, UsageError) and message in str(done.exception), out
+    assert data.read_bytes() == before and list(tmp_path.iterdir()) == [data]
+
+
+def test_settings_that_are_no_numbers() -> None:
+    for name in ("weight_decay", "clip", "goal"):
+        with pytest.raises(UsageError, match="must be numbers from 0"):
+            Settings(**{name: math.nan})
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(

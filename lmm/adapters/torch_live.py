@@ -7,6 +7,7 @@ with its own positions and its own prompt. Where the adapter itself runs the mod
 
 from __future__ import annotations
 
+import inspect
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -122,8 +123,8 @@ class Live:
             return  # the adapter's own pass
         if module.training and any(getattr(x, "gradient_checkpointing", False) for x in self.adapter.layers):
             raise UsageError("a memory cannot act in layers that are run again in the backward pass; train without it")
-        ids, mask = _ids_of(args, kwargs), kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
-        cache = kwargs.get("past_key_values")
+        given = self._named(module, args, kwargs)
+        ids, mask, cache = _ids_of(given), given.get("attention_mask"), given.get("past_key_values")
         past = int(cache.get_seq_length()) if cache is not None else 0
         before = self._rows_before(ids, cache, past, mask)
         spans = [_span(row) for row in _real(mask, ids.shape, past)]
@@ -132,16 +133,21 @@ class Live:
             for row, new, (low, high) in zip(before, ids, spans, strict=True)
         ]
         if not self._goes_on(read, ids, past):
-            read = self._decided(read, kwargs.get("labels"), spans)
+            read = self._decided(read, given.get("labels"), spans)
         self._reading = read
         self.groups = self._grouped(read, spans, "decode" if past and ids.shape[1] == 1 else "prefill")
         self.adapter.context = self.groups[0].context if self.groups else None
+
+    @staticmethod
+    def _named(module: Any, args: Any, kwargs: Any) -> dict[str, Any]:
+        """The call's arguments by name: a cache may come as the fourth."""
+        return kwargs if not args else inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
 
     def _after(self, module: Any, args: Any, kwargs: Any, output: Any) -> None:
         if self.groups is None:
             return
         self.groups, self.adapter.context = None, None
-        cache = kwargs.get("past_key_values")
+        cache = self._named(module, args, kwargs).get("past_key_values")
         cache = cache if cache is not None else getattr(output, "past_key_values", None)
         if cache is None:
             self._uncached = self._reading
@@ -220,8 +226,8 @@ class Live:
         return groups
 
 
-def _ids_of(args: Any, kwargs: Any) -> np.ndarray:
-    ids = kwargs.get("input_ids", args[0] if args else None)
+def _ids_of(given: dict[str, Any]) -> np.ndarray:
+    ids = given.get("input_ids")
     if ids is None:
         raise UsageError("a memory needs the token ids: call the model with input_ids, not with inputs_embeds")
     return ids.detach().cpu().numpy().astype(np.int64)

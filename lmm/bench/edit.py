@@ -70,6 +70,8 @@ class Settings:
             raise UsageError(f"cannot skip {', '.join(unknown)}; parts that can be: {', '.join(PARTS)}")
         if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 1:
             raise UsageError(f"--edits must be rising numbers from 1, not {','.join(map(str, self.sizes))}")
+        if self.seed < 0:
+            raise UsageError(f"--seed must be 0 or above, not {self.seed}")
         if self.batch_size < 1 or self.max_tokens < 1:
             raise UsageError("--batch-size and --max-tokens must be at least 1")
 

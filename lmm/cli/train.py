@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lmm.cli.options import Option, configured, out, say
+from lmm.errors import UsageError
 
 if TYPE_CHECKING:
     from lmm.config import Config
@@ -45,6 +46,7 @@ def _run(config: Config, settings: Settings, data: Path, valid: Path | None, pat
     from lmm.engine import Engine
     from lmm.training import Training
 
+    _check(path, data, valid)
     pairs, held = ([(x.question, x.answer) for x in exact_match.read(p)] if p else [] for p in (data, valid))
     memory = runtime.build_memory(config)
     adapter = runtime.load_adapter(config)
@@ -67,6 +69,23 @@ def _run(config: Config, settings: Settings, data: Path, valid: Path | None, pat
     best = trained.progress.history[trained.progress.best_epoch - 1]
     shown = f"loss {best['train']:.4f}" + ("" if best["valid"] is None else f", validation {best['valid']:.4f}")
     out(f"{path}: {len(pairs)} examples, epoch {trained.progress.best_epoch} is the best ({shown}); {trained.ended}")
+
+
+def _check(path: Path, data: Path, valid: Path | None) -> None:
+    """Find out now, and not after an hour, that the result cannot be written. Raises UsageError."""
+    import tempfile
+
+    for read in (data, valid):
+        if read is not None and path.resolve() == read.resolve():
+            raise UsageError(f"--out {path} is the file that is read; the memory file needs a name of its own")
+    if path.is_dir():
+        raise UsageError(f"--out {path} is a folder; expected the name of a file in it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"--out {path} cannot be written: {error.strerror or error}; choose another") from error
 
 
 def _with_progress(training: Training) -> Trained:

@@ -19,8 +19,9 @@ from lmm.memoir.fingerprint import TopHashFingerprinter, as_numpy, from_environm
 class ResidualMemoryLayer(torch.nn.Module):
     """y = W_m (m * x), x [.., F] -> [.., D]; zero when fresh, so a model with it answers as without.
 
-    Gradients reach only the columns of W_m where m is 1: whatever optimiser steps `weight` (without weight decay),
-    other edits' columns stay. `sparsity_ratio` is the share of channels of the masks that `fingerprinter()` makes.
+    Gradients reach only the columns of W_m where m is 1, so other edits' columns stay, given an optimiser without
+    weight decay that is new for each edit: an earlier edit's momentum would go on moving its columns.
+    `sparsity_ratio` is the share of channels of the masks that `fingerprinter()` makes.
     """
 
     def __init__(
@@ -90,7 +91,8 @@ class MemoirTap:
 
     While `attached()` is open, a prompt's mask is taken when it is read and held while the reply is decoded (a pass of
     one token that follows): if an edit in `database` is at least `threshold` similar, its stored mask is used, else the
-    residual is zero. `threshold` defaults to MEMOIR_SIMILARITY_THRESHOLD or .8. Prompts of a batch must not be padded.
+    residual is zero. `threshold` defaults to MEMOIR_SIMILARITY_THRESHOLD or .8. Prompts of a batch must not be padded,
+    and the model must keep a KV cache: without one each token is a new prompt.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class MemoirTap:
                 f"make it with hidden_size={wanted[1]}, output_size={wanted[0]}"
             )
         self.memory, self.fingerprinter, self.database = memory, fingerprinter, database
-        self.threshold = environment().get("tau", 0.8) if threshold is None else threshold
+        self.set_retrieval_threshold(environment().get("tau", 0.8) if threshold is None else threshold)
         self.forced: str | None = None
         self._held: list[tuple[str, float] | None] = []
         self._mask: torch.Tensor | None = None

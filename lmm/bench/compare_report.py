@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -98,7 +99,7 @@ def plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
     for name, draw in (("categories", _categories), ("distance", _distances), ("length", _lengths)):
         figure, axis = pyplot.subplots(figsize=(8, 4), layout="constrained")
         draw(axis, rows)
-        axis.legend(fontsize="small")
+        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
         made.append(folder / f"{name}.png")
         figure.savefig(made[-1], dpi=120)
         pyplot.close(figure)
@@ -116,9 +117,10 @@ def _categories(axis: Any, rows: Sequence[Row]) -> None:
 
 
 def _distances(axis: Any, rows: Sequence[Row]) -> None:
-    for row in rows:
-        found = row["by_distance"]
-        axis.plot([x["tokens"] for x in found], [x["value"] for x in found], marker="o", label=row["memory"])
+    for row, marker, size in zip(rows, itertools.cycle("osD^"), itertools.cycle((11, 9, 7, 5)), strict=False):
+        found = row["by_distance"]  # several may have the same value: the marker below is larger
+        tokens, values = [x["tokens"] for x in found], [x["value"] for x in found]
+        axis.plot(tokens, values, marker=marker, markersize=size, label=row["memory"])
     axis.set(title="taught questions after other talk", xlabel="tokens before the question", ylim=(-0.05, 1.05))
 
 

@@ -57,6 +57,14 @@ class Reply:
         return self.generated.text.rstrip()
 
 
+def without(memory: Memory, version: Version, lesson_id: str) -> Version:
+    """The version without one lesson; the same object if it is not in it. Raises LearningError."""
+    if all(lesson.id != lesson_id for lesson in version.lessons):
+        return version
+    rest = tuple(lesson for lesson in version.lessons if lesson.id != lesson_id)
+    return Version(memory.forget(version.state, lesson_id), rest)
+
+
 class Engine:
     """A model, a memory and a conversation."""
 
@@ -292,15 +300,9 @@ class Engine:
         if lesson is None:
             raise LearningError(f"there is no lesson {lesson_id!r}; see /lessons")
 
-        def without(version: Version) -> Version:
-            if all(x.id != lesson_id for x in version.lessons):
-                return version
-            rest = tuple(x for x in version.lessons if x.id != lesson_id)
-            return Version(self.memory.forget(version.state, lesson_id), rest)
-
-        new = without(self.version)
-        self.undo_stack = [without(v) for v in self.undo_stack]
-        self.redo_stack = [without(v) for v in self.redo_stack]
+        new, *others = (without(self.memory, v, lesson_id) for v in (self.version, *self.undo_stack, *self.redo_stack))
+        count = len(self.undo_stack)
+        self.undo_stack, self.redo_stack = others[:count], others[count:]
         self._become(new)
         if self.log is not None:
             self.log.purge(Trace.of_lesson(lesson, said))

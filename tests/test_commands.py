@@ -414,6 +414,20 @@ def test_each_memory_keeps_its_state_when_swapped(session: Session):
     assert "did you mean 'notes'" in session.beside and session.chat.config.memory == "notes"
 
 
+def test_what_is_forgotten_is_forgotten_by_memories_put_aside_too(session: Session):
+    session.do("/teach Who keeps the boat? => Zerafina")
+    session.do("/memory notes+identity")
+    assert len(session.chat.engine.version.lessons) == 1
+    session.do("/save two.safetensors")
+    session.do("/memory notes")
+    session.do("/forget zerafina")
+    session.do("/memory notes+identity")
+    assert session.chat.engine.version.lessons == () and not session.chat.engine.unsaved
+    assert "Zerafina" not in session.do("Who keeps the boat?")
+    session.chat.save_all()
+    assert holding(session.folder, b"zerafina") == []
+
+
 def test_leaving_saves_every_memory_with_something_unsaved(session: Session):
     session.do(f"/teach {Q} => Canberra")
     session.do("/memory identity")

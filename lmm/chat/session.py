@@ -262,6 +262,7 @@ class Chat:
 
         trace = Trace.of_lesson(lesson, said)
         self.talk.drop(trace)
+        self._forget_aside(lesson.id)
         problems: list[str] = []
         for path in sorted(self.files):
             with _noted(problems):
@@ -275,6 +276,22 @@ class Chat:
         left = memory_files.still_holding(lesson.id)
         if left:
             self.view.say(memory_files.still_there(left, lesson.id))
+
+    def _forget_aside(self, lesson_id: str) -> None:
+        """Forget a lesson in the memories that /memory put aside, too."""
+        from lmm.engine import without
+
+        for name, kept in self.shelf.items():
+            versions = (kept.version, *kept.undo_stack, *kept.redo_stack)
+            try:
+                new, *others = (without(kept.memory, version, lesson_id) for version in versions)
+            except LmmError as error:
+                self.view.say(f"still known to memory {name!r}: {error}")
+                continue
+            if kept.saved is kept.version:
+                kept.saved = new  # its file has been cleaned as well
+            count = len(kept.undo_stack)
+            kept.version, kept.undo_stack, kept.redo_stack = new, others[:count], others[count:]
 
     # the status line ---------------------------------------------------------------------------------------------
     def status(self, width: int) -> str:

@@ -184,6 +184,9 @@ class Talk:
                 taught.append((lesson, self.teach(lesson, one.summary if lesson is proposed else "")))
             except LearningError as error:
                 self.view.say(str(error))
+            except Cancelled as error:
+                before = f"; what was learned before it stays{self.hint}" if taught else ""
+                raise Cancelled(f"{error}{before}") from None
         return taught
 
     def _read(self, text: str) -> Reading:

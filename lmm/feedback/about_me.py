@@ -22,6 +22,13 @@ NOT_A_CALL = re.compile(
 )
 
 
+#: what "my name is" may go on with, and no one is called
+NO_NAME = re.compile(
+    r"(?:on|in|at|with|from|not|hard|easy|difficult|too|very|so|really|quite|spelled|spelt|pronounced|written|often"
+    r"|usually|always|long|short|common|rare|unusual|misspelled|mispronounced)\b"
+)
+
+
 def name(clause: str) -> Fact | None:
     cue = NAME_CUE.match(clause)
     if cue:
@@ -29,7 +36,12 @@ def name(clause: str) -> Fact | None:
         called = clause.lower().startswith("my ") is False
         bad = NOT_A_CALL.match(value) if called else set(grammar.tokens(value)) <= words.TRANSIENT
         shy = clause.lower().startswith("this is ") or cue["here"]
-        if bad or not NAME.match(value) or (shy and value.split()[0].lower() not in words.NAMES):
+        if (
+            bad
+            or NO_NAME.match(value)
+            or not NAME.match(value)
+            or (shy and value.split()[0].lower() not in words.NAMES)
+        ):
             return None
     else:
         am = re.match(r"i am (?P<v>[^,]+)$", clause, re.I)

@@ -41,7 +41,9 @@ CHATTER = words.word_set(
     "chance joke anyway comment shame deal clue rush pressure change changed used window pity mess luck pain "
     "kidding good fine ok okay right wrong same one ones both neither all none any some maybe translate continue "
     "go keep wait let lets let's want meant mean asked really way bueno gracias danke sorry is isn't isnt yes "
-    "yeah no nope answer question bad kind pun thats that's but however"
+    "yeah no nope answer question bad kind pun thats that's but however bye goodbye goodnight cheers hello hi hey "
+    "damn ouch mate dude bro exactly honestly nevermind wow nonsense rubbish said u lol haha ugh seriously clearly "
+    "obviously definitely absolutely"
 )
 
 
@@ -226,6 +228,8 @@ NOT_BUT: tuple[re.Pattern[str], ...] = tuple(
 def corrected(cues: set[str], rest: str, question: str, reply: str) -> tuple[str, str] | None:
     """(right value, wrong value or ""), from what is left of the turn without its cues."""
     whole = rest
+    if "act" not in cues and DENIED.match(rest) and len(grammar.sentences(rest)) == 1:
+        return None
     for pattern in NOT_BUT:
         m = pattern.match(rest)
         wrong = grammar.trim(m["y"]) if m else ""
@@ -243,6 +247,10 @@ def corrected(cues: set[str], rest: str, question: str, reply: str) -> tuple[str
         if not rest:
             return None
     parts = grammar.sentences(rest)
+    claims = [part for part in parts[1:] if re.search(r" (?:is|was|are|were|[a-z]+ed|wrote|made|won) ", part)]
+    better = max(claims, key=lambda part: len(known_in(part, question)), default="")
+    if better and len(known_in(better, question)) > len(known_in(parts[0], question)):
+        rest, parts = better, [better]  # "No, that's the largest city. The capital is Canberra."
     if (
         len(parts) > 1
         and any(w in CHATTER | words.COMMANDS for w in grammar.tokens(parts[0])[:1])
@@ -287,6 +295,18 @@ POINTER = re.compile(
 )
 
 
+#: what "that" is, whatever the reply said: "No, that's the largest city", "that is my sister's name"
+DENIED = re.compile(
+    r"that is (?:(?:an?|the|my|your|our|his|her|its|their|what|where|who|in|on|at|to|not)\b|\S+'s )", re.I
+)
+
+
+def _who_did(rest: str, question: str) -> bool:
+    """Asked who did it, told what else they did: "No, he wrote Bleak House"."""
+    said = re.match(r"(?:he|she|they) (?P<verb>[a-z]+)\b", rest, re.I)
+    return bool(said and re.match(r"who\b", question, re.I) and said["verb"].lower() in grammar.tokens(question))
+
+
 def _same(question: str) -> str:
     return " ".join(grammar.tokens(grammar.plain(question)))
 
@@ -322,6 +342,8 @@ def _claimed(cues: set[str], rest: str, question: str, reply: str) -> tuple[str,
     fact, _ = statement_fact(rest)
     if fact and _same(question) in map(_same, fact.questions):
         return fact.value, ""
+    if "act" not in cues and _who_did(rest, question):
+        return None
     pointer = POINTER.match(rest)
     answer = re.match(r"the (?:\w+ )?(?:answer|spelling)", rest, re.I)
     if pointer and (not pointer["own"] or re.search(r"\b(?:my|our)\b", question, re.I)):

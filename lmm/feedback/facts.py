@@ -19,6 +19,9 @@ VAGUE = words.word_set(
 )
 
 
+UNDECIDED = re.compile(r"^(?:either|neither)\b|\w or \w", re.I)
+
+
 @dataclass(frozen=True)
 class Fact:
     """A statement taken apart: `questions[0]` is the question in the user's words, the rest are other wordings."""
@@ -33,7 +36,7 @@ def fact(why: str, value: str, answer: str, *questions: str) -> Fact | None:
     value = bare(trim(value))
     first = grammar.tokens(value)[:1]
     long = len(value) > MAX_VALUE or len(value.split()) > MAX_WORDS
-    if not first or long or first[0] in VAGUE:
+    if not first or long or first[0] in VAGUE or UNDECIDED.search(value):
         return None
     value = value if value in answer else flip(value)  # "our pet": the reply says "your pet"
     if value not in answer or grammar.is_relative(answer, value):

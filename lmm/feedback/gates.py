@@ -113,7 +113,7 @@ ASKS = re.compile(
 )
 TAG = re.compile(
     r"(?:, ?(?:right|no|correct|eh|huh|why|yes|true|ok|okay)|,? (?:isn't it|is not it|is it not"
-    r"|is it|don't you think|innit|what again|or not))[.!]?$",
+    r"|is it|don't you think|innit|what again|or not|then))[.!]?$",
     re.I,
 )
 

@@ -115,6 +115,8 @@ def copula(clause: str, taught: bool) -> Fact | None:
         return None
     if be in ("was", "were") and FORMER.search(subject):
         return None
+    if not taught and re.match(r"\w+ing (?:an?|the|my|me|us|it)\b", value, re.I):
+        return None  # what it is doing now
     called = re.match(
         r"(?:called|named|nicknamed) (?!(?:by|from|for|when|in|at|on|twice|once|after|every|if|as"
         r"|with)\b)(?P<v>.+)$",
@@ -143,8 +145,8 @@ def copula(clause: str, taught: bool) -> Fact | None:
             f"Tell me {inner}.",
         )
     born = re.match(
-        r"(?P<d>born|based|located|collected|due|kept|held|hidden|stored|scheduled|delivered"
-        r"|parked) (?P<r>.+)$",
+        r"(?P<d>born|based|located|collected|due|kept|held|hidden|stored|scheduled|delivered|built|founded|opened"
+        r"|published|invented|discovered|established|painted|released|finished|completed|signed|parked) (?P<r>.+)$",
         value,
         re.I,
     )

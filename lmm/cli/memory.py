@@ -116,7 +116,7 @@ def merge(
     a: File,
     b: File,
     output: Annotated[
-        Path | None, Option("--output", "-o", help="default artifacts/<memory>_<time>.safetensors")
+        Path | None, Option("--output", "-o", "--mm-path", help="default artifacts/<memory>_<time>.safetensors")
     ] = None,
     prefer: Annotated[str | None, Option(help="first or second: whose answer to keep where they disagree")] = None,
     yes: Yes = False,

@@ -101,9 +101,15 @@ def _forms(verbs: str, preps: str, first: bool) -> tuple[re.Pattern[str], dict[s
 ROWS = {first: [(*_forms(v, p, first), wh) for v, p, wh in DOINGS] for first in (True, False)}
 
 
+def _plural(subject: str) -> bool:
+    """ "my parents", "our children"; "the boss" is one."""
+    last = subject.split()[-1].lower()
+    return last in ("children", "people", "men", "women", "folks") or bool(re.search(r"[^'s]s$", last))
+
+
 def _does(subject: str, first: bool, rest: str) -> Fact | None:
     """`rest` is what the subject does ("lives in Oslo"): the first row of DOINGS that fits."""
-    for pattern, forms, wh in ROWS[first]:
+    for pattern, forms, wh in ROWS[first or _plural(subject)]:
         m = pattern.match(rest)
         if not m or (BARRED.match(m["v"]) and not (m["p"] and re.match(r"an? |the ", m["v"], re.I))):
             continue

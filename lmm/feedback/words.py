@@ -114,7 +114,7 @@ COMMANDS = word_set(
 FOREIGN = word_set(
     "es est ist il el la le les der die das und ein eine ich du nicht mein meine je mon ma ton nous vous une des "
     "sono mi mio mia tu su è é são não meu minha och är jag inte min het een ik mijn niet en y se si por para que "
-    "qui c'est je m'appelle heiße heisse nombre nein non nee oui ja sí olá hola bonjour come chiama bir benim "
+    "qui c'est je m'appelle heiße heisse nombre nein non nee oui ja sí olá hola bonjour chiama bir benim "
     "adım jest nie moje jeg er ikke hedder ne pas mais aber auf"
 )
 ENGLISH = word_set(

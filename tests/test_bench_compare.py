@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.bench import compare_report
-from lmm.bench.compare import Request, compare, talk, time_at
+from lmm.bench.compare import Request, _that_fits, compare, talk, time_at
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine import Engine
@@ -203,3 +203,11 @@ def test_the_command(data: Path, tiny_torch: Adapter) -> None:
     result = json.loads((data.parent / "cli" / "result.json").read_text())
     assert row(result, "keyed")["taught"]["value"] == 1.0
     assert "table.md" in done.output
+
+
+def test_what_a_model_cannot_read_is_not_asked(tmp_path: Path) -> None:
+    request = Request(tmp_path, ("keyed",), Config(), lengths=(64, 128))
+    assert _that_fits(request, 0) == request, "the model does not say"
+    assert _that_fits(request, 300).distances == (50, 100, 200)
+    with pytest.raises(UsageError, match="--lengths can be up to 86, not 128"):
+        _that_fits(request, 150)

@@ -161,10 +161,21 @@ def test_a_saved_database_comes_back_the_same(tmp_path: Path, monkeypatch: pytes
     assert two.find_closest(mask(2, 5, 69))[0] == "é2"  # type: ignore[index]
     with pytest.raises(StateError, match="does not fit"):
         EditMaskDatabase(F + 8).load(path)
-    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(StateError, match="takes 4"):
+        EditMaskDatabase(F, max_edits=4).load(path)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"\xff")  # bits beyond the last channel
+    with pytest.raises(StateError, match="masks that are none"):
+        two.load(path)
+    path.write_bytes(whole[:-3])
     with pytest.raises(StateError, match="holds no masks"):
         two.load(path)
     assert len(two) == 5, "a file that is refused changes nothing"
+    for wrong in ({"hidden_size": -5}, {"hidden_size": F, "max_edits": 0}):
+        with pytest.raises(UsageError, match="at least 1"):
+            EditMaskDatabase(**wrong)
+    with pytest.raises(UsageError, match="NaN"):
+        two.add("nan", np.where(mask(1), 1.0, np.nan))
 
 
 def test_what_a_database_cannot_take_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from lmm.memory.base import Memory
     from lmm.training import Settings as TrainSettings
 
+ROOM = 64  # tokens of a question and its reply
 DISTANCES = (50, 100, 200, 400)  # tokens of other talk before a question
 LENGTHS = (64, 128, 256, 512, 1024, 2048)  # tokens read before a step that is timed
 STEPS = 9  # decode steps timed at each length
@@ -96,6 +97,7 @@ def compare(request: Request, track: Track = quietly, adapter: Adapter | None = 
     unseen = [x for x in exact_match.read(request.data / "test.jsonl") if not x.seen][: request.limit]
     known = datasets.prompts_of(request.known)[: request.known_count] if request.known else []
     adapter = adapter or runtime.load_adapter(request.config)
+    request = _that_fits(request, adapter.shape.context)
     about = _about(request, adapter, taught, unseen, known)
     folder = Folder(request.folder, {k: v for k, v in about.items() if k in _FIXED}, request.resume)
     bench = Compare(adapter, request, taught, unseen, known, folder, track)
@@ -107,6 +109,14 @@ def compare(request: Request, track: Track = quietly, adapter: Adapter | None = 
     if importlib.util.find_spec("matplotlib") is not None:  # an optional dependency: the numbers do not need it
         compare_report.plots(result, request.folder)
     return result
+
+
+def _that_fits(request: Request, context: int) -> Request:
+    """The request without distances beyond what the model can read. Raises UsageError for lengths beyond it."""
+    room = context - ROOM if context else max(request.distances + request.lengths)
+    if max(request.lengths) > room:
+        raise UsageError(f"the model reads {context} tokens; --lengths can be up to {room}, not {max(request.lengths)}")
+    return dataclasses.replace(request, distances=tuple(d for d in request.distances if d <= room))
 
 
 _FIXED = (

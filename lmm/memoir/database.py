@@ -46,6 +46,8 @@ class EditMaskDatabase:
             raise UsageError("faiss is not installed; pip install 'lmm[faiss]', or leave backend out")
         self.hidden_size = hidden_size if hidden_size is not None else from_environment("MEMOIR_HIDDEN_SIZE")
         self.max_edits = max_edits if max_edits is not None else from_environment("MEMOIR_MAX_EDITS", MAX_EDITS)
+        if self.hidden_size < 1 or self.max_edits < 1:
+            raise UsageError(f"hidden_size and max_edits must be at least 1, not {self.hidden_size}, {self.max_edits}")
         self.metric, self.storage_dir = similarity_metric, storage_dir or os.environ.get("MEMOIR_STORAGE_DIR")
         self.backend = backend or ("faiss" if importlib.util.find_spec("faiss") else "numpy")
         self.metadata: dict[str, dict[str, Any]] = {}
@@ -99,7 +101,10 @@ class EditMaskDatabase:
         return edit_id, self.get(edit_id), similarity
 
     def _packed(self, mask: Any) -> np.ndarray:
-        bits = as_numpy(mask, "mask") != 0
+        values = as_numpy(mask, "mask")
+        if np.isnan(values).any():
+            raise UsageError("a mask holds NaN")
+        bits = values != 0
         if bits.shape != (self.hidden_size,) or not bits.any():
             raise UsageError(
                 f"a mask must have shape ({self.hidden_size},) and at least one bit; this one has shape {bits.shape} "
@@ -141,8 +146,12 @@ class EditMaskDatabase:
                 f"{target} does not fit: version {version}, {size} channels, masks {masks.shape} of {len(ids)} ids; "
                 f"expected version 1 and {self.hidden_size} channels"
             )
-        if len(set(ids)) != len(ids) or len(metadata) != len(ids) or any(not m.any() for m in masks):
-            raise StateError(f"{target} is damaged: ids that repeat, empty masks, or metadata of another number")
+        beyond = bool(np.unpackbits(masks, axis=1)[:, size:].any())
+        told = len(metadata) == len(ids) and all(isinstance(entry, dict) for entry in metadata)
+        if len(set(ids)) != len(ids) or not told or beyond or any(not m.any() for m in masks):
+            raise StateError(f"{target} is damaged: ids that repeat, masks that are none, or metadata of another kind")
+        if len(ids) > self.max_edits:
+            raise StateError(f"{target} holds {len(ids)} edits; this database takes {self.max_edits} (max_edits)")
         self._masks, self.metadata = dict(zip(ids, masks, strict=True)), dict(zip(ids, metadata, strict=True))
         self._index = None
 

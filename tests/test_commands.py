@@ -414,6 +414,13 @@ def test_each_memory_keeps_its_state_when_swapped(session: Session):
     assert "did you mean 'notes'" in session.beside and session.chat.config.memory == "notes"
 
 
+def test_forgetting_names_an_export_that_still_has_it(session: Session):
+    session.do("My boat is called Vexilor.")
+    session.do("/export md talk.md")
+    session.do("/forget vexilor")
+    assert "still in talk.md" in session.beside and "Vexilor" in (session.folder / "talk.md").read_text()
+
+
 def test_what_is_forgotten_is_forgotten_by_memories_put_aside_too(session: Session):
     session.do("/teach Who keeps the boat? => Zerafina")
     session.do("/memory notes+identity")

@@ -129,6 +129,7 @@ def export(chat: Chat, rest: str) -> None:
         write_atomically(target, [text.encode("utf-8", "replace")])
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror or error}; name another file") from error
+    chat.exports.add(target)
     chat.view.say(f"exported to {target}")
 
 

@@ -49,6 +49,7 @@ class Chat:
         self.config, self.loading, self.transcript, self.resumed = config, loading, transcript, resumed
         self.prefill = ""
         self.files: set[Path] = set()  # memory files loaded or saved in this session
+        self.exports: set[Path] = set()  # conversations written out
         self.shelf: dict[str, Shelved] = {}
         self.stop = threading.Event()
         self.purge_history: Callable[[Trace, str], object] = _purge_history
@@ -273,6 +274,10 @@ class Chat:
             self.purge_history(trace, typed)
         for problem in problems:
             self.view.say(f"still on disk: {problem}")
+        for path in sorted(self.exports):
+            with contextlib.suppress(OSError):
+                if trace.is_named_in(path.read_text(encoding="utf-8", errors="replace")):
+                    self.view.say(f"still in {path}, which was exported before; it is yours to keep or delete")
         left = memory_files.still_holding(lesson.id)
         if left:
             self.view.say(memory_files.still_there(left, lesson.id))

@@ -220,6 +220,27 @@ class LeavesTap(Told):
         return super().learn(state, lesson, adapter, *rest)
 
 
+class Uneven(Told):
+    """Writes more for a longer prompt, beside an array that is no lesson's."""
+
+    name = "uneven"
+
+    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
+        state = super().learn(state, lesson, adapter, *rest)
+        long = adapter.ops.zeros((1000 if lesson.prompt[-1] == "C" else 10,))
+        return {**state, "centre": adapter.ops.zeros((5000,)), f"long/{lesson.id}": long}
+
+
+class Shares(Told):
+    """Keeps all lessons in one array, and something of their own for some."""
+
+    name = "shares"
+
+    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
+        learned = super().learn(state, lesson, adapter, *rest)
+        return learned if lesson.prompt[-1] == "A" else {**state, "all": adapter.ops.zeros((10,))}
+
+
 class Refuses(Told):
     """Cannot learn every other lesson."""
 

@@ -176,7 +176,15 @@ def test_a_prompt_that_many_edits_share_is_asked_once(tmp_path: Path) -> None:
 
 
 # interruptions ----------------------------------------------------------------------------------------------
-TIMES = ("bytes_per_lesson", "date", "lesson_s_median", "lesson_s_p95", "lesson_s_total", "asking_s")
+TIMES = (
+    "bytes_per_lesson",
+    "bytes_per_lesson_max",
+    "lesson_s_median",
+    "lesson_s_p95",
+    "lesson_s_total",
+    "asking_s",
+    "date",
+)
 
 
 def timeless(row: dict[str, Any]) -> dict[str, Any]:
@@ -286,6 +294,15 @@ def test_cost_and_perplexity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert 0.1 < row["tokens_per_s_ratio"] < 10
     loud = made.run("everywhere", benching.Everywhere)[0]
     assert loud["ppl_ratio"] > 1.5
+
+
+def test_the_largest_lesson_counts_what_is_its_own(tmp_path: Path) -> None:
+    row = row_of(benching.Uneven, tmp_path)
+    item = adapter().ops.to_numpy(adapter().ops.zeros((1,))).nbytes
+    assert 1001 * item < row["bytes_per_lesson_max"] < 1001 * item + 300  # and its text
+    assert row_of(Told, tmp_path)["bytes_per_lesson_max"] < item + 300
+    for kind in (benching.Shares, Nothing):
+        assert row_of(kind, tmp_path)["bytes_per_lesson_max"] is None
 
 
 class Hears(Told):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -188,7 +189,7 @@ class Bench:
             asked = self._ask(engine, self.plan.lists(size), replies, f"{name}: asking after {size}")
             measured = self._measure(engine, name, size)
             hits = self._hits(engine, self.edits[:size], name)
-            state = measure.state_bytes(engine)
+            state, largest = measure.state_bytes(engine), _largest_lesson(engine)
         told = {prompt: record["reply"] for prompt, record in asked.items()}
         answers = rows.Answers(
             replies=told,
@@ -200,7 +201,8 @@ class Bench:
         taught = read_lines(folder / "lessons.jsonl")[:count]
         row: rows.Row = {"memory": name, "edits": size}
         row |= rows.score(self.edits[:size], self._known(), answers, self.settings.seed)
-        row |= rows.costs(taught) | {"bytes_per_lesson": state / count if teachable else None} | measured
+        row |= rows.costs(taught) | measured
+        row |= {"bytes_per_lesson": state / count if teachable else None, "bytes_per_lesson_max": largest}
         return row | {"asking_s": time.perf_counter() - start, "options": build().options_dict()}
 
     def _known(self) -> Sequence[str]:
@@ -300,6 +302,20 @@ class _Progress:
 def _identity(memory: Memory) -> str:
     """What a memory's lessons and replies depend on: its options and the code. Changed: it is taught anew."""
     return digest(memory.options_dict(), code_digest(READING + LEARNING, inspect.getsourcefile(type(memory))))
+
+
+def _largest_lesson(engine: Engine) -> int | None:
+    """Bytes of the largest lesson: its own arrays, named `<kind>/<lesson id>`, and its text. None where they share."""
+    version = engine.version
+    own = {lesson.id: 0 for lesson in version.lessons}
+    for name, array in version.state.items():
+        owner = name.partition("/")[2]
+        if owner in own:
+            own[owner] += engine.adapter.ops.to_numpy(array).nbytes
+    if version.state and not all(own.values()):
+        return None
+    texts = {lesson.id: json.dumps(lesson.to_dict(), ensure_ascii=False) for lesson in version.lessons}
+    return max((own[owner] + len(text.encode()) for owner, text in texts.items()), default=None)
 
 
 def _last_saved(folder: Path) -> int:

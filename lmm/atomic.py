@@ -40,6 +40,15 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memo
     _sync_folder(target.parent)
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Make the folders of `path` and, for a moment, a file beside it. Raises OSError where `write_atomically` would."""
+    target = Path(os.path.realpath(path))
+    _refuse_special(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=_prefix(target), suffix=".tmp", dir=target.parent):
+        pass
+
+
 def remove_stale(path: str | os.PathLike[str]) -> None:
     """Delete what killed processes left beside `path`: it may hold text that was forgotten since."""
     target = Path(os.path.realpath(path))

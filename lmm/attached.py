@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -51,9 +52,8 @@ def attach(
     """A context manager that puts `memory` (see `lmm memories`; a+b composes) into `model` while it is open.
 
     `layers`: where it acts; default: its own choice. `state`: a memory file to start from, with the options that it was
-    made with where none are given. Raises UsageError,
-    ModelError for a model whose layers lmm does not find (name them with `layers_path`), and StateError for a file
-    that does not fit.
+    made with where none are given. Raises UsageError, ModelError for a model whose layers lmm does not find (name them
+    with `layers_path`), and StateError for a file that does not fit.
     """
     from lmm.adapters.torch_lm import TorchAdapter
 
@@ -61,8 +61,15 @@ def attach(
     given, file = dict(options or {}), None if state is None else str(state)
     config = runtime.as_saved(Config(memory=memory, options=given, preset=preset, seed=seed, mm_load_path=file))
     if layers is not None:
-        config = _at_layers(config, list(layers), adapter)
+        config = _at_layers(config, _numbers(layers), adapter)
     return Attached(adapter, runtime.build_memory(config), state, seed)
+
+
+def _numbers(layers: Sequence[int]) -> list[int]:
+    try:
+        return [operator.index(layer) for layer in layers]
+    except TypeError as error:
+        raise UsageError(f"layers must be a list of numbers, e.g. layers=[7], not {layers!r}") from error
 
 
 def _at_layers(config: Config, layers: list[int], adapter: TorchAdapter) -> Config:
@@ -159,6 +166,12 @@ class Attached:
         if header.module == self.memory.name and options:
             different = ", ".join(f"{k}={header.options[k]!r}" for k in options)
             raise StateError(f"the memory file was made with other options; attach with options: {different}")
+        mine = self.engine.header()
+        if (header.module, header.model_id) == (mine.module, mine.model_id) and header.layer != mine.layer:
+            raise StateError(
+                f"the memory file acts at layer {header.layer}, this memory at layer {mine.layer}; "
+                f"attach with layers=[{header.layer}]"
+            )
         return self.engine.load(path)
 
     # training ------------------------------------------------------------------------------------------------

@@ -118,9 +118,9 @@ def _synthetic(count: int, rng: random.Random) -> Family:
 def exact_match(count: int, seed: int = 0, categories: tuple[str, ...] = CATEGORIES) -> Splits:
     """True facts from each category in turn up to REAL_SHARE (all, without "synthetic"), and synthetic pairs.
 
-    Raises UsageError for an unknown category, and if there are fewer facts than asked for.
+    Raises UsageError for an unknown category or negative seed, and if there are fewer facts than asked for.
     """
-    rng, categories = random.Random(seed), tuple(dict.fromkeys(categories))
+    rng, categories = _seeded(seed), tuple(dict.fromkeys(categories))
     unknown = [name for name in categories if name not in CATEGORIES]
     if unknown:
         raise UsageError(f"unknown categories: {', '.join(unknown)}; known: {', '.join(CATEGORIES)}")
@@ -169,8 +169,9 @@ def _person(key: str, name: str, born: str, died: str, field: str, category: str
 
 def entity_keyed(count: int, seed: int = 0) -> Splits:
     """Facts of entities, with the entity's id before the question: real people with their Wikidata ids, then invented
-    ones with ids of their own (X1000 and up). All facts of an entity are in one split."""
-    rng = random.Random(seed)
+    ones with ids of their own (X1000 and up). All facts of an entity are in one split. Raises UsageError for a negative
+    seed."""
+    rng = _seeded(seed)
     people = [_person(*person, category="person") for person in PEOPLE]  # type: ignore[misc]
     rng.shuffle(people)
     groups = _in_turn([people], _checked(count))
@@ -197,8 +198,11 @@ _PREFERENCES: dict[str, tuple[str, ...]] = {
 
 
 def preferences(count: int, seed: int = 0) -> Splits:
-    """What invented users prefer, with the user's id before the question. All of a user's are in one split."""
-    rng = random.Random(seed)
+    """What invented users prefer, with the user's id before the question. All of a user's are in one split.
+
+    Raises UsageError for a negative seed.
+    """
+    rng = _seeded(seed)
     users = rng.sample(range(1, 100_000), max(len(SPLITS), -(-_checked(count) // len(_PREFERENCES))))
     groups, left = [], count
     for number, user in enumerate(users):
@@ -224,6 +228,12 @@ def _checked(count: int) -> int:
     if not MIN <= count <= MAX:
         raise UsageError(f"--num-examples must be {MIN} to {MAX}, not {count}")
     return count
+
+
+def _seeded(seed: int) -> random.Random:
+    if seed < 0:  # Python would take it for the positive one
+        raise UsageError(f"--seed must be 0 or above, not {seed}")
+    return random.Random(seed)
 
 
 def _split(groups: list[list[Example]], rng: random.Random) -> Splits:

@@ -47,6 +47,8 @@ class Decoding:
             problems.append(f"min-p must be at least 0 and below 1, not {self.min_p}")
         if not 1 <= self.beams <= 64:
             problems.append(f"beams must be 1 to 64, not {self.beams}")
+        if self.seed < 0:
+            problems.append(f"seed must be 0 or above, not {self.seed}")
         if problems:
             raise UsageError("; ".join(problems))
 

@@ -40,6 +40,10 @@ from lmm.safefile import LayoutError, shown
 FORMAT = "lmm-memory"
 FORMAT_VERSION = 1
 PathLike = str | os.PathLike[str]
+IN_A_SESSION = (
+    "what was learned is still in this session; free some space, or save elsewhere with --mm-save-path PATH "
+    "(in the chat: /save PATH)"
+)
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,10 @@ def default_save_path(module: str, folder: PathLike = "artifacts", now: datetime
     return Path(folder) / f"{module}_{now or datetime.now():%Y%m%d_%H%M%S_%f}.safetensors"
 
 
-def save(path: PathLike, state: Mapping[str, np.ndarray], header: Header) -> None:
+def save(path: PathLike, state: Mapping[str, np.ndarray], header: Header, advice: str = IN_A_SESSION) -> None:
     """Write a whole new file, mode 0600, or raise StateError and leave the old one as it was.
 
-    A state or header that `load` would refuse is refused here too.
+    A state or header that `load` would refuse is refused here too. The error's message ends with `advice`.
     """
     try:
         arrays = {name: safefile.dense(array) for name, array in state.items()}
@@ -111,8 +115,7 @@ def save(path: PathLike, state: Mapping[str, np.ndarray], header: Header) -> Non
     except (OSError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise StateError(
             f"cannot save the memory to {shown(path, 1000)}: {_reason(error)}. A file that was there is "
-            "unchanged, and what was learned is still in this session; free some space, or save elsewhere with "
-            "--mm-save-path PATH (in the chat: /save PATH)"
+            f"unchanged, and {advice}"
         ) from error
 
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 Pairs = Sequence[tuple[str, str]]
 KEPT_BYTES = 2_000_000_000  # of hidden states; beyond that they are computed again in every epoch
-CHUNK = 16  # examples whose states are computed together
+CHUNK = 16  # examples whose states are computed together, if they are kept
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,8 @@ class Settings:
             problems.append(f"lr must be above 0 and below 10, not {self.lr}")
         if not all(0 <= x < math.inf for x in (self.weight_decay, self.clip, self.goal)) or not 0 <= self.warmup < 1:
             problems.append("weight decay, clip and goal must be numbers from 0, warm-up must be 0 to below 1")
+        if self.seed < 0:
+            problems.append(f"seed must be 0 or above, not {self.seed}")
         if problems:
             raise UsageError("; ".join(problems))
 
@@ -88,9 +90,8 @@ class Examples:
         self.tokens = [[*prompt, *answer[:-1]] for prompt, answer in rows]
         prompts = [Prompt(question, prompt) for (question, _), (prompt, _) in zip(pairs, rows, strict=True)]
         self.recalls = _recalls(memory, state, prompts, adapter)
-        chunks = list(equal_lengths(self.tokens, CHUNK))
-        self._chunk = {i: number for number, chunk in enumerate(chunks) for i in chunk}
-        self._chunks, self._h, self._bytes = chunks, dict[int, Array](), 0
+        self._chunks = self._chunks_kept()
+        self._h: dict[int, Array] = {}
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -103,24 +104,36 @@ class Examples:
             np.random.default_rng(seed).shuffle(made)
         return made
 
-    def hidden(self, rows: Sequence[int]) -> Array:
-        """Hidden states [B, T, D] entering the memory's layers, zero after a shorter row's end: attention is causal.
+    def _chunks_kept(self) -> dict[int, list[int]]:
+        """For each example whose states are kept those that are computed with it."""
+        chunks: dict[int, list[int]] = {}
+        room = KEPT_BYTES // (4 * self.adapter.shape.width)  # tokens
+        for chunk in equal_lengths(self.tokens, CHUNK):
+            room -= sum(len(self.tokens[i]) for i in chunk)
+            chunks |= dict.fromkeys(chunk, chunk) if room >= 0 else {}
+        return chunks
+
+    def _read(self, i: int) -> Array:
+        """Hidden states [1, T, D] of one example.
 
         They are computed in chunks that do not depend on the batch: it could matter in the last bits, and a run that
-        was interrupted meets its examples in other batches first.
+        was interrupted meets its examples in other batches first. What is not kept is computed alone.
         """
-        ops, new = self.adapter.ops, dict[int, Array]()
-        for number in sorted({self._chunk[i] for i in rows if i not in self._h}):
-            chunk = self._chunks[number]
-            h = self.adapter.hidden(np.array([self.tokens[i] for i in chunk], np.int64), self.layer)
-            new |= {i: h[k : k + 1] for k, i in enumerate(chunk)}
-        ops.evaluate(*new.values())
-        if self._bytes < KEPT_BYTES:
+        if i not in self._h:
+            chunk = self._chunks.get(i, [i])
+            h = self.adapter.hidden(np.array([self.tokens[j] for j in chunk], np.int64), self.layer)
+            new = {j: h[k : k + 1] for k, j in enumerate(chunk)}
+            self.adapter.ops.evaluate(*new.values())
+            if i not in self._chunks:
+                return new[i]
             self._h |= new
-            self._bytes += sum(int(h.nbytes) for h in new.values())
-        length, parts = max(len(self.tokens[i]) for i in rows), []
+        return self._h[i]
+
+    def hidden(self, rows: Sequence[int]) -> Array:
+        """Hidden states [B, T, D] entering the memory's layers, zero after a shorter row's end: attention is causal."""
+        ops, length, parts = self.adapter.ops, max(len(self.tokens[i]) for i in rows), []
         for i in rows:
-            h = new[i] if i in new else self._h[i]
+            h = self._read(i)
             filled = ops.cast_like(ops.zeros((1, length - h.shape[1], h.shape[2])), h)
             parts.append(ops.concat([h, filled], 1) if filled.shape[1] else h)
         return ops.concat(parts, 0)
@@ -235,7 +248,10 @@ class Training:
                         saved = time.perf_counter()
                 on_epoch(self._end_epoch())
                 ended = self._verdict()
-        self.save()  # until the result is on the disk
+        try:
+            self.save()  # until the result is on the disk
+        except StateError as error:  # which may have room for the result, the smaller of the two
+            self.notice(str(error))
         done = {name: self.adapter.ops.cast_like(p, self.state[name]) for name, p in self.best.items()}
         return Trained(self.state | done, progress, ended)
 

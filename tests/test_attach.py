@@ -168,6 +168,11 @@ def test_save_and_load(loaded, tmp_path: Path) -> None:
         memory.load(tmp_path / "mine")
     with pytest.raises(StateError, match="layer"), attach(model, tokenizer, "keyed", layers=[1]) as memory:
         memory.engine.load(tmp_path / "mine")
+    with (
+        pytest.raises(StateError, match=r"acts at layer 2, .* at layer 1; attach with layers=\[2\]"),
+        attach(model, tokenizer, "keyed", layers=[1], state=tmp_path / "mine"),
+    ):
+        pass
 
 
 def test_a_file_is_read_with_its_own_options(loaded, tmp_path: Path, monkeypatch) -> None:
@@ -328,15 +333,22 @@ def test_what_cannot_be_followed_is_refused(loaded) -> None:
                 model(inputs_embeds=torch.zeros(1, 2, 32))
             with pytest.raises(UsageError, match="holes"):
                 model(input_ids=torch.ones(1, 3, dtype=torch.long), attention_mask=torch.tensor([[1, 0, 1]]))
+            memory.teach(QUESTION, ANSWER)
+            for past in (model.forward, model.model, model.model.forward):
+                with pytest.raises(UsageError, match="call the model itself"):
+                    past(**batch)
+            assert tokenizer.decode(replies(model, batch)[0], skip_special_tokens=True) == ANSWER, "as if not called"
             with pytest.raises(UsageError, match="already"), attach(model, tokenizer, "identity"):
                 pass
-            memory.teach(QUESTION, ANSWER)
     with pytest.raises(UsageError, match="inside"):
         memory.teach(QUESTION, ANSWER)
     with pytest.raises(UsageError, match="one layer"):
         attach(model, tokenizer, "keyed", layers=[1, 2])
     with pytest.raises(UsageError, match="layer 9"):
         attach(model, tokenizer, "keyed", layers=[9])
+    for wrong in (["a"], 7, "7", [1.5]):
+        with pytest.raises(UsageError, match="list of numbers"):
+            attach(model, tokenizer, "keyed", layers=wrong)
 
 
 # ---------------------------------------------------------------- training

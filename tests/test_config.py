@@ -10,6 +10,8 @@ import pytest
 
 from lmm.config import Config, load, parse_settings
 from lmm.errors import UsageError
+from lmm.runtime import build_memory
+from lmm.sampling import Decoding
 
 
 @pytest.fixture
@@ -70,9 +72,21 @@ def test_a_bad_environment_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> 
     assert load({}) == Config()
 
 
-def test_a_negative_seed_is_refused() -> None:
+def test_a_negative_seed_is_refused_wherever_it_stands(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="--seed must be 0 or above, not -1"):
         load({"seed": -1})
+    file.write_text("seed = -1")
+    with pytest.raises(UsageError, match="seed must be"):
+        load({})
+    monkeypatch.setenv("LMM_SEED", "-2")
+    with pytest.raises(UsageError, match="seed must be 0 or above, not -2"):
+        load({})
+    with pytest.raises(UsageError, match="seed must be"):
+        Decoding(seed=-1)
+    for memory in ("memoir", "hash_gradient", "keyed+memoir"):
+        options = {"memoir.seed" if "+" in memory else "seed": -1}
+        with pytest.raises(UsageError, match="seed must be"):
+            build_memory(Config(memory=memory, options=options))
 
 
 def test_an_unreadable_file_is_a_usage_error(file: Path) -> None:

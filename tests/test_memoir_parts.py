@@ -225,6 +225,31 @@ def test_the_layer_is_zero_when_fresh_and_learns_only_in_its_mask(tmp_path: Path
     assert torch.equal(again(x, edit_id="one"), layer(x, edit_id="one")) and again.metadata == layer.metadata
     with pytest.raises(UsageError, match="no edit 'two'"):
         layer(x, edit_id="two")
+    with pytest.raises(UsageError, match="NaN"):
+        layer.add_edit("two", np.where(mask(1), 1.0, np.nan))
+
+
+@pytest.mark.parametrize(("name", "settings"), [("SGD", {}), ("SGD", {"momentum": 0.9}), ("Adam", {})])
+def test_an_optimiser_made_for_an_edit_leaves_the_others_columns(name: str, settings: dict[str, float]) -> None:
+    need("torch")
+    import torch
+
+    from lmm.memoir import ResidualMemoryLayer
+
+    layer, x = ResidualMemoryLayer(F, output_size=5), torch.as_tensor(activations(0, (2, 3, F)))
+    layer.add_edit("one", mask(1, 2, 3))
+    layer.add_edit("two", mask(3, 4, 5))
+    kept = None
+    for edit in ("one", "two"):
+        optimizer = getattr(torch.optim, name)([layer.weight], lr=0.1, **settings)
+        for _ in range(5):
+            optimizer.zero_grad()
+            (layer(x, edit_id=edit) - 1).square().sum().backward()
+            optimizer.step()
+        if kept is None:
+            kept = layer.weight[:, [1, 2]].detach().clone()
+            assert kept.any()
+    assert torch.equal(layer.weight[:, [1, 2]], kept) and layer.weight[:, [4, 5]].any()
 
 
 def test_the_tap_retrieves_an_edit_holds_it_and_leaves_no_trace(tiny_torch) -> None:
@@ -261,6 +286,14 @@ def test_the_tap_retrieves_an_edit_holds_it_and_leaves_no_trace(tiny_torch) -> N
         assert tap.get_last_retrieval_info() == {"edit_id": "edit", "similarity": 1.0}, "held while decoding"
         assert model.generate(other, **settings).tolist() == before["other"]
         assert tap.get_last_retrieval_info() is None
+        assert model.generate(asked, **settings, use_cache=False).tolist() == said, "held without a cache"
+        assert tap.get_last_retrieval_info() == {"edit_id": "edit", "similarity": 1.0}
+        assert model.generate(other, **settings, use_cache=False).tolist() == before["other"]
+        model(asked)
+        model(torch.cat([other, torch.tensor([[42]])], dim=1))  # one token longer, but another text
+        assert tap.get_last_retrieval_info() is None
+        beams = [model.generate(asked, **settings, num_beams=2, use_cache=c).tolist() for c in (True, False)]
+        assert beams[0] == beams[1]
     assert said[0][4] == 42 and said != before["asked"]
     assert model.generate(asked, **settings).tolist() == before["asked"], "detached"
 

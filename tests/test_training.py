@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import math
@@ -21,7 +22,7 @@ from lmm.adapters.base import Adapter
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine import Engine, Version
-from lmm.errors import Cancelled, LearningError, UsageError
+from lmm.errors import Cancelled, LearningError, StateError, UsageError
 from lmm.memory.base import Memory
 from lmm.training import Settings, Training
 
@@ -151,6 +152,30 @@ def test_an_interruption_changes_nothing_where_batches_differ_in_shape(adapter: 
 
 
 @on("tiny-torch")
+@pytest.mark.parametrize("kept", [0, 5000, 10**9])
+def test_states_below_the_memory_do_not_depend_on_the_order(adapter: Adapter, monkeypatch, kept: int) -> None:
+    """On a machine where they differ by the shape of a pass. What is not kept is not computed for others' sake."""
+    hidden, passes = adapter.hidden, list[int]()
+
+    def shown(tokens: np.ndarray, layer: int) -> Any:
+        passes.append(len(tokens))
+        return hidden(tokens, layer) + len(tokens) / 1000
+
+    monkeypatch.setattr(adapter, "hidden", shown)
+    monkeypatch.setattr("lmm.training.KEPT_BYTES", kept)
+    pairs, found = [(f"Where is thing {i}?", f"in box {i % 7}") for i in range(40)], []
+    for seed in (0, 1):
+        examples = training(adapter, pairs=pairs).train
+        batches, before = examples.batches(16, seed), sum(passes)
+        for rows in batches:
+            examples.hidden(rows)
+        assert sum(passes) - before == 40
+        assert sum(4 * h.shape[1] * h.shape[2] for h in examples._h.values()) <= kept
+        found.append(adapter.ops.to_numpy(examples.hidden(range(40))))
+    assert np.array_equal(*found)
+
+
+@on("tiny-torch")
 def test_a_run_that_ended_can_be_had_again_until_its_file_is_written(adapter: Adapter, tmp_path: Path) -> None:
     done = training(adapter, epochs=2, checkpoint=tmp_path / "c").run()
     again = training(adapter, epochs=2, checkpoint=tmp_path / "c")
@@ -267,20 +292,81 @@ def test_the_command(tiny_torch: Adapter, tmp_path: Path) -> None:
     assert goes_on[0]["train"] < told["history"][0]["train"]
 
 
-def test_where_the_result_cannot_be_written_nothing_is_trained(tmp_path: Path) -> None:
+@pytest.fixture
+def command(tiny_torch: Adapter, tmp_path: Path) -> list[str]:
+    """`lmm train`, but for --out."""
     data = tmp_path / "train.jsonl"
     data.write_text("".join(json.dumps({"question": q, "answer": a}) + "\n" for q, a in PAIRS))
+    folder = str(tiny_torch.source.folder)  # type: ignore[attr-defined]
+    words = ["train", "--memory", "lora_on_user", "--data", str(data), "--epochs", "2", "--backend", "torch"]
+    return [*words, "--model", folder]
+
+
+def test_where_the_result_cannot_be_written_nothing_is_trained(command: list[str], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(runtime, "load_adapter", lambda config: pytest.fail("a model was loaded"))
+    data, valid, link, new = (tmp_path / name for name in ("train.jsonl", "new.checkpoint", "link", "new"))
+    valid.write_bytes(data.read_bytes())
+    link.symlink_to(data)
     before = data.read_bytes()
-    for out, message in ((data, "the file that is read"), (tmp_path, "is a folder"), (data / "x", "cannot be written")):
-        done = CliRunner().invoke(app, ["train", "--data", str(data), "--out", str(out)])
-        assert isinstance(done.exception, UsageError) and message in str(done.exception), out
-    assert data.read_bytes() == before and list(tmp_path.iterdir()) == [data]
+    for more, text in (
+        (["--out", str(data)], "the file that is read"),
+        (["--out", str(link)], "the file that is read"),
+        (["--out", str(valid), "--valid", str(valid)], "the file that is read"),
+        (["--out", str(new), "--valid", str(valid), "--no-resume"], "the file that is read"),
+        (["--out", str(new), "--checkpoint", str(new)], "the memory file"),
+        (["--out", str(tmp_path)], "it is a folder"),
+        (["--out", str(data / "below")], "cannot be written"),
+        (["--out", "/dev/null"], "not a regular file"),
+        (["--out", str(tmp_path / ("x" * 250))], "File name too long"),  # with .checkpoint
+    ):
+        done = CliRunner().invoke(app, [*command, *more])
+        assert isinstance(done.exception, UsageError) and text in str(done.exception), more
+    assert data.read_bytes() == valid.read_bytes() == before
+    assert {p.name for p in tmp_path.iterdir()} == {"train.jsonl", "new.checkpoint", "link"}
+
+
+def no_room(path: Any, chunks: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_training_that_could_not_be_saved_is_only_saved_next_time(
+    command: list[str], tmp_path: Path, monkeypatch, elsewhere: bool
+) -> None:
+    with monkeypatch.context() as full:
+        full.setattr(state, "write_atomically", no_room)
+        done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "state")])
+    assert isinstance(done.exception, StateError) and "No space left" in str(done.exception)
+    assert f"--checkpoint {tmp_path / 'state.checkpoint'}" in str(done.exception)
+    assert "/save" not in str(done.exception), "there is no chat"
+    monkeypatch.setattr(Training, "_step", lambda self, rows: pytest.fail("trained again"))
+    place = tmp_path / ("other" if elsewhere else "state")
+    more = ["--checkpoint", str(tmp_path / "state.checkpoint")] if elsewhere else []
+    assert CliRunner().invoke(app, [*command, "--out", str(place), *more]).exit_code == 0
+    assert len(state.read_header(place).extra["training"]["history"]) == 2
+    assert not (tmp_path / "state.checkpoint").exists()
+
+
+def test_what_is_lost_is_not_said_to_be_kept(command: list[str], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lmm.training.write_atomically", no_room)
+    monkeypatch.setattr(state, "write_atomically", no_room)
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "state")])
+    assert isinstance(done.exception, StateError) and "the training is lost" in str(done.exception)
+
+
+def test_a_disk_with_room_for_the_result_alone_gets_it(command: list[str], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("lmm.training.write_atomically", no_room)
+    done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "state")])
+    assert done.exit_code == 0 and "cannot write the checkpoint" in done.output
+    assert state.read_header(tmp_path / "state").extra["training"]["ended"] == "epochs"
 
 
 def test_settings_that_are_no_numbers() -> None:
     for name in ("weight_decay", "clip", "goal"):
         with pytest.raises(UsageError, match="must be numbers from 0"):
             Settings(**{name: math.nan})
+    with pytest.raises(UsageError, match="seed must be 0 or above"):
+        Settings(seed=-1)
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(

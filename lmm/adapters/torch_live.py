@@ -93,6 +93,8 @@ class Live:
         model = self.adapter.model
         self._handles.append(model.register_forward_pre_hook(self._before, with_kwargs=True))
         self._handles.append(model.register_forward_hook(self._after, with_kwargs=True, always_call=True))
+        for layer in {tap.site.layer for tap in self.adapter.taps}:
+            self._handles.append(self.adapter.layers[layer].register_forward_pre_hook(self._check_seen))
 
     def close(self) -> None:
         for handle in reversed(self._handles):
@@ -137,6 +139,14 @@ class Live:
         self._reading = read
         self.groups = self._grouped(read, spans, "decode" if past and ids.shape[1] == 1 else "prefill")
         self.adapter.context = self.groups[0].context if self.groups else None
+
+    def _check_seen(self, module: Any, args: Any) -> None:
+        """A layer that runs in a call that `_before` did not see would answer as the plain model, unnoticed."""
+        if self.groups is None and self.adapter.context is None and any(tap.enabled for tap in self.adapter.taps):
+            raise UsageError(
+                "the memory did not see this call: call the model itself, model(...) or model.generate(...); "
+                "model.forward(...) and calls of its parts run past a module's hooks"
+            )
 
     @staticmethod
     def _named(module: Any, args: Any, kwargs: Any) -> dict[str, Any]:

@@ -29,6 +29,9 @@ def train(
     patience: Annotated[int, Option(help="epochs without a better loss after which to stop")] = 3,
     goal: Annotated[float, Option(help="a loss that is good enough")] = 0.01,
     resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
+    checkpoint: Annotated[
+        Path | None, Option(help="where a run is kept until it is saved; default: beside --out")
+    ] = None,
 ) -> None:
     """Train a memory's tensors on questions and answers; the model stays as it is. Ctrl-C keeps a checkpoint."""
     import dataclasses
@@ -38,15 +41,18 @@ def train(
     settings = Settings(epochs, batch_size, lr, weight_decay, clip=clip, patience=patience, goal=goal, seed=config.seed)
     if config.dtype == "auto":
         config = dataclasses.replace(config, dtype="float32")  # small steps vanish in half precision
-    _run(config, settings, data, valid, state, resume)
+    checkpoint = checkpoint or Path(f"{state}.checkpoint")
+    _check(state, checkpoint, [path for path in (data, valid) if path is not None])
+    _run(config, settings, data, valid, state, checkpoint, resume)
 
 
-def _run(config: Config, settings: Settings, data: Path, valid: Path | None, path: Path, resume: bool) -> None:
+def _run(
+    config: Config, settings: Settings, data: Path, valid: Path | None, path: Path, checkpoint: Path, resume: bool
+) -> None:
     from lmm import exact_match, runtime
     from lmm.engine import Engine
     from lmm.training import Training
 
-    _check(path, data, valid)
     pairs, held = ([(x.question, x.answer) for x in exact_match.read(p)] if p else [] for p in (data, valid))
     memory = runtime.build_memory(config)
     adapter = runtime.load_adapter(config)
@@ -57,7 +63,6 @@ def _run(config: Config, settings: Settings, data: Path, valid: Path | None, pat
         engine.load(config.mm_load_path)
         start, lessons = engine.version.state, engine.version.lessons
         engine.close()
-    checkpoint = Path(f"{path}.checkpoint")
     training = Training(adapter, memory, pairs, held, settings, start, checkpoint, say)
     if not resume:
         training.discard()
@@ -71,21 +76,19 @@ def _run(config: Config, settings: Settings, data: Path, valid: Path | None, pat
     out(f"{path}: {len(pairs)} examples, epoch {trained.progress.best_epoch} is the best ({shown}); {trained.ended}")
 
 
-def _check(path: Path, data: Path, valid: Path | None) -> None:
+def _check(path: Path, checkpoint: Path, read: list[Path]) -> None:
     """Find out now, and not after an hour, that the result cannot be written. Raises UsageError."""
-    import tempfile
+    from lmm import atomic
 
-    for read in (data, valid):
-        if read is not None and path.resolve() == read.resolve():
-            raise UsageError(f"--out {path} is the file that is read; the memory file needs a name of its own")
-    if path.is_dir():
-        raise UsageError(f"--out {path} is a folder; expected the name of a file in it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
-    except OSError as error:
-        raise UsageError(f"--out {path} cannot be written: {error.strerror or error}; choose another") from error
+    for name, written, others in (("--out", path, read), ("--checkpoint", checkpoint, [*read, path])):
+        for other in others:
+            if written.resolve() == other.resolve():
+                what = "the memory file" if other is path else "the file that is read"
+                raise UsageError(f"{name} {written} is {what}; it needs a name of its own")
+        try:
+            atomic.check_writable(written)
+        except OSError as error:
+            raise UsageError(f"{name} {written} cannot be written: {error.strerror}; choose another") from error
 
 
 def _with_progress(training: Training) -> Trained:
@@ -126,4 +129,14 @@ def _save(training: Training, trained: Trained, path: Path, data: Path, lessons:
     }
     header = engine.header()
     engine.close()
-    state.save(path, arrays, dataclasses.replace(header, extra={**header.extra, "training": about}))
+    header = dataclasses.replace(header, extra={**header.extra, "training": about})
+    state.save(path, arrays, header, _how_to_save_it(training.checkpoint))
+
+
+def _how_to_save_it(checkpoint: Path | None) -> str:
+    if checkpoint is None or not checkpoint.exists():
+        return "there was no room for a checkpoint either: the training is lost"
+    return (
+        f"the training is kept in {checkpoint}; free some space and give the same command again, or the same with "
+        f"another --out and --checkpoint {checkpoint}"
+    )

@@ -80,7 +80,10 @@ class ResidualMemoryLayer(torch.nn.Module):
             self.masks[edit_id][found] = 1.0
 
     def _mask(self, mask: Any) -> torch.Tensor:
-        found = torch.as_tensor(as_numpy(mask, "mask") != 0).float()
+        values = as_numpy(mask, "mask")
+        if np.isnan(values).any():
+            raise UsageError("a mask holds NaN")
+        found = torch.as_tensor(values != 0).float()
         if found.shape[-1] != self.hidden_size or found.ndim > 2:
             raise UsageError(f"a mask has shape {tuple(found.shape)}, expected ({self.hidden_size},)")
         return found.to(self.weight.device)
@@ -90,9 +93,9 @@ class MemoirTap:
     """The three parts at one down-projection: what a MEMOIRTransformerBlock is for, without replacing a block.
 
     While `attached()` is open, a prompt's mask is taken when it is read and held while the reply is decoded (a pass of
-    one token that follows): if an edit in `database` is at least `threshold` similar, its stored mask is used, else the
-    residual is zero. `threshold` defaults to MEMOIR_SIMILARITY_THRESHOLD or .8. Prompts of a batch must not be padded,
-    and the model must keep a KV cache: without one each token is a new prompt.
+    one token that follows; without a KV cache, of the prompt and one token more than before): if an edit in `database`
+    is at least `threshold` similar, its stored mask is used, else the residual is zero. `threshold` defaults to
+    MEMOIR_SIMILARITY_THRESHOLD or .8; raises UsageError for one that cannot be. Prompts of a batch must not be padded.
     """
 
     def __init__(
@@ -123,6 +126,8 @@ class MemoirTap:
         self.forced: str | None = None
         self._held: list[tuple[str, float] | None] = []
         self._mask: torch.Tensor | None = None
+        self._prompt: torch.Tensor | None = None  # what entered the site when it was read, [B, T, F]
+        self._length = 0  # tokens of the last pass
         self.last_features: np.ndarray | None = None
 
     def set_retrieval_threshold(self, threshold: float) -> None:
@@ -153,11 +158,25 @@ class MemoirTap:
         x = args[0]
         if self.forced is not None:
             return out + self.memory(x, edit_id=self.forced)
-        if x.shape[1] > 1 or self._mask is None or len(self._mask) != len(x):
+        if not self._goes_on(x):
             self._retrieve(x)
+        self._length = x.shape[1]
         if not any(self._held):
             return out
         return out + self.memory(x, edit_mask=self._mask)
+
+    def _goes_on(self, x: torch.Tensor) -> bool:
+        """Is this pass the next token of the reply to the prompt that was read last?"""
+        if self._prompt is None or len(self._prompt) != len(x):
+            return False
+        if x.shape[1] == 1:
+            return True
+        read = self._prompt.shape[1]
+        if x.shape[1] != self._length + 1 or x.shape[1] <= read:
+            return False
+        # what enters the site is as before up to rounding, which the length of a pass changes; another token's is not
+        moved, size = (x[:, :read] - self._prompt).norm(dim=-1), self._prompt.norm(dim=-1)
+        return bool((moved <= 0.1 * size).all())
 
     def _retrieve(self, x: torch.Tensor) -> None:
         """Decide for each row of x [B, T, F] which edit applies to its prompt."""
@@ -167,4 +186,4 @@ class MemoirTap:
             found = self.database.find_closest(self.fingerprinter.generate_mask(row), self.threshold)
             self._held.append(None if found is None else (found[0], found[2]))
             masks.append(np.zeros(len(row), np.float32) if found is None else found[1])
-        self._mask = torch.as_tensor(np.stack(masks))
+        self._mask, self._prompt = torch.as_tensor(np.stack(masks)), x.detach()

@@ -57,6 +57,8 @@ class HashOptions:
             problems.append(f"steps must be 1 <= min_steps <= max_steps, not {self.min_steps} and {self.max_steps}")
         if self.target not in TARGETS:
             problems.append(f"target must be one of {', '.join(TARGETS)}, not {self.target!r}")
+        if self.seed < 0:
+            problems.append(f"seed must be 0 or above, not {self.seed}")
         if problems:
             raise ValueError("; ".join(problems))
 

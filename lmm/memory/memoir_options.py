@@ -73,6 +73,7 @@ class MemoirOptions:
                 "weight_decay, clip and goal must not be below 0",
             ),
             (self.max_edits < 0, f"max_edits must not be below 0, is {self.max_edits}"),
+            (self.seed < 0, f"seed must be 0 or above, not {self.seed}"),
         ]
         if problems := [text for bad, text in wrong if bad]:
             raise ValueError("; ".join(problems))

@@ -205,9 +205,47 @@ def test_the_command(data: Path, tiny_torch: Adapter) -> None:
     assert "table.md" in done.output
 
 
-def test_what_a_model_cannot_read_is_not_asked(tmp_path: Path) -> None:
-    request = Request(tmp_path, ("keyed",), Config(), lengths=(64, 128))
-    assert _that_fits(request, 0) == request, "the model does not say"
-    assert _that_fits(request, 300).distances == (50, 100, 200)
-    with pytest.raises(UsageError, match="--lengths can be up to 86, not 128"):
-        _that_fits(request, 150)
+def test_what_a_model_cannot_read_is_left_out_and_said(data: Path, tiny_torch: Adapter) -> None:
+    """The tiny model reads 256 tokens; a reply and its question have about 60."""
+    told: list[str] = []
+    given = request(data, "keyed", distances=(20, 150, 220), lengths=(64, 255, 256), limit=2, questions=1)
+    result = compare(given, adapter=tiny_torch, notice=told.append)
+    keyed = row(result, "keyed")
+    assert [x["distance"] for x in keyed["by_distance"]] == [20, 150]
+    assert [x["tokens"] for x in keyed["by_length"]] == [64, 255]
+    assert [text.partition(": ")[2] for text in told] == ["distances 220 are left out", "lengths 256 are left out"]
+    for wrong in ({"distances": (400,)}, {"lengths": (1024, 2048)}):
+        with pytest.raises(UsageError, match="reads 256 tokens"):
+            compare(request(data, "keyed", out=data.parent / "none", **wrong), adapter=tiny_torch)
+    assert not (data.parent / "none").exists(), "before anything was done"
+    silent = benching.adapter()
+    assert silent.shape.context == 0 and _that_fits(given, silent, ["capital A"], told.append) == given
+
+
+@pytest.mark.parametrize("count", [1, 8])
+def test_nothing_is_hidden_in_the_plots(count: int) -> None:
+    """Neither by the legend, nor by another memory of the same score."""
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    score = {"value": 1.0, "count": 5}
+    rows = [
+        {
+            "memory": f"engram+lora_on_user{i}",
+            "taught_by_category": {"capital": score, "port": score},
+            "by_distance": [score | {"tokens": n} for n in (50, 400)],
+            "by_length": [{"tokens": n, "step_s": 0.03, "lookup_s": 0.001} for n in (64, 2048)],
+        }
+        for i in range(count)
+    ]
+    for draw in (compare_report._categories, compare_report._distances, compare_report._lengths):
+        figure = compare_report._figure(draw, rows)
+        figure.canvas.draw()
+        (axis,), (legend,) = figure.axes, figure.legends
+        box = legend.get_window_extent()
+        assert not box.overlaps(axis.get_tightbbox()) and figure.bbox.count_contains(box.corners()) == 4
+        if draw is compare_report._distances:
+            at = [tuple(xy) for line in axis.lines for xy in line.get_xydata()]
+            assert len(set(at)) == 2 * count
+        pyplot.close(figure)

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmm.cli.options import Json, backend_names, memory_names, out_json, out_table
+from lmm.cli.options import Json, backend_names, memory_names, out_json, out_table, say
 
 app = typer.Typer(
     name="bench",
@@ -181,7 +181,7 @@ def compare(
         command=shlex.join(["lmm", *sys.argv[1:]]),
     )  # fmt: skip
     with run.progress_bars() as track:
-        result = comparing.compare(request, track)
+        result = comparing.compare(request, track, notice=say)
     for table in compare_report.terminal_tables(result["rows"]):
         Console().print(table)
     print(f"{request.folder / 'result.json'}, table.md and plots beside it")

@@ -13,7 +13,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from lmm.memory.base import Memory
     from lmm.training import Settings as TrainSettings
 
-ROOM = 64  # tokens of a question and its reply
 DISTANCES = (50, 100, 200, 400)  # tokens of other talk before a question
 LENGTHS = (64, 128, 256, 512, 1024, 2048)  # tokens read before a step that is timed
 STEPS = 9  # decode steps timed at each length
@@ -81,10 +80,16 @@ class Request:
         )
 
 
-def compare(request: Request, track: Track = quietly, adapter: Adapter | None = None) -> dict[str, Any]:
+def compare(
+    request: Request,
+    track: Track = quietly,
+    adapter: Adapter | None = None,
+    notice: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
     """Run it, or go on with it, and write `result.json`, `table.md` and the plots. Returns the result.
 
-    "none", the model without a memory, is always in it. Raises LmmError; a wrong request before a model is loaded.
+    "none", the model without a memory, is always in it. `notice` hears what is left out because the model cannot read
+    so much. Raises LmmError; a wrong request before a model is loaded.
     """
     names = tuple(dict.fromkeys(("none", *request.memories)))
     unknown = sorted(request.train - set(names))
@@ -97,7 +102,7 @@ def compare(request: Request, track: Track = quietly, adapter: Adapter | None = 
     unseen = [x for x in exact_match.read(request.data / "test.jsonl") if not x.seen][: request.limit]
     known = datasets.prompts_of(request.known)[: request.known_count] if request.known else []
     adapter = adapter or runtime.load_adapter(request.config)
-    request = _that_fits(request, adapter.shape.context)
+    request = _that_fits(request, adapter, [x.question for x in taught], notice)
     about = _about(request, adapter, taught, unseen, known)
     folder = Folder(request.folder, {k: v for k, v in about.items() if k in _FIXED}, request.resume)
     bench = Compare(adapter, request, taught, unseen, known, folder, track)
@@ -111,12 +116,23 @@ def compare(request: Request, track: Track = quietly, adapter: Adapter | None = 
     return result
 
 
-def _that_fits(request: Request, context: int) -> Request:
-    """The request without distances beyond what the model can read. Raises UsageError for lengths beyond it."""
-    room = context - ROOM if context else max(request.distances + request.lengths)
-    if max(request.lengths) > room:
-        raise UsageError(f"the model reads {context} tokens; --lengths can be up to {room}, not {max(request.lengths)}")
-    return dataclasses.replace(request, distances=tuple(d for d in request.distances if d <= room))
+def _that_fits(request: Request, adapter: Adapter, questions: Sequence[str], notice: Callable[[str], None]) -> Request:
+    """The request without distances and lengths beyond what the model can read. Raises UsageError if none is left."""
+    context = adapter.shape.context
+    if not context:
+        return request  # the model does not say
+    asked = max(len(prompt_tokens(adapter.format, question)) for question in questions) + request.max_tokens
+    fits = {
+        "distances": tuple(d for d in request.distances if talk(adapter, d)[1] + asked <= context),
+        "lengths": tuple(n for n in request.lengths if n < context),
+    }
+    for name, kept in fits.items():
+        given = getattr(request, name)
+        if given and not kept:
+            raise UsageError(f"the model reads {context} tokens, too few for any of --{name}; give smaller ones")
+        if left_out := [str(n) for n in given if n not in kept]:
+            notice(f"the model reads {context} tokens: {name} {', '.join(left_out)} are left out")
+    return dataclasses.replace(request, distances=fits["distances"], lengths=fits["lengths"])
 
 
 _FIXED = (

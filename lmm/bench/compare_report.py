@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,13 +97,23 @@ def plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
 
     rows, made = result["rows"], []
     for name, draw in (("categories", _categories), ("distance", _distances), ("length", _lengths)):
-        figure, axis = pyplot.subplots(figsize=(8, 4), layout="constrained")
-        draw(axis, rows)
-        figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small")
+        figure = _figure(draw, rows)
         made.append(folder / f"{name}.png")
         figure.savefig(made[-1], dpi=120)
         pyplot.close(figure)
     return made
+
+
+def _figure(draw: Callable[[Any, Sequence[Row]], None], rows: Sequence[Row]) -> Any:
+    """One plot with its legend below, in as many columns as fit."""
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    draw(axis, rows)
+    handles, labels = axis.get_legend_handles_labels()
+    columns = max(1, min(len(labels), 120 // (max(map(len, labels)) + 9)))  # 120 letters are a line
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize="small")
+    return figure
 
 
 def _categories(axis: Any, rows: Sequence[Row]) -> None:
@@ -117,22 +127,33 @@ def _categories(axis: Any, rows: Sequence[Row]) -> None:
 
 
 def _distances(axis: Any, rows: Sequence[Row]) -> None:
-    for row, marker, size in zip(rows, itertools.cycle("osD^"), itertools.cycle((11, 9, 7, 5)), strict=False):
-        found = row["by_distance"]  # several may have the same value: the marker below is larger
-        tokens, values = [x["tokens"] for x in found], [x["value"] for x in found]
-        axis.plot(tokens, values, marker=marker, markersize=size, label=row["memory"])
-    axis.set(title="taught questions after other talk", xlabel="tokens before the question", ylim=(-0.05, 1.05))
+    tokens = [str(x["tokens"]) for x in rows[0]["by_distance"]]
+    width = 0.6 / len(rows)
+    for i, (row, marker) in enumerate(zip(rows, itertools.cycle("osD^vPX"), strict=False)):
+        values = [x["value"] for x in row["by_distance"]]  # the same for several: side by side, none hides another
+        at = [x + (i - (len(rows) - 1) / 2) * width for x in range(len(tokens))]
+        axis.plot(at, values, marker=marker, lw=0.8, label=row["memory"])
+    axis.set_xticks(range(len(tokens)), tokens)
+    axis.set(title="taught questions after other talk, exact match", xlabel="tokens before the question")
+    axis.set(ylim=(-0.05, 1.05))
 
 
 def _lengths(axis: Any, rows: Sequence[Row]) -> None:
+    from matplotlib.ticker import LogFormatter
+
     for row in rows:
         found = row["by_length"]
         tokens = [x["tokens"] for x in found]
-        (line,) = axis.plot(tokens, [x["step_s"] * 1e3 for x in found], marker="o", label=f"{row['memory']}: a step")
+        (line,) = axis.plot(tokens, [x["step_s"] * 1e3 for x in found], marker="o", label=row["memory"])
         if any(x["lookup_s"] for x in found):
             own = [x["lookup_s"] * 1e3 for x in found]
-            axis.plot(tokens, own, ls="--", color=line.get_color(), label=f"{row['memory']}: its own part")
-    axis.set(title="decode step", xlabel="tokens read", ylabel="ms", xscale="log", yscale="log")
+            axis.plot(tokens, own, ls="--", color=line.get_color())
+    title = "a decode step (dashed: the memory's own part of it)"
+    axis.set(title=title, xlabel="tokens read", ylabel="ms", xscale="log", yscale="log")
+    axis.set_xticks(tokens, list(map(str, tokens)))
+    axis.xaxis.minorticks_off()
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter(LogFormatter())  # which leaves them out where there are many
 
 
 def _share(found: Mapping[str, Any]) -> str:

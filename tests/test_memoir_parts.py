@@ -167,6 +167,10 @@ def test_a_saved_database_comes_back_the_same(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(whole[:-1] + b"\xff")  # bits beyond the last channel
     with pytest.raises(StateError, match="masks that are none"):
         two.load(path)
+    length = 8 + int.from_bytes(whole[:8], "little")
+    path.write_bytes(whole[:length].replace(rb"{\"n\": 0}", rb"[\"n\", 0]") + whole[length:])
+    with pytest.raises(StateError, match="metadata of another kind"):
+        two.load(path)
     path.write_bytes(whole[:-3])
     with pytest.raises(StateError, match="holds no masks"):
         two.load(path)
@@ -227,6 +231,9 @@ def test_the_layer_is_zero_when_fresh_and_learns_only_in_its_mask(tmp_path: Path
         layer(x, edit_id="two")
     with pytest.raises(UsageError, match="NaN"):
         layer.add_edit("two", np.where(mask(1), 1.0, np.nan))
+    for wrong in ({"hidden_size": -5}, {"hidden_size": F, "max_edits": 0}):
+        with pytest.raises(UsageError, match="at least 1"):
+            ResidualMemoryLayer(**wrong)
 
 
 @pytest.mark.parametrize(("name", "settings"), [("SGD", {}), ("SGD", {"momentum": 0.9}), ("Adam", {})])

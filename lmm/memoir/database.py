@@ -27,7 +27,8 @@ class EditMaskDatabase:
         cosine    s / sqrt(p q)        overlap    s / max(p, q)
 
     `storage_dir` is where `save` and `load` go (MEMOIR_STORAGE_DIR); `backend` is "faiss", "numpy" or None: the first
-    that is there. Of masks that are equally close the last one added counts.
+    that is there. Of masks that are equally close the last one added counts. Raises UsageError for sizes that cannot
+    be, and names that it does not know.
     """
 
     def __init__(

@@ -21,7 +21,8 @@ class ResidualMemoryLayer(torch.nn.Module):
 
     Gradients reach only the columns of W_m where m is 1, so other edits' columns stay, given an optimiser without
     weight decay that is new for each edit: an earlier edit's momentum would go on moving its columns.
-    `sparsity_ratio` is the share of channels of the masks that `fingerprinter()` makes.
+    `sparsity_ratio` is the share of channels of the masks that `fingerprinter()` makes. Raises UsageError for sizes
+    that cannot be.
     """
 
     def __init__(
@@ -34,6 +35,8 @@ class ResidualMemoryLayer(torch.nn.Module):
         super().__init__()
         self.hidden_size = hidden_size if hidden_size is not None else from_environment("MEMOIR_HIDDEN_SIZE")
         self.max_edits = max_edits if max_edits is not None else from_environment("MEMOIR_MAX_EDITS", MAX_EDITS)
+        if self.hidden_size < 1 or self.max_edits < 1:
+            raise UsageError(f"hidden_size and max_edits must be at least 1, not {self.hidden_size}, {self.max_edits}")
         if not 0 < sparsity_ratio <= 1:
             raise UsageError(f"sparsity_ratio must be above 0 and at most 1, not {sparsity_ratio}")
         self.sparsity_ratio = sparsity_ratio

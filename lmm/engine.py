@@ -57,12 +57,16 @@ class Reply:
         return self.generated.text.rstrip()
 
 
-def without(memory: Memory, version: Version, lesson_id: str) -> Version:
-    """The version without one lesson; the same object if it is not in it. Raises LearningError."""
-    if all(lesson.id != lesson_id for lesson in version.lessons):
-        return version
-    rest = tuple(lesson for lesson in version.lessons if lesson.id != lesson_id)
-    return Version(memory.forget(version.state, lesson_id), rest)
+def without(memory: Memory, lesson_id: str, *stacks: list[Version]) -> list[list[Version]]:
+    """Versions without one lesson, stack by stack; those it is not in are the same objects. Raises LearningError."""
+
+    def rest(version: Version) -> Version:
+        if all(lesson.id != lesson_id for lesson in version.lessons):
+            return version
+        kept = tuple(lesson for lesson in version.lessons if lesson.id != lesson_id)
+        return Version(memory.forget(version.state, lesson_id), kept)
+
+    return [[rest(version) for version in stack] for stack in stacks]
 
 
 class Engine:
@@ -300,9 +304,9 @@ class Engine:
         if lesson is None:
             raise LearningError(f"there is no lesson {lesson_id!r}; see /lessons")
 
-        new, *others = (without(self.memory, v, lesson_id) for v in (self.version, *self.undo_stack, *self.redo_stack))
-        count = len(self.undo_stack)
-        self.undo_stack, self.redo_stack = others[:count], others[count:]
+        [new], self.undo_stack, self.redo_stack = without(
+            self.memory, lesson_id, [self.version], self.undo_stack, self.redo_stack
+        )
         self._become(new)
         if self.log is not None:
             self.log.purge(Trace.of_lesson(lesson, said))

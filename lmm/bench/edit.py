@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -189,7 +188,7 @@ class Bench:
             asked = self._ask(engine, self.plan.lists(size), replies, f"{name}: asking after {size}")
             measured = self._measure(engine, name, size)
             hits = self._hits(engine, self.edits[:size], name)
-            state, largest = measure.state_bytes(engine), _largest_lesson(engine)
+            state, largest = measure.state_bytes(engine), measure.largest_lesson(engine)
         told = {prompt: record["reply"] for prompt, record in asked.items()}
         answers = rows.Answers(
             replies=told,
@@ -302,20 +301,6 @@ class _Progress:
 def _identity(memory: Memory) -> str:
     """What a memory's lessons and replies depend on: its options and the code. Changed: it is taught anew."""
     return digest(memory.options_dict(), code_digest(READING + LEARNING, inspect.getsourcefile(type(memory))))
-
-
-def _largest_lesson(engine: Engine) -> int | None:
-    """Bytes of the largest lesson: its own arrays, named `<kind>/<lesson id>`, and its text. None where they share."""
-    version = engine.version
-    own = {lesson.id: 0 for lesson in version.lessons}
-    for name, array in version.state.items():
-        owner = name.partition("/")[2]
-        if owner in own:
-            own[owner] += engine.adapter.ops.to_numpy(array).nbytes
-    if version.state and not all(own.values()):
-        return None
-    texts = {lesson.id: json.dumps(lesson.to_dict(), ensure_ascii=False) for lesson in version.lessons}
-    return max((own[owner] + len(text.encode()) for owner, text in texts.items()), default=None)
 
 
 def _last_saved(folder: Path) -> int:

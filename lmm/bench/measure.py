@@ -127,6 +127,20 @@ def state_bytes(engine: Engine) -> int:
     return arrays + (len(lessons.encode()) if engine.version.lessons else 0)
 
 
+def largest_lesson(engine: Engine) -> int | None:
+    """Bytes of the largest lesson: its own arrays, named `<kind>/<lesson id>`, and its text. None where they share."""
+    version = engine.version
+    own = {lesson.id: 0 for lesson in version.lessons}
+    for name, array in version.state.items():
+        owner = name.partition("/")[2]
+        if owner in own:
+            own[owner] += engine.adapter.ops.to_numpy(array).nbytes
+    if version.state and not all(own.values()):
+        return None
+    texts = {lesson.id: json.dumps(lesson.to_dict(), ensure_ascii=False) for lesson in version.lessons}
+    return max((own[owner] + len(text.encode()) for owner, text in texts.items()), default=None)
+
+
 def model_digest(adapter: Adapter) -> str:
     """All of the model's weights: a memory must leave them alone."""
     found = hashlib.blake2b(digest_size=16)

@@ -74,7 +74,7 @@ READING = (
     "tokenizer.py",
 )
 SCORING = ("bench/datasets.py", "bench/metrics.py", "bench/rows.py")
-LEARNING = ("memory", "data", "encoder.py", "gate.py", "bench/peers.py")
+LEARNING = ("memory", "data", "encoder.py", "gate.py", "other_question.py", "bench/peers.py")
 
 
 def code_digest(names: Sequence[str], *others: str | None) -> str:

@@ -287,16 +287,15 @@ class Chat:
         from lmm.engine import without
 
         for name, kept in self.shelf.items():
-            versions = (kept.version, *kept.undo_stack, *kept.redo_stack)
+            stacks = [kept.version], kept.undo_stack, kept.redo_stack
             try:
-                new, *others = (without(kept.memory, version, lesson_id) for version in versions)
+                [new], undo, redo = without(kept.memory, lesson_id, *stacks)
             except LmmError as error:
                 self.view.say(f"still known to memory {name!r}: {error}")
                 continue
             if kept.saved is kept.version:
                 kept.saved = new  # its file has been cleaned as well
-            count = len(kept.undo_stack)
-            kept.version, kept.undo_stack, kept.redo_stack = new, others[:count], others[count:]
+            kept.version, kept.undo_stack, kept.redo_stack = new, undo, redo
 
     # the status line ---------------------------------------------------------------------------------------------
     def status(self, width: int) -> str:

@@ -36,10 +36,22 @@ def _names(group: str) -> Iterable[str]:
     return registry.table(group)
 
 
+def _dtypes() -> Iterable[str]:
+    from lmm.config import DTYPES
+
+    return DTYPES
+
+
+def _strategies() -> Iterable[str]:
+    from lmm.sampling import STRATEGIES
+
+    return STRATEGIES
+
+
 memory_names = completed(lambda: _names("lmm.memories"))
 backend_names = completed(lambda: ["auto", *_names("lmm.adapters")])
-dtype_names = completed(lambda: ("auto", "float32", "bfloat16", "float16"))
-strategy_names = completed(lambda: ("auto", "greedy", "beam", "sample"))
+dtype_names = completed(_dtypes)
+strategy_names = completed(_strategies)
 learn_names = completed(lambda: ("auto", "ask", "off"))
 
 _MODEL = {

@@ -13,12 +13,21 @@ import numpy as np
 
 from lmm.atomic import write_atomically
 from lmm.errors import StateError, UsageError
-from lmm.memoir.fingerprint import as_numpy, from_environment
+from lmm.memoir.fingerprint import as_bits, from_environment
 
 METRICS = ("cosine", "overlap")
 MAX_EDITS = 10_000
 FILE = "masks.safetensors"
 PathLike = str | os.PathLike[str]
+
+
+def sizes(hidden_size: int | None, max_edits: int | None) -> tuple[int, int]:
+    """Both, from the environment where they are not given. Raises UsageError for what cannot be."""
+    hidden_size = hidden_size if hidden_size is not None else from_environment("MEMOIR_HIDDEN_SIZE")
+    max_edits = max_edits if max_edits is not None else from_environment("MEMOIR_MAX_EDITS", MAX_EDITS)
+    if hidden_size < 1 or max_edits < 1:
+        raise UsageError(f"hidden_size and max_edits must be at least 1, not {hidden_size}, {max_edits}")
+    return hidden_size, max_edits
 
 
 class EditMaskDatabase:
@@ -45,10 +54,7 @@ class EditMaskDatabase:
             raise UsageError(f"backend must be faiss or numpy, not {backend!r}")
         if backend == "faiss" and importlib.util.find_spec("faiss") is None:
             raise UsageError("faiss is not installed; pip install 'lmm[faiss]', or leave backend out")
-        self.hidden_size = hidden_size if hidden_size is not None else from_environment("MEMOIR_HIDDEN_SIZE")
-        self.max_edits = max_edits if max_edits is not None else from_environment("MEMOIR_MAX_EDITS", MAX_EDITS)
-        if self.hidden_size < 1 or self.max_edits < 1:
-            raise UsageError(f"hidden_size and max_edits must be at least 1, not {self.hidden_size}, {self.max_edits}")
+        self.hidden_size, self.max_edits = sizes(hidden_size, max_edits)
         self.metric, self.storage_dir = similarity_metric, storage_dir or os.environ.get("MEMOIR_STORAGE_DIR")
         self.backend = backend or ("faiss" if importlib.util.find_spec("faiss") else "numpy")
         self.metadata: dict[str, dict[str, Any]] = {}
@@ -102,10 +108,7 @@ class EditMaskDatabase:
         return edit_id, self.get(edit_id), similarity
 
     def _packed(self, mask: Any) -> np.ndarray:
-        values = as_numpy(mask, "mask")
-        if np.isnan(values).any():
-            raise UsageError("a mask holds NaN")
-        bits = values != 0
+        bits = as_bits(mask)
         if bits.shape != (self.hidden_size,) or not bits.any():
             raise UsageError(
                 f"a mask must have shape ({self.hidden_size},) and at least one bit; this one has shape {bits.shape} "

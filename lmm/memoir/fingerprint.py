@@ -33,6 +33,14 @@ def as_numpy(values: Any, what: str = "activations") -> np.ndarray:
         raise UsageError(f"the {what} must be numbers, not {type(values).__name__}: {error}") from error
 
 
+def as_bits(mask: Any) -> np.ndarray:
+    """Which entries of a mask are set: what is not 0, bool. Raises UsageError for what is no number, and NaN."""
+    values = as_numpy(mask, "mask")
+    if np.isnan(values).any():
+        raise UsageError("a mask holds NaN")
+    return values != 0
+
+
 class TopHashFingerprinter:
     """The `top_k` of |activations - background|, sent through a fixed permutation.
 

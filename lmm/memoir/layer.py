@@ -12,8 +12,8 @@ import torch
 
 from lmm.adapters.structure import down_projection, find_layers
 from lmm.errors import UsageError
-from lmm.memoir.database import MAX_EDITS, EditMaskDatabase
-from lmm.memoir.fingerprint import TopHashFingerprinter, as_numpy, from_environment
+from lmm.memoir.database import EditMaskDatabase, sizes
+from lmm.memoir.fingerprint import TopHashFingerprinter, as_bits, as_numpy
 
 
 class ResidualMemoryLayer(torch.nn.Module):
@@ -33,10 +33,7 @@ class ResidualMemoryLayer(torch.nn.Module):
         output_size: int | None = None,
     ) -> None:
         super().__init__()
-        self.hidden_size = hidden_size if hidden_size is not None else from_environment("MEMOIR_HIDDEN_SIZE")
-        self.max_edits = max_edits if max_edits is not None else from_environment("MEMOIR_MAX_EDITS", MAX_EDITS)
-        if self.hidden_size < 1 or self.max_edits < 1:
-            raise UsageError(f"hidden_size and max_edits must be at least 1, not {self.hidden_size}, {self.max_edits}")
+        self.hidden_size, self.max_edits = sizes(hidden_size, max_edits)
         if not 0 < sparsity_ratio <= 1:
             raise UsageError(f"sparsity_ratio must be above 0 and at most 1, not {sparsity_ratio}")
         self.sparsity_ratio = sparsity_ratio
@@ -83,10 +80,7 @@ class ResidualMemoryLayer(torch.nn.Module):
             self.masks[edit_id][found] = 1.0
 
     def _mask(self, mask: Any) -> torch.Tensor:
-        values = as_numpy(mask, "mask")
-        if np.isnan(values).any():
-            raise UsageError("a mask holds NaN")
-        found = torch.as_tensor(values != 0).float()
+        found = torch.as_tensor(as_bits(mask)).float()
         if found.shape[-1] != self.hidden_size or found.ndim > 2:
             raise UsageError(f"a mask has shape {tuple(found.shape)}, expected ({self.hidden_size},)")
         return found.to(self.weight.device)

@@ -11,7 +11,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lmm import attach
-from lmm.models import resolve
+from lmm.adapters.models.source import resolve
 
 place = sys.argv[1] if len(sys.argv) > 1 else str(resolve("smollm2-135m-instruct").folder)
 model = AutoModelForCausalLM.from_pretrained(place)

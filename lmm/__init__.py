@@ -8,13 +8,13 @@ __version__ = "0.1.0"
 __all__ = ["attach"]
 
 if TYPE_CHECKING:
-    from lmm.attached import attach
+    from lmm.engine.attached import attach
 
 
 def __getattr__(name: str) -> Any:
     """`attach` and what it needs, torch above all, are imported when it is first asked for."""
     if name == "attach":
-        from lmm.attached import attach
+        from lmm.engine.attached import attach
 
         return attach
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

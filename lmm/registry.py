@@ -16,18 +16,18 @@ from lmm.errors import BackendError, LmmError, UnknownNameError
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
+    from lmm.adapters.models.source import ModelSource
     from lmm.memory.base import Memory
-    from lmm.models import ModelSource
 
 MEMORIES = {
-    "keyed": "lmm.memory.keyed:Keyed",
+    "keyed": "lmm.memory.keyed.keyed:Keyed",
     "identity": "lmm.memory.identity:Identity",
     "lora_on_user": "lmm.memory.lora_on_user:LoraOnUser",
     "hash_gradient": "lmm.memory.hash_gradient:HashGradient",
-    "engram": "lmm.memory.engram:Engram",
-    "engram_hybrid": "lmm.memory.engram_hybrid:EngramHybrid",
+    "engram": "lmm.memory.engram.engram:Engram",
+    "engram_hybrid": "lmm.memory.engram.hybrid:EngramHybrid",
     "gated_lora": "lmm.memory.gated_lora:GatedLora",
-    "memoir": "lmm.memory.memoir:Memoir",
+    "memoir": "lmm.memory.memoir.memoir:Memoir",
 }
 ADAPTERS = {
     "torch": "lmm.adapters.torch_lm:TorchAdapter",

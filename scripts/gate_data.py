@@ -1,6 +1,6 @@
 """Pairs (query, stored prompt, same question?) to train and validate the gate on.
 
-Sources: our own wordings (lmm/data/gate_relations.txt) filled with made-up subjects; the records of two editing data
+Sources: our own wordings (scripts/gate_relations.txt) filled with made-up subjects; the records of two editing data
 sets that no score is taken on (counterfact[500:], zsre[500:]); the STS benchmark's training half; sentences of plain
 text as distractors.
 Hard negatives come for free: same subject and other relation, same relation and a similar subject, slots swapped.

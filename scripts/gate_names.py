@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-DATA = Path(__file__).resolve().parent.parent / "lmm" / "data"
+DATA = Path(__file__).resolve().parent
 PHRASES_FILE = DATA / "gate_phrases.txt"
 
 

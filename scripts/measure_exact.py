@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from lmm.bench.exact_match import Example, exact_match
 from lmm.config import Config
-from lmm.engine import Engine
-from lmm.exact_match import Example, exact_match
+from lmm.engine.engine import Engine
+from lmm.engine.runtime import open_engine
 from lmm.memory.base import Lesson
-from lmm.runtime import open_engine
 
 LENGTHS = (50, 100, 200, 400)
 UNRELATED = (
@@ -40,7 +40,7 @@ UNRELATED = (
 
 def pairs(count: int, real: bool) -> list[Example]:
     """Distinct examples: synthetic ones, or true facts of every other category."""
-    from lmm.exact_match import REAL
+    from lmm.bench.exact_match import REAL
 
     kinds = tuple(REAL) if real else ("synthetic",)
     splits = exact_match(count, seed=0, categories=kinds)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from lmm.gate import THRESHOLD, WEIGHTS, Gate, Index
+from lmm.memory.keyed.gate import THRESHOLD, WEIGHTS, Gate, Index
 
 
 @dataclass

@@ -13,15 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from lmm import runtime
 from lmm.adapters.base import Adapter
 from lmm.bench.datasets import Edit, load
 from lmm.config import Config, parse_settings
-from lmm.engine import Engine
+from lmm.engine import runtime
+from lmm.engine.engine import Engine
 from lmm.memory.base import Lesson, Prompt, Recall
-from lmm.memory.memoir import Memoir
+from lmm.memory.memoir.memoir import Memoir
+from lmm.memory.memoir.tophash import overlaps, top_hash
 from lmm.memory.selfask import PLAIN
-from lmm.memory.tophash import overlaps, top_hash
 
 SILENT = (0.90, 0.95, 0.98)  # shares of other questions that must find nothing
 

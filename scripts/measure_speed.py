@@ -15,14 +15,15 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from lmm import feedback, registry, runtime
-from lmm.activation_log import ActivationLog
+from lmm import feedback, registry
 from lmm.adapters.base import Adapter
+from lmm.adapters.sampling import Decoding
 from lmm.config import Config
-from lmm.engine import Engine, Version
+from lmm.engine import runtime
+from lmm.engine.conversation import prompt_tokens
+from lmm.engine.engine import Engine, Version
+from lmm.files.activation_log import ActivationLog
 from lmm.memory.base import Memory
-from lmm.sampling import Decoding
-from lmm.session import prompt_tokens
 
 QUESTION = "Tell me a long story about a fox and a river."
 FACTS = ["I live in Oslo.", "My dog is called Rex.", "My favourite colour is green.", "The staging port is 8443."]

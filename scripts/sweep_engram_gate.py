@@ -5,7 +5,7 @@ For records FROM to TO of each editing data set, as if their prompts had been ta
     found     share of rephrases for which the lesson found has the right answer
     silent    share of locality prompts for which no lesson is found
 
-by n-gram votes alone, by the state in context alone, and by both as in `lmm.memory.engram`; for layers and thresholds.
+by n-gram votes alone, by the state in context alone, and by both as in `engram`; for layers and thresholds.
 The states are computed once (a few minutes) and kept in FILE. Records whose scores are published are 0 to 99.
 """
 
@@ -20,12 +20,12 @@ import numpy as np
 from lmm.adapters.base import Adapter
 from lmm.bench.datasets import Edit, load
 from lmm.config import Config
-from lmm.gate import views
-from lmm.memory.questions import Words, other_numbers
+from lmm.engine.conversation import prompt_tokens
+from lmm.engine.runtime import open_engine
+from lmm.memory.engram.questions import Words, other_numbers
+from lmm.memory.engram.votes import Votes
+from lmm.memory.keyed.gate import views
 from lmm.memory.selfask import PLAIN, last_states, unit
-from lmm.memory.votes import Votes
-from lmm.runtime import open_engine
-from lmm.session import prompt_tokens
 
 NAMES = ("zsre", "qaedit", "counterfact")
 LAYERS = (12, 18, 22, 25, 28)

@@ -1,7 +1,8 @@
-"""Train the gate's pair model: python -m scripts.train_gate --data DIR --seed 4 --out lmm/data/gate-2.safetensors
+"""Train the gate's pair model: python -m scripts.train_gate --data DIR --seed 4 --out FILE
 
 The lower layers of MiniLM read query and stored prompt apart and stay frozen; the upper ones read both together and get
-a LoRA, segment and match vectors and a small head (see lmm/gate.py). Seeded; a few minutes on two cores. Needs torch.
+a LoRA, segment and match vectors and a small head (see lmm/memory/keyed/gate.py).
+Seeded; a few minutes on two cores. Needs torch.
 `--data` holds editing/counterfact.json and zsre.json (only records from the 501st on are used), sts/ and text/.
 """
 
@@ -18,8 +19,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.encoder import MATRICES, WIDTH, Encoder
-from lmm.gate import FEATURES, HIDDEN, JOINT_FROM, LIMIT
+from lmm.encoders.minilm import MATRICES, WIDTH, Encoder
+from lmm.memory.keyed.gate import FEATURES, HIDDEN, JOINT_FROM, LIMIT
 from scripts.gate_data import Pair, datasets
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class PairModel:
         return self.params["marks"][shared]
 
     def _compare(self, q: Tensor, s: Tensor, q_mask: Tensor, s_mask: Tensor) -> Tensor:
-        """Joint states of both texts -> what the head sees, [B, FEATURES]; in NumPy: lmm.gate.compare."""
+        """Joint states of both texts -> what the head sees, [B, FEATURES]; in NumPy: lmm.memory.keyed.gate.compare."""
         torch = self.torch
         normalize = torch.nn.functional.normalize
         u, v = (
@@ -221,7 +222,7 @@ def train(model: PairModel, pairs: Sequence[Pair], options: argparse.Namespace) 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with editing/ and text/")
-    parser.add_argument("--out", type=Path, default=Path("lmm/data/gate-2.safetensors"))
+    parser.add_argument("--out", type=Path, default=Path("lmm/memory/keyed/gate-2.safetensors"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--synthetic", type=int, default=40000, help="pairs from our own wordings")
     parser.add_argument("--rank", type=int, default=32)

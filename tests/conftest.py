@@ -41,7 +41,7 @@ def _missing(backend: str, label: str, why: str) -> None:
 
 def load(backend: str, model: str = SMOLLM, dtype: str = "float32") -> Adapter:
     """A real model on a real backend, or a skipped test as in `need`."""
-    from lmm.models import resolve
+    from lmm.adapters.models.source import resolve
 
     label = backend if model == SMOLLM else f"{backend} with {model}"
     need(backend, label)
@@ -122,7 +122,7 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
 @pytest.fixture(autouse=True)
 def _own_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test adds to the tables or puts in place of the runtime is gone after it, whatever order tests run in."""
-    from lmm import runtime
+    from lmm.engine import runtime
 
     monkeypatch.setattr(registry, "MEMORIES", dict(registry.MEMORIES))
     monkeypatch.setattr(runtime, "open_engine", runtime.open_engine)

@@ -10,10 +10,10 @@ import pytest
 
 from lmm import registry
 from lmm.adapters.base import Adapter
-from lmm.engine import Engine
+from lmm.adapters.sampling import Decoding
+from lmm.engine.conversation import prompt_tokens
+from lmm.engine.engine import Engine
 from lmm.memory.base import Lesson, Memory
-from lmm.sampling import Decoding
-from lmm.session import prompt_tokens
 
 MARKS = {"torch": [pytest.mark.real], "mlx_lm": [pytest.mark.real, pytest.mark.mlx], "tiny-mlx": [pytest.mark.mlx]}
 

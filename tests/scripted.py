@@ -14,10 +14,10 @@ import numpy as np
 
 from lmm.adapters.base import Adapter, Cache, TapContext
 from lmm.adapters.ops import Array, Ops
+from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ASSISTANT, END, USER, ToyAdapter
-from lmm.engine import Engine
+from lmm.engine.engine import Engine
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
-from lmm.sampling import Decoding
 
 REPLIES = {
     "what is the capital of australia?": "The capital of Australia is Sydney.",
@@ -121,8 +121,8 @@ def open_engine(config: Any, progress: Any = None, notice: Any = lambda text: No
     """Stands in for `runtime.open_engine`."""
     from pathlib import Path
 
-    from lmm import runtime
-    from lmm.activation_log import ActivationLog
+    from lmm.engine import runtime
+    from lmm.files.activation_log import ActivationLog
 
     time.sleep(seconds("LOAD"))
     log = ActivationLog(config.activation_log_path) if config.log else None
@@ -136,7 +136,8 @@ def open_engine(config: Any, progress: Any = None, notice: Any = lambda text: No
 
 def install() -> None:
     """Put the scripted engine and the memory `notes` in place."""
-    from lmm import registry, runtime
+    from lmm import registry
+    from lmm.engine import runtime
 
     registry.MEMORIES.setdefault("notes", "scripted:Notes")
     runtime.open_engine = open_engine

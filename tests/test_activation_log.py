@@ -18,11 +18,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmm import activation_log
-from lmm.activation_log import INFO_FIELDS, ActivationLog, loss_by_decoded_token, read
 from lmm.adapters.base import Site
 from lmm.errors import LmmError
-from lmm.traces import Trace
+from lmm.files import activation_log
+from lmm.files.activation_log import INFO_FIELDS, ActivationLog, loss_by_decoded_token, read
+from lmm.files.traces import Trace
 
 SITE = Site(15)
 HIDDEN = np.linspace(-1.23456789, 2, 2 * 3 * 8).reshape(2, 3, 8).astype(np.float32)

@@ -12,11 +12,11 @@ from contracts import close, numbers, on, on_small
 
 from lmm import registry
 from lmm.adapters.base import PARTS, Adapter, Site
+from lmm.adapters.sampling import Decoding
 from lmm.adapters.structure import find_layers
-from lmm.engine import Engine
+from lmm.engine.engine import Engine
 from lmm.errors import ModelError, UsageError
 from lmm.memory.identity import Identity
-from lmm.sampling import Decoding
 
 on_all = on("toy", "tiny-torch", "tiny-mlx", "torch", "mlx_lm")
 TEXT = "The capital of France is Paris, and the capital of Norway is"
@@ -351,7 +351,7 @@ def same_as_native(adapter: Adapter, prompts: list[str], max_tokens: int) -> Non
 
 
 def _asked(adapter: Adapter, prompt: str) -> list[int]:
-    from lmm.session import prompt_tokens
+    from lmm.engine.conversation import prompt_tokens
 
     return prompt_tokens(adapter.format, prompt)
 

@@ -15,7 +15,7 @@ import pytest
 import tiny
 
 from lmm import attach, registry
-from lmm.engine import Engine
+from lmm.engine.engine import Engine
 from lmm.errors import StateError, UsageError
 from lmm.memory.base import Memory
 
@@ -78,7 +78,7 @@ def settings_of(name: str) -> dict[str, Any]:
 def test_importing_lmm_stays_light() -> None:
     code = "import lmm, sys; assert not {'torch', 'mlx', 'transformers', 'numpy'} & set(sys.modules), 'heavy'"
     subprocess.run([sys.executable, "-c", code], check=True)
-    code = "import lmm.attached; from lmm import attach; assert callable(attach)"
+    code = "import lmm.engine.attached; from lmm import attach; assert callable(attach)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

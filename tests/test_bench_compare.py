@@ -15,12 +15,12 @@ from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.bench import compare_report
 from lmm.bench.compare import Request, _that_fits, compare, talk, time_at
+from lmm.bench.exact_match import Example, write
 from lmm.cli.app import app
 from lmm.config import Config
-from lmm.engine import Engine
+from lmm.engine.engine import Engine
+from lmm.engine.training import Settings
 from lmm.errors import UsageError
-from lmm.exact_match import Example, write
-from lmm.training import Settings
 
 PLACES = ["Rome", "Oslo", "Paris", "Bern", "Kyiv"]
 

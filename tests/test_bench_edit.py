@@ -14,7 +14,7 @@ from lmm.bench import edit, measure, plan
 from lmm.bench.edit import Bench, Settings
 from lmm.bench.peers import Nothing
 from lmm.bench.store import Folder
-from lmm.engine import Engine
+from lmm.engine.engine import Engine
 from lmm.errors import UsageError
 from lmm.memory.base import Lesson, Memory
 

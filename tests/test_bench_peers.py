@@ -11,7 +11,7 @@ from lmm.adapters.base import Adapter
 from lmm.adapters.toy import ToyAdapter
 from lmm.bench.measure import model_digest, plain_reply_seconds
 from lmm.bench.peers import PEERS, FineTune, InContext, PeftLora
-from lmm.engine import Engine
+from lmm.engine.engine import Engine
 from lmm.errors import BackendError, UsageError
 from lmm.memory.base import Lesson
 

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from lmm import registry, runtime
+from lmm import registry
 from lmm.bench import lookup, report, run, store
 from lmm.bench.edit import Settings
 from lmm.cli.app import app
 from lmm.config import Config
+from lmm.engine import runtime
 from lmm.errors import BackendError, LmmError, UsageError
 
 

@@ -8,11 +8,11 @@ from contracts import on_small
 
 from lmm.adapters.base import Adapter
 from lmm.bench.measure import perplexity, reply_seconds, without_memory
-from lmm.engine import Engine
+from lmm.engine.conversation import prompt_tokens
+from lmm.engine.engine import Engine
+from lmm.engine.scoring import text_losses
 from lmm.memory.base import Lesson
 from lmm.memory.identity import Identity
-from lmm.scoring import text_losses
-from lmm.session import prompt_tokens
 
 
 def one_by_one(adapter: Adapter, prompt: str, answer: str) -> list[bool]:
@@ -111,8 +111,8 @@ def test_without_memory_is_without_memory_while_another_is_attached() -> None:
 
 
 def test_a_short_reply_is_extended_at_its_own_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmm.adapters.generation import Generated
     from lmm.bench import measure
-    from lmm.generation import Generated
 
     engine = Engine(benching.adapter(), Identity())
     monkeypatch.setattr(engine, "answer", lambda: iter(()))

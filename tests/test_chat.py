@@ -17,7 +17,6 @@ from prompt_toolkit.application import create_app_session
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
-from lmm import transcripts
 from lmm.chat import render
 from lmm.chat.history import JsonHistory
 from lmm.chat.interrupts import Interrupts, Leave
@@ -27,8 +26,9 @@ from lmm.chat.session import Chat
 from lmm.chat.view import ConsoleView
 from lmm.config import Config
 from lmm.errors import Cancelled, LmmError, UsageError
+from lmm.files import transcripts
+from lmm.files.traces import Trace
 from lmm.memory.base import Lesson
-from lmm.traces import Trace
 
 
 def chat(loading: Loading | None = None) -> Chat:
@@ -251,9 +251,9 @@ def test_purging_takes_out_whole_records(sessions: Path):
 
 # stopping ---------------------------------------------------------------------------------------------------------
 def test_a_long_prompt_is_read_in_parts_and_stopped_between_them(monkeypatch: pytest.MonkeyPatch):
-    from lmm import generation
+    from lmm.adapters import generation
+    from lmm.adapters.sampling import Decoding
     from lmm.adapters.toy import ToyAdapter
-    from lmm.sampling import Decoding
 
     toy, tokens = ToyAdapter(), [*range(60)]
     whole, _ = generation.prefill(toy, tokens, toy.new_cache())
@@ -266,7 +266,7 @@ def test_a_long_prompt_is_read_in_parts_and_stopped_between_them(monkeypatch: py
 
 
 def test_a_message_that_was_stopped_before_its_reply_is_as_if_never_said(monkeypatch: pytest.MonkeyPatch):
-    from lmm import generation
+    from lmm.adapters import generation
 
     monkeypatch.setattr(generation, "PREFILL_PART", 4)
     one = chat()

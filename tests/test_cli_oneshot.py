@@ -15,9 +15,10 @@ import pytest
 import scripted
 from payloads import payloads
 
-from lmm import runtime, state
 from lmm.cli import app as cli
-from lmm.sanitize import clean
+from lmm.engine import runtime
+from lmm.files import state_file as state
+from lmm.text.sanitize import clean
 
 Q, A = "What is the capital of Australia?", "The capital of Australia is Canberra."
 

@@ -12,15 +12,15 @@ import scripted
 from payloads import payloads
 from rich.console import Console
 
-from lmm import transcripts
 from lmm.chat import commands, render
 from lmm.chat.loading import Loading
 from lmm.chat.session import Chat
 from lmm.chat.view import ConsoleView
 from lmm.config import Config
 from lmm.errors import LmmError, StateError, UsageError
+from lmm.files import transcripts
 from lmm.memory.base import Lesson, Recall
-from lmm.sanitize import clean
+from lmm.text.sanitize import clean
 
 Q, A = "What is the capital of Australia?", "The capital of Australia is Canberra."
 
@@ -590,7 +590,7 @@ def test_another_model_goes_on_with_the_lessons(session: Session):
 
 
 def test_a_model_that_does_not_load_leaves_the_old_one_in_place(session: Session, monkeypatch: pytest.MonkeyPatch):
-    from lmm import runtime
+    from lmm.engine import runtime
     from lmm.errors import ModelError
 
     session.do(f"/teach {Q} => {A}")

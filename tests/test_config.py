@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from lmm.adapters.sampling import Decoding
 from lmm.config import Config, load, parse_settings
+from lmm.engine.runtime import build_memory
 from lmm.errors import UsageError
-from lmm.runtime import build_memory
-from lmm.sampling import Decoding
 
 
 @pytest.fixture

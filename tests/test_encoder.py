@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from lmm import encoder as module
-from lmm.encoder import WIDTH, embed, merge_lora, run_layers, shared_encoder, weights_folder
+from lmm.encoders import minilm as module
+from lmm.encoders.minilm import WIDTH, embed, merge_lora, run_layers, shared_encoder, weights_folder
 from lmm.errors import ModelError
 
 TEXTS = [

@@ -11,14 +11,14 @@ import pytest
 from contracts import close, engine, frozen, logits_of, memory, numbers, on, on_small, same_state
 
 from lmm import registry
-from lmm.activation_log import ActivationLog, read
 from lmm.adapters.base import Adapter, Site
+from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ToyAdapter
-from lmm.below import Below
-from lmm.engine import Engine, Version
+from lmm.engine.below import Below
+from lmm.engine.engine import Engine, Version
 from lmm.errors import Cancelled, LearningError, StateError, TooLongError
+from lmm.files.activation_log import ActivationLog, read
 from lmm.memory.base import LearnReport, Lesson, Memory, Recall
-from lmm.sampling import Decoding
 
 LEARNERS = ["lora_on_user", "hash_gradient"]  # those whose lessons change how earlier turns are read
 MESSAGES = ["My sister's name is Ada.", "I live in Oslo.", "What is her name?", "And where do I live?", "Thank you."]

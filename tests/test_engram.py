@@ -12,14 +12,14 @@ from contracts import close, engine, frozen, logits_of, numbers, on, same_state
 from lmm.adapters.base import Adapter
 from lmm.adapters.ops import NumpyOps
 from lmm.adapters.toy import ToyAdapter
+from lmm.engine.conversation import lesson_tokens, prompt_tokens
 from lmm.errors import LearningError, StateError
 from lmm.memory.base import Lesson, Prompt, Recall
-from lmm.memory.engram import Engram, EngramOptions, normed
-from lmm.memory.ngrams import NGramHash, normal_form, normal_ids, primes_from
-from lmm.memory.questions import Words, other_numbers
-from lmm.memory.table import Table, gathered, local, split
-from lmm.memory.votes import Votes, signature
-from lmm.session import lesson_tokens, prompt_tokens
+from lmm.memory.engram.engram import Engram, EngramOptions, normed
+from lmm.memory.engram.ngrams import NGramHash, normal_form, normal_ids, primes_from
+from lmm.memory.engram.questions import Words, other_numbers
+from lmm.memory.engram.table import Table, gathered, local, split
+from lmm.memory.engram.votes import Votes, signature
 
 SISTER = Lesson("What is my sister's name?", "Ada", id="sister")
 HOME = Lesson("Where do I live?", "Oslo", id="home")
@@ -256,7 +256,7 @@ PAIRS = [("Where do I live?", "Oslo"), ("What is my sister's name?", "Ada")]
 
 def prepared(adapter: Adapter, name: str = "engram") -> Any:
     made = engine(adapter, name)
-    from lmm.engine import Version
+    from lmm.engine.engine import Version
 
     made.commit(Version(made.memory.prepare(made.version.state, PAIRS, adapter)))
     return made
@@ -328,7 +328,7 @@ def test_a_trained_convolution_reads_the_same_in_chunks(adapter: Adapter) -> Non
     random, state = np.random.default_rng(0), dict(made.version.state)
     for name in ("values/pairs0", "conv", "value_proj"):
         state[name] = adapter.ops.asarray(random.normal(0, 1, tuple(state[name].shape)).astype(np.float32))
-    from lmm.engine import Version
+    from lmm.engine.engine import Version
 
     made.commit(Version(state))
     question, answer = PAIRS[1]

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from lmm import exact_facts, exact_match
+from lmm.bench import exact_facts, exact_match
+from lmm.bench.exact_match import TASKS, read, write
 from lmm.cli.app import app
 from lmm.errors import UsageError
-from lmm.exact_match import TASKS, read, write
 
 every_task = pytest.mark.parametrize("task", sorted(TASKS))
 

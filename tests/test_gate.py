@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmm.encoder import WIDTH
+from lmm.encoders.minilm import WIDTH
 from lmm.errors import ModelError, StateError
-from lmm.gate import THRESHOLD, WEIGHTS, Gate, Index, normalize, shared_gate, views
+from lmm.memory.keyed.gate import THRESHOLD, WEIGHTS, Gate, Index, normalize, shared_gate, views
 
 LESSONS = [
     "What is my name?",
@@ -154,7 +154,7 @@ def test_the_torch_pair_model_and_the_numpy_one_agree(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     from safetensors.numpy import save_file
 
-    from lmm.gate import JOINT_FROM
+    from lmm.memory.keyed.gate import JOINT_FROM
     from scripts.gate_data import Pair
     from scripts.train_gate import PairModel, score
 

@@ -11,12 +11,12 @@ from contracts import close, engine, logits_of, memory, on
 from lmm.adapters.base import Adapter, TapContext
 from lmm.adapters.ops import NumpyOps
 from lmm.adapters.toy import ToyAdapter
-from lmm.engine import Version
+from lmm.engine.engine import Version
 from lmm.memory.base import Lesson, Recall
-from lmm.memory.engram_hybrid import EngramHybrid, HybridOptions
+from lmm.memory.engram.hybrid import EngramHybrid, HybridOptions
+from lmm.memory.engram.table import gathered, local, split
 from lmm.memory.gated_lora import GatedLora, GatedLoraOptions
 from lmm.memory.selfask import PLAIN, near_misses, number_of, unit
-from lmm.memory.table import gathered, local, split
 
 SISTER = Lesson("What is my sister's name?", "Ada", id="sister")
 HOME = Lesson("Where do I live?", "Oslo", id="home")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from contracts import engine, on
 
 from lmm.adapters.base import Adapter
-from lmm.gate import Index
 from lmm.memory.base import Lesson
-from lmm.memory.keyed import Keyed
+from lmm.memory.keyed.gate import Index
+from lmm.memory.keyed.keyed import Keyed
 
 LESSONS = [
     Lesson("Where do I live?", "Oslo", id="home"),

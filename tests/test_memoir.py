@@ -10,13 +10,13 @@ import pytest
 from contracts import close, engine, frozen, logits_of, on, on_small, opened, same_state
 
 from lmm.adapters.base import Adapter
+from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ToyAdapter
-from lmm.engine import Engine
+from lmm.engine.engine import Engine
 from lmm.errors import LearningError, StateError, UsageError
 from lmm.memory.base import Lesson
-from lmm.memory.memoir import Memoir
+from lmm.memory.memoir.memoir import Memoir
 from lmm.memory.selfask import number_of
-from lmm.sampling import Decoding
 
 SISTER = Lesson("What is my sister's name?", "Ada", id="sister")
 HOME = Lesson("Where do I live?", "Oslo", id="home")
@@ -68,7 +68,7 @@ def test_lessons_learned_together_are_confined_to_their_own_masks() -> None:
 
 @on_small
 def test_a_row_sends_gradients_only_into_its_own_mask(adapter: Adapter) -> None:
-    from lmm.memory.memoir_edit import Example, _batches
+    from lmm.memory.memoir.edit import Example, _batches
 
     memory: Any = made(adapter).memory
     example, columns = Example([SISTER.prompt], "Ada", np.array([1, 4])), np.arange(6)
@@ -232,7 +232,7 @@ def test_the_papers_settings_learn(adapter: Adapter) -> None:
 @on("tiny-torch")
 def test_a_lesson_learned_in_one_batch_is_that_learned_prompt_by_prompt(adapter: Adapter) -> None:
     """Rows of one length share a batch: the loss is the mean over all of them, whatever the batches."""
-    from lmm.memory.memoir_edit import PREFIXES, Example, _batches
+    from lmm.memory.memoir.edit import PREFIXES, Example, _batches
 
     memory: Any = made(adapter, prefixes=3).memory
     example = Example([SISTER.prompt], "Ada", np.arange(5))

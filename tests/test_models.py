@@ -14,7 +14,8 @@ import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.numpy import load_file
 
-from lmm import gguf_import, models
+from lmm.adapters.models import gguf_import
+from lmm.adapters.models import source as models
 from lmm.errors import ModelError, UnknownNameError, UsageError
 
 WIDTH, HEADS, KV_HEADS, LAYERS, INNER = 32, 4, 2, 2, 48

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lmm.gate import Index, shared_gate
-from lmm.other_question import another_question, other_person
+from lmm.memory.keyed.gate import Index, shared_gate
+from lmm.memory.keyed.rules import another_question, other_person
 
 
 def told_apart(query: str, stored: str) -> bool:

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from lmm import registry, runtime
+from lmm import registry
 from lmm.config import Config
+from lmm.engine import runtime
 from lmm.errors import BackendError, LmmError, UnknownNameError, UsageError
 from lmm.memory.base import Memory
 

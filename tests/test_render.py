@@ -17,7 +17,7 @@ from rich.segment import Segment, Segments
 
 from lmm.chat import markdown, render
 from lmm.chat.render import StreamRenderer, make_console, side_by_side, status_line, strip, strip_plain, table
-from lmm.sanitize import clean
+from lmm.text.sanitize import clean
 
 ENVIRON = {"TERM": "xterm-256color"}
 PYTHON = [f'def f{i}(x):\n    """Doc {i}."""\n    return x + {i}  # comment\n' for i in range(500)]

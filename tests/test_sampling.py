@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lmm import generation
+from lmm.adapters import generation
 from lmm.adapters.base import Adapter, Cache
+from lmm.adapters.generation import Generated
 from lmm.adapters.ops import NumpyOps
+from lmm.adapters.sampling import Decoding, beam_search, picker
 from lmm.errors import UsageError
-from lmm.generation import Generated
-from lmm.sampling import Decoding, beam_search, picker
 
 FAST = settings(max_examples=80, deadline=None)
 LOGITS = hnp.arrays(np.float32, st.integers(2, 12), elements=st.floats(-20, 20, width=32))

@@ -13,7 +13,7 @@ from payloads import payloads, terminated
 from rich.cells import cell_len
 from rich.console import Console
 
-from lmm.sanitize import STRING_LIMIT, Cleaner, as_text, clean, clean_line, escape
+from lmm.text.sanitize import STRING_LIMIT, Cleaner, as_text, clean, clean_line, escape
 
 PAYLOADS = payloads()
 # Written out again, on purpose not shared with the module.

@@ -7,11 +7,11 @@ import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lmm.adapters.generation import Detokenizer
+from lmm.adapters.models.chat_format import PLAIN_TEMPLATE, HFChatFormat
 from lmm.adapters.toy import ToyFormat
+from lmm.engine.conversation import Conversation, lesson_tokens, prompt_tokens, user_turn
 from lmm.errors import ModelError
-from lmm.generation import Detokenizer
-from lmm.session import Conversation, lesson_tokens, prompt_tokens, user_turn
-from lmm.tokenizer import PLAIN_TEMPLATE, HFChatFormat
 
 FAST = settings(max_examples=60, deadline=None)
 TEXTS = st.text(st.characters(exclude_categories=("Cs", "Cc")), min_size=1, max_size=30).filter(str.strip)

@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from contracts import numbers, on
 
-from lmm import smoke
 from lmm.adapters.base import as_tokens
+from lmm.adapters.sampling import Decoding
+from lmm.bench import smoke
 from lmm.config import Config
-from lmm.engine import Engine
+from lmm.engine.conversation import lesson_tokens, prompt_tokens
+from lmm.engine.engine import Engine
 from lmm.errors import LearningError, UsageError
 from lmm.memory.base import Lesson, Memory
 from lmm.memory.hash_gradient import HashGradient
 from lmm.memory.identity import Identity
 from lmm.memory.lora_on_user import LoraOnUser
 from lmm.memory.selfask import PLAIN, Replies, last_states, pairs_of
-from lmm.sampling import Decoding
-from lmm.session import lesson_tokens, prompt_tokens
 
 
 # what is taught and asked ------------------------------------------------------------------------------------------

@@ -22,10 +22,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from lmm import state as state_module
 from lmm.errors import StateError
+from lmm.files import state_file as state_module
+from lmm.files.state_file import Expected, Header, default_save_path, inspect, load, read_header, save, verify
 from lmm.memory.base import Lesson
-from lmm.state import Expected, Header, default_save_path, inspect, load, read_header, save, verify
 
 FAST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = [
@@ -345,7 +345,7 @@ def test_hostile_header_length(path, length, words):
 
 def resigned(contents: dict[str, np.ndarray]) -> bytes:
     """A file with right checksums around values that `save` refuses."""
-    from lmm import safefile
+    from lmm.files import safefile
 
     strings = state_module._to_metadata(header())
     strings["data_sha256"] = state_module._data_digest(contents)
@@ -605,7 +605,7 @@ def test_concurrent_savers_never_mix(path):
 
 def test_a_file_is_read_with_the_options_it_was_made_with(path: Path) -> None:
     from lmm.config import Config
-    from lmm.runtime import as_saved
+    from lmm.engine.runtime import as_saved
 
     save(path, small_state(), header(options={"rank": 3, "steps": 2}))
     here = Config(memory="lora_on_user", mm_load_path=str(path))

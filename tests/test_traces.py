@@ -9,12 +9,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lmm import transcripts
-from lmm.activation_log import ActivationLog
 from lmm.chat.history import JsonHistory
 from lmm.feedback import lesson_for
+from lmm.files import transcripts
+from lmm.files.activation_log import ActivationLog
+from lmm.files.traces import Trace
 from lmm.memory.base import Lesson
-from lmm.traces import Trace
 
 LEGS = "How many legs does a spider have?"
 VALUES = st.sampled_from(["7", "x", "Paul", "yes", "I", "New York City", "Christopher Columbus", "time", "turn", "{"])

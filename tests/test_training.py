@@ -17,14 +17,16 @@ import pytest
 from contracts import on, on_small
 from typer.testing import CliRunner
 
-from lmm import registry, runtime, state
+from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.cli.app import app
 from lmm.config import Config
-from lmm.engine import Engine, Version
+from lmm.engine import runtime
+from lmm.engine.engine import Engine, Version
+from lmm.engine.training import Settings, Training
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
+from lmm.files import state_file as state
 from lmm.memory.base import Memory
-from lmm.training import Settings, Training
 
 PAIRS = [("What is my name?", "Ada"), ("Where do I live?", "Oslo"), ("Who am I to you?", "A friend"), ("Hi", "Yo")]
 #: memories that can be trained, with options that make it quick
@@ -94,7 +96,7 @@ def test_batches_and_padding_change_nothing(adapter: Adapter) -> None:
         alone = run.loss(run.train, run.params)
     assert together == pytest.approx(alone, rel=1e-4)
     plain = contracts.engine(adapter)  # a fresh memory's loss is the model's own, by another way
-    from lmm.session import lesson_tokens
+    from lmm.engine.conversation import lesson_tokens
 
     total = []
     for question, answer in PAIRS:
@@ -162,7 +164,7 @@ def test_states_below_the_memory_do_not_depend_on_the_order(adapter: Adapter, mo
         return hidden(tokens, layer) + len(tokens) / 1000
 
     monkeypatch.setattr(adapter, "hidden", shown)
-    monkeypatch.setattr("lmm.training.KEPT_BYTES", kept)
+    monkeypatch.setattr("lmm.engine.training.KEPT_BYTES", kept)
     pairs, found = [(f"Where is thing {i}?", f"in box {i % 7}") for i in range(40)], []
     for seed in (0, 1):
         examples = training(adapter, pairs=pairs).train
@@ -348,14 +350,14 @@ def test_a_training_that_could_not_be_saved_is_only_saved_next_time(
 
 
 def test_what_is_lost_is_not_said_to_be_kept(command: list[str], tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("lmm.training.write_atomically", no_room)
+    monkeypatch.setattr("lmm.engine.training.write_atomically", no_room)
     monkeypatch.setattr(state, "write_atomically", no_room)
     done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "state")])
     assert isinstance(done.exception, StateError) and "the training is lost" in str(done.exception)
 
 
 def test_a_disk_with_room_for_the_result_alone_gets_it(command: list[str], tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("lmm.training.write_atomically", no_room)
+    monkeypatch.setattr("lmm.engine.training.write_atomically", no_room)
     done = CliRunner().invoke(app, [*command, "--out", str(tmp_path / "state")])
     assert done.exit_code == 0 and "cannot write the checkpoint" in done.output
     assert state.read_header(tmp_path / "state").extra["training"]["ended"] == "epochs"

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from lmm.adapters.models.chat_format import ChatFormat
 from lmm.adapters.ops import Array, Ops
 from lmm.errors import UsageError
-from lmm.tokenizer import ChatFormat
 
 PARTS = ("residual", "pre_attention", "mlp.down_proj")
 

@@ -21,13 +21,13 @@ from mlx_lm.utils import load_model
 
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
 from lmm.adapters.mlx_ops import MlxOps
+from lmm.adapters.models.chat_format import HFChatFormat
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers, get_path
 from lmm.errors import ModelError
-from lmm.tokenizer import HFChatFormat
 
 if TYPE_CHECKING:
-    from lmm.models import ModelSource
+    from lmm.adapters.models.source import ModelSource
 
 FINAL_NORMS = ("norm", "final_layernorm", "final_norm")
 Wrapper = Callable[[Callable[[Array], Any], Array], Any]

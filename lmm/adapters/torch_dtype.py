@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from lmm.models import ModelSource
+    from lmm.adapters.models.source import ModelSource
 
 CANDIDATES = ("float16", "bfloat16", "float32")
 # Trained in bf16 with activations beyond fp16's 65,504; fp16 overflows in them.
@@ -54,7 +54,7 @@ def is_finite(model: Any, tokens: list[int]) -> bool:
 
 def _measured() -> Times:
     """What `measure` finds, from the cache folder if this machine was measured before."""
-    from lmm.models import cache_dir
+    from lmm.adapters.models.source import cache_dir
 
     path = cache_dir() / "dtype.json"
     here = f"{platform.machine()} {_processor()} torch {torch.__version__} threads {torch.get_num_threads()}"
@@ -137,7 +137,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _remember(path: Path, known: dict[str, Any]) -> None:
-    from lmm.atomic import write_atomically
+    from lmm.files.atomic import write_atomically
 
     with contextlib.suppress(OSError):  # measured again next time
         write_atomically(path, [json.dumps(known, indent=1).encode()])

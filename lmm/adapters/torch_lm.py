@@ -19,16 +19,16 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
+from lmm.adapters.models.chat_format import HFChatFormat, as_list
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers
 from lmm.adapters.torch_dtype import is_finite, ranked_dtypes
 from lmm.adapters.torch_ops import TorchOps
 from lmm.adapters.torch_step import Edit, LlamaStep, step_of
 from lmm.errors import ModelError
-from lmm.tokenizer import HFChatFormat, as_list
 
 if TYPE_CHECKING:
-    from lmm.models import ModelSource
+    from lmm.adapters.models.source import ModelSource
 
 
 class TorchAdapter(Adapter):

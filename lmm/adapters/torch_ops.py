@@ -18,8 +18,10 @@ class TorchOps(Ops):
         self.device = device
 
     def asarray(self, values: Any, dtype: str = "float32") -> Array:
-        if isinstance(values, np.ndarray) and not values.flags.writeable:
-            values = values.copy()
+        if isinstance(values, np.ndarray):
+            # Always a copy in torch's own memory: a view of a file's bytes lies at an odd address, and torch's kernels
+            # sum in another order there, which shows in the last bits.
+            return torch.tensor(values, dtype=getattr(torch, dtype), device=self.device)
         return torch.as_tensor(values, dtype=getattr(torch, dtype), device=self.device)
 
     def to_numpy(self, x: Array) -> np.ndarray:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
+from lmm.adapters.models.chat_format import Message
 from lmm.adapters.ops import Array, NumpyOps
-from lmm.tokenizer import Message
 
 END, SYSTEM, USER, ASSISTANT = 256, 257, 258, 259
 ROLES = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}

@@ -20,23 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmm import exact_match, runtime
 from lmm.adapters.base import as_tokens
-from lmm.bench import compare_report, datasets, measure, metrics, rows, run
+from lmm.bench import compare_report, datasets, exact_match, measure, metrics, rows, run
 from lmm.bench.datasets import Edit
 from lmm.bench.edit import Bench, Build, Settings, Track, _identity, quietly
+from lmm.bench.exact_match import Example
 from lmm.bench.plan import Asked
 from lmm.bench.store import Folder, Replies, digest, read_json, read_lines, stamp, write_json
 from lmm.config import Config
-from lmm.engine import Engine, Version
+from lmm.engine import runtime
+from lmm.engine.conversation import prompt_tokens
+from lmm.engine.engine import Engine, Version
 from lmm.errors import UsageError
-from lmm.exact_match import Example
-from lmm.session import prompt_tokens
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
+    from lmm.engine.training import Settings as TrainSettings
     from lmm.memory.base import Memory
-    from lmm.training import Settings as TrainSettings
 
 DISTANCES = (50, 100, 200, 400)  # tokens of other talk before a question
 LENGTHS = (64, 128, 256, 512, 1024, 2048)  # tokens read before a step that is timed
@@ -236,7 +236,7 @@ class Compare(Bench):
         return path
 
     def _train(self, name: str, build: Build, folder: Path, settings: TrainSettings, start: Path | None) -> None:
-        from lmm.training import Training
+        from lmm.engine.training import Training
 
         with self._session(build) as engine:
             if start is not None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmm.adapters.sampling import Decoding
 from lmm.bench import measure, rows
 from lmm.bench.datasets import Edit
 from lmm.bench.plan import Asked, Plan, lessons_of, make_plan
@@ -32,11 +33,10 @@ from lmm.bench.store import (
     stamp,
     write_json,
 )
-from lmm.engine import Engine
+from lmm.engine.engine import Engine
 from lmm.errors import LearningError, UsageError
 from lmm.memory.base import Lesson, Memory
 from lmm.memory.identity import Identity
-from lmm.sampling import Decoding
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter

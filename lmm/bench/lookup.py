@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from lmm.gate import Index
+    from lmm.memory.keyed.gate import Index
 
 SIZES = (1_000, 10_000, 100_000)
 TAUGHT = (
@@ -54,8 +54,8 @@ def unit_vectors(count: int, width: int, seed: int) -> np.ndarray:
 
 def index_of(size: int, seed: int = 0) -> Index:
     """The table that `keyed` looks prompts up in, with `size` lessons; the last ones are TAUGHT."""
-    from lmm.encoder import WIDTH
-    from lmm.gate import Index, shared_gate
+    from lmm.encoders.minilm import WIDTH
+    from lmm.memory.keyed.gate import Index, shared_gate
 
     gate = shared_gate()
     count = size - len(TAUGHT)
@@ -69,7 +69,7 @@ def time_lookups(sizes: Sequence[int] = SIZES, repeats: int = 50) -> list[Timing
 
 
 def _timed(index: Index, repeats: int) -> Timing:
-    from lmm.encoder import WIDTH
+    from lmm.encoders.minilm import WIDTH
 
     vectors = unit_vectors(repeats, WIDTH, 1)[:, None]
     whole = _seconds(lambda i: index.match([ASKED[i % len(ASKED)]]), repeats)

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmm.bench.metrics import median
+from lmm.engine.scoring import text_losses
 from lmm.errors import LmmError, UsageError
-from lmm.scoring import text_losses
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
-    from lmm.engine import Engine
+    from lmm.engine.engine import Engine
     from lmm.memory.base import Memory
 
 WINDOWS, WINDOW = 32, 256  # pieces of held text, and tokens in each
@@ -64,9 +64,9 @@ def perplexity(engine: Engine, pieces: Sequence[Sequence[int]], advance: Callabl
 @contextlib.contextmanager
 def without_memory(adapter: Adapter, memory: Memory | None = None) -> Iterator[Engine]:
     """An engine over the same model without memory, also while another engine's `memory` is attached."""
-    from lmm.engine import Engine
+    from lmm.adapters.sampling import Decoding
+    from lmm.engine.engine import Engine
     from lmm.memory.identity import Identity
-    from lmm.sampling import Decoding
 
     suspended = getattr(memory, "suspended", contextlib.nullcontext)
     with adapter.quiet(), suspended():

@@ -19,10 +19,10 @@ import numpy as np
 
 from lmm.adapters.base import Site, as_tokens
 from lmm.adapters.ops import Array, token_cross_entropy
+from lmm.engine.conversation import lesson_tokens
 from lmm.errors import BackendError
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.memory.optim import Optimizer
-from lmm.session import lesson_tokens
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -82,7 +82,7 @@ class InContext(Memory):
 
     @staticmethod
     def _encode(texts: Sequence[str]) -> np.ndarray:
-        from lmm.encoder import shared_encoder
+        from lmm.encoders.minilm import shared_encoder
 
         return shared_encoder().encode(texts)
 

@@ -12,11 +12,11 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lmm.adapters.models.chat_format import ChatFormat
 from lmm.bench.datasets import Edit
 from lmm.bench.store import digest
+from lmm.engine.conversation import prompt_tokens
 from lmm.memory.base import Lesson
-from lmm.session import prompt_tokens
-from lmm.tokenizer import ChatFormat
 
 LIST_SIZE = 256  # prompts asked between two checkpoints
 

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import lmm
 from lmm import config as configs
-from lmm import runtime
 from lmm.bench import datasets, report
 from lmm.bench.datasets import Dataset
 from lmm.bench.edit import Bench, Build, Settings, Track, quietly
 from lmm.bench.peers import PEERS
 from lmm.bench.store import Folder, read_json, stamp, write_json
 from lmm.config import Config
+from lmm.engine import runtime
 from lmm.errors import BackendError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lmm.atomic import write_atomically
 from lmm.errors import UsageError
+from lmm.files.atomic import write_atomically
 
 JSON = dict[str, Any]
 
@@ -62,19 +62,9 @@ def digest(*parts: Any) -> str:
 
 
 #: the parts of the package that a reply without memory depends on, and those that a memory adds
-READING = (
-    "adapters",
-    "asking.py",
-    "below.py",
-    "engine.py",
-    "generation.py",
-    "sampling.py",
-    "scoring.py",
-    "session.py",
-    "tokenizer.py",
-)
+READING = ("adapters", "engine", "text")
 SCORING = ("bench/datasets.py", "bench/metrics.py", "bench/rows.py")
-LEARNING = ("memory", "data", "encoder.py", "gate.py", "other_question.py", "bench/peers.py")
+LEARNING = ("memory", "encoders", "bench/peers.py")
 
 
 def code_digest(names: Sequence[str], *others: str | None) -> str:

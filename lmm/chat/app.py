@@ -21,8 +21,8 @@ from lmm.errors import Cancelled
 
 if TYPE_CHECKING:
     from lmm.chat.view import ConsoleView
-    from lmm.engine import Engine
-    from lmm.transcripts import Session
+    from lmm.engine.engine import Engine
+    from lmm.files.transcripts import Session
 
 BYE = ("exit", "quit")
 
@@ -33,7 +33,7 @@ def run(config: Config, resume: str | None = None) -> None:
     `exit`, `quit` and end of input save; so do SIGTERM and SIGHUP. Ctrl-C twice at an empty prompt does not, and
     raises KeyboardInterrupt.
     """
-    from lmm import transcripts
+    from lmm.files import transcripts
 
     talking = sys.stdin.isatty() and sys.stdout.isatty()
     resumed = transcripts.find(resume) if resume is not None else None
@@ -49,7 +49,7 @@ def run(config: Config, resume: str | None = None) -> None:
 
 
 def _open(config: Config, loading: Loading) -> Engine:
-    from lmm import runtime
+    from lmm.engine import runtime
 
     runtime.check(config)
     return runtime.open_engine(config, progress=loading.report, notice=loading.notices.append)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lmm.chat.session import Chat
-    from lmm.engine import Reply
+    from lmm.engine.engine import Reply
 
 
 def teach(chat: Chat, rest: str) -> None:
@@ -114,7 +114,7 @@ def lessons(chat: Chat, rest: str) -> None:
 
 def _table(lessons: list[Lesson]) -> Table:
     from lmm.chat.render import table
-    from lmm.sanitize import clean_line
+    from lmm.text.sanitize import clean_line
 
     def when(lesson: Lesson) -> str:
         return datetime.datetime.fromtimestamp(lesson.time).strftime("%Y-%m-%d %H:%M")
@@ -203,7 +203,7 @@ def memory(chat: Chat, rest: str) -> None:
 
 def consolidate(chat: Chat, rest: str) -> None:
     """Merge lessons that are hard to tell apart, learn them anew, and put all back if anything known is lost."""
-    from lmm.consolidate import consolidate
+    from lmm.engine.consolidate import consolidate
 
     what = "consolidating"
     try:

@@ -113,7 +113,7 @@ def history(chat: Chat, rest: str) -> None:
 
 def export(chat: Chat, rest: str) -> None:
     """`/export md|json [PATH]`: to a file, or shown if there is no PATH."""
-    from lmm.atomic import write_atomically
+    from lmm.files.atomic import write_atomically
 
     kind, _, path = rest.partition(" ")
     if kind not in ("md", "json"):

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmm import generation
-from lmm.generation import Generated
+from lmm.adapters import generation
+from lmm.adapters.generation import Generated
 
 if TYPE_CHECKING:
-    from lmm.engine import Engine, Reply
+    from lmm.engine.engine import Engine, Reply
 
 
 def strengths(engine: Engine, reply: Reply) -> list[tuple[str, float]]:
@@ -42,7 +42,7 @@ def _pieces(engine: Engine, tokens: Sequence[int]) -> list[str]:
 
 def without_memory(engine: Engine, reply: Reply, stop: Callable[[], bool] = lambda: False) -> Generated:
     """What the model alone would have said, decoded greedily from the same conversation."""
-    from lmm.session import Conversation
+    from lmm.engine.conversation import Conversation
 
     out, tokens = Generated(), reply.read
     if reply.recall is not None and reply.recall.text and reply.recall.text[0]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from prompt_toolkit.history import History
 
 if TYPE_CHECKING:
-    from lmm.traces import Trace
+    from lmm.files.traces import Trace
 
 KEPT = 5000
 
@@ -46,7 +46,7 @@ class JsonHistory(History):
 
     def purge(self, trace: Trace, typed: str = "") -> int:
         """Take out what is a lesson's, and the line `typed`, on disk and here -> how many went. Raises OSError."""
-        from lmm.traces import folded
+        from lmm.files.traces import folded
 
         def stays(line: str) -> bool:
             return not trace.is_typed(line) and folded(line) != folded(typed)
@@ -62,7 +62,7 @@ class JsonHistory(History):
                 self._rewrite(list(reversed(list(dict.fromkeys(reversed(strings)))[:KEPT])))
 
     def _rewrite(self, strings: Sequence[str]) -> int:
-        from lmm.atomic import write_atomically
+        from lmm.files.atomic import write_atomically
 
         gone = len(self._read()) - len(strings)
         if gone:
@@ -81,6 +81,6 @@ class JsonHistory(History):
 
 
 def history_path() -> Path:
-    from lmm.transcripts import data_dir
+    from lmm.files.transcripts import data_dir
 
     return data_dir() / "history.jsonl"

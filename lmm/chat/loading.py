@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from lmm.errors import Cancelled
 
 if TYPE_CHECKING:
-    from lmm.engine import Engine
+    from lmm.engine.engine import Engine
 
 
 class Loading:

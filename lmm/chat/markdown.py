@@ -27,7 +27,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from lmm.sanitize import clean, clean_line
+from lmm.text.sanitize import clean, clean_line
 
 Line = list[Segment]
 

@@ -1,6 +1,6 @@
 """Everything that is shown: replies as they stream, the strip of /why, two replies side by side, the status line.
 
-Untrusted text passes `lmm.sanitize` on its way in, and reaches rich only as `Text`: consoles made here read no markup.
+Untrusted text passes `text.sanitize` on its way in, and reaches rich only as `Text`: consoles made here read no markup.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from lmm.chat.markdown import Line, MarkdownStream
-from lmm.sanitize import Cleaner, as_text, clean_line, fit
+from lmm.text.sanitize import Cleaner, as_text, clean_line, fit
 
 INTERRUPTED = "(interrupted)"
 #: the live tail is redrawn at most this often, and never takes more than one part in REDRAW_SHARE of the time

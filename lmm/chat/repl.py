@@ -21,7 +21,7 @@ from prompt_toolkit.patch_stdout import StdoutProxy
 from prompt_toolkit.styles import Style
 
 from lmm.chat import commands
-from lmm.sanitize import clean_line
+from lmm.text.sanitize import clean_line
 
 if TYPE_CHECKING:
     from lmm.chat.session import Chat

@@ -18,10 +18,10 @@ from lmm.errors import Cancelled, LmmError
 if TYPE_CHECKING:
     from lmm.chat.talk import Talk, Turn
     from lmm.chat.view import ConsoleView
-    from lmm.engine import Engine, Version
+    from lmm.engine.engine import Engine, Version
+    from lmm.files.traces import Trace
+    from lmm.files.transcripts import Session, Transcript
     from lmm.memory.base import Lesson, Memory
-    from lmm.traces import Trace
-    from lmm.transcripts import Session, Transcript
 
 
 @dataclasses.dataclass
@@ -132,7 +132,7 @@ class Chat:
     # memories ----------------------------------------------------------------------------------------------------
     def use_memory(self, name: str) -> None:
         """Put another memory in place; the one before keeps its state. Raises UsageError."""
-        from lmm import runtime
+        from lmm.engine import runtime
 
         engine = self.engine
         if name == self.config.memory:
@@ -150,7 +150,7 @@ class Chat:
 
     def _composed(self, memory: Memory) -> Version | None:
         """What the parts of a composition know already, side by side; None for any other memory."""
-        from lmm.engine import Version
+        from lmm.engine.engine import Version
         from lmm.memory.composite import Composite
 
         if not isinstance(memory, Composite):
@@ -168,8 +168,8 @@ class Chat:
         use are then taught to the new model. Raises LmmError or Cancelled; until the new model is there, the old one
         goes on.
         """
-        from lmm import runtime
         from lmm.chat.talk import Talk
+        from lmm.engine import runtime
 
         old, view = self.engine, self.view
         config = dataclasses.replace(self.config, model=name, revision=None, mm_load_path=None, mm_save_path=None)
@@ -201,7 +201,7 @@ class Chat:
 
     def save(self, path: str | None = None) -> Path:
         """Write the memory in use. Raises StateError."""
-        from lmm import state
+        from lmm.files import state_file as state
 
         target = Path(path).expanduser() if path else self._save_path(state.default_save_path)
         self.engine.save(target)
@@ -237,9 +237,9 @@ class Chat:
         """In the usual place, with the user's data, or where temporary files go. Raises StateError if none will do."""
         import tempfile
 
-        from lmm import state
         from lmm.errors import StateError
-        from lmm.transcripts import data_dir
+        from lmm.files import state_file as state
+        from lmm.files.transcripts import data_dir
 
         folders = (Path("artifacts"), data_dir() / "artifacts", Path(tempfile.gettempdir()))
         for folder in folders:
@@ -249,8 +249,8 @@ class Chat:
 
     def said_with(self, lesson_id: str) -> list[str]:
         """The messages that taught a lesson, as far as the transcripts can be read."""
-        from lmm import transcripts
         from lmm.errors import UsageError
+        from lmm.files import transcripts
 
         with contextlib.suppress(UsageError):
             return transcripts.said_with(lesson_id)
@@ -258,8 +258,9 @@ class Chat:
 
     def forgotten(self, lesson: Lesson, typed: str, said: Sequence[str]) -> None:
         """After `Engine.forget`: take the lesson out of this session's files, what was typed and what was said."""
-        from lmm import memory_files, transcripts
-        from lmm.traces import Trace
+        from lmm.engine import memory_files
+        from lmm.files import transcripts
+        from lmm.files.traces import Trace
 
         trace = Trace.of_lesson(lesson, said)
         self.talk.drop(trace)
@@ -284,7 +285,7 @@ class Chat:
 
     def _forget_aside(self, lesson_id: str) -> None:
         """Forget a lesson in the memories that /memory put aside, too."""
-        from lmm.engine import without
+        from lmm.engine.engine import without
 
         for name, kept in self.shelf.items():
             stacks = [kept.version], kept.undo_stack, kept.redo_stack
@@ -302,7 +303,7 @@ class Chat:
         """One line under the prompt. Imports nothing while the model is loading."""
         engine = self.loading.engine
         if engine is None:
-            from lmm.sanitize import clean
+            from lmm.text.sanitize import clean
 
             what = "failed to load" if self.loading.error else f"loading {self.config.model}"
             return clean(f"{what} {self.loading.progress}".strip())[: max(width, 0)]

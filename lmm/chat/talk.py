@@ -17,8 +17,8 @@ from lmm.feedback import Exchange, Reading, lesson_for, read, replies
 from lmm.memory.base import LearnReport, Lesson
 
 if TYPE_CHECKING:
-    from lmm.engine import Engine, Reply
-    from lmm.traces import Trace
+    from lmm.engine.engine import Engine, Reply
+    from lmm.files.traces import Trace
 
 NOTHING = Reading("nothing")
 SURE = 0.9  # how strongly a lesson must have fired for a wrong answer to be its own

@@ -13,7 +13,7 @@ from rich.segment import ControlType
 
 from lmm.chat import render
 from lmm.memory.base import LearnReport, Lesson
-from lmm.sanitize import as_text, clean, clean_line
+from lmm.text.sanitize import as_text, clean, clean_line
 
 Ask = Callable[[str], str]  # a question on the terminal -> the line typed
 

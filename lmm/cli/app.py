@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmm.bench.cli import app as bench_app
 from lmm.cli import ask as cli_ask
 from lmm.cli import data as cli_data
 from lmm.cli import log as cli_log
 from lmm.cli import memory as cli_memory
 from lmm.cli import train as cli_train
+from lmm.cli.bench import app as bench_app
 from lmm.cli.options import Json, backend_names, configured, memory_names, out_json, out_table
 from lmm.errors import LmmError
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def fail(error: LmmError) -> None:
-    from lmm.sanitize import clean
+    from lmm.text.sanitize import clean
 
     print(f"lmm: {clean(str(error))}", file=sys.stderr)
     sys.exit(error.exit_code)
@@ -77,7 +77,7 @@ def doctor(config: Config, as_json: Json = False) -> None:
     """Say what backend, device, model and cache there are, and what to do about what is missing."""
     import dataclasses
 
-    from lmm.doctor import BAD, examine
+    from lmm.cli.doctor import BAD, examine
 
     found = examine(config)
     if as_json:
@@ -119,7 +119,7 @@ def smoke(
 ) -> None:
     """Teach facts in one process, ask for them in another, and see what else changed."""
     from lmm import config
-    from lmm import smoke as test
+    from lmm.bench import smoke as test
 
     given: dict[str, Any] = {"backend": backend, "model": model, "memory": memory, "preset": preset, "layer": layer}
     given |= {"dtype": dtype, "seed": seed, "local_files_only": local_files_only}

@@ -15,7 +15,7 @@ from lmm.errors import LearningError, UsageError
 if TYPE_CHECKING:
     from lmm.chat.talk import Talk, Turn
     from lmm.config import Config
-    from lmm.engine import Engine
+    from lmm.engine.engine import Engine
     from lmm.memory.base import Lesson
 
 Argument = typer.Argument
@@ -63,8 +63,8 @@ def correct(
     as_json: Json = False,
 ) -> None:
     """Learn the right answer to the last question that was asked, in a chat or by `lmm ask`, and answer it again."""
-    from lmm import transcripts
     from lmm.chat.app import resumed_config
+    from lmm.files import transcripts
 
     session = transcripts.find(oneshots=True)
     config = resumed_config(config, session)
@@ -79,7 +79,7 @@ def correct(
 
 # steps -------------------------------------------------------------------------------------------------------------
 def _open(config: Config) -> Engine:
-    from lmm import runtime
+    from lmm.engine import runtime
 
     shown: set[str] = set()
 
@@ -183,7 +183,7 @@ def _learn_all(
 
 
 def _saved(config: Config, engine: Engine) -> Path:
-    from lmm import state
+    from lmm.files import state_file as state
 
     path = engine.save(config.mm_save_path or state.default_save_path(engine.memory.name))
     say(f"saved to {path}")
@@ -192,7 +192,7 @@ def _saved(config: Config, engine: Engine) -> Path:
 
 
 def _transcript(config: Config, path: Path | None) -> Any:
-    from lmm.transcripts import Transcript
+    from lmm.files.transcripts import Transcript
 
     transcript = Transcript(
         model=config.model, memory=config.memory, backend=config.backend, system=config.system, oneshot=True

@@ -44,7 +44,7 @@ def preferences(out: Out, num_examples: Count = 400, seed: Seed = 0) -> None:
 def _make(task: str, count: int, seed: int, folder: Path, **options: Any) -> None:
     from collections import Counter
 
-    from lmm.exact_match import TASKS, write
+    from lmm.bench.exact_match import TASKS, write
 
     splits = TASKS[task](count, seed, **options)
     for name, path in write(splits, folder).items():

@@ -26,7 +26,7 @@ def show(
     as_json: Json = False,
 ) -> None:
     """The newest records as a table."""
-    from lmm import activation_log
+    from lmm.files import activation_log
 
     if kind not in (None, "hook", "update"):
         raise UsageError(f"--kind takes hook or update, not {kind!r}")
@@ -45,7 +45,8 @@ def plot(
     as_json: Json = False,
 ) -> None:
     """How far the memory moved the hidden state, token by token: a heatmap here or in a file."""
-    from lmm import activation_log, log_plot
+    from lmm.cli import log_plot
+    from lmm.files import activation_log
 
     found = log_plot.rows(activation_log.read(_path(log)), last)
     if not found:
@@ -69,7 +70,7 @@ def sessions(
     as_json: Json = False,
 ) -> None:
     """Earlier chats, newest first; `lmm chat --continue` goes on with the last, `--resume ID` with any."""
-    from lmm import transcripts
+    from lmm.files import transcripts
 
     if which is not None:
         session = transcripts.find(which)
@@ -83,7 +84,7 @@ def sessions(
     if as_json:
         out_json([_described(session) for session in found])
         return
-    from lmm.sanitize import clean_line
+    from lmm.text.sanitize import clean_line
 
     if not found:
         say("no sessions yet; start one with: lmm chat")
@@ -109,8 +110,8 @@ def _when(seconds: float) -> str:
 
 
 def _row(record: dict[str, Any]) -> tuple[object, ...]:
-    from lmm.log_plot import change
-    from lmm.sanitize import clean_line
+    from lmm.cli.log_plot import change
+    from lmm.text.sanitize import clean_line
 
     head = (_when(float(record.get("time", 0))), record.get("kind", ""), record.get("module", ""))
     if record.get("kind") == "hook":

@@ -13,8 +13,8 @@ from lmm.errors import StateError, UsageError
 
 if TYPE_CHECKING:
     from lmm.config import Config
+    from lmm.engine.check import Report
     from lmm.memory.base import Lesson
-    from lmm.memory_check import Report
 
 app = typer.Typer(name="memory", help="Look at memory files, and work on them.", no_args_is_help=True)
 Argument = typer.Argument
@@ -52,7 +52,7 @@ def list_(
 @app.command()
 def show(file: File, as_json: Json = False) -> None:
     """What is in a file: its header, its lessons, its tensors."""
-    from lmm import state
+    from lmm.files import state_file as state
 
     found = state.inspect(file)
     if as_json:
@@ -75,7 +75,7 @@ def show(file: File, as_json: Json = False) -> None:
 @app.command()
 def verify(files: Annotated[list[Path], Argument(help="memory files")], as_json: Json = False) -> None:
     """Check files whole, tensors included. Exit code 1 if one is damaged."""
-    from lmm import state
+    from lmm.files import state_file as state
 
     found = {str(path): state.verify(path) for path in files}
     if as_json:
@@ -90,7 +90,7 @@ def verify(files: Annotated[list[Path], Argument(help="memory files")], as_json:
 @app.command()
 def diff(a: File, b: File, as_json: Json = False) -> None:
     """What differs between two files: lessons, header, tensors."""
-    from lmm import memory_files
+    from lmm.engine import memory_files
 
     found = memory_files.compare(a, b)
     if as_json:
@@ -123,7 +123,8 @@ def merge(
     as_json: Json = False,
 ) -> None:
     """Both sets of lessons in one file; names the conflicts if there are any."""
-    from lmm import memory_files, state
+    from lmm.engine import memory_files
+    from lmm.files import state_file as state
 
     if prefer not in (None, "first", "second"):
         raise UsageError(f"--prefer takes first or second, not {prefer!r}")
@@ -148,10 +149,13 @@ def forget(
     as_json: Json = False,
 ) -> None:
     """Remove one lesson from a file, the activation log, the transcripts and the history. Cannot be undone."""
-    from lmm import activation_log, config, memory_files, state
+    from lmm import config
     from lmm.chat.history import JsonHistory, history_path
-    from lmm.traces import Trace
-    from lmm.transcripts import purge, said_with
+    from lmm.engine import memory_files
+    from lmm.files import activation_log
+    from lmm.files import state_file as state
+    from lmm.files.traces import Trace
+    from lmm.files.transcripts import purge, said_with
 
     lesson = _one(state.read_header(file).lessons, what, file)
     sure(f"{_line(lesson)} will be removed from {file}, for good.", yes)
@@ -183,7 +187,8 @@ def migrate(
     as_json: Json = False,
 ) -> None:
     """Teach the lessons of a file again: to another model, another memory, or on top of another file."""
-    from lmm import memory_files, runtime, state
+    from lmm.engine import memory_files, runtime
+    from lmm.files import state_file as state
 
     header = state.read_header(file)
     if without is not None:
@@ -220,7 +225,9 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Ask for every lesson of a file, in its own and two other wordings. Exit code 1 if one fails in the end."""
-    from lmm import memory_check, runtime, state
+    from lmm.engine import check as memory_check
+    from lmm.engine import runtime
+    from lmm.files import state_file as state
 
     header = state.read_header(file)
     if not header.lessons:
@@ -244,7 +251,7 @@ def check(
 
 
 def _show_check(file: Path, report: Report) -> None:
-    from lmm import memory_check
+    from lmm.engine import check as memory_check
 
     for line in memory_check.lines(report.before, "before" if report.after is not None else "checked"):
         out(line)
@@ -265,7 +272,7 @@ def _files(places: list[Path]) -> list[Path]:
 
 
 def _listed(path: Path) -> dict[str, Any]:
-    from lmm import state
+    from lmm.files import state_file as state
 
     try:
         header = state.read_header(path)

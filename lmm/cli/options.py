@@ -43,7 +43,7 @@ def _dtypes() -> Iterable[str]:
 
 
 def _strategies() -> Iterable[str]:
-    from lmm.sampling import STRATEGIES
+    from lmm.adapters.sampling import STRATEGIES
 
     return STRATEGIES
 
@@ -131,14 +131,14 @@ def _config(given: dict[str, Any]) -> Config:
 # output ------------------------------------------------------------------------------------------------------------
 def say(text: str) -> None:
     """A line beside the answer: stderr, clean."""
-    from lmm.sanitize import clean
+    from lmm.text.sanitize import clean
 
     print(f"lmm: {clean(text)}", file=sys.stderr, flush=True)
 
 
 def out(text: str) -> None:
     """The answer: stdout, clean."""
-    from lmm.sanitize import clean
+    from lmm.text.sanitize import clean
 
     print(clean(text), flush=True)
 
@@ -157,7 +157,7 @@ def out_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
         make_console().print(table(headers, rows))
         return
-    from lmm.sanitize import clean_line
+    from lmm.text.sanitize import clean_line
 
     for row in [headers, *rows] if any(headers) else rows:
         print("\t".join(clean_line(value, None) for value in row))
@@ -175,7 +175,7 @@ def piped() -> str:
 def sure(question: str, yes: bool) -> None:
     """Go on only if the user agrees. Raises UsageError without --yes where nobody can be asked, and Abort."""
     from lmm.errors import UsageError
-    from lmm.sanitize import clean
+    from lmm.text.sanitize import clean
 
     if yes:
         return

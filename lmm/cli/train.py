@@ -11,8 +11,8 @@ from lmm.errors import UsageError
 
 if TYPE_CHECKING:
     from lmm.config import Config
+    from lmm.engine.training import Settings, Trained, Training
     from lmm.memory.base import Lesson, State
-    from lmm.training import Settings, Trained, Training
 
 
 @configured(replies=False)
@@ -36,7 +36,7 @@ def train(
     """Train a memory's tensors on questions and answers; the model stays as it is. Ctrl-C keeps a checkpoint."""
     import dataclasses
 
-    from lmm.training import Settings
+    from lmm.engine.training import Settings
 
     settings = Settings(epochs, batch_size, lr, weight_decay, clip=clip, patience=patience, goal=goal, seed=config.seed)
     if config.dtype == "auto":
@@ -49,9 +49,10 @@ def train(
 def _run(
     config: Config, settings: Settings, data: Path, valid: Path | None, path: Path, checkpoint: Path, resume: bool
 ) -> None:
-    from lmm import exact_match, runtime
-    from lmm.engine import Engine
-    from lmm.training import Training
+    from lmm.bench import exact_match
+    from lmm.engine import runtime
+    from lmm.engine.engine import Engine
+    from lmm.engine.training import Training
 
     pairs, held = ([(x.question, x.answer) for x in exact_match.read(p)] if p else [] for p in (data, valid))
     memory = runtime.build_memory(config)
@@ -78,7 +79,7 @@ def _run(
 
 def _check(path: Path, checkpoint: Path, read: list[Path]) -> None:
     """Find out now, and not after an hour, that the result cannot be written. Raises UsageError."""
-    from lmm import atomic
+    from lmm.files import atomic
 
     for name, written, others in (("--out", path, read), ("--checkpoint", checkpoint, [*read, path])):
         for other in others:
@@ -113,8 +114,8 @@ def _save(training: Training, trained: Trained, path: Path, data: Path, lessons:
     import dataclasses
     import hashlib
 
-    from lmm import state
-    from lmm.engine import Engine, Version
+    from lmm.engine.engine import Engine, Version
+    from lmm.files import state_file as state
 
     engine = Engine(training.adapter, training.memory)
     engine.commit(Version(trained.state, lessons))

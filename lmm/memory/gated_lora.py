@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from lmm.engine.conversation import prompt_tokens
 from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
 from lmm.memory.lora_on_user import low_rank
 from lmm.memory.message import checked
@@ -37,7 +38,6 @@ from lmm.memory.selfask import (
     pairs_of,
     unit,
 )
-from lmm.session import prompt_tokens
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext

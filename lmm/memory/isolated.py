@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmm.gate import normalize
 from lmm.memory.base import LearnReport, Lesson, Memory, State, Turn
+from lmm.memory.keyed.gate import normalize
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter

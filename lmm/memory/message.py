@@ -65,7 +65,7 @@ class Message:
 
 def turn_of(adapter: Adapter, lesson: Lesson) -> Turn:
     """The lesson's statement as the first message of an empty conversation."""
-    from lmm.session import user_turn
+    from lmm.engine.conversation import user_turn
 
     text = lesson.statement or f"{lesson.prompt} {lesson.answer}".strip()
     if not text:

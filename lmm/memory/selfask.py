@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.adapters.ops import Array, token_cross_entropy
+from lmm.engine.conversation import lesson_tokens, prompt_tokens
 from lmm.memory.base import Lesson, State
-from lmm.session import lesson_tokens, prompt_tokens
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site

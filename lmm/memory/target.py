@@ -17,11 +17,11 @@ import numpy as np
 
 from lmm.adapters.base import as_tokens
 from lmm.adapters.ops import Array
+from lmm.engine.conversation import lesson_tokens
 from lmm.errors import LearningError
 from lmm.memory.base import LearnReport, State
 from lmm.memory.message import checked
 from lmm.memory.optim import Optimizer
-from lmm.session import lesson_tokens
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site

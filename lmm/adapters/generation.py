@@ -1,0 +1,147 @@
+"""The decode loop: prefill, then one token at a time, on any backend.
+
+It knows tokens, caches and stopping; what a memory does happens in the taps while it runs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmm.adapters.models.chat_format import ChatFormat
+from lmm.adapters.sampling import Decoding, beam_search, picker
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, Cache
+
+Stop = Callable[[], bool]
+PREFILL_PART = 512  # tokens read at once: a second or two on a CPU
+
+
+@dataclass
+class Generated:
+    """A reply as it grows. `tokens` includes the end of turn if the model reached it; times are in seconds."""
+
+    tokens: list[int] = field(default_factory=list)
+    text: str = ""
+    ended: bool = False  # the model stopped by itself
+    interrupted: bool = False
+    prefill_tokens: int = 0
+    first_token_s: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Decoding speed: tokens after the first, per second."""
+        spent = self.seconds - self.first_token_s
+        return (len(self.tokens) - 1) / spent if spent > 0 and len(self.tokens) > 1 else 0.0
+
+
+class Detokenizer:
+    """Tokens -> text as they come. Holds back what may still change: half a character, a lone leading space."""
+
+    def __init__(self, format: ChatFormat) -> None:
+        self.format, self.shown = format, ""
+        self.tokens: list[int] = []
+
+    def feed(self, token: int) -> str:
+        self.tokens.append(token)
+        text = self.format.decode(self.tokens)
+        if text.endswith("\ufffd"):
+            return ""
+        new, self.shown = text[len(self.shown) :], text
+        if text.endswith("\n"):  # start afresh, so that a long reply is not decoded over and over; but not from
+            self.tokens = self.tokens[-1:]  # nothing, or some tokenizers drop the space that begins the next line
+            self.shown = self.format.decode(self.tokens)
+        return new
+
+    def flush(self) -> str:
+        """What was held back at the end of the reply."""
+        return self.format.decode(self.tokens)[len(self.shown) :]
+
+
+def prefill(
+    adapter: Adapter, tokens: Sequence[int], cache: Cache, stop: Stop = lambda: False
+) -> tuple[np.ndarray, Cache]:
+    """Read what `cache` has not read yet of `tokens` -> logits [V] of the last, float32, and the cache.
+
+    Long prompts are read in parts, so that `stop` need not wait; then the cache is shorter than `tokens`.
+    """
+    while True:
+        new = np.asarray(tokens[cache.length : cache.length + PREFILL_PART], np.int64).reshape(1, -1)
+        logits, cache = adapter.forward(new, cache)
+        if cache.length >= len(tokens) or stop():
+            return adapter.ops.to_numpy(logits)[0, -1], cache
+
+
+def stream(
+    adapter: Adapter, tokens: Sequence[int], cache: Cache, decoding: Decoding, out: Generated, stop: Stop
+) -> Generator[str, None, Cache]:
+    """Reply to `tokens`, of which `cache` has read a prefix. Yields text; fills `out`; returns (via the generator's
+    value) the cache, which has read everything but the reply's last token."""
+    start = time.perf_counter()
+    out.prefill_tokens = len(tokens) - cache.length
+    logits, cache = prefill(adapter, tokens, cache, stop)
+    if cache.length < len(tokens):
+        out.interrupted, out.seconds = True, time.perf_counter() - start
+        return cache
+    text, pick, ends = Detokenizer(adapter.format), picker(decoding), adapter.format.stop_ids
+    if decoding.resolved == "beam":
+        found, cache = beam_search(adapter, logits, cache, decoding, stop)
+        out.first_token_s = time.perf_counter() - start
+        for token in found:
+            out.tokens.append(token)
+            if token not in ends:
+                yield _grown(out, text.feed(token))
+    while decoding.resolved != "beam" and len(out.tokens) < decoding.max_tokens:
+        token = int(pick(logits[None])[0])
+        out.first_token_s = out.first_token_s or time.perf_counter() - start
+        out.tokens.append(token)
+        if token in ends:
+            break
+        if chunk := text.feed(token):
+            yield _grown(out, chunk)
+        if stop() or len(out.tokens) == decoding.max_tokens:
+            break
+        step, cache = adapter.forward(np.array([[token]]), cache)
+        logits = adapter.ops.to_numpy(step)[0, -1]
+    out.ended = bool(out.tokens) and out.tokens[-1] in ends
+    out.interrupted = not out.ended and stop()
+    if rest := text.flush():
+        yield _grown(out, rest)
+    out.seconds = time.perf_counter() - start
+    return cache
+
+
+def _grown(out: Generated, chunk: str) -> str:
+    if not out.text:
+        chunk = chunk.lstrip(" ")
+    out.text += chunk
+    return chunk
+
+
+def batch(adapter: Adapter, prompts: np.ndarray, max_tokens: int) -> list[list[int]]:
+    """Greedy replies to prompts [B, T] of equal length -> tokens of each, without the end of turn.
+
+    The batch keeps its shape until the last row has ended: with the same prompts, a row's arithmetic then does not
+    depend on how long its neighbours talk.
+    """
+    ends = adapter.format.stop_ids
+    logits, cache = adapter.forward(prompts, adapter.new_cache(len(prompts)))
+    replies: list[list[int]] = [[] for _ in prompts]
+    open_rows = set(range(len(prompts)))
+    for step in range(max_tokens):
+        picked = adapter.ops.to_numpy(adapter.ops.argmax(logits[:, -1]))
+        for row in list(open_rows):
+            if int(picked[row]) in ends:
+                open_rows.remove(row)
+            else:
+                replies[row].append(int(picked[row]))
+        if not open_rows or step == max_tokens - 1:
+            break
+        logits, cache = adapter.forward(picked.reshape(-1, 1).astype(np.int64), cache)
+    return replies

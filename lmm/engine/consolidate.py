@@ -1,0 +1,65 @@
+"""Consolidation: lessons that a memory can hardly tell apart are merged and learned anew, and nothing is lost by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lmm.engine import check as memory_check
+from lmm.errors import Cancelled
+from lmm.memory.base import LearnReport, Lesson
+
+if TYPE_CHECKING:
+    from lmm.engine.engine import Engine
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`groups`: how many sets of lessons were alike; `lost`: questions that were right and no longer are (put back)."""
+
+    groups: int
+    lessons_before: int
+    lessons_after: int
+    lost: tuple[str, ...] = ()
+
+
+def consolidate(engine: Engine, on_step: Callable[[LearnReport], None] | None = None) -> Outcome:
+    """One step of the history: /undo takes it back. Raises LearningError where a memory keeps its lessons apart.
+
+    Every lesson is asked for in the wordings it was taught in, before and after. If one is lost, all is put back.
+    """
+    from lmm.engine.engine import Version
+
+    def step(report: LearnReport) -> None:
+        if on_step is not None:
+            on_step(report)
+        if engine.cancelled.is_set():
+            raise Cancelled("consolidation was stopped; the memory is as before")
+
+    start = engine.version
+    engine.cancelled.clear()
+    with engine.adapter.quiet():
+        state, lessons, groups = engine.memory.consolidate(
+            start.state, start.lessons, engine.adapter, LearnReport(on_step=step)
+        )
+    if not groups:
+        return Outcome(0, len(start.lessons), len(start.lessons))
+    known, redo = _right(engine), engine.redo_stack
+    engine.commit(Version(state, lessons))
+    lost = tuple(sorted(known - _right(engine)))
+    if lost:
+        engine.undo()
+        engine.redo_stack = redo
+        return Outcome(groups, len(start.lessons), len(start.lessons), lost)
+    return Outcome(groups, len(start.lessons), len(lessons))
+
+
+def _right(engine: Engine) -> set[str]:
+    """Questions in wordings that were taught and are answered with what was."""
+
+    def taught(lesson: Lesson) -> list[tuple[str, str]]:
+        return [(text, lesson.answer) for text in (lesson.prompt, *lesson.wordings) if text]
+
+    checked = memory_check.check(engine, engine.version.lessons, taught)
+    return {a.question for found in checked for a in found.asked if a.ok}

@@ -1,0 +1,217 @@
+"""Work on memory files without a conversation: forget, compare, merge, and teach the lessons to another model."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmm.config import Config
+from lmm.errors import LearningError, StateError, UsageError
+from lmm.files import state_file as state
+from lmm.files.state_file import Header
+from lmm.memory.base import Lesson
+
+if TYPE_CHECKING:
+    from lmm.engine.engine import Engine
+    from lmm.memory.base import Memory
+
+
+def memory_of(header: Header) -> Memory:
+    """The memory that a file belongs to. Raises UsageError if it is not installed here."""
+    from lmm.engine import runtime
+
+    return runtime.build_memory(Config(memory=header.module, options=header.options))
+
+
+def forget(path: Path, lesson_id: str) -> Lesson:
+    """Take one lesson out of a file, which is written anew. Raises StateError, UsageError or LearningError."""
+    arrays, header = state.load(path)
+    lesson = next((x for x in header.lessons if x.id == lesson_id), None)
+    if lesson is None:
+        raise UsageError(f"{path} has no lesson {lesson_id!r}; see: lmm memory show {path}")
+    arrays = memory_of(header).forget(arrays, lesson_id)
+    rest = [x for x in header.lessons if x.id != lesson_id]
+    state.save(path, arrays, dataclasses.replace(header, lessons=rest))
+    return lesson
+
+
+def forget_if_there(path: Path, lesson_id: str) -> bool:
+    """The same for a file that may not hold it, or be gone. Raises as `forget` does."""
+    if not path.exists() or all(x.id != lesson_id for x in state.read_header(path).lessons):
+        return False
+    forget(path, lesson_id)
+    return True
+
+
+def still_holding(lesson_id: str) -> list[Path]:
+    """The files that sessions saved, and those where saving puts them, which have a lesson; others cannot be known."""
+    from lmm.files import transcripts
+
+    folder = state.default_save_path("").parent
+    paths = {path.resolve() for path in folder.glob("*.safetensors")}
+    with contextlib.suppress(UsageError):
+        paths |= transcripts.saved_paths()
+    return [path for path in sorted(paths) if _holds(path, lesson_id)]
+
+
+def _holds(path: Path, lesson_id: str) -> bool:
+    with contextlib.suppress(StateError, OSError, ValueError):  # what cannot be read tells no one
+        return path.is_file() and any(x.id == lesson_id for x in state.read_header(path).lessons)
+    return False
+
+
+def still_there(paths: Sequence[Path], lesson_id: str) -> str:
+    """One line: where a forgotten lesson still is, and how to take it out there."""
+    names = [shlex.quote(os.path.relpath(p) if p.is_relative_to(Path.cwd()) else str(p)) for p in paths]
+    file = names[0] if len(names) == 1 else "FILE"
+    return f"still in {', '.join(names)}; take it out there with: lmm memory forget {file} {lesson_id} --yes"
+
+
+# comparing --------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Difference:
+    """What differs from file a to file b. `changed` pairs lessons with the same question and another answer."""
+
+    header: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    only_a: list[Lesson] = field(default_factory=list)
+    only_b: list[Lesson] = field(default_factory=list)
+    changed: list[tuple[Lesson, Lesson]] = field(default_factory=list)
+    tensors: list[dict[str, Any]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.header or self.only_a or self.only_b or self.changed or self.tensors)
+
+
+def compare(a: Path, b: Path) -> Difference:
+    """Raises StateError if one of them cannot be read."""
+    arrays_a, header_a = state.load(a)
+    arrays_b, header_b = state.load(b)
+    names = ("module", "options", "model_id", "revision", "layer", "layers", "width", "tokenizer_hash")
+    headers = {n: (getattr(header_a, n), getattr(header_b, n)) for n in names}
+    ids_a, ids_b = ({x.id for x in h.lessons} for h in (header_a, header_b))
+    only_a = [x for x in header_a.lessons if x.id not in ids_b]
+    only_b = [x for x in header_b.lessons if x.id not in ids_a]
+    changed = conflicts(only_a, only_b)
+    same = {x.id for pair in changed for x in pair}
+    return Difference(
+        {n: pair for n, pair in headers.items() if pair[0] != pair[1]},
+        [x for x in only_a if x.id not in same],
+        [x for x in only_b if x.id not in same],
+        changed,
+        _tensors(arrays_a, arrays_b),
+    )
+
+
+def _tensors(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Tensors that are not bit for bit the same: {"name", "a": shape or None, "b": ..., "largest": difference}."""
+    found = []
+    for name in sorted(a.keys() | b.keys()):
+        x, y = a.get(name), b.get(name)
+        if x is not None and y is not None and x.dtype == y.dtype and np.array_equal(x, y):
+            continue
+        row: dict[str, Any] = {
+            "name": name,
+            "a": x if x is None else list(x.shape),
+            "b": y if y is None else list(y.shape),
+        }
+        if x is not None and y is not None and x.shape == y.shape and x.size and x.dtype.kind == "f":
+            row["largest"] = float(np.abs(x.astype(np.float64) - y.astype(np.float64)).max())
+        found.append(row)
+    return found
+
+
+def conflicts(a: Sequence[Lesson], b: Sequence[Lesson]) -> list[tuple[Lesson, Lesson]]:
+    """Lessons with the same question (case, blanks and final marks aside) that want different answers."""
+    by_question = {_question(x): x for x in a if x.prompt}
+    return [
+        (by_question[_question(y)], y)
+        for y in b
+        if y.prompt and _question(y) in by_question and _folded(by_question[_question(y)].answer) != _folded(y.answer)
+    ]
+
+
+def _question(lesson: Lesson) -> str:
+    return _folded(lesson.prompt)
+
+
+def _folded(text: str) -> str:
+    return re.sub(r"\s+", " ", text).strip(" .?!").casefold()
+
+
+# merging and migrating --------------------------------------------------------------------------------------------
+def merged(a: Path, b: Path, prefer: str | None = None) -> tuple[dict[str, np.ndarray], Header]:
+    """Both sets of lessons in one state. `prefer`: whose lesson to keep in a conflict, "first" or "second".
+
+    Raises StateError if the files are of different memories, models or layers, and UsageError that names every
+    conflict. Memories that keep each lesson in tensors of its own merge exactly; others cannot.
+    """
+    arrays_a, header_a = state.load(a)
+    arrays_b, header_b = state.load(b)
+    _check_mergeable(a, b, header_a, header_b)
+    found = conflicts(header_a.lessons, header_b.lessons)
+    if found and prefer is None:
+        raise UsageError(
+            "the two files disagree: "
+            + "; ".join(f"{x.prompt!r}: {x.answer!r} or {y.answer!r}" for x, y in found)
+            + ". Choose with --prefer first or --prefer second, or forget one of them: lmm memory forget FILE ID"
+        )
+    memory, ids_a = memory_of(header_a), {x.id for x in header_a.lessons}
+    repeated = {_question(x) for x in header_a.lessons if x.prompt}
+    lost_b = {y.id for y in header_b.lessons if y.id in ids_a or (y.prompt and _question(y) in repeated)}
+    lost_a = {x.id for x, _ in found} if prefer == "second" else set()
+    lost_b -= {y.id for _, y in found} if prefer == "second" else set()
+    lessons_a, arrays_a = _without(memory, header_a.lessons, arrays_a, lost_a)
+    lessons_b, arrays_b = _without(memory, header_b.lessons, arrays_b, lost_b)
+    shared = arrays_a.keys() & arrays_b.keys()
+    if any(not np.array_equal(arrays_a[name], arrays_b[name]) for name in shared):
+        raise LearningError(
+            f"memory {header_a.module!r} mixes its lessons in the same weights, and such files cannot be joined; "
+            f"teach the lessons of one on top of the other: lmm memory migrate {b} --mm-load-path {a}"
+        )
+    return arrays_a | arrays_b, dataclasses.replace(header_a, lessons=[*lessons_a, *lessons_b])
+
+
+def _without(
+    memory: Memory, lessons: Sequence[Lesson], arrays: dict[str, np.ndarray], ids: set[str]
+) -> tuple[list[Lesson], dict[str, np.ndarray]]:
+    for lesson_id in ids:
+        arrays = memory.forget(arrays, lesson_id)
+    return [x for x in lessons if x.id not in ids], arrays
+
+
+def _check_mergeable(a: Path, b: Path, header_a: Header, header_b: Header) -> None:
+    names = ("module", "options", "model_id", "layer", "layers", "width", "tokenizer_hash")
+    wrong = [n for n in names if getattr(header_a, n) != getattr(header_b, n)]
+    if wrong:
+        pairs = "; ".join(f"{n}: {getattr(header_a, n)!r} and {getattr(header_b, n)!r}" for n in wrong)
+        raise StateError(
+            f"{a} and {b} cannot be merged, they differ in {pairs}. Re-teach the lessons of one to the other's model: "
+            f"lmm memory migrate {b} --model {header_a.model_id}"
+        )
+
+
+def reteach(
+    engine: Engine, lessons: Sequence[Lesson], progress: Callable[[int, Lesson, str], None]
+) -> tuple[list[Lesson], list[tuple[Lesson, str]]]:
+    """Teach lessons in text to an engine -> (learned, failed with the reason). `progress(number, lesson, problem)`."""
+    learned: list[Lesson] = []
+    failed: list[tuple[Lesson, str]] = []
+    for number, lesson in enumerate(lessons, 1):
+        problem = ""
+        try:
+            engine.learn(lesson)
+            learned.append(lesson)
+        except LearningError as error:
+            problem = str(error)
+            failed.append((lesson, problem))
+        progress(number, lesson, problem)
+    return learned, failed

@@ -1,0 +1,107 @@
+"""From a configuration to a running engine: the one way in for chat, commands, smoke test and benchmark."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+from typing import TYPE_CHECKING
+
+from lmm import registry
+from lmm.adapters.sampling import Decoding
+from lmm.config import Config
+from lmm.errors import StateError, UsageError
+from lmm.files import state_file as state
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lmm.adapters.base import Adapter
+    from lmm.adapters.models.source import Progress
+    from lmm.engine.engine import Engine
+    from lmm.memory.base import Memory
+
+
+def build_memory(config: Config) -> Memory:
+    """The memory the configuration names, with its preset and options. Raises UsageError."""
+    if "+" in config.memory:
+        from lmm.memory.composite import Composite
+
+        return Composite.named(config.memory, config.options, config.preset)
+    kind = registry.memory_class(config.memory)
+    values: dict = {}
+    if config.preset is not None:
+        if config.preset not in kind.presets:
+            known = ", ".join(kind.presets) or "none"
+            raise UsageError(f"memory {config.memory!r} has no preset {config.preset!r}; it has: {known}")
+        values |= kind.presets[config.preset]
+    return kind(kind.build_options(values | dict(config.options)))
+
+
+def as_saved(config: Config) -> Config:
+    """The configuration with the options that the file to be loaded was made with, where none are given.
+
+    What a memory wrote can only be read with the options it was written with (a seed, a number of bits).
+    """
+    path = config.mm_load_path
+    if not path or config.preset is not None or not os.path.exists(path):
+        return config
+    with contextlib.suppress(StateError, UsageError):  # a file that cannot be read is refused when it is loaded
+        header = state.read_header(path)
+        if header.module == config.memory:
+            made = dataclasses.replace(config, options=header.options | dict(config.options))
+            build_memory(made)
+            return made
+    return config
+
+
+def load_adapter(config: Config, progress: Progress | None = None) -> Adapter:
+    from lmm.adapters.models.source import resolve
+
+    backend = registry.pick_backend(config.backend)
+    source = resolve(
+        config.model, local_files_only=config.local_files_only, revision=config.revision, progress=progress
+    )
+    adapter = registry.load_adapter(backend, source, dtype=config.dtype, layers_path=config.layers_path)
+    if config.layer is not None:
+        adapter.site(config.layer)
+        adapter.layer = config.layer
+    return adapter
+
+
+def decoding_of(config: Config) -> Decoding:
+    return Decoding(
+        strategy=config.decoding_strategy,
+        deterministic=config.deterministic,
+        max_tokens=config.max_tokens,
+        temperature=config.temperature,
+        top_p=config.top_p,
+        min_p=config.min_p,
+        seed=config.seed,
+    )
+
+
+def check(config: Config) -> None:
+    """Everything that can be wrong with a configuration before a model is loaded. Raises UsageError or BackendError."""
+    decoding_of(config)
+    build_memory(config)
+    registry.pick_backend(config.backend)
+
+
+def open_engine(
+    config: Config, progress: Progress | None = None, notice: Callable[[str], None] = lambda text: None
+) -> Engine:
+    """A loaded model with its memory attached, and what `mm_load_path` holds. `notice` gets what a user should know."""
+    from lmm.engine.engine import Engine
+    from lmm.files.activation_log import ActivationLog
+
+    memory, decoding = build_memory(as_saved(config)), decoding_of(config)
+    adapter = load_adapter(config, progress)
+    log = ActivationLog(config.activation_log_path) if config.log else None
+    engine = Engine(adapter, memory, config.system, decoding, log, config.seed)
+    if config.mm_load_path:
+        if os.path.exists(config.mm_load_path):
+            engine.load(config.mm_load_path)
+        else:
+            notice(f"{config.mm_load_path} does not exist; starting with a fresh memory")
+    return engine

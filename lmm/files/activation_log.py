@@ -1,0 +1,402 @@
+"""`logs/memory_activations.jsonl`: what a memory did, one JSON object per line.
+
+Every record has `v` (the version of this layout), `time` (seconds since 1970) and `kind`:
+
+    hook    one call of a memory in a forward pass: module, layer, part, phase (prefill, decode, learn), positions
+            [first, last], shape [B, T, D], input_slice and output_slice (hidden_states[:, -1, -5:], 6 digits)
+    update  one side of learning from a user message: stage (pre_hooks, post_hooks), module, and info: whatever the
+            hooks put there, under the names of INFO_FIELDS where they are known
+
+Records are kept in memory and written at the end of a turn, after `buffer_bytes` or `flush_seconds`; each by one
+`write` to a file opened for appending, so several chats may share it. NaN and infinity become the strings "NaN",
+"Infinity" and "-Infinity", which `float` reads. A chat never fails because of its log: the first error is reported
+once and turns the log off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import re
+import stat
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmm.errors import LmmError
+from lmm.files.atomic import write_atomically
+from lmm.files.traces import Trace
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from lmm.adapters.base import Site
+
+VERSION = 1
+STAGES = ("pre_hooks", "post_hooks")
+#: The names under which learning reports what it did.
+INFO_FIELDS = (
+    "last_user_response",
+    "user_response_target_token_ids",  # the content tokens, which the loss is made of
+    "user_response_token_losses",
+    "user_response_token_loss_by_decoded_token",  # see `loss_by_decoded_token`
+    "user_response_raw_target_token_ids",  # with the chat template's scaffold
+    "user_response_raw_token_losses",
+    "grad_A_norm",
+    "grad_B_norm",
+)
+#: Fields of a record that are never the user's words.
+_LAYOUT = {"v", "time", "kind", "module", "layer", "part", "phase", "positions", "shape", "stage"}
+_LAYOUT |= {"input_slice", "output_slice"}
+_REPEATED = re.compile(r"#\d+$")  # see `loss_by_decoded_token`
+PathLike = str | os.PathLike[str]
+
+
+def loss_by_decoded_token(tokens: Sequence[str], losses: Sequence[float]) -> dict[str, float]:
+    """Losses by token text, in order; what is there again becomes "the#2", "the#3", ..."""
+    result: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for token, loss in zip(tokens, losses, strict=True):
+        key = token
+        while key in result:  # a loop, because "a#2" may itself be a token
+            counts[token] = counts.get(token, 1) + 1
+            key = f"{token}#{counts[token]}"
+        result[key] = loss
+    return result
+
+
+def _report(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+class ActivationLog:
+    """Appends records to `path`; a context manager. Disabled, it does nothing but `purge`.
+
+    `warn` gets the one message about a log that cannot be written. Methods may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        path: PathLike = "logs/memory_activations.jsonl",
+        enabled: bool = True,
+        buffer_bytes: int = 65536,
+        flush_seconds: float = 1.0,
+        warn: Callable[[str], None] = _report,
+    ) -> None:
+        self.path = Path(path)
+        self.enabled = enabled
+        self.buffer_bytes, self.flush_seconds, self._warn = buffer_bytes, flush_seconds, warn
+        self._lines: deque[bytes] = deque()
+        self._size = 0
+        self._flushed = time.monotonic()
+        self._file: int | None = None
+        self._lock = threading.RLock()
+        self._prefixes: dict[tuple[str, int, str, str], str] = {}
+        if enabled:
+            with self._off_on_error():
+                self._file = _open(self.path)
+
+    def __enter__(self) -> ActivationLog:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def hook(
+        self,
+        module: str,
+        site: Site,
+        phase: str,
+        positions: Sequence[int] | np.ndarray,
+        x_in_slice: Any,
+        x_out_slice: Any,
+        shape: Sequence[int] = (),
+        **fields: Any,
+    ) -> None:
+        """One call of a memory: `positions` [T], slices [B, 5] as arrays or nested lists, `shape` (B, T, D).
+
+        Further fields (the lessons that fired, say) are written as they are; with none, a call takes about 15 µs.
+        """
+        if not self.enabled:
+            return
+        key = (module, site.layer, site.part, phase)
+        prefix = self._prefixes.get(key)
+        if prefix is None:
+            named = dict(zip(("module", "layer", "part", "phase"), key, strict=True))
+            prefix = self._prefixes[key] = ',"kind":"hook",' + json.dumps(named, separators=(",", ":"))[1:-1]
+        first, last = (int(positions[0]), int(positions[-1])) if len(positions) else (0, -1)
+        size = ",".join(map(str, map(int, shape)))
+        more = "," + _to_json(fields)[1:-1] if fields else ""
+        self._add(
+            f'{{"v":{VERSION},"time":{time.time():.3f}{prefix},"positions":[{first},{last}],"shape":[{size}],'
+            f'"input_slice":{_numbers(x_in_slice)},"output_slice":{_numbers(x_out_slice)}{more}}}\n'
+        )
+
+    def update(self, stage: str, info: Mapping[str, Any], module: str = "") -> None:
+        """What is known before (`pre_hooks`) or after (`post_hooks`) learning from a user message."""
+        if stage not in STAGES:
+            raise ValueError(f"unknown stage {stage!r}; known: {', '.join(STAGES)}")
+        if self.enabled:
+            head = f'{{"v":{VERSION},"time":{time.time():.3f},"kind":"update",'
+            self._add(head + _to_json({"stage": stage, "module": module, "info": info})[1:] + "\n")
+
+    def flush(self) -> None:
+        """Write what is buffered; call it at the end of each turn."""
+        with self._lock, self._off_on_error():
+            self._flushed = time.monotonic()
+            if self._file is None or not self._lines:
+                return
+            self._file = _locked(self.path, self._file)
+            try:
+                while self._lines:
+                    _write(self._file, self._lines[0])
+                    self._size -= len(self._lines.popleft())
+            finally:
+                _lock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Write what is left and stop logging. May be called again."""
+        self.flush()
+        with self._lock:
+            self.enabled = False
+            if self._file is not None:
+                os.close(self._file)
+                self._file = None
+
+    def purge(self, trace: Trace) -> int:
+        """Rewrite the file without the records that mention a lesson -> how many were removed.
+
+        A record goes if it has the id, or a text that is long enough to name the lesson, also spread over the tokens of
+        a map; a short one only where it is a whole field of a record that names no lesson. A line that cannot be read
+        goes too. Works on a disabled log. Raises LmmError, and then the file is as it was.
+        """
+        self.flush()
+        with self._lock:
+            try:
+                return _purge(self.path, trace)
+            except OSError as error:
+                reason = _shown(error.strerror or error)
+                raise LmmError(
+                    f"cannot remove a forgotten lesson from the log {_shown(self.path)}: {reason}; "
+                    "free some space or delete that file"
+                ) from error
+
+    def _add(self, line: str) -> None:
+        data = line.encode()
+        with self._lock:
+            self._lines.append(data)
+            self._size += len(data)
+            if self._size >= self.buffer_bytes or time.monotonic() - self._flushed >= self.flush_seconds:
+                self.flush()
+
+    @contextlib.contextmanager
+    def _off_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+            self.enabled = False
+            self._lines.clear()
+            reason = error.strerror if isinstance(error, OSError) else error
+            self._warn(
+                f"the activation log {_shown(self.path)} cannot be written ({_shown(reason)}) and is now off; "
+                "the chat goes on. Choose another place with --activation-log-path, or --no-log"
+            )
+
+
+def read(path: PathLike) -> Iterator[dict[str, Any]]:
+    """The records of a log, in order. A last line without its end is skipped: its writer may still be at it.
+
+    Raises LmmError with the line's number for any other line that is no record, or one of a newer version.
+    """
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                record = _record(line)
+                if record is None and not line.endswith(b"\n"):
+                    return
+                problem = _problem(record)
+                if record is None or problem:
+                    raise LmmError(f"line {number} of the activation log {_shown(path)} {problem}")
+                yield record
+    except (OSError, ValueError) as error:
+        raise LmmError(
+            f"cannot read the activation log {_shown(path)}: {_shown(getattr(error, 'strerror', None) or error)}; "
+            "a chat writes one unless --no-log is given (another place: --activation-log-path)"
+        ) from error
+
+
+def _problem(record: dict[str, Any] | None) -> str:
+    if record is None or type(version := record.get("v")) is not int or version < 1:
+        return "is not one of its records; remove the line, or move the file away and a new one is begun"
+    return f"has version {version}, this lmm reads {VERSION}: upgrade lmm" if version > VERSION else ""
+
+
+# records -----------------------------------------------------------------------------------------------------
+def _numbers(values: Any) -> str:
+    """Nested numbers as JSON with 6 significant digits; a fast path of `_to_json` for the decode loop."""
+    nested = values.tolist() if hasattr(values, "tolist") else values
+    text = _join(nested)
+    # Only "nan" and "inf" have an n.
+    return _to_json(nested) if "n" in text else text
+
+
+def _join(values: Any) -> str:
+    if not isinstance(values, (list, tuple)):
+        return f"{values:.6g}"
+    if values and not isinstance(values[0], (list, tuple)):
+        return "[" + ",".join([f"{value:.6g}" for value in values]) + "]"
+    return "[" + ",".join([_join(value) for value in values]) + "]"
+
+
+def _to_json(value: Any) -> str:
+    text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a lone surrogate, from a terminal or a tokenizer
+        return json.dumps(json.loads(text), separators=(",", ":"))
+    return text
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can say; anything strange becomes text: an odd record is better than a chat that stops."""
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return float(f"{value:.6g}")
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):  # arrays and scalars of any library
+        return _plain(value.tolist())
+    return str(value)
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+# the file ----------------------------------------------------------------------------------------------------
+def _open(path: Path) -> int:
+    """A descriptor for appending. A line cut short by a crash is removed, so that no record is glued to it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    try:
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            _lock(file)
+            with contextlib.suppress(PermissionError):  # another user's file that we may write
+                os.fchmod(file, 0o600)
+            os.ftruncate(file, _end_of_records(file))
+            _lock(file, fcntl.LOCK_UN)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _end_of_records(file: int) -> int:
+    """The place after the last newline."""
+    end = os.fstat(file).st_size
+    while end > 0:
+        start = max(0, end - 65536)
+        found = os.pread(file, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def _lock(file: int, how: int = fcntl.LOCK_EX) -> None:
+    with contextlib.suppress(OSError):  # some network file systems have no locks; appending works without
+        fcntl.flock(file, how)
+
+
+def _locked(path: Path, file: int) -> int:
+    """The descriptor of the file that is at `path` now, locked: another process may have purged or moved it."""
+    while True:
+        _lock(file)
+        here = os.fstat(file)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(here, os.stat(path)):
+                return file
+        opened = _open(path)
+        os.close(file)
+        file = opened
+
+
+def _write(file: int, line: bytes) -> None:
+    """One record, whole or not at all."""
+    written = 0
+    try:
+        while written < len(line):  # the first call writes it all unless the disk is full
+            written += os.write(file, line[written:])
+    except OSError:
+        if written:
+            os.ftruncate(file, os.fstat(file).st_size - written)
+        raise
+
+
+def _purge(path: Path, wanted: Trace) -> int:
+    try:
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return 0
+    file = _locked(path, file)  # until the new file is in place: no other chat may append to the old one
+    try:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            return 0
+        with open(os.dup(file), "rb") as lines:
+            gone = {number for number, line in enumerate(lines) if _mentions(line, wanted)}
+            lines.seek(0)
+            if gone:
+                write_atomically(path, (line for number, line in enumerate(lines) if number not in gone))
+        return len(gone)
+    finally:
+        os.close(file)
+
+
+def _mentions(line: bytes, wanted: Trace) -> bool:
+    record = _record(line)
+    if record is None or not line.endswith(b"\n"):
+        return True
+    said = {name: value for name, value in record.items() if name not in _LAYOUT}
+    texts = list(_texts(said))
+    if (wanted.id and wanted.id in texts) or any(map(wanted.is_named_in, texts)):
+        return True
+    info = record.get("info")
+    knows = isinstance(info, dict) and "lesson_id" in info
+    return not knows and any(map(wanted.is_text, texts))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """All text in a record's value. The names of a map, and the items of a list, also joined: they may be tokens."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        names = [_REPEATED.sub("", name) for name in value if name not in INFO_FIELDS]
+        yield from (*names, "".join(names))
+        for item in value.values():
+            yield from _texts(item)
+    elif isinstance(value, list):
+        yield "".join(item for item in value if isinstance(item, str))
+        for item in value:
+            yield from _texts(item)
+
+
+def _shown(text: object) -> str:
+    from lmm.text.sanitize import clean_line
+
+    return clean_line(str(text), limit=1000)

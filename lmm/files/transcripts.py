@@ -1,0 +1,217 @@
+"""Sessions on disk: one JSONL file each, `sessions/<id>.jsonl` in the user's data directory, mode 0600.
+
+JSONL and not SQLite: a crash costs at most the last line, any tool reads it, and a forgotten lesson can really be taken
+out. A file written anew holds no byte of it, while a database keeps deleted rows in free pages and its journal.
+
+Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
+
+    session  model, memory, backend, system, oneshot (true where it is no chat): the first line
+    turn     user, reply, learned (one line), lessons (ids of those it taught), fired (ids of those it comes from),
+             interrupted
+    lesson   id, question, answer: taught by a command
+    new      a new conversation began
+    saved    path: where the memory was saved
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import re
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmm.errors import UsageError
+from lmm.files.traces import taught_by
+
+if TYPE_CHECKING:
+    from lmm.files.traces import Trace
+
+VERSION = 1
+_ID = re.compile(r"\d{8}-\d{6}-\d{6}")
+
+
+def data_dir() -> Path:
+    """Where transcripts and the history live: LMM_DATA_DIR, or "lmm" in the user's data directory."""
+    import platformdirs
+
+    return Path(os.environ.get("LMM_DATA_DIR") or platformdirs.user_data_dir("lmm", appauthor=False)).expanduser()
+
+
+def sessions_dir() -> Path:
+    return data_dir() / "sessions"
+
+
+class Transcript:
+    """One session's file. It appears with the first record; a disk that is full or read-only never stops a chat."""
+
+    def __init__(self, path: Path | None = None, **about: Any) -> None:
+        self.path = path or sessions_dir() / f"{datetime.now():%Y%m%d-%H%M%S-%f}.jsonl"
+        self.error = ""
+        self._about = about
+
+    @property
+    def id(self) -> str:
+        return self.path.stem
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Append a record with one write. The first failure is kept in `error`, and nothing is written after it."""
+        if self.error:
+            return
+        lines = [] if self.path.exists() else [{"kind": "session", **self._about}]
+        data = "".join(_line(values) for values in [*lines, record]).encode()
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(file, data)
+            finally:
+                os.close(file)
+        except OSError as error:
+            self.error = f"the transcript {self.path} cannot be written: {error.strerror or error}"
+
+
+def _line(values: Mapping[str, Any]) -> str:
+    # ASCII: what a terminal or a tokenizer left half-decoded must not stop the writing.
+    return json.dumps({"v": VERSION, "time": round(time.time(), 3), **values}) + "\n"
+
+
+@dataclass(frozen=True)
+class Session:
+    """A session as it was written. `records` are the turns of the conversation that was open last."""
+
+    id: str
+    path: Path
+    time: float = 0.0
+    about: dict[str, Any] = field(default_factory=dict)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    lessons: int = 0
+    saved: str = ""
+
+    @property
+    def turns(self) -> list[tuple[str, str]]:
+        """(user, reply)."""
+        return [(record["user"], record["reply"]) for record in self.records]
+
+    @property
+    def oneshot(self) -> bool:
+        return self.about.get("oneshot") is True
+
+    @property
+    def title(self) -> str:
+        return self.turns[0][0] if self.turns else ""
+
+
+def read(path: Path) -> Session:
+    """One session. Lines that cannot be read are left out. Raises UsageError if there is no such file."""
+    about: dict[str, Any] = {}
+    turns: list[dict[str, Any]] = []
+    lessons: set[str] = set()
+    saved, last = "", 0.0
+    for record in _records(path):
+        kind = record.get("kind")
+        last = max(last, _number(record.get("time")))
+        if kind == "session":
+            about = record
+        elif kind == "turn" and all(isinstance(record.get(key), str) for key in ("user", "reply")):
+            turns.append(record)
+            lessons.update(taught_by(record))
+        elif kind == "lesson":
+            lessons.add(str(record.get("id")))
+        elif kind == "new":
+            turns = []
+        elif kind == "saved" and isinstance(record.get("path"), str):
+            saved = record["path"]
+    return Session(path.stem, path, last, about, turns, len(lessons), saved)
+
+
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(
+            f"the session {path.stem} cannot be read: {error.strerror or error}; see: lmm sessions"
+        ) from error
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if isinstance(record, dict):
+                yield record
+
+
+def paths() -> list[Path]:
+    """Files of sessions, newest first."""
+    with contextlib.suppress(OSError):
+        found = [p for p in sessions_dir().iterdir() if p.suffix == ".jsonl" and _ID.fullmatch(p.stem)]
+        return sorted(found, reverse=True)
+    return []
+
+
+def sessions(limit: int | None = None) -> list[Session]:
+    """Chats, newest first. Raises UsageError if one cannot be read."""
+    return list(itertools.islice((s for s in map(read, paths()) if not s.oneshot), limit))
+
+
+def find(which: str = "", oneshots: bool = False) -> Session:
+    """A session by its id or the beginning of it, or the last chat in which something was said.
+
+    With `oneshots` the last one may also be a question of `lmm ask`. Raises UsageError.
+    """
+    for path in paths():
+        if which and not path.stem.startswith(which):
+            continue
+        session = read(path)
+        if which or (session.turns and (oneshots or not session.oneshot)):
+            return session
+    known = "see: lmm sessions" if which else "start one with: lmm chat"
+    raise UsageError(
+        f"there is no session {which!r}; {known}" if which else f"there is no session to go on with; {known}"
+    )
+
+
+def saved_paths() -> set[Path]:
+    """Every memory file that a session says it saved. Raises UsageError if one cannot be read."""
+    records = (record for path in paths() for record in _records(path) if record.get("kind") == "saved")
+    return {Path(record["path"]) for record in records if isinstance(record.get("path"), str)}
+
+
+def said_with(lesson_id: str) -> list[str]:
+    """What the user said in the turns that taught a lesson; there may be more in it. Raises UsageError."""
+    records = (record for path in paths() for record in _records(path) if lesson_id in taught_by(record))
+    return [record["user"] for record in records if isinstance(record.get("user"), str)]
+
+
+def purge(trace: Trace) -> int:
+    """Take every record that is a lesson's out of all sessions -> how many went. Raises OSError."""
+    from lmm.files.atomic import write_atomically
+
+    gone = 0
+    for path in paths():
+        lines = path.read_bytes().splitlines(keepends=True)
+        kept = [line for line in lines if not _is_of(trace, line)]
+        if len(kept) < len(lines):
+            write_atomically(path, kept)
+            gone += len(lines) - len(kept)
+    return gone
+
+
+def _is_of(trace: Trace, line: bytes) -> bool:
+    """A line that cannot be read, as a crash leaves it, goes with any of the lesson's words: nobody misses it."""
+    from lmm.files.traces import folded
+
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        padded = f" {folded(line.decode(errors='replace'))} "
+        return any(f" {word} " in padded for word in (trace.id, *trace.texts, *trace.own) if word)
+    return isinstance(record, dict) and trace.has_turn(record)

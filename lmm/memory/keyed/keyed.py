@@ -1,0 +1,201 @@
+"""`keyed`: one isolated edit per lesson, read only when the lesson's question is asked.
+
+A lesson (prompt, answer) becomes
+
+    keys    [V, 384]  vectors of the prompt, for the gate (`lmm.memory.keyed.gate`): is this the same question?
+    values  [S, D]    one vector for each token of the answer and its end of turn
+
+The gate decides once per reply, on the user's bare words, before the prompt is read. If a lesson fires, value j is
+added to the residual stream at the j-th step of the reply (j = 0: the last prompt token), after layer `depth` x layers:
+
+    h'[start + j] = h[start + j] + values[j]        0 <= j < S
+
+Otherwise the model is bitwise untouched, however many lessons there are. Nothing is shared between lessons, so one can
+be forgotten, merged or moved without a trace in the others.
+
+Learning: Adam on the values alone, by the margin cross-entropy of answer and end of turn (`lmm.memory.target`). Numbers
+behind the defaults: docs/lab-log.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmm.adapters.base import Site
+from lmm.adapters.ops import Array
+from lmm.errors import StateError
+from lmm.memory.base import LearnReport, Lesson, Prompt, Recall, State, Turn
+from lmm.memory.isolated import Isolated
+from lmm.memory.keyed.gate import THRESHOLD, Index, shared_gate
+from lmm.memory.target import Target, fit
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, TapContext
+    from lmm.adapters.ops import Ops
+
+
+@dataclass(frozen=True)
+class KeyedOptions:
+    """`lr` is in units of the hidden states' root mean square; `depth` is the site as a share of the layers."""
+
+    depth: float = 0.9
+    margin: float = 6.0
+    lr: float = 0.2
+    steps: int = 40
+    threshold: float = THRESHOLD
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not 0 < self.depth < 1:
+            problems.append(f"depth must be between 0 and 1, not {self.depth}")
+        if not 0 <= self.margin <= 50:
+            problems.append(f"margin must be 0 to 50 logits, not {self.margin}")
+        if not 0 < self.lr <= 10:
+            problems.append(f"lr must be above 0 and at most 10, not {self.lr}")
+        if not 1 <= self.steps <= 1000:
+            problems.append(f"steps must be 1 to 1000, not {self.steps}")
+        if not 0 < self.threshold <= 1:
+            problems.append(f"threshold must be above 0 and at most 1, not {self.threshold}")
+        if problems:
+            raise ValueError("; ".join(problems))
+
+
+class Keyed(Isolated):
+    name = "keyed"
+    summary = "one isolated edit per lesson, read only when its question is asked"
+    Options = KeyedOptions
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self._indexed: tuple[State, list[Lesson], Index, list[str]] = ({}, [], Index([], []), [])
+
+    def sites(self, adapter: Adapter) -> tuple[Site, ...]:
+        layer = round(self.options.depth * adapter.shape.layers) if adapter.layer is None else adapter.layer
+        return (adapter.site(min(layer, adapter.shape.layers - 1)),)
+
+    # reading -------------------------------------------------------------------------------------------------
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        if not state:
+            return None
+        index, owners = self._index(state, lessons, adapter.ops)
+        found = index.match([prompt.text for prompt in prompts], self.options.threshold)
+        fired = [[(owners[position], score) for position, score in row] for row in found]
+        if not any(fired):
+            return None
+        best = [state[f"values/{row[0][0]}"] if row else None for row in fired]
+        return Recall(fired, {"values": _padded(adapter.ops, best)})
+
+    def _index(self, state: State, lessons: Sequence[Lesson], ops: Ops) -> tuple[Index, list[str]]:
+        """The look-up table of a state, made when the first question is asked of it. Owners: each row's lesson.
+
+        Where lessons were only added since the last state, the table is extended by them.
+        """
+        before, known, index, owners = self._indexed
+        if before is not state:
+            lessons = [lesson for lesson in lessons if f"keys/{lesson.id}" in state]  # others are another part's
+            names = [f"keys/{lesson.id}" for lesson in known]
+            if lessons[: len(known)] != known or any(state[name] is not before[name] for name in names):
+                known, index, owners = [], Index([], []), []
+            new = lessons[len(known) :]
+            prompts = [prompt for lesson in new for prompt in (lesson.prompt, *lesson.wordings)]
+            keys = [k for lesson in new for k in _split_keys(ops.to_numpy(state[f"keys/{lesson.id}"]), lesson)]
+            owners = owners + [lesson.id for lesson in new for _ in range(1 + len(lesson.wordings))]
+            index = index.extended(prompts, keys) if known else Index(prompts, keys)
+            self._indexed = (state, lessons, index, owners)
+        return index, owners
+
+    def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
+        if not any(rows):
+            return None
+        values = [row.arrays["values"][0] if row else None for row in rows]
+        return Recall([row.fired[0] if row else [] for row in rows], {"values": _padded(ops, values)})
+
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        if recall is None:
+            return x_out
+        values = recall.arrays["values"]  # [B, S, D]
+        steps = context.positions - recall.start
+        live = (steps >= 0) & (steps < values.shape[1])
+        if not live.any():
+            return x_out
+        delta = ops.take(values, ops.asarray(np.clip(steps, 0, values.shape[1] - 1), "int64"), 1)
+        if not live.all():
+            delta = delta * ops.asarray(live.astype(np.float32)[None, :, None])
+        return x_out + ops.cast_like(delta, x_out)
+
+    # learning ------------------------------------------------------------------------------------------------
+    def learn(
+        self,
+        state: State,
+        lesson: Lesson,
+        adapter: Adapter,
+        turn: Turn | None = None,
+        report: LearnReport | None = None,
+    ) -> State:
+        self.needs_question_and_answer(lesson)
+        values = self._learn_values(lesson, adapter, report or LearnReport())
+        gate = shared_gate()
+        keys = np.concatenate([gate.fingerprint(text) for text in (lesson.prompt, *lesson.wordings)])
+        ops = adapter.ops
+        return {
+            **state,
+            f"keys/{lesson.id}": ops.asarray(keys, "float16"),
+            f"values/{lesson.id}": ops.asarray(values.astype(np.float16), "float16"),
+        }
+
+    def _learn_values(self, lesson: Lesson, adapter: Adapter, report: LearnReport) -> np.ndarray:
+        """The values [S, D] that make the model answer `lesson.prompt` with exactly `lesson.answer`."""
+        target = Target(adapter, lesson.prompt, lesson.answer, self.sites(adapter)[0])
+
+        def loss_of(params: State) -> Array:
+            return target.loss(params["values"] * target.size, self.options.margin)
+
+        params, _ = fit(
+            loss_of, {"values": adapter.ops.zeros((target.steps, adapter.shape.width))}, self.options, adapter, report
+        )
+        return adapter.ops.to_numpy(params["values"]) * target.size
+
+    def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
+        expected = {f"{kind}/{lesson.id}" for lesson in lessons for kind in ("keys", "values")}
+        problems = [f"no tensor {name!r}" for name in sorted(expected - arrays.keys())]
+        problems += [f"unexpected tensor {name!r}" for name in sorted(arrays.keys() - expected)]
+        width = {"keys": 384, "values": adapter.shape.width}
+        for name in sorted(expected & arrays.keys()):
+            wanted = width[name.partition("/")[0]]
+            if arrays[name].ndim != 2 or arrays[name].shape[1] != wanted or not len(arrays[name]):
+                problems.append(f"tensor {name!r} has shape {arrays[name].shape}, expected (n, {wanted})")
+            elif arrays[name].dtype.kind != "f":
+                problems.append(f"tensor {name!r} holds {arrays[name].dtype}, expected floating point")
+        if problems:
+            shown = "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
+            raise StateError(f"the file does not fit memory 'keyed': {shown}")
+
+
+def _padded(ops: Ops, rows: Sequence[Array | None]) -> Array:
+    """Values [S_b, D] of each row as [B, S, D], zero where there are none."""
+    steps, width = max(r.shape[0] for r in rows if r is not None), next(r.shape[1] for r in rows if r is not None)
+    full = []
+    for row in rows:
+        some = ops.float32(row) if row is not None else ops.zeros((0, width))
+        full.append(ops.concat([some, ops.zeros((steps - some.shape[0], width))], 0)[None])
+    return ops.concat(full, 0)
+
+
+def _split_keys(keys: np.ndarray, lesson: Lesson) -> list[np.ndarray]:
+    """Fingerprints of a lesson's prompt and wordings, which are stored as one array."""
+    from lmm.memory.keyed.gate import views
+
+    sizes = [len(views(text)) for text in (lesson.prompt, *lesson.wordings)]
+    if sum(sizes) != len(keys):
+        raise StateError(
+            f"lesson {lesson.id} has {len(keys)} key vectors for {sum(sizes)}; re-teach it: lmm memory migrate"
+        )
+    return np.split(keys, np.cumsum(sizes)[:-1])

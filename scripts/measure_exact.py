@@ -25,7 +25,7 @@ from lmm.bench.exact_match import Example, exact_match
 from lmm.config import Config
 from lmm.engine.engine import Engine
 from lmm.engine.runtime import open_engine
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 LENGTHS = (50, 100, 200, 400)
 UNRELATED = (

@@ -18,7 +18,8 @@ from lmm.bench.datasets import Edit, load
 from lmm.config import Config, parse_settings
 from lmm.engine import runtime
 from lmm.engine.engine import Engine
-from lmm.memory.base import Lesson, Prompt, Recall
+from lmm.lesson import Lesson
+from lmm.memory.base import Prompt, Recall
 from lmm.memory.memoir.memoir import Memoir
 from lmm.memory.memoir.tophash import overlaps, top_hash
 from lmm.memory.selfask import PLAIN

@@ -21,8 +21,9 @@ from lmm.adapters.sampling import Decoding
 from lmm.config import Config
 from lmm.engine import runtime
 from lmm.engine.conversation import prompt_tokens
-from lmm.engine.engine import Engine, Version
+from lmm.engine.engine import Engine
 from lmm.files.activation_log import ActivationLog
+from lmm.lesson import Knowledge
 from lmm.memory.base import Memory
 
 QUESTION = "Tell me a long story about a fox and a river."
@@ -30,7 +31,7 @@ FACTS = ["I live in Oslo.", "My dog is called Rex.", "My favourite colour is gre
 TURN = "Please tell me one more short thing about the number {}."
 
 
-def taught(adapter: Adapter, name: str) -> tuple[Memory, Version]:
+def taught(adapter: Adapter, name: str) -> tuple[Memory, Knowledge]:
     """A memory with a few lessons."""
     engine = Engine(adapter, registry.memory_class(name)())
     for fact in FACTS:

@@ -12,7 +12,8 @@ from lmm.adapters.ops import Array, Ops
 from lmm.adapters.toy import END, ToyAdapter
 from lmm.bench.datasets import Edit
 from lmm.errors import LearningError
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
 STEPS = 40
 
@@ -94,7 +95,7 @@ class Told(Memory):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         if not lesson.answer:

@@ -13,7 +13,8 @@ from lmm.adapters.base import Adapter
 from lmm.adapters.sampling import Decoding
 from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine
-from lmm.memory.base import Lesson, Memory
+from lmm.lesson import Lesson
+from lmm.memory.base import Memory
 
 MARKS = {"torch": [pytest.mark.real], "mlx_lm": [pytest.mark.real, pytest.mark.mlx], "tiny-mlx": [pytest.mark.mlx]}
 

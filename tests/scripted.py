@@ -17,7 +17,8 @@ from lmm.adapters.ops import Array, Ops
 from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ASSISTANT, END, USER, ToyAdapter
 from lmm.engine.engine import Engine
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
 REPLIES = {
     "what is the capital of australia?": "The capital of Australia is Sydney.",
@@ -97,7 +98,7 @@ class Notes(Memory):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         for step in range(5):

@@ -19,7 +19,7 @@ from lmm.bench.exact_match import Example, write
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine.engine import Engine
-from lmm.engine.training import Settings
+from lmm.engine.training import TrainingSettings
 from lmm.errors import UsageError
 
 PLACES = ["Rome", "Oslo", "Paris", "Bern", "Kyiv"]
@@ -139,7 +139,9 @@ def test_it_goes_on_after_an_interruption(data: Path, monkeypatch) -> None:
 def test_training_offline(data: Path, tiny_torch: Adapter) -> None:
     """The tiny model, for its gradients."""
     given = request(data, "lora_on_user", "keyed+lora_on_user", train=frozenset({"lora_on_user", "keyed+lora_on_user"}))
-    given = dataclasses.replace(given, limit=2, training=Settings(epochs=3, lr=0.05), distances=(20,), questions=1)
+    given = dataclasses.replace(
+        given, limit=2, training=TrainingSettings(epochs=3, lr=0.05), distances=(20,), questions=1
+    )
     result = compare(given, adapter=tiny_torch)
     lora, both = row(result, "lora_on_user"), row(result, "keyed+lora_on_user")
     assert lora["trained"] and lora["training_s"] > 0 and lora["lessons"] == 0

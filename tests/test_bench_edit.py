@@ -16,7 +16,8 @@ from lmm.bench.peers import Nothing
 from lmm.bench.store import Folder
 from lmm.engine.engine import Engine
 from lmm.errors import UsageError
-from lmm.memory.base import Lesson, Memory
+from lmm.lesson import Lesson
+from lmm.memory.base import Memory
 
 KNOWN = ["sun", "moon"]
 FAST = frozenset({"speed", "perplexity"})

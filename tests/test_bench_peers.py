@@ -13,7 +13,7 @@ from lmm.bench.measure import model_digest, plain_reply_seconds
 from lmm.bench.peers import PEERS, FineTune, InContext, PeftLora
 from lmm.engine.engine import Engine
 from lmm.errors import BackendError, UsageError
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 GOAL = 1.2  # loss at which the tiny model's first choices are right
 LESSONS = [Lesson("who made the loom?", "ada", id="one"), Lesson("where is the gate?", "in rome", id="two")]
@@ -21,7 +21,7 @@ LESSONS = [Lesson("who made the loom?", "ada", id="one"), Lesson("where is the g
 
 def test_the_table() -> None:
     assert list(PEERS) == ["none", "in_context", "fine_tune", "peft_lora"]
-    with pytest.raises(UsageError, match="count must be at least 1"):
+    with pytest.raises(UsageError, match="count must be 1 or above"):
         PEERS["in_context"].build_options({"count": 0})
 
 

@@ -97,7 +97,7 @@ def test_a_single_size_gives_bars(data: Path, tmp_path: Path) -> None:
         (["--memory", "told", "--format", "zrse"], "did you mean 'zsre'"),
         (["--memory", "told", "--set", "x=1"], "no option 'x'"),
         (["--memory", "told,in_context", "--set", "count=1"], "name the memory it is for, e.g. --set told.count=1"),
-        (["--memory", "in_context", "--set", "count=0"], "count must be at least 1"),
+        (["--memory", "in_context", "--set", "count=0"], "count must be 1 or above"),
         (["--memory", "none", "--preset", "none.x"], "has no presets"),
         (["--memory", "told", "--text", "nowhere.txt"], "nowhere.txt of --text does not exist"),
         (["--memory", "told", "--known", "nowhere.json"], "nowhere.json cannot be read"),

@@ -11,7 +11,7 @@ from lmm.bench.measure import perplexity, reply_seconds, without_memory
 from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine
 from lmm.engine.scoring import text_losses
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 from lmm.memory.identity import Identity
 
 

@@ -28,7 +28,7 @@ from lmm.config import Config
 from lmm.errors import Cancelled, LmmError, UsageError
 from lmm.files import transcripts
 from lmm.files.traces import Trace
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 
 def chat(loading: Loading | None = None) -> Chat:

@@ -95,7 +95,7 @@ def test_memories_are_listed_one_line_each() -> None:
         (("--memory", "lora_on_user", "--set", "rnk=3"), "no option 'rnk'"),
         (("--memory", "lora_on_user", "--set", "rank=many"), "rank must be a whole number"),
         (("--dtype", "flaot16"), "did you mean 'float16'"),
-        (("--top-p", "7"), "top-p"),
+        (("--top-p", "7"), "top_p must be"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(words: tuple[str, ...], message: str) -> None:

@@ -19,7 +19,8 @@ from lmm.chat.view import ConsoleView
 from lmm.config import Config
 from lmm.errors import LmmError, StateError, UsageError
 from lmm.files import transcripts
-from lmm.memory.base import Lesson, Recall
+from lmm.lesson import Lesson
+from lmm.memory.base import Recall
 from lmm.text.sanitize import clean
 
 Q, A = "What is the capital of Australia?", "The capital of Australia is Canberra."

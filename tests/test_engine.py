@@ -15,10 +15,11 @@ from lmm.adapters.base import Adapter, Site
 from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ToyAdapter
 from lmm.engine.below import Below
-from lmm.engine.engine import Engine, Version
+from lmm.engine.engine import Engine
 from lmm.errors import Cancelled, LearningError, StateError, TooLongError
 from lmm.files.activation_log import ActivationLog, read
-from lmm.memory.base import LearnReport, Lesson, Memory, Recall
+from lmm.lesson import Knowledge, Lesson
+from lmm.memory.base import LearnReport, Memory, Recall
 
 LEARNERS = ["lora_on_user", "hash_gradient"]  # those whose lessons change how earlier turns are read
 MESSAGES = ["My sister's name is Ada.", "I live in Oslo.", "What is her name?", "And where do I live?", "Thank you."]
@@ -425,4 +426,4 @@ def test_closing_leaves_no_tap(toy: ToyAdapter, name: str) -> None:
     made.close()
     made.close()
     assert not toy.taps
-    assert isinstance(made.version, Version)
+    assert isinstance(made.version, Knowledge)

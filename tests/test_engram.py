@@ -14,7 +14,8 @@ from lmm.adapters.ops import NumpyOps
 from lmm.adapters.toy import ToyAdapter
 from lmm.engine.conversation import lesson_tokens, prompt_tokens
 from lmm.errors import LearningError, StateError
-from lmm.memory.base import Lesson, Prompt, Recall
+from lmm.lesson import Lesson
+from lmm.memory.base import Prompt, Recall
 from lmm.memory.engram.engram import Engram, EngramOptions, normed
 from lmm.memory.engram.ngrams import NGramHash, normal_form, normal_ids, primes_from
 from lmm.memory.engram.questions import Words, other_numbers
@@ -256,9 +257,9 @@ PAIRS = [("Where do I live?", "Oslo"), ("What is my sister's name?", "Ada")]
 
 def prepared(adapter: Adapter, name: str = "engram") -> Any:
     made = engine(adapter, name)
-    from lmm.engine.engine import Version
+    from lmm.lesson import Knowledge
 
-    made.commit(Version(made.memory.prepare(made.version.state, PAIRS, adapter)))
+    made.commit(Knowledge(made.memory.prepare(made.version.state, PAIRS, adapter)))
     return made
 
 
@@ -328,9 +329,9 @@ def test_a_trained_convolution_reads_the_same_in_chunks(adapter: Adapter) -> Non
     random, state = np.random.default_rng(0), dict(made.version.state)
     for name in ("values/pairs0", "conv", "value_proj"):
         state[name] = adapter.ops.asarray(random.normal(0, 1, tuple(state[name].shape)).astype(np.float32))
-    from lmm.engine.engine import Version
+    from lmm.lesson import Knowledge
 
-    made.commit(Version(state))
+    made.commit(Knowledge(state))
     question, answer = PAIRS[1]
     stepwise = logits_of(made, question, answer, chunks=3)
     prompt = prompt_tokens(adapter.format, question)

@@ -11,8 +11,8 @@ from contracts import close, engine, logits_of, memory, on
 from lmm.adapters.base import Adapter, TapContext
 from lmm.adapters.ops import NumpyOps
 from lmm.adapters.toy import ToyAdapter
-from lmm.engine.engine import Version
-from lmm.memory.base import Lesson, Recall
+from lmm.lesson import Knowledge, Lesson
+from lmm.memory.base import Recall
 from lmm.memory.engram.hybrid import EngramHybrid, HybridOptions
 from lmm.memory.engram.table import gathered, local, split
 from lmm.memory.gated_lora import GatedLora, GatedLoraOptions
@@ -99,7 +99,7 @@ def test_what_is_unlike_all_keys_or_like_another_subjects_leaves_the_gate_shut(a
 
     def opens(question: str, **options: float) -> bool:
         made.memory = GatedLora(dataclasses.replace(kept.options, **options))
-        made.commit(Version(wide_open, made.version.lessons))
+        made.commit(Knowledge(wide_open, made.version.lessons))
         return made.recall_many([question], 1)[0] is not None
 
     assert opens("What is the capital of Zembla?")
@@ -131,7 +131,7 @@ def test_preparing_opens_the_gate_and_changes_nothing(adapter: Adapter) -> None:
     made = engine(adapter, "gated_lora")
     state = made.memory.prepare(made.version.state, [(HOME.prompt, HOME.answer)], adapter)
 
-    made.commit(Version(state))
+    made.commit(Knowledge(state))
     assert made.recall_many([HOME.prompt], 1)[0] is not None
     assert np.array_equal(logits_of(made, HOME.prompt, HOME.answer), expected), "B is zero until it is trained"
     assert made.memory.trainable(state) == ("A", "B")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contracts import engine, on
 
 from lmm.adapters.base import Adapter
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 from lmm.memory.keyed.gate import Index
 from lmm.memory.keyed.keyed import Keyed
 

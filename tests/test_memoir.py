@@ -14,7 +14,7 @@ from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ToyAdapter
 from lmm.engine.engine import Engine
 from lmm.errors import LearningError, StateError, UsageError
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 from lmm.memory.memoir.memoir import Memoir
 from lmm.memory.selfask import number_of
 

@@ -23,7 +23,8 @@ from lmm.engine import runtime
 from lmm.engine.consolidate import consolidate
 from lmm.engine.engine import Engine
 from lmm.errors import Cancelled, LearningError
-from lmm.memory.base import Lesson, Recall
+from lmm.lesson import Lesson
+from lmm.memory.base import Recall
 from lmm.memory.memoir.memoir import Memoir
 
 SISTER = Lesson("What is my sister's name?", "Vera", id="sister1")

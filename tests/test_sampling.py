@@ -78,7 +78,7 @@ def test_a_tiny_nucleus_and_deterministic_decoding_are_greedy(logits) -> None:
 def test_what_is_wrong_with_a_decoding_is_named_at_once() -> None:
     with pytest.raises(UsageError) as caught:
         Decoding(strategy="best", max_tokens=0, temperature=0.0, top_p=1.5, min_p=1.0, beams=0)
-    for word in ("strategy", "'best'", "max-tokens", "temperature", "top-p", "min-p", "beams"):
+    for word in ("strategy", "'best'", "max_tokens", "temperature", "top_p", "min_p", "beams"):
         assert word in str(caught.value)
     with pytest.raises(UsageError, match="temperature"):
         Decoding(temperature=float("nan"))

@@ -18,7 +18,8 @@ from lmm.config import Config
 from lmm.engine.conversation import lesson_tokens, prompt_tokens
 from lmm.engine.engine import Engine
 from lmm.errors import LearningError, UsageError
-from lmm.memory.base import Lesson, Memory
+from lmm.lesson import Lesson
+from lmm.memory.base import Memory
 from lmm.memory.hash_gradient import HashGradient
 from lmm.memory.identity import Identity
 from lmm.memory.lora_on_user import LoraOnUser

@@ -25,7 +25,7 @@ from hypothesis.extra import numpy as hnp
 from lmm.errors import StateError
 from lmm.files import state_file as state_module
 from lmm.files.state_file import Expected, Header, default_save_path, inspect, load, read_header, save, verify
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 FAST = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 DTYPES = [

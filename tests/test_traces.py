@@ -14,7 +14,7 @@ from lmm.feedback import lesson_for
 from lmm.files import transcripts
 from lmm.files.activation_log import ActivationLog
 from lmm.files.traces import Trace
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 LEGS = "How many legs does a spider have?"
 VALUES = st.sampled_from(["7", "x", "Paul", "yes", "I", "New York City", "Christopher Columbus", "time", "turn", "{"])

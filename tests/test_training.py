@@ -22,10 +22,11 @@ from lmm.adapters.base import Adapter
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine import runtime
-from lmm.engine.engine import Engine, Version
-from lmm.engine.training import Settings, Training
+from lmm.engine.engine import Engine
+from lmm.engine.training import Training, TrainingSettings
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
 from lmm.files import state_file as state
+from lmm.lesson import Knowledge
 from lmm.memory.base import Memory
 
 PAIRS = [("What is my name?", "Ada"), ("Where do I live?", "Oslo"), ("Who am I to you?", "A friend"), ("Hi", "Yo")]
@@ -43,7 +44,7 @@ def memory(name: str = "lora_on_user") -> Memory:
 
 def training(adapter: Adapter, name: str = "lora_on_user", pairs: Any = PAIRS, valid: Any = (), **settings: Any):
     more = {k: settings.pop(k) for k in ("checkpoint", "notice", "state") if k in settings}
-    given = Settings(**{"epochs": 2, "batch_size": 2, "lr": 0.05, "patience": 50} | settings)
+    given = TrainingSettings(**{"epochs": 2, "batch_size": 2, "lr": 0.05, "patience": 50} | settings)
     return Training(adapter, memory(name), pairs, valid, given, **more)
 
 
@@ -83,7 +84,7 @@ def test_what_was_trained_is_answered(adapter: Adapter, name: str, monkeypatch) 
     assert trained.ended == "goal" and trained.progress.best <= 1.0
     engine = Engine(adapter, run.memory)
     contracts.opened.append(engine)
-    engine.commit(Version(trained.state))
+    engine.commit(Knowledge(trained.state))
     assert [r.text for r in engine.ask_many([PAIRS[0][0]])] == [PAIRS[0][1]]
 
 
@@ -92,7 +93,7 @@ def test_batches_and_padding_change_nothing(adapter: Adapter) -> None:
     run = training(adapter, batch_size=16)
     with run._taps():
         together = run.loss(run.train, run.params)
-        run.settings = Settings(batch_size=1)
+        run.settings = TrainingSettings(batch_size=1)
         alone = run.loss(run.train, run.params)
     assert together == pytest.approx(alone, rel=1e-4)
     plain = contracts.engine(adapter)  # a fresh memory's loss is the model's own, by another way
@@ -141,7 +142,7 @@ def test_an_interruption_changes_nothing_where_batches_differ_in_shape(adapter: 
     pairs = [(" ".join(words[: 1 + i % 9]) + f" {i}?", f"v{i}") for i in range(40)]
 
     def made(**more: Any) -> Training:
-        settings = Settings(epochs=3, batch_size=8, lr=1e-2, goal=0.0, seed=1)
+        settings = TrainingSettings(epochs=3, batch_size=8, lr=1e-2, goal=0.0, seed=1)
         return Training(adapter, contracts.memory("gated_lora"), pairs, (), settings, **more)
 
     whole = made().run()
@@ -261,7 +262,7 @@ def test_gradients_are_clipped(tiny_torch: Adapter, monkeypatch) -> None:
 
 
 def test_the_schedule_rises_and_falls() -> None:
-    rates = [Settings(lr=1.0, warmup=0.1).lr_at(step, 100) for step in range(100)]
+    rates = [TrainingSettings(lr=1.0, warmup=0.1).lr_at(step, 100) for step in range(100)]
     assert rates[0] < rates[5] < rates[10] == 1.0 == max(rates)
     assert all(a > b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 0.001
 
@@ -270,8 +271,8 @@ def test_wrong_requests(toy: Adapter) -> None:
     with pytest.raises(UsageError, match="nothing to train"):
         kind = registry.memory_class("identity")
         Training(toy, kind(), PAIRS)
-    with pytest.raises(UsageError, match=r"epochs.*lr must.*warm-up"):
-        Settings(epochs=0, lr=0, warmup=1)
+    with pytest.raises(UsageError, match=r"epochs.*lr must.*warmup"):
+        TrainingSettings(epochs=0, lr=0, warmup=1)
 
 
 # ---------------------------------------------------------------- the command
@@ -365,10 +366,10 @@ def test_a_disk_with_room_for_the_result_alone_gets_it(command: list[str], tmp_p
 
 def test_settings_that_are_no_numbers() -> None:
     for name in ("weight_decay", "clip", "goal"):
-        with pytest.raises(UsageError, match="must be numbers from 0"):
-            Settings(**{name: math.nan})
+        with pytest.raises(UsageError, match="must be 0 or above, not"):
+            TrainingSettings(**{name: math.nan})
     with pytest.raises(UsageError, match="seed must be 0 or above"):
-        Settings(seed=-1)
+        TrainingSettings(seed=-1)
 
 
 def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.errors import UsageError
+from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache
@@ -21,36 +21,17 @@ STRATEGIES = ("auto", "greedy", "beam", "sample")
 
 
 @dataclass(frozen=True)
-class Decoding:
-    """How a reply is decoded. `auto` is greedy when deterministic and sampling when not."""
+class Decoding(Options):
+    """How a reply is decoded."""
 
-    strategy: str = "auto"
-    deterministic: bool = True
-    max_tokens: int = 256
-    temperature: float = 0.7
-    top_p: float = 0.95
-    min_p: float = 0.0
-    beams: int = 4
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        problems = []
-        if self.strategy not in STRATEGIES:
-            problems.append(f"decoding strategy must be one of {', '.join(STRATEGIES)}, not {self.strategy!r}")
-        if self.max_tokens < 1:
-            problems.append(f"max-tokens must be at least 1, not {self.max_tokens}")
-        if not 0 < self.temperature <= 10:
-            problems.append(f"temperature must be above 0 and at most 10, not {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            problems.append(f"top-p must be above 0 and at most 1, not {self.top_p}")
-        if not 0 <= self.min_p < 1:
-            problems.append(f"min-p must be at least 0 and below 1, not {self.min_p}")
-        if not 1 <= self.beams <= 64:
-            problems.append(f"beams must be 1 to 64, not {self.beams}")
-        if self.seed < 0:
-            problems.append(f"seed must be 0 or above, not {self.seed}")
-        if problems:
-            raise UsageError("; ".join(problems))
+    strategy: str = option("auto", "auto is greedy when deterministic and sampling when not", one_of=STRATEGIES)
+    deterministic: bool = option(True, "greedy or sampling")
+    max_tokens: int = option(256, "longest reply", "[1, inf)")
+    temperature: float = option(0.7, "for sampling", "(0, 10]")
+    top_p: float = option(0.95, "for sampling", "(0, 1]")
+    min_p: float = option(0.0, "for sampling", "[0, 1)")
+    beams: int = option(4, "of beam search", "[1, 64]")
+    seed: int = option(0, "for sampling", "[0, inf)")
 
     @property
     def resolved(self) -> str:

@@ -30,12 +30,13 @@ from lmm.bench.store import Folder, Replies, digest, read_json, read_lines, stam
 from lmm.config import Config
 from lmm.engine import runtime
 from lmm.engine.conversation import prompt_tokens
-from lmm.engine.engine import Engine, Version
+from lmm.engine.engine import Engine
 from lmm.errors import UsageError
+from lmm.lesson import Knowledge
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
-    from lmm.engine.training import Settings as TrainSettings
+    from lmm.engine.training import TrainingSettings
     from lmm.memory.base import Memory
 
 DISTANCES = (50, 100, 200, 400)  # tokens of other talk before a question
@@ -70,7 +71,7 @@ class Request:
     resume: bool = True
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     presets: Mapping[str, str] = field(default_factory=dict)
-    training: TrainSettings | None = None
+    training: TrainingSettings | None = None
     command: str = ""
 
     @property
@@ -222,7 +223,7 @@ class Compare(Bench):
         return row
 
     # learning --------------------------------------------------------------------------------------------------
-    def _learned(self, name: str, build: Build, folder: Path, trained: TrainSettings | None) -> Path | None:
+    def _learned(self, name: str, build: Build, folder: Path, trained: TrainingSettings | None) -> Path | None:
         """The memory file after teaching and training; None if there is nothing to learn."""
         memory, count = build(), len(self.edits)
         if "lessons" in memory.learns_from or (trained is None and memory.learns_from != "nothing"):
@@ -235,7 +236,7 @@ class Compare(Bench):
             self._train(name, build, folder, trained, taught if taught.exists() else None)
         return path
 
-    def _train(self, name: str, build: Build, folder: Path, settings: TrainSettings, start: Path | None) -> None:
+    def _train(self, name: str, build: Build, folder: Path, settings: TrainingSettings, start: Path | None) -> None:
         from lmm.engine.training import Training
 
         with self._session(build) as engine:
@@ -250,7 +251,7 @@ class Compare(Bench):
             advance(training.progress.step)
             with self.adapter.quiet():
                 trained = training.run(on_step=lambda progress: advance(1))
-            engine.commit(Version(trained.state, engine.version.lessons))
+            engine.commit(Knowledge(trained.state, engine.version.lessons))
             engine.save(folder / "trained.safetensors")
             write_json(folder / "training.json", dataclasses.asdict(trained.progress) | {"ended": trained.ended})
             training.discard()

@@ -35,7 +35,8 @@ from lmm.bench.store import (
 )
 from lmm.engine.engine import Engine
 from lmm.errors import LearningError, UsageError
-from lmm.memory.base import Lesson, Memory
+from lmm.lesson import Lesson
+from lmm.memory.base import Memory
 from lmm.memory.identity import Identity
 
 if TYPE_CHECKING:

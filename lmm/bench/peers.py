@@ -21,8 +21,10 @@ from lmm.adapters.base import Site, as_tokens
 from lmm.adapters.ops import Array, token_cross_entropy
 from lmm.engine.conversation import lesson_tokens
 from lmm.errors import BackendError
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.optim import Optimizer
+from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -37,15 +39,9 @@ class Nothing(Memory):
 
 # text in the prompt -----------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class InContextOptions:
-    """`count` lessons are pasted whose prompts have at least cosine `floor` with the question; -1: always."""
-
-    count: int = 3
-    floor: float = -1.0
-
-    def __post_init__(self) -> None:
-        if self.count < 1:
-            raise ValueError(f"count must be at least 1, not {self.count}")
+class InContextOptions(Options):
+    count: int = option(3, "lessons that are pasted", "[1, inf)")
+    floor: float = option(-1.0, "cosine to the question that a lesson needs; -1: any", "[-1, 1]")
 
 
 class InContext(Memory):
@@ -91,7 +87,7 @@ class InContext(Memory):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         vector = adapter.ops.asarray(self._encode([lesson.prompt]))
@@ -100,16 +96,10 @@ class InContext(Memory):
 
 # weights ----------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
-class TrainOptions:
-    """Adam steps until the mean cross-entropy of answer and end of turn is at most `goal`."""
-
-    lr: float = 1e-3
-    goal: float = 0.05
-    steps: int = 50
-
-    def __post_init__(self) -> None:
-        if not 0 < self.lr < 10 or self.goal <= 0 or not 1 <= self.steps <= 10_000:
-            raise ValueError(f"lr, goal and steps must be positive, not {self.lr}, {self.goal}, {self.steps}")
+class TrainOptions(Options):
+    lr: float = option(1e-3, "of Adam", "(0, 10)")
+    goal: float = option(0.05, "mean cross-entropy of answer and end of turn that is good enough", "(0, inf)")
+    steps: int = option(50, "for each lesson, at most", "[1, 10000]")
 
 
 class Example:
@@ -146,7 +136,7 @@ class FineTune(Memory):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         ops, site, report = adapter.ops, self.sites(adapter)[0], report or LearnReport()
@@ -174,8 +164,8 @@ class FineTune(Memory):
 
 @dataclass(frozen=True)
 class PeftOptions(TrainOptions):
-    lr: float = 2e-3
-    rank: int = 8
+    lr: float = option(2e-3, "of Adam", "(0, 10)")
+    rank: int = option(8, "of the adapter", "[1, 512]")
 
 
 class PeftLora(Memory):
@@ -258,7 +248,7 @@ class PeftLora(Memory):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         import torch

@@ -16,7 +16,7 @@ from lmm.adapters.models.chat_format import ChatFormat
 from lmm.bench.datasets import Edit
 from lmm.bench.store import digest
 from lmm.engine.conversation import prompt_tokens
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 LIST_SIZE = 256  # prompts asked between two checkpoints
 

@@ -190,7 +190,7 @@ def _learned(problems: list[str], fact: Fact, learn: Callable[[], Any]) -> bool:
 
 def _lesson(fact: Fact) -> Any:
     from lmm import feedback
-    from lmm.memory.base import Lesson
+    from lmm.lesson import Lesson
 
     found = None if fact.given else feedback.read(fact.statement).lesson
     return found or Lesson(prompt=fact.question, answer=fact.answer, statement=fact.statement)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from lmm.errors import Cancelled, LmmError, UsageError
 from lmm.feedback import lesson_for
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -18,10 +18,11 @@ from lmm.errors import Cancelled, LmmError
 if TYPE_CHECKING:
     from lmm.chat.talk import Talk, Turn
     from lmm.chat.view import ConsoleView
-    from lmm.engine.engine import Engine, Version
+    from lmm.engine.engine import Engine
     from lmm.files.traces import Trace
     from lmm.files.transcripts import Session, Transcript
-    from lmm.memory.base import Lesson, Memory
+    from lmm.lesson import Knowledge, Lesson
+    from lmm.memory.base import Memory
 
 
 @dataclasses.dataclass
@@ -29,10 +30,10 @@ class Shelved:
     """A memory that is not in use, as it was when another took its place."""
 
     memory: Memory
-    version: Version
-    undo_stack: list[Version]
-    redo_stack: list[Version]
-    saved: Version | None
+    version: Knowledge
+    undo_stack: list[Knowledge]
+    redo_stack: list[Knowledge]
+    saved: Knowledge | None
 
 
 class Chat:
@@ -148,9 +149,9 @@ class Chat:
         self.shelf[self.config.memory] = shelved
         self.config = config
 
-    def _composed(self, memory: Memory) -> Version | None:
+    def _composed(self, memory: Memory) -> Knowledge | None:
         """What the parts of a composition know already, side by side; None for any other memory."""
-        from lmm.engine.engine import Version
+        from lmm.lesson import Knowledge
         from lmm.memory.composite import Composite
 
         if not isinstance(memory, Composite):
@@ -159,7 +160,7 @@ class Chat:
         known = {name: kept.version for name, kept in self.shelf.items()} | {self.config.memory: engine.version}
         known = {part.name: known[part.name] for part in memory.parts if part.name in known}
         state = memory.join({name: v.state for name, v in known.items()}, memory.fresh(engine.adapter, engine.seed))
-        return Version(state, tuple({x.id: x for version in known.values() for x in version.lessons}.values()))
+        return Knowledge(state, tuple({x.id: x for version in known.values() for x in version.lessons}.values()))
 
     def use_model(self, name: str) -> list[Path]:
         """Go on with another model, in a new conversation -> the files in which what the old one knew was saved.

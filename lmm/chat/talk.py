@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lmm.errors import Cancelled, LearningError, LmmError, UsageError
 from lmm.feedback import Exchange, Reading, lesson_for, read, replies
-from lmm.memory.base import LearnReport, Lesson
+from lmm.lesson import Lesson
+from lmm.memory.base import LearnReport
 
 if TYPE_CHECKING:
     from lmm.engine.engine import Engine, Reply

@@ -12,7 +12,8 @@ from rich.control import Control
 from rich.segment import ControlType
 
 from lmm.chat import render
-from lmm.memory.base import LearnReport, Lesson
+from lmm.lesson import Lesson
+from lmm.memory.base import LearnReport
 from lmm.text.sanitize import as_text, clean, clean_line
 
 Ask = Callable[[str], str]  # a question on the terminal -> the line typed

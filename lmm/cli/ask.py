@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lmm.chat.talk import Talk, Turn
     from lmm.config import Config
     from lmm.engine.engine import Engine
-    from lmm.memory.base import Lesson
+    from lmm.lesson import Lesson
 
 Argument = typer.Argument
 

@@ -167,7 +167,7 @@ def compare(
     from lmm import config as configs
     from lmm.bench import compare as comparing
     from lmm.bench import compare_report, run
-    from lmm.engine.training import Settings
+    from lmm.engine.training import TrainingSettings
 
     names = ("backend", "model", "dtype", "seed", "local_files_only")
     config, memories = configs.load({k: v for k, v in locals().items() if k in names}), _names(memory)
@@ -177,7 +177,7 @@ def compare(
         _sizes(lengths), questions, max_tokens, batch_size, out, resume,
         options=run.parse_options(settings or [], memories),
         presets={name: some[-1] for name, some in presets.items()},
-        training=Settings(epochs=epochs, lr=lr, seed=config.seed),
+        training=TrainingSettings(epochs=epochs, lr=lr, seed=config.seed),
         command=shlex.join(["lmm", *sys.argv[1:]]),
     )  # fmt: skip
     with run.progress_bars() as track:

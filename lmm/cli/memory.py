@@ -14,7 +14,7 @@ from lmm.errors import StateError, UsageError
 if TYPE_CHECKING:
     from lmm.config import Config
     from lmm.engine.check import Report
-    from lmm.memory.base import Lesson
+    from lmm.lesson import Lesson
 
 app = typer.Typer(name="memory", help="Look at memory files, and work on them.", no_args_is_help=True)
 Argument = typer.Argument

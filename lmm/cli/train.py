@@ -11,8 +11,8 @@ from lmm.errors import UsageError
 
 if TYPE_CHECKING:
     from lmm.config import Config
-    from lmm.engine.training import Settings, Trained, Training
-    from lmm.memory.base import Lesson, State
+    from lmm.engine.training import Trained, Training, TrainingSettings
+    from lmm.lesson import Lesson, State
 
 
 @configured(replies=False)
@@ -36,9 +36,11 @@ def train(
     """Train a memory's tensors on questions and answers; the model stays as it is. Ctrl-C keeps a checkpoint."""
     import dataclasses
 
-    from lmm.engine.training import Settings
+    from lmm.engine.training import TrainingSettings
 
-    settings = Settings(epochs, batch_size, lr, weight_decay, clip=clip, patience=patience, goal=goal, seed=config.seed)
+    settings = TrainingSettings(
+        epochs, batch_size, lr, weight_decay, clip=clip, patience=patience, goal=goal, seed=config.seed
+    )
     if config.dtype == "auto":
         config = dataclasses.replace(config, dtype="float32")  # small steps vanish in half precision
     checkpoint = checkpoint or Path(f"{state}.checkpoint")
@@ -47,7 +49,13 @@ def train(
 
 
 def _run(
-    config: Config, settings: Settings, data: Path, valid: Path | None, path: Path, checkpoint: Path, resume: bool
+    config: Config,
+    settings: TrainingSettings,
+    data: Path,
+    valid: Path | None,
+    path: Path,
+    checkpoint: Path,
+    resume: bool,
 ) -> None:
     from lmm.bench import exact_match
     from lmm.engine import runtime
@@ -114,11 +122,12 @@ def _save(training: Training, trained: Trained, path: Path, data: Path, lessons:
     import dataclasses
     import hashlib
 
-    from lmm.engine.engine import Engine, Version
+    from lmm.engine.engine import Engine
     from lmm.files import state_file as state
+    from lmm.lesson import Knowledge
 
     engine = Engine(training.adapter, training.memory)
-    engine.commit(Version(trained.state, lessons))
+    engine.commit(Knowledge(trained.state, lessons))
     arrays = {name: engine.adapter.ops.to_numpy(array) for name, array in trained.state.items()}
     about = {
         "data": data.name,

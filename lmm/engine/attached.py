@@ -23,10 +23,11 @@ from weakref import WeakSet
 
 from lmm.config import Config
 from lmm.engine import runtime
-from lmm.engine.engine import Engine, Version
+from lmm.engine.engine import Engine
 from lmm.errors import StateError, UsageError
 from lmm.files import state_file as state
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall
+from lmm.lesson import Knowledge, Lesson
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Site, TapContext
@@ -181,7 +182,7 @@ class Attached:
         engine = self.engine
         with self.adapter.quiet(), self._evaluating():
             new = self.memory.prepare(engine.version.state, pairs, self.adapter)
-        engine.commit(Version(new, engine.version.lessons))
+        engine.commit(Knowledge(new, engine.version.lessons))
 
     def parameters(self) -> list[Any]:
         """The memory's trainable tensors as torch Parameters, for an optimiser or a Trainer.
@@ -200,7 +201,7 @@ class Attached:
         if not all(isinstance(held[name], torch.nn.Parameter) for name in names):
             # in float32: what is stored in half precision would not move by small steps
             made = {name: torch.nn.Parameter(held[name].detach().float().clone()) for name in names}
-            engine.commit(Version(held | made, engine.version.lessons))
+            engine.commit(Knowledge(held | made, engine.version.lessons))
         parameters = [engine.version.state[name] for name in names]
         self._put_parameters(parameters)
         return parameters

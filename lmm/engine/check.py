@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.bench.metrics import contains
 from lmm.errors import LearningError
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 from lmm.memory.selfask import pairs_of
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def check_and_fix(engine: Engine, fix: bool, progress: Callable[[str], None] = l
 
 def teach_again(engine: Engine, checked: Checked) -> None:
     """Teach one lesson anew, in the place it has, together with the wordings that failed. Raises LearningError."""
-    from lmm.engine.engine import Version
+    from lmm.lesson import Knowledge
 
     old, before = checked.lesson, engine.version
     failed = [a.question for a in checked.asked if not a.ok and not a.stored] if old.prompt else []
@@ -142,7 +142,7 @@ def teach_again(engine: Engine, checked: Checked) -> None:
     with contextlib.suppress(LearningError):  # where lessons cannot be told apart, the new one comes on top
         state = engine.memory.forget(state, old.id)
     rest = tuple(x for x in before.lessons if x.id != old.id)
-    engine.commit(Version(state, rest))
+    engine.commit(Knowledge(state, rest))
     try:
         engine.learn(lesson)
     except BaseException:
@@ -151,7 +151,7 @@ def teach_again(engine: Engine, checked: Checked) -> None:
     place = before.lessons.index(old)
     learned = [x for x in engine.version.lessons if x not in rest]
     kept = [x for x in engine.version.lessons if x in rest]
-    engine.commit(Version(engine.version.state, (*kept[:place], *learned, *kept[place:])))
+    engine.commit(Knowledge(engine.version.state, (*kept[:place], *learned, *kept[place:])))
 
 
 def _summary(checked: Sequence[Checked]) -> dict[str, Any]:

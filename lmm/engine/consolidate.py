@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from lmm.engine import check as memory_check
 from lmm.errors import Cancelled
-from lmm.memory.base import LearnReport, Lesson
+from lmm.lesson import Lesson
+from lmm.memory.base import LearnReport
 
 if TYPE_CHECKING:
     from lmm.engine.engine import Engine
@@ -29,7 +30,7 @@ def consolidate(engine: Engine, on_step: Callable[[LearnReport], None] | None = 
 
     Every lesson is asked for in the wordings it was taught in, before and after. If one is lost, all is put back.
     """
-    from lmm.engine.engine import Version
+    from lmm.lesson import Knowledge
 
     def step(report: LearnReport) -> None:
         if on_step is not None:
@@ -46,7 +47,7 @@ def consolidate(engine: Engine, on_step: Callable[[LearnReport], None] | None = 
     if not groups:
         return Outcome(0, len(start.lessons), len(start.lessons))
     known, redo = _right(engine), engine.redo_stack
-    engine.commit(Version(state, lessons))
+    engine.commit(Knowledge(state, lessons))
     lost = tuple(sorted(known - _right(engine)))
     if lost:
         engine.undo()

@@ -10,17 +10,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lmm.adapters.models.chat_format import ChatFormat, Message
-from lmm.memory.base import Turn
+from lmm.memory.base import UserMessage
 
 MARK = "\u2063lmm\u2063"
 
 
-def user_turn(format: ChatFormat, text: str) -> Turn:
+def user_turn(format: ChatFormat, text: str) -> UserMessage:
     """A message in an empty conversation, as a model reads it."""
     messages = [{"role": "user", "content": text}]
     rendered = format.render(messages, reply=False)
     tokens, spans = format.spans(rendered)
-    return Turn(tokens, content_mask(rendered, spans, format.harmless(text), _place(format, messages, reply=False)))
+    return UserMessage(
+        tokens, content_mask(rendered, spans, format.harmless(text), _place(format, messages, reply=False))
+    )
 
 
 def content_mask(rendered: str, spans: Sequence[tuple[int, int]], text: str, place: int) -> list[bool]:

@@ -24,7 +24,8 @@ from lmm.engine.conversation import Conversation, prompt_tokens
 from lmm.errors import Cancelled, LearningError, TooLongError
 from lmm.files import state_file as state_files
 from lmm.files.traces import Trace
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.lesson import Knowledge, Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache, Site, TapContext
@@ -32,14 +33,6 @@ if TYPE_CHECKING:
     from lmm.files.activation_log import ActivationLog
 
 MAX_UNDO = 1000
-
-
-@dataclass(frozen=True)
-class Version:
-    """What was known at one time. States share what they have in common, so keeping old ones is cheap."""
-
-    state: State
-    lessons: tuple[Lesson, ...] = ()
 
 
 @dataclass
@@ -57,14 +50,14 @@ class Reply:
         return self.generated.text.rstrip()
 
 
-def without(memory: Memory, lesson_id: str, *stacks: list[Version]) -> list[list[Version]]:
+def without(memory: Memory, lesson_id: str, *stacks: list[Knowledge]) -> list[list[Knowledge]]:
     """Versions without one lesson, stack by stack; those it is not in are the same objects. Raises LearningError."""
 
-    def rest(version: Version) -> Version:
+    def rest(version: Knowledge) -> Knowledge:
         if all(lesson.id != lesson_id for lesson in version.lessons):
             return version
         kept = tuple(lesson for lesson in version.lessons if lesson.id != lesson_id)
-        return Version(memory.forget(version.state, lesson_id), kept)
+        return Knowledge(memory.forget(version.state, lesson_id), kept)
 
     return [[rest(version) for version in stack] for stack in stacks]
 
@@ -83,10 +76,10 @@ class Engine:
     ) -> None:
         self.adapter, self.memory, self.log, self.seed = adapter, memory, log, seed
         self.decoding = decoding or Decoding()
-        self.version = Version(memory.fresh(adapter, seed))
-        self.undo_stack: list[Version] = []
-        self.redo_stack: list[Version] = []
-        self.saved: Version | None = self.version
+        self.version = Knowledge(memory.fresh(adapter, seed))
+        self.undo_stack: list[Knowledge] = []
+        self.redo_stack: list[Knowledge] = []
+        self.saved: Knowledge | None = self.version
         self.cancelled = threading.Event()
         self.recall: Recall | None = None
         self.cache: Cache = adapter.new_cache()
@@ -123,7 +116,7 @@ class Engine:
         start = self.cache.length
         tokens, content = self.conversation.tokens[start:], self.conversation.content[start:]
         try:
-            return self.learn(Lesson(statement=text), Turn(tokens, content, self.cache if start else None))
+            return self.learn(Lesson(statement=text), UserMessage(tokens, content, self.cache if start else None))
         except BaseException:
             self.conversation = before
             raise
@@ -245,7 +238,7 @@ class Engine:
     def learn(
         self,
         lesson: Lesson,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         on_step: Callable[[LearnReport], None] | None = None,
     ) -> LearnReport:
         """Teach one lesson: all of it or, after an error or `self.cancelled`, nothing.
@@ -261,12 +254,12 @@ class Engine:
                 self.version.state, self.version.lessons, lesson, self.adapter, turn, report
             )
         self._check_finite(new)
-        self.commit(Version(new, lessons))
+        self.commit(Knowledge(new, lessons))
         report.seconds = time.perf_counter() - start
         self._log_update("post_hooks", _update_info(lesson, report, self.adapter.format.piece))
         return report
 
-    def commit(self, version: Version) -> None:
+    def commit(self, version: Knowledge) -> None:
         """Make `version` what is known, so that it can be undone."""
         self.undo_stack = [*self.undo_stack[-MAX_UNDO:], self.version]
         self.redo_stack = []
@@ -279,7 +272,7 @@ class Engine:
     def redo(self, count: int = 1) -> int:
         return self._travel(self.redo_stack, self.undo_stack, count)
 
-    def _travel(self, back: list[Version], forth: list[Version], count: int) -> int:
+    def _travel(self, back: list[Knowledge], forth: list[Knowledge], count: int) -> int:
         done = min(count, len(back))
         version = self.version
         for _ in range(done):
@@ -314,9 +307,9 @@ class Engine:
 
     def reset(self) -> None:
         """Back to the fresh memory; can be undone."""
-        self.commit(Version(self.memory.fresh(self.adapter, self.seed)))
+        self.commit(Knowledge(self.memory.fresh(self.adapter, self.seed)))
 
-    def _become(self, version: Version) -> None:
+    def _become(self, version: Knowledge) -> None:
         self.version = version
         if self.memory.rewrites_history:
             self._rebuild()
@@ -343,9 +336,9 @@ class Engine:
         return self.version is not self.saved
 
     # attaching ---------------------------------------------------------------------------------------------------
-    def swap(self, memory: Memory, version: Version | None = None) -> None:
+    def swap(self, memory: Memory, version: Knowledge | None = None) -> None:
         """Put another memory in place while the conversation goes on. What was said is read anew with it."""
-        fresh = version or Version(memory.fresh(self.adapter, self.seed))
+        fresh = version or Knowledge(memory.fresh(self.adapter, self.seed))
         attached = self._attach(memory)  # where that fails, nothing has changed
         self.detach()
         self._attached = attached
@@ -430,7 +423,7 @@ class Engine:
         self.memory.check_state(arrays, header.lessons, self.adapter)
         ops = self.adapter.ops
         state = {name: ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}
-        self.commit(Version(state, tuple(header.lessons)))
+        self.commit(Knowledge(state, tuple(header.lessons)))
         self.saved = self.version
         return header
 

@@ -18,7 +18,7 @@ from lmm.config import Config
 from lmm.errors import LearningError, StateError, UsageError
 from lmm.files import state_file as state
 from lmm.files.state_file import Header
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 if TYPE_CHECKING:
     from lmm.engine.engine import Engine

@@ -31,8 +31,10 @@ from lmm.engine.conversation import lesson_tokens
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
 from lmm.files import safefile
 from lmm.files.atomic import write_atomically
-from lmm.memory.base import Memory, Prompt, Recall, State
+from lmm.lesson import State
+from lmm.memory.base import Memory, Prompt, Recall
 from lmm.memory.optim import Optimizer
+from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site
@@ -43,33 +45,17 @@ CHUNK = 16  # examples whose states are computed together, if they are kept
 
 
 @dataclass(frozen=True)
-class Settings:
-    """`patience`: epochs without a better validation loss after which to stop; `goal`: a loss that is good enough;
-    `warmup`: share of the steps; `clip`: largest global norm of the gradients (0: any)."""
-
-    epochs: int = 20
-    batch_size: int = 16
-    lr: float = 1e-2
-    weight_decay: float = 0.0
-    warmup: float = 0.05
-    clip: float = 1.0
-    patience: int = 3
-    goal: float = 0.01
-    seed: int = 0
-    save_every_s: float = 60.0
-
-    def __post_init__(self) -> None:
-        problems = []
-        if min(self.epochs, self.batch_size, self.patience) < 1:
-            problems.append("epochs, batch size and patience must be at least 1")
-        if not 0 < self.lr < 10:
-            problems.append(f"lr must be above 0 and below 10, not {self.lr}")
-        if not all(0 <= x < math.inf for x in (self.weight_decay, self.clip, self.goal)) or not 0 <= self.warmup < 1:
-            problems.append("weight decay, clip and goal must be numbers from 0, warm-up must be 0 to below 1")
-        if self.seed < 0:
-            problems.append(f"seed must be 0 or above, not {self.seed}")
-        if problems:
-            raise UsageError("; ".join(problems))
+class TrainingSettings(Options):
+    epochs: int = option(20, "at most", "[1, inf)")
+    batch_size: int = option(16, "examples in a step", "[1, inf)")
+    lr: float = option(1e-2, "highest learning rate", "(0, 10)")
+    weight_decay: float = option(0.0, "of AdamW", "[0, inf)")
+    warmup: float = option(0.05, "share of the steps in which the rate rises", "[0, 1)")
+    clip: float = option(1.0, "largest global norm of the gradients; 0: any", "[0, inf)")
+    patience: int = option(3, "epochs without a better loss after which to stop", "[1, inf)")
+    goal: float = option(0.01, "a loss that is good enough", "[0, inf)")
+    seed: int = option(0, "of the order of examples", "[0, inf)")
+    save_every_s: float = option(60.0, "seconds between checkpoints", "[0, inf)")
 
     def lr_at(self, step: int, steps: int) -> float:
         """Linear from 0 in the warm-up, then half a cosine down to 0."""
@@ -198,12 +184,12 @@ class Training:
         memory: Memory,
         pairs: Pairs,
         valid: Pairs = (),
-        settings: Settings | None = None,
+        settings: TrainingSettings | None = None,
         state: State | None = None,
         checkpoint: Path | None = None,
         notice: Callable[[str], None] = lambda text: None,
     ) -> None:
-        self.adapter, self.memory, self.settings = adapter, memory, settings or Settings()
+        self.adapter, self.memory, self.settings = adapter, memory, settings or TrainingSettings()
         self.checkpoint, self.notice = checkpoint, notice
         sites: tuple[Site, ...] = memory.sites(adapter)
         layer = min(site.layer for site in sites)

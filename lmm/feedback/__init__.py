@@ -16,7 +16,7 @@ from lmm.feedback.facts import MAX_VALUE
 from lmm.feedback.gates import MAX_TEXT, blocked, unreadable
 from lmm.feedback.reading import Exchange, Reading, reading
 from lmm.feedback.statements import statement_facts
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 __all__ = ["Exchange", "Reading", "lesson_for", "read"]
 

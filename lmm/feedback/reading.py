@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lmm.feedback import grammar, replies
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from lmm.errors import StateError
 from lmm.files import safefile
 from lmm.files.atomic import write_atomically
 from lmm.files.safefile import LayoutError, shown
-from lmm.memory.base import Lesson
+from lmm.lesson import Lesson
 
 FORMAT = "lmm-memory"
 FORMAT_VERSION = 1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmm.memory.base import Lesson
+    from lmm.lesson import Lesson
 
 SAID = ("user", "reply", "learned", "question", "answer")  # fields of a transcript's record that someone said
 _COMMAND = re.compile(r"/(?:teach|correct|forget)\b\s*", re.I)

@@ -10,47 +10,17 @@ K neighbours, L lessons.
 from __future__ import annotations
 
 import dataclasses
-import math
-import time
-import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmm.errors import LearningError, StateError, UsageError
+from lmm.lesson import Lesson, State
+from lmm.options import Options
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
     from lmm.adapters.ops import Array, Ops
-
-State = dict[str, "Array"]
-
-
-@dataclass(frozen=True)
-class Lesson:
-    """What is to be learned, in text: it outlives the weights and can be re-taught to another model.
-
-    `prompt` is the question the lesson answers, `answer` the reply it should get, `statement` the user's own words.
-    A lesson heard rather than taught has only a `statement`. `wordings` are other forms of the question, `replaces` is
-    the answer of an earlier lesson that this one corrects.
-    """
-
-    prompt: str = ""
-    answer: str = ""
-    statement: str = ""
-    source: str = "user"
-    time: float = field(default_factory=time.time)
-    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    wordings: tuple[str, ...] = ()
-    replaces: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"wordings": list(self.wordings)}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Lesson:
-        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
-        return cls(**known | {"wordings": tuple(map(str, known.get("wordings", ())))})
 
 
 @dataclass(frozen=True)
@@ -76,7 +46,7 @@ class Recall:
 
 
 @dataclass(frozen=True)
-class Turn:
+class UserMessage:
     """A user message as the model reads it, on top of what came before.
 
     `tokens` [T] are the message's tokens with its scaffold, `content` [T] marks those the user wrote, `cache` holds
@@ -108,34 +78,12 @@ class LearnReport:
             self.on_step(self)
 
 
-def _fitted(value: Any, default: Any) -> Any:
-    """A value of the kind of an option's default. Raises ValueError that says which kind."""
-    if isinstance(default, bool) or isinstance(value, bool):
-        if type(value) is type(default):
-            return value
-        raise ValueError({bool: "true or false", int: "a whole number", float: "a number"}.get(type(default), "a text"))
-    if isinstance(default, float):
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise ValueError("a number")
-        return float(value)
-    if isinstance(default, int) and not isinstance(value, int):
-        raise ValueError("a whole number")
-    if isinstance(default, str) and not isinstance(value, str):
-        raise ValueError("a text")
-    return value
-
-
-@dataclass(frozen=True)
-class NoOptions:
-    """The options of a memory that has none."""
-
-
 class Memory:
     """Base class. A memory is one file: options, sites, four functions of a state."""
 
     name: ClassVar[str]
     summary: ClassVar[str]
-    Options: ClassVar[type] = NoOptions
+    Options: ClassVar[type[Options]] = Options
     #: what it learns from: "nothing", "messages" (every user message) or "lessons" (question and answer)
     learns_from: ClassVar[str] = "lessons"
     #: True if a lesson changes how earlier turns would be read, so the cache above the site must be rebuilt
@@ -147,26 +95,15 @@ class Memory:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
     def __init__(self, options: Any = None) -> None:
-        self.options = options if options is not None else self.Options()
+        self.options: Any = options if options is not None else self.Options()
 
     @classmethod
     def build_options(cls, values: dict[str, Any]) -> Any:
         """Options from plain values. Raises UsageError that names every unknown key and bad value."""
-        known = {f.name: f for f in dataclasses.fields(cls.Options)}
-        problems = [f"no option {key!r} (has: {', '.join(known) or 'none'})" for key in values if key not in known]
-        fitting: dict[str, Any] = {}
-        for key in values.keys() & known.keys():
-            try:
-                fitting[key] = _fitted(values[key], known[key].default)
-            except ValueError as error:
-                problems.append(f"{key} must be {error}, not {values[key]!r}")
         try:
-            options = cls.Options(**fitting)
-        except (TypeError, ValueError) as error:
-            problems.append(str(error))
-        if not problems:
-            return options
-        raise UsageError(f"memory {cls.name!r}: " + "; ".join(problems))
+            return cls.Options.of(values)
+        except UsageError as error:
+            raise UsageError(f"memory {cls.name!r}: {error}") from None
 
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
         """Where it touches the model. Default: the residual stream after the middle layer."""
@@ -207,7 +144,7 @@ class Memory:
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         """A transaction: the new state, or LearningError and nothing has changed.
@@ -230,7 +167,7 @@ class Memory:
         lessons: tuple[Lesson, ...],
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None,
+        turn: UserMessage | None,
         report: LearnReport,
     ) -> tuple[State, tuple[Lesson, ...]]:
         """`learn`, and the lessons then known. A memory in which a correction supersedes overrides this."""

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from lmm import registry
 from lmm.errors import LearningError, StateError, UsageError
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
@@ -104,7 +105,7 @@ class Composite(Memory):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         return self.learn_lesson(state, (), lesson, adapter, turn, report or LearnReport())[0]
@@ -115,7 +116,7 @@ class Composite(Memory):
         lessons: tuple[Lesson, ...],
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None,
+        turn: UserMessage | None,
         report: LearnReport,
     ) -> tuple[State, tuple[Lesson, ...]]:
         kind = "lessons" if lesson.prompt and lesson.answer else "messages"

@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.engine.conversation import prompt_tokens
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.lora_on_user import low_rank
 from lmm.memory.message import checked
 from lmm.memory.optim import Optimizer
@@ -38,6 +39,7 @@ from lmm.memory.selfask import (
     pairs_of,
     unit,
 )
+from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -49,43 +51,20 @@ SAME = 0.95  # the cosine of two states from which they are of the same question
 
 
 @dataclass(frozen=True)
-class GatedLoraOptions:
-    """`open`: the gate below which nothing is changed; `near`: the cosine to the nearest key below which it is shut,
-    as it is where that key is not of a question learned. `gate_lr`, `gate_steps`: how the gate is fitted. Numbers:
-    docs/engram.md."""
+class GatedLoraOptions(Options):
+    """Numbers: docs/engram.md."""
 
-    rank: int = 8
-    lr: float = 1e-2
-    steps: int = 40
-    goal: float = 0.05
-    rehearse: int = 4
-    bias: float = -5.0
-    open: float = 0.5
-    near: float = 0.6
-    gate_lr: float = 3e-3
-    gate_steps: int = 60
-    a_std: float = 0.02
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not 1 <= self.rank <= 512:
-            problems.append(f"rank must be 1 to 512, not {self.rank}")
-        for name in ("lr", "gate_lr"):
-            if not 0 < getattr(self, name) < 10:
-                problems.append(f"{name} must be above 0 and below 10, not {getattr(self, name)}")
-        for name in ("steps", "gate_steps"):
-            if not 1 <= getattr(self, name) <= 1000:
-                problems.append(f"{name} must be 1 to 1000, not {getattr(self, name)}")
-        if not 0 < self.open < 1:
-            problems.append(f"open must be between 0 and 1, not {self.open}")
-        if not -1 <= self.near <= 1:
-            problems.append(f"near must be -1 to 1, not {self.near}")
-        if not -20 <= self.bias <= 20:
-            problems.append(f"bias must be -20 to 20, not {self.bias}")
-        if min(self.goal, self.rehearse, self.a_std) < 0:
-            problems.append("goal, rehearse and a_std must not be negative")
-        if problems:
-            raise ValueError("; ".join(problems))
+    rank: int = option(8, "columns of A", "[1, 512]")
+    lr: float = option(1e-2, "of AdamW on A and B", "(0, 10)")
+    steps: int = option(40, "on A and B, at most", "[1, 1000]")
+    goal: float = option(0.05, "mean loss that is good enough", "[0, inf)")
+    rehearse: int = option(4, "earlier lessons that are trained again", "[0, inf)")
+    bias: float = option(-5.0, "of the fresh gate", "[-20, 20]")
+    open: float = option(0.5, "gate below which nothing is changed", "(0, 1)")
+    near: float = option(0.6, "cosine to the nearest key below which the gate is shut", "[-1, 1]")
+    gate_lr: float = option(3e-3, "of Adam on the gate", "(0, 10)")
+    gate_steps: int = option(60, "on the gate, at most", "[1, 1000]")
+    a_std: float = option(0.02, "standard deviation of A", "[0, inf)")
 
 
 class GatedLora(Memory):
@@ -152,7 +131,7 @@ class GatedLora(Memory):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         return self._learn(state, (), lesson, adapter, report or LearnReport())
@@ -163,7 +142,7 @@ class GatedLora(Memory):
         lessons: tuple[Lesson, ...],
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None,
+        turn: UserMessage | None,
         report: LearnReport,
     ) -> tuple[State, tuple[Lesson, ...]]:
         return self._learn(state, lessons, lesson, adapter, report), (*lessons, lesson)

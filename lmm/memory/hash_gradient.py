@@ -24,10 +24,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import Optimizer
 from lmm.memory.selfask import Replies, last_states, number_of, owners, pairs_of, plain_states
+from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -35,32 +37,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class HashOptions:
-    bits: int = 12
-    share: float = 0.8
-    lr: float = 5e-2
-    min_steps: int = 3
-    max_steps: int = 20
-    goal: float = 1.0
-    seed: int = 0
-    target: str = "message"
+class HashOptions(Options):
+    bits: int = option(12, "channel pairs that are compared", "[1, 4096]")
+    share: float = option(0.8, "bits that the nearest stored row must share", "(0.5, 1]")
+    lr: float = option(5e-2, "of Adam", "(0, 10)")
+    min_steps: int = option(3, "for each token, at least", "[1, 1000]")
+    max_steps: int = option(20, "for each token, at most", "[1, 1000]")
+    goal: float = option(1.0, "cross-entropy that is good enough", "[0, inf)")
+    seed: int = option(0, "of the channel pairs", "[0, inf)")
+    target: str = option("message", "train on the message, or on replies to the questions it answers", one_of=TARGETS)
 
-    def __post_init__(self) -> None:
-        problems = []
-        if not 1 <= self.bits <= 4096:
-            problems.append(f"bits must be 1 to 4096, not {self.bits}")
-        if not 0.5 < self.share <= 1:
-            problems.append(f"share must be above .5 and at most 1, not {self.share}")
-        if not 0 < self.lr < 10:
-            problems.append(f"lr must be above 0 and below 10, not {self.lr}")
-        if not 1 <= self.min_steps <= self.max_steps <= 1000:
-            problems.append(f"steps must be 1 <= min_steps <= max_steps, not {self.min_steps} and {self.max_steps}")
-        if self.target not in TARGETS:
-            problems.append(f"target must be one of {', '.join(TARGETS)}, not {self.target!r}")
-        if self.seed < 0:
-            problems.append(f"seed must be 0 or above, not {self.seed}")
-        if problems:
-            raise ValueError("; ".join(problems))
+    def together(self) -> list[str]:
+        if self.min_steps <= self.max_steps:
+            return []
+        return [f"min_steps must be at most max_steps, not {self.min_steps} and {self.max_steps}"]
 
 
 class HashGradient(Memory):
@@ -133,7 +123,7 @@ class HashGradient(Memory):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         report = report or LearnReport()

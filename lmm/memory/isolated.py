@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmm.memory.base import LearnReport, Lesson, Memory, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Memory, UserMessage
 from lmm.memory.keyed.gate import normalize
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ class Isolated(Memory):
         lessons: tuple[Lesson, ...],
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None,
+        turn: UserMessage | None,
         report: LearnReport,
     ) -> tuple[State, tuple[Lesson, ...]]:
         """The new lesson takes the place of earlier ones with the very same question, and keeps the answer they had."""

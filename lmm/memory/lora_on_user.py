@@ -22,10 +22,12 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import OPTIMIZERS, Optimizer
 from lmm.memory.selfask import Replies, first_pairs, known_keys, last_states, number_of, owners, pairs_of, unit
+from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -35,49 +37,28 @@ MARGIN = 0.01  # of the cosine by which a general question must be nearer than a
 
 
 @dataclass(frozen=True)
-class LoraOptions:
-    """`a_std`: standard deviation of A; with width 576 and rank 8, .02 gives h A a size of about .5 |h| per column.
+class LoraOptions(Options):
+    """With width 576 and rank 8, an `a_std` of .02 gives h A a size of about .5 |h| per column.
 
-    `target`: train on the "message" or on the "reply" to the questions it answers. `gate`: cosine a question needs to a
-    learned one (0: no gate). `goal`: stop once the mean loss is below it. `rehearse`: how many earlier lessons are
-    trained again, by their first question: A and B are shared, and the last lesson would overwrite the others.
-    Numbers: docs/sweeps.md.
+    A and B are shared, and the last lesson would overwrite the others: `rehearse` trains them again, by their first
+    question. Numbers: docs/sweeps.md.
     """
 
-    rank: int = 8
-    lr: float = 1e-3
-    steps: int = 1
-    optimizer: str = "adamw"
-    weight_decay: float = 0.01
-    l2: float = 0.0
-    a_std: float = 0.02
-    target: str = "message"
-    gate: float = 0.0
-    goal: float = 0.0
-    rehearse: int = 0
+    rank: int = option(8, "columns of A", "[1, 512]")
+    lr: float = option(1e-3, "learning rate", "(0, 10)")
+    steps: int = option(1, "for each message", "[1, 1000]")
+    optimizer: str = option("adamw", "which steps", one_of=OPTIMIZERS)
+    weight_decay: float = option(0.01, "of the optimizer", "[0, inf)")
+    l2: float = option(0.0, "weight of |A|^2 + |B|^2 in the loss", "[0, inf)")
+    a_std: float = option(0.02, "standard deviation of the fresh A", "[0, inf)")
+    target: str = option("message", "train on the message, or on replies to the questions it answers", one_of=TARGETS)
+    gate: float = option(0.0, "cosine that a question needs to a learned one; 0: no gate", "[0, 1)")
+    goal: float = option(0.0, "mean loss that is good enough", "[0, inf)")
+    rehearse: int = option(0, "earlier lessons that are trained again", "[0, inf)")
 
-    def __post_init__(self) -> None:
-        problems = []
-        if not 1 <= self.rank <= 512:
-            problems.append(f"rank must be 1 to 512, not {self.rank}")
-        if not 0 < self.lr < 10:
-            problems.append(f"lr must be above 0 and below 10, not {self.lr}")
-        if not 1 <= self.steps <= 1000:
-            problems.append(f"steps must be 1 to 1000, not {self.steps}")
-        if self.optimizer not in OPTIMIZERS:
-            problems.append(f"optimizer must be one of {', '.join(OPTIMIZERS)}, not {self.optimizer!r}")
-        if min(self.weight_decay, self.l2, self.a_std) < 0:
-            problems.append("weight_decay, l2 and a_std must not be negative")
-        if self.target not in TARGETS:
-            problems.append(f"target must be one of {', '.join(TARGETS)}, not {self.target!r}")
-        if not 0 <= self.gate < 1:
-            problems.append(f"gate must be a cosine from 0 to below 1, not {self.gate}")
-        if self.gate and self.target == "message":
-            problems.append("gate needs target=reply: only questions have a key")
-        if self.goal < 0 or self.rehearse < 0:
-            problems.append("goal and rehearse must not be negative")
-        if problems:
-            raise ValueError("; ".join(problems))
+    def together(self) -> list[str]:
+        keyless = self.gate and self.target == "message"
+        return ["gate needs target=reply: only questions have a key"] if keyless else []
 
 
 class LoraOnUser(Memory):
@@ -134,7 +115,7 @@ class LoraOnUser(Memory):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         report = report or LearnReport()
@@ -164,7 +145,7 @@ class LoraOnUser(Memory):
         lessons: tuple[Lesson, ...],
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None,
+        turn: UserMessage | None,
         report: LearnReport,
     ) -> tuple[State, tuple[Lesson, ...]]:
         if self.options.target == "message":

@@ -14,7 +14,8 @@ import numpy as np
 from lmm.adapters.base import TapContext, as_tokens
 from lmm.adapters.ops import Array, token_cross_entropy
 from lmm.errors import LearningError
-from lmm.memory.base import Lesson, Turn
+from lmm.lesson import Lesson
+from lmm.memory.base import UserMessage
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site
@@ -29,7 +30,7 @@ class Message:
     predicted.
     """
 
-    def __init__(self, adapter: Adapter, turn: Turn, site: Site) -> None:
+    def __init__(self, adapter: Adapter, turn: UserMessage, site: Site) -> None:
         self.adapter, self.cache, self.first_layer = adapter, turn.cache, site.first_layer
         self.tokens = as_tokens(turn.tokens)
         self.sources = [i - 1 for i, mine in enumerate(turn.content) if mine and i > 0]
@@ -63,7 +64,7 @@ class Message:
         }
 
 
-def turn_of(adapter: Adapter, lesson: Lesson) -> Turn:
+def turn_of(adapter: Adapter, lesson: Lesson) -> UserMessage:
     """The lesson's statement as the first message of an empty conversation."""
     from lmm.engine.conversation import user_turn
 

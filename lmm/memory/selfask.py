@@ -17,7 +17,7 @@ import numpy as np
 
 from lmm.adapters.ops import Array, token_cross_entropy
 from lmm.engine.conversation import lesson_tokens, prompt_tokens
-from lmm.memory.base import Lesson, State
+from lmm.lesson import Lesson, State
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site

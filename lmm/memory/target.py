@@ -19,7 +19,8 @@ from lmm.adapters.base import as_tokens
 from lmm.adapters.ops import Array
 from lmm.engine.conversation import lesson_tokens
 from lmm.errors import LearningError
-from lmm.memory.base import LearnReport, State
+from lmm.lesson import State
+from lmm.memory.base import LearnReport
 from lmm.memory.message import checked
 from lmm.memory.optim import Optimizer
 

@@ -36,7 +36,8 @@ from lmm.adapters.base import Site, as_tokens
 from lmm.adapters.ops import Array
 from lmm.engine.conversation import prompt_tokens
 from lmm.errors import StateError
-from lmm.memory.base import LearnReport, Lesson, Prompt, Recall, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Prompt, Recall, UserMessage
 from lmm.memory.engram.ngrams import NGramHash, normal_ids
 from lmm.memory.engram.offline import KERNEL, PAIRS, SHARED, with_room
 from lmm.memory.engram.questions import Asked, Found, Words
@@ -45,6 +46,7 @@ from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.gate import views
 from lmm.memory.selfask import last_states, number_of, pairs_of, plain_states, unit
 from lmm.memory.target import Target, fit
+from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -55,47 +57,26 @@ KINDS = ("turns", "grams", "context", "slots", "keys", "values")  # the tensors 
 
 
 @dataclass(frozen=True)
-class EngramOptions:
-    """`depth`, `context_depth`: shares of the layers; `slots`: rows of a head's table, were it held whole; `lr` in
-    units of the hidden states' root mean square. Numbers: docs/engram.md."""
+class EngramOptions(Options):
+    """Numbers: docs/engram.md."""
 
-    depth: float = 0.8
-    context_depth: float = 0.6
-    heads: int = 8
-    slots: int = 100_003
-    bias: float = -5.0
-    gain: float = 4.0
-    vote: float = 0.3
-    weight: float = 0.25
-    threshold: float = 0.65
-    margin: float = 6.0
-    lr: float = 0.2
-    steps: int = 40
+    depth: float = option(0.8, "the site, as a share of the layers", "(0, 1)")
+    context_depth: float = option(0.6, "where a question's state is read, as a share of the layers", "(0, 1)")
+    heads: int = option(8, "hashes of each n-gram", "[1, 64]")
+    slots: int = option(100_003, "rows of a head's table, were it held whole", "[100, 100000000]")
+    bias: float = option(-5.0, "of the gate", "[-20, 20]")
+    gain: float = option(4.0, "of the gate", "(0, 100]")
+    vote: float = option(0.3, "share of n-grams from which a stored question may be meant", "(0, 1]")
+    weight: float = option(0.25, "of the votes beside the cosine", "[0, 10]")
+    threshold: float = option(0.65, "cosine + weight x vote from which a question is asked", "(0, 10]")
+    margin: float = option(6.0, "logits by which every token of the answer is to lead", "[0, 50]")
+    lr: float = option(0.2, "of Adam, in units of the hidden states' root mean square", "(0, 10]")
+    steps: int = option(40, "of Adam, at most", "[1, 1000]")
 
-    def __post_init__(self) -> None:
-        problems = []
-        if not 0 < self.context_depth <= self.depth < 1:
-            problems.append(
-                f"it must be 0 < context_depth <= depth < 1, not context_depth {self.context_depth}, depth {self.depth}"
-            )
-        if not 1 <= self.heads <= 64:
-            problems.append(f"heads must be 1 to 64, not {self.heads}")
-        if not 100 <= self.slots <= 10**8:
-            problems.append(f"slots must be 100 to 100,000,000, not {self.slots}")
-        if not -20 <= self.bias <= 20 or not 0 < self.gain <= 100:
-            problems.append(f"bias must be -20 to 20 and gain above 0, at most 100, not {self.bias} and {self.gain}")
-        if not 0 < self.vote <= 1 or not 0 <= self.weight <= 10:
-            problems.append(f"vote must be above 0, at most 1, weight 0 to 10, not {self.vote} and {self.weight}")
-        if not 0 < self.threshold <= 10:
-            problems.append(f"threshold must be above 0, at most 10, not {self.threshold}")
-        if not 0 <= self.margin <= 50:
-            problems.append(f"margin must be 0 to 50 logits, not {self.margin}")
-        if not 0 < self.lr <= 10:
-            problems.append(f"lr must be above 0 and at most 10, not {self.lr}")
-        if not 1 <= self.steps <= 1000:
-            problems.append(f"steps must be 1 to 1000, not {self.steps}")
-        if problems:
-            raise ValueError("; ".join(problems))
+    def together(self) -> list[str]:
+        if self.context_depth <= self.depth:
+            return []
+        return [f"context_depth must be at most depth, not {self.context_depth} and {self.depth}"]
 
 
 class Engram(Isolated):
@@ -253,7 +234,7 @@ class Engram(Isolated):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         self.needs_question_and_answer(lesson)

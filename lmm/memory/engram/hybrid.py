@@ -22,31 +22,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmm.adapters.ops import Array, Ops
-from lmm.memory.base import Recall, State
+from lmm.lesson import State
+from lmm.memory.base import Recall
 from lmm.memory.engram.engram import Engram, EngramOptions
 from lmm.memory.engram.questions import Asked, Found
 from lmm.memory.engram.table import local, names
+from lmm.options import option
 
 TEMPERATURE = 0.05  # of the softmax over cosines
 
 
 @dataclass(frozen=True)
 class HybridOptions(EngramOptions):
-    alone: float = 0.8
-    top_k: int = 16
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not 0 < self.alone <= 1:
-            problems.append(f"alone must be a cosine above 0, at most 1, not {self.alone}")
-        if not 1 <= self.top_k <= 1000:
-            problems.append(f"top_k must be 1 to 1000, not {self.top_k}")
-        try:
-            super().__post_init__()
-        except ValueError as error:
-            problems.append(str(error))
-        if problems:
-            raise ValueError("; ".join(problems))
+    alone: float = option(0.8, "cosine from which the state alone decides what is asked", "(0, 1]")
+    top_k: int = option(16, "rows found by content", "[1, 1000]")
 
 
 class EngramHybrid(Engram):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.memory.base import State
+from lmm.lesson import State
 from lmm.memory.engram.questions import Asked
 from lmm.memory.engram.table import gathered, names, split
 from lmm.memory.keyed.gate import normalize

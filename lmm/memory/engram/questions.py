@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.memory.base import State
+from lmm.lesson import State
 from lmm.memory.engram.ngrams import normal_form, normal_ids
 from lmm.memory.engram.table import names
 from lmm.memory.engram.votes import Votes, signature

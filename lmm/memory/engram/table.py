@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.memory.base import State
+from lmm.lesson import State
 
 if TYPE_CHECKING:
     from lmm.adapters.ops import Array, Ops

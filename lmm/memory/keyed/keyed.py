@@ -28,10 +28,12 @@ import numpy as np
 from lmm.adapters.base import Site
 from lmm.adapters.ops import Array
 from lmm.errors import StateError
-from lmm.memory.base import LearnReport, Lesson, Prompt, Recall, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Prompt, Recall, UserMessage
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.gate import THRESHOLD, Index, shared_gate
 from lmm.memory.target import Target, fit
+from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -39,29 +41,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class KeyedOptions:
-    """`lr` is in units of the hidden states' root mean square; `depth` is the site as a share of the layers."""
-
-    depth: float = 0.9
-    margin: float = 6.0
-    lr: float = 0.2
-    steps: int = 40
-    threshold: float = THRESHOLD
-
-    def __post_init__(self) -> None:
-        problems = []
-        if not 0 < self.depth < 1:
-            problems.append(f"depth must be between 0 and 1, not {self.depth}")
-        if not 0 <= self.margin <= 50:
-            problems.append(f"margin must be 0 to 50 logits, not {self.margin}")
-        if not 0 < self.lr <= 10:
-            problems.append(f"lr must be above 0 and at most 10, not {self.lr}")
-        if not 1 <= self.steps <= 1000:
-            problems.append(f"steps must be 1 to 1000, not {self.steps}")
-        if not 0 < self.threshold <= 1:
-            problems.append(f"threshold must be above 0 and at most 1, not {self.threshold}")
-        if problems:
-            raise ValueError("; ".join(problems))
+class KeyedOptions(Options):
+    depth: float = option(0.9, "the site, as a share of the layers", "(0, 1)")
+    margin: float = option(6.0, "logits by which every token of the answer is to lead", "[0, 50]")
+    lr: float = option(0.2, "of Adam, in units of the hidden states' root mean square", "(0, 10]")
+    steps: int = option(40, "of Adam, at most", "[1, 1000]")
+    threshold: float = option(THRESHOLD, "probability of the same question from which a lesson fires", "(0, 1]")
 
 
 class Keyed(Isolated):
@@ -137,7 +122,7 @@ class Keyed(Isolated):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         self.needs_question_and_answer(lesson)

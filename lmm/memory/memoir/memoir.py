@@ -40,7 +40,8 @@ import numpy as np
 from lmm.adapters.ops import Array
 from lmm.engine.conversation import Conversation
 from lmm.errors import LearningError, StateError, UsageError
-from lmm.memory.base import LearnReport, Lesson, Memory, Prompt, Recall, State, Turn
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.keyed.gate import normalize
 from lmm.memory.memoir.edit import Example, train
 from lmm.memory.memoir.options import PAPER, VIEWS, MemoirOptions, environment
@@ -192,7 +193,7 @@ class Memoir(Memory):
         state: State,
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None = None,
+        turn: UserMessage | None = None,
         report: LearnReport | None = None,
     ) -> State:
         return self.learn_together(state, [lesson], adapter, report)
@@ -239,7 +240,7 @@ class Memoir(Memory):
         lessons: tuple[Lesson, ...],
         lesson: Lesson,
         adapter: Adapter,
-        turn: Turn | None,
+        turn: UserMessage | None,
         report: LearnReport,
     ) -> tuple[State, tuple[Lesson, ...]]:
         """A lesson takes the place of those with its very question: it has their mask, and writes over what they

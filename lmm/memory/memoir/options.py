@@ -8,6 +8,7 @@ from typing import Any
 
 from lmm.errors import UsageError
 from lmm.memory.optim import OPTIMIZERS
+from lmm.options import Options, option
 
 VIEWS = {"mean": 1, "both": 2}
 SPANS = ("reply", "all")
@@ -32,60 +33,35 @@ PAPER: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class MemoirOptions:
-    """`depth`: the site as a share of the layers. `k`: columns of a mask, as a share of F (below 1) or a number.
+class MemoirOptions(Options):
+    depth: float = option(0.8, "the site, as a share of the layers", "(0, 1)")
+    k: float = option(0.286, "columns of a mask: a share of F below 1, else a number", "(0, inf)")
+    tau: float = option(0.62, "overlap of masks from which a lesson fires", "(0, 1]")
+    views: str = option("both", "fingerprints: the mean over the user's words, or the last token's, too", one_of=VIEWS)
+    span: str = option("reply", "where the residual acts", one_of=SPANS)
+    prefixes: int = option(0, "copies with a sentence before the prompt", "[0, 10]")
+    margin: float = option(6.0, "logits by which every token of the answer is to lead", "[0, 50]")
+    optimizer: str = option("adam", "unit: each step is lr |h| / |m * x| long", one_of=STEPS)
+    lr: float = option(0.03, "learning rate", "(0, 10]")
+    weight_decay: float = option(0.0, "of the optimizer", "[0, inf)")
+    clip: float = option(0.0, "largest norm of a gradient; 0: any", "[0, inf)")
+    steps: int = option(30, "for each lesson, at most", "[1, 1000]")
+    goal: float = option(0.7, "mean loss that is good enough", "[0, inf)")
+    max_edits: int = option(0, "lessons it will hold; 0: any number", "[0, inf)")
+    seed: int = option(0, "of the permutation", "[0, inf)")
 
-    `optimizer=unit`: every step is `lr` |h| / |m * x| long, so that it moves the reply's states by about that share.
-    `prefixes`: copies with a sentence before the prompt. `goal`: stop when the mean loss is at most that. `clip`:
-    largest norm of a gradient (0: any). `max_edits`: lessons it will hold (0: any number).
-    """
-
-    depth: float = 0.8
-    k: float = 0.286
-    tau: float = 0.62
-    views: str = "both"
-    span: str = "reply"
-    prefixes: int = 0
-    margin: float = 6.0
-    optimizer: str = "adam"
-    lr: float = 0.03
-    weight_decay: float = 0.0
-    clip: float = 0.0
-    steps: int = 30
-    goal: float = 0.7
-    max_edits: int = 0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        wrong = [
-            (not 0 < self.depth < 1, f"depth must be between 0 and 1, not {self.depth}"),
-            (self.k <= 0 or (self.k >= 1 and self.k != int(self.k)), f"k must be a share or a number, not {self.k}"),
-            (not 0 < self.tau <= 1, f"tau must be above 0 and at most 1, not {self.tau}"),
-            (self.views not in VIEWS, f"views must be one of {', '.join(VIEWS)}, not {self.views!r}"),
-            (self.span not in SPANS, f"span must be one of {', '.join(SPANS)}, not {self.span!r}"),
-            (not 0 <= self.prefixes <= 10, f"prefixes must be 0 to 10, not {self.prefixes}"),
-            (not 0 <= self.margin <= 50, f"margin must be 0 to 50 logits, not {self.margin}"),
-            (self.optimizer not in STEPS, f"optimizer must be one of {', '.join(STEPS)}, not {self.optimizer!r}"),
-            (not 0 < self.lr <= 10, f"lr must be above 0 and at most 10, not {self.lr}"),
-            (not 1 <= self.steps <= 1000, f"steps must be 1 to 1000, not {self.steps}"),
-            (
-                self.weight_decay < 0 or self.clip < 0 or self.goal < 0,
-                "weight_decay, clip and goal must not be below 0",
-            ),
-            (self.max_edits < 0, f"max_edits must not be below 0, is {self.max_edits}"),
-            (self.seed < 0, f"seed must be 0 or above, not {self.seed}"),
-        ]
-        if problems := [text for bad, text in wrong if bad]:
-            raise ValueError("; ".join(problems))
+    def together(self) -> list[str]:
+        whole = self.k < 1 or self.k == int(self.k)
+        return [] if whole else [f"k must be a share or a whole number, not {self.k}"]
 
 
 def environment() -> dict[str, Any]:
     """Options that MEMOIR_... variables set. Raises UsageError for one that is no number."""
     found: dict[str, Any] = {}
-    for name, option in ENVIRONMENT.items():
+    for name, key in ENVIRONMENT.items():
         if text := os.environ.get(name, "").strip():
             try:
-                found[option] = int(text) if option == "max_edits" else float(text)
+                found[key] = int(text) if key == "max_edits" else float(text)
             except ValueError as error:
                 raise UsageError(f"{name} must be a number, not {text!r}") from error
     return found

@@ -1,0 +1,47 @@
+"""What is learned, in text, and what is known: the values everything else passes on."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+Array = Any  # of whichever backend holds it
+State = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is to be learned, in text: it outlives the weights and can be re-taught to another model.
+
+    `prompt` is the question the lesson answers, `answer` the reply it should get, `statement` the user's own words.
+    A lesson heard rather than taught has only a `statement`. `wordings` are other forms of the question, `replaces` is
+    the answer of an earlier lesson that this one corrects.
+    """
+
+    prompt: str = ""
+    answer: str = ""
+    statement: str = ""
+    source: str = "user"
+    time: float = field(default_factory=time.time)
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    wordings: tuple[str, ...] = ()
+    replaces: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"wordings": list(self.wordings)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Lesson:
+        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+        return cls(**known | {"wordings": tuple(map(str, known.get("wordings", ())))})
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """What was known at one time. States share what they have in common, so keeping old ones is cheap."""
+
+    state: State
+    lessons: tuple[Lesson, ...] = ()

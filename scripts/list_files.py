@@ -1,4 +1,4 @@
-"""List every file in README.md, one line each, from the docstrings' first sentences: python -m scripts.list_files"""
+"""List every file in docs/files.md, a line each, from the docstrings' first sentences: python -m scripts.list_files"""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-START, END = "<!-- files: python -m scripts.list_files -->\n", "<!-- end of files -->\n"
+PAGE = ROOT / "docs" / "files.md"
+HEAD = """# Every file, one line each
+
+The first sentence of each docstring, written by `python -m scripts.list_files`.
+"""
 
 
 def first_sentence(path: Path) -> str:
@@ -27,19 +30,14 @@ def folders() -> dict[str, list[Path]]:
 
 
 def listing() -> str:
-    lines: list[str] = []
+    """The page as it should be."""
+    lines = [HEAD]
     for folder, paths in folders().items():
-        lines += ["", f"**`{folder}`**", "", "| file | |", "|---|---|"]
-        lines += [f"| `{path.name}` | {first_sentence(path)} |" for path in paths]
-    return "\n".join(lines) + "\n\n"
-
-
-def updated(readme: str) -> str:
-    """The README with the list as it should be."""
-    before, _, rest = readme.partition(START)
-    return before + START + listing() + END + rest.partition(END)[2]
+        lines += [f"## `{folder}`", "", "| file | |", "|---|---|"]
+        lines += [f"| `{path.name}` | {first_sentence(path)} |" for path in paths] + [""]
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
-    print("README.md lists", sum(map(len, folders().values())), "files")
+    PAGE.write_text(listing(), encoding="utf-8")
+    print(f"{PAGE.relative_to(ROOT)} lists", sum(map(len, folders().values())), "files")

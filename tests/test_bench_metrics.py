@@ -99,6 +99,7 @@ def test_a_row_with_known_answers() -> None:
         "later_answer": None,
         "earlier_answer": None,
         "mean_score": 2 / 3,
+        "mean_score_contains": 7 / 9,
         "retention_first": 1.0,
         "retention_last": 1.0,
         "superseded": 0,
@@ -115,7 +116,7 @@ def test_a_row_with_known_answers() -> None:
 
 def test_what_the_data_do_not_have_is_null() -> None:
     row = score([Edit("p", "x")], [], Answers({"p": "x"}))
-    assert row["reliability"] == row["mean_score"] == 1.0
+    assert row["reliability"] == row["mean_score"] == row["mean_score_contains"] == 1.0
     assert row["generalization"] is row["locality"] is row["known_unchanged"] is row["portability"] is None
     assert row["teacher_forced"] == {"reliability": None, "generalization": None}
 

@@ -20,23 +20,25 @@ LESSONS = [Lesson("who made the loom?", "ada", id="one"), Lesson("where is the g
 
 
 def test_the_table() -> None:
-    assert list(PEERS) == ["none", "in_context", "fine_tune", "peft_lora"]
+    assert list(PEERS) == ["none", "in_context", "in_context_floor", "fine_tune", "peft_lora"]
     with pytest.raises(UsageError, match="count must be 1 or above"):
         PEERS["in_context"].build_options({"count": 0})
 
 
-def test_in_context_pastes_the_nearest_lessons(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    vectors = {
-        "who made the loom?": (1, 0),
-        "where is the gate?": (0, 1),
-        "the loom is by?": (0.9, 0.1),
-        "hm": (-1, -1),
-    }
+@pytest.fixture
+def directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts as unit vectors in a plane: their cosines are known."""
+    degrees = {"who made the loom?": 0, "where is the gate?": 90, "the loom is by?": 43, "cloth?": 45, "hm": 225}
 
     def encode(texts: list[str]) -> np.ndarray:
-        return np.stack([np.resize(np.array([*vectors[t], *[0] * 382], np.float32), 384) for t in texts])
+        angles = np.radians([degrees[text] for text in texts])
+        return np.pad(np.stack([np.cos(angles), np.sin(angles)], 1), ((0, 0), (0, 382))).astype(np.float32)
 
     monkeypatch.setattr(InContext, "_encode", staticmethod(encode))
+
+
+@pytest.mark.usefixtures("directions")
+def test_in_context_pastes_the_nearest_lessons(tmp_path: Path) -> None:
     engine = Engine(ToyAdapter(), InContext(InContext.build_options({"count": 1, "floor": 0.0})))
     for lesson in LESSONS:
         engine.learn(lesson)
@@ -48,6 +50,19 @@ def test_in_context_pastes_the_nearest_lessons(monkeypatch: pytest.MonkeyPatch, 
     assert loom.text == ["Facts to answer from:\n- who made the loom? ada"]
     assert far is None
     assert [x.recall.fired[0][0][0] for x in again.ask_many(["the loom is by?"]) if x.recall] == ["one"]
+
+
+@pytest.mark.usefixtures("directions")
+def test_with_its_floor_in_context_leaves_far_prompts_as_they_are() -> None:
+    found = {}
+    for name in ("in_context", "in_context_floor"):
+        engine = Engine(ToyAdapter(), PEERS[name]())
+        for lesson in LESSONS:
+            engine.learn(lesson)
+        recalls = engine.recall_many(["the loom is by?", "cloth?", "hm"], 8)
+        found[name] = [[x for x, _ in recall.fired[0]] if recall else [] for recall in recalls]
+    assert found["in_context"] == [["one", "two"], ["one", "two"], ["one", "two"]]
+    assert found["in_context_floor"] == [["one"], [], []], "cos 43 degrees is above the floor, cos 45 below"
 
 
 def losses(engine: Engine, lesson: Lesson) -> list[float]:

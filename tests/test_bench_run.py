@@ -10,6 +10,7 @@ from typing import Any
 import benching
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from lmm import registry
@@ -159,6 +160,23 @@ def test_columns_without_values_are_left_out() -> None:
         {"memory": "m", "edits": 1, "reliability": 0.5, "locality": None, "intervals": {"reliability": [0.25, 0.75]}}
     ]
     assert report.cells(rows) == (["memory", "N", "reliability"], [["m", "1", "0.500 [0.250, 0.750]"]])
+
+
+def test_contains_stands_beside_exact_match() -> None:
+    """A peer that answers in a sentence is never exact: the table and the plots show what else it knows."""
+    row = {"memory": "m", "edits": 1, "reliability": 0.25, "reliability_contains": 0.75, "mean_score": 0.5}
+    headings, lines = report.cells([row | {"generalization_contains": 0.5, "mean_score_contains": 0.625}])
+    shown = dict(zip(headings, lines[0], strict=True))
+    assert (shown["reliability"], shown["reliability, contains"]) == ("0.250", "0.750")
+    assert (shown["generalization, contains"], shown["mean"], shown["mean, contains"]) == ("0.500", "0.500", "0.625")
+    axis = Figure().subplots()
+    report._bars(axis, [row], "reliability")
+    report._group(axis, [None, row], "reliability", 0, 1, "m")
+    report._lines(axis, [row, row | {"edits": 10}], "reliability")
+    assert [bar.get_height() for bar in axis.patches] == [0.25, 0.75, 0.25, 0.75]
+    assert [list(line.get_ydata()) for line in axis.lines[-2:]] == [[0.25, 0.25], [0.75, 0.75]]
+    titles = [report._title(name, [row]) for name in report.SCORES]
+    assert titles == ["reliability (dotted: contains)", "generalization", "locality"]
 
 
 def test_a_lookup_is_timed_with_all_its_parts() -> None:

@@ -1,9 +1,10 @@
 """What other people do, as memories, so that they are judged by the same protocol.
 
-    none         the model as it is
-    in_context   the lessons nearest to the question are pasted into the prompt
-    fine_tune    one down-projection of a late-middle layer, trained on each lesson until its loss is low
-    peft_lora    the PEFT library's LoRA on queries and values, trained likewise (torch only)
+    none               the model as it is
+    in_context         the lessons nearest to the question are pasted into the prompt, however far they are
+    in_context_floor   of these only the near ones, so that a prompt about nothing that was taught stays as it is
+    fine_tune          one down-projection of a late-middle layer, trained on each lesson until its loss is low
+    peft_lora          the PEFT library's LoRA on queries and values, trained likewise (torch only)
 
 They are for comparison, not for use: none of them can forget one lesson.
 """
@@ -92,6 +93,17 @@ class InContext(Memory):
     ) -> State:
         vector = adapter.ops.asarray(self._encode([lesson.prompt]))
         return {"vectors": adapter.ops.concat([state["vectors"], vector], 0)}
+
+
+@dataclass(frozen=True)
+class FloorOptions(InContextOptions):
+    floor: float = option(0.72, "cosine to the question that a lesson needs; see docs/benchmark.md", "[-1, 1]")
+
+
+class InContextFloor(InContext):
+    name = "in_context_floor"
+    summary = "the lessons near enough to the question, pasted into the prompt"
+    Options = FloorOptions
 
 
 # weights ----------------------------------------------------------------------------------------------------
@@ -274,4 +286,4 @@ class PeftLora(Memory):
         return {name: p.detach().clone() for name, p in self._weights.items()}
 
 
-PEERS: dict[str, type[Memory]] = {kind.name: kind for kind in (Nothing, InContext, FineTune, PeftLora)}
+PEERS: dict[str, type[Memory]] = {kind.name: kind for kind in (Nothing, InContext, InContextFloor, FineTune, PeftLora)}

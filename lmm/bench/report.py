@@ -19,10 +19,13 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("reliability", "reliability", "{:.3f}"),
     ("generalization", "generalization", "{:.3f}"),
     ("locality", "locality", "{:.3f}"),
+    ("mean", "mean_score", "{:.3f}"),
+    ("reliability, contains", "reliability_contains", "{:.3f}"),
+    ("generalization, contains", "generalization_contains", "{:.3f}"),
+    ("mean, contains", "mean_score_contains", "{:.3f}"),
     ("known unchanged", "known_unchanged", "{:.3f}"),
     ("later answer", "later_answer", "{:.3f}"),
     ("earlier answer", "earlier_answer", "{:.3f}"),
-    ("contains", "reliability_contains", "{:.3f}"),
     ("portability", "portability", "{:.3f}"),
     ("teacher-forced", "teacher_forced.reliability", "{:.3f}"),
     ("t.f. rephrase", "teacher_forced.generalization", "{:.3f}"),
@@ -104,7 +107,7 @@ def plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), sharey=True, layout="constrained")
     for axis, score in zip(axes, SCORES, strict=True):
         _lines(axis, rows, score) if several else _bars(axis, rows, score)
-        axis.set(title=score, ylim=(0, 1.05))
+        axis.set(title=_title(score, rows), ylim=(0, 1.05))
     if several:
         axes[0].legend()
     figure.suptitle(f"{result['run']['data']['file']}, free decoding, {result['run']['model']}")
@@ -135,7 +138,8 @@ def together(results: Sequence[Mapping[str, Any]], path: Path) -> Path:
     for axis, score in zip(axes, SCORES, strict=True):
         for i, name in enumerate(memories):
             _group(axis, [rows.get(name) for rows in groups.values()], score, i, len(memories), name)
-        axis.set(title=score, ylim=(0, 1.05), xticks=range(len(groups)), xticklabels=list(groups))
+        title = _title(score, [row for rows in groups.values() for row in rows.values()])
+        axis.set(title=title, ylim=(0, 1.05), xticks=range(len(groups)), xticklabels=list(groups))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(memories))
     made = _written(figure, path)
     pyplot.close(figure)
@@ -146,8 +150,25 @@ def _group(axis: Any, rows: Sequence[Row | None], score: str, i: int, count: int
     """The bars of one memory, the i-th of `count`, in every group that has it."""
     width = 0.8 / count
     places = [x for x, row in enumerate(rows) if row and row.get(score) is not None]
-    values = [rows[x][score] for x in places]  # type: ignore[index]
-    axis.bar([x - 0.4 + width * (i + 0.5) for x in places], values, width, label=name, color=f"C{i}")
+    mine, at = [row for x in places if (row := rows[x])], [x - 0.4 + width * (i + 0.5) for x in places]
+    axis.bar(at, [row[score] for row in mine], width, label=name, color=f"C{i}")
+    _outline(axis, at, mine, score, width)
+
+
+def _contained(rows: Sequence[Row], score: str) -> list[float]:
+    """The score of each row if an answer need only be contained in the reply; of those that have it."""
+    return [row[f"{score}_contains"] for row in rows if row.get(f"{score}_contains") is not None]
+
+
+def _title(score: str, rows: Sequence[Row]) -> str:
+    return f"{score} (dotted: contains)" if _contained(rows, score) else score
+
+
+def _outline(axis: Any, at: Sequence[Any], rows: Sequence[Row], score: str, width: float = 0.8) -> None:
+    """Around the bars of exact match, what would count if the answer need only be contained."""
+    found = [(x, value) for x, row in zip(at, rows, strict=True) for value in _contained([row], score)]
+    if found:
+        axis.bar(*zip(*found, strict=True), width, fill=False, linestyle=":")
 
 
 def _lines(axis: Any, rows: Sequence[Row], score: str) -> None:
@@ -156,7 +177,9 @@ def _lines(axis: Any, rows: Sequence[Row], score: str) -> None:
         if not mine:
             continue
         sizes, values = [row["edits"] for row in mine], [row[score] for row in mine]
-        axis.plot(sizes, values, marker="o", label=name)
+        (line,) = axis.plot(sizes, values, marker="o", label=name)
+        if contained := _contained(mine, score):
+            axis.plot(sizes, contained, linestyle=":", color=line.get_color())
         found = [(row.get("intervals") or {}).get(score) for row in mine]
         if all(found):
             axis.fill_between(sizes, [f[0] for f in found], [f[1] for f in found], alpha=0.15)  # type: ignore[index]
@@ -171,7 +194,9 @@ def _bars(axis: Any, rows: Sequence[Row], score: str) -> None:
         [max(v - f[0], 0.0) for v, f in zip(values, found, strict=True)],
         [max(f[1] - v, 0.0) for v, f in zip(values, found, strict=True)],
     ]
-    axis.bar([row["memory"] for row in mine], values, yerr=errors if mine else None, capsize=3)
+    names = [row["memory"] for row in mine]
+    axis.bar(names, values, yerr=errors if mine else None, capsize=3)
+    _outline(axis, names, mine, score)
     axis.tick_params(axis="x", labelrotation=30)
 
 

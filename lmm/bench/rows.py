@@ -31,12 +31,12 @@ def score(edits: Sequence[Edit], known: Sequence[str], answers: Answers, seed: i
     valid = [edit for i, edit in enumerate(edits) if i not in old]
     groups = _groups(valid, edits, known, answers)
     row: Row = {name: mean(found) for name, found in groups.items()}
-    main = [row[name] for name in SCORES if row[name] is not None]
     tenth = max(1, len(edits) // 10)
     reliable = {id(edit): group for edit, group in zip(valid, groups["reliability"], strict=True)}
     first = _groups([e for e in edits[:tenth] if id(e) in reliable], edits[:tenth], (), answers)
     return row | {
-        "mean_score": sum(main) / len(main),
+        "mean_score": _mean_score(row),
+        "mean_score_contains": _mean_score(row, "_contains"),
         "superseded": len(old),
         "first_tenth": {name: mean(first[name]) for name in SCORES},
         "retention_first": mean([reliable[id(e)] for e in edits[:tenth] if id(e) in reliable]),
@@ -46,6 +46,13 @@ def score(edits: Sequence[Edit], known: Sequence[str], answers: Answers, seed: i
         "intervals": {name: bootstrap(found, seed) for name, found in groups.items() if mean(found) is not None},
         "counts": {name: sum(map(len, found)) for name, found in groups.items()},
     }
+
+
+def _mean_score(row: Row, suffix: str = "") -> float:
+    """Of the scores that the data has; a score without a form of that suffix counts as it is."""
+    found = [row.get(name + suffix, row[name]) for name in SCORES]
+    kept = [value for value in found if value is not None]
+    return sum(kept) / len(kept)
 
 
 def _groups(valid: Sequence[Edit], edits: Sequence[Edit], known: Sequence[str], answers: Answers) -> dict[str, Groups]:

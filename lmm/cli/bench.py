@@ -27,7 +27,7 @@ def edit(
     memory: Annotated[
         str,
         Option(
-            help="memories to compare, by commas; also none, in_context, fine_tune, peft_lora",
+            help="memories to compare, by commas; also none, in_context, in_context_floor, fine_tune, peft_lora",
             autocompletion=memory_names,
         ),
     ],

@@ -25,13 +25,15 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """What `option` was told. `low`, `high`: the interval's ends, which belong to it where `closed` says so."""
+    """What `option` was told. `low`, `high`: the interval's ends, which belong to it where `closed` says so. `of_state`:
+    what a memory has stored means something else with another value."""
 
     why: str
     low: float = -math.inf
     high: float = math.inf
     closed: tuple[bool, bool] = (True, True)
     one_of: tuple[str, ...] = ()
+    of_state: bool = False
 
     def problem(self, name: str, value: Any) -> str | None:
         """What is wrong with a value, in words; None for a good one."""
@@ -57,12 +59,12 @@ class Declared:
         return f"at least {low} and below {high}" if self.closed[0] else f"above {low} and at most {high}"
 
 
-def option(default: Any, why: str, within: str = "", one_of: Iterable[str] = ()) -> Any:
+def option(default: Any, why: str, within: str = "", one_of: Iterable[str] = (), of_state: bool = False) -> Any:
     """A field of `Options`. `within`: an interval such as "(0, 1]"; `one_of`: the texts it may be."""
     found = _INTERVAL.fullmatch(within) if within else None
     if within and found is None:
         raise ValueError(f"{within!r} is no interval")
-    declared = Declared(why, one_of=tuple(one_of))
+    declared = Declared(why, one_of=tuple(one_of), of_state=of_state)
     if found:
         closed = (found[1] == "[", found[4] == "]")
         declared = dataclasses.replace(declared, low=float(found[2]), high=float(found[3]), closed=closed)

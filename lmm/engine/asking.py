@@ -1,49 +1,73 @@
-"""Many questions, each in an empty conversation: those of equal length are read and answered together."""
+"""Many questions to a mind, each in an empty conversation: those of equal length are read and answered together."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmm.adapters import generation
+from lmm.adapters.generation import Generated
 from lmm.engine.conversation import prompt_tokens
-from lmm.engine.engine import Reply
+from lmm.memory.base import Prompt, Recall
 
 if TYPE_CHECKING:
-    from lmm.engine.engine import Engine
-    from lmm.memory.base import Recall
+    from lmm.engine.mind import Mind
+
+
+@dataclass
+class Reply:
+    """An answer and how it came about. `recall` says which lessons fired."""
+
+    prompt: str
+    generated: Generated = field(default_factory=Generated)
+    recall: Recall | None = None
+
+    @property
+    def text(self) -> str:
+        return self.generated.text.rstrip()
 
 
 def ask_many(
-    engine: Engine,
+    mind: Mind,
     prompts: Sequence[str],
-    max_tokens: int,
-    batch_size: int,
+    max_tokens: int = 32,
+    batch_size: int = 32,
     progress: Callable[[int], None] | None = None,
 ) -> list[Reply]:
     """Greedy replies in the order of the prompts; `progress` hears how many more there are."""
-    recalls = engine.recall_many(prompts, batch_size)
+    recalls = recall_many(mind, prompts, batch_size)
     replies = [Reply(prompt, recall=recall) for prompt, recall in zip(prompts, recalls, strict=True)]
-    tokens = [prompt_tokens(engine.adapter.format, with_text(r.recall, r.prompt)) for r in replies]
+    tokens = [prompt_tokens(mind.adapter.format, with_text(r.recall, r.prompt)) for r in replies]
     for rows in equal_lengths(tokens, batch_size):
-        _answer(engine, [replies[i] for i in rows], np.array([tokens[i] for i in rows]), max_tokens)
+        _answer(mind, [replies[i] for i in rows], np.array([tokens[i] for i in rows]), max_tokens)
         if progress is not None:
             progress(len(rows))
     return replies
 
 
-def _answer(engine: Engine, replies: Sequence[Reply], prompts: np.ndarray, max_tokens: int) -> None:
+def recall_many(mind: Mind, prompts: Sequence[str], batch_size: int = 32) -> list[Recall | None]:
+    """What the memory decides about each prompt in an empty conversation."""
+    recalls: list[Recall | None] = []
+    for i in range(0, len(prompts), batch_size):
+        some = prompts[i : i + batch_size]
+        recall = mind.recall_of([Prompt(text, prompt_tokens(mind.adapter.format, text)) for text in some])
+        recalls += [None if recall is None else mind.memory.row(recall, j) for j in range(len(some))]
+    return recalls
+
+
+def _answer(mind: Mind, replies: Sequence[Reply], prompts: np.ndarray, max_tokens: int) -> None:
     """Fill in replies to prompts of one length [B, T]."""
     start = time.perf_counter()
-    recall = engine.memory.stack(engine.adapter.ops, [reply.recall for reply in replies])
-    with engine.holding(recall, prompts.shape[1] - 1):
-        found = generation.batch(engine.adapter, prompts, max_tokens)
+    recall = mind.memory.stack(mind.adapter.ops, [reply.recall for reply in replies])
+    with mind.holding(recall, prompts.shape[1] - 1):
+        found = generation.batch(mind.adapter, prompts, max_tokens)
     for reply, made in zip(replies, found, strict=True):
         out = reply.generated
-        out.tokens, out.text = made, engine.adapter.format.decode(made).strip()
+        out.tokens, out.text = made, mind.adapter.format.decode(made).strip()
         out.seconds = (time.perf_counter() - start) / len(replies)
 
 

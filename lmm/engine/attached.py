@@ -23,8 +23,8 @@ from weakref import WeakSet
 
 from lmm.config import Config
 from lmm.engine import runtime
-from lmm.engine.engine import Engine
-from lmm.errors import StateError, UsageError
+from lmm.engine.mind import Mind
+from lmm.errors import UsageError
 from lmm.files import state_file as state
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall
@@ -97,7 +97,7 @@ class Attached:
     def __init__(self, adapter: TorchAdapter, memory: Memory, state: str | Path | None = None, seed: int = 0) -> None:
         self.adapter, self.memory, self.seed = adapter, memory, seed
         self._start_from = state
-        self._engine: _LiveEngine | None = None
+        self._mind: _LiveMind | None = None
         self._frozen: list[tuple[Any, bool]] = []
 
     def __enter__(self) -> Attached:
@@ -109,8 +109,8 @@ class Attached:
         self._frozen = [(p, p.requires_grad) for p in self.adapter.model.parameters()]
         try:
             self.adapter.model.requires_grad_(False)
-            self._engine = _LiveEngine(self.adapter, self.memory, seed=self.seed)
-            self._engine.live.open()
+            self._mind = _LiveMind(self.adapter, self.memory, seed=self.seed)
+            self._mind.live.open()
             if self._start_from is not None:
                 self.load(self._start_from)
         except BaseException:
@@ -125,64 +125,53 @@ class Attached:
 
     def _leave(self) -> None:
         self._put_parameters(None)
-        if self._engine is not None:
-            self._engine.live.close()
-            self._engine.close()
+        if self._mind is not None:
+            self._mind.live.close()
+            self._mind.close()
         self.adapter.context = None
         for parameter, needed in self._frozen:
             parameter.requires_grad_(needed)
         _models.discard(self.adapter.model)
-        self._engine, self._frozen = None, []
+        self._mind, self._frozen = None, []
 
     @property
-    def engine(self) -> _LiveEngine:
-        if self._engine is None:
+    def mind(self) -> _LiveMind:
+        if self._mind is None:
             raise UsageError("the memory is attached only inside `with attach(...) as memory:`")
-        return self._engine
+        return self._mind
 
     # learning ------------------------------------------------------------------------------------------------
     @property
     def lessons(self) -> tuple[Lesson, ...]:
-        return self.engine.version.lessons
+        return self.mind.knowledge.lessons
 
     def teach(self, question: str, answer: str, wordings: Sequence[str] = ()) -> LearnReport:
         """Learn that `question` is answered by `answer`. Raises LearningError; the memory is then as before."""
         with self._evaluating():
-            return self.engine.learn(Lesson(question, answer, wordings=tuple(wordings)))
+            return self.mind.learn(Lesson(question, answer, wordings=tuple(wordings)))
 
     def forget(self, lesson_id: str) -> Lesson:
         """Unlearn one lesson (`memory.lessons` has their ids). Raises LearningError where lessons are not separate."""
-        return self.engine.forget(lesson_id)
+        return self.mind.forget(lesson_id)
 
     def undo(self, count: int = 1) -> int:
-        return self.engine.undo(count)
+        return self.mind.undo(count)
 
     def save(self, path: str | Path) -> Path:
         """Write a memory file, as the chat does. Raises StateError."""
-        return self.engine.save(path)
+        return self.mind.save(path)
 
     def load(self, path: str | Path) -> state.Header:
         """Make a memory file what is known. Raises StateError before anything changes."""
-        header = state.read_header(path)
-        options = {k: v for k, v in self.memory.options_dict().items() if header.options.get(k, v) != v}
-        if header.module == self.memory.name and options:
-            different = ", ".join(f"{k}={header.options[k]!r}" for k in options)
-            raise StateError(f"the memory file was made with other options; attach with options: {different}")
-        mine = self.engine.header()
-        if (header.module, header.model_id) == (mine.module, mine.model_id) and header.layer != mine.layer:
-            raise StateError(
-                f"the memory file acts at layer {header.layer}, this memory at layer {mine.layer}; "
-                f"attach with layers=[{header.layer}]"
-            )
-        return self.engine.load(path)
+        return self.mind.load(path)
 
     # training ------------------------------------------------------------------------------------------------
     def prepare(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Make room for (question, answer) pairs before training. The model behaves as before."""
-        engine = self.engine
+        mind = self.mind
         with self.adapter.quiet(), self._evaluating():
-            new = self.memory.prepare(engine.version.state, pairs, self.adapter)
-        engine.commit(Knowledge(new, engine.version.lessons))
+            new = self.memory.prepare(mind.knowledge.state, pairs, self.adapter)
+        mind.commit(Knowledge(new, mind.knowledge.lessons))
 
     def parameters(self) -> list[Any]:
         """The memory's trainable tensors as torch Parameters, for an optimiser or a Trainer.
@@ -193,16 +182,16 @@ class Attached:
         """
         import torch
 
-        engine = self.engine
-        names = self.memory.trainable(engine.version.state)
+        mind = self.mind
+        names = self.memory.trainable(mind.knowledge.state)
         if not names:
             raise UsageError(f"memory {self.memory.name!r} has nothing to train; teach it, or attach another")
-        held = engine.version.state
+        held = mind.knowledge.state
         if not all(isinstance(held[name], torch.nn.Parameter) for name in names):
             # in float32: what is stored in half precision would not move by small steps
             made = {name: torch.nn.Parameter(held[name].detach().float().clone()) for name in names}
-            engine.commit(Knowledge(held | made, engine.version.lessons))
-        parameters = [engine.version.state[name] for name in names]
+            mind.commit(Knowledge(held | made, mind.knowledge.lessons))
+        parameters = [mind.knowledge.state[name] for name in names]
         self._put_parameters(parameters)
         return parameters
 
@@ -227,8 +216,8 @@ class Attached:
                 module.training = True
 
 
-class _LiveEngine(Engine):
-    """An engine whose taps also act in passes that are not its own. It has no conversation."""
+class _LiveMind(Mind):
+    """A mind whose taps also act in passes that are not its own."""
 
     adapter: TorchAdapter
 
@@ -236,8 +225,7 @@ class _LiveEngine(Engine):
         from lmm.engine.torch_live import Live
 
         self.live: Live = Live(adapter, memory, self._decide)
-        super().__init__(adapter, memory, seed=seed)
-        self._below = None  # what passes through belongs to no conversation of this engine
+        super().__init__(adapter, memory, seed)
 
     def _decide(self, prompts: Sequence[Prompt]) -> list[Recall | None]:
         recall = self.recall_of(prompts)
@@ -258,7 +246,7 @@ class _LiveEngine(Engine):
 
             def edit(recall: Recall | None, part_in: Array, part_out: Array, where: TapContext) -> Array:
                 where = dataclasses.replace(where, site=site)
-                return self.memory.rewrite(self.adapter.ops, self.version.state, recall, part_in, part_out, where)
+                return self.memory.rewrite(self.adapter.ops, self.knowledge.state, recall, part_in, part_out, where)
 
             return self.live.rewrite(edit, x_in, x_out)
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmm.bench.metrics import contains
+from lmm.engine.asking import ask_many
 from lmm.errors import LearningError
-from lmm.lesson import Lesson
+from lmm.lesson import Knowledge, Lesson
 from lmm.memory.selfask import pairs_of
 
 if TYPE_CHECKING:
-    from lmm.engine.engine import Engine
+    from lmm.engine.mind import Mind
 
 OTHER_WORDINGS = 2
 MAX_TOKENS = 64  # of a reply
@@ -84,12 +85,12 @@ def questions_of(lesson: Lesson) -> list[tuple[str, str]]:
 
 
 def check(
-    engine: Engine, lessons: Sequence[Lesson], questions: Callable[[Lesson], list[tuple[str, str]]] = questions_of
+    mind: Mind, lessons: Sequence[Lesson], questions: Callable[[Lesson], list[tuple[str, str]]] = questions_of
 ) -> list[Checked]:
     """Ask for each lesson, each question in an empty conversation."""
     wanted = [questions(lesson) for lesson in lessons]
     texts = list(dict.fromkeys(question for pairs in wanted for question, _ in pairs))
-    replies = {r.prompt: r.text for r in engine.ask_many(texts, MAX_TOKENS, BATCH)}
+    replies = {r.prompt: r.text for r in ask_many(mind, texts, MAX_TOKENS, BATCH)}
     return [
         Checked(
             lesson,
@@ -108,50 +109,48 @@ def failing(checked: Sequence[Checked]) -> list[Checked]:
     return [c for c in checked if not c.ok]
 
 
-def check_and_fix(engine: Engine, fix: bool, progress: Callable[[str], None] = lambda text: None) -> Report:
-    """Check every lesson of the engine's memory; with `fix` teach those that fail again, and check them all once more.
+def check_and_fix(mind: Mind, fix: bool, progress: Callable[[str], None] = lambda text: None) -> Report:
+    """Check every lesson of the mind; with `fix` teach those that fail again, and check them all once more.
 
     If that leaves no more right than before, the memory is put back as it was.
     """
-    lessons = engine.version.lessons
-    report = Report(check(engine, lessons))
+    lessons = mind.knowledge.lessons
+    report = Report(check(mind, lessons))
     wrong = failing(report.before)
     if not fix or not wrong:
         return report
-    start = engine.version
+    start = mind.knowledge
     for number, checked in enumerate(wrong, 1):
         progress(f"teaching again, {number} of {len(wrong)}: {checked.asked[0].question}")
         try:
-            teach_again(engine, checked)
+            teach_again(mind, checked)
         except LearningError as error:
             report.problems[checked.lesson.id] = str(error)
-    report.after = check(engine, engine.version.lessons)
+    report.after = check(mind, mind.knowledge.lessons)
     if not report.better:
-        engine.commit(start)
+        mind.commit(start)
     return report
 
 
-def teach_again(engine: Engine, checked: Checked) -> None:
+def teach_again(mind: Mind, checked: Checked) -> None:
     """Teach one lesson anew, in the place it has, together with the wordings that failed. Raises LearningError."""
-    from lmm.lesson import Knowledge
-
-    old, before = checked.lesson, engine.version
+    old, before = checked.lesson, mind.knowledge
     failed = [a.question for a in checked.asked if not a.ok and not a.stored] if old.prompt else []
     lesson = dataclasses.replace(old, wordings=tuple(dict.fromkeys((*old.wordings, *failed))))
     state = before.state
     with contextlib.suppress(LearningError):  # where lessons cannot be told apart, the new one comes on top
-        state = engine.memory.forget(state, old.id)
+        state = mind.memory.forget(state, old.id)
     rest = tuple(x for x in before.lessons if x.id != old.id)
-    engine.commit(Knowledge(state, rest))
+    mind.commit(Knowledge(state, rest))
     try:
-        engine.learn(lesson)
+        mind.learn(lesson)
     except BaseException:
-        engine.commit(before)
+        mind.commit(before)
         raise
     place = before.lessons.index(old)
-    learned = [x for x in engine.version.lessons if x not in rest]
-    kept = [x for x in engine.version.lessons if x in rest]
-    engine.commit(Knowledge(engine.version.state, (*kept[:place], *learned, *kept[place:])))
+    learned = [x for x in mind.knowledge.lessons if x not in rest]
+    kept = [x for x in mind.knowledge.lessons if x in rest]
+    mind.commit(Knowledge(mind.knowledge.state, (*kept[:place], *learned, *kept[place:])))
 
 
 def _summary(checked: Sequence[Checked]) -> dict[str, Any]:

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lmm.engine import check as memory_check
-from lmm.errors import Cancelled
-from lmm.lesson import Lesson
+from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import LearnReport
 
 if TYPE_CHECKING:
-    from lmm.engine.engine import Engine
+    from lmm.engine.mind import Mind
 
 
 @dataclass(frozen=True)
@@ -25,42 +24,32 @@ class Outcome:
     lost: tuple[str, ...] = ()
 
 
-def consolidate(engine: Engine, on_step: Callable[[LearnReport], None] | None = None) -> Outcome:
+def consolidate(mind: Mind, on_step: Callable[[LearnReport], None] | None = None) -> Outcome:
     """One step of the history: /undo takes it back. Raises LearningError where a memory keeps its lessons apart.
 
     Every lesson is asked for in the wordings it was taught in, before and after. If one is lost, all is put back.
     """
-    from lmm.lesson import Knowledge
-
-    def step(report: LearnReport) -> None:
-        if on_step is not None:
-            on_step(report)
-        if engine.cancelled.is_set():
-            raise Cancelled("consolidation was stopped; the memory is as before")
-
-    start = engine.version
-    engine.cancelled.clear()
-    with engine.adapter.quiet():
-        state, lessons, groups = engine.memory.consolidate(
-            start.state, start.lessons, engine.adapter, LearnReport(on_step=step)
-        )
+    start = mind.knowledge
+    report = mind.stoppable(on_step, "consolidation was stopped; the memory is as before")
+    with mind.adapter.quiet():
+        state, lessons, groups = mind.memory.consolidate(start.state, start.lessons, mind.adapter, report)
     if not groups:
         return Outcome(0, len(start.lessons), len(start.lessons))
-    known, redo = _right(engine), engine.redo_stack
-    engine.commit(Knowledge(state, lessons))
-    lost = tuple(sorted(known - _right(engine)))
+    known, redo = _right(mind), mind.history.redo
+    mind.commit(Knowledge(state, lessons))
+    lost = tuple(sorted(known - _right(mind)))
     if lost:
-        engine.undo()
-        engine.redo_stack = redo
+        mind.undo()
+        mind.history.redo = redo
         return Outcome(groups, len(start.lessons), len(start.lessons), lost)
     return Outcome(groups, len(start.lessons), len(lessons))
 
 
-def _right(engine: Engine) -> set[str]:
+def _right(mind: Mind) -> set[str]:
     """Questions in wordings that were taught and are answered with what was."""
 
     def taught(lesson: Lesson) -> list[tuple[str, str]]:
         return [(text, lesson.answer) for text in (lesson.prompt, *lesson.wordings) if text]
 
-    checked = memory_check.check(engine, engine.version.lessons, taught)
+    checked = memory_check.check(mind, mind.lessons, taught)
     return {a.question for found in checked for a in found.asked if a.ok}

@@ -1,18 +1,87 @@
-"""The conversation: messages, the tokens they became, and which of these the user wrote.
+"""The conversation: turns, the tokens they became, and which of these the user wrote.
 
 Replies are kept as the tokens that were generated, so the KV cache stays valid from turn to turn; everything else is
-rendered by the model's own chat template.
+rendered by the model's own chat template. What was said is kept here and nowhere else: messages, transcripts and the
+exchange that a correction is about are views of the turns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+from lmm.adapters.generation import Generated
 from lmm.adapters.models.chat_format import ChatFormat, Message
-from lmm.memory.base import UserMessage
+from lmm.lesson import Lesson
+from lmm.memory.base import Recall, UserMessage
 
 MARK = "\u2063lmm\u2063"
+SURE = 0.9  # how strongly a lesson must have fired for a reply to be its own
+
+
+@dataclass
+class Turn:
+    """What the user said and what came of it. `about` is the question whose lessons apply, where it is not the message.
+
+    `learned` is in one line what was learned from the message, `lessons` the lessons themselves. `read` are the tokens
+    the reply is a reply to, `generated` how it was made and `recall` what the memory decided: nothing of an earlier
+    session has them.
+    """
+
+    user: str
+    reply: str = ""
+    about: str = ""
+    learned: str = ""
+    lessons: tuple[Lesson, ...] = ()
+    fired: tuple[str, ...] = ()  # ids of the lessons that the reply surely comes from
+    interrupted: bool = False
+    answered: bool = False
+    generated: Generated | None = None
+    recall: Recall | None = None
+    read: list[int] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The reply as it is shown and kept. The conversation goes on from what was generated, blanks and all."""
+        return self.reply.rstrip()
+
+    @property
+    def question(self) -> str:
+        """What the reply answers: "no, it's Canberra" is about the question before it."""
+        return self.about or self.user
+
+    def record(self) -> dict[str, Any]:
+        """As a transcript has it."""
+        return {
+            "kind": "turn",
+            "user": self.user,
+            "reply": self.text,
+            "learned": self.learned,
+            "lessons": [lesson.id for lesson in self.lessons],
+            "fired": list(self.fired),
+            "interrupted": self.interrupted,
+        }
+
+    @classmethod
+    def of_record(cls, record: Mapping[str, Any]) -> Turn:
+        """A turn of an earlier session; its lessons are known by their ids alone."""
+        ids = record.get("lessons")
+        return cls(
+            record["user"],
+            record["reply"],
+            learned=str(record.get("learned") or ""),
+            lessons=tuple(Lesson(id=str(i)) for i in ids) if isinstance(ids, list) else (),
+            fired=tuple(map(str, record.get("fired") or ())),
+            interrupted=bool(record.get("interrupted")),
+            answered=True,
+        )
+
+
+def surely(recall: Recall | None) -> tuple[str, ...]:
+    """Ids of the lessons that a reply with this recall surely comes from."""
+    hits = recall.fired[0] if recall is not None and recall.fired else []
+    return tuple(dict.fromkeys(lesson_id for lesson_id, strength in hits if strength >= SURE))
 
 
 def user_turn(format: ChatFormat, text: str) -> UserMessage:
@@ -20,9 +89,8 @@ def user_turn(format: ChatFormat, text: str) -> UserMessage:
     messages = [{"role": "user", "content": text}]
     rendered = format.render(messages, reply=False)
     tokens, spans = format.spans(rendered)
-    return UserMessage(
-        tokens, content_mask(rendered, spans, format.harmless(text), _place(format, messages, reply=False))
-    )
+    content = content_mask(rendered, spans, format.harmless(text), _place(format, messages, reply=False))
+    return UserMessage(tokens, content)
 
 
 def content_mask(rendered: str, spans: Sequence[tuple[int, int]], text: str, place: int) -> list[bool]:
@@ -52,27 +120,45 @@ def lesson_tokens(format: ChatFormat, prompt: str, answer: str) -> tuple[list[in
     return format.encode(rendered), format.answer_tokens(rendered, answer)
 
 
-@dataclass
 class Conversation:
-    """Messages so far, and `tokens` [T], what the model has read and written of them.
+    """Turns so far, and `tokens` [T], what the model has read and written of them.
 
     `content` [T] marks the tokens of the last user message that the user wrote.
     """
 
-    format: ChatFormat
-    system: str = ""
-    messages: list[Message] = field(default_factory=list)
-    tokens: list[int] = field(default_factory=list)
-    content: list[bool] = field(default_factory=list)
-    _rendered: str = ""  # what `tokens` stand for, as text
+    def __init__(self, format: ChatFormat, system: str = "", turns: Sequence[Turn] = ()) -> None:
+        self.format, self.turns = format, list(turns)
+        self.tokens: list[int] = []
+        self.content: list[bool] = []
+        self._system = system
+        self._rendered = ""  # what `tokens` stand for, as text
+        self._before_ask = (self.tokens, self.content, self._rendered)
 
-    def __post_init__(self) -> None:
-        if self.system and not self.messages:
-            self.messages.append({"role": "system", "content": self.system})
+    @property
+    def system(self) -> str:
+        return self._system
 
-    def ask(self, text: str) -> None:
+    @system.setter
+    def system(self, text: str) -> None:
+        self._system = text
+        self.render_anew()
+
+    @property
+    def messages(self) -> list[Message]:
+        """All of it as the chat template wants it. The last turn has no reply while it is waited for."""
+        found = [{"role": "system", "content": self._system}] if self._system else []
+        for turn in self.turns:
+            found += [{"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.reply}]
+        return found[:-1] if self.turns and not self.turns[-1].answered else found
+
+    @property
+    def last(self) -> Turn | None:
+        return self.turns[-1] if self.turns else None
+
+    def ask(self, text: str) -> Turn:
         """Add the user's message: `tokens` now reach to where the reply begins, `content` marks the message's own."""
-        self.messages.append({"role": "user", "content": text})
+        self._before_ask = (self.tokens, self.content, self._rendered)
+        self.turns.append(Turn(text))
         rendered = self.format.render(self.messages, reply=True)
         kept = self.tokens if self._rendered and rendered.startswith(self._rendered) else []
         start = len(self._rendered) if kept else 0
@@ -81,16 +167,33 @@ class Conversation:
         content = content_mask(rendered[start:], spans, self.format.harmless(text), place)
         self.tokens, self.content = kept + tokens, [False] * len(kept) + content
         self._rendered = rendered
+        return self.turns[-1]
+
+    def unask(self) -> None:
+        """The last message, which has no reply yet, was not heard."""
+        self.turns.pop()
+        self.tokens, self.content, self._rendered = self._before_ask
+
+    def tokens_with(self, text: str) -> list[int]:
+        """All of it up to the reply that is waited for, with `text` put before the last message."""
+        *before, asked = self.messages
+        asked = {**asked, "content": f"{text}\n\n{asked['content']}"} if text else asked
+        return self.format.encode(self.format.render([*before, asked], reply=True))
 
     def replied(self, text: str, tokens: Sequence[int]) -> None:
         """Add the reply that was generated. The token that ended it is left out: the template closes every reply, also
         one that was interrupted or ended in another way."""
-        self.messages.append({"role": "assistant", "content": text})
+        self.turns[-1].reply, self.turns[-1].answered = text, True
         body = list(tokens[:-1] if tokens and tokens[-1] in self.format.stop_ids else tokens)
         self.tokens, self.content = self.tokens + body, self.content + [False] * len(body)
         self._rendered = self._rendered + self.format.decode(body)
 
-    def drop_last(self, count: int = 1) -> None:
-        """Drop the last `count` messages; the tokens are rendered anew at the next question."""
-        del self.messages[len(self.messages) - count :]
+    def drop_last(self) -> Turn:
+        """Take out the last turn; the rest is rendered anew at the next question."""
+        turn = self.turns.pop()
+        self.render_anew()
+        return turn
+
+    def render_anew(self) -> None:
+        """The turns are not what `tokens` stand for any more."""
         self.tokens, self.content, self._rendered = [], [], ""

@@ -21,7 +21,7 @@ from lmm.files.state_file import Header
 from lmm.lesson import Lesson
 
 if TYPE_CHECKING:
-    from lmm.engine.engine import Engine
+    from lmm.engine.mind import Mind
     from lmm.memory.base import Memory
 
 
@@ -200,15 +200,15 @@ def _check_mergeable(a: Path, b: Path, header_a: Header, header_b: Header) -> No
 
 
 def reteach(
-    engine: Engine, lessons: Sequence[Lesson], progress: Callable[[int, Lesson, str], None]
+    mind: Mind, lessons: Sequence[Lesson], progress: Callable[[int, Lesson, str], None]
 ) -> tuple[list[Lesson], list[tuple[Lesson, str]]]:
-    """Teach lessons in text to an engine -> (learned, failed with the reason). `progress(number, lesson, problem)`."""
+    """Teach lessons in text to a mind -> (learned, failed with the reason). `progress(number, lesson, problem)`."""
     learned: list[Lesson] = []
     failed: list[tuple[Lesson, str]] = []
     for number, lesson in enumerate(lessons, 1):
         problem = ""
         try:
-            engine.learn(lesson)
+            mind.learn(lesson)
             learned.append(lesson)
         except LearningError as error:
             problem = str(error)

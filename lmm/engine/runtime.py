@@ -93,15 +93,16 @@ def open_engine(
 ) -> Engine:
     """A loaded model with its memory attached, and what `mm_load_path` holds. `notice` gets what a user should know."""
     from lmm.engine.engine import Engine
+    from lmm.engine.mind import Mind
     from lmm.files.activation_log import ActivationLog
 
     memory, decoding = build_memory(as_saved(config)), decoding_of(config)
     adapter = load_adapter(config, progress)
     log = ActivationLog(config.activation_log_path) if config.log else None
-    engine = Engine(adapter, memory, config.system, decoding, log, config.seed)
+    mind = Mind(adapter, memory, config.seed, log)
     if config.mm_load_path:
         if os.path.exists(config.mm_load_path):
-            engine.load(config.mm_load_path)
+            mind.load(config.mm_load_path)
         else:
             notice(f"{config.mm_load_path} does not exist; starting with a fresh memory")
-    return engine
+    return Engine(mind, config.system, decoding)

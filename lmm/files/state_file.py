@@ -79,6 +79,7 @@ class Expected:
     width: int | None = None
     tokenizer_hash: str | None = None
     module: str | None = None
+    options: Mapping[str, Any] | None = None  # those that decide what the tensors mean
 
 
 class InvalidStateError(StateError):
@@ -201,8 +202,14 @@ def _check_expected(path: PathLike, header: Header, expected: Expected) -> None:
     wrong = [
         (name, getattr(header, name), wanted)
         for name, wanted in dataclasses.asdict(expected).items()
-        if wanted is not None and getattr(header, name) != wanted
+        if name != "options" and wanted is not None and getattr(header, name) != wanted
     ]
+    if not any(name == "module" for name, _, _ in wrong):
+        wrong += [
+            (f"option {name}", header.options[name], wanted)
+            for name, wanted in (expected.options or {}).items()
+            if header.options.get(name, wanted) != wanted
+        ]
     if not wrong:
         return
     differences = "; ".join(
@@ -225,6 +232,8 @@ def _advice(path: PathLike, header: Header, expected: Expected, wrong: set[str])
     flags = [f"--memory {_quoted(header.module)}"] if "module" in wrong else []
     flags += [f"--model {_quoted(header.model_id)}"] if other_model else []
     flags += [f"--layer {header.layer}"] if "layer" in wrong else []
+    options = [name.removeprefix("option ") for name in sorted(wrong) if name.startswith("option ")]
+    flags += [f"--set {_quoted(f'{name}={header.options[name]}')}" for name in options]
     advice = f"start with {' '.join(flags)}"
     if other_model:
         model = _quoted(expected.model_id or "MODEL")

@@ -222,6 +222,10 @@ class Memory:
         if problems:
             raise StateError(f"the file does not fit memory {self.name!r} with these options: {'; '.join(problems)}")
 
+    def state_options(self) -> dict[str, Any]:
+        """The options that a state must have been written with to be read: a seed, a number of bits."""
+        return {name: getattr(self.options, name) for name, one in self.options.declared().items() if one.of_state}
+
     def options_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self.options)
 

@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HashOptions(Options):
-    bits: int = option(12, "channel pairs that are compared", "[1, 4096]")
+    bits: int = option(12, "channel pairs that are compared", "[1, 4096]", of_state=True)
     share: float = option(0.8, "bits that the nearest stored row must share", "(0.5, 1]")
     lr: float = option(5e-2, "of Adam", "(0, 10)")
     min_steps: int = option(3, "for each token, at least", "[1, 1000]")
     max_steps: int = option(20, "for each token, at most", "[1, 1000]")
     goal: float = option(1.0, "cross-entropy that is good enough", "[0, inf)")
-    seed: int = option(0, "of the channel pairs", "[0, inf)")
-    target: str = option("message", "train on the message, or on replies to the questions it answers", one_of=TARGETS)
+    seed: int = option(0, "of the channel pairs", "[0, inf)", of_state=True)
+    target: str = option("message", "train on the message, or on replies to the questions it answers", one_of=TARGETS, of_state=True)
 
     def together(self) -> list[str]:
         if self.min_steps <= self.max_steps:

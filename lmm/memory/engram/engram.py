@@ -61,11 +61,11 @@ class EngramOptions(Options):
     """Numbers: docs/engram.md."""
 
     depth: float = option(0.8, "the site, as a share of the layers", "(0, 1)")
-    context_depth: float = option(0.6, "where a question's state is read, as a share of the layers", "(0, 1)")
-    heads: int = option(8, "hashes of each n-gram", "[1, 64]")
-    slots: int = option(100_003, "rows of a head's table, were it held whole", "[100, 100000000]")
-    bias: float = option(-5.0, "of the gate", "[-20, 20]")
-    gain: float = option(4.0, "of the gate", "(0, 100]")
+    context_depth: float = option(0.6, "where a question's state is read, as a share of the layers", "(0, 1)", of_state=True)
+    heads: int = option(8, "hashes of each n-gram", "[1, 64]", of_state=True)
+    slots: int = option(100_003, "rows of a head's table, were it held whole", "[100, 100000000]", of_state=True)
+    bias: float = option(-5.0, "of the gate", "[-20, 20]", of_state=True)
+    gain: float = option(4.0, "of the gate", "(0, 100]", of_state=True)
     vote: float = option(0.3, "share of n-grams from which a stored question may be meant", "(0, 1]")
     weight: float = option(0.25, "of the votes beside the cosine", "[0, 10]")
     threshold: float = option(0.65, "cosine + weight x vote from which a question is asked", "(0, 10]")

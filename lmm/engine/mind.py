@@ -1,0 +1,294 @@
+"""A mind: a memory in a model, what it knows, how it came to know it, and its file.
+
+Every lesson, from the chat, the command line or the benchmark, goes through `learn`; every file that becomes what is
+known goes through `load`. A mind knows no conversation: `Engine` has one over it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmm.errors import Cancelled, LearningError
+from lmm.files import state_file
+from lmm.files.traces import Trace
+from lmm.lesson import Knowledge, Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, Site, TapContext
+    from lmm.adapters.ops import Array
+    from lmm.files.activation_log import ActivationLog
+
+MAX_UNDO = 1000
+Watch = Callable[[int, "Array"], None]  # a position, and the states [B, T, D] below the memory from there on
+
+
+@dataclass
+class History:
+    """What was known before and could be again; `saved` is what the file has."""
+
+    undo: list[Knowledge] = field(default_factory=list)
+    redo: list[Knowledge] = field(default_factory=list)
+    saved: Knowledge | None = None
+
+
+class Mind:
+    """A memory that is attached to a model until `detach`."""
+
+    def __init__(self, adapter: Adapter, memory: Memory, seed: int = 0, log: ActivationLog | None = None) -> None:
+        self.adapter, self.memory, self.seed, self.log = adapter, memory, seed, log
+        self.knowledge = Knowledge(memory.fresh(adapter, seed))
+        self.history = History(saved=self.knowledge)
+        self.cancelled = threading.Event()
+        self.recall: Recall | None = None  # of the reply that is being read or given
+        self._watch: Watch | None = None
+        self._taps = contextlib.ExitStack()
+        self.attach()
+
+    # in the model ------------------------------------------------------------------------------------------------
+    def attach(self) -> None:
+        """Let the memory act. Where that fails, the model is as it was."""
+        sites = self.memory.sites(self.adapter)
+        with contextlib.ExitStack() as stack:
+            if self.memory.rewrites_history:
+                lowest = min(sites, key=lambda site: site.first_layer)
+                below = "residual" if lowest.part == "residual" else "pre_attention"
+                stack.enter_context(self.adapter.tap(self.adapter.site(lowest.layer, below), self._seen))
+            for site in sites:
+                stack.enter_context(self.adapter.tap(site, self._rewriter(site)))
+            self._taps = stack.pop_all()
+
+    def detach(self) -> None:
+        """Leave the model bitwise as it was."""
+        self._taps.close()
+
+    def close(self) -> None:
+        """Detach, and close the log."""
+        self.detach()
+        if self.log is not None:
+            self.log.close()
+
+    def _rewriter(self, site: Site) -> Callable[[Array, Array, TapContext], Array]:
+        def rewrite(x_in: Array, x_out: Array, context: TapContext) -> Array:
+            new = self.memory.rewrite(self.adapter.ops, self.knowledge.state, self.recall, x_in, x_out, context)
+            if self.log is not None:
+                self._log_hook(site, context, x_out, new)
+            return new
+
+        return rewrite
+
+    def _seen(self, x_in: Array, x_out: Array, context: TapContext) -> Array:
+        if self._watch is not None:
+            self._watch(int(context.positions[0]), x_out)
+        return x_out
+
+    @contextlib.contextmanager
+    def holding(self, recall: Recall | None, start: int = 0, watch: Watch | None = None) -> Iterator[None]:
+        """Forward passes inside belong to a reply that begins at position `start`; `watch` gets what is read."""
+        if recall is not None:
+            recall.start = start
+        before = self.recall, self._watch
+        self.recall, self._watch = recall, watch
+        try:
+            yield
+        finally:
+            self.recall, self._watch = before
+
+    def recall_of(self, prompts: Sequence[Prompt]) -> Recall | None:
+        """What the memory decides about a batch of prompts."""
+        with self.adapter.quiet():
+            return self.memory.on_prompt(self.knowledge.state, self.knowledge.lessons, prompts, self.adapter)
+
+    # learning ----------------------------------------------------------------------------------------------------
+    def learn(
+        self,
+        lesson: Lesson,
+        message: UserMessage | None = None,
+        on_step: Callable[[LearnReport], None] | None = None,
+    ) -> LearnReport:
+        """Teach one lesson: all of it or, after an error or `self.cancelled`, nothing.
+
+        Raises LearningError, or Cancelled.
+        """
+        start = time.perf_counter()
+        report = self.stoppable(on_step, "learning was stopped; the memory is as before")
+        self.log_update("pre_hooks", {"lesson_id": lesson.id, "last_user_response": lesson.statement})
+        with self.adapter.quiet():
+            state, lessons = self.memory.learn_lesson(
+                self.knowledge.state, self.knowledge.lessons, lesson, self.adapter, message, report
+            )
+        self._check_finite(state)
+        self.commit(Knowledge(state, lessons))
+        report.seconds = time.perf_counter() - start
+        self.log_update("post_hooks", _update_info(lesson, report, self.adapter.format.piece))
+        return report
+
+    def stoppable(self, on_step: Callable[[LearnReport], None] | None, said: str) -> LearnReport:
+        """A report whose steps raise Cancelled with `said` once `self.cancelled` is set, from now on."""
+        self.cancelled.clear()
+
+        def step(report: LearnReport) -> None:
+            if on_step is not None:
+                on_step(report)
+            if self.cancelled.is_set():
+                raise Cancelled(said)
+
+        return LearnReport(on_step=step)
+
+    def commit(self, knowledge: Knowledge) -> None:
+        """Make it what is known, so that it can be undone."""
+        self.history.undo = [*self.history.undo[-MAX_UNDO:], self.knowledge]
+        self.history.redo = []
+        self.knowledge = knowledge
+
+    def undo(self, count: int = 1) -> int:
+        """Step back in time, bit for bit; returns how many steps there were."""
+        return self._travel(self.history.undo, self.history.redo, count)
+
+    def redo(self, count: int = 1) -> int:
+        return self._travel(self.history.redo, self.history.undo, count)
+
+    def _travel(self, back: list[Knowledge], forth: list[Knowledge], count: int) -> int:
+        done = min(count, len(back))
+        for _ in range(done):
+            forth.append(self.knowledge)
+            self.knowledge = back.pop()
+        return done
+
+    def reset(self) -> None:
+        """Back to the fresh memory; can be undone."""
+        self.commit(Knowledge(self.memory.fresh(self.adapter, self.seed)))
+
+    @property
+    def lessons(self) -> tuple[Lesson, ...]:
+        return self.knowledge.lessons
+
+    @property
+    def lessons_ever(self) -> list[Lesson]:
+        """Those known now, then those that undo or redo would bring back."""
+        known = (self.knowledge, *self.history.undo, *self.history.redo)
+        return list({lesson.id: lesson for one in known for lesson in one.lessons}.values())
+
+    def forget(self, lesson_id: str, said: Sequence[str] = ()) -> Lesson:
+        """Remove one lesson from what is known, the history and the log. Raises LearningError.
+
+        `said`: whole messages that taught it, if it is one of several facts in them.
+        """
+        lesson = next((x for x in self.lessons_ever if x.id == lesson_id), None)
+        if lesson is None:
+            raise LearningError(f"there is no lesson {lesson_id!r}; see /lessons")
+        history = self.history
+        undo, redo = ([self._without(lesson_id, one) for one in stack] for stack in (history.undo, history.redo))
+        knowledge = self._without(lesson_id, self.knowledge)
+        self.knowledge, history.undo, history.redo = knowledge, undo, redo
+        if self.log is not None:
+            self.log.purge(Trace.of_lesson(lesson, said))
+        return lesson
+
+    def _without(self, lesson_id: str, knowledge: Knowledge) -> Knowledge:
+        if all(lesson.id != lesson_id for lesson in knowledge.lessons):
+            return knowledge
+        kept = tuple(lesson for lesson in knowledge.lessons if lesson.id != lesson_id)
+        return Knowledge(self.memory.forget(knowledge.state, lesson_id), kept)
+
+    def _check_finite(self, state: State) -> None:
+        for name, array in state.items():
+            if array is self.knowledge.state.get(name):
+                continue
+            values = self.adapter.ops.to_numpy(array)
+            if values.dtype.kind == "f" and not np.isfinite(values).all():
+                raise LearningError(f"the lesson made {name} NaN or infinite; the memory is as before it")
+
+    # files -------------------------------------------------------------------------------------------------------
+    @property
+    def unsaved(self) -> bool:
+        return self.knowledge is not self.history.saved
+
+    def save(self, path: str | Path, about: dict[str, Any] | None = None, advice: str = "") -> Path:
+        """Write what is known; `about` goes into the header. Raises StateError (its message ends with `advice`);
+        nothing that was learned is lost then."""
+        arrays = {name: self.adapter.ops.to_numpy(array) for name, array in self.knowledge.state.items()}
+        header = replace(self.header(), extra=about or {})
+        state_file.save(path, arrays, header, advice or state_file.IN_A_SESSION)
+        self.history.saved = self.knowledge
+        return Path(path)
+
+    def load(self, path: str | Path) -> state_file.Header:
+        """Make a file what is known. Raises StateError before anything changes: for a file that is damaged, of another
+        memory, of other options (a seed, a number of bits decide how a state is read), or of another model."""
+        arrays, header = state_file.load(path, self.expected())
+        self.memory.check_state(arrays, header.lessons, self.adapter)
+        ops = self.adapter.ops
+        state = {name: ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}
+        self.commit(Knowledge(state, tuple(header.lessons)))
+        self.history.saved = self.knowledge
+        return header
+
+    def header(self) -> state_file.Header:
+        adapter = self.adapter
+        return state_file.Header(
+            module=self.memory.name,
+            options=self.memory.options_dict(),
+            model_id=adapter.model_id,
+            revision=adapter.revision,
+            layer=self.memory.sites(adapter)[0].layer,
+            layers=adapter.shape.layers,
+            width=adapter.shape.width,
+            tokenizer_hash=adapter.format.hash,
+            backend=adapter.name,
+            lessons=list(self.knowledge.lessons),
+        )
+
+    def expected(self) -> state_file.Expected:
+        """What a file must say of itself to become what is known."""
+        header = self.header()
+        return state_file.Expected(
+            model_id=header.model_id,
+            layer=header.layer,
+            layers=header.layers,
+            width=header.width,
+            tokenizer_hash=header.tokenizer_hash,
+            module=header.module,
+            options=self.memory.state_options(),
+        )
+
+    # the log -----------------------------------------------------------------------------------------------------
+    def _log_hook(self, site: Site, context: TapContext, before: Array, after: Array) -> None:
+        assert self.log is not None
+        x_in, x_out = (self.adapter.ops.to_numpy(x[:, -1, -5:]) for x in (before, after))
+        shape = tuple(before.shape)
+        self.log.hook(self.memory.name, site, context.phase, context.positions, x_in, x_out, shape)
+
+    def log_update(self, stage: str, info: dict[str, Any]) -> None:
+        if self.log is not None:
+            self.log.update(stage, info, module=self.memory.name)
+
+
+def _update_info(lesson: Lesson, report: LearnReport, piece: Callable[[int], str]) -> dict[str, Any]:
+    from lmm.files.activation_log import loss_by_decoded_token
+
+    info = {
+        "lesson_id": lesson.id,
+        "last_user_response": lesson.statement,
+        "steps": report.steps,
+        "loss_before": report.loss_before,
+        "loss_after": report.loss_after,
+        "seconds": round(report.seconds, 4),
+        **report.details,
+    }
+    ids, losses = info.get("user_response_target_token_ids"), info.get("user_response_token_losses")
+    if ids and losses:
+        info["user_response_token_loss_by_decoded_token"] = loss_by_decoded_token([piece(i) for i in ids], losses)
+    return info
+
+
+def _dtype_name(array: np.ndarray) -> str:
+    return {"f": "float16" if array.dtype == np.float16 else "float32", "b": "bool"}.get(array.dtype.kind, "int64")

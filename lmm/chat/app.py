@@ -139,7 +139,5 @@ def _leave(chat: Chat, signals: Interrupts) -> None:
         finally:
             if chat.loaded is not None:
                 chat.loaded.close()
-                if chat.loaded.log is not None:
-                    chat.loaded.log.close()
     if signals.leaving:
         raise SystemExit(128 + signals.leaving)

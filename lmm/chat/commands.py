@@ -89,7 +89,7 @@ def _memories(chat: Chat) -> Choices:
 def _lessons(chat: Chat) -> Choices:
     if chat.loaded is None:
         return
-    for lesson in reversed(chat.loaded.version.lessons):
+    for lesson in reversed(chat.loaded.mind.lessons):
         yield (
             lesson.id,
             f"{lesson.prompt or lesson.statement} => {lesson.answer}" if lesson.prompt else lesson.statement,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lmm.chat.session import Chat
-    from lmm.engine.engine import Reply
+    from lmm.engine.conversation import Turn
 
 
 def teach(chat: Chat, rest: str) -> None:
@@ -39,14 +39,14 @@ def correct(chat: Chat, rest: str) -> None:
 
 
 def undo(chat: Chat, rest: str) -> None:
-    before = chat.engine.version.lessons
-    done = chat.engine.undo(_count(rest))
+    before = chat.mind.lessons
+    done = chat.mind.undo(_count(rest))
     _travelled(chat, done, "nothing to undo", "undone", before)
 
 
 def redo(chat: Chat, rest: str) -> None:
-    before = chat.engine.version.lessons
-    done = chat.engine.redo(_count(rest))
+    before = chat.mind.lessons
+    done = chat.mind.redo(_count(rest))
     _travelled(chat, done, "nothing to redo", "done again", before)
 
 
@@ -54,7 +54,7 @@ def _travelled(chat: Chat, done: int, none: str, word: str, before: tuple[Lesson
     if not done:
         chat.view.say(none)
         return
-    now = chat.engine.version.lessons
+    now = chat.mind.lessons
     ids, ids_now = {x.id for x in before}, {x.id for x in now}
     gone = [f"- {one_line(x)}" for x in before if x.id not in ids_now]
     back = [f"+ {one_line(x)}" for x in now if x.id not in ids]
@@ -90,21 +90,20 @@ def forget(chat: Chat, rest: str) -> None:
     """Remove one lesson from memory, undo, log, this session's files, transcripts, history and conversation."""
     if not rest:
         raise UsageError("expected: /forget TEXT|ID; /lessons lists them")
-    engine = chat.engine
-    lessons = found(engine.version.lessons, rest) or found(engine.lessons_ever, rest)
+    lessons = found(chat.mind.lessons, rest) or found(chat.mind.lessons_ever, rest)
     if not lessons:
         raise UsageError(f"no lesson has {rest!r} in it; /lessons lists them")
     if len(lessons) > 1:
         chat.view.show(_table(lessons))
         raise UsageError(f"{len(lessons)} lessons have {rest!r} in them; name one by its id: /forget {lessons[0].id}")
     said = chat.said_with(lessons[0].id)
-    lesson = engine.forget(lessons[0].id, said)
+    lesson = chat.mind.forget(lessons[0].id, said)
     chat.forgotten(lesson, f"/forget {rest}", said)
     chat.view.say(f"forgotten: {one_line(lesson)}; this cannot be undone")
 
 
 def lessons(chat: Chat, rest: str) -> None:
-    known = chat.engine.version.lessons
+    known = chat.mind.lessons
     chosen = found(known, rest) if rest else list(known)
     if not chosen:
         chat.view.say(f"no lesson has {rest!r} in it" if rest else "nothing was learned yet: /teach QUESTION => ANSWER")
@@ -129,24 +128,24 @@ def why(chat: Chat, rest: str) -> None:
     """Which lessons fired for the last reply, how strongly, and what the memory changed, token by token."""
     from lmm.chat.explain import strengths
 
-    reply = _last(chat)
-    known = {x.id: x for x in chat.engine.version.lessons}
-    hits = reply.recall.fired[0] if reply.recall is not None and reply.recall.fired else []
+    turn = _last(chat)
+    known = {x.id: x for x in chat.mind.lessons}
+    hits = turn.recall.fired[0] if turn.recall is not None and turn.recall.fired else []
     fired = dict(sorted(hits, key=lambda hit: hit[1]))  # a lesson may have fired in several wordings
     if not fired:
         chat.view.show(
-            "no lesson fired for the last reply" if "lessons" in chat.engine.memory.learns_from else _always(chat)
+            "no lesson fired for the last reply" if "lessons" in chat.mind.memory.learns_from else _always(chat)
         )
     for lesson_id, strength in reversed(fired.items()):
         lesson = known.get(lesson_id)
         chat.view.show(f"{strength:.2f}  {lesson_id}  {one_line(lesson) if lesson else '(no longer known)'}")
-    tokens = strengths(chat.engine, reply)
+    tokens = strengths(chat.engine, turn)
     if tokens:
         _strip(chat, tokens)
 
 
 def _always(chat: Chat) -> str:
-    memory = chat.engine.memory
+    memory = chat.mind.memory
     if memory.learns_from == "nothing":
         return f"memory {memory.name!r} learns nothing, so nothing was changed"
     return f"memory {memory.name!r} acts on every token; it does not tell lessons apart"
@@ -161,27 +160,27 @@ def _strip(chat: Chat, tokens: list[tuple[str, float]]) -> None:
         chat.view.write(strip_plain(tokens))
 
 
-def _last(chat: Chat) -> Reply:
-    reply = chat.talk.last
-    if reply is None:
+def _last(chat: Chat) -> Turn:
+    turn = chat.talk.last
+    if turn is None:
         raise UsageError("there is no reply yet; ask something first")
-    return reply
+    return turn
 
 
 def diff(chat: Chat, rest: str) -> None:
     from lmm.chat.explain import without_memory
     from lmm.chat.render import side_by_side
 
-    reply = _last(chat)
-    bare = without_memory(chat.engine, reply, chat.talk.stop.is_set)
+    turn = _last(chat)
+    bare = without_memory(chat.engine, turn, chat.talk.stop.is_set)
     if bare.interrupted:
         chat.view.say("stopped")
         return
-    name = f"with {chat.engine.memory.name}"
+    name = f"with {chat.mind.memory.name}"
     if chat.view.is_terminal:
-        chat.view.show(side_by_side("without memory", bare.text.rstrip(), name, reply.text))
+        chat.view.show(side_by_side("without memory", bare.text.rstrip(), name, turn.text))
     else:
-        chat.view.write(f"without memory:\n{bare.text.rstrip()}\n\n{name}:\n{reply.text}\n")
+        chat.view.write(f"without memory:\n{bare.text.rstrip()}\n\n{name}:\n{turn.text}\n")
 
 
 def memory(chat: Chat, rest: str) -> None:
@@ -189,7 +188,7 @@ def memory(chat: Chat, rest: str) -> None:
 
     if rest:
         chat.use_memory(rest)
-        chat.view.say(f"memory {rest}, {_known(len(chat.engine.version.lessons))}")
+        chat.view.say(f"memory {rest}, {_known(len(chat.mind.lessons))}")
         return
     names = registry.table("lmm.memories")
     rows = []
@@ -207,7 +206,7 @@ def consolidate(chat: Chat, rest: str) -> None:
 
     what = "consolidating"
     try:
-        found = chat.talk.watched(what, lambda on_step: consolidate(chat.engine, on_step))
+        found = chat.talk.watched(what, lambda on_step: consolidate(chat.mind, on_step))
     except Cancelled as error:
         chat.view.say(str(error))
         return
@@ -231,36 +230,36 @@ def load(chat: Chat, rest: str) -> None:
     if not rest:
         raise UsageError("expected: /load PATH")
     path = Path(rest).expanduser()
-    header = chat.engine.load(path)
+    header = chat.mind.load(path)
     chat.files.add(path.resolve())
     chat.view.say(f"loaded {path}: {_known(len(header.lessons))}; /undo goes back")
 
 
 def reset(chat: Chat, rest: str) -> None:
-    chat.engine.reset()
+    chat.mind.reset()
     chat.view.say("a fresh memory; /undo goes back")
 
 
 def stats(chat: Chat, rest: str) -> None:
-    engine = chat.engine
+    mind, conversation, turn = chat.mind, chat.engine.conversation, chat.talk.last
     rows: list[tuple[str, object]] = [
-        ("memory", engine.memory.name),
-        ("lessons", str(len(engine.version.lessons))),
-        ("state", f"{engine.memory.resident_bytes(engine.version.state) / 1024:.1f} KiB"),
-        ("unsaved changes", "yes" if engine.unsaved else "no"),
-        ("undo / redo", f"{len(engine.undo_stack)} / {len(engine.redo_stack)} steps"),
-        ("messages", str(len(engine.conversation.messages))),
-        ("context", f"{len(engine.conversation.tokens)} tokens"),
+        ("memory", mind.memory.name),
+        ("lessons", str(len(mind.lessons))),
+        ("state", f"{mind.memory.resident_bytes(mind.knowledge.state) / 1024:.1f} KiB"),
+        ("unsaved changes", "yes" if mind.unsaved else "no"),
+        ("undo / redo", f"{len(mind.history.undo)} / {len(mind.history.redo)} steps"),
+        ("messages", str(len(conversation.messages))),
+        ("context", f"{len(conversation.tokens)} tokens"),
     ]
-    if chat.talk.last is not None:
-        out = chat.talk.last.generated
+    if turn is not None and turn.generated is not None:
+        out = turn.generated
         rows += [
             ("last reply", f"{len(out.tokens)} tokens, {out.tokens_per_s:.1f} tokens/s"),
             ("first token", f"{out.first_token_s:.2f} s, {out.prefill_tokens} tokens read"),
         ]
     with contextlib.suppress(LmmError, OSError):
-        if engine.log is not None and engine.log.enabled:
-            rows.append(("activation log", f"{engine.log.path}"))
+        if mind.log is not None and mind.log.enabled:
+            rows.append(("activation log", f"{mind.log.path}"))
     from lmm.chat.render import table
 
     chat.view.show(table(("", ""), rows))

@@ -91,7 +91,7 @@ def model(chat: Chat, rest: str) -> None:
         ("backend", adapter.name),
         ("dtype, device", f"{adapter.dtype}, {adapter.device}"),
         ("layers x width", f"{adapter.shape.layers} x {adapter.shape.width}"),
-        ("memory sits at", ", ".join(f"layer {s.layer} ({s.part})" for s in chat.engine.memory.sites(adapter)) or "-"),
+        ("memory sits at", ", ".join(f"layer {s.layer} ({s.part})" for s in chat.mind.memory.sites(adapter)) or "-"),
     ]
     chat.view.show(table(("", ""), rows))
 
@@ -100,7 +100,7 @@ def system(chat: Chat, rest: str) -> None:
     if not rest:
         chat.view.show(chat.engine.conversation.system or "(no system prompt)")
         return
-    chat.talk.set_system("" if rest.lower() == "off" else rest)
+    chat.engine.conversation.system = "" if rest.lower() == "off" else rest
     chat.view.say("system prompt changed" if rest.lower() != "off" else "no system prompt")
 
 
@@ -143,9 +143,9 @@ def as_json(chat: Chat) -> str:
     engine = chat.engine
     content = {
         "model": engine.adapter.model_id,
-        "memory": engine.memory.name,
+        "memory": engine.mind.memory.name,
         "messages": engine.conversation.messages,
-        "lessons": [lesson.to_dict() for lesson in engine.version.lessons],
+        "lessons": [lesson.to_dict() for lesson in engine.mind.lessons],
     }
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
@@ -163,7 +163,7 @@ def edit(chat: Chat, rest: str) -> None:
 
 
 def new(chat: Chat, rest: str) -> None:
-    chat.talk.start()
+    chat.engine.start(chat.engine.conversation.system)
     chat.record({"kind": "new"})
     chat.view.say("a new conversation; what was learned stays")
 

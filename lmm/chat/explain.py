@@ -12,19 +12,22 @@ from typing import TYPE_CHECKING
 
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
+from lmm.engine.conversation import Conversation
+from lmm.engine.scoring import probabilities
 
 if TYPE_CHECKING:
-    from lmm.engine.engine import Engine, Reply
+    from lmm.engine.conversation import Turn
+    from lmm.engine.engine import Engine
 
 
-def strengths(engine: Engine, reply: Reply) -> list[tuple[str, float]]:
+def strengths(engine: Engine, turn: Turn) -> list[tuple[str, float]]:
     """Each token of a reply, and how much likelier the memory as it is now made it: [(text, 0..1)]."""
-    said = reply.generated.tokens
-    if not said or not reply.read:
+    said = turn.generated.tokens if turn.generated else []
+    if not said or not turn.read:
         return []
-    tokens = [*reply.read, *said[:-1]]
-    with_memory = engine.probabilities(tokens, said, reply.recall)
-    without = engine.probabilities(tokens, said, None, memory=False)
+    tokens = [*turn.read, *said[:-1]]
+    with_memory = probabilities(engine.mind, tokens, said, turn.recall)
+    without = probabilities(engine.mind, tokens, said, None, memory=False)
     pieces = _pieces(engine, said)
     return [(piece, max(0.0, float(p - q))) for piece, p, q in zip(pieces, with_memory, without, strict=True)]
 
@@ -40,16 +43,15 @@ def _pieces(engine: Engine, tokens: Sequence[int]) -> list[str]:
     return pieces
 
 
-def without_memory(engine: Engine, reply: Reply, stop: Callable[[], bool] = lambda: False) -> Generated:
+def without_memory(engine: Engine, turn: Turn, stop: Callable[[], bool] = lambda: False) -> Generated:
     """What the model alone would have said, decoded greedily from the same conversation."""
-    from lmm.engine.conversation import Conversation
-
-    out, tokens = Generated(), reply.read
-    if reply.recall is not None and reply.recall.text and reply.recall.text[0]:
+    out, tokens = Generated(), turn.read
+    if turn.recall is not None and turn.recall.text and turn.recall.text[0]:
         # What the memory put into the prompt is not the model's own: read the conversation as it was said.
-        conversation = Conversation(engine.adapter.format, messages=list(engine.conversation.messages[:-2]))
-        conversation.ask(reply.prompt)
-        tokens = conversation.tokens
+        said = engine.conversation
+        before = Conversation(said.format, said.system, said.turns[:-1])
+        before.ask(turn.user)
+        tokens = before.tokens
     decoding = replace(engine.decoding, strategy="auto", deterministic=True)
     adapter = engine.adapter
     with adapter.quiet():

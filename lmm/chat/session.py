@@ -14,26 +14,18 @@ from lmm.chat import commands
 from lmm.chat.loading import Loading
 from lmm.config import Config
 from lmm.errors import Cancelled, LmmError
+from lmm.lesson import Knowledge
 
 if TYPE_CHECKING:
-    from lmm.chat.talk import Talk, Turn
+    from lmm.chat.talk import Talk
     from lmm.chat.view import ConsoleView
+    from lmm.engine.conversation import Turn
     from lmm.engine.engine import Engine
+    from lmm.engine.mind import Mind
     from lmm.files.traces import Trace
     from lmm.files.transcripts import Session, Transcript
-    from lmm.lesson import Knowledge, Lesson
+    from lmm.lesson import Lesson
     from lmm.memory.base import Memory
-
-
-@dataclasses.dataclass
-class Shelved:
-    """A memory that is not in use, as it was when another took its place."""
-
-    memory: Memory
-    version: Knowledge
-    undo_stack: list[Knowledge]
-    redo_stack: list[Knowledge]
-    saved: Knowledge | None
 
 
 class Chat:
@@ -51,7 +43,7 @@ class Chat:
         self.prefill = ""
         self.files: set[Path] = set()  # memory files loaded or saved in this session
         self.exports: set[Path] = set()  # conversations written out
-        self.shelf: dict[str, Shelved] = {}
+        self.shelf: dict[str, Mind] = {}  # memories that are not in use, as they were when another took their place
         self.stop = threading.Event()
         self.purge_history: Callable[[Trace, str], object] = _purge_history
         self.make_view = view
@@ -81,6 +73,10 @@ class Chat:
     def engine(self) -> Engine:
         return self.talk.engine
 
+    @property
+    def mind(self) -> Mind:
+        return self.engine.mind
+
     def _begin(self) -> Talk:
         from lmm.chat.talk import Talk
 
@@ -99,7 +95,7 @@ class Chat:
         """Ctrl-C while something is going on; called from a signal handler."""
         self.stop.set()
         if self.loading.engine is not None:
-            self.loading.engine.cancelled.set()
+            self.loading.engine.mind.cancelled.set()
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Add to the transcript."""
@@ -135,32 +131,31 @@ class Chat:
         """Put another memory in place; the one before keeps its state. Raises UsageError."""
         from lmm.engine import runtime
 
-        engine = self.engine
         if name == self.config.memory:
             return
         config = dataclasses.replace(self.config, memory=name, preset=None, options={})
-        memory = self.shelf[name].memory if name in self.shelf else runtime.build_memory(config)
-        shelved = Shelved(engine.memory, engine.version, engine.undo_stack, engine.redo_stack, engine.saved)
-        kept = self.shelf.get(name)
-        engine.swap(memory, kept.version if kept else self._composed(memory))
-        if kept is not None:
-            engine.undo_stack, engine.redo_stack, engine.saved = kept.undo_stack, kept.redo_stack, kept.saved
+        mind = self.shelf.get(name) or self._new_mind(runtime.build_memory(config))
+        before = self.mind
+        self.engine.use(mind)
         self.shelf.pop(name, None)
-        self.shelf[self.config.memory] = shelved
+        self.shelf[self.config.memory] = before
         self.config = config
 
-    def _composed(self, memory: Memory) -> Knowledge | None:
-        """What the parts of a composition know already, side by side; None for any other memory."""
-        from lmm.lesson import Knowledge
+    def _new_mind(self, memory: Memory) -> Mind:
+        """A mind for a memory; a composition knows what its parts know already."""
+        from lmm.engine.mind import Mind
         from lmm.memory.composite import Composite
 
-        if not isinstance(memory, Composite):
-            return None
-        engine = self.engine
-        known = {name: kept.version for name, kept in self.shelf.items()} | {self.config.memory: engine.version}
-        known = {part.name: known[part.name] for part in memory.parts if part.name in known}
-        state = memory.join({name: v.state for name, v in known.items()}, memory.fresh(engine.adapter, engine.seed))
-        return Knowledge(state, tuple({x.id: x for version in known.values() for x in version.lessons}.values()))
+        mine = self.mind
+        new = Mind(mine.adapter, memory, mine.seed, mine.log)
+        new.detach()
+        if isinstance(memory, Composite):
+            minds = self.shelf | {self.config.memory: mine}
+            known = {part.name: minds[part.name].knowledge for part in memory.parts if part.name in minds}
+            state = memory.join({name: one.state for name, one in known.items()}, new.knowledge.state)
+            lessons = {x.id: x for one in known.values() for x in one.lessons}
+            new.knowledge = new.history.saved = Knowledge(state, tuple(lessons.values()))
+        return new
 
     def use_model(self, name: str) -> list[Path]:
         """Go on with another model, in a new conversation -> the files in which what the old one knew was saved.
@@ -178,12 +173,9 @@ class Chat:
         coming = Loading(lambda new: runtime.open_engine(config, progress=new.report, notice=new.notices.append))
         view.say(f"loading {name}")
         engine = coming.wait(self.stop.is_set)
-        unsaved = old.unsaved or any(kept.version is not kept.saved for kept in self.shelf.values())
-        saved = self.save_all() if unsaved else []
-        lessons = old.version.lessons
+        saved = self.save_all() if any(mind.unsaved for mind in (old.mind, *self.shelf.values())) else []
+        lessons = old.mind.lessons
         old.close()
-        if old.log is not None:
-            old.log.close()
         coming.changed = self.loading.changed
         self.config, self.loading, self.shelf, self.resumed = config, coming, {}, None
         self._talk = Talk(engine, view, config.learn)
@@ -196,24 +188,25 @@ class Chat:
     def kept(self, name: str) -> tuple[int, str]:
         """(how many lessons a memory knows in this session, whether it is in use)."""
         if name == self.config.memory:
-            return len(self.engine.version.lessons), "in use"
-        shelved = self.shelf.get(name)
-        return (len(shelved.version.lessons), "kept") if shelved else (0, "")
+            return len(self.mind.lessons), "in use"
+        return (len(self.shelf[name].lessons), "kept") if name in self.shelf else (0, "")
 
     def save(self, path: str | None = None) -> Path:
         """Write the memory in use. Raises StateError."""
-        from lmm.files import state_file as state
+        return self._save(self.mind, Path(path).expanduser() if path else self._save_path(self.config.memory))
 
-        target = Path(path).expanduser() if path else self._save_path(state.default_save_path)
-        self.engine.save(target)
+    def _save(self, mind: Mind, target: Path) -> Path:
+        mind.save(target)
         self.files.add(target.resolve())
         self.record({"kind": "saved", "path": str(target.resolve())})
         return target
 
-    def _save_path(self, default: Callable[[str], Path]) -> Path:
+    def _save_path(self, memory: str) -> Path:
         """The save path that was given is meant for the memory the session was started with."""
-        chosen = self.config.mm_save_path if self.config.memory == self._first_memory else None
-        return Path(chosen) if chosen else default(self.engine.memory.name)
+        from lmm.files import state_file
+
+        chosen = self.config.mm_save_path if memory == self._first_memory else None
+        return Path(chosen) if chosen else state_file.default_save_path(memory)
 
     def save_all(self) -> list[Path]:
         """Write the memory in use, and those on the shelf with something unsaved. Raises StateError; where only the
@@ -221,32 +214,31 @@ class Chat:
         from lmm.errors import StateError
 
         failed: StateError | None = None
-        try:
-            paths = [self.save()]
-        except StateError as error:
-            failed, paths = error, [self._save_elsewhere()]
-            self.view.say(f"saved to {paths[0]} instead")
-        for name, shelved in list(self.shelf.items()):
-            if shelved.version is not shelved.saved:
-                self.use_memory(name)
-                paths.append(self.save())
+        paths: list[Path] = []
+        aside = {name: mind for name, mind in self.shelf.items() if mind.unsaved}
+        for name, mind in ({self.config.memory: self.mind} | aside).items():
+            try:
+                paths.append(self._save(mind, self._save_path(name)))
+            except StateError as error:
+                failed = error
+                paths.append(self._save_elsewhere(mind))
+                self.view.say(f"saved to {paths[-1]} instead")
         if failed is not None:
             raise failed
         return paths
 
-    def _save_elsewhere(self) -> Path:
+    def _save_elsewhere(self, mind: Mind) -> Path:
         """In the usual place, with the user's data, or where temporary files go. Raises StateError if none will do."""
         import tempfile
 
         from lmm.errors import StateError
-        from lmm.files import state_file as state
+        from lmm.files import state_file
         from lmm.files.transcripts import data_dir
 
-        folders = (Path("artifacts"), data_dir() / "artifacts", Path(tempfile.gettempdir()))
-        for folder in folders:
+        for folder in (Path("artifacts"), data_dir() / "artifacts", Path(tempfile.gettempdir())):
             with contextlib.suppress(StateError):
-                return self.save(str(state.default_save_path(self.engine.memory.name, folder)))
-        return self.save()
+                return self._save(mind, state_file.default_save_path(mind.memory.name, folder))
+        raise StateError(f"nowhere could the memory be saved: {state_file.IN_A_SESSION}")
 
     def said_with(self, lesson_id: str) -> list[str]:
         """The messages that taught a lesson, as far as the transcripts can be read."""
@@ -286,18 +278,16 @@ class Chat:
 
     def _forget_aside(self, lesson_id: str) -> None:
         """Forget a lesson in the memories that /memory put aside, too."""
-        from lmm.engine.engine import without
-
-        for name, kept in self.shelf.items():
-            stacks = [kept.version], kept.undo_stack, kept.redo_stack
+        for name, mind in self.shelf.items():
+            saved = not mind.unsaved
             try:
-                [new], undo, redo = without(kept.memory, lesson_id, *stacks)
+                if any(lesson.id == lesson_id for lesson in mind.lessons_ever):
+                    mind.forget(lesson_id)
             except LmmError as error:
                 self.view.say(f"still known to memory {name!r}: {error}")
                 continue
-            if kept.saved is kept.version:
-                kept.saved = new  # its file has been cleaned as well
-            kept.version, kept.undo_stack, kept.redo_stack = new, undo, redo
+            if saved:
+                mind.history.saved = mind.knowledge  # its file has been cleaned as well
 
     # the status line ---------------------------------------------------------------------------------------------
     def status(self, width: int) -> str:
@@ -310,13 +300,14 @@ class Chat:
             return clean(f"{what} {self.loading.progress}".strip())[: max(width, 0)]
         from lmm.chat.render import status_line
 
-        speed = self._talk.last.generated.tokens_per_s if self._talk and self._talk.last else None
+        last = self._talk.last if self._talk else None
+        speed = last.generated.tokens_per_s if last and last.generated else None
         return status_line(
             model=self.config.model,
             backend=engine.adapter.name,
             memory=self.config.memory,
-            lessons=len(engine.version.lessons),
-            unsaved=engine.unsaved,
+            lessons=len(engine.mind.lessons),
+            unsaved=engine.mind.unsaved,
             tokens_per_second=speed or None,
             context_used=len(engine.conversation.tokens),
             width=width,

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from lmm.errors import Cancelled, LearningError, LmmError, UsageError
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import SURE, Turn
+from lmm.errors import Cancelled, LearningError, UsageError
 from lmm.feedback import Exchange, Reading, lesson_for, read, replies
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
@@ -232,9 +232,7 @@ class Talk:
                     self.mind.cancelled.set()
                 yield chunk
 
-    def _shown(
-        self, chunks: Generator[str, None, None], learned: str, lessons: tuple[Lesson, ...]
-    ) -> Turn | None:
+    def _shown(self, chunks: Generator[str, None, None], learned: str, lessons: tuple[Lesson, ...]) -> Turn | None:
         """Show the reply to the last message -> the turn; None if nothing came of it."""
         conversation = self.engine.conversation
         turn = conversation.turns[-1]
@@ -267,12 +265,3 @@ def _says(text: str, value: str) -> bool:
 
 def _folded(text: str) -> str:
     return " ".join(text.casefold().split())
-
-
-@contextlib.contextmanager
-def errors_to(say: Callable[[str], None]) -> Iterator[None]:
-    """A library error inside becomes one line; the session goes on."""
-    try:
-        yield
-    except LmmError as error:
-        say(str(error))

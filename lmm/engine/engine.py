@@ -160,5 +160,3 @@ class Engine:
         if self._below.length:
             first = min(site.first_layer for site in self.mind.memory.sites(self.adapter))
             self.cache = self.adapter.refill(self.cache, self._below.joined(self.adapter.ops), first)
-
-

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from lmm.memory.base import Recall
 
 
-def token_hits(
-    mind: Mind, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 32
-) -> list[list[bool]]:
+def token_hits(mind: Mind, prompts: Sequence[str], answers: Sequence[str], batch_size: int = 32) -> list[list[bool]]:
     """For each answer [S], the end of turn last: is each token the argmax after the prompt and the tokens before it?
 
     What the memory recalls for the prompt is held over the answer, as in a reply. Each in an empty conversation.

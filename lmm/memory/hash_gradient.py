@@ -45,7 +45,9 @@ class HashOptions(Options):
     max_steps: int = option(20, "for each token, at most", "[1, 1000]")
     goal: float = option(1.0, "cross-entropy that is good enough", "[0, inf)")
     seed: int = option(0, "of the channel pairs", "[0, inf)", of_state=True)
-    target: str = option("message", "train on the message, or on replies to the questions it answers", one_of=TARGETS, of_state=True)
+    target: str = option(
+        "message", "train on the message, or on replies to the questions it answers", one_of=TARGETS, of_state=True
+    )
 
     def together(self) -> list[str]:
         if self.min_steps <= self.max_steps:

@@ -51,7 +51,9 @@ class LoraOptions(Options):
     weight_decay: float = option(0.01, "of the optimizer", "[0, inf)")
     l2: float = option(0.0, "weight of |A|^2 + |B|^2 in the loss", "[0, inf)")
     a_std: float = option(0.02, "standard deviation of the fresh A", "[0, inf)")
-    target: str = option("message", "train on the message, or on replies to the questions it answers", one_of=TARGETS, of_state=True)
+    target: str = option(
+        "message", "train on the message, or on replies to the questions it answers", one_of=TARGETS, of_state=True
+    )
     gate: float = option(0.0, "cosine that a question needs to a learned one; 0: no gate", "[0, 1)")
     goal: float = option(0.0, "mean loss that is good enough", "[0, inf)")
     rehearse: int = option(0, "earlier lessons that are trained again", "[0, inf)")

@@ -61,7 +61,9 @@ class EngramOptions(Options):
     """Numbers: docs/engram.md."""
 
     depth: float = option(0.8, "the site, as a share of the layers", "(0, 1)")
-    context_depth: float = option(0.6, "where a question's state is read, as a share of the layers", "(0, 1)", of_state=True)
+    context_depth: float = option(
+        0.6, "where a question's state is read, as a share of the layers", "(0, 1)", of_state=True
+    )
     heads: int = option(8, "hashes of each n-gram", "[1, 64]", of_state=True)
     slots: int = option(100_003, "rows of a head's table, were it held whole", "[100, 100000000]", of_state=True)
     bias: float = option(-5.0, "of the gate", "[-20, 20]", of_state=True)

@@ -37,7 +37,9 @@ class MemoirOptions(Options):
     depth: float = option(0.8, "the site, as a share of the layers", "(0, 1)")
     k: float = option(0.286, "columns of a mask: a share of F below 1, else a number", "(0, inf)", of_state=True)
     tau: float = option(0.62, "overlap of masks from which a lesson fires", "(0, 1]")
-    views: str = option("both", "fingerprints: the mean over the user's words, or the last token's, too", one_of=VIEWS, of_state=True)
+    views: str = option(
+        "both", "fingerprints: the mean over the user's words, or the last token's, too", one_of=VIEWS, of_state=True
+    )
     span: str = option("reply", "where the residual acts", one_of=SPANS, of_state=True)
     prefixes: int = option(0, "copies with a sentence before the prompt", "[0, 10]")
     margin: float = option(6.0, "logits by which every token of the answer is to lead", "[0, 50]")

@@ -23,6 +23,7 @@ import numpy as np
 
 from lmm.bench.exact_match import Example, exact_match
 from lmm.config import Config
+from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
 from lmm.engine.runtime import open_engine
 from lmm.lesson import Lesson
@@ -67,7 +68,7 @@ def distracted(engine: Engine, question: str, length: int) -> str:
 
 
 def ask(engine: Engine, questions: Sequence[str], max_tokens: int = 24) -> list[str]:
-    return [reply.text for reply in engine.ask_many(questions, max_tokens)]
+    return [reply.text for reply in ask_many(engine.mind, questions, max_tokens)]
 
 
 def show(part: str, **values: Any) -> None:
@@ -79,11 +80,11 @@ def teach(engine: Engine, examples: Sequence[Example]) -> None:
     start, seconds = time.process_time(), []
     for i, example in enumerate(examples, 1):
         before = time.process_time()
-        engine.learn(Lesson(example.question, example.answer))
+        engine.mind.learn(Lesson(example.question, example.answer))
         seconds.append(time.process_time() - before)
         if i % 50 == 0:
             show("teaching", lessons=i, cpu_seconds=time.process_time() - start)
-    size = engine.memory.resident_bytes(engine.version.state) / len(examples)
+    size = engine.mind.memory.resident_bytes(engine.mind.knowledge.state) / len(examples)
     show("lesson", cpu_median=float(np.median(seconds)), cpu_p95=float(np.quantile(seconds, 0.95)), bytes=size)
 
 

@@ -17,7 +17,10 @@ from lmm.adapters.base import Adapter
 from lmm.bench.datasets import Edit, load
 from lmm.config import Config, parse_settings
 from lmm.engine import runtime
+from lmm.engine.asking import recall_many
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
+from lmm.engine.scoring import token_hits
 from lmm.lesson import Lesson
 from lmm.memory.base import Prompt, Recall
 from lmm.memory.memoir.memoir import Memoir
@@ -67,15 +70,15 @@ def edits_of(adapter: Adapter, edits: Sequence[Edit], options: dict[str, Any], s
     """Teach all, then ask by teacher forcing; "exact": every token of the answer and its end, so that greedy decoding
     says exactly the answer. A question for which nothing fires is answered as without the memory."""
     memory = Watched(Watched.build_options(options))
-    engine, answers = Engine(adapter, memory), [e.answer for e in edits]
+    engine, answers = Engine(Mind(adapter, memory)), [e.answer for e in edits]
     if state is not None and state.exists():
-        engine.load(state)
+        engine.mind.load(state)
     else:
         _teach(engine, edits)
         if state is not None:
-            engine.save(state)
+            engine.mind.save(state)
     for name, prompts in (("prompt", [e.prompt for e in edits]), ("rephrase", [e.rephrases[0] for e in edits])):
-        hits = engine.score(prompts, answers, 16)
+        hits = token_hits(engine.mind, prompts, answers, 16)
         exact = np.array([all(h) for h in hits])
         fired = np.array([memory.fired[p] for p in prompts])
         tokens = np.mean([np.mean(h[:-1]) for h in hits])
@@ -86,8 +89,8 @@ def edits_of(adapter: Adapter, edits: Sequence[Edit], options: dict[str, Any], s
             flush=True,
         )
     others = [p for e in edits for p in e.locality]
-    silent = np.mean([r is None for r in engine.recall_many(others, 16)])
-    weights = adapter.ops.to_numpy(engine.version.state["weights"]).astype(np.float32)
+    silent = np.mean([r is None for r in recall_many(engine.mind, others, 16)])
+    weights = adapter.ops.to_numpy(engine.mind.knowledge.state["weights"]).astype(np.float32)
     print(f"other questions: silent {silent:.3f} of {len(others)}; |W_m| {np.linalg.norm(weights):.0f}")
     engine.close()
 
@@ -95,8 +98,8 @@ def edits_of(adapter: Adapter, edits: Sequence[Edit], options: dict[str, Any], s
 def _teach(engine: Engine, edits: Sequence[Edit]) -> None:
     steps, seconds = [], []
     for edit in edits:
-        report = engine.learn(Lesson(edit.prompt, edit.answer))
-        engine.undo_stack.clear()
+        report = engine.mind.learn(Lesson(edit.prompt, edit.answer))
+        engine.mind.history.undo.clear()
         steps.append(report.steps)
         seconds.append(report.seconds)
     print(f"{len(edits)} lessons: {np.median(steps):.0f} steps, {np.median(seconds):.2f} s each (median)", flush=True)

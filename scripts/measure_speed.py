@@ -22,27 +22,25 @@ from lmm.config import Config
 from lmm.engine import runtime
 from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.files.activation_log import ActivationLog
-from lmm.lesson import Knowledge
-from lmm.memory.base import Memory
 
 QUESTION = "Tell me a long story about a fox and a river."
 FACTS = ["I live in Oslo.", "My dog is called Rex.", "My favourite colour is green.", "The staging port is 8443."]
 TURN = "Please tell me one more short thing about the number {}."
 
 
-def taught(adapter: Adapter, name: str) -> tuple[Memory, Knowledge]:
-    """A memory with a few lessons."""
-    engine = Engine(adapter, registry.memory_class(name)())
+def taught(adapter: Adapter, name: str, log: ActivationLog) -> Mind:
+    """A mind with a few lessons, detached."""
+    mind = Mind(adapter, registry.memory_class(name)(), log=log)
     for fact in FACTS:
         reading = feedback.read(fact)
-        if engine.memory.learns_from == "messages":
-            engine.start()
-            engine.hear(fact)
-        elif engine.memory.learns_from == "lessons" and reading.lesson is not None:
-            engine.learn(reading.lesson)
-    engine.detach()
-    return engine.memory, engine.version
+        if mind.memory.learns_from == "messages":
+            Engine(mind).hear(fact)
+        elif mind.memory.learns_from == "lessons" and reading.lesson is not None:
+            mind.learn(reading.lesson)
+    mind.detach()
+    return mind
 
 
 def decode_seconds(engine: Engine) -> float:
@@ -51,7 +49,9 @@ def decode_seconds(engine: Engine) -> float:
     engine.hear(QUESTION, learn=False)
     for _ in engine.answer():
         pass
-    return 1 / engine.last.generated.tokens_per_s
+    made = engine.conversation.turns[-1].generated
+    assert made is not None
+    return 1 / made.tokens_per_s
 
 
 def native_seconds(adapter: Adapter, tokens: int) -> float:
@@ -66,16 +66,18 @@ def native_seconds(adapter: Adapter, tokens: int) -> float:
 
 def first_token_ratio(adapter: Adapter, name: str, log: ActivationLog) -> float:
     """Time to first token at turn 20 over that at turn 2, messages of equal length."""
-    engine = Engine(adapter, registry.memory_class(name)(), decoding=Decoding(max_tokens=8), log=log)
+    engine = Engine(Mind(adapter, registry.memory_class(name)(), log=log), decoding=Decoding(max_tokens=8))
     times = []
     try:
         for turn in range(10, 32):
             engine.hear(TURN.format(turn), learn=False)
             for _ in engine.answer():
                 pass
-            times.append(engine.last.generated.first_token_s)
+            made = engine.conversation.turns[-1].generated
+            assert made is not None
+            times.append(made.first_token_s)
     finally:
-        engine.detach()
+        engine.mind.detach()
     return statistics.median(times[18:21]) / statistics.median(times[1:4])
 
 
@@ -101,16 +103,16 @@ def main() -> None:
 
 def measure(adapter: Adapter, log: ActivationLog, given: argparse.Namespace) -> dict[str, object]:
     names = ["identity", *(n for n in given.memory.split(",") if n != "identity")]
-    memories = {name: taught(adapter, name) for name in names}
-    engine = Engine(adapter, memories["identity"][0], decoding=Decoding(max_tokens=given.tokens), log=log)
+    minds = {name: taught(adapter, name, log) for name in names}
+    engine = Engine(minds["identity"], decoding=Decoding(max_tokens=given.tokens))
     rounds: list[dict[str, float]] = []
     for _ in range(given.rounds):
         seconds = {}
-        for name, (memory, version) in memories.items():
-            engine.swap(memory, version)
+        for name, mind in minds.items():
+            engine.use(mind)
             seconds[name] = decode_seconds(engine)
         rounds.append({**seconds, "generate": native_seconds(adapter, given.tokens)})
-    engine.detach()
+    engine.mind.detach()
     found: dict[str, object] = {"backend": adapter.name, "dtype": adapter.dtype}
     found["identity, tokens/s"] = round(1 / statistics.median(r["identity"] for r in rounds), 1)
     found["identity / generate, tokens/s"] = _median(r["generate"] / r["identity"] for r in rounds)

@@ -125,6 +125,7 @@ def _own_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from lmm.engine import runtime
 
     monkeypatch.setattr(registry, "MEMORIES", dict(registry.MEMORIES))
+    monkeypatch.setattr(runtime, "open_mind", runtime.open_mind)
     monkeypatch.setattr(runtime, "open_engine", runtime.open_engine)
     table = registry.table  # a test may put another in its place
     table.cache_clear()

@@ -11,8 +11,10 @@ import pytest
 from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.adapters.sampling import Decoding
+from lmm.engine.asking import recall_many
 from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.lesson import Lesson
 from lmm.memory.base import Memory
 
@@ -81,8 +83,8 @@ def memory(name: str) -> Memory:
 opened: list[Engine] = []
 
 
-def engine(adapter: Adapter, name: str = "identity", max_tokens: int = 6, **settings: Any) -> Engine:
-    opened.append(Engine(adapter, memory(name), **{"decoding": Decoding(max_tokens=max_tokens)} | settings))
+def engine(adapter: Adapter, name: str = "identity", max_tokens: int = 6, system: str = "", **mind: Any) -> Engine:
+    opened.append(Engine(Mind(adapter, memory(name), **mind), system, Decoding(max_tokens=max_tokens)))
     return opened[-1]
 
 
@@ -95,9 +97,9 @@ def logits_of(engine: Engine, prompt: str, reply: str = " I think so", chunks: i
     """Logits [T + S, V] of a prompt in an empty conversation and of a given reply to it, read as in a chat: the
     prompt in `chunks`, then the reply token by token."""
     adapter, tokens = engine.adapter, prompt_tokens(engine.adapter.format, prompt)
-    recall, cache, found = engine.recall_many([prompt], 1)[0], adapter.new_cache(), []
+    recall, cache, found = recall_many(engine.mind, [prompt], 1)[0], adapter.new_cache(), []
     pieces = [p for p in np.array_split(np.asarray(tokens), chunks) if len(p)]
-    with engine.holding(recall, len(tokens) - 1):
+    with engine.mind.holding(recall, len(tokens) - 1):
         for piece in [*pieces, *([t] for t in adapter.format.encode(reply))]:
             out, cache = adapter.forward(np.asarray(piece).reshape(1, -1), cache, keep=len(piece))
             found.append(numbers(adapter, out)[0])
@@ -106,7 +108,7 @@ def logits_of(engine: Engine, prompt: str, reply: str = " I think so", chunks: i
 
 def frozen(engine: Engine) -> dict[str, np.ndarray]:
     """A copy of the state as it is now, to see later that nobody wrote into it."""
-    return {name: np.array(engine.adapter.ops.to_numpy(a)) for name, a in engine.version.state.items()}
+    return {name: np.array(engine.adapter.ops.to_numpy(a)) for name, a in engine.mind.knowledge.state.items()}
 
 
 def same_state(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:

@@ -17,6 +17,7 @@ from lmm.adapters.ops import Array, Ops
 from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ASSISTANT, END, USER, ToyAdapter
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
@@ -114,12 +115,14 @@ class Notes(Memory):
         pass
 
 
-def engine(memory: Memory | None = None, script: Callable[[str], str] | None = None, **more: Any) -> Engine:
-    return Engine(ScriptedAdapter(script), memory or Notes(), decoding=Decoding(max_tokens=1000), **more)
+def engine(
+    memory: Memory | None = None, script: Callable[[str], str] | None = None, system: str = "", **mind: Any
+) -> Engine:
+    return Engine(Mind(ScriptedAdapter(script), memory or Notes(), **mind), system, Decoding(max_tokens=1000))
 
 
-def open_engine(config: Any, progress: Any = None, notice: Any = lambda text: None) -> Engine:
-    """Stands in for `runtime.open_engine`."""
+def open_mind(config: Any, progress: Any = None, notice: Any = lambda text: None) -> Mind:
+    """Stands in for `runtime.open_mind`."""
     from pathlib import Path
 
     from lmm.engine import runtime
@@ -127,12 +130,17 @@ def open_engine(config: Any, progress: Any = None, notice: Any = lambda text: No
 
     time.sleep(seconds("LOAD"))
     log = ActivationLog(config.activation_log_path) if config.log else None
-    made = engine(runtime.build_memory(config), system=config.system, log=log)
+    made = Mind(ScriptedAdapter(), runtime.build_memory(config), log=log)
     if config.mm_load_path and Path(config.mm_load_path).exists():
         made.load(config.mm_load_path)
     elif config.mm_load_path:
         notice(f"{config.mm_load_path} does not exist; starting with a fresh memory")
     return made
+
+
+def open_engine(config: Any, progress: Any = None, notice: Any = lambda text: None) -> Engine:
+    """Stands in for `runtime.open_engine`."""
+    return Engine(open_mind(config, progress, notice), config.system, Decoding(max_tokens=1000))
 
 
 def install() -> None:
@@ -141,7 +149,7 @@ def install() -> None:
     from lmm.engine import runtime
 
     registry.MEMORIES.setdefault("notes", "scripted:Notes")
-    runtime.open_engine = open_engine
+    runtime.open_mind, runtime.open_engine = open_mind, open_engine
 
 
 if __name__ == "__main__":

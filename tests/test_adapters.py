@@ -15,6 +15,7 @@ from lmm.adapters.base import PARTS, Adapter, Site
 from lmm.adapters.sampling import Decoding
 from lmm.adapters.structure import find_layers
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.errors import ModelError, UsageError
 from lmm.memory.identity import Identity
 
@@ -338,7 +339,7 @@ PROMPTS = [
 
 
 def same_as_native(adapter: Adapter, prompts: list[str], max_tokens: int) -> None:
-    engine = Engine(adapter, Identity(), decoding=Decoding(max_tokens=max_tokens))
+    engine = Engine(Mind(adapter, Identity()), decoding=Decoding(max_tokens=max_tokens))
     try:
         for prompt in prompts:
             engine.start()
@@ -425,7 +426,7 @@ def test_gemma_reads_beyond_its_window_as_generate_does() -> None:
 @pytest.mark.mlx
 def test_gemma_runs_on_mlx() -> None:
     gemma = load("mlx_lm", "gemma-3-270m")
-    engine = Engine(gemma, Identity(), decoding=Decoding(max_tokens=4))
+    engine = Engine(Mind(gemma, Identity()), decoding=Decoding(max_tokens=4))
     try:
         assert "Paris" in engine.reply("What is the capital of France?").text
     finally:

@@ -15,7 +15,9 @@ import pytest
 import tiny
 
 from lmm import attach, registry
+from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.errors import StateError, UsageError
 from lmm.memory.base import Memory
 
@@ -137,12 +139,12 @@ def test_generate_says_what_the_engine_says(
         memory.save(tmp_path / "state")
     monkeypatch.setattr(tiny_torch, "model_id", folder.name)  # what a caller's model from a folder is called
     kind = registry.memory_class(name)
-    engine = Engine(tiny_torch, kind(kind.build_options(settings_of(name))))
+    engine = Engine(Mind(tiny_torch, kind(kind.build_options(settings_of(name)))))
     contracts.opened.append(engine)
-    engine.load(tmp_path / "state")
+    engine.mind.load(tmp_path / "state")
     for question, tokens in said.items():
         stop = next((i for i, t in enumerate(tokens) if t in tiny_torch.format.stop_ids), len(tokens))
-        assert engine.ask_many([question], max_tokens=8)[0].generated.tokens == tokens[:stop]
+        assert ask_many(engine.mind, [question], max_tokens=8)[0].generated.tokens == tokens[:stop]
 
 
 def test_a_lesson_is_answered_and_others_are_not_touched(loaded) -> None:
@@ -167,7 +169,7 @@ def test_save_and_load(loaded, tmp_path: Path) -> None:
     with pytest.raises(StateError, match="margin"), attach(model, tokenizer, "keyed", layers=[2]) as memory:
         memory.load(tmp_path / "mine")
     with pytest.raises(StateError, match="layer"), attach(model, tokenizer, "keyed", layers=[1]) as memory:
-        memory.engine.load(tmp_path / "mine")
+        memory.engine.mind.load(tmp_path / "mine")
     with (
         pytest.raises(StateError, match=r"acts at layer 2, .* at layer 1; attach with layers=\[2\]"),
         attach(model, tokenizer, "keyed", layers=[1], state=tmp_path / "mine"),

@@ -19,6 +19,7 @@ from lmm.bench.exact_match import Example, write
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.engine.training import TrainingSettings
 from lmm.errors import UsageError
 
@@ -184,16 +185,16 @@ def test_talk_has_the_tokens_it_should() -> None:
 def test_the_memory_s_part_of_a_step_is_measured(monkeypatch) -> None:
     import time
 
-    engine = Engine(benching.adapter(), benching.Told())
+    engine = Engine(Mind(benching.adapter(), benching.Told()))
     try:
-        fast = time_at(engine, "capital A", 32)
+        fast = time_at(engine.mind, "capital A", 32)
         rewrite = benching.Told.rewrite
         monkeypatch.setattr(benching.Told, "rewrite", lambda *args: (time.sleep(0.01), rewrite(*args))[1])
-        slow = time_at(engine, "capital A", 32)
+        slow = time_at(engine.mind, "capital A", 32)
     finally:
         engine.close()
     assert fast["lookup_s"] < 0.01 <= slow["lookup_s"] <= slow["step_s"] and slow["plain_step_s"] < 0.01
-    assert "rewrite" not in vars(engine.memory)
+    assert "rewrite" not in vars(engine.mind.memory)
 
 
 def test_the_command(data: Path, tiny_torch: Adapter) -> None:

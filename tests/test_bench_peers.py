@@ -11,7 +11,10 @@ from lmm.adapters.base import Adapter
 from lmm.adapters.toy import ToyAdapter
 from lmm.bench.measure import model_digest, plain_reply_seconds
 from lmm.bench.peers import PEERS, FineTune, InContext, PeftLora
+from lmm.engine.asking import ask_many, recall_many
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
+from lmm.engine.scoring import token_hits
 from lmm.errors import BackendError, UsageError
 from lmm.lesson import Lesson
 
@@ -39,27 +42,27 @@ def directions(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("directions")
 def test_in_context_pastes_the_nearest_lessons(tmp_path: Path) -> None:
-    engine = Engine(ToyAdapter(), InContext(InContext.build_options({"count": 1, "floor": 0.0})))
+    engine = Engine(Mind(ToyAdapter(), InContext(InContext.build_options({"count": 1, "floor": 0.0}))))
     for lesson in LESSONS:
-        engine.learn(lesson)
-    engine.save(tmp_path / "memory.safetensors")
-    again = Engine(ToyAdapter(), InContext(engine.memory.options))
-    again.load(tmp_path / "memory.safetensors")
-    loom, far = again.recall_many(["the loom is by?", "hm"], 8)
+        engine.mind.learn(lesson)
+    engine.mind.save(tmp_path / "memory.safetensors")
+    again = Engine(Mind(ToyAdapter(), InContext(engine.mind.memory.options)))
+    again.mind.load(tmp_path / "memory.safetensors")
+    loom, far = recall_many(again.mind, ["the loom is by?", "hm"], 8)
     assert loom is not None
     assert loom.text == ["Facts to answer from:\n- who made the loom? ada"]
     assert far is None
-    assert [x.recall.fired[0][0][0] for x in again.ask_many(["the loom is by?"]) if x.recall] == ["one"]
+    assert [x.recall.fired[0][0][0] for x in ask_many(again.mind, ["the loom is by?"]) if x.recall] == ["one"]
 
 
 @pytest.mark.usefixtures("directions")
 def test_with_its_floor_in_context_leaves_far_prompts_as_they_are() -> None:
     found = {}
     for name in ("in_context", "in_context_floor"):
-        engine = Engine(ToyAdapter(), PEERS[name]())
+        engine = Engine(Mind(ToyAdapter(), PEERS[name]()))
         for lesson in LESSONS:
-            engine.learn(lesson)
-        recalls = engine.recall_many(["the loom is by?", "cloth?", "hm"], 8)
+            engine.mind.learn(lesson)
+        recalls = recall_many(engine.mind, ["the loom is by?", "cloth?", "hm"], 8)
         found[name] = [[x for x, _ in recall.fired[0]] if recall else [] for recall in recalls]
     assert found["in_context"] == [["one", "two"], ["one", "two"], ["one", "two"]]
     assert found["in_context_floor"] == [["one"], [], []], "cos 43 degrees is above the floor, cos 45 below"
@@ -67,7 +70,7 @@ def test_with_its_floor_in_context_leaves_far_prompts_as_they_are() -> None:
 
 def losses(engine: Engine, lesson: Lesson) -> list[float]:
     """Loss before and after learning one lesson."""
-    report = engine.learn(lesson)
+    report = engine.mind.learn(lesson)
     assert report.loss_before is not None
     assert report.loss_after is not None
     return [report.loss_before, report.loss_after]
@@ -77,19 +80,19 @@ def losses(engine: Engine, lesson: Lesson) -> list[float]:
 def test_fine_tune_learns_until_the_loss_is_low(adapter: Adapter, tmp_path: Path) -> None:
     memory = FineTune(FineTune.build_options({"lr": 0.1, "steps": 60, "goal": GOAL}))
     digest = model_digest(adapter)
-    engine = Engine(adapter, memory)
+    engine = Engine(Mind(adapter, memory))
     try:
         before, after = losses(engine, LESSONS[0])
         assert after <= GOAL < before
-        assert engine.ask_many([LESSONS[0].prompt], max_tokens=8)[0].text.strip() == "ada"
-        assert all(engine.score([LESSONS[0].prompt], ["ada"])[0])
-        engine.save(tmp_path / "memory.safetensors")
-        engine.undo()
-        assert not all(engine.score([LESSONS[0].prompt], ["ada"])[0])
-        engine.load(tmp_path / "memory.safetensors")
-        assert all(engine.score([LESSONS[0].prompt], ["ada"])[0])
+        assert ask_many(engine.mind, [LESSONS[0].prompt], max_tokens=8)[0].text.strip() == "ada"
+        assert all(token_hits(engine.mind, [LESSONS[0].prompt], ["ada"])[0])
+        engine.mind.save(tmp_path / "memory.safetensors")
+        engine.mind.undo()
+        assert not all(token_hits(engine.mind, [LESSONS[0].prompt], ["ada"])[0])
+        engine.mind.load(tmp_path / "memory.safetensors")
+        assert all(token_hits(engine.mind, [LESSONS[0].prompt], ["ada"])[0])
     finally:
-        engine.detach()
+        engine.mind.detach()
     assert model_digest(adapter) == digest
 
 
@@ -98,33 +101,33 @@ def test_peft_lora_learns_and_leaves_the_model_as_it_was(adapter: Any, tmp_path:
     pytest.importorskip("peft")
     digest, modules = model_digest(adapter), dict(adapter.model.named_modules())
     attributes = set(vars(adapter.model))
-    plain = Engine(adapter, PEERS["none"]())
-    untouched = plain.ask_many(["who?"], max_tokens=8)[0].text
-    plain.detach()
+    plain = Engine(Mind(adapter, PEERS["none"]()))
+    untouched = ask_many(plain.mind, ["who?"], max_tokens=8)[0].text
+    plain.mind.detach()
     memory = PeftLora(PeftLora.build_options({"lr": 3e-2, "steps": 60, "goal": GOAL}))
     with memory.opened(adapter):
-        engine = Engine(adapter, memory)
-        assert engine.ask_many(["who?"], max_tokens=8)[0].text == untouched  # fresh LoRA changes nothing
+        engine = Engine(Mind(adapter, memory))
+        assert ask_many(engine.mind, ["who?"], max_tokens=8)[0].text == untouched  # fresh LoRA changes nothing
         before, after = losses(engine, LESSONS[0])
         assert after <= GOAL < before
-        assert engine.ask_many([LESSONS[0].prompt], max_tokens=8)[0].text.strip() == "ada"
-        engine.save(tmp_path / "memory.safetensors")
-        engine.undo()
-        assert engine.ask_many(["who?"], max_tokens=8)[0].text == untouched
+        assert ask_many(engine.mind, [LESSONS[0].prompt], max_tokens=8)[0].text.strip() == "ada"
+        engine.mind.save(tmp_path / "memory.safetensors")
+        engine.mind.undo()
+        assert ask_many(engine.mind, ["who?"], max_tokens=8)[0].text == untouched
         with memory.suspended():
             assert dict(adapter.model.named_modules()) == modules
-        plain_reply_seconds(engine, "hello")
-        engine.detach()
+        plain_reply_seconds(engine.mind, "hello")
+        engine.mind.detach()
     assert model_digest(adapter) == digest
     assert dict(adapter.model.named_modules()) == modules
     assert set(vars(adapter.model)) == attributes
     assert not any(p.requires_grad for p in adapter.model.parameters())
     again = PeftLora(memory.options)
     with again.opened(adapter):
-        engine = Engine(adapter, again)
-        engine.load(tmp_path / "memory.safetensors")
-        assert engine.ask_many([LESSONS[0].prompt], max_tokens=8)[0].text.strip() == "ada"
-        engine.detach()
+        engine = Engine(Mind(adapter, again))
+        engine.mind.load(tmp_path / "memory.safetensors")
+        assert ask_many(engine.mind, [LESSONS[0].prompt], max_tokens=8)[0].text.strip() == "ada"
+        engine.mind.detach()
 
 
 @on("tiny-torch")

@@ -8,9 +8,11 @@ from contracts import on_small
 
 from lmm.adapters.base import Adapter
 from lmm.bench.measure import perplexity, reply_seconds, without_memory
+from lmm.engine.asking import ask_many
 from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine
-from lmm.engine.scoring import text_losses
+from lmm.engine.mind import Mind
+from lmm.engine.scoring import text_losses, token_hits
 from lmm.lesson import Lesson
 from lmm.memory.identity import Identity
 
@@ -30,41 +32,43 @@ def one_by_one(adapter: Adapter, prompt: str, answer: str) -> list[bool]:
 @on_small
 def test_one_pass_over_a_batch_gives_what_token_by_token_gives(adapter: Adapter) -> None:
     """Answers of different lengths to prompts of equal length: what fills up the shorter ones must not matter."""
-    engine = Engine(adapter, Identity())
+    engine = Engine(Mind(adapter, Identity()))
     try:
         prompts = ["who?", "who?", "what is", "why?", "who?"]
         said = adapter.format.decode(
-            [t for t in engine.ask_many(["why?"], max_tokens=5)[0].generated.tokens if t < 128]
+            [t for t in ask_many(engine.mind, ["why?"], max_tokens=5)[0].generated.tokens if t < 128]
         )
         answers = ["ab", "a longer answer", "defgh", said or "x", "hm"]
         expected = [one_by_one(adapter, p, a) for p, a in zip(prompts, answers, strict=True)]
-        assert engine.score(prompts, answers) == expected
-        assert engine.score(prompts, answers, batch_size=1) == expected
+        assert token_hits(engine.mind, prompts, answers) == expected
+        assert token_hits(engine.mind, prompts, answers, batch_size=1) == expected
     finally:
-        engine.detach()
+        engine.mind.detach()
 
 
 def test_the_memory_is_held_over_the_answer() -> None:
-    engine = Engine(benching.adapter(), Told())
-    engine.learn(Lesson("capital A", "Rome"))
-    assert engine.score(["capital A", "A capital", "size A"], ["Rome", "Rome", "Rome"])[:2] == [[True] * 5] * 2
-    assert not all(engine.score(["size A"], ["Rome"])[0])
-    assert engine.recall is None
+    engine = Engine(Mind(benching.adapter(), Told()))
+    engine.mind.learn(Lesson("capital A", "Rome"))
+    assert (
+        token_hits(engine.mind, ["capital A", "A capital", "size A"], ["Rome", "Rome", "Rome"])[:2] == [[True] * 5] * 2
+    )
+    assert not all(token_hits(engine.mind, ["size A"], ["Rome"])[0])
+    assert engine.mind.recall is None
 
 
 def test_text_of_a_memory_stands_before_the_prompt() -> None:
-    engine = Engine(benching.adapter(), Prompter())
-    engine.learn(Lesson("capital A", "Rome"))
-    said = engine.ask_many(["sun"], max_tokens=8)[0]
-    plain = Engine(benching.adapter(), Identity())
-    expected = plain.ask_many(["capital A Rome.\n\nsun"], max_tokens=8)[0]
+    engine = Engine(Mind(benching.adapter(), Prompter()))
+    engine.mind.learn(Lesson("capital A", "Rome"))
+    said = ask_many(engine.mind, ["sun"], max_tokens=8)[0]
+    plain = Engine(Mind(benching.adapter(), Identity()))
+    expected = ask_many(plain.mind, ["capital A Rome.\n\nsun"], max_tokens=8)[0]
     assert said.generated.tokens == expected.generated.tokens
-    assert engine.score(["sun"], ["ab"]) == plain.score(["capital A Rome.\n\nsun"], ["ab"])
+    assert token_hits(engine.mind, ["sun"], ["ab"]) == token_hits(plain.mind, ["capital A Rome.\n\nsun"], ["ab"])
 
 
 @on_small
 def test_the_loss_of_a_text_is_the_formulas(adapter: Adapter) -> None:
-    engine = Engine(adapter, Identity())
+    engine = Engine(Mind(adapter, Identity()))
     try:
         tokens = adapter.format.encode("a quick brown fox")
         logits = np.asarray(
@@ -72,19 +76,19 @@ def test_the_loss_of_a_text_is_the_formulas(adapter: Adapter) -> None:
         )
         logs = logits[0] - np.log(np.exp(logits[0].astype(np.float64)).sum(-1, keepdims=True))
         expected = [-logs[i, token] for i, token in enumerate(tokens[1:])]
-        assert text_losses(engine, tokens) == pytest.approx(expected, rel=1e-4)
-        read = perplexity(engine, [tokens, tokens[:5]], lambda count: None)
+        assert text_losses(engine.mind, tokens) == pytest.approx(expected, rel=1e-4)
+        read = perplexity(engine.mind, [tokens, tokens[:5]], lambda count: None)
         assert read == pytest.approx(np.exp(np.mean([*expected, *expected[:4]])), rel=1e-4)
     finally:
-        engine.detach()
+        engine.mind.detach()
 
 
 def test_a_memory_that_fires_on_a_text_is_counted_from_its_start() -> None:
-    engine = Engine(benching.adapter(), Told())
+    engine = Engine(Mind(benching.adapter(), Told()))
     tokens = engine.adapter.format.encode("capital A")
-    before = text_losses(engine, tokens)
-    engine.learn(Lesson("capital A", "Rome"))
-    after = text_losses(engine, tokens)
+    before = text_losses(engine.mind, tokens)
+    engine.mind.learn(Lesson("capital A", "Rome"))
+    after = text_losses(engine.mind, tokens)
     assert after.shape == before.shape == (len(tokens) - 1,)
     assert after[0] > before[0]
 
@@ -99,14 +103,14 @@ class Loud(Told):
 
 
 def test_without_memory_is_without_memory_while_another_is_attached() -> None:
-    engine = Engine(benching.adapter(), Loud())
-    plain = engine.ask_many(["sun"], max_tokens=8)[0].text
-    engine.learn(Lesson("capital A", "Rome"))
-    changed = engine.ask_many(["sun"], max_tokens=8)[0].text
+    engine = Engine(Mind(benching.adapter(), Loud()))
+    plain = ask_many(engine.mind, ["sun"], max_tokens=8)[0].text
+    engine.mind.learn(Lesson("capital A", "Rome"))
+    changed = ask_many(engine.mind, ["sun"], max_tokens=8)[0].text
     assert changed != plain
-    with without_memory(engine.adapter, engine.memory) as other:
-        assert other.ask_many(["sun"], max_tokens=8)[0].text == plain
-    assert engine.ask_many(["sun"], max_tokens=8)[0].text == changed
+    with without_memory(engine.adapter, engine.mind.memory) as other:
+        assert ask_many(other.mind, ["sun"], max_tokens=8)[0].text == plain
+    assert ask_many(engine.mind, ["sun"], max_tokens=8)[0].text == changed
     assert len(engine.adapter.taps) == 1
 
 
@@ -114,11 +118,11 @@ def test_a_short_reply_is_extended_at_its_own_speed(monkeypatch: pytest.MonkeyPa
     from lmm.adapters.generation import Generated
     from lmm.bench import measure
 
-    engine = Engine(benching.adapter(), Identity())
+    engine = Engine(Mind(benching.adapter(), Identity()))
     monkeypatch.setattr(engine, "answer", lambda: iter(()))
-    engine.last = type("R", (), {"generated": Generated([1] * 12, first_token_s=1.0, seconds=3.2)})()
+    engine.conversation.turns[-1] = type("R", (), {"generated": Generated([1] * 12, first_token_s=1.0, seconds=3.2)})()
     clock = iter([10.0, 13.5])
     monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
-    seconds, rate = reply_seconds(engine, "sun")
+    seconds, rate = reply_seconds(engine.mind, "sun")
     assert (seconds, rate) == (pytest.approx(3.5 + 0.2 * 20), pytest.approx(5.0))
     assert prompt_tokens(engine.adapter.format, "sun") == engine.conversation.tokens

@@ -40,6 +40,7 @@ def lmm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LMM_DATA_DIR", str(tmp_path / "data"))
     monkeypatch.setenv("LMM_MEMORY", "notes")
+    monkeypatch.setattr(runtime, "open_mind", runtime.open_mind)
     monkeypatch.setattr(runtime, "open_engine", runtime.open_engine)  # so that it is put back
     scripted.install()
 

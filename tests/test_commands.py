@@ -114,7 +114,7 @@ def test_completing_a_lesson_does_not_wait_for_the_model(session: Session):
     assert list(commands.complete(session.chat, "/forget x")) == []
     session.do(f"/teach {Q} => Canberra")
     ids = [text for text, *_ in commands.complete(session.chat, "/forget ")]
-    assert ids == [session.chat.engine.version.lessons[0].id]
+    assert ids == [session.chat.engine.mind.lessons[0].id]
 
 
 # learning ---------------------------------------------------------------------------------------------------------
@@ -138,7 +138,7 @@ def test_what_is_corrected_in_other_words_is_corrected_in_all(session: Session, 
 
 def test_a_lesson_that_hardly_fired_is_not_overwritten_by_the_correction(session: Session):
     session.do("I live in Oslo.")
-    memory, lesson = session.chat.engine.memory, session.chat.engine.version.lessons[0]
+    memory, lesson = session.chat.engine.mind.memory, session.chat.engine.mind.lessons[0]
     sure = memory.on_prompt
     memory.on_prompt = lambda *_: Recall([[(lesson.id, 0.6)]], {"answer": "Oslo"})
     session.do("Where does my cat live?")
@@ -150,7 +150,7 @@ def test_a_lesson_that_hardly_fired_is_not_overwritten_by_the_correction(session
 def test_where_the_model_does_not_say_the_value_the_lesson_does(session: Session, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(scripted.REPLIES, "no, it's canberra.", "I am not so sure.")
     session.do(Q)
-    session.chat.engine.memory.on_prompt = lambda *_: None  # the lesson never fires
+    session.chat.engine.mind.memory.on_prompt = lambda *_: None  # the lesson never fires
     assert session.do("No, it's Canberra.") == f"{A}\n"
     assert session.chat.engine.conversation.messages[-1]["content"] == A
     assert session.do("go on") == "You said: go on\n"
@@ -168,30 +168,30 @@ def test_a_statement_is_learned_and_answered_with_what_was_learned(session: Sess
 def test_small_talk_teaches_nothing(session: Session, text: str):
     session.do(Q)
     session.do(text)
-    assert session.chat.engine.version.lessons == ()
+    assert session.chat.engine.mind.lessons == ()
 
 
 def test_learn_off_and_ask(session: Session):
     session.do(Q)
     session.do("/set learn off")
     session.do("No, it's Canberra.")
-    assert not session.chat.engine.version.lessons
+    assert not session.chat.engine.mind.lessons
     session.do("/set learn ask")
     answers = iter(["n", "", "Where is Perth? => in the west"])
     session.chat.view.ask = lambda question: next(answers)
     session.do(Q), session.do("No, it's Canberra.")
-    assert not session.chat.engine.version.lessons
+    assert not session.chat.engine.mind.lessons
     session.do(Q), session.do("No, it's Canberra.")
-    assert [x.answer for x in session.chat.engine.version.lessons] == [A]
+    assert [x.answer for x in session.chat.engine.mind.lessons] == [A]
     session.do("My sister's name is Ada.")
-    assert session.chat.engine.version.lessons[-1].prompt == "Where is Perth?"
-    assert "in the west" in session.chat.engine.version.lessons[-1].answer
+    assert session.chat.engine.mind.lessons[-1].prompt == "Where is Perth?"
+    assert "in the west" in session.chat.engine.mind.lessons[-1].answer
 
 
 def test_asking_without_a_terminal_teaches_nothing(session: Session):
     session.do("/set learn ask")
     session.do("My sister's name is Ada.")
-    assert not session.chat.engine.version.lessons and "needs a terminal" in session.beside
+    assert not session.chat.engine.mind.lessons and "needs a terminal" in session.beside
 
 
 def test_teach_correct_and_their_mistakes(session: Session):
@@ -210,7 +210,7 @@ def test_teach_correct_and_their_mistakes(session: Session):
 
 def test_a_lesson_that_is_stopped_leaves_no_trace(session: Session):
     session.do(Q)
-    before = session.chat.engine.version
+    before = session.chat.engine.mind.knowledge
     learning = session.chat.view.learning
 
     def stop(summary, report):
@@ -220,7 +220,7 @@ def test_a_lesson_that_is_stopped_leaves_no_trace(session: Session):
 
     session.chat.view.learning = stop
     assert session.do("No, it's Canberra.") == ""
-    assert session.chat.engine.version is before and "stopped" in session.beside
+    assert session.chat.engine.mind.knowledge is before and "stopped" in session.beside
     assert [m["content"] for m in session.chat.engine.conversation.messages][-1].endswith("Sydney.")
     session.chat.view.learning = learning
     assert "Sydney" in session.do(Q)
@@ -251,13 +251,13 @@ def test_undo_and_redo_are_exact_and_say_what_changed(session: Session):
     assert "nothing to undo" in session.beside
     for i in range(3):
         session.do(f"/teach Question {i}? => Answer {i}")
-    full = session.chat.engine.version
+    full = session.chat.engine.mind.knowledge
     session.do("/undo 2")
     assert "undone: 2 steps; 1 lesson known" in session.beside and "- Question 2?" in session.beside
     session.do("/redo 99")
-    assert session.chat.engine.version is full and "+ Question 1?" in session.beside
+    assert session.chat.engine.mind.knowledge is full and "+ Question 1?" in session.beside
     session.do("/undo x")
-    assert "number of steps" in session.beside and session.chat.engine.version is full
+    assert "number of steps" in session.beside and session.chat.engine.mind.knowledge is full
 
 
 def test_forget_leaves_no_byte_on_disk(session: Session):
@@ -268,7 +268,7 @@ def test_forget_leaves_no_byte_on_disk(session: Session):
     for line in (Q, "No, it's Zanzibarra.", "/save m.safetensors", "and otherwise?"):
         history.append_string(line)
         session.do(line)
-    session.chat.engine.log.flush()
+    session.chat.engine.mind.log.flush()
     assert [p.name for p in holding(session.folder, b"Zanzibarra")] == [
         "20" + session.chat.transcript.id[2:] + ".jsonl", "history.jsonl", "log.jsonl", "m.safetensors",
     ]  # fmt: skip
@@ -276,12 +276,12 @@ def test_forget_leaves_no_byte_on_disk(session: Session):
     session.do("/forget zanzibarra")
     assert "forgotten" in session.beside and "cannot be undone" in session.beside
     assert holding(session.folder, b"Zanzibarra") == []
-    assert session.chat.engine.version.lessons == () and "note/" not in "".join(session.chat.engine.version.state)
+    assert session.chat.engine.mind.lessons == () and "note/" not in "".join(session.chat.engine.mind.knowledge.state)
     assert "Zanzibarra" not in str(session.chat.engine.conversation.messages)
     assert "and otherwise?" in str(session.chat.engine.conversation.messages)
     assert history._loaded_strings == ["and otherwise?", "/save m.safetensors"]
     session.do("/undo 9")
-    assert session.chat.engine.version.lessons == ()
+    assert session.chat.engine.mind.lessons == ()
 
 
 @pytest.mark.parametrize("hidden", ["/undo", "/reset"])
@@ -289,14 +289,14 @@ def test_a_lesson_that_is_no_longer_known_can_be_forgotten(session: Session, hid
     session.do("/teach Who leads the choir? => Maria")
     session.do("/teach What is the vault word? => plumbago")
     session.do(hidden)
-    now = session.chat.engine.version
+    now = session.chat.engine.mind.knowledge
     session.do("/forget plumbago")
-    assert "forgotten" in session.beside and session.chat.engine.version is now
+    assert "forgotten" in session.beside and session.chat.engine.mind.knowledge is now
     assert holding(session.folder, b"plumbago") == []
     for line in ("/undo 9", "/redo 9"):
         session.do(line)
         engine = session.chat.engine
-        assert "plumbago" not in str([engine.version, *engine.undo_stack, *engine.redo_stack])
+        assert "plumbago" not in str([engine.mind.knowledge, *engine.mind.history.undo, *engine.mind.history.redo])
     session.do("/forget plumbago")
     assert "no lesson has 'plumbago'" in session.beside
 
@@ -309,7 +309,7 @@ def test_one_of_two_facts_of_a_message_can_be_forgotten(session: Session):
     said = "I'm Zerafina and my dog is called Rex."
     history.append_string(said)
     session.do(said)
-    assert [x.answer for x in session.chat.engine.version.lessons] == [
+    assert [x.answer for x in session.chat.engine.mind.lessons] == [
         "Your name is Zerafina.",
         "Your dog is called Rex.",
     ]
@@ -317,7 +317,7 @@ def test_one_of_two_facts_of_a_message_can_be_forgotten(session: Session):
     assert transcripts.find().lessons == 2
     session.do("/forget zerafina")
     assert holding(session.folder, b"zerafina") == []
-    assert [x.statement for x in session.chat.engine.version.lessons] == ["my dog is called Rex."]
+    assert [x.statement for x in session.chat.engine.mind.lessons] == ["my dog is called Rex."]
 
 
 def test_forgetting_a_short_value_takes_nothing_else_with_it(session: Session):
@@ -337,10 +337,10 @@ def test_forgetting_a_short_value_takes_nothing_else_with_it(session: Session):
 
 def test_a_reply_in_which_the_lesson_spoke_is_forgotten_with_it(session: Session):
     session.do("My sister's name is Zerafina.")
-    wording = session.chat.engine.version.lessons[0].wordings[0]
+    wording = session.chat.engine.mind.lessons[0].wordings[0]
     session.do(wording)
     record = json.loads(session.chat.transcript.path.read_text().splitlines()[-1])
-    assert record["fired"] == [session.chat.engine.version.lessons[0].id]
+    assert record["fired"] == [session.chat.engine.mind.lessons[0].id]
     session.do("/forget zerafina")
     assert holding(session.folder, b"zerafina") == []
 
@@ -355,9 +355,9 @@ def test_forget_wants_one_lesson(session: Session):
     assert "choir" in session.do("/forget maria") and "name one by its id" in session.beside
     session.do("/forget nobody")
     assert "no lesson has 'nobody'" in session.beside
-    assert len(session.chat.engine.version.lessons) == 2
-    session.do(f"/forget {session.chat.engine.version.lessons[0].id}")
-    assert [x.prompt for x in session.chat.engine.version.lessons] == ["Who leads the band?"]
+    assert len(session.chat.engine.mind.lessons) == 2
+    session.do(f"/forget {session.chat.engine.mind.lessons[0].id}")
+    assert [x.prompt for x in session.chat.engine.mind.lessons] == ["Who leads the band?"]
 
 
 # looking ----------------------------------------------------------------------------------------------------------
@@ -395,9 +395,9 @@ def test_lessons_can_be_searched(session: Session):
 @pytest.mark.parametrize("line", ["/help", "/help teach", "/stats", "/model", "/history", "/set", "/memory", "/system"])
 def test_what_only_shows_changes_nothing(session: Session, line: str):
     session.do("hello")
-    version, messages = session.chat.engine.version, list(session.chat.engine.conversation.messages)
+    version, messages = session.chat.engine.mind.knowledge, list(session.chat.engine.conversation.messages)
     assert session.do(line) and session.beside == ""
-    assert session.chat.engine.version is version and session.chat.engine.conversation.messages == messages
+    assert session.chat.engine.mind.knowledge is version and session.chat.engine.conversation.messages == messages
 
 
 # memories and files -----------------------------------------------------------------------------------------------
@@ -425,12 +425,12 @@ def test_forgetting_names_an_export_that_still_has_it(session: Session):
 def test_what_is_forgotten_is_forgotten_by_memories_put_aside_too(session: Session):
     session.do("/teach Who keeps the boat? => Zerafina")
     session.do("/memory notes+identity")
-    assert len(session.chat.engine.version.lessons) == 1
+    assert len(session.chat.engine.mind.lessons) == 1
     session.do("/save two.safetensors")
     session.do("/memory notes")
     session.do("/forget zerafina")
     session.do("/memory notes+identity")
-    assert session.chat.engine.version.lessons == () and not session.chat.engine.unsaved
+    assert session.chat.engine.mind.lessons == () and not session.chat.engine.mind.unsaved
     assert "Zerafina" not in session.do("Who keeps the boat?")
     session.chat.save_all()
     assert holding(session.folder, b"zerafina") == []
@@ -453,13 +453,13 @@ def test_the_save_path_given_is_for_the_memory_given(session: Session):
 def test_save_load_and_undo_of_loading(session: Session):
     session.do(f"/teach {Q} => Canberra")
     session.do("/save m.safetensors")
-    assert not session.chat.engine.unsaved
+    assert not session.chat.engine.mind.unsaved
     session.do("/reset")
-    assert session.chat.engine.version.lessons == () and session.chat.engine.unsaved
+    assert session.chat.engine.mind.lessons == () and session.chat.engine.mind.unsaved
     session.do("/load m.safetensors")
     assert "1 lesson known" in session.beside and "Canberra" in session.do(Q)
     session.do("/undo")
-    assert session.chat.engine.version.lessons == ()
+    assert session.chat.engine.mind.lessons == ()
     session.do("/load nothing.safetensors")
     assert "No such file" in session.beside and "Nothing was loaded" in session.beside
 
@@ -470,9 +470,9 @@ def test_a_disk_that_is_full_costs_no_lesson(session: Session, monkeypatch: pyte
     def full(path):
         raise StateError("cannot save: no space left on device")
 
-    monkeypatch.setattr(session.chat.engine, "save", full)
+    monkeypatch.setattr(session.chat.mind, "save", full)
     session.do("/save m.safetensors")
-    assert "no space left" in session.beside and session.chat.engine.unsaved
+    assert "no space left" in session.beside and session.chat.engine.mind.unsaved
     assert "Canberra" in session.do(Q)
 
 
@@ -554,7 +554,7 @@ def test_nothing_a_model_a_lesson_or_a_name_says_reaches_the_terminal_as_a_comma
             assert clean(shown) == shown, (line, shown)
         session.do("/undo")
     lesson = Lesson("a\x1b[31mb?", "c\x9b2Jd", id="\x1b]0;t\x07")
-    session.chat.engine.learn(lesson)
+    session.chat.engine.mind.learn(lesson)
     for line in ("/lessons", "/stats", "/history", "/undo"):
         shown = session.do(line) + session.beside
         assert clean(shown) == shown, line
@@ -586,7 +586,7 @@ def test_another_model_goes_on_with_the_lessons(session: Session):
     assert session.chat.engine is not old and session.chat.config.model == "other"
     (saved,) = (session.folder / "artifacts").glob("*.safetensors")
     assert str(saved.name) in session.beside and "learned: " in session.beside
-    assert [x.prompt for x in session.chat.engine.version.lessons] == [Q] and session.chat.engine.unsaved
+    assert [x.prompt for x in session.chat.engine.mind.lessons] == [Q] and session.chat.engine.mind.unsaved
     assert A in session.do(Q)
 
 
@@ -609,7 +609,7 @@ def test_a_model_that_does_not_load_leaves_the_old_one_in_place(session: Session
 def test_a_composition_begins_with_what_its_parts_know(session: Session):
     session.do(f"/teach {Q} => Canberra")
     session.do("/memory notes+identity")
-    assert [x.prompt for x in session.chat.engine.version.lessons] == [Q]
+    assert [x.prompt for x in session.chat.engine.mind.lessons] == [Q]
     assert session.do(Q) == f"{A}\n"
     session.do("/memory notes")
     assert session.do(Q) == f"{A}\n"
@@ -646,4 +646,4 @@ def test_where_the_usual_place_is_no_good_the_memory_is_saved_elsewhere(
         session.chat.save_all()
     [saved] = (tmp_path / "data" / "artifacts").iterdir()
     assert f"saved to {saved} instead" in session.beside and b"Canberra" in saved.read_bytes()
-    assert not session.chat.engine.unsaved
+    assert not session.chat.engine.mind.unsaved

@@ -14,8 +14,10 @@ from lmm import registry
 from lmm.adapters.base import Adapter, Site
 from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ToyAdapter
+from lmm.engine.asking import ask_many
 from lmm.engine.below import Below
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.errors import Cancelled, LearningError, StateError, TooLongError
 from lmm.files.activation_log import ActivationLog, read
 from lmm.lesson import Knowledge, Lesson
@@ -26,15 +28,16 @@ MESSAGES = ["My sister's name is Ada.", "I live in Oslo.", "What is her name?", 
 
 
 def next_logits(made: Engine, token: int = 65) -> np.ndarray:
-    """Logits after one more token on top of the cache as it is."""
-    with made.holding(None, 0):
+    """Logits after one more token on top of the cache as the next turn would find it."""
+    made.refresh()
+    with made.mind.holding(None, 0):
         out, _ = made.adapter.forward(np.array([[token]]), made.cache)
     return numbers(made.adapter, out)
 
 
 def next_logits_fresh(made: Engine, token: int = 65) -> np.ndarray:
     tokens = np.concatenate([made.cache.tokens, [[token]]], axis=1)
-    with made.holding(None, 0):
+    with made.mind.holding(None, 0):
         out, _ = made.adapter.forward(tokens, made.adapter.new_cache())
     return numbers(made.adapter, out)
 
@@ -65,7 +68,7 @@ def test_after_a_lesson_the_cache_is_that_of_a_fresh_reading(adapter: Adapter, n
         for _ in made.answer():
             pass
         close(next_logits(made), next_logits_fresh(made))
-    for travel in (made.undo, made.undo, made.redo, made.undo):
+    for travel in (made.mind.undo, made.mind.undo, made.mind.redo, made.mind.undo):
         travel()
         assert made.cache.length > 0
         close(next_logits(made), next_logits_fresh(made))
@@ -75,7 +78,8 @@ def test_after_a_lesson_the_cache_is_that_of_a_fresh_reading(adapter: Adapter, n
 @pytest.mark.parametrize("strategy", ["beam", "sample"])
 def test_a_lesson_after_any_decoding_leaves_no_stale_layer(adapter: Adapter, strategy: str) -> None:
     decoding = Decoding(strategy, max_tokens=5, beams=3, temperature=3.0)
-    made = engine(adapter, "lora_on_user", decoding=decoding)
+    made = engine(adapter, "lora_on_user")
+    made.decoding = decoding
     for text in MESSAGES[:3]:
         made.reply(text)
         close(next_logits(made), next_logits_fresh(made))
@@ -86,7 +90,7 @@ def test_questions_aside_do_not_disturb_the_conversation(toy: ToyAdapter, name: 
     made, undisturbed = engine(toy, name), engine(ToyAdapter(), name)
     for text in MESSAGES[:2]:
         made.reply(text)
-        made.ask_many(["What is your name?", "Who are you?"], max_tokens=3)
+        ask_many(made.mind, ["What is your name?", "Who are you?"], max_tokens=3)
         undisturbed.reply(text)
     assert made.conversation.tokens == undisturbed.conversation.tokens
     assert same_state(frozen(made), frozen(undisturbed))
@@ -122,15 +126,15 @@ def test_an_interrupted_reply_is_kept_marked_and_continued(adapter: Adapter) -> 
     chunks = []
     for chunk in made.answer():
         chunks.append(chunk)
-        made.cancelled.set()
-    out = made.last.generated
+        made.mind.cancelled.set()
+    out = made.conversation.turns[-1].generated
     assert out.interrupted and not out.ended and len(out.tokens) < 8
     assert made.conversation.messages[-1] == {"role": "assistant", "content": out.text}
-    assert made.last.text == "".join(chunks).rstrip()
+    assert made.conversation.turns[-1].text == "".join(chunks).rstrip()
     cached = made.cache.length
     again = made.reply("Go on.")
     assert again.generated.tokens and not again.generated.interrupted
-    assert again.generated.prefill_tokens + cached >= len(made.last.read) - 1
+    assert again.generated.prefill_tokens + cached >= len(made.conversation.turns[-1].read) - 1
     assert again.generated.prefill_tokens < cached, "what was said before was read again"
     close(next_logits(made), next_logits_fresh(made))
 
@@ -144,7 +148,7 @@ def test_a_reply_that_is_dropped_half_way_can_be_followed(adapter: Adapter, name
     stream = made.answer()
     next(stream)
     stream.close()  # the reader went away
-    assert made.last.generated.interrupted and made.recall is None
+    assert made.conversation.turns[-1].generated.interrupted and made.mind.recall is None
     made.decoding = Decoding(max_tokens=4)
     made.reply(MESSAGES[2])
     close(next_logits(made), next_logits_fresh(made))
@@ -155,12 +159,12 @@ def test_cancelling_from_another_thread_stops_within_one_token(toy: ToyAdapter) 
     made.hear("Hello")
     stream = made.answer()
     next(stream)
-    thread = threading.Thread(target=made.cancelled.set)
+    thread = threading.Thread(target=made.mind.cancelled.set)
     thread.start()
     thread.join()
-    before = len(made.last.generated.tokens)
+    before = len(made.conversation.turns[-1].generated.tokens)
     list(stream)
-    assert len(made.last.generated.tokens) <= before + 1 and made.last.generated.interrupted
+    assert len(made.conversation.turns[-1].generated.tokens) <= before + 1 and made.conversation.turns[-1].generated.interrupted
 
 
 # ---------------------------------------------------------------- learning in a turn
@@ -169,13 +173,13 @@ def test_cancelling_from_another_thread_stops_within_one_token(toy: ToyAdapter) 
 def test_a_message_is_learned_once_and_in_its_context(adapter: Adapter, name: str) -> None:
     made = engine(adapter, name)
     first = made.hear(MESSAGES[0])
-    assert first is not None and first.steps > 0 and made.version.lessons[0].statement == MESSAGES[0]
+    assert first is not None and first.steps > 0 and made.mind.lessons[0].statement == MESSAGES[0]
     for _ in made.answer():
         pass
     second = made.hear(MESSAGES[0])
     alone = engine_aside(adapter, name, made)
     assert second is not None and alone.loss_before != pytest.approx(second.loss_before, rel=1e-6)
-    assert len(made.version.lessons) == 2
+    assert len(made.mind.lessons) == 2
     ids = first.details["user_response_target_token_ids"]
     assert adapter.format.decode(ids).strip() == MESSAGES[0]
     assert len(first.details["user_response_token_losses"]) == len(ids)
@@ -185,8 +189,8 @@ def engine_aside(adapter: Adapter, name: str, made: Engine) -> LearnReport:
     """The same message from the same state, learned without its conversation."""
     report = LearnReport()
     with adapter.quiet():
-        state = made.undo_stack[-1].state
-        made.memory.learn(state, Lesson(statement=MESSAGES[0]), adapter, None, report)
+        state = made.mind.history.undo[-1].state
+        made.mind.memory.learn(state, Lesson(statement=MESSAGES[0]), adapter, None, report)
     return report
 
 
@@ -194,7 +198,7 @@ def test_hearing_without_learning(toy: ToyAdapter) -> None:
     made = engine(toy, "lora_on_user")
     state = frozen(made)
     assert made.hear("Just asking.", learn=False) is None
-    assert same_state(frozen(made), state) and not made.undo_stack and not made.unsaved
+    assert same_state(frozen(made), state) and not made.mind.history.undo and not made.mind.unsaved
 
 
 def test_a_message_too_long_for_the_model_is_not_heard(toy: ToyAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,16 +217,16 @@ def test_a_message_too_long_for_the_model_is_not_heard(toy: ToyAdapter, monkeypa
 def test_a_message_whose_lesson_failed_was_not_heard(toy: ToyAdapter, monkeypatch, error) -> None:
     made = engine(toy, "lora_on_user", max_tokens=3)
     made.reply(MESSAGES[0])
-    state, messages, undo = frozen(made), list(made.conversation.messages), len(made.undo_stack)
+    state, messages, undo = frozen(made), list(made.conversation.messages), len(made.mind.history.undo)
 
     def fail(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(made.memory, "learn", fail)
+    monkeypatch.setattr(made.mind.memory, "learn", fail)
     with pytest.raises(type(error)):
         made.hear(MESSAGES[1])
     assert made.conversation.messages == messages and same_state(frozen(made), state)
-    assert len(made.undo_stack) == undo
+    assert len(made.mind.history.undo) == undo
     made.hear(MESSAGES[1], learn=False)
     for _ in made.answer():
         pass
@@ -233,22 +237,22 @@ def test_a_message_whose_lesson_failed_was_not_heard(toy: ToyAdapter, monkeypatc
 def test_learning_after_undo_forgets_the_future(toy: ToyAdapter) -> None:
     made = engine(toy, "lora_on_user")
     for text in MESSAGES[:3]:
-        made.learn(Lesson(statement=text))
-    made.undo(2)
-    made.learn(Lesson(statement="Something else."))
-    assert made.redo() == 0 and [x.statement for x in made.version.lessons] == [MESSAGES[0], "Something else."]
-    assert made.undo(10) == 2 and not made.version.lessons
+        made.mind.learn(Lesson(statement=text))
+    made.mind.undo(2)
+    made.mind.learn(Lesson(statement="Something else."))
+    assert made.mind.redo() == 0 and [x.statement for x in made.mind.lessons] == [MESSAGES[0], "Something else."]
+    assert made.mind.undo(10) == 2 and not made.mind.lessons
 
 
 def test_a_memory_that_cannot_forget_says_so_and_stays(toy: ToyAdapter) -> None:
     made = engine(toy, "lora_on_user")
-    made.learn(Lesson(statement=MESSAGES[0], id="abc"))
-    version = made.version
+    made.mind.learn(Lesson(statement=MESSAGES[0], id="abc"))
+    version = made.mind.knowledge
     with pytest.raises(LearningError, match=r"cannot forget one.*undo"):
-        made.forget("abc")
+        made.mind.forget("abc")
     with pytest.raises(LearningError, match="no lesson 'xyz'"):
-        made.forget("xyz")
-    assert made.version is version
+        made.mind.forget("xyz")
+    assert made.mind.knowledge is version
 
 
 # ---------------------------------------------------------------- a memory of the test's own
@@ -276,17 +280,17 @@ class Shout(Memory):
 
 @on_small
 def test_a_reply_holds_what_was_recalled_and_the_next_one_does_not(adapter: Adapter) -> None:
-    plain, made = engine(adapter, max_tokens=5), Engine(adapter, Shout(), decoding=Decoding(max_tokens=5))
-    plain.detach()
+    plain, made = engine(adapter, max_tokens=5), Engine(Mind(adapter, Shout()), decoding=Decoding(max_tokens=5))
+    plain.mind.detach()
     try:
-        quiet, loud = made.ask_many(["be calm", "be loud"], max_tokens=5)
+        quiet, loud = ask_many(made.mind, ["be calm", "be loud"], max_tokens=5)
         assert quiet.recall is None and loud.recall is not None and loud.recall.fired == [[("x", 1.0)]]
         assert quiet.generated.tokens != loud.generated.tokens
         assert made.reply("be loud").generated.tokens == loud.generated.tokens
-        assert made.recall is None
+        assert made.mind.recall is None
         made.start()
         assert made.reply("be calm").generated.tokens == quiet.generated.tokens
-        mixed = made.ask_many(["be calm", "be loud", "so loud", "so calm"], max_tokens=5)
+        mixed = ask_many(made.mind, ["be calm", "be loud", "so loud", "so calm"], max_tokens=5)
         assert [m.recall is not None for m in mixed] == [False, True, True, False]
         assert [m.generated.tokens for m in mixed[:2]] == [quiet.generated.tokens, loud.generated.tokens]
     finally:
@@ -295,22 +299,22 @@ def test_a_reply_holds_what_was_recalled_and_the_next_one_does_not(adapter: Adap
 
 @on_small
 def test_text_that_a_memory_recalls_is_read_but_not_kept(adapter: Adapter) -> None:
-    made = Engine(adapter, Shout(), decoding=Decoding(max_tokens=4))
+    made = Engine(Mind(adapter, Shout()), decoding=Decoding(max_tokens=4))
     starts = []
-    honest = made.memory.rewrite
+    honest = made.mind.memory.rewrite
 
     def spying(ops, state, recall, x_in, x_out, context):
         if recall is not None:
             starts.append((recall.start, context.positions[-1], context.phase))
         return honest(ops, state, recall, x_in, x_out, context)
 
-    made.memory.rewrite = spying  # type: ignore[method-assign]
+    made.mind.memory.rewrite = spying  # type: ignore[method-assign]
     try:
         made.reply("be calm")
         made.reply("be loud in text")
-        assert "Shout!" in adapter.format.decode(made.last.read)
-        assert starts[0][0] == len(made.last.read) - 1 == starts[0][1], "the reply begins after the text, too"
-        assert made.last.generated.prefill_tokens < len(made.last.read), "the turn before was read again"
+        assert "Shout!" in adapter.format.decode(made.conversation.turns[-1].read)
+        assert starts[0][0] == len(made.conversation.turns[-1].read) - 1 == starts[0][1], "the reply begins after the text, too"
+        assert made.conversation.turns[-1].generated.prefill_tokens < len(made.conversation.turns[-1].read), "the turn before was read again"
         assert "Shout!" not in adapter.format.decode(made.conversation.tokens)
         made.reply("be calm again")
         assert made.cache.length >= len(made.conversation.tokens) - 1
@@ -324,16 +328,18 @@ def test_a_memory_is_swapped_while_the_conversation_goes_on(adapter: Adapter) ->
     made = engine(adapter, "identity", max_tokens=4)
     made.reply(MESSAGES[0])
     before = list(made.conversation.tokens)
-    made.swap(memory("lora_on_user"))
-    assert not made.unsaved and made.undo() == 0
+    lora, hashed = (Mind(adapter, memory(name)) for name in ("lora_on_user", "hash_gradient"))
+    for mind in (lora, hashed):
+        mind.detach()
+    made.use(lora)
+    assert not made.mind.unsaved and made.mind.undo() == 0
     made.reply(MESSAGES[1])
-    assert made.conversation.tokens[: len(before)] == before and len(made.version.lessons) == 1
+    assert made.conversation.tokens[: len(before)] == before and len(made.mind.lessons) == 1
     close(next_logits(made), next_logits_fresh(made))
-    learned = made.version
     kept = logits_of(made, MESSAGES[2])
-    made.swap(memory("hash_gradient"))
+    made.use(hashed)
     assert not np.array_equal(logits_of(made, MESSAGES[2]), kept)
-    made.swap(memory("lora_on_user"), learned)
+    made.use(lora)
     assert np.array_equal(logits_of(made, MESSAGES[2]), kept)
     made.reply(MESSAGES[3])
     close(next_logits(made), next_logits_fresh(made))
@@ -342,58 +348,62 @@ def test_a_memory_is_swapped_while_the_conversation_goes_on(adapter: Adapter) ->
 def test_a_memory_that_cannot_be_attached_leaves_the_old_one_in_place(toy: ToyAdapter) -> None:
     made = engine(toy, "lora_on_user", max_tokens=3)
     made.reply(MESSAGES[0])
-    version, logits = made.version, logits_of(made, MESSAGES[1])
+    version, logits = made.mind.knowledge, logits_of(made, MESSAGES[1])
 
     class Lost(Memory):
         name, summary = "lost", "for tests"
+        places = ()
 
         def sites(self, adapter):
-            return (adapter.middle_site(), Site(99))
+            return self.places
 
+    lost = Mind(toy, Lost())
+    lost.detach()
+    Lost.places = (toy.middle_site(), Site(99))
     with pytest.raises(Exception, match="layer 99"):
-        made.swap(Lost())
-    assert made.memory.name == "lora_on_user" and made.version is version
+        made.use(lost)
+    assert made.mind.memory.name == "lora_on_user" and made.mind.knowledge is version
     assert np.array_equal(logits_of(made, MESSAGES[1]), logits)
 
 
 # ---------------------------------------------------------------- files and log
 def test_saving_where_it_cannot_be_saved_loses_nothing(toy: ToyAdapter, tmp_path: Path) -> None:
     made = engine(toy, "lora_on_user")
-    made.learn(Lesson(statement=MESSAGES[0]))
+    made.mind.learn(Lesson(statement=MESSAGES[0]))
     state = frozen(made)
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(StateError, match="still in this session") as caught:
-        made.save(tmp_path / "file" / "memory.safetensors")
+        made.mind.save(tmp_path / "file" / "memory.safetensors")
     assert "\n" not in str(caught.value)
-    assert made.unsaved and same_state(frozen(made), state)
-    made.save(tmp_path / "memory.safetensors")
-    assert not made.unsaved
-    made.undo()
-    assert made.unsaved
-    made.redo()
-    assert not made.unsaved
+    assert made.mind.unsaved and same_state(frozen(made), state)
+    made.mind.save(tmp_path / "memory.safetensors")
+    assert not made.mind.unsaved
+    made.mind.undo()
+    assert made.mind.unsaved
+    made.mind.redo()
+    assert not made.mind.unsaved
 
 
 def test_loading_a_bad_file_changes_nothing_and_a_good_one_can_be_undone(toy: ToyAdapter, tmp_path: Path) -> None:
     made = engine(toy, "lora_on_user", max_tokens=3)
     made.reply(MESSAGES[0])
-    made.save(tmp_path / "good.safetensors")
-    version, logits = made.version, logits_of(made, MESSAGES[1])
+    made.mind.save(tmp_path / "good.safetensors")
+    version, logits = made.mind.knowledge, logits_of(made, MESSAGES[1])
     data = bytearray((tmp_path / "good.safetensors").read_bytes())
     data[-5] ^= 1
     (tmp_path / "bad.safetensors").write_bytes(data)
     with pytest.raises(StateError, match="checksum"):
-        made.load(tmp_path / "bad.safetensors")
-    assert made.version is version and np.array_equal(logits_of(made, MESSAGES[1]), logits)
-    made.reset()
-    made.load(tmp_path / "good.safetensors")
+        made.mind.load(tmp_path / "bad.safetensors")
+    assert made.mind.knowledge is version and np.array_equal(logits_of(made, MESSAGES[1]), logits)
+    made.mind.reset()
+    made.mind.load(tmp_path / "good.safetensors")
     assert np.array_equal(logits_of(made, MESSAGES[1]), logits)
     close(next_logits(made), next_logits_fresh(made))
-    made.undo()
-    assert not made.version.lessons
+    made.mind.undo()
+    assert not made.mind.lessons
     other = engine(ToyAdapter(), "hash_gradient")
     with pytest.raises(StateError, match="lora_on_user"):
-        other.load(tmp_path / "good.safetensors")
+        other.mind.load(tmp_path / "good.safetensors")
 
 
 def test_a_turn_is_logged(toy: ToyAdapter, tmp_path: Path) -> None:
@@ -426,4 +436,4 @@ def test_closing_leaves_no_tap(toy: ToyAdapter, name: str) -> None:
     made.close()
     made.close()
     assert not toy.taps
-    assert isinstance(made.version, Knowledge)
+    assert isinstance(made.mind.knowledge, Knowledge)

@@ -12,6 +12,7 @@ from contracts import close, engine, frozen, logits_of, numbers, on, same_state
 from lmm.adapters.base import Adapter
 from lmm.adapters.ops import NumpyOps
 from lmm.adapters.toy import ToyAdapter
+from lmm.engine.asking import ask_many, recall_many
 from lmm.engine.conversation import lesson_tokens, prompt_tokens
 from lmm.errors import LearningError, StateError
 from lmm.lesson import Lesson
@@ -122,7 +123,7 @@ def test_pieces_of_vectors_come_back() -> None:
 def taught(adapter: Adapter, *lessons: Lesson, name: str = "engram") -> Any:
     made = engine(adapter, name)
     for lesson in lessons:
-        made.learn(lesson)
+        made.mind.learn(lesson)
     return made
 
 
@@ -130,7 +131,7 @@ def taught(adapter: Adapter, *lessons: Lesson, name: str = "engram") -> Any:
 def test_a_lesson_writes_rows_of_its_own_and_leaves_all_others(adapter: Adapter) -> None:
     made = taught(adapter, SISTER)
     before = frozen(made)
-    made.learn(HOME)
+    made.mind.learn(HOME)
     after = frozen(made)
     assert {name for name in after if name not in before} == {
         f"{kind}/home" for kind in ("turns", "grams", "context", "slots", "keys", "values")
@@ -144,25 +145,25 @@ def test_a_lesson_writes_rows_of_its_own_and_leaves_all_others(adapter: Adapter)
 def test_forgetting_leaves_no_trace(adapter: Adapter) -> None:
     made = taught(adapter, SISTER)
     before = frozen(made)
-    made.learn(HOME)
-    made.forget("home")
+    made.mind.learn(HOME)
+    made.mind.forget("home")
     assert same_state(frozen(made), before)
-    made.forget("sister")
-    assert not made.version.state
+    made.mind.forget("sister")
+    assert not made.mind.knowledge.state
 
 
 @on("toy")
 def test_a_correction_takes_the_place_of_the_earlier_answer(adapter: Adapter) -> None:
     made = taught(adapter, SISTER, Lesson(SISTER.prompt.upper(), "Eva", id="again"))
-    assert [x.id for x in made.version.lessons] == ["again"] and made.version.lessons[0].replaces == "Ada"
-    assert not any(name.endswith("/sister") for name in made.version.state)
+    assert [x.id for x in made.mind.lessons] == ["again"] and made.mind.lessons[0].replaces == "Ada"
+    assert not any(name.endswith("/sister") for name in made.mind.knowledge.state)
 
 
 @on("toy")
 def test_a_model_that_knows_the_answer_is_left_alone(adapter: Adapter) -> None:
     made = engine(adapter, "engram")
-    made.memory.options = EngramOptions(steps=2, slots=1000, margin=0.0)
-    own = made.ask_many([HOME.prompt], max_tokens=1)[0].generated.tokens
+    made.mind.memory.options = EngramOptions(steps=2, slots=1000, margin=0.0)
+    own = ask_many(made.mind, [HOME.prompt], max_tokens=1)[0].generated.tokens
     format, honest = adapter.format, adapter.upper
 
     def sure(*args: Any, **kwargs: Any) -> Any:
@@ -172,11 +173,11 @@ def test_a_model_that_knows_the_answer_is_left_alone(adapter: Adapter) -> None:
 
     adapter.upper = sure  # type: ignore[method-assign]
     try:
-        report = made.learn(HOME)
+        report = made.mind.learn(HOME)
     finally:
         del adapter.upper
-    assert report.steps == 1 and report.loss_before < 0.01 and made.version.state["slots/home"].shape == (0, 16)
-    assert made.ask_many([HOME.prompt], max_tokens=1)[0].generated.tokens == own
+    assert report.steps == 1 and report.loss_before < 0.01 and made.mind.knowledge.state["slots/home"].shape == (0, 16)
+    assert ask_many(made.mind, [HOME.prompt], max_tokens=1)[0].generated.tokens == own
 
 
 @on("toy")
@@ -187,7 +188,7 @@ def test_what_no_turn_addresses_is_bitwise_as_without(adapter: Adapter) -> None:
     made = taught(adapter, SISTER)
     recall = Recall([[("x", 1.0)]], {"turn": adapter.ops.asarray(np.array([12345]), "int64")})
     tokens = np.array([prompt_tokens(adapter.format, HOME.prompt)])
-    with made.holding(recall, tokens.shape[1] - 1):
+    with made.mind.holding(recall, tokens.shape[1] - 1):
         found = numbers(adapter, adapter.forward(tokens, adapter.new_cache(), keep=tokens.shape[1])[0])[0]
     assert np.array_equal(found, expected[: tokens.shape[1]]), "a turn's key that was never written addresses nothing"
 
@@ -197,13 +198,13 @@ def test_the_ids_of_a_reply_are_tracked_across_the_cache(adapter: Adapter) -> No
     made = taught(adapter, SISTER)
     whole = logits_of(made, SISTER.prompt, SISTER.answer)
     prompt, answer = lesson_tokens(adapter.format, SISTER.prompt, SISTER.answer)
-    recall, cache, found = made.recall_many([SISTER.prompt], 1)[0], adapter.new_cache(), []
-    with made.holding(recall, len(prompt) - 1):
+    recall, cache, found = recall_many(made.mind, [SISTER.prompt], 1)[0], adapter.new_cache(), []
+    with made.mind.holding(recall, len(prompt) - 1):
         for piece in ([*prompt, *answer[:1]], answer[1:-1]):  # a border inside the reply
             logits, cache = adapter.forward(np.array([piece]), cache, keep=len(piece))
             found.append(numbers(adapter, logits)[0])
     close(np.concatenate(found), whole)
-    made.detach()
+    made.mind.detach()
     assert not np.allclose(whole[-1], plain_logits(adapter, [*prompt, *answer[:-1]])[-1], atol=1e-3)
 
 
@@ -214,8 +215,8 @@ def plain_logits(adapter: Adapter, tokens: list[int]) -> np.ndarray:
 @on("toy")
 def test_another_reply_addresses_nothing(adapter: Adapter) -> None:
     made = taught(adapter, SISTER)
-    memory, state = made.memory, made.version.state
-    recall = made.recall_many([SISTER.prompt], 1)[0]
+    memory, state = made.mind.memory, made.mind.knowledge.state
+    recall = recall_many(made.mind, [SISTER.prompt], 1)[0]
     turns = adapter.ops.to_numpy(recall.arrays["turn"])
     prompt, answer = lesson_tokens(adapter.format, SISTER.prompt, SISTER.answer)
     start, table = len(prompt) - 1, Table(adapter.ops, state)
@@ -240,9 +241,9 @@ def test_a_file_with_a_wrong_block_is_refused(adapter: Adapter, tmp_path: Path) 
         ("grams/sister", state["grams/sister"] + [[9, 0, 0]], "not there"),
     ):
         with pytest.raises(StateError, match=message):
-            made.memory.check_state(state | {name: wrong}, made.version.lessons, adapter)
+            made.mind.memory.check_state(state | {name: wrong}, made.mind.lessons, adapter)
     with pytest.raises(StateError, match="no tensor 'centre'"):
-        made.memory.check_state({k: v for k, v in state.items() if k != "centre"}, made.version.lessons, adapter)
+        made.mind.memory.check_state({k: v for k, v in state.items() if k != "centre"}, made.mind.lessons, adapter)
 
 
 @on("toy")
@@ -259,7 +260,7 @@ def prepared(adapter: Adapter, name: str = "engram") -> Any:
     made = engine(adapter, name)
     from lmm.lesson import Knowledge
 
-    made.commit(Knowledge(made.memory.prepare(made.version.state, PAIRS, adapter)))
+    made.mind.commit(Knowledge(made.mind.memory.prepare(made.mind.knowledge.state, PAIRS, adapter)))
     return made
 
 
@@ -269,22 +270,22 @@ def test_room_for_pairs_changes_nothing_yet(adapter: Adapter, tmp_path: Path) ->
     expected = [logits_of(plain, q, a) for q, a in PAIRS]
     plain.close()
     made = prepared(adapter)
-    assert made.recall_many([PAIRS[0][0]], 1)[0] is not None
+    assert recall_many(made.mind, [PAIRS[0][0]], 1)[0] is not None
     assert all(np.array_equal(logits_of(made, q, a), e) for (q, a), e in zip(PAIRS, expected, strict=True))
-    again = made.memory.prepare(made.version.state, PAIRS, adapter)
-    assert again.keys() == made.version.state.keys(), "pairs that have room get no more"
-    made.save(tmp_path / "x.safetensors")
-    made.load(tmp_path / "x.safetensors")
+    again = made.mind.memory.prepare(made.mind.knowledge.state, PAIRS, adapter)
+    assert again.keys() == made.mind.knowledge.state.keys(), "pairs that have room get no more"
+    made.mind.save(tmp_path / "x.safetensors")
+    made.mind.load(tmp_path / "x.safetensors")
 
 
 @on("toy")
 def test_a_taught_question_gets_no_second_rows(adapter: Adapter) -> None:
     made = engine(adapter, "engram")
-    made.learn(Lesson(*PAIRS[0], id="home"))
-    state = made.memory.prepare(made.version.state, PAIRS, adapter)
+    made.mind.learn(Lesson(*PAIRS[0], id="home"))
+    state = made.mind.memory.prepare(made.mind.knowledge.state, PAIRS, adapter)
     assert len(state["turns/pairs0"]) == 1, "only for the other one"
-    alone = made.memory.prepare(made.version.state, PAIRS[:1], adapter)
-    assert made.memory.trainable(alone) == ()
+    alone = made.mind.memory.prepare(made.mind.knowledge.state, PAIRS[:1], adapter)
+    assert made.mind.memory.trainable(alone) == ()
 
 
 @on("tiny-torch", "tiny-mlx")
@@ -293,12 +294,12 @@ def test_what_is_trainable_gets_gradients_through_rewrite_and_lowers_the_loss(ad
     from lmm.memory.optim import Optimizer
 
     made = prepared(adapter)
-    memory, state, ops = made.memory, made.version.state, adapter.ops
+    memory, state, ops = made.mind.memory, made.mind.knowledge.state, adapter.ops
     names = memory.trainable(state)
     assert {"values/pairs0", "keys/pairs0", "conv", "key_proj", "value_proj"} == set(names)
     prompt, answer = lesson_tokens(adapter.format, *PAIRS[0])
     tokens, site = np.array([[*prompt, *answer[:-1]]]), memory.sites(adapter)[0]
-    recall = made.recall_many([PAIRS[0][0]], 1)[0]
+    recall = recall_many(made.mind, [PAIRS[0][0]], 1)[0]
     recall.start = len(prompt) - 1
     with adapter.quiet():
         h = adapter.hidden(tokens, site.first_layer)
@@ -326,17 +327,17 @@ def test_what_is_trainable_gets_gradients_through_rewrite_and_lowers_the_loss(ad
 @on("tiny-torch")
 def test_a_trained_convolution_reads_the_same_in_chunks(adapter: Adapter) -> None:
     made = prepared(adapter)
-    random, state = np.random.default_rng(0), dict(made.version.state)
+    random, state = np.random.default_rng(0), dict(made.mind.knowledge.state)
     for name in ("values/pairs0", "conv", "value_proj"):
         state[name] = adapter.ops.asarray(random.normal(0, 1, tuple(state[name].shape)).astype(np.float32))
     from lmm.lesson import Knowledge
 
-    made.commit(Knowledge(state))
+    made.mind.commit(Knowledge(state))
     question, answer = PAIRS[1]
     stepwise = logits_of(made, question, answer, chunks=3)
     prompt = prompt_tokens(adapter.format, question)
     tokens = np.array([[*prompt, *adapter.format.encode(answer)]])
-    with made.holding(made.recall_many([question], 1)[0], len(prompt) - 1):
+    with made.mind.holding(recall_many(made.mind, [question], 1)[0], len(prompt) - 1):
         whole = numbers(adapter, adapter.forward(tokens, adapter.new_cache(), keep=tokens.shape[1])[0])[0]
     close(stepwise, whole)
 
@@ -363,10 +364,10 @@ def test_the_gate_is_all_but_shut_without_a_key_and_opens_for_the_state_it_knows
 def test_prompts_are_asked_in_one_batch_as_alone(adapter: Adapter) -> None:
     made = taught(adapter, SISTER, HOME)
     prompts = [Prompt(x, prompt_tokens(adapter.format, x)) for x in (HOME.prompt, "7 + 5", SISTER.prompt)]
-    together = made.recall_of(prompts)
+    together = made.mind.recall_of(prompts)
     assert [row[0][0] if row else None for row in together.fired] == ["home", None, "sister"]
     for b, prompt in enumerate(prompts):
-        alone = made.recall_of([prompt])
+        alone = made.mind.recall_of([prompt])
         turns = adapter.ops.to_numpy(together.arrays["turn"])
         assert turns[b] == (adapter.ops.to_numpy(alone.arrays["turn"])[0] if alone else 0)
 

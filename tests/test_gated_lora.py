@@ -11,6 +11,7 @@ from contracts import close, engine, logits_of, memory, on
 from lmm.adapters.base import Adapter, TapContext
 from lmm.adapters.ops import NumpyOps
 from lmm.adapters.toy import ToyAdapter
+from lmm.engine.asking import recall_many
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import Recall
 from lmm.memory.engram.hybrid import EngramHybrid, HybridOptions
@@ -77,30 +78,30 @@ def test_the_reply_is_a_mixture_of_base_and_tuned_states() -> None:
 @on("toy")
 def test_what_the_gate_did_is_in_the_recall(adapter: Adapter) -> None:
     made = engine(adapter, "gated_lora")
-    made.learn(HOME)
-    recall = made.recall_many([HOME.prompt], 1)[0]
+    made.mind.learn(HOME)
+    recall = recall_many(made.mind, [HOME.prompt], 1)[0]
     (lesson, strength), *_ = recall.fired[0]
     assert lesson == "home" and strength == pytest.approx(float(recall.arrays["gate"].item()))
-    assert made.memory.options.open <= strength <= 1
-    shut = GatedLora(dataclasses.replace(made.memory.options, open=0.999999))
-    made.memory = shut
-    assert made.recall_many([HOME.prompt], 1)[0] is None
+    assert made.mind.memory.options.open <= strength <= 1
+    shut = GatedLora(dataclasses.replace(made.mind.memory.options, open=0.999999))
+    made.mind.memory = shut
+    assert recall_many(made.mind, [HOME.prompt], 1)[0] is None
 
 
 @on("toy")
 def test_what_is_unlike_all_keys_or_like_another_subjects_leaves_the_gate_shut(adapter: Adapter) -> None:
     made = engine(adapter, "gated_lora")
-    made.learn(Lesson(prompt="What is the capital of Zembla?", answer="Onhava.", id="zembla"))
-    state, number = made.version.state, number_of("zembla")
+    made.mind.learn(Lesson(prompt="What is the capital of Zembla?", answer="Onhava.", id="zembla"))
+    state, number = made.mind.knowledge.state, number_of("zembla")
     owner = adapter.ops.to_numpy(state["owner"])
     assert (owner == number).sum() and (owner == -number).sum() and (owner == 0).sum() == len(PLAIN)
-    kept = made.memory
+    kept = made.mind.memory
     wide_open = state | {"gate_bias": adapter.ops.asarray(np.array([50.0], np.float32))}
 
     def opens(question: str, **options: float) -> bool:
-        made.memory = GatedLora(dataclasses.replace(kept.options, **options))
-        made.commit(Knowledge(wide_open, made.version.lessons))
-        return made.recall_many([question], 1)[0] is not None
+        made.mind.memory = GatedLora(dataclasses.replace(kept.options, **options))
+        made.mind.commit(Knowledge(wide_open, made.mind.lessons))
+        return recall_many(made.mind, [question], 1)[0] is not None
 
     assert opens("What is the capital of Zembla?")
     assert not opens("What is the capital of Kenya?"), "its key is another subject's"
@@ -129,12 +130,12 @@ def test_preparing_opens_the_gate_and_changes_nothing(adapter: Adapter) -> None:
     expected = logits_of(plain, HOME.prompt, HOME.answer)
     plain.close()
     made = engine(adapter, "gated_lora")
-    state = made.memory.prepare(made.version.state, [(HOME.prompt, HOME.answer)], adapter)
+    state = made.mind.memory.prepare(made.mind.knowledge.state, [(HOME.prompt, HOME.answer)], adapter)
 
-    made.commit(Knowledge(state))
-    assert made.recall_many([HOME.prompt], 1)[0] is not None
+    made.mind.commit(Knowledge(state))
+    assert recall_many(made.mind, [HOME.prompt], 1)[0] is not None
     assert np.array_equal(logits_of(made, HOME.prompt, HOME.answer), expected), "B is zero until it is trained"
-    assert made.memory.trainable(state) == ("A", "B")
+    assert made.mind.memory.trainable(state) == ("A", "B")
 
 
 # ---------------------------------------------------------------- engram_hybrid
@@ -144,7 +145,7 @@ def test_where_the_hash_finds_rows_a_hybrid_is_an_engram(adapter: Adapter) -> No
     for name in ("engram", "engram_hybrid"):
         made = engine(adapter, name)
         for lesson in (SISTER, HOME):
-            made.learn(lesson)
+            made.mind.learn(lesson)
         found.append([logits_of(made, x.prompt, x.answer[:-1]) for x in (SISTER, HOME)])
         made.close()
     for by_hash, hybrid in zip(*found, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contracts import engine, on
 
 from lmm.adapters.base import Adapter
+from lmm.engine.asking import recall_many
 from lmm.lesson import Lesson
 from lmm.memory.keyed.gate import Index
 from lmm.memory.keyed.keyed import Keyed
@@ -24,34 +25,34 @@ def test_the_table_follows_the_lessons_whatever_is_done_to_them(adapter: Adapter
 
     def same() -> None:
         """As a new instance reads the same state."""
-        kept = made.memory
-        found = [recall and recall.fired[0] for recall in made.recall_many(ASKED, 1)]
-        made.memory = Keyed(kept.options)
-        assert [recall and recall.fired[0] for recall in made.recall_many(ASKED, 1)] == found
-        made.memory = kept
+        kept = made.mind.memory
+        found = [recall and recall.fired[0] for recall in recall_many(made.mind, ASKED, 1)]
+        made.mind.memory = Keyed(kept.options)
+        assert [recall and recall.fired[0] for recall in recall_many(made.mind, ASKED, 1)] == found
+        made.mind.memory = kept
 
     for lesson in LESSONS:
-        made.learn(lesson)
+        made.mind.learn(lesson)
         same()
-    made.undo()
+    made.mind.undo()
     same()
-    made.redo()
+    made.mind.redo()
     same()
-    made.forget("sister")
+    made.mind.forget("sister")
     same()
-    assert made.recall_many(["Who is my sister?"], 1)[0] is None
-    assert made.recall_many(["Where do I live?"], 1)[0].fired[0][0][0] == "moved"
+    assert recall_many(made.mind, ["Who is my sister?"], 1)[0] is None
+    assert recall_many(made.mind, ["Where do I live?"], 1)[0].fired[0][0][0] == "moved"
 
 
 @on("toy")
 def test_a_new_lesson_extends_the_table(adapter: Adapter, monkeypatch) -> None:
     made = engine(adapter, "keyed")
     for lesson in LESSONS[:2]:
-        made.learn(lesson)
-    made.recall_many(ASKED[:1], 1)
-    index = made.memory._indexed[2]
-    made.learn(LESSONS[3])
+        made.mind.learn(lesson)
+    recall_many(made.mind, ASKED[:1], 1)
+    index = made.mind.memory._indexed[2]
+    made.mind.learn(LESSONS[3])
     grown: list[int] = []
     monkeypatch.setattr(Index, "extended", lambda self, prompts, keys: grown.append(len(prompts)) or index)
-    made.recall_many(ASKED[:1], 1)
+    recall_many(made.mind, ASKED[:1], 1)
     assert grown == [1], "one prompt more, and not all of them again"

@@ -12,7 +12,9 @@ from contracts import close, engine, frozen, logits_of, on, on_small, opened, sa
 from lmm.adapters.base import Adapter
 from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ToyAdapter
+from lmm.engine.asking import recall_many
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.errors import LearningError, StateError, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.memoir.memoir import Memoir
@@ -24,7 +26,7 @@ QUICK = {"k": 0.2, "steps": 3, "lr": 0.05, "prefixes": 0, "tau": 1.0}
 
 
 def made(adapter: Adapter, *lessons: Lesson, **options: Any) -> Engine:
-    found = Engine(adapter, Memoir(Memoir.build_options(QUICK | options)), decoding=Decoding(max_tokens=4))
+    found = Engine(Mind(adapter, Memoir(Memoir.build_options(QUICK | options))), decoding=Decoding(max_tokens=4))
     opened.append(found)
     for lesson in lessons:
         found.learn(lesson)
@@ -58,7 +60,9 @@ def test_lessons_learned_together_are_confined_to_their_own_masks() -> None:
     toy = ToyAdapter()
     found = made(toy, SISTER)
     before = matrix(frozen(found), toy.shape.mlp_width)
-    state = found.memory.learn_together(found.version.state, [HOME, replace(HOME, prompt="Who am I?", id="me")], toy)
+    state = found.memory.learn_together(
+        found.mind.knowledge.state, [HOME, replace(HOME, prompt="Who am I?", id="me")], toy
+    )
     masks = np.asarray(state["fingerprints"])[1:, 0]
     changed = (matrix(state, toy.shape.mlp_width) != before).any(axis=1)
     assert np.array_equal(np.asarray(state["owner"]), [number_of(i) for i in ("sister", "home", "me")])
@@ -88,12 +92,12 @@ def test_the_same_lessons_make_the_same_state(adapter: Adapter) -> None:
 # ---------------------------------------------------------------- the stored mask decides
 def test_the_stored_mask_is_used_not_the_prompts_own() -> None:
     found = made(ToyAdapter(), SISTER, tau=0.01)
-    recall = found.recall_many(["What's my sister called?"], 1)[0]
+    recall = recall_many(found.mind, ["What's my sister called?"], 1)[0]
     assert recall is not None and recall.fired[0][0][0] == "sister" and recall.fired[0][0][1] < 1.0
     state = frozen(found)
     mask = np.zeros(found.adapter.shape.mlp_width, bool)
     mask[state["columns"][np.asarray(recall.arrays["columns"])[0] > 0]] = True
-    asked = found.memory.fingerprints(found.version.state, ["What's my sister called?"], found.adapter)  # type: ignore[attr-defined]
+    asked = found.memory.fingerprints(found.mind.knowledge.state, ["What's my sister called?"], found.adapter)  # type: ignore[attr-defined]
     assert np.array_equal(mask, state["fingerprints"][0, 0]) and not np.array_equal(mask, asked[0, 0])
 
 
@@ -101,7 +105,7 @@ def test_the_stored_mask_is_used_not_the_prompts_own() -> None:
 def test_below_tau_the_model_is_bitwise_itself(adapter: Adapter) -> None:
     plain = logits_of(engine(adapter), "Who made the loom?")
     found = made(adapter, SISTER, HOME)
-    assert found.recall_many(["Who made the loom?", SISTER.prompt], 2)[0] is None
+    assert recall_many(found.mind, ["Who made the loom?", SISTER.prompt], 2)[0] is None
     assert np.array_equal(logits_of(found, "Who made the loom?"), plain)
     assert not np.array_equal(logits_of(found, SISTER.prompt), logits_of(engine(adapter), SISTER.prompt))
 
@@ -119,7 +123,7 @@ def test_both_views_must_agree(monkeypatch: pytest.MonkeyPatch) -> None:
             return masks
 
         monkeypatch.setattr(memory, "fingerprints", turned)
-        assert (found.recall_many([SISTER.prompt], 1)[0] is not None) == fires
+        assert (recall_many(found.mind, [SISTER.prompt], 1)[0] is not None) == fires
 
 
 @on_small
@@ -155,7 +159,7 @@ def test_another_wording_has_a_fingerprint_of_its_own_and_the_lessons_mask() -> 
     lesson = replace(SISTER, wordings=("How is my sister called?",))
     found = made(ToyAdapter(), lesson, HOME)
     assert frozen(found)["owner"].tolist() == [number_of("sister")] * 2 + [number_of("home")]
-    own, other, home = found.recall_many([SISTER.prompt, *lesson.wordings, HOME.prompt], 3)
+    own, other, home = recall_many(found.mind, [SISTER.prompt, *lesson.wordings, HOME.prompt], 3)
     assert own and other and home and other.fired == own.fired == [[("sister", 1.0)]]
     assert np.array_equal(own.arrays["columns"], other.arrays["columns"])
     assert not np.array_equal(own.arrays["columns"], home.arrays["columns"])
@@ -163,19 +167,19 @@ def test_another_wording_has_a_fingerprint_of_its_own_and_the_lessons_mask() -> 
 
 def test_a_correction_takes_the_place_of_what_it_corrects() -> None:
     found = made(ToyAdapter(), SISTER, HOME, Lesson("what is my sister's name", "Eva", id="eva"))
-    assert [(x.id, x.replaces) for x in found.version.lessons] == [("home", ""), ("eva", "Ada")]
+    assert [(x.id, x.replaces) for x in found.mind.lessons] == [("home", ""), ("eva", "Ada")]
     assert frozen(found)["owner"].tolist() == [number_of("home"), number_of("eva")]
 
 
 def test_the_file_decides_the_permutation_not_the_option(tmp_path) -> None:
     one = made(ToyAdapter(), SISTER)
-    one.save(tmp_path / "one.safetensors")
+    one.mind.save(tmp_path / "one.safetensors")
     two = made(ToyAdapter(), seed=9)
-    assert not np.array_equal(two.version.state["permutation"], one.version.state["permutation"])
-    two.load(tmp_path / "one.safetensors")
+    assert not np.array_equal(two.mind.knowledge.state["permutation"], one.mind.knowledge.state["permutation"])
+    two.mind.load(tmp_path / "one.safetensors")
     assert np.array_equal(logits_of(two, SISTER.prompt), logits_of(one, SISTER.prompt))
-    two.learn(HOME)
-    one.learn(HOME)
+    two.mind.learn(HOME)
+    one.mind.learn(HOME)
     assert same_state(frozen(one), frozen(two))
 
 
@@ -189,7 +193,7 @@ def test_what_cannot_be_learned_or_forgotten_is_said() -> None:
     found.learn(replace(SISTER, answer="Eva", id="eva"))  # in the place of the first
     with pytest.raises(LearningError, match="memory migrate FILE --without"):
         found.forget("eva")
-    assert [x.id for x in found.version.lessons] == ["eva"]
+    assert [x.id for x in found.mind.lessons] == ["eva"]
 
 
 def test_a_damaged_state_is_refused_with_all_that_is_wrong() -> None:
@@ -197,10 +201,10 @@ def test_a_damaged_state_is_refused_with_all_that_is_wrong() -> None:
     good = frozen(found)
     bad = good | {"permutation": good["permutation"] * 0, "owner": good["owner"][:0], "columns": good["columns"][::-1]}
     with pytest.raises(StateError, match=r"permutation.*rise.*owners"):
-        found.memory.check_state(bad, found.version.lessons, found.adapter)
+        found.memory.check_state(bad, found.mind.lessons, found.adapter)
     other = made(ToyAdapter(), k=0.5)
     with pytest.raises(StateError, match="k = 16"):
-        other.memory.check_state(good, found.version.lessons, found.adapter)
+        other.mind.memory.check_state(good, found.mind.lessons, found.adapter)
 
 
 # ---------------------------------------------------------------- options
@@ -222,7 +226,7 @@ def test_more_columns_than_there_are_is_refused() -> None:
 
 @on("tiny-torch")
 def test_the_papers_settings_learn(adapter: Adapter) -> None:
-    found = Engine(adapter, Memoir(Memoir.build_options(Memoir.presets["paper"] | {"prefixes": 2})))
+    found = Engine(Mind(adapter, Memoir(Memoir.build_options(Memoir.presets["paper"] | {"prefixes": 2}))))
     opened.append(found)
     report = found.learn(SISTER)
     assert report.steps == 30 and report.loss_after < 0.5 * report.loss_before  # type: ignore[operator]

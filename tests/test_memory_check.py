@@ -20,8 +20,10 @@ from lmm.adapters.toy import ToyAdapter
 from lmm.cli import app as cli
 from lmm.engine import check as memory_check
 from lmm.engine import runtime
+from lmm.engine.asking import recall_many
 from lmm.engine.consolidate import consolidate
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.errors import Cancelled, LearningError
 from lmm.lesson import Lesson
 from lmm.memory.base import Recall
@@ -86,7 +88,7 @@ def taught(kind: Any, *lessons: Lesson) -> Engine:
     engine = scripted.engine(kind())
     opened.append(engine)
     for lesson in lessons:
-        engine.learn(lesson)
+        engine.mind.learn(lesson)
     return engine
 
 
@@ -104,9 +106,9 @@ def test_a_lesson_is_asked_for_in_its_own_and_two_other_wordings() -> None:
 
 def test_checking_says_which_wordings_fail_and_changes_nothing() -> None:
     engine = taught(Forgetful, SISTER, PORT)
-    version = engine.version
-    report = memory_check.check_and_fix(engine, fix=False)
-    assert engine.version is version and report.after is None and not report.better
+    version = engine.mind.knowledge
+    report = memory_check.check_and_fix(engine.mind, fix=False)
+    assert engine.mind.knowledge is version and report.after is None and not report.better
     assert [[a.ok for a in c.asked] for c in report.before] == [[True, False, False]] * 2
     assert memory_check.right(report.before) == 2 and len(memory_check.failing(report.before)) == 2
 
@@ -114,62 +116,63 @@ def test_checking_says_which_wordings_fail_and_changes_nothing() -> None:
 def test_a_reply_must_have_the_answer_in_whole_words() -> None:
     engine = scripted.engine(Notes(), script=lambda text: "It is 18443." if "port" in text else "It is 8443!")
     opened.append(engine)
-    (found,) = memory_check.check(engine, [PORT])
+    (found,) = memory_check.check(engine.mind, [PORT])
     assert not any(a.ok for a in found.asked)
-    (found,) = memory_check.check(engine, [replace(PORT, prompt="Which gate?")])
+    (found,) = memory_check.check(engine.mind, [replace(PORT, prompt="Which gate?")])
     assert found.asked[0].ok
 
 
 def test_what_fails_is_taught_again_with_the_wordings_that_failed() -> None:
     engine = taught(Forgetful, SISTER, PORT)
-    report = memory_check.check_and_fix(engine, fix=True)
+    report = memory_check.check_and_fix(engine.mind, fix=True)
     assert memory_check.right(report.before) == 2
     assert memory_check.right(report.now) == 6 and report.better and not memory_check.failing(report.now)
-    lessons = engine.version.lessons
+    lessons = engine.mind.lessons
     assert [x.id for x in lessons] == ["sister1", "port111"], "in their places, under their ids"
     assert all(len(x.wordings) == 2 for x in lessons)
-    assert memory_check.check_and_fix(engine, fix=True).after is None, "nothing fails: nothing is taught"
+    assert memory_check.check_and_fix(engine.mind, fix=True).after is None, "nothing fails: nothing is taught"
 
 
 def test_what_cannot_be_learned_again_is_reported_and_kept() -> None:
     engine = taught(Stubborn, SISTER)
-    before = engine.version
-    report = memory_check.check_and_fix(engine, fix=True)
+    before = engine.mind.knowledge
+    report = memory_check.check_and_fix(engine.mind, fix=True)
     assert report.problems == {"sister1": "no more"} and not report.better
-    assert engine.version == before and [x.id for x in engine.version.lessons] == ["sister1"]
+    assert engine.mind.knowledge == before and [x.id for x in engine.mind.lessons] == ["sister1"]
 
 
 def test_teaching_again_that_spoils_as_much_as_it_mends_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = taught(Forgetful, SISTER, PORT)
-    before, honest = engine.version, memory_check.check
+    before, honest = engine.mind.knowledge, memory_check.check
 
-    def spoilt(engine: Engine, lessons: Any, *more: Any) -> Any:
-        found = honest(engine, lessons, *more)
-        if engine.version is before:
+    def spoilt(mind: Mind, lessons: Any, *more: Any) -> Any:
+        found = honest(mind, lessons, *more)
+        if engine.mind.knowledge is before:
             return found
         return [memory_check.Checked(c.lesson, [replace(a, ok=False) for a in c.asked]) for c in found]
 
     monkeypatch.setattr(memory_check, "check", spoilt)
-    report = memory_check.check_and_fix(engine, fix=True)
-    assert not report.better and engine.version is before
+    report = memory_check.check_and_fix(engine.mind, fix=True)
+    assert not report.better and engine.mind.knowledge is before
 
 
 @pytest.mark.parametrize("name", ["keyed", "memoir", "lora_on_user", "hash_gradient"])
 def test_every_memory_can_be_checked_and_taught_again(name: str) -> None:
-    engine = Engine(ToyAdapter(), memory(name))
+    engine = Engine(Mind(ToyAdapter(), memory(name)))
     opened.append(engine)
     for lesson in (SISTER, PORT):
-        engine.learn(replace(lesson, statement=f"{lesson.prompt} {lesson.answer}"))
-    found = memory_check.check(engine, engine.version.lessons)
-    memory_check.teach_again(engine, found[0])
-    assert [x.id for x in engine.version.lessons] == ["sister1", "port111"]
-    assert len(engine.undo_stack) >= 3
+        engine.mind.learn(replace(lesson, statement=f"{lesson.prompt} {lesson.answer}"))
+    found = memory_check.check(engine.mind, engine.mind.lessons)
+    memory_check.teach_again(engine.mind, found[0])
+    assert [x.id for x in engine.mind.lessons] == ["sister1", "port111"]
+    assert len(engine.mind.history.undo) >= 3
 
 
 # ---------------------------------------------------------------- the command
 @pytest.fixture
 def lmm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_path):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(runtime, "open_mind", runtime.open_mind)
     monkeypatch.setattr(runtime, "open_engine", runtime.open_engine)
     scripted.install()
 
@@ -189,7 +192,7 @@ def lmm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
 
 def test_the_command_checks_fixes_and_saves(lmm, tmp_path) -> None:
     path = tmp_path / "m.safetensors"
-    taught(Forgetful, SISTER, PORT).save(path)
+    taught(Forgetful, SISTER, PORT).mind.save(path)
     written = path.read_bytes()
     code, out, _ = lmm("memory", "check", "m.safetensors")
     assert code == 1 and "checked: 2 of 6 questions right; 2 of 2 lessons fail" in out and out.count("fails") == 4
@@ -204,7 +207,7 @@ def test_the_command_checks_fixes_and_saves(lmm, tmp_path) -> None:
 
 def test_the_command_leaves_a_file_it_cannot_mend(lmm, tmp_path) -> None:
     path = tmp_path / "m.safetensors"
-    taught(Stubborn, SISTER).save(path)
+    taught(Stubborn, SISTER).mind.save(path)
     written = path.read_bytes()
     code, out, _ = lmm("memory", "check", "m.safetensors", "--fix", "--json")
     found = json.loads(out)
@@ -213,7 +216,7 @@ def test_the_command_leaves_a_file_it_cannot_mend(lmm, tmp_path) -> None:
 
 
 def test_migrating_without_a_lesson_is_how_memoir_forgets(lmm, tmp_path) -> None:
-    taught(Forgetful, SISTER, PORT).save(tmp_path / "m.safetensors")
+    taught(Forgetful, SISTER, PORT).mind.save(tmp_path / "m.safetensors")
     code, out, _ = lmm(
         "memory", "migrate", "m.safetensors", "--without", "sister1", "--mm-save-path", "n.safetensors", "--json"
     )
@@ -232,17 +235,17 @@ FIRST, AGAIN, HOME = (x.prompt for x in SHORT)
 
 
 def memoir(adapter: Adapter, tau: float) -> Engine:
-    engine = Engine(adapter, Memoir(Memoir.build_options(QUICK | {"tau": tau})))
+    engine = Engine(Mind(adapter, Memoir(Memoir.build_options(QUICK | {"tau": tau}))))
     opened.append(engine)
     for lesson in SHORT:
-        engine.learn(lesson)
+        engine.mind.learn(lesson)
     return engine
 
 
 def likeness(engine: Engine) -> Any:
     from lmm.memory.memoir.tophash import overlaps
 
-    found = engine.adapter.ops.to_numpy(engine.version.state["fingerprints"])
+    found = engine.adapter.ops.to_numpy(engine.mind.knowledge.state["fingerprints"])
     return overlaps(found, found, int(found[0, 0].sum()))
 
 
@@ -250,26 +253,26 @@ def test_lessons_that_fire_for_each_other_become_one_and_nothing_is_lost(tiny_to
     tau = float(likeness(memoir(tiny_torch, 1.0))[0, 1])
     engine = memoir(tiny_torch, tau)
     assert likeness(engine)[:2, 2].max() < tau, "the third is another matter"
-    before = {c.lesson.prompt for c in memory_check.check(engine, engine.version.lessons) if c.asked[0].ok}
-    found = consolidate(engine)
+    before = {c.lesson.prompt for c in memory_check.check(engine.mind, engine.mind.lessons) if c.asked[0].ok}
+    found = consolidate(engine.mind)
     assert (found.groups, found.lessons_before, found.lessons_after, found.lost) == (1, 3, 2, ())
-    merged, home = engine.version.lessons
+    merged, home = engine.mind.lessons
     assert (merged.id, merged.prompt, merged.wordings, home.id) == ("again", AGAIN, (FIRST,), "home")
-    recalls = engine.recall_many([FIRST, AGAIN, HOME], 3)
+    recalls = recall_many(engine.mind, [FIRST, AGAIN, HOME], 3)
     assert [r and r.fired[0][0][0] for r in recalls] == ["again", "again", "home"]
-    checked = memory_check.check(engine, engine.version.lessons)
+    checked = memory_check.check(engine.mind, engine.mind.lessons)
     assert before and before - {FIRST} <= {c.lesson.prompt for c in checked if c.asked[0].ok}
-    assert len(engine.version.state["fingerprints"]) == 3
-    engine.undo()
-    assert [x.id for x in engine.version.lessons] == ["first", "again", "home"]
+    assert len(engine.mind.knowledge.state["fingerprints"]) == 3
+    engine.mind.undo()
+    assert [x.id for x in engine.mind.lessons] == ["first", "again", "home"]
 
 
 def test_lessons_with_different_answers_stay_apart_and_are_learned_together(tiny_torch) -> None:
     tau = float(likeness(memoir(tiny_torch, 1.0))[0, 1])
     engine = memoir(tiny_torch, tau)
-    engine.learn(replace(SHORT[1], answer="c", id="other"))
-    state, lessons, groups = engine.memory.consolidate(
-        engine.version.state, engine.version.lessons, engine.adapter, memory_check_report()
+    engine.mind.learn(replace(SHORT[1], answer="c", id="other"))
+    state, lessons, groups = engine.mind.memory.consolidate(
+        engine.mind.knowledge.state, engine.mind.lessons, engine.adapter, memory_check_report()
     )
     assert groups == 1 and sorted(x.answer for x in lessons) == ["a", "b", "c"]
     assert len(state["fingerprints"]) == 3
@@ -283,26 +286,26 @@ def memory_check_report() -> Any:
 
 def test_nothing_alike_nothing_done(tiny_torch) -> None:
     engine = memoir(tiny_torch, 1.0)
-    version = engine.version
-    assert consolidate(engine).groups == 0 and engine.version is version
+    version = engine.mind.knowledge
+    assert consolidate(engine.mind).groups == 0 and engine.mind.knowledge is version
 
 
 def test_if_anything_known_is_lost_all_is_put_back(tiny_torch, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = memoir(tiny_torch, float(likeness(memoir(tiny_torch, 1.0))[0, 1]))
-    version, known = engine.version, iter([{FIRST, "x"}, {FIRST}])
+    version, known = engine.mind.knowledge, iter([{FIRST, "x"}, {FIRST}])
     monkeypatch.setattr("lmm.engine.consolidate._right", lambda engine: next(known))
-    found = consolidate(engine)
-    assert found.lost == ("x",) and engine.version is version and not engine.redo_stack
+    found = consolidate(engine.mind)
+    assert found.lost == ("x",) and engine.mind.knowledge is version and not engine.mind.history.redo
 
 
 def test_it_can_be_stopped_and_other_memories_say_why_not(tiny_torch) -> None:
     engine = memoir(tiny_torch, float(likeness(memoir(tiny_torch, 1.0))[0, 1]))
-    version = engine.version
+    version = engine.mind.knowledge
     with pytest.raises(Cancelled):
-        consolidate(engine, lambda report: engine.cancelled.set())
-    assert engine.version is version
+        consolidate(engine.mind, lambda report: engine.mind.cancelled.set())
+    assert engine.mind.knowledge is version
     with pytest.raises(LearningError, match="nothing to consolidate"):
-        consolidate(taught(Notes, SISTER))
+        consolidate(taught(Notes, SISTER).mind)
 
 
 def test_the_chat_command_says_what_it_did_and_undoes(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -311,18 +314,18 @@ def test_the_chat_command_says_what_it_did_and_undoes(session: Session, monkeypa
     session.do("/consolidate")
     assert "all lessons are well apart; 1 lesson known" in session.beside
     session.do("/teach How is my sister called? => Vera")
-    memory: Any = session.chat.engine.memory
+    memory: Any = session.chat.engine.mind.memory
     monkeypatch.setattr(memory, "loses", True)
     session.do("/consolidate")
     assert "nothing was changed: it would have lost What is my sister's name?" in session.beside
-    assert len(session.chat.engine.version.lessons) == 2
+    assert len(session.chat.engine.mind.lessons) == 2
     monkeypatch.setattr(memory, "loses", False)
     session.do("/consolidate")
     assert "1 set of lessons learned anew; 1 lesson known, before 2; /undo goes back" in session.beside
     replies = [session.do(text) for text in ("What is my sister's name?", "How is my sister called?")]
     assert replies == ["Your sister is called Vera.\n"] * 2
     session.do("/undo")
-    assert len(session.chat.engine.version.lessons) == 2
+    assert len(session.chat.engine.mind.lessons) == 2
     session.do("/memory notes")
     session.do("/consolidate")
     assert "nothing to consolidate" in session.beside

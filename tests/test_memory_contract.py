@@ -16,6 +16,7 @@ from contracts import ROWS, close, engine, frozen, logits_of, memory, numbers, o
 import lmm.memory
 from lmm import registry
 from lmm.adapters.base import Adapter
+from lmm.engine.asking import ask_many
 from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
@@ -32,7 +33,7 @@ def taught(adapter: Adapter, name: str) -> Engine:
     """An engine that was taught all lessons of the row."""
     made = engine(adapter, name)
     for lesson in ROWS[name].lessons:
-        made.learn(lesson)
+        made.mind.learn(lesson)
     return made
 
 
@@ -63,7 +64,7 @@ def test_a_detached_memory_leaves_the_model_bitwise_as_it_was(adapter: Adapter, 
     before = plain_logits(adapter)
     made = taught(adapter, name)
     changed = any(not np.array_equal(logits_of(made, q, answer), plain) for q, answer, plain in _unlike(adapter, name))
-    made.detach()
+    made.mind.detach()
     assert changed, "the lessons had no effect at all"
     assert np.array_equal(plain_logits(adapter), before)
 
@@ -89,13 +90,13 @@ def test_an_exception_inside_rewrite_leaves_no_trace(adapter: Adapter, name: str
     def explode(*args):
         raise Boom
 
-    monkeypatch.setattr(made.memory, "rewrite", explode)
+    monkeypatch.setattr(made.mind.memory, "rewrite", explode)
     with pytest.raises(Boom):
         made.reply(QUESTIONS[0])
     monkeypatch.undo()
     assert same_state(frozen(made), state)
     assert made.reply(QUESTIONS[1]).generated.tokens, "the engine goes on"
-    made.detach()
+    made.mind.detach()
     assert np.array_equal(plain_logits(adapter), before)
 
 
@@ -104,11 +105,11 @@ def test_an_exception_inside_rewrite_leaves_no_trace(adapter: Adapter, name: str
 @every_learner
 def test_learning_returns_a_new_state_and_leaves_the_old_one_alone(adapter: Adapter, name: str) -> None:
     made = engine(adapter, name)
-    fresh, kept = made.version, frozen(made)
-    report = made.learn(ROWS[name].lessons[0])
-    first, after_one = made.version, frozen(made)
-    assert report.seconds > 0 and made.unsaved
-    made.learn(ROWS[name].lessons[1])
+    fresh, kept = made.mind.knowledge, frozen(made)
+    report = made.mind.learn(ROWS[name].lessons[0])
+    first, after_one = made.mind.knowledge, frozen(made)
+    assert report.seconds > 0 and made.mind.unsaved
+    made.mind.learn(ROWS[name].lessons[1])
     assert not same_state(frozen(made), after_one)
     for version, copy in ((fresh, kept), (first, after_one)):
         arrays = {k: adapter.ops.to_numpy(v) for k, v in version.state.items()}
@@ -123,24 +124,24 @@ def test_undo_and_redo_are_exact(adapter: Adapter, name: str) -> None:
     prompt, answer = ROWS[name].lessons[0].prompt, ROWS[name].lessons[0].answer
     history = [(frozen(made), logits_of(made, prompt, answer))]
     for lesson in ROWS[name].lessons:
-        made.learn(lesson)
+        made.mind.learn(lesson)
         history.append((frozen(made), logits_of(made, prompt, answer)))
 
     def is_at(i: int) -> None:
         assert same_state(frozen(made), history[i][0])
         assert np.array_equal(logits_of(made, prompt, answer), history[i][1])
-        assert len(made.version.lessons) == i
+        assert len(made.mind.lessons) == i
 
-    assert made.undo() == 1
+    assert made.mind.undo() == 1
     is_at(1)
-    assert made.undo(5) == 1
+    assert made.mind.undo(5) == 1
     is_at(0)
-    assert made.undo() == 0
-    assert made.redo(2) == 2
+    assert made.mind.undo() == 0
+    assert made.mind.redo(2) == 2
     is_at(2)
-    made.reset()
+    made.mind.reset()
     is_at(0)
-    made.undo()
+    made.mind.undo()
     is_at(2)
 
 
@@ -148,9 +149,9 @@ def test_undo_and_redo_are_exact(adapter: Adapter, name: str) -> None:
 @every_learner
 def test_only_the_memorys_own_state_changes(adapter: Adapter, name: str) -> None:
     made = engine(adapter, name)
-    weights, options = plain_weights(adapter), dataclasses.asdict(made.memory.options)
-    made.learn(ROWS[name].lessons[0])
-    assert dataclasses.asdict(made.memory.options) == options
+    weights, options = plain_weights(adapter), dataclasses.asdict(made.mind.memory.options)
+    made.mind.learn(ROWS[name].lessons[0])
+    assert dataclasses.asdict(made.mind.memory.options) == options
     after = plain_weights(adapter)
     assert weights.keys() == after.keys() and all(np.array_equal(weights[k], after[k]) for k in weights)
 
@@ -172,18 +173,18 @@ def plain_weights(adapter: Adapter) -> dict[str, np.ndarray]:
 @every_learner
 def test_a_lesson_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, monkeypatch) -> None:
     made = taught(adapter, name)
-    state, lessons = frozen(made), made.version.lessons
-    honest = made.memory.learn_lesson
+    state, lessons = frozen(made), made.mind.lessons
+    honest = made.mind.memory.learn_lesson
 
     def spoilt(*args, **kwargs):
         new, known = honest(*args, **kwargs)
         key = next(k for k, v in new.items() if adapter.ops.to_numpy(v).dtype.kind == "f" and v.shape[0])
         return new | {key: new[key] * float("nan")}, known
 
-    monkeypatch.setattr(made.memory, "learn_lesson", spoilt)
+    monkeypatch.setattr(made.mind.memory, "learn_lesson", spoilt)
     with pytest.raises(LearningError, match=r"NaN or infinite.*as before"):
-        made.learn(ROWS[name].lessons[0])
-    assert same_state(frozen(made), state) and made.version.lessons == lessons
+        made.mind.learn(ROWS[name].lessons[0])
+    assert same_state(frozen(made), state) and made.mind.lessons == lessons
     monkeypatch.undo()
     assert np.isfinite(logits_of(made, QUESTIONS[0])).all()
 
@@ -201,26 +202,26 @@ def test_a_loss_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, 
 
     monkeypatch.setattr(ops, "value_and_grad", poisoned)
     with pytest.raises(LearningError):
-        made.learn(ROWS[name].lessons[0])
-    assert same_state(frozen(made), state) and not made.version.lessons
+        made.mind.learn(ROWS[name].lessons[0])
+    assert same_state(frozen(made), state) and not made.mind.lessons
 
 
 @on_small
 @every_learner
 def test_a_cancelled_lesson_is_rolled_back(adapter: Adapter, name: str) -> None:
     made = engine(adapter, name)
-    made.learn(ROWS[name].lessons[0])
-    state, lessons, steps = frozen(made), made.version.lessons, []
+    made.mind.learn(ROWS[name].lessons[0])
+    state, lessons, steps = frozen(made), made.mind.lessons, []
 
     def stop(report) -> None:
         steps.append(report.steps)
-        made.cancelled.set()
+        made.mind.cancelled.set()
 
     with pytest.raises(Cancelled):
-        made.learn(ROWS[name].lessons[1], on_step=stop)
+        made.mind.learn(ROWS[name].lessons[1], on_step=stop)
     assert steps == [1], "cancelling takes effect at the next step"
-    assert same_state(frozen(made), state) and made.version.lessons == lessons
-    made.learn(ROWS[name].lessons[1])
+    assert same_state(frozen(made), state) and made.mind.lessons == lessons
+    made.mind.learn(ROWS[name].lessons[1])
     assert not same_state(frozen(made), state)
 
 
@@ -229,26 +230,26 @@ def test_a_cancelled_lesson_is_rolled_back(adapter: Adapter, name: str) -> None:
 @every_memory
 def test_a_saved_memory_comes_back_the_same(adapter: Adapter, name: str, tmp_path: Path) -> None:
     made = taught(adapter, name) if ROWS[name].learns else engine(adapter, name)
-    made.save(tmp_path / "state.safetensors")
-    assert not made.unsaved
+    made.mind.save(tmp_path / "state.safetensors")
+    assert not made.mind.unsaved
     expected = [logits_of(made, q) for q in QUESTIONS[:3]]
-    state, lessons = frozen(made), made.version.lessons
+    state, lessons = frozen(made), made.mind.lessons
     made.close()
     again = engine(adapter, name)
-    again.load(tmp_path / "state.safetensors")
-    assert same_state(frozen(again), state) and again.version.lessons == lessons
+    again.mind.load(tmp_path / "state.safetensors")
+    assert same_state(frozen(again), state) and again.mind.lessons == lessons
     for question, logits in zip(QUESTIONS[:3], expected, strict=True):
         assert np.array_equal(logits_of(again, question), logits)
-    again.undo()
-    assert not again.version.lessons
+    again.mind.undo()
+    assert not again.mind.lessons
 
 
 @on("toy")
 @every_learner
 def test_a_file_that_does_not_fit_changes_nothing(adapter: Adapter, name: str, tmp_path: Path) -> None:
     made = taught(adapter, name)
-    made.save(tmp_path / "state.safetensors")
-    state, version = frozen(made), made.version
+    made.mind.save(tmp_path / "state.safetensors")
+    state, version = frozen(made), made.mind.knowledge
     problems: tuple[Callable[[dict[str, np.ndarray]], object], ...] = (
         lambda a: a.popitem(),
         lambda a: a.update(extra=np.ones(3, np.float32)),
@@ -258,13 +259,13 @@ def test_a_file_that_does_not_fit_changes_nothing(adapter: Adapter, name: str, t
         arrays = {k: np.array(v) for k, v in state.items()}
         problem(arrays)
         with pytest.raises(StateError):
-            made.memory.check_state(arrays, made.version.lessons, adapter)
+            made.mind.memory.check_state(arrays, made.mind.lessons, adapter)
     made.close()
     other = type(adapter)(layers=6, width=24)  # type: ignore[call-arg]
     stranger = engine(other, name)
     with pytest.raises(StateError, match=r"(?s)layers.*width|width.*layers"):
         stranger.load(tmp_path / "state.safetensors")
-    assert stranger.version is not version and not stranger.version.lessons and not stranger.undo_stack
+    assert stranger.mind.knowledge is not version and not stranger.mind.lessons and not stranger.mind.history.undo
 
 
 # ---------------------------------------------------------------- reading
@@ -283,8 +284,8 @@ def test_chunked_prefill_is_single_prefill(adapter: Adapter, name: str, chunks: 
 def test_batched_replies_are_single_replies(adapter: Adapter, name: str) -> None:
     made = taught(adapter, name) if ROWS[name].learns else engine(adapter, name)
     prompts = [x.prompt for x in ROWS[name].lessons] + QUESTIONS[2:] + ["Where do I work?", "Where do I live?"]
-    together = [r.generated.tokens for r in made.ask_many(prompts, max_tokens=6)]
-    alone = [made.ask_many([p], max_tokens=6)[0].generated.tokens for p in prompts]
+    together = [r.generated.tokens for r in ask_many(made.mind, prompts, max_tokens=6)]
+    alone = [ask_many(made.mind, [p], max_tokens=6)[0].generated.tokens for p in prompts]
     assert together == alone and len(together) == len(prompts)
 
 
@@ -357,15 +358,15 @@ def test_importing_all_memories_loads_no_backend() -> None:
 def carried_over(name: str, source: Adapter, target: Adapter, path: Path, questions: list[str]) -> None:
     """What was learned and saved on `source` gives the same greedy replies on `target`."""
     made = taught(source, name)
-    made.save(path)
-    expected = [r.generated.tokens for r in made.ask_many(questions, max_tokens=8)]
+    made.mind.save(path)
+    expected = [r.generated.tokens for r in ask_many(made.mind, questions, max_tokens=8)]
     state = frozen(made)
-    made.detach()
+    made.mind.detach()
     other = engine(target, name)
-    header = other.load(path)
+    header = other.mind.load(path)
     assert header.backend == source.name
     assert same_state(frozen(other), state)
-    assert [r.generated.tokens for r in other.ask_many(questions, max_tokens=8)] == expected
+    assert [r.generated.tokens for r in ask_many(other.mind, questions, max_tokens=8)] == expected
 
 
 @pytest.mark.mlx
@@ -402,14 +403,14 @@ def learns_and_undoes(adapter: Adapter, name: str) -> None:
     lesson = ROWS[name].lessons[0]
     fresh = logits_of(made, lesson.prompt, lesson.answer)
     assert np.array_equal(fresh[: len(before)], before)
-    report = made.learn(lesson)
+    report = made.mind.learn(lesson)
     assert report.loss_before is not None and report.loss_after is not None and report.steps > 0
     state = frozen(made)
     learned = logits_of(made, lesson.prompt, lesson.answer)
     assert not np.array_equal(learned, fresh)
-    made.undo()
+    made.mind.undo()
     assert np.array_equal(logits_of(made, lesson.prompt, lesson.answer), fresh)
-    made.redo()
+    made.mind.redo()
     assert same_state(frozen(made), state)
-    made.detach()
+    made.mind.detach()
     assert np.array_equal(plain_logits(adapter), before)

@@ -15,8 +15,10 @@ from lmm.adapters.base import as_tokens
 from lmm.adapters.sampling import Decoding
 from lmm.bench import smoke
 from lmm.config import Config
+from lmm.engine.asking import asked
 from lmm.engine.conversation import lesson_tokens, prompt_tokens
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.errors import LearningError, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import Memory
@@ -129,7 +131,7 @@ def test_messages_are_heard_and_lessons_are_what_the_chat_would_teach(toy):
     taught = {}
     for kind in ("messages", "lessons", "nothing"):
         memory = Scripted(kind)
-        engine = Engine(toy, memory, decoding=Decoding(max_tokens=2))
+        engine = Engine(Mind(toy, memory), decoding=Decoding(max_tokens=2))
         assert smoke.teach(engine, facts) == []
         taught[kind] = memory.taught
         assert [m["role"] for m in engine.conversation.messages] == ["user", "assistant", "user"]
@@ -143,7 +145,7 @@ def test_messages_are_heard_and_lessons_are_what_the_chat_would_teach(toy):
 def test_what_cannot_be_learned_is_reported_and_the_rest_goes_on(toy, kind):
     facts = [smoke.Fact("a bad thing", "q?", "a", given=True), smoke.Fact("fine", "q?", "a", given=True)]
     memory = Scripted(kind)
-    engine = Engine(toy, memory, decoding=Decoding(max_tokens=2))
+    engine = Engine(Mind(toy, memory), decoding=Decoding(max_tokens=2))
     assert smoke.teach(engine, facts) == ["'a bad thing': too bad"]
     assert [t[2] for t in memory.taught] == ["fine"]
     assert [m["content"] for m in engine.conversation.messages if m["role"] == "user"] == ["a bad thing", "fine"]
@@ -151,11 +153,11 @@ def test_what_cannot_be_learned_is_reported_and_the_rest_goes_on(toy, kind):
 
 
 def test_untouched_answers_come_without_the_memory(toy):
-    engine = Engine(toy, LoraOnUser(LoraOnUser.build_options({"a_std": 1.0, "lr": 0.5})))
-    before = smoke.ask_untouched(engine, ["Hi"])
-    engine.version.state["B"] += 1.0
-    assert smoke.ask(engine, ["Hi"]) != before
-    assert smoke.ask_untouched(engine, ["Hi"]) == before
+    engine = Engine(Mind(toy, LoraOnUser(LoraOnUser.build_options({"a_std": 1.0, "lr": 0.5}))))
+    before = smoke.ask_untouched(engine.mind, ["Hi"])
+    engine.mind.knowledge.state["B"] += 1.0
+    assert smoke.ask(engine.mind, ["Hi"]) != before
+    assert smoke.ask_untouched(engine.mind, ["Hi"]) == before
     assert toy.taps, "the memory was not put back"
     engine.close()
 
@@ -213,36 +215,36 @@ GENTLE = {
 @pytest.mark.parametrize("name", GENTLE)
 @on("tiny-torch", "tiny-mlx")
 def test_gentle_acts_on_what_was_learned_and_nowhere_else(adapter, name, tmp_path):
-    engine = Engine(adapter, GENTLE[name](), decoding=Decoding(max_tokens=4))
+    engine = Engine(Mind(adapter, GENTLE[name]()), decoding=Decoding(max_tokens=4))
     report = engine.hear("I am Nora.")
     assert report is not None and report.steps == 4 and "What is my name?" in report.details["questions"]
-    recall = engine._recall(["What is my name?", PLAIN[4]])
+    recall = engine.mind.recall_of([asked(engine.adapter, text) for text in ("What is my name?", PLAIN[4])])
     assert recall is not None and not recall.fired[1]
-    assert [lesson_id for lesson_id, _ in recall.fired[0]] == [engine.version.lessons[0].id]
-    assert engine._recall([PLAIN[4]]) is None, "a general question is nearest to itself"
+    assert [lesson_id for lesson_id, _ in recall.fired[0]] == [engine.mind.lessons[0].id]
+    assert engine.mind.recall_of([asked(engine.adapter, PLAIN[4])]) is None, "a general question is nearest to itself"
     site = adapter.middle_site()
     tokens = as_tokens(prompt_tokens(adapter.format, "What is my name?"))
     h = adapter.hidden(tokens, site.first_layer)
     with engine.adapter._reading(tokens, None) as context:
-        one = engine.memory.row(recall, 0)
+        one = engine.mind.memory.row(recall, 0)
         one.start = tokens.shape[1] - 1
-        new = engine.memory.rewrite(adapter.ops, engine.version.state, one, h, h, context)
-        same = engine.memory.rewrite(adapter.ops, engine.version.state, None, h, h, context)
+        new = engine.mind.memory.rewrite(adapter.ops, engine.mind.knowledge.state, one, h, h, context)
+        same = engine.mind.memory.rewrite(adapter.ops, engine.mind.knowledge.state, None, h, h, context)
     moved = np.abs(numbers(adapter, new) - numbers(adapter, h)).sum(-1)[0]
     assert moved[-1] > 0 and not moved[:-1].any(), "it acts from the last prompt token on"
     assert (numbers(adapter, same) == numbers(adapter, h)).all()
-    engine.save(tmp_path / "m.safetensors")
-    engine.reset()
-    assert engine._recall(["What is my name?"]) is None
-    engine.load(tmp_path / "m.safetensors")
-    assert engine._recall(["What is my name?"]).fired[0]
+    engine.mind.save(tmp_path / "m.safetensors")
+    engine.mind.reset()
+    assert engine.mind.recall_of([asked(engine.adapter, "What is my name?")]) is None
+    engine.mind.load(tmp_path / "m.safetensors")
+    assert engine.mind.recall_of([asked(engine.adapter, "What is my name?")]).fired[0]
     engine.close()
 
 
 @pytest.mark.parametrize("name", GENTLE)
 @on("tiny-torch")
 def test_gentle_brings_the_loss_down_and_keeps_the_loss_it_promised(adapter, name):
-    engine = Engine(adapter, GENTLE[name]())
+    engine = Engine(Mind(adapter, GENTLE[name]()))
     report = engine.hear("I live in Graz.")
     assert report.loss_after < report.loss_before
     engine.close()
@@ -251,10 +253,10 @@ def test_gentle_brings_the_loss_down_and_keeps_the_loss_it_promised(adapter, nam
 @pytest.mark.parametrize("name", GENTLE)
 @on("tiny-torch")
 def test_gentle_leaves_its_state_alone_when_there_is_nothing_to_ask_about(adapter, name):
-    engine = Engine(adapter, GENTLE[name]())
-    before = engine.version.state
+    engine = Engine(Mind(adapter, GENTLE[name]()))
+    before = engine.mind.knowledge.state
     report = engine.hear("What a day!")
-    assert report.details["questions"] == [] and engine.version.state is before
+    assert report.details["questions"] == [] and engine.mind.knowledge.state is before
     engine.close()
 
 
@@ -268,9 +270,9 @@ def test_earlier_lessons_are_rehearsed_unless_they_were_corrected(adapter, monke
             super().__init__(adapter, pairs, site, everywhere)
 
     monkeypatch.setattr("lmm.memory.lora_on_user.Replies", Watched)
-    engine = Engine(adapter, LoraOnUser(LoraOnUser.build_options(LoraOnUser.presets["gentle"] | {"steps": 1})))
+    engine = Engine(Mind(adapter, LoraOnUser(LoraOnUser.build_options(LoraOnUser.presets["gentle"] | {"steps": 1}))))
     for text in ("I am Nora.", "I live in Graz.", "I am Tom."):
-        engine.learn(Lesson(statement=text))
+        engine.mind.learn(Lesson(statement=text))
     first, second, third = taught
     assert ("What is my name?", "Your name is Nora.") in first and "Graz" not in str(first)
     assert second[-1] == ("What is my name?", "Your name is Nora.")
@@ -332,7 +334,7 @@ def test_the_script_is_the_command():
 
 
 def test_identity_recalls_nothing_and_damages_nothing(toy, tmp_path):
-    engine = Engine(toy, Identity(), decoding=Decoding(max_tokens=2))
+    engine = Engine(Mind(toy, Identity()), decoding=Decoding(max_tokens=2))
     plan = smoke.Plan({}, [(str(tmp_path / "0.safetensors"), smoke.facts_of("separate", ["Eva"]))])
     assert smoke._teach_all(plan, engine, lambda n: None) == [[]]
     (found,) = smoke._query_all(plan, engine, lambda n: None)["sessions"]

@@ -22,7 +22,10 @@ from lmm.adapters.base import Adapter
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine import runtime
+from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
+from lmm.engine.scoring import probabilities
 from lmm.engine.training import Training, TrainingSettings
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
 from lmm.files import state_file as state
@@ -82,10 +85,10 @@ def test_what_was_trained_is_answered(adapter: Adapter, name: str, monkeypatch) 
     )  # the tiny model's norm and head allow no loss below .9
     trained = run.run()
     assert trained.ended == "goal" and trained.progress.best <= 1.0
-    engine = Engine(adapter, run.memory)
+    engine = Engine(Mind(adapter, run.memory))
     contracts.opened.append(engine)
-    engine.commit(Knowledge(trained.state))
-    assert [r.text for r in engine.ask_many([PAIRS[0][0]])] == [PAIRS[0][1]]
+    engine.mind.commit(Knowledge(trained.state))
+    assert [r.text for r in ask_many(engine.mind, [PAIRS[0][0]])] == [PAIRS[0][1]]
 
 
 @on_small
@@ -102,7 +105,7 @@ def test_batches_and_padding_change_nothing(adapter: Adapter) -> None:
     total = []
     for question, answer in PAIRS:
         prompt, reply = lesson_tokens(adapter.format, question, answer)
-        total += (-np.log(plain.probabilities([*prompt, *reply[:-1]], reply, None))).tolist()
+        total += (-np.log(probabilities(plain.mind, [*prompt, *reply[:-1]], reply, None))).tolist()
     assert together == pytest.approx(np.mean(total), rel=1e-3)
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmm.adapters.base import as_tokens
+from lmm.adapters.sampling import Decoding
 from lmm.bench import compare_report, datasets, exact_match, measure, metrics, rows, run
 from lmm.bench.datasets import Edit
 from lmm.bench.edit import Bench, Build, Settings, Track, _identity, quietly
@@ -29,13 +30,15 @@ from lmm.bench.plan import Asked
 from lmm.bench.store import Folder, Replies, digest, read_json, read_lines, stamp, write_json
 from lmm.config import Config
 from lmm.engine import runtime
-from lmm.engine.conversation import prompt_tokens
+from lmm.engine.asking import recall_many
+from lmm.engine.conversation import Turn, prompt_tokens
 from lmm.engine.engine import Engine
 from lmm.errors import UsageError
 from lmm.lesson import Knowledge
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
+    from lmm.engine.mind import Mind
     from lmm.engine.training import TrainingSettings
     from lmm.memory.base import Memory
 
@@ -211,8 +214,8 @@ class Compare(Bench):
         key = digest(_identity(build()), dataclasses.asdict(trained) if trained else None)
         folder = self.folder.memory(name, key)
         if name == "none":
-            with self._session(build) as engine:
-                asked = self._ask(engine, [self._unseen_list()], self._replies(name, folder), "none: asking")
+            with self._session(build) as mind:
+                asked = self._ask(mind, [self._unseen_list()], self._replies(name, folder), "none: asking")
                 self._plain_unseen = {prompt: record["reply"] for prompt, record in asked.items()}
         row = read_json(folder / "row.json")
         if row is None:
@@ -239,37 +242,37 @@ class Compare(Bench):
     def _train(self, name: str, build: Build, folder: Path, settings: TrainingSettings, start: Path | None) -> None:
         from lmm.engine.training import Training
 
-        with self._session(build) as engine:
+        with self._session(build) as mind:
             if start is not None:
-                engine.load(start)
+                mind.load(start)
             pairs = [(x.question, x.answer) for x in self.taught]
             training = Training(
-                self.adapter, engine.memory, pairs, (), settings, engine.version.state, folder / "training.checkpoint"
+                self.adapter, mind.memory, pairs, (), settings, mind.knowledge.state, folder / "training.checkpoint"
             )
             training.resume()
             advance = self.track(f"{name}: training", training.steps)
             advance(training.progress.step)
             with self.adapter.quiet():
                 trained = training.run(on_step=lambda progress: advance(1))
-            engine.commit(Knowledge(trained.state, engine.version.lessons))
-            engine.save(folder / "trained.safetensors")
+            mind.commit(Knowledge(trained.state, mind.lessons))
+            mind.save(folder / "trained.safetensors")
             write_json(folder / "training.json", dataclasses.asdict(trained.progress) | {"ended": trained.ended})
             training.discard()
 
     # asking ----------------------------------------------------------------------------------------------------
     def _judged(self, name: str, build: Build, folder: Path, file: Path | None) -> dict[str, Any]:
         size = len(self.edits)
-        with self._session(build) as engine:
+        with self._session(build) as mind:
             if file is not None:
-                engine.load(file)
+                mind.load(file)
             replies = self._replies(name, folder)
-            asked = self._ask(engine, [*self.plan.lists(size), self._unseen_list()], replies, f"{name}: asking")
+            asked = self._ask(mind, [*self.plan.lists(size), self._unseen_list()], replies, f"{name}: asking")
             told = {prompt: record["reply"] for prompt, record in asked.items()}
-            row = {"memory": name, "options": engine.memory.options_dict()} | self._scores(told)
-            row["by_distance"] = self._by_distance(engine, name)
-            row["by_length"] = self._by_length(engine, name)
-            row |= measure.speed(engine, self.track(f"{name}: speed", len(measure.CLOCK_PROMPTS)))
-            row["state_bytes"] = measure.state_bytes(engine)
+            row = {"memory": name, "options": mind.memory.options_dict()} | self._scores(told)
+            row["by_distance"] = self._by_distance(mind, name)
+            row["by_length"] = self._by_length(mind, name)
+            row |= measure.speed(mind, self.track(f"{name}: speed", len(measure.CLOCK_PROMPTS)))
+            row["state_bytes"] = measure.state_bytes(mind)
         row |= rows.costs(read_lines(folder / "lessons.jsonl"))
         training = read_json(folder / "training.json")
         return row | {"training_s": training["seconds"] if training else None}
@@ -302,31 +305,30 @@ class Compare(Bench):
         return {"value": value, "count": len(hits), "interval": list(found) if found else None}
 
     # distance and length -----------------------------------------------------------------------------------------
-    def _by_distance(self, engine: Engine, name: str) -> list[dict[str, Any]]:
+    def _by_distance(self, mind: Mind, name: str) -> list[dict[str, Any]]:
         """Exact replies to a sample of the taught questions after so many tokens of other talk."""
         sample = _spread(self.taught, self.request.questions)
         advance = self.track(f"{name}: after other talk", len(sample) * len(self.request.distances))
         found = []
         for distance in self.request.distances:
-            messages, tokens = talk(engine.adapter, distance)
+            talked, tokens = talk(mind.adapter, distance)
             hits = []
             for example in sample:
-                engine.start()
-                engine.conversation.messages += messages
+                engine = Engine(mind, decoding=Decoding("greedy", max_tokens=measure.REPLY_TOKENS))
+                engine.conversation.turns.append(talked)
                 engine.hear(example.question, learn=False)
                 for _ in engine.answer():
                     pass
-                hits.append(metrics.exact(engine.last.text, [example.answer]))
+                hits.append(metrics.exact(engine.conversation.turns[-1].text, [example.answer]))
                 advance(1)
-            engine.start()
             found.append({"distance": distance, "tokens": tokens} | self._share(hits))
         return found
 
-    def _by_length(self, engine: Engine, name: str) -> list[dict[str, Any]]:
+    def _by_length(self, mind: Mind, name: str) -> list[dict[str, Any]]:
         advance = self.track(f"{name}: timing by length", len(self.request.lengths))
         found = []
         for length in self.request.lengths:
-            found.append(time_at(engine, self.taught[0].question, length))
+            found.append(time_at(mind, self.taught[0].question, length))
             advance(1)
         return found
 
@@ -335,7 +337,7 @@ def _spread(examples: Sequence[Example], count: int) -> list[Example]:
     return [examples[i] for i in np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int))]
 
 
-def talk(adapter: Adapter, tokens: int) -> tuple[list[dict[str, str]], int]:
+def talk(adapter: Adapter, tokens: int) -> tuple[Turn, int]:
     """An exchange about nothing that was taught, of at least `tokens` tokens, and how many it has."""
     words, format = TALK.split(), adapter.format
     for count in range(1, 100 * tokens):
@@ -343,21 +345,21 @@ def talk(adapter: Adapter, tokens: int) -> tuple[list[dict[str, str]], int]:
         messages = [{"role": "user", "content": "Tell me about the sea."}, {"role": "assistant", "content": said}]
         length = len(format.encode(format.render(messages, reply=False)))
         if length >= tokens:
-            return messages, length
+            return Turn(messages[0]["content"], said, answered=True), length
     raise AssertionError("words have tokens")
 
 
-def time_at(engine: Engine, question: str, length: int) -> dict[str, Any]:
+def time_at(mind: Mind, question: str, length: int) -> dict[str, Any]:
     """Seconds at a reply to `question` with `length` tokens read before it: reading them, what the memory decides once
     (`recall_s`), a decode step with and without the memory, and the part of a step that is the memory's own."""
-    adapter = engine.adapter
+    adapter = mind.adapter
     asked = prompt_tokens(adapter.format, question)
     before = talk_tokens(adapter, max(length - len(asked), 0))
     tokens = as_tokens([*before, *asked][-max(length, len(asked)) :])
     start = time.perf_counter()
-    recall = engine.recall_many([question], 1)[0]
+    recall = recall_many(mind, [question])[0]
     recall_s = time.perf_counter() - start
-    with engine.holding(recall, tokens.shape[1] - 1), _timed(engine.memory) as spent:
+    with mind.holding(recall, tokens.shape[1] - 1), _timed(mind.memory) as spent:
         read_s, (logits, cache) = _seconds(lambda: adapter.forward(tokens, adapter.new_cache()), adapter)
         step = as_tokens([int(np.argmax(adapter.ops.to_numpy(logits)[0, -1]))])
         with_s, own_s, without_s = [], [], []

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmm.adapters.sampling import Decoding
 from lmm.bench import measure, rows
 from lmm.bench.datasets import Edit
 from lmm.bench.plan import Asked, Plan, lessons_of, make_plan
@@ -33,7 +32,9 @@ from lmm.bench.store import (
     stamp,
     write_json,
 )
-from lmm.engine.engine import Engine
+from lmm.engine.asking import ask_many
+from lmm.engine.mind import Mind
+from lmm.engine.scoring import token_hits
 from lmm.errors import LearningError, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import Memory
@@ -121,14 +122,14 @@ class Bench:
         if self._plain is not None:
             return
         folder = self.folder.part("baseline")
-        with self._session(Identity) as engine:
-            records = self._ask(engine, self.plan.plain_lists(), Replies(folder), "without memory: asking")
+        with self._session(Identity) as mind:
+            records = self._ask(mind, self.plan.plain_lists(), Replies(folder), "without memory: asking")
             if self._windows:
                 path = folder / f"perplexity-{digest(self._windows, self._reading())}.json"
                 value = read_json(path)
                 if value is None:
                     advance = self.track("without memory: reading", len(self._windows))
-                    value = measure.perplexity(engine, self._windows, advance)
+                    value = measure.perplexity(mind, self._windows, advance)
                     write_json(path, value)
                 self._plain_ppl = value
         self._plain = {prompt: record["reply"] for prompt, record in records.items()}
@@ -156,24 +157,24 @@ class Bench:
     def _teach(self, name: str, build: Build, folder: Path) -> None:
         """One lesson after another, through the call that the chat uses; the memory sees nothing else of the data."""
         lessons = lessons_of(self.edits[: self.settings.sizes[-1]])
-        with self._session(build) as engine:
-            if engine.memory.learns_from == "nothing":
+        with self._session(build) as mind:
+            if mind.memory.learns_from == "nothing":
                 return
             done = _last_saved(folder)
             if done == len(lessons):
                 return
             if done:
-                engine.load(folder / f"taught-{done}.safetensors")
+                mind.load(folder / f"taught-{done}.safetensors")
             advance = self.track(f"{name}: teaching", len(lessons))
             advance(done)
-            progress = _Progress(engine, folder, done, set(self._boundaries().values()), self.settings.save_every_s)
+            progress = _Progress(mind, folder, done, set(self._boundaries().values()), self.settings.save_every_s)
             every = max(1, len(lessons) // CLOCKS)
             with progress:
                 for i, lesson in enumerate(lessons[done:], done):
-                    record = _learn(engine, lesson)
+                    record = _learn(mind, lesson)
                     if i % every == 0 and "speed" not in self.settings.skip:
                         prompt = measure.CLOCK_PROMPTS[i // every % len(measure.CLOCK_PROMPTS)]
-                        record["reply_s"] = measure.plain_reply_seconds(engine, prompt)[0]
+                        record["reply_s"] = measure.plain_reply_seconds(mind, prompt)[0]
                     progress.taught(record)
                     advance(1)
 
@@ -181,15 +182,15 @@ class Bench:
     def _judge(self, name: str, build: Build, folder: Path, size: int) -> rows.Row:
         """Ask everything of a new instance that has the file of `size` edits, and score it."""
         count, start = self._boundaries()[size], time.perf_counter()
-        with self._session(build) as engine:
-            teachable = engine.memory.learns_from != "nothing"
+        with self._session(build) as mind:
+            teachable = mind.memory.learns_from != "nothing"
             if teachable:
-                engine.load(folder / f"taught-{count}.safetensors")
+                mind.load(folder / f"taught-{count}.safetensors")
             replies = Replies(folder / f"asked-{size}")
-            asked = self._ask(engine, self.plan.lists(size), replies, f"{name}: asking after {size}")
-            measured = self._measure(engine, name, size)
-            hits = self._hits(engine, self.edits[:size], name)
-            state, largest = measure.state_bytes(engine), measure.largest_lesson(engine)
+            asked = self._ask(mind, self.plan.lists(size), replies, f"{name}: asking after {size}")
+            measured = self._measure(mind, name, size)
+            hits = self._hits(mind, self.edits[:size], name)
+            state, largest = measure.state_bytes(mind), measure.largest_lesson(mind)
         told = {prompt: record["reply"] for prompt, record in asked.items()}
         answers = rows.Answers(
             replies=told,
@@ -208,7 +209,7 @@ class Bench:
     def _known(self) -> Sequence[str]:
         return self.known if "known" not in self.settings.skip else ()
 
-    def _ask(self, engine: Engine, lists: Sequence[Asked], kept: Replies, what: str) -> dict[str, Mapping[str, Any]]:
+    def _ask(self, mind: Mind, lists: Sequence[Asked], kept: Replies, what: str) -> dict[str, Mapping[str, Any]]:
         """Prompt -> record of its reply; each list is asked whole, and only if it was not answered before."""
         advance = self.track(what, sum(len(asked.prompts) for asked in lists))
         found: dict[str, Mapping[str, Any]] = {}
@@ -216,8 +217,8 @@ class Bench:
             key = digest(asked.key, self._reading())
             records = kept.get(key, asked.prompts)
             if records is None:
-                replies = engine.ask_many(
-                    asked.prompts, self.settings.max_tokens, self.settings.batch_size, progress=advance
+                replies = ask_many(
+                    mind, asked.prompts, self.settings.max_tokens, self.settings.batch_size, progress=advance
                 )
                 records = [
                     {"prompt": r.prompt, "reply": r.text, "fired": r.recall.fired[0] if r.recall else []}
@@ -229,36 +230,35 @@ class Bench:
             found |= {record["prompt"]: record for record in records}
         return found
 
-    def _measure(self, engine: Engine, name: str, size: int) -> rows.Row:
+    def _measure(self, mind: Mind, name: str, size: int) -> rows.Row:
         row: rows.Row = {"ppl": None, "ppl_ratio": None}
         if self._windows:
             advance = self.track(f"{name}: reading after {size}", len(self._windows))
-            row["ppl"] = measure.perplexity(engine, self._windows, advance)
+            row["ppl"] = measure.perplexity(mind, self._windows, advance)
             row["ppl_ratio"] = row["ppl"] / self._plain_ppl if self._plain_ppl else None
         if "speed" not in self.settings.skip:
-            row |= measure.speed(engine, self.track(f"{name}: speed", len(measure.CLOCK_PROMPTS)))
+            row |= measure.speed(mind, self.track(f"{name}: speed", len(measure.CLOCK_PROMPTS)))
         return row
 
-    def _hits(self, engine: Engine, edits: Sequence[Edit], name: str) -> dict[tuple[str, str], list[bool]]:
+    def _hits(self, mind: Mind, edits: Sequence[Edit], name: str) -> dict[tuple[str, str], list[bool]]:
         if "teacher-forced" in self.settings.skip:
             return {}
         pairs = list(dict.fromkeys((p, e.answer) for e in edits for p in (e.prompt, *e.rephrases)))
         prompts, answers = [p for p, _ in pairs], [a for _, a in pairs]
-        return dict(zip(pairs, engine.score(prompts, answers, self.settings.batch_size), strict=True))
+        return dict(zip(pairs, token_hits(mind, prompts, answers, self.settings.batch_size), strict=True))
 
     # a memory at work ----------------------------------------------------------------------------------------
     @contextlib.contextmanager
-    def _session(self, build: Build) -> Iterator[Engine]:
+    def _session(self, build: Build) -> Iterator[Mind]:
         """A new memory on the model; afterwards the model's weights and taps are as they were, or the run ends."""
         memory, adapter = build(), self.adapter
         opened = getattr(memory, "opened", None)
         with opened(adapter, self.settings.seed) if opened else contextlib.nullcontext():
-            decoding = Decoding("greedy", max_tokens=measure.REPLY_TOKENS)
-            engine = Engine(adapter, memory, decoding=decoding, seed=self.settings.seed)
+            mind = Mind(adapter, memory, self.settings.seed)
             try:
-                yield engine
+                yield mind
             finally:
-                engine.detach()
+                mind.detach()
         if adapter.taps or measure.model_digest(adapter) != self._weights:
             raise measure.BenchError(
                 f"memory {memory.name!r} left the model changed outside its state; its replies, and those of any "
@@ -269,8 +269,8 @@ class Bench:
 class _Progress:
     """What was taught, kept on disk: at every size, every so often, and when teaching is interrupted."""
 
-    def __init__(self, engine: Engine, folder: Path, done: int, boundaries: set[int], every_s: float) -> None:
-        self.engine, self.folder, self.boundaries, self.every_s = engine, folder, boundaries, every_s
+    def __init__(self, mind: Mind, folder: Path, done: int, boundaries: set[int], every_s: float) -> None:
+        self.mind, self.folder, self.boundaries, self.every_s = mind, folder, boundaries, every_s
         self.done, self.records = done, read_lines(folder / "lessons.jsonl")[:done]
         self.saved, self.time = done, time.monotonic()
 
@@ -282,7 +282,7 @@ class _Progress:
             self._save()
 
     def taught(self, record: dict[str, Any]) -> None:
-        self.engine.undo_stack.clear()  # or 500 versions of a matrix pile up
+        self.mind.history.undo.clear()  # or 500 versions of a matrix pile up
         self.records.append(record)
         self.done += 1
         if self.done in self.boundaries or time.monotonic() - self.time > self.every_s:
@@ -293,7 +293,7 @@ class _Progress:
         path = self.folder / "lessons.jsonl"
         path.unlink(missing_ok=True)
         append_lines(path, self.records)
-        self.engine.save(self.folder / f"taught-{self.done}.safetensors")
+        self.mind.save(self.folder / f"taught-{self.done}.safetensors")
         if self.saved and self.saved not in self.boundaries:
             (self.folder / f"taught-{self.saved}.safetensors").unlink(missing_ok=True)
         self.saved, self.time = self.done, time.monotonic()
@@ -308,12 +308,12 @@ def _last_saved(folder: Path) -> int:
     return max((int(path.stem.partition("-")[2]) for path in folder.glob("taught-*.safetensors")), default=0)
 
 
-def _learn(engine: Engine, lesson: Lesson) -> dict[str, Any]:
+def _learn(mind: Mind, lesson: Lesson) -> dict[str, Any]:
     """A lesson that cannot be learned counts as not known; teaching goes on."""
     start = time.perf_counter()
     record: dict[str, Any] = {"prompt": lesson.prompt, "answer": lesson.answer}
     try:
-        report = engine.learn(lesson)
+        report = mind.learn(lesson)
     except LearningError as error:
         return record | {"error": str(error), "seconds": time.perf_counter() - start}
     return record | {

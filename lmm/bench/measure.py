@@ -18,7 +18,7 @@ from lmm.errors import LmmError, UsageError
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
-    from lmm.engine.engine import Engine
+    from lmm.engine.mind import Mind
     from lmm.memory.base import Memory
 
 WINDOWS, WINDOW = 32, 256  # pieces of held text, and tokens in each
@@ -51,63 +51,66 @@ def windows(path: Path, adapter: Adapter, count: int = WINDOWS, length: int = WI
     return tokens
 
 
-def perplexity(engine: Engine, pieces: Sequence[Sequence[int]], advance: Callable[[int], None]) -> float:
+def perplexity(mind: Mind, pieces: Sequence[Sequence[int]], advance: Callable[[int], None]) -> float:
     """exp of the mean cross-entropy per token, with the memory in place."""
     losses = []
     for piece in pieces:
-        losses.append(text_losses(engine, piece))
+        losses.append(text_losses(mind, piece))
         advance(1)
     return float(np.exp(np.concatenate(losses).mean()))
 
 
 # time -------------------------------------------------------------------------------------------------------
 @contextlib.contextmanager
-def without_memory(adapter: Adapter, memory: Memory | None = None) -> Iterator[Engine]:
-    """An engine over the same model without memory, also while another engine's `memory` is attached."""
-    from lmm.adapters.sampling import Decoding
-    from lmm.engine.engine import Engine
+def without_memory(adapter: Adapter, memory: Memory | None = None) -> Iterator[Mind]:
+    """A mind over the same model without memory, also while another mind's `memory` is attached."""
+    from lmm.engine.mind import Mind
     from lmm.memory.identity import Identity
 
     suspended = getattr(memory, "suspended", contextlib.nullcontext)
     with adapter.quiet(), suspended():
-        engine = Engine(adapter, Identity(), decoding=Decoding("greedy", max_tokens=REPLY_TOKENS))
+        mind = Mind(adapter, Identity())
         try:
-            yield engine
+            yield mind
         finally:
-            engine.detach()
+            mind.detach()
 
 
-def reply_seconds(engine: Engine, prompt: str) -> tuple[float, float | None]:
+def reply_seconds(mind: Mind, prompt: str) -> tuple[float, float | None]:
     """Seconds of a reply of REPLY_TOKENS tokens, alone and unbatched, and tokens per second (None: too short).
 
     A reply that ended by itself sooner is extended at its own speed. All that comes before decoding counts: reading
     the prompt, and asking the memory. Nothing is learned from it.
     """
-    engine.start()
+    from lmm.adapters.sampling import Decoding
+    from lmm.engine.engine import Engine
+
+    engine = Engine(mind, decoding=Decoding("greedy", max_tokens=REPLY_TOKENS))
     start = time.perf_counter()
     engine.hear(prompt, learn=False)
     for _ in engine.answer():
         pass
     seconds = time.perf_counter() - start
-    made = engine.last.generated
+    made = engine.conversation.turns[-1].generated
+    assert made is not None
     if len(made.tokens) < 2:
         return seconds, None
     per_token = (made.seconds - made.first_token_s) / (len(made.tokens) - 1)
     return seconds + per_token * (REPLY_TOKENS - len(made.tokens)), 1 / per_token
 
 
-def plain_reply_seconds(engine: Engine, prompt: str) -> tuple[float, float | None]:
-    """The same with the engine's memory put aside."""
-    with without_memory(engine.adapter, engine.memory) as plain:
+def plain_reply_seconds(mind: Mind, prompt: str) -> tuple[float, float | None]:
+    """The same with the mind's memory put aside."""
+    with without_memory(mind.adapter, mind.memory) as plain:
         return reply_seconds(plain, prompt)
 
 
-def speed(engine: Engine, advance: Callable[[int], None]) -> dict[str, float | None]:
+def speed(mind: Mind, advance: Callable[[int], None]) -> dict[str, float | None]:
     """With the full memory against without, turn about, so that a busy machine slows both."""
     found: dict[str, list[tuple[float, float | None]]] = {"with": [], "without": []}
     for i, prompt in enumerate(CLOCK_PROMPTS):
         for name in ("with", "without") if i % 2 else ("without", "with"):
-            timed = reply_seconds(engine, prompt) if name == "with" else plain_reply_seconds(engine, prompt)
+            timed = reply_seconds(mind, prompt) if name == "with" else plain_reply_seconds(mind, prompt)
             found[name].append(timed)
         advance(1)
     pairs = list(zip(found["with"], found["without"], strict=True))
@@ -120,24 +123,23 @@ def speed(engine: Engine, advance: Callable[[int], None]) -> dict[str, float | N
 
 
 # state ------------------------------------------------------------------------------------------------------
-def state_bytes(engine: Engine) -> int:
+def state_bytes(mind: Mind) -> int:
     """What a saved file holds of the lessons: the arrays as saved, and the lessons in text."""
-    arrays = sum(engine.adapter.ops.to_numpy(array).nbytes for array in engine.version.state.values())
-    lessons = json.dumps([lesson.to_dict() for lesson in engine.version.lessons], ensure_ascii=False)
-    return arrays + (len(lessons.encode()) if engine.version.lessons else 0)
+    arrays = sum(mind.adapter.ops.to_numpy(array).nbytes for array in mind.knowledge.state.values())
+    lessons = json.dumps([lesson.to_dict() for lesson in mind.lessons], ensure_ascii=False)
+    return arrays + (len(lessons.encode()) if mind.lessons else 0)
 
 
-def largest_lesson(engine: Engine) -> int | None:
+def largest_lesson(mind: Mind) -> int | None:
     """Bytes of the largest lesson: its own arrays, named `<kind>/<lesson id>`, and its text. None where they share."""
-    version = engine.version
-    own = {lesson.id: 0 for lesson in version.lessons}
-    for name, array in version.state.items():
+    own = {lesson.id: 0 for lesson in mind.lessons}
+    for name, array in mind.knowledge.state.items():
         owner = name.partition("/")[2]
         if owner in own:
-            own[owner] += engine.adapter.ops.to_numpy(array).nbytes
-    if version.state and not all(own.values()):
+            own[owner] += mind.adapter.ops.to_numpy(array).nbytes
+    if mind.knowledge.state and not all(own.values()):
         return None
-    texts = {lesson.id: json.dumps(lesson.to_dict(), ensure_ascii=False) for lesson in version.lessons}
+    texts = {lesson.id: json.dumps(lesson.to_dict(), ensure_ascii=False) for lesson in mind.lessons}
     return max((own[owner] + len(text.encode()) for owner, text in texts.items()), default=None)
 
 

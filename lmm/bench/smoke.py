@@ -23,11 +23,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmm.engine.asking import ask_many
 from lmm.errors import LearningError, LmmError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from lmm.config import Config
     from lmm.engine.engine import Engine
+    from lmm.engine.mind import Mind
 
 PROTOCOLS = ("separate", "shared")
 NAMES = ("Alice", "Bob", "Carol", "David", "Eva", "Ivan", "Yuri", "Aydar", "Mikhail", "Matvey")
@@ -166,13 +168,12 @@ def teach(engine: Engine, facts: Sequence[Fact]) -> list[str]:
 
     A memory that learns from messages hears them; one that learns from lessons gets what the chat would teach it.
     """
-    engine.start()
     problems: list[str] = []
     for i, fact in enumerate(facts):
         if not _learned(problems, fact, functools.partial(engine.hear, fact.statement)):
             engine.hear(fact.statement, learn=False)
-        if "lessons" in engine.memory.learns_from:
-            _learned(problems, fact, functools.partial(engine.learn, _lesson(fact)))
+        if "lessons" in engine.mind.memory.learns_from:
+            _learned(problems, fact, functools.partial(engine.mind.learn, _lesson(fact)))
         if i + 1 < len(facts):  # the reply to the last fact would change nothing that is saved
             for _ in engine.answer():
                 pass
@@ -196,15 +197,16 @@ def _lesson(fact: Fact) -> Any:
     return found or Lesson(prompt=fact.question, answer=fact.answer, statement=fact.statement)
 
 
-def ask(engine: Engine, questions: Sequence[str], tick: Callable[[int], None] = lambda n: None) -> list[str]:
-    return [reply.text for reply in engine.ask_many(questions, MAX_TOKENS, progress=tick)]
+def ask(mind: Mind, questions: Sequence[str], tick: Callable[[int], None] = lambda n: None) -> list[str]:
+    return [reply.text for reply in ask_many(mind, questions, MAX_TOKENS, progress=tick)]
 
 
-def ask_untouched(engine: Engine, questions: Sequence[str]) -> list[str]:
-    """The model's own answers: the memory is fresh, detached, and put back afterwards."""
-    engine.detach()
-    answers = ask(engine, questions)
-    engine.swap(engine.memory)
+def ask_untouched(mind: Mind, questions: Sequence[str]) -> list[str]:
+    """The model's own answers: the memory is fresh and detached, and put back afterwards."""
+    mind.reset()
+    mind.detach()
+    answers = ask(mind, questions)
+    mind.attach()
     return answers
 
 
@@ -237,31 +239,34 @@ def questions_of(facts: Sequence[Fact]) -> list[str]:
     return [f.question for f in facts] + [q for f in facts for q in f.rewordings]
 
 
-def _teach_all(plan: Plan, engine: Engine, tick: Callable[[int], None]) -> list[list[str]]:
+def _teach_all(plan: Plan, mind: Mind, tick: Callable[[int], None]) -> list[list[str]]:
+    from lmm.adapters.sampling import Decoding
+    from lmm.engine.engine import Engine
+
     problems = []
     for file, facts in plan.sessions:
-        engine.swap(engine.memory)  # fresh
-        problems.append(teach(engine, facts))
-        engine.save(file)
+        mind.reset()
+        problems.append(teach(Engine(mind, decoding=Decoding("greedy", max_tokens=MAX_TOKENS)), facts))
+        mind.save(file)
         tick(len(facts))
     return problems
 
 
-def _query_all(plan: Plan, engine: Engine, tick: Callable[[int], None]) -> dict[str, Any]:
+def _query_all(plan: Plan, mind: Mind, tick: Callable[[int], None]) -> dict[str, Any]:
     untouched: dict[tuple[str, ...], list[str]] = {}  # asked in the same company: a batch's arithmetic depends on it
     found = []
     for file, facts in plan.sessions:
         questions = (*questions_of(facts), *UNRELATED)
         if questions not in untouched:
-            untouched[questions] = ask_untouched(engine, questions)
-        engine.load(file)
-        answers, own = ask(engine, questions, tick), len(questions) - len(UNRELATED)
+            untouched[questions] = ask_untouched(mind, questions)
+        mind.load(file)
+        answers, own = ask(mind, questions, tick), len(questions) - len(UNRELATED)
         found.append(judge(facts, answers[:own], answers[own:], untouched[questions][own:]))
-    header = engine.header()
+    header = mind.header()
     about = {
         "backend": header.backend,
         "model": header.model_id,
-        "dtype": engine.adapter.dtype,
+        "dtype": mind.adapter.dtype,
         "layer": header.layer,
         "options": dict(header.options),
     }
@@ -271,7 +276,7 @@ def _query_all(plan: Plan, engine: Engine, tick: Callable[[int], None]) -> dict[
 def worker(side: str, folder: Path) -> None:
     """A process: reads plan.json, says `tick` for each thing done, writes <side>.json (or its error)."""
     from lmm.config import Config
-    from lmm.engine.runtime import open_engine
+    from lmm.engine.runtime import open_mind
 
     def tick(count: int) -> None:
         print(TICK, count, flush=True)
@@ -279,9 +284,9 @@ def worker(side: str, folder: Path) -> None:
     out: dict[str, Any]
     try:
         plan = Plan.read(folder / "plan.json")
-        engine = open_engine(Config(**plan.config))
-        out = {"found": {"teach": _teach_all, "query": _query_all}[side](plan, engine, tick)}
-        engine.close()
+        mind = open_mind(Config(**plan.config))
+        out = {"found": {"teach": _teach_all, "query": _query_all}[side](plan, mind, tick)}
+        mind.close()
     except LmmError as error:
         out = {"error": str(error), "exit_code": error.exit_code}
     (folder / f"{side}.json").write_text(json.dumps(out), encoding="utf-8")

@@ -13,9 +13,11 @@ from lmm.cli.options import Json, configured, out, out_json, piped, say
 from lmm.errors import LearningError, UsageError
 
 if TYPE_CHECKING:
-    from lmm.chat.talk import Talk, Turn
+    from lmm.chat.talk import Talk
     from lmm.config import Config
+    from lmm.engine.conversation import Turn
     from lmm.engine.engine import Engine
+    from lmm.engine.mind import Mind
     from lmm.lesson import Lesson
 
 Argument = typer.Argument
@@ -33,7 +35,7 @@ def ask(
         raise UsageError('nothing was asked; expected: lmm ask "QUESTION", or a question on stdin')
     engine = _open(config)
     talk = _talk(engine, config, as_json)
-    _finished(config, engine, talk, talk.turn(text), as_json)
+    _finished(config, engine, talk.turn(text), as_json)
 
 
 @configured(replies=False)
@@ -45,9 +47,10 @@ def teach(
 ) -> None:
     """Teach the answer to a question, or the lessons on stdin: lines QUESTION => ANSWER, or JSON objects."""
     lessons = list(_lessons(question, answer))
-    engine = _open(config)
-    learned, failed = _learn_all(engine, config, lessons)
-    path = _saved(config, engine) if learned else None
+    mind = _open(config).mind
+    learned, failed = _learn_all(mind, lessons)
+    path = _saved(config, mind) if learned else None
+    mind.close()
     if as_json:
         out_json({"learned": learned, "failed": failed, "path": str(path) if path else None})
     elif path:
@@ -73,8 +76,8 @@ def correct(
     talk.resume(session.records[-1:])
     say(f"about: {session.turns[-1][0]}")
     turn = talk.correct(answer)
-    path = _saved(config, engine) if turn is not None else None
-    _finished(config, engine, talk, turn, as_json, path, question=session.turns[-1][0])
+    path = _saved(config, engine.mind) if turn is not None else None
+    _finished(config, engine, turn, as_json, path, question=session.turns[-1][0])
 
 
 # steps -------------------------------------------------------------------------------------------------------------
@@ -106,7 +109,6 @@ def _talk(engine: Engine, config: Config, as_json: bool) -> Talk:
 def _finished(
     config: Config,
     engine: Engine,
-    talk: Talk,
     turn: Turn | None,
     as_json: bool,
     path: Path | None = None,
@@ -117,17 +119,17 @@ def _finished(
         raise typer.Exit(130)
     _transcript(config, path).add({**turn.record(), "user": question or turn.user})
     if as_json:
-        out_json(_described(talk, turn) | ({"path": str(path)} if path else {}))
-    _close(engine)
+        out_json(_described(turn) | ({"path": str(path)} if path else {}))
+    engine.close()
 
 
-def _described(talk: Talk, turn: Turn) -> dict[str, Any]:
-    assert talk.last is not None
-    made, recall = talk.last.generated, talk.last.recall
+def _described(turn: Turn) -> dict[str, Any]:
+    made, recall = turn.generated, turn.recall
+    assert made is not None
     fired = [{"lesson": i, "strength": round(s, 4)} for i, s in (recall.fired[0] if recall and recall.fired else [])]
     return {
         "question": turn.user,
-        "answer": turn.reply,
+        "answer": turn.text,
         "fired": fired,
         "learned": turn.lessons[0].to_dict() if turn.lessons else None,
         "tokens": len(made.tokens),
@@ -164,14 +166,12 @@ def _pair(line: str, number: int) -> tuple[str, str]:
     return question, answer
 
 
-def _learn_all(
-    engine: Engine, config: Config, lessons: list[Lesson]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def _learn_all(mind: Mind, lessons: list[Lesson]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     learned: list[dict[str, Any]] = []
     failed: list[dict[str, Any]] = []
     for lesson in lessons:
         try:
-            report = engine.learn(lesson)
+            report = mind.learn(lesson)
         except LearningError as error:
             failed.append({"question": lesson.prompt, "answer": lesson.answer, "error": str(error)})
             say(f"not learned: {lesson.prompt} => {lesson.answer}: {error}")
@@ -182,12 +182,11 @@ def _learn_all(
     return learned, failed
 
 
-def _saved(config: Config, engine: Engine) -> Path:
-    from lmm.files import state_file as state
+def _saved(config: Config, mind: Mind) -> Path:
+    from lmm.files import state_file
 
-    path = engine.save(config.mm_save_path or state.default_save_path(engine.memory.name))
+    path = mind.save(config.mm_save_path or state_file.default_save_path(mind.memory.name))
     say(f"saved to {path}")
-    _close(engine)
     return path
 
 
@@ -201,9 +200,3 @@ def _transcript(config: Config, path: Path | None) -> Any:
     if saved is not None and saved.exists():
         transcript.add({"kind": "saved", "path": str(saved.resolve())})
     return transcript
-
-
-def _close(engine: Engine) -> None:
-    engine.close()
-    if engine.log is not None:
-        engine.log.close()

@@ -197,14 +197,14 @@ def migrate(
         raise UsageError(f"{file} has no lessons in text to teach again")
     config = dataclasses.replace(config, memory=memory or header.module)
     runtime.check(config)
-    engine = runtime.open_engine(config, notice=say)
+    mind = runtime.open_mind(config, notice=say)
 
     def progress(number: int, lesson: Lesson, problem: str) -> None:
         say(f"{number}/{len(header.lessons)} {_line(lesson)}{': ' + problem if problem else ''}")
 
-    learned, failed = memory_files.reteach(engine, header.lessons, progress)
-    path = engine.save(config.mm_save_path or state.default_save_path(engine.memory.name))
-    engine.close()
+    learned, failed = memory_files.reteach(mind, header.lessons, progress)
+    path = mind.save(config.mm_save_path or state.default_save_path(mind.memory.name))
+    mind.close()
     if as_json:
         problems = [{"lesson": x.to_dict(), "error": problem} for x, problem in failed]
         out_json({"path": str(path), "learned": [x.to_dict() for x in learned], "failed": problems})
@@ -235,13 +235,13 @@ def check(
     options = {**header.options, **config.options}
     config = dataclasses.replace(config, memory=header.module, preset=None, options=options, mm_load_path=str(file))
     runtime.check(config)
-    engine = runtime.open_engine(config, notice=say)
+    mind = runtime.open_mind(config, notice=say)
     try:
-        report = memory_check.check_and_fix(engine, fix, say)
+        report = memory_check.check_and_fix(mind, fix, say)
         if report.better:
-            engine.save(file)
+            mind.save(file)
     finally:
-        engine.close()
+        mind.close()
     if as_json:
         out_json({"path": str(file), "saved": report.better, **report.to_dict()})
     else:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lmm.cli.options import Option, configured, out, say
 from lmm.errors import UsageError
+from lmm.lesson import Knowledge
 
 if TYPE_CHECKING:
     from lmm.config import Config
+    from lmm.engine.mind import Mind
     from lmm.engine.training import Trained, Training, TrainingSettings
-    from lmm.lesson import Lesson, State
 
 
 @configured(replies=False)
@@ -34,8 +37,6 @@ def train(
     ] = None,
 ) -> None:
     """Train a memory's tensors on questions and answers; the model stays as it is. Ctrl-C keeps a checkpoint."""
-    import dataclasses
-
     from lmm.engine.training import TrainingSettings
 
     settings = TrainingSettings(
@@ -58,27 +59,19 @@ def _run(
     resume: bool,
 ) -> None:
     from lmm.bench import exact_match
-    from lmm.engine import runtime
-    from lmm.engine.engine import Engine
+    from lmm.engine.runtime import open_mind
     from lmm.engine.training import Training
 
     pairs, held = ([(x.question, x.answer) for x in exact_match.read(p)] if p else [] for p in (data, valid))
-    memory = runtime.build_memory(config)
-    adapter = runtime.load_adapter(config)
-    start: State | None = None
-    lessons: tuple[Lesson, ...] = ()
-    if config.mm_load_path:
-        engine = Engine(adapter, memory, seed=config.seed)
-        engine.load(config.mm_load_path)
-        start, lessons = engine.version.state, engine.version.lessons
-        engine.close()
-    training = Training(adapter, memory, pairs, held, settings, start, checkpoint, say)
+    mind = open_mind(dataclasses.replace(config, log=False), notice=say)
+    mind.detach()  # training has taps of its own
+    training = Training(mind.adapter, mind.memory, pairs, held, settings, mind.knowledge.state, checkpoint, say)
     if not resume:
         training.discard()
     elif training.resume():
         say(f"going on after step {training.progress.step}")
     trained = _with_progress(training)
-    _save(training, trained, path, data, lessons)
+    _save(mind, training, trained, path, data)
     training.discard()
     best = trained.progress.history[trained.progress.best_epoch - 1]
     shown = f"loss {best['train']:.4f}" + ("" if best["valid"] is None else f", validation {best['valid']:.4f}")
@@ -117,18 +110,8 @@ def _with_progress(training: Training) -> Trained:
         return training.run(lambda: bool(stopped), lambda progress: advance(1), told)
 
 
-def _save(training: Training, trained: Trained, path: Path, data: Path, lessons: tuple[Lesson, ...]) -> None:
+def _save(mind: Mind, training: Training, trained: Trained, path: Path, data: Path) -> None:
     """The state as a memory file; what it was trained on is in the header's `extra`."""
-    import dataclasses
-    import hashlib
-
-    from lmm.engine.engine import Engine
-    from lmm.files import state_file as state
-    from lmm.lesson import Knowledge
-
-    engine = Engine(training.adapter, training.memory)
-    engine.commit(Knowledge(trained.state, lessons))
-    arrays = {name: engine.adapter.ops.to_numpy(array) for name, array in trained.state.items()}
     about = {
         "data": data.name,
         "sha256": hashlib.sha256(data.read_bytes()).hexdigest(),
@@ -137,10 +120,8 @@ def _save(training: Training, trained: Trained, path: Path, data: Path, lessons:
         "history": trained.progress.history,
         "ended": trained.ended,
     }
-    header = engine.header()
-    engine.close()
-    header = dataclasses.replace(header, extra={**header.extra, "training": about})
-    state.save(path, arrays, header, _how_to_save_it(training.checkpoint))
+    mind.commit(Knowledge(trained.state, mind.lessons))
+    mind.save(path, {"training": about}, _how_to_save_it(training.checkpoint))
 
 
 def _how_to_save_it(checkpoint: Path | None) -> str:

@@ -15,6 +15,7 @@ from lmm.engine.conversation import prompt_tokens
 from lmm.memory.base import Prompt, Recall
 
 if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
     from lmm.engine.mind import Mind
 
 
@@ -54,9 +55,14 @@ def recall_many(mind: Mind, prompts: Sequence[str], batch_size: int = 32) -> lis
     recalls: list[Recall | None] = []
     for i in range(0, len(prompts), batch_size):
         some = prompts[i : i + batch_size]
-        recall = mind.recall_of([Prompt(text, prompt_tokens(mind.adapter.format, text)) for text in some])
+        recall = mind.recall_of([asked(mind.adapter, text) for text in some])
         recalls += [None if recall is None else mind.memory.row(recall, j) for j in range(len(some))]
     return recalls
+
+
+def asked(adapter: Adapter, text: str) -> Prompt:
+    """A question as a memory gets it: in an empty conversation."""
+    return Prompt(text, prompt_tokens(adapter.format, text))
 
 
 def _answer(mind: Mind, replies: Sequence[Reply], prompts: np.ndarray, max_tokens: int) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
 from lmm.adapters.sampling import Decoding
-from lmm.engine.asking import recall_many
+from lmm.engine.asking import asked
 from lmm.engine.below import Below
 from lmm.engine.conversation import Conversation, Turn, surely
 from lmm.errors import TooLongError
@@ -81,7 +81,7 @@ class Engine:
             )
 
     def _learn_from_message(self, text: str) -> LearnReport:
-        self._refresh()
+        self.refresh()
         start = self.cache.length
         tokens, content = self.conversation.tokens[start:], self.conversation.content[start:]
         message = UserMessage(tokens, content, self.cache if start else None)
@@ -96,8 +96,8 @@ class Engine:
         mind, turn = self.mind, self.conversation.turns[-1]
         mind.cancelled.clear()
         turn.about, out = about, Generated()
-        self._refresh()
-        turn.generated, turn.recall = out, recall_many(mind, [turn.question], 1)[0]
+        self.refresh()
+        turn.generated, turn.recall = out, mind.recall_of([asked(mind.adapter, turn.question)])
         turn.read = self._prompt(turn)
         self._trim_to(turn.read)
         try:
@@ -146,7 +146,7 @@ class Engine:
         if n < len(read):
             self.cache = self.adapter.trim(self.cache, n)
 
-    def _refresh(self) -> None:
+    def refresh(self) -> None:
         """Where a lesson changes how earlier turns are read, the layers above the memory read them anew; those below
         stand."""
         if self._read_with is self.mind.knowledge:

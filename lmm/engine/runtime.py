@@ -19,7 +19,10 @@ if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
     from lmm.adapters.models.source import Progress
     from lmm.engine.engine import Engine
+    from lmm.engine.mind import Mind
     from lmm.memory.base import Memory
+
+    Notice = Callable[[str], None]
 
 
 def build_memory(config: Config) -> Memory:
@@ -88,21 +91,25 @@ def check(config: Config) -> None:
     registry.pick_backend(config.backend)
 
 
-def open_engine(
-    config: Config, progress: Progress | None = None, notice: Callable[[str], None] = lambda text: None
-) -> Engine:
-    """A loaded model with its memory attached, and what `mm_load_path` holds. `notice` gets what a user should know."""
-    from lmm.engine.engine import Engine
+def open_mind(config: Config, progress: Progress | None = None, notice: Notice = lambda text: None) -> Mind:
+    """A loaded model with its memory, and what `mm_load_path` holds. `notice` gets what a user should know."""
     from lmm.engine.mind import Mind
     from lmm.files.activation_log import ActivationLog
 
-    memory, decoding = build_memory(as_saved(config)), decoding_of(config)
-    adapter = load_adapter(config, progress)
+    memory = build_memory(as_saved(config))
     log = ActivationLog(config.activation_log_path) if config.log else None
-    mind = Mind(adapter, memory, config.seed, log)
+    mind = Mind(load_adapter(config, progress), memory, config.seed, log)
     if config.mm_load_path:
         if os.path.exists(config.mm_load_path):
             mind.load(config.mm_load_path)
         else:
             notice(f"{config.mm_load_path} does not exist; starting with a fresh memory")
-    return Engine(mind, config.system, decoding)
+    return mind
+
+
+def open_engine(config: Config, progress: Progress | None = None, notice: Notice = lambda text: None) -> Engine:
+    """An empty conversation over the mind of a configuration."""
+    from lmm.engine.engine import Engine
+
+    decoding = decoding_of(config)
+    return Engine(open_mind(config, progress, notice), config.system, decoding)

@@ -59,10 +59,15 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return [COLUMNS[i][0] for i in kept], [[line[i] for i in kept] for line in lines]
 
 
+def table_lines(rows: Sequence[Row]) -> list[str]:
+    """The rows as a table in Markdown."""
+    headings, lines = cells(rows)
+    table = [headings, ["---", *["---:"] * (len(headings) - 1)], *lines]
+    return ["| " + " | ".join(line) + " |" for line in table]
+
+
 def markdown(result: Mapping[str, Any]) -> str:
     """The table with what is needed to repeat it."""
-    headings, lines = cells(result["rows"])
-    table = [headings, ["---", "---:", *["---:"] * (len(headings) - 2)], *lines]
     about = result["run"]
     facts = [f"{key}: {about[key]}" for key in ("model", "backend", "dtype", "lmm_version", "commit", "date")]
     return "\n".join(
@@ -71,7 +76,7 @@ def markdown(result: Mapping[str, Any]) -> str:
             "",
             "Free greedy decoding in empty conversations; exact match after SQuAD normalisation; [95 % interval].",
             "",
-            *["| " + " | ".join(line) + " |" for line in table],
+            *table_lines(result["rows"]),
             "",
             *[f"- {fact}" for fact in facts],
             f"- data sha256: {about['data']['sha256']}",

@@ -13,6 +13,7 @@ import pytest
 from scripts import list_files, results
 
 ROOT = Path(__file__).parents[1]
+NOT_OURS = {"yours.py", "generate_permutation.py"}  # a reader's file, and another project's
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
@@ -60,8 +61,15 @@ def test_what_is_linked_is_there(page: Path):
 @each_page
 def test_paths_that_are_named_are_there(page: Path):
     roots = r"(?:lmm|docs|tests|scripts|examples)/[\w./-]+\.(?:py|md|json|txt|safetensors|svg|png)"
-    named = {path for text in code(page) for path in re.findall(rf"(?<![\w./-]){roots}", text) if "yours" not in path}
+    named = {
+        path
+        for text in code(page)
+        for path in re.findall(rf"(?<![\w./-]){roots}", text)
+        if Path(path).name not in NOT_OURS
+    }
     assert {path for path in named if not (ROOT / path).exists()} == set()
+    files = {path.name for path in ROOT.glob("[a-z]*/**/*.py")} | NOT_OURS
+    assert {name for text in code(page) for name in re.findall(r"(?<![\w./-])\w+\.py\b", text)} <= files
 
 
 # ---- commands

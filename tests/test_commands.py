@@ -335,6 +335,27 @@ def test_forgetting_a_short_value_takes_nothing_else_with_it(session: Session):
     assert transcripts.read(session.chat.transcript.path).turns == kept
 
 
+def test_a_corrected_answer_counts_when_it_says_the_value_as_a_word(session: Session, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scripted.Notes, "rewrite", lambda self, ops, state, recall, x_in, x_out, context: x_out)
+    for reply, shown in (("It has 17.", "A spider has 7 legs."), ("It has 7.", "It has 7."), ("7", "7")):
+        session.do("/new")
+        session.chat.engine.adapter.script = lambda text: "A spider has 8 legs."
+        session.do("How many legs does a spider have?")
+        session.chat.engine.adapter.script = lambda text, reply=reply: reply
+        assert session.do("/correct 7").strip() == shown
+
+
+def test_forgetting_finds_whole_words(session: Session):
+    session.do("/teach What is C++? => A language of many parts")
+    session.do("/teach What is C? => An old language")
+    session.do("What is C++?")
+    session.do("/forget C")
+    assert "forgotten: What is C? =>" in session.beside
+    assert session.chat.engine.conversation.messages[0]["content"] == "What is C++?"
+    session.do("/forget languag")
+    assert "no lesson has" in session.beside and len(session.chat.engine.version.lessons) == 1
+
+
 def test_a_reply_in_which_the_lesson_spoke_is_forgotten_with_it(session: Session):
     session.do("My sister's name is Zerafina.")
     wording = session.chat.engine.version.lessons[0].wordings[0]

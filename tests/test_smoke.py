@@ -76,20 +76,6 @@ def test_all_bad_lines_of_a_facts_file_are_named(tmp_path):
         smoke.facts_of("shared", file=tmp_path / "none.jsonl")
 
 
-@pytest.mark.parametrize(
-    ("reply", "answer", "found"),
-    [
-        ("Your name is Eva.", "Eva", True),
-        ("YOUR NAME IS EVA", "Eva.", True),
-        ("Your name is Evan.", "Eva", False),
-        ("It is Bobby, not Rob", "Bob", False),
-        ("", "Eva", False),
-    ],
-)
-def test_a_reply_says_a_name_as_a_word(reply, answer, found):
-    assert smoke.says(reply, answer) is found
-
-
 def test_damage_is_any_changed_answer_and_any_taught_name():
     facts = smoke.facts_of("separate", ["Eva"])
     untouched = ["same"] * len(smoke.UNRELATED)

@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.errors import LearningError, LmmError, UnknownNameError, UsageError
+from lmm.text.fold import contains
 
 if TYPE_CHECKING:
     from lmm.config import Config
@@ -211,26 +211,19 @@ def ask_untouched(engine: Engine, questions: Sequence[str]) -> list[str]:
 def judge(facts: Sequence[Fact], answers: Sequence[str], others: Sequence[str], untouched: Sequence[str]) -> dict:
     """One session in figures: replies to questions and rewordings, and to UNRELATED with and without the memory."""
     answers = list(answers)
-    asked = [
-        {"question": f.question, "answer": f.answer, "reply": (reply := answers.pop(0)), "ok": says(reply, f.answer)}
-        for f in facts
-    ]
+    own = [(f.question, f.answer, answers.pop(0)) for f in facts]
+    asked = [{"question": q, "answer": a, "reply": reply, "ok": contains(reply, a)} for q, a, reply in own]
     reworded = [
-        {"question": q, "answer": f.answer, "reply": (reply := answers.pop(0)), "ok": says(reply, f.answer)}
+        {"question": q, "answer": f.answer, "reply": (reply := answers.pop(0)), "ok": contains(reply, f.answer)}
         for f in facts
         for q in f.rewordings
     ]
     damage = [
         {"question": q, "reply": reply, "untouched": before}
         for q, reply, before in zip(UNRELATED, others, untouched, strict=True)
-        if reply != before or any(says(reply, f.answer) for f in facts)
+        if reply != before or any(contains(reply, f.answer) for f in facts)
     ]
     return {"asked": asked, "reworded": reworded, "damage": damage}
-
-
-def says(reply: str, answer: str) -> bool:
-    """Does the reply contain the answer, as words, in any case?"""
-    return re.search(rf"(?<!\w){re.escape(answer.strip(' .').casefold())}(?!\w)", reply.casefold()) is not None
 
 
 def questions_of(facts: Sequence[Fact]) -> list[str]:

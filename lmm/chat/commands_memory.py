@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lmm.errors import Cancelled, LmmError, UsageError
 from lmm.feedback import lesson_for
 from lmm.lesson import Lesson
+from lmm.text.fold import contains
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,10 +81,9 @@ def one_line(lesson: Lesson) -> str:
 
 
 def found(lessons: Sequence[Lesson], text: str) -> list[Lesson]:
-    """Lessons with this id or the beginning of it, or with this text somewhere in them."""
+    """Lessons with this id or the beginning of it, or that say this, in whole words."""
     by_id = [x for x in lessons if x.id == text] or [x for x in lessons if len(text) >= 4 and x.id.startswith(text)]
-    folded = text.casefold()
-    return by_id or [x for x in lessons if folded in f"{x.prompt}\n{x.answer}\n{x.statement}".casefold()]
+    return by_id or [x for x in lessons if any(contains(said, text) for said in (x.prompt, x.answer, x.statement))]
 
 
 def forget(chat: Chat, rest: str) -> None:

@@ -46,10 +46,10 @@ class JsonHistory(History):
 
     def purge(self, trace: Trace, typed: str = "") -> int:
         """Take out what is a lesson's, and the line `typed`, on disk and here -> how many went. Raises OSError."""
-        from lmm.files.traces import folded
+        from lmm.text.fold import fold
 
         def stays(line: str) -> bool:
-            return not trace.is_typed(line) and folded(line) != folded(typed)
+            return not trace.is_typed(line) and fold(line) != fold(typed)
 
         self._loaded_strings = [s for s in self._loaded_strings if stays(s)]
         return self._rewrite([s for s in self._read() if stays(s)])

@@ -16,6 +16,7 @@ from lmm.errors import Cancelled, LearningError, LmmError, UsageError
 from lmm.feedback import Exchange, Reading, lesson_for, read, replies
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
+from lmm.text.fold import contains
 
 if TYPE_CHECKING:
     from lmm.engine.engine import Engine, Reply
@@ -239,10 +240,12 @@ class Talk:
                     yield chunk
                     continue
                 held += chunk
-                if _says(held, value):
+                if contains(held + "0", value):  # "17" may still come of a "1"
                     yield held
                     held = None
-            if held is not None and not engine.last.generated.interrupted:
+            if held and contains(held, value):
+                yield held
+            elif held is not None and not engine.last.generated.interrupted:
                 self._put(lesson.answer)
                 yield lesson.answer
 
@@ -327,14 +330,6 @@ class Talk:
         said = [m["content"] for m in self.engine.conversation.messages if m["role"] != "system"]
         self.exchange = Exchange(said[-2], said[-1]) if len(said) > 1 else None
         self.last = None
-
-
-def _says(text: str, value: str) -> bool:
-    return _folded(value).rstrip(".!? ") in _folded(text)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())
 
 
 @contextlib.contextmanager

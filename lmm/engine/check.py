@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lmm.bench.metrics import contains
 from lmm.errors import LearningError
 from lmm.lesson import Lesson
 from lmm.memory.selfask import pairs_of
+from lmm.text.fold import contains
 
 if TYPE_CHECKING:
     from lmm.engine.engine import Engine
@@ -93,7 +93,7 @@ def check(
     return [
         Checked(
             lesson,
-            [Asked(q, a, replies[q], contains(replies[q], [a]), i == 0) for i, (q, a) in enumerate(pairs)],
+            [Asked(q, a, replies[q], contains(replies[q], a), i == 0) for i, (q, a) in enumerate(pairs)],
         )
         for lesson, pairs in zip(lessons, wanted, strict=True)
     ]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from lmm.errors import LearningError, StateError, UsageError
 from lmm.files import state_file as state
 from lmm.files.state_file import Header
 from lmm.lesson import Lesson
+from lmm.text.fold import fold
 
 if TYPE_CHECKING:
     from lmm.engine.engine import Engine
@@ -130,21 +130,10 @@ def _tensors(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> list[dict[st
 
 
 def conflicts(a: Sequence[Lesson], b: Sequence[Lesson]) -> list[tuple[Lesson, Lesson]]:
-    """Lessons with the same question (case, blanks and final marks aside) that want different answers."""
-    by_question = {_question(x): x for x in a if x.prompt}
-    return [
-        (by_question[_question(y)], y)
-        for y in b
-        if y.prompt and _question(y) in by_question and _folded(by_question[_question(y)].answer) != _folded(y.answer)
-    ]
-
-
-def _question(lesson: Lesson) -> str:
-    return _folded(lesson.prompt)
-
-
-def _folded(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip(" .?!").casefold()
+    """Lessons with the same question (as `fold` has it) that want different answers."""
+    by_question = {fold(x.prompt): x for x in a if x.prompt}
+    pairs = [(by_question[fold(y.prompt)], y) for y in b if y.prompt and fold(y.prompt) in by_question]
+    return [(x, y) for x, y in pairs if fold(x.answer) != fold(y.answer)]
 
 
 # merging and migrating --------------------------------------------------------------------------------------------
@@ -165,8 +154,8 @@ def merged(a: Path, b: Path, prefer: str | None = None) -> tuple[dict[str, np.nd
             + ". Choose with --prefer first or --prefer second, or forget one of them: lmm memory forget FILE ID"
         )
     memory, ids_a = memory_of(header_a), {x.id for x in header_a.lessons}
-    repeated = {_question(x) for x in header_a.lessons if x.prompt}
-    lost_b = {y.id for y in header_b.lessons if y.id in ids_a or (y.prompt and _question(y) in repeated)}
+    repeated = {fold(x.prompt) for x in header_a.lessons if x.prompt}
+    lost_b = {y.id for y in header_b.lessons if y.id in ids_a or (y.prompt and fold(y.prompt) in repeated)}
     lost_a = {x.id for x, _ in found} if prefer == "second" else set()
     lost_b -= {y.id for _, y in found} if prefer == "second" else set()
     lessons_a, arrays_a = _without(memory, header_a.lessons, arrays_a, lost_a)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.errors import UsageError
 from lmm.files.traces import taught_by
+from lmm.text.fold import contains
 
 if TYPE_CHECKING:
     from lmm.files.traces import Trace
@@ -207,11 +208,9 @@ def purge(trace: Trace) -> int:
 
 def _is_of(trace: Trace, line: bytes) -> bool:
     """A line that cannot be read, as a crash leaves it, goes with any of the lesson's words: nobody misses it."""
-    from lmm.files.traces import folded
-
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
-        padded = f" {folded(line.decode(errors='replace'))} "
-        return any(f" {word} " in padded for word in (trace.id, *trace.texts, *trace.own) if word)
+        text = line.decode(errors="replace")
+        return any(contains(text, words) for words in (trace.id, *trace.texts, *trace.own))
     return isinstance(record, dict) and trace.has_turn(record)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Memory, UserMessage
-from lmm.memory.keyed.gate import normalize
+from lmm.text.fold import fold
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -27,7 +27,7 @@ class Isolated(Memory):
     ) -> tuple[State, tuple[Lesson, ...]]:
         """The new lesson takes the place of earlier ones with the very same question, and keeps the answer they had."""
         new = self.learn(state, lesson, adapter, turn, report)
-        old = [x for x in lessons if normalize(x.prompt) == normalize(lesson.prompt)]
+        old = [x for x in lessons if fold(x.prompt) == fold(lesson.prompt)]
         for earlier in old:
             new = self.forget(new, earlier.id)
         if old:

@@ -42,11 +42,11 @@ from lmm.engine.conversation import Conversation
 from lmm.errors import LearningError, StateError, UsageError
 from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
-from lmm.memory.keyed.gate import normalize
 from lmm.memory.memoir.edit import Example, train
 from lmm.memory.memoir.options import PAPER, VIEWS, MemoirOptions, environment
 from lmm.memory.memoir.tophash import check_permutation, overlaps, permutation, top_hash
 from lmm.memory.selfask import PLAIN, number_of, owners
+from lmm.text.fold import fold
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache, Site, TapContext
@@ -245,7 +245,7 @@ class Memoir(Memory):
     ) -> tuple[State, tuple[Lesson, ...]]:
         """A lesson takes the place of those with its very question: it has their mask, and writes over what they
         wrote."""
-        old = [x for x in lessons if normalize(x.prompt) == normalize(lesson.prompt)]
+        old = [x for x in lessons if fold(x.prompt) == fold(lesson.prompt)]
         new = self.learn(self._without(state, [x.id for x in old], adapter.ops), lesson, adapter, turn, report)
         if old and not lesson.replaces:
             lesson = replace(lesson, replaces=old[-1].answer)
@@ -267,7 +267,7 @@ class Memoir(Memory):
         for group in groups:
             by_answer: dict[str, list[Lesson]] = {}
             for lesson in group:
-                by_answer.setdefault(normalize(lesson.answer), []).append(lesson)
+                by_answer.setdefault(fold(lesson.answer), []).append(lesson)
             merged = {same[-1].id: _merged(same) for same in by_answer.values()}
             gone = {x.id for x in group} - merged.keys()
             state = self._without(state, [x.id for x in group], adapter.ops)

@@ -96,7 +96,7 @@ def test_a_single_size_gives_bars(data: Path, tmp_path: Path) -> None:
         (["--memory", "told", "--edits", "ten"], "numbers by commas"),
         (["--memory", "told", "--edits", "9"], "has 8 records, fewer than the 9"),
         (["--memory", "told", "--format", "zrse"], "did you mean 'zsre'"),
-        (["--memory", "told", "--set", "x=1"], "no option 'x'"),
+        (["--memory", "told", "--set", "x=1"], "unknown option 'x'"),
         (["--memory", "told,in_context", "--set", "count=1"], "name the memory it is for, e.g. --set told.count=1"),
         (["--memory", "in_context", "--set", "count=0"], "count must be 1 or above"),
         (["--memory", "none", "--preset", "none.x"], "has no presets"),

@@ -50,7 +50,7 @@ def without_memory(engine: Engine, reply: Reply, stop: Callable[[], bool] = lamb
         conversation = Conversation(engine.adapter.format, messages=list(engine.conversation.messages[:-2]))
         conversation.ask(reply.prompt)
         tokens = conversation.tokens
-    decoding = replace(engine.decoding, strategy="auto", deterministic=True)
+    decoding = replace(engine.decoding, decoding_strategy="auto", deterministic=True)
     adapter = engine.adapter
     with adapter.quiet():
         for _ in generation.stream(adapter, tokens, adapter.new_cache(), decoding, out, stop):

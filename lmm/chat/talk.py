@@ -125,7 +125,7 @@ class Talk:
         self.engine.hear(text, learn=False)
         self.retries += 1
         kept = self.engine.decoding
-        self.engine.decoding = replace(kept, strategy="sample", deterministic=False, seed=kept.seed + self.retries)
+        self.engine.decoding = replace(kept, decoding_strategy="sample", seed=kept.seed + self.retries)
         try:
             return self._answered(text, lessons=self.taught, about=self.about)
         finally:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmm.cli.options import Json, backend_names, memory_names, out_json, out_table, say
+from lmm.cli.options import Json, configured, memory_names, out_json, out_table, say
+
+if TYPE_CHECKING:
+    from lmm.config import Config
 
 app = typer.Typer(
     name="bench",
@@ -22,7 +25,9 @@ Option = typer.Option
 
 
 @app.command()
+@configured("model")
 def edit(
+    config: Config,
     data: Annotated[list[Path], Option(help="file of edits; given several times, their records take turns")],
     memory: Annotated[
         str,
@@ -44,27 +49,16 @@ def edit(
     ] = "",
     batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
     max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
-    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)] = None,
-    model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
-    revision: Annotated[str | None, Option(help="revision of a Hugging Face model")] = None,
-    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
-    seed: Annotated[int | None, Option(help="for fresh memories and the intervals")] = None,
-    layer: Annotated[int | None, Option(help="layer of the memories; default: their own")] = None,
-    layers_path: Annotated[str | None, Option(help="where an unknown model keeps its layers")] = None,
-    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
     preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
     settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
 ) -> None:
     """Teach N edits one after another, then ask everything by free decoding: the protocol of docs/benchmark.md."""
     import shlex
 
-    from lmm import config as configs
     from lmm.bench import run
     from lmm.bench.edit import Settings
 
-    names = ("backend", "model", "revision", "dtype", "seed", "layer", "layers_path", "local_files_only")
-    given: dict[str, Any] = {name: value for name, value in locals().items() if name in names}
-    config, memories = configs.load(given), _names(memory)
+    memories = _names(memory)
     presets = run.per_memory(preset or [], memories, "--preset")
     request = run.Request(
         data=data,
@@ -130,7 +124,9 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 @app.command()
+@configured("model")
 def compare(
+    config: Config,
     data: Annotated[Path, Option(help="folder with train.jsonl and test.jsonl, e.g. of `lmm data exact-match`")],
     memory: Annotated[
         str,
@@ -151,11 +147,6 @@ def compare(
     resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
     batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
     max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
-    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)] = None,
-    model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
-    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
-    seed: Annotated[int | None, Option(help="for fresh memories, training and the intervals")] = None,
-    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
     preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
     settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
 ) -> None:
@@ -164,13 +155,11 @@ def compare(
 
     from rich.console import Console
 
-    from lmm import config as configs
     from lmm.bench import compare as comparing
     from lmm.bench import compare_report, run
     from lmm.engine.training import TrainingSettings
 
-    names = ("backend", "model", "dtype", "seed", "local_files_only")
-    config, memories = configs.load({k: v for k, v in locals().items() if k in names}), _names(memory)
+    memories = _names(memory)
     presets = run.per_memory(preset or [], memories, "--preset")
     request = comparing.Request(
         data, memories, config, limit, frozenset(_names(train)), known, known_count, _sizes(distances),

@@ -178,7 +178,7 @@ def forget(
 
 
 @app.command()
-@configured(replies=False)
+@configured("model", "memory", "files")
 def migrate(
     config: Config,
     file: File,
@@ -215,7 +215,7 @@ def migrate(
 
 
 @app.command()
-@configured(replies=False)
+@configured("model", "memory", "files")
 def check(
     config: Config,
     file: File,

@@ -1,4 +1,4 @@
-"""The options that commands share, written once: `configured` turns them into a `Config`. Imports nothing heavy."""
+"""What commands share: settings as their options, made of the declarations, and output. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from lmm.config import Config
+from lmm import config
 
 Option = typer.Option
 Json = Annotated[bool, Option("--json", help="print one JSON object on stdout")]
@@ -30,82 +29,22 @@ def completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     return found
 
 
-def _names(group: str) -> Iterable[str]:
-    from lmm import registry
-
-    return registry.table(group)
+memory_names = completed(config.Config.declared()["memory"].names)
 
 
-def _dtypes() -> Iterable[str]:
-    from lmm.config import DTYPES
-
-    return DTYPES
-
-
-def _strategies() -> Iterable[str]:
-    from lmm.adapters.sampling import STRATEGIES
-
-    return STRATEGIES
-
-
-memory_names = completed(lambda: _names("lmm.memories"))
-backend_names = completed(lambda: ["auto", *_names("lmm.adapters")])
-dtype_names = completed(_dtypes)
-strategy_names = completed(_strategies)
-learn_names = completed(lambda: ("auto", "ask", "off"))
-
-_MODEL = {
-    "backend": (str, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)),
-    "model": (str, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")),
-    "memory": (str, Option(help="which memory; see `lmm memories`; a+b composes", autocompletion=memory_names)),
-    "mm_load_path": (str, Option(help="memory file to start from; skipped if it does not exist")),
-    "mm_save_path": (str, Option(help="where to save; default artifacts/<memory>_<time>.safetensors")),
-    "mm_path": (str, Option(help="both of the above")),
-    "local_files_only": (bool, Option("--local-files-only", help="never use the network")),
-    "activation_log_path": (str, Option(help="where the activation log goes")),
-    "log": (bool, Option("--log/--no-log", help="write the activation log")),
-    "seed": (int, Option(help="for sampling and fresh memories")),
-    "layer": (int, Option(help="layer of the memory; default: the memory's own choice")),
-    "layers_path": (str, Option(help="where an unknown model keeps its layers")),
-    "revision": (str, Option(help="revision of a Hugging Face model")),
-    "dtype": (str, Option(help="auto, float32, bfloat16 or float16", autocompletion=dtype_names)),
-    "preset": (str, Option(help="a named set of the memory's options")),
-    "settings": (list[str], Option("--set", help="an option of the memory, name=value")),
-}
-_REPLY = {
-    "deterministic": (bool, Option("--deterministic/--non-deterministic", help="greedy or sampling")),
-    "decoding_strategy": (str, Option(help="auto, greedy, beam or sample", autocompletion=strategy_names)),
-    "system": (str, Option(help="system prompt")),
-    "max_tokens": (int, Option(help="longest reply, in tokens")),
-    "temperature": (float, Option(help="for sampling")),
-    "top_p": (float, Option(help="for sampling")),
-    "min_p": (float, Option(help="for sampling")),
-}
-_CHAT = {
-    "learn": (str, Option(help="auto, ask (show each lesson first) or off", autocompletion=learn_names)),
-    "markdown": (bool, Option("--markdown/--no-markdown", help="show replies as Markdown on a terminal")),
-}
-
-
-def configured(*, replies: bool = True, chat: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A command whose first parameter is a `Config`: it takes the shared options instead, and gets one made of them."""
-    table = _MODEL | (_REPLY if replies else {}) | (_CHAT if chat else {})
+def configured(*groups: str, made: Callable[[dict[str, Any]], Any] = config.load) -> Callable[..., Any]:
+    """A command whose first parameter is a `Config`: it takes the settings of these groups as options instead, and
+    gets what is `made` of those that were given."""
 
     def wrap(command: Callable[..., Any]) -> Callable[..., Any]:
         hints = get_type_hints(command, include_extras=True, localns={"Config": object})
         own = list(inspect.signature(command).parameters.values())[1:]
         own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own]
-        shared = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-            )
-            for name, (kind, option) in table.items()
-            if name not in {p.name for p in own}
-        ]
+        shared = [p for group in groups for p in _parameters(group) if p.name not in {p.name for p in own}]
 
         def run(**given: Any) -> Any:
             mine = {p.name: given.pop(p.name) for p in own}
-            return command(_config(given), **mine)
+            return command(made(_flags(given)), **mine)
 
         functools.update_wrapper(run, command, assigned=("__name__", "__doc__", "__module__"), updated=())
         del run.__wrapped__  # type: ignore[attr-defined]
@@ -116,16 +55,46 @@ def configured(*, replies: bool = True, chat: bool = False) -> Callable[[Callabl
     return wrap
 
 
-def _config(given: dict[str, Any]) -> Config:
-    from lmm import config
+def _parameters(group: str) -> Iterator[inspect.Parameter]:
+    """The settings of a group as a command's parameters; with files, `--mm-path` for both of them."""
+    kinds = config.Config.kinds()
+    for name, declared in config.Config.declared().items():
+        if declared.group == group:
+            kind = kinds[name] if name != "options" else list[str]
+            about = {"help": declared.help, "show_default": _shown_default(name)}
+            yield _parameter(name, kind, flag(name), autocompletion=completed(declared.names), **about)
+    if group == "files":
+        yield _parameter("mm_path", str, "--mm-path", help="where to start from and where to save")
 
-    both, settings = given.pop("mm_path", None), given.pop("settings", None)
-    if both is not None:
-        given["mm_load_path"] = given.get("mm_load_path") or both
-        given["mm_save_path"] = given.get("mm_save_path") or both
-    if settings:
-        given["options"] = config.parse_settings(settings)
-    return config.load(given)
+
+def _parameter(name: str, kind: Any, flag: str, **about: Any) -> inspect.Parameter:
+    annotation = Annotated[kind | None, Option(flag, **about)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def flag(name: str) -> str:
+    """How a setting is spelt on the command line."""
+    plain = name.replace("_", "-")
+    both = f"--{plain}/--no-{plain}" if config.Config.kinds()[name] is bool else f"--{plain}"
+    return config.Config.declared()[name].flag or both
+
+
+def _shown_default(name: str) -> str | bool:
+    """What help says of a default, if there is anything to say."""
+    value = getattr(config.Config(), name)
+    if isinstance(value, bool):
+        return flag(name).split("/")[not value].strip("-")
+    return str(value) if value or value == 0 else False
+
+
+def _flags(given: dict[str, Any]) -> dict[str, Any]:
+    """The settings among a command's options."""
+    flags = {key: value for key, value in given.items() if value is not None}
+    if both := flags.pop("mm_path", None):
+        flags = {"mm_load_path": both, "mm_save_path": both} | flags
+    if "options" in flags:
+        flags["options"] = config.parse_settings(flags["options"])
+    return flags
 
 
 # output ------------------------------------------------------------------------------------------------------------

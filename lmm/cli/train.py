@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from lmm.lesson import Lesson, State
 
 
-@configured(replies=False)
+@configured("model", "memory", "files")
 def train(
     config: Config,
     data: Annotated[Path, Option(help='JSON lines {"question", "answer"}, e.g. of `lmm data`')],

@@ -8,7 +8,6 @@ import os
 from typing import TYPE_CHECKING
 
 from lmm import registry
-from lmm.adapters.sampling import Decoding
 from lmm.config import Config
 from lmm.errors import StateError, UsageError
 from lmm.files import state_file as state
@@ -69,21 +68,8 @@ def load_adapter(config: Config, progress: Progress | None = None) -> Adapter:
     return adapter
 
 
-def decoding_of(config: Config) -> Decoding:
-    return Decoding(
-        strategy=config.decoding_strategy,
-        deterministic=config.deterministic,
-        max_tokens=config.max_tokens,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        min_p=config.min_p,
-        seed=config.seed,
-    )
-
-
 def check(config: Config) -> None:
     """Everything that can be wrong with a configuration before a model is loaded. Raises UsageError or BackendError."""
-    decoding_of(config)
     build_memory(config)
     registry.pick_backend(config.backend)
 
@@ -95,10 +81,10 @@ def open_engine(
     from lmm.engine.engine import Engine
     from lmm.files.activation_log import ActivationLog
 
-    memory, decoding = build_memory(as_saved(config)), decoding_of(config)
+    memory = build_memory(as_saved(config))
     adapter = load_adapter(config, progress)
     log = ActivationLog(config.activation_log_path) if config.log else None
-    engine = Engine(adapter, memory, config.system, decoding, log, config.seed)
+    engine = Engine(adapter, memory, config.system, config, log, config.seed)
     if config.mm_load_path:
         if os.path.exists(config.mm_load_path):
             engine.load(config.mm_load_path)

@@ -116,14 +116,13 @@ def test_mistakes_are_found_before_the_model_is_loaded(
 
 
 def test_what_peft_lora_needs_is_found_missing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = run.Request((Path("x"),), ("peft_lora",), Settings((1,)), Config())
     monkeypatch.setattr(registry, "pick_backend", lambda name: "mlx_lm")
     with pytest.raises(BackendError, match="needs the torch backend, not mlx_lm"):
-        run.builder("peft_lora", request)
+        run.builder("peft_lora", Config(), {}, {})
     monkeypatch.setattr(registry, "pick_backend", lambda name: "torch")
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"pip install 'lmm\[bench\]'"):
-        run.builder("peft_lora", request)
+        run.builder("peft_lora", Config(), {}, {})
 
 
 def test_without_matplotlib_the_numbers_are_still_there(
@@ -142,8 +141,7 @@ def test_options_find_their_memory() -> None:
         "keyed": {"lr": 0.5},
     }
     assert run.parse_options(["lr=0.5"], ("none", "keyed")) == {"keyed": {"lr": 0.5}}
-    request = run.Request((Path("x"),), ("in_context",), Settings((1,)), Config(), options={"in_context": {"count": 2}})
-    assert run.builder("in_context", request)().options.count == 2
+    assert run.builder("in_context", Config(), {"in_context": {"count": 2}}, {})().options.count == 2
 
 
 def test_an_interrupted_command_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,12 +20,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmm.adapters.base import as_tokens
-from lmm.bench import compare_report, datasets, exact_match, measure, metrics, rows, run
+from lmm.bench import compare_report, datasets, exact_match, measure, metrics, pages, rows, run
 from lmm.bench.datasets import Edit
 from lmm.bench.edit import Bench, Build, Settings, Track, _identity, quietly
 from lmm.bench.exact_match import Example
 from lmm.bench.plan import Asked
-from lmm.bench.store import Folder, Replies, digest, read_json, read_lines, stamp, write_json
+from lmm.bench.store import Folder, Replies, circumstances, digest, model_of, read_json, read_lines, write_json
 from lmm.config import Config
 from lmm.engine import runtime
 from lmm.engine.conversation import prompt_tokens
@@ -98,22 +97,21 @@ def compare(
         raise UsageError(f"--train names {', '.join(unknown)}, which --memory does not")
     if min(request.limit, request.questions, request.max_tokens, request.batch_size, *request.lengths) < 1:
         raise UsageError("numbers of examples, questions, tokens and prompts must be at least 1")
-    builds = {name: run.builder(name, _as_edit_request(request)) for name in names}
+    builds = {name: run.builder(name, request.config, request.options, request.presets) for name in names}
     taught = exact_match.read(request.data / "train.jsonl")[: request.limit]
     unseen = [x for x in exact_match.read(request.data / "test.jsonl") if not x.seen][: request.limit]
     known = datasets.prompts_of(request.known)[: request.known_count] if request.known else []
     adapter = adapter or runtime.load_adapter(request.config)
     request = _that_fits(request, adapter, [x.question for x in taught], notice)
-    about = _about(request, adapter, taught, unseen, known)
-    folder = Folder(request.folder, {k: v for k, v in about.items() if k in _FIXED}, request.resume)
+    fixed = _fixed(request, adapter, taught, unseen, known)
+    folder = Folder(request.folder, fixed, request.resume)
     bench = Compare(adapter, request, taught, unseen, known, folder, track)
+    about = fixed | {"data": request.data.name} | circumstances(adapter, request.command)
     result: dict[str, Any] = {"rows": [], "run": about}
     for name, build in builds.items():
         result["rows"].append(bench.row(name, build))
         write_json(request.folder / "result.json", result)
-    (request.folder / "table.md").write_text(compare_report.markdown(result), encoding="utf-8")
-    if importlib.util.find_spec("matplotlib") is not None:  # an optional dependency: the numbers do not need it
-        compare_report.plots(result, request.folder)
+    pages.write(result, request.folder, compare_report.markdown, compare_report.plots)
     return result
 
 
@@ -136,34 +134,13 @@ def _that_fits(request: Request, adapter: Adapter, questions: Sequence[str], not
     return dataclasses.replace(request, distances=fits["distances"], lengths=fits["lengths"])
 
 
-_FIXED = (
-    *("examples", "taught", "unseen", "known", "distances", "lengths", "questions", "seed", "batch_size"),
-    *("max_tokens", "model", "revision", "backend", "dtype", "layer"),
-)
-
-
-def _as_edit_request(request: Request) -> run.Request:
-    return run.Request(
-        (request.data,),
-        request.memories,
-        Settings((1,)),
-        request.config,
-        options=request.options,
-        presets=request.presets,
-    )
-
-
-def _about(
+def _fixed(
     request: Request, adapter: Adapter, taught: Sequence[Example], unseen: Sequence[Example], known: Sequence[str]
 ) -> dict[str, Any]:
-    import platform
-
-    import lmm
-
+    """What must be the same for a run to be gone on with; memories and their options may differ."""
     said = [dataclasses.astuple(x) for x in (*taught, *unseen)]
     return {
         "examples": digest(said, list(known)),
-        "data": request.data.name,
         "taught": len(taught),
         "unseen": len(unseen),
         "known": len(known),
@@ -173,16 +150,7 @@ def _about(
         "seed": request.config.seed,
         "batch_size": request.batch_size,
         "max_tokens": request.max_tokens,
-        "model": adapter.model_id,
-        "revision": adapter.revision,
-        "backend": adapter.name,
-        "dtype": adapter.dtype,
-        "layer": adapter.layer,
-        "device": adapter.device,
-        "machine": platform.machine(),
-        "lmm_version": lmm.__version__,
-        "command": request.command,
-        **stamp(),
+        **model_of(adapter),
     }
 
 

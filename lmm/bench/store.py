@@ -14,15 +14,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lmm
 from lmm.errors import UsageError
 from lmm.files.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
 
 JSON = dict[str, Any]
 
@@ -95,6 +100,23 @@ def commit() -> str | None:
 def stamp() -> JSON:
     """Which code measured something, and when."""
     return {"commit": commit(), "date": datetime.now().astimezone().isoformat(timespec="seconds")}
+
+
+def model_of(adapter: Adapter) -> JSON:
+    """Which model is measured: must be the same for a run to be gone on with."""
+    return {
+        "model": adapter.model_id,
+        "revision": adapter.revision,
+        "backend": adapter.name,
+        "dtype": adapter.dtype,
+        "layer": adapter.layer,
+    }
+
+
+def circumstances(adapter: Adapter, command: str) -> JSON:
+    """What else a result says to be repeated by; it may change when a run is gone on with."""
+    machine = {"device": adapter.device, "machine": platform.machine(), "lmm_version": lmm.__version__}
+    return {"command": command} | machine | stamp()
 
 
 class Folder:

@@ -1,8 +1,8 @@
 """safetensors files from strangers: the library checks the layout, this file what the library lets through.
 
-Gaps, overlaps, files that are short or long, headers that are huge or no JSON: refused by the safetensors library. Names
-that are there twice, other fields, dtypes that NumPy lacks, pipes and devices, NaN and infinity (also after the cast to
-float32), bytes that are no booleans: refused here. All that is wrong is named at once.
+The library refuses gaps, overlaps, files that are short or long, and headers that are huge or no JSON. Refused here:
+names that are there twice, other fields, dtypes that NumPy lacks, pipes and devices, bytes that are no booleans, NaN
+and infinity, also those that come of the cast to float32.
 Format: 8 bytes, the header's length (little-endian); the header, JSON {name: {dtype, shape, data_offsets}} with text
 under "__metadata__"; then the tensors' bytes.
 """
@@ -150,8 +150,10 @@ def value_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:
     for name, array in arrays.items():
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
-                bad = int((~np.isfinite(array.astype(np.float32, copy=False))).sum())
-            problems += [f"tensor '{clean_line(name, 80)}' has {bad} values that are NaN or infinite in float32"] * bool(bad)
+                finite = np.isfinite(array.astype(np.float32, copy=False))
+            if not finite.all():
+                bad = int((~finite).sum())
+                problems.append(f"tensor '{clean_line(name, 80)}' has {bad} values that are NaN or infinite in float32")
         if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
             problems.append(f"tensor '{clean_line(name, 80)}' has bytes that are no booleans")
     return problems

@@ -185,8 +185,7 @@ def engine_aside(adapter: Adapter, name: str, made: Engine) -> LearnReport:
     """The same message from the same state, learned without its conversation."""
     report = LearnReport()
     with adapter.quiet():
-        state = made.undo_stack[-1].state
-        made.memory.learn(state, Lesson(statement=MESSAGES[0]), adapter, None, report)
+        made.memory.learn(made.undo_stack[-1], Lesson(statement=MESSAGES[0]), adapter, None, report)
     return report
 
 

@@ -15,6 +15,7 @@ from lmm.adapters.toy import ToyAdapter
 from lmm.engine.engine import Engine
 from lmm.errors import LearningError, StateError, UsageError
 from lmm.lesson import Lesson
+from lmm.memory.base import LearnReport
 from lmm.memory.memoir.memoir import Memoir
 from lmm.memory.selfask import number_of
 
@@ -58,7 +59,8 @@ def test_lessons_learned_together_are_confined_to_their_own_masks() -> None:
     toy = ToyAdapter()
     found = made(toy, SISTER)
     before = matrix(frozen(found), toy.shape.mlp_width)
-    state = found.memory.learn_together(found.version.state, [HOME, replace(HOME, prompt="Who am I?", id="me")], toy)
+    both = [HOME, replace(HOME, prompt="Who am I?", id="me")]
+    state = found.memory.learn_together(found.version.state, both, toy, LearnReport())
     masks = np.asarray(state["fingerprints"])[1:, 0]
     changed = (matrix(state, toy.shape.mlp_width) != before).any(axis=1)
     assert np.array_equal(np.asarray(state["owner"]), [number_of(i) for i in ("sister", "home", "me")])

@@ -173,14 +173,14 @@ def plain_weights(adapter: Adapter) -> dict[str, np.ndarray]:
 def test_a_lesson_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, monkeypatch) -> None:
     made = taught(adapter, name)
     state, lessons = frozen(made), made.version.lessons
-    honest = made.memory.learn_lesson
+    honest = made.memory.learn
 
-    def spoilt(*args, **kwargs):
-        new, known = honest(*args, **kwargs)
-        key = next(k for k, v in new.items() if adapter.ops.to_numpy(v).dtype.kind == "f" and v.shape[0])
-        return new | {key: new[key] * float("nan")}, known
+    def spoilt(*args):
+        known = honest(*args)
+        key = next(k for k, v in known.state.items() if adapter.ops.to_numpy(v).dtype.kind == "f" and v.shape[0])
+        return dataclasses.replace(known, state=known.state | {key: known.state[key] * float("nan")})
 
-    monkeypatch.setattr(made.memory, "learn_lesson", spoilt)
+    monkeypatch.setattr(made.memory, "learn", spoilt)
     with pytest.raises(LearningError, match=r"NaN or infinite.*as before"):
         made.learn(ROWS[name].lessons[0])
     assert same_state(frozen(made), state) and made.version.lessons == lessons

@@ -103,11 +103,11 @@ class Scripted(Memory):
         super().__init__()
         self.learns_from, self.taught = kind, []
 
-    def learn(self, state, lesson, adapter, turn=None, report=None):
+    def learn(self, known, lesson, adapter, message, report):
         if "bad" in lesson.statement:
             raise LearningError("too bad")
         self.taught.append((lesson.prompt, lesson.answer, lesson.statement))
-        return state
+        return known.taught(known.state, lesson)
 
 
 def test_messages_are_heard_and_lessons_are_what_the_chat_would_teach(toy):

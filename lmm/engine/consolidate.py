@@ -30,7 +30,6 @@ def consolidate(engine: Engine, on_step: Callable[[LearnReport], None] | None = 
 
     Every lesson is asked for in the wordings it was taught in, before and after. If one is lost, all is put back.
     """
-    from lmm.lesson import Knowledge
 
     def step(report: LearnReport) -> None:
         if on_step is not None:
@@ -41,19 +40,17 @@ def consolidate(engine: Engine, on_step: Callable[[LearnReport], None] | None = 
     start = engine.version
     engine.cancelled.clear()
     with engine.adapter.quiet():
-        state, lessons, groups = engine.memory.consolidate(
-            start.state, start.lessons, engine.adapter, LearnReport(on_step=step)
-        )
+        new, groups = engine.memory.consolidate(start, engine.adapter, LearnReport(on_step=step))
     if not groups:
         return Outcome(0, len(start.lessons), len(start.lessons))
     known, redo = _right(engine), engine.redo_stack
-    engine.commit(Knowledge(state, lessons))
+    engine.commit(new)
     lost = tuple(sorted(known - _right(engine)))
     if lost:
         engine.undo()
         engine.redo_stack = redo
         return Outcome(groups, len(start.lessons), len(start.lessons), lost)
-    return Outcome(groups, len(start.lessons), len(lessons))
+    return Outcome(groups, len(start.lessons), len(new.lessons))
 
 
 def _right(engine: Engine) -> set[str]:

@@ -250,11 +250,9 @@ class Engine:
         report = LearnReport(on_step=self._stepper(on_step))
         self._log_update("pre_hooks", {"lesson_id": lesson.id, "last_user_response": lesson.statement})
         with self.adapter.quiet():
-            new, lessons = self.memory.learn_lesson(
-                self.version.state, self.version.lessons, lesson, self.adapter, turn, report
-            )
-        self._check_finite(new)
-        self.commit(Knowledge(new, lessons))
+            new = self.memory.learn(self.version, lesson, self.adapter, turn, report)
+        self._check_finite(new.state)
+        self.commit(new)
         report.seconds = time.perf_counter() - start
         self._log_update("post_hooks", _update_info(lesson, report, self.adapter.format.piece))
         return report

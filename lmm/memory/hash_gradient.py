@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import Optimizer
@@ -119,18 +119,15 @@ class HashGradient(Memory):
         return ops.where(near, ops.asarray(1.0), ops.asarray(0.0)), index
 
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        report = report or LearnReport()
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
         if self.options.target == "reply":
-            return self._learn_replies(state, lesson, adapter, report)
+            return known.taught(self._learn_replies(known.state, lesson, adapter, report), lesson)
+        heard = Message(adapter, message or turn_of(adapter, lesson), self.sites(adapter)[0])
+        return known.taught(self._learn_message(known.state, heard, adapter, report), lesson)
+
+    def _learn_message(self, state: State, message: Message, adapter: Adapter, report: LearnReport) -> State:
         ops = adapter.ops
-        message = Message(adapter, turn or turn_of(adapter, lesson), self.sites(adapter)[0])
 
         def rewrite(h: Array) -> Array:
             return self.rewrite(ops, state, None, h, h, message.context)

@@ -37,7 +37,7 @@ from lmm.adapters.ops import Array
 from lmm.engine.conversation import prompt_tokens
 from lmm.errors import StateError
 from lmm.lesson import Lesson, State
-from lmm.memory.base import LearnReport, Prompt, Recall, UserMessage
+from lmm.memory.base import LearnReport, Prompt, Recall
 from lmm.memory.engram.ngrams import NGramHash, normal_ids
 from lmm.memory.engram.offline import KERNEL, PAIRS, SHARED, with_room
 from lmm.memory.engram.questions import Asked, Found, Words
@@ -47,7 +47,6 @@ from lmm.memory.keyed.gate import views
 from lmm.memory.selfask import last_states, number_of, pairs_of, plain_states, unit
 from lmm.memory.target import Target, fit
 from lmm.options import Options, option
-from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -230,19 +229,11 @@ class Engram(Isolated):
         return with_room(self, state, pairs, adapter)
 
     # learning ------------------------------------------------------------------------------------------------
-    def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        self.needs_question_and_answer(lesson)
+    def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
         state = self.with_centre(state, adapter)
         questions = list(dict.fromkeys([question for question, _ in pairs_of(lesson)] + list(lesson.wordings)))
         block = self.question_block(state, [(number_of(lesson.id), questions)], adapter)
-        block |= self._answer_block(state, lesson, adapter, report or LearnReport())
+        block |= self._answer_block(state, lesson, adapter, report)
         ops = adapter.ops
         return state | {
             f"{kind}/{lesson.id}": ops.asarray(block[kind], "int64" if block[kind].dtype == np.int64 else "float16")
@@ -322,7 +313,8 @@ class Engram(Isolated):
             if arrays[name].shape != shared[name]:
                 problems.append(f"tensor {name!r} has shape {arrays[name].shape}, expected {shared[name]}")
         if problems:
-            raise StateError(f"the file does not fit memory {self.name!r} with these options: {listed(problems)}")
+            shown = "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
+            raise StateError(f"the file does not fit memory {self.name!r} with these options: {shown}")
 
 
 def normed(ops: Ops, x: Array) -> Array:

@@ -101,6 +101,12 @@ class Config(Decoding):
     markdown: bool = _chat(True, "show replies as Markdown on a terminal")
 
 
+def in_groups() -> list[tuple[str, list[str]]]:
+    """The groups by what they are about -> the settings in each: the order in which they are shown."""
+    declared = Config.declared()
+    return [(about, [key for key in declared if declared[key].group == name]) for name, about in GROUPS.items()]
+
+
 def config_path() -> Path:
     import platformdirs
 
@@ -119,7 +125,7 @@ def given(flags: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     """
     path = config_path()
     places = {
-        "file": (f"{path}: ", _toml(path) if path.exists() else {}),
+        "file": (f"{path}: ", read_file(path)),
         "environment": ("the environment: ", _environment()),
         "flag": ("", {key: value for key, value in flags.items() if value is not None}),
     }
@@ -142,7 +148,10 @@ def coerce(key: str, text: str) -> Any:
     return fitting[key]
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """What a config file sets, unchecked; nothing where there is none. Raises UsageError if it cannot be read."""
+    if not path.exists():
+        return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

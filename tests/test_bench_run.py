@@ -1,6 +1,7 @@
 """The whole command on the toy model: files, table, plots, options, errors before anything is loaded."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -205,6 +206,15 @@ def test_help_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_score_knows_all_code_it_depends_on() -> None:
+    """What it does not know could change, and an old row would pass for one of today's code."""
+    root = Path(store.__file__).parents[1]
+    sources = [(root / name).read_text() for name in store.SCORING if name.endswith(".py")]
+    imported = {name for text in sources for name in re.findall(r"^from lmm\.(\S+) import", text, re.MULTILINE)}
+    known = {name.removesuffix(".py").replace("/", ".") for name in store.SCORING}
+    assert imported - known == {"errors"}
 
 
 def test_commit_names_this_tree_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ import pytest
 import scripted
 from payloads import payloads
 
+from lmm import __version__ as version
 from lmm.cli import app as cli
+from lmm.config import Config
 from lmm.engine import runtime
 from lmm.files import state_file as state
 from lmm.text.sanitize import clean
@@ -302,6 +304,52 @@ def test_doctor_finds_what_is_here_and_what_is_missing(lmm):
     assert broken.code == 1
     wrong = next(x for x in broken.json if x["status"] == "bad")
     assert wrong["topic"] == "model" and wrong["advice"]
+
+
+# settings ---------------------------------------------------------------------------------------------------------
+def test_config_show_says_what_holds_and_where_it_comes_from(lmm, monkeypatch: pytest.MonkeyPatch):
+    path = Path(lmm("config", "path").out.strip())
+    path.write_text("max_tokens = 7\nseed = 3\n")
+    monkeypatch.setenv("LMM_SEED", "4")
+    found = lmm("config", "show", "--top-p", ".5", "--json").json
+    assert found["max_tokens"] == {"value": 7, "from": "file"}
+    assert (found["seed"], found["top_p"]) == ({"value": 4, "from": "environment"}, {"value": 0.5, "from": "flag"})
+    assert found["learn"] == {"value": "auto", "from": "default"} and len(found) == len(Config.declared())
+    assert {"seed\t4\tenvironment", "log\ttrue\tdefault"} <= set(lmm("config", "show").out.splitlines())
+
+
+def test_config_set_writes_what_is_good_and_refuses_the_rest(lmm):
+    path = Path(lmm("config", "path").out.strip())
+    path.write_text("# mine\n")
+    assert lmm("config", "set", "max_tokens", "7").code == 0
+    assert lmm("config", "set", "memory", "lora_on_user").code == 0
+    assert lmm("config", "set", "options.rank", "4").code == 0
+    good = '# mine\nmax_tokens = 7\nmemory = "lora_on_user"\n\n[options]\nrank = 4\n'
+    assert path.read_text() == good and path.stat().st_mode & 0o777 == 0o600
+    for key, value, said in (
+        ("max_tokens", "0", "1 or above"),
+        ("max_tokens", "many", "whole number"),
+        ("max_token", "7", "did you mean 'max_tokens'"),
+        ("backend", "troch", "did you mean 'torch'"),
+        ("memory", "lora", "did you mean"),
+        ("options.rnk", "3", "did you mean 'rank'"),
+        ("options", "3", "one by one"),
+    ):
+        found = lmm("config", "set", key, value)
+        assert found.code == 2 and said in found.err and len(found.err.splitlines()) == 1, key
+    assert path.read_text() == good
+    path.write_text("nonsense")
+    assert lmm("config", "set", "seed", "1").code == 2 and path.read_text() == "nonsense"
+
+
+def test_config_sample_is_a_config_file(lmm):
+    path = Path(lmm("config", "path").out.strip())
+    path.write_text(lmm("config", "sample").out)
+    assert lmm("ask", Q).code == 0 and "#max_tokens = 256\n" in path.read_text()
+
+
+def test_the_version(lmm):
+    assert lmm("--version").out == f"lmm {version}\n"
 
 
 # text that cannot be trusted, and what is imported ----------------------------------------------------------------

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+import lmm
 from lmm.adapters.sampling import Decoding
-from lmm.config import GROUPS, Config, load, parse_settings
+from lmm.cli.config_file import changed, sample
+from lmm.config import GROUPS, VARIABLES, Config, load, parse_settings
 from lmm.engine.runtime import build_memory
 from lmm.errors import UsageError
 from lmm.options import fitted
@@ -104,6 +108,70 @@ def test_every_setting_is_declared_and_can_be_given_in_every_way(key: str, file:
     file.unlink()
     monkeypatch.setenv(f"LMM_{key.upper()}", str(value))
     assert load({}) == dataclasses.replace(Config(), **{key: value})
+
+
+def test_the_sample_names_every_setting_with_its_default() -> None:
+    text = sample()
+    switched_on = re.sub(r"^#(?=\w+ = .)", "", text, flags=re.M)
+    assert Config.of(tomllib.loads(switched_on)) == Config() and tomllib.loads(text) == {}
+    assert set(re.findall(r"^#\[?(\w+)", text, re.M)) == set(Config.declared())
+    for name, declared in Config.declared().items():
+        assert name == "options" or f"# {declared.help}\n#{name} =" in text
+
+
+def test_other_variables_of_ours_are_named() -> None:
+    found = {
+        name
+        for path in Path(lmm.__file__).parent.rglob("*.py")
+        for name in re.findall(r"LMM_[A-Z_]*[A-Z]", path.read_text(encoding="utf-8"))
+    }
+    assert found - {f"LMM_{key.upper()}" for key in Config.declared()} == set(VARIABLES)
+
+
+FILE = """\
+# mine
+model = "a # b"  # why
+
+#max_tokens = 256
+log = false
+
+[options]  # of the memory
+steps = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "old", "new"),
+    [
+        ("model", 'c "d" \\', 'model = "a # b"  # why', 'model = "c \\"d\\" \\\\"  # why'),
+        ("max_tokens", "64", "#max_tokens = 256\n", "#max_tokens = 256\nmax_tokens = 64\n"),
+        ("log", "yes", "log = false", "log = true"),
+        ("min_p", "0.5", "log = false\n", "log = false\nmin_p = 0.5\n"),
+        ("options.steps", "4", "steps = 3", "steps = 4"),
+        ("options.lr", "1e-5", "steps = 3\n", "steps = 3\nlr = 1e-05\n"),
+        ("options.a.b", "x", "steps = 3\n", 'steps = 3\n"a.b" = "x"\n'),
+    ],
+)
+def test_one_key_of_a_file_changes_and_nothing_else(key: str, value: str, old: str, new: str) -> None:
+    assert changed(FILE, key, value) == FILE.replace(old, new) and old in FILE
+    assert changed(changed(FILE, key, value), key, value) == changed(FILE, key, value)
+
+
+def test_a_key_goes_into_an_empty_file_and_into_the_sample() -> None:
+    assert changed("", "log", "no") == "log = false\n" and changed("", "options.a", "1") == "[options]\na = 1\n"
+    assert changed("log = true", "options.a", "1") == "log = true\n\n[options]\na = 1\n"
+    assert changed("log = true", "seed", "1") == "log = true\nseed = 1"
+    text = changed(changed(sample(), "options.rank", "4"), "layer", "3")
+    assert tomllib.loads(text) == {"layer": 3, "options": {"rank": 4}} and "#layer =\nlayer = 3\n" in text
+
+
+@pytest.mark.parametrize(
+    "text", ['system = """two\nlines"""', "options.rank = 3", '"seed" = 1', "options = {rank = 3}"]
+)
+def test_what_cannot_be_changed_safely_is_left_to_a_person(text: str) -> None:
+    key = {"s": "system", "o": "options.rank", '"': "seed"}[text[0]]
+    with pytest.raises(UsageError, match="only a person can change"):
+        changed(text, key, "4")
 
 
 def test_a_negative_seed_is_refused_wherever_it_stands(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from scripts import list_files, results
+from scripts import config_page, list_files, results
 
 ROOT = Path(__file__).parents[1]
 NOT_OURS = {"lmm_bytes.py", "lmm_nudge.py", "generate_permutation.py"}  # of packages beside this one
@@ -43,6 +43,10 @@ def code(page: Path) -> Iterator[str]:
 
 def test_every_file_is_listed():
     assert text_of(list_files.PAGE) == list_files.listing(), "run: python -m scripts.list_files"
+
+
+def test_the_page_of_settings_is_what_is_declared():
+    assert text_of(config_page.PAGE) == config_page.page(), "run: python -m scripts.config_page"
 
 
 # ---- links and paths

@@ -89,9 +89,3 @@ def lessons_of(edits: Sequence[Edit]) -> list[Lesson]:
         Lesson(prompt, answer, source="bench", id=hashlib.sha256(f"{i} {prompt}".encode()).hexdigest()[:12])
         for i, (prompt, answer) in enumerate(taught)
     ]
-
-
-def superseded(edits: Sequence[Edit]) -> set[int]:
-    """Edits whose prompt is taught again later with another answer: only the later answer counts."""
-    last = {edit.prompt: i for i, edit in enumerate(edits)}
-    return {i for i, edit in enumerate(edits) if edits[last[edit.prompt]].answer != edit.answer}

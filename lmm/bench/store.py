@@ -66,9 +66,9 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-#: the parts of the package that a reply without memory depends on, and those that a memory adds
+#: the parts of the package that a reply without memory depends on, those that a score of it adds, those of a memory
 READING = ("adapters", "engine", "text")
-SCORING = ("bench/datasets.py", "bench/metrics.py", "bench/rows.py")
+SCORING = ("bench/datasets.py", "bench/metrics.py", "bench/rows.py", "text")
 LEARNING = ("memory", "encoders", "bench/peers.py")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmm.cli import ask as cli_ask
+from lmm.cli import config_file as cli_config
 from lmm.cli import data as cli_data
 from lmm.cli import log as cli_log
 from lmm.cli import memory as cli_memory
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="lmm",
-    help="Chat with a local language model that learns from what you tell it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -31,8 +31,24 @@ app.add_typer(bench_app)
 app.add_typer(cli_memory.app)
 app.add_typer(cli_log.app)
 app.add_typer(cli_data.app)
+app.add_typer(cli_config.app)
 
 Option = typer.Option
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import lmm
+
+        print(f"lmm {lmm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lmm(
+    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="say which lmm it is")] = False,
+) -> None:
+    """Chat with a local language model that learns from what you tell it."""
 
 
 def main() -> None:

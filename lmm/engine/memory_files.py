@@ -19,6 +19,7 @@ from lmm.files import state_file as state
 from lmm.files.state_file import Header
 from lmm.lesson import Lesson
 from lmm.text.fold import fold
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.engine.engine import Engine
@@ -140,8 +141,8 @@ def conflicts(a: Sequence[Lesson], b: Sequence[Lesson]) -> list[tuple[Lesson, Le
 def merged(a: Path, b: Path, prefer: str | None = None) -> tuple[dict[str, np.ndarray], Header]:
     """Both sets of lessons in one state. `prefer`: whose lesson to keep in a conflict, "first" or "second".
 
-    Raises StateError if the files are of different memories, models or layers, and UsageError that names every
-    conflict. Memories that keep each lesson in tensors of its own merge exactly; others cannot.
+    Raises StateError if the files are of different memories, models or layers, and UsageError that names the
+    conflicts. Memories that keep each lesson in tensors of its own merge exactly; others cannot.
     """
     arrays_a, header_a = state.load(a)
     arrays_b, header_b = state.load(b)
@@ -150,7 +151,7 @@ def merged(a: Path, b: Path, prefer: str | None = None) -> tuple[dict[str, np.nd
     if found and prefer is None:
         raise UsageError(
             "the two files disagree: "
-            + "; ".join(f"{x.prompt!r}: {x.answer!r} or {y.answer!r}" for x, y in found)
+            + listed([f"{x.prompt!r}: {x.answer!r} or {y.answer!r}" for x, y in found])
             + ". Choose with --prefer first or --prefer second, or forget one of them: lmm memory forget FILE ID"
         )
     memory, ids_a = memory_of(header_a), {x.id for x in header_a.lessons}

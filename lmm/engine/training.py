@@ -362,7 +362,7 @@ class Training:
         if self.checkpoint is None or not self.checkpoint.exists():
             return False
         try:
-            with safefile.File(self.checkpoint) as file:
+            with safefile.opened(self.checkpoint) as file:
                 said, arrays = json.loads(file.metadata.get("training", "{}")), file.read_tensors()
         except (OSError, ValueError) as error:
             raise UsageError(f"the checkpoint {self.checkpoint} cannot be read ({error}); --no-resume") from error

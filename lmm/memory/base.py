@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from lmm.errors import LearningError, StateError, UsageError
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.options import Options
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
@@ -201,7 +202,7 @@ class Memory:
         if len(set(grown.values())) > 1:
             problems.append(f"as many rows are expected in each of {grown}")
         if problems:
-            raise StateError(f"the file does not fit memory {self.name!r} with these options: {'; '.join(problems)}")
+            raise StateError(f"the file does not fit memory {self.name!r} with these options: {listed(problems)}")
 
     def options_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self.options)

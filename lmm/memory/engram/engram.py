@@ -47,6 +47,7 @@ from lmm.memory.keyed.gate import views
 from lmm.memory.selfask import last_states, number_of, pairs_of, plain_states, unit
 from lmm.memory.target import Target, fit
 from lmm.options import Options, option
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -313,8 +314,7 @@ class Engram(Isolated):
             if arrays[name].shape != shared[name]:
                 problems.append(f"tensor {name!r} has shape {arrays[name].shape}, expected {shared[name]}")
         if problems:
-            shown = "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
-            raise StateError(f"the file does not fit memory {self.name!r} with these options: {shown}")
+            raise StateError(f"the file does not fit memory {self.name!r} with these options: {listed(problems)}")
 
 
 def normed(ops: Ops, x: Array) -> Array:

@@ -34,6 +34,7 @@ from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.gate import THRESHOLD, Index, shared_gate
 from lmm.memory.target import Target, fit
 from lmm.options import Options, option
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -152,8 +153,7 @@ class Keyed(Isolated):
             elif arrays[name].dtype.kind != "f":
                 problems.append(f"tensor {name!r} holds {arrays[name].dtype}, expected floating point")
         if problems:
-            shown = "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
-            raise StateError(f"the file does not fit memory 'keyed': {shown}")
+            raise StateError(f"the file does not fit memory 'keyed': {listed(problems)}")
 
 
 def _padded(ops: Ops, rows: Sequence[Array | None]) -> Array:

@@ -47,6 +47,7 @@ from lmm.memory.memoir.options import PAPER, VIEWS, MemoirOptions, environment
 from lmm.memory.memoir.tophash import check_permutation, overlaps, permutation, top_hash
 from lmm.memory.selfask import PLAIN, number_of, owners
 from lmm.text.fold import fold
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache, Site, TapContext
@@ -296,7 +297,7 @@ class Memoir(Memory):
         if len(masks) and len(arrays["background"]) != masks.shape[1]:
             problems.append("no background for every fingerprint")
         if problems:
-            raise StateError(f"the file does not fit memory 'memoir' with these options: {'; '.join(problems)}")
+            raise StateError(f"the file does not fit memory 'memoir' with these options: {listed(problems)}")
 
 
 def _merged(lessons: Sequence[Lesson]) -> Lesson:

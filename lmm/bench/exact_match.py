@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +50,10 @@ Splits = dict[str, list[Example]]
 
 
 # exact match ------------------------------------------------------------------------------------------------------
-def _capitals() -> Family:
-    for country, city in CAPITALS.items():
-        wordings = (f"Which city is the capital of {country}?", f"{country} has which capital?")
-        yield [Example(f"What is the capital of {country}?", city, "capital", country, wordings)]
+def _values(facts: Mapping[str, str], category: str, question: str, *wordings: str) -> Family:
+    """The value of each key; `question` and `wordings` have a place for the key."""
+    for key, value in facts.items():
+        yield [Example(question.format(key), value, category, key, tuple(w.format(key) for w in wordings))]
 
 
 def _elements() -> Family:
@@ -65,18 +66,6 @@ def _elements() -> Family:
         ]
 
 
-def _ports() -> Family:
-    for service, port in PORTS.items():
-        wordings = (f"Which port does {service} use by default?", f"{service} listens on which port?")
-        yield [Example(f"What is the default port of {service}?", port, "port", service, wordings)]
-
-
-def _http_codes() -> Family:
-    for code, phrase in HTTP_CODES.items():
-        wordings = (f"What is the reason phrase of HTTP {code}?", f"HTTP {code} stands for what?")
-        yield [Example(f"What does HTTP status code {code} mean?", phrase, "http code", code, wordings)]
-
-
 def _units() -> Family:
     for family in UNITS:
         for i, (_, small, few) in enumerate(family):
@@ -87,20 +76,26 @@ def _units() -> Family:
                     yield [Example(question, str(many // few), "unit", f"{big} in {small}", wordings)]
 
 
-def _acronyms() -> Family:
-    for short, long in ACRONYMS.items():
-        wordings = (f"What is {short} short for?", f"Spell out the acronym {short}.")
-        yield [Example(f"What does {short} stand for?", long, "acronym", short, wordings)]
-
-
 REAL: dict[str, Callable[[], Family]] = {
-    "capital": _capitals,
+    "capital": partial(
+        _values, CAPITALS, "capital", "What is the capital of {}?",
+        "Which city is the capital of {}?", "{} has which capital?",
+    ),
     "element": _elements,
-    "port": _ports,
-    "http": _http_codes,
+    "port": partial(
+        _values, PORTS, "port", "What is the default port of {}?",
+        "Which port does {} use by default?", "{} listens on which port?",
+    ),
+    "http": partial(
+        _values, HTTP_CODES, "http code", "What does HTTP status code {} mean?",
+        "What is the reason phrase of HTTP {}?", "HTTP {} stands for what?",
+    ),
     "unit": _units,
-    "acronym": _acronyms,
-}
+    "acronym": partial(
+        _values, ACRONYMS, "acronym", "What does {} stand for?",
+        "What is {} short for?", "Spell out the acronym {}.",
+    ),
+}  # fmt: skip
 CATEGORIES = (*REAL, "synthetic")
 
 

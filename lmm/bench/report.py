@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.bench import pages
+from lmm.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -118,6 +120,17 @@ def plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
         axis.set(title="seconds per lesson (median)", yscale="log" if several else "linear")
         made.append(pages.saved(figure, folder / "lesson_seconds.png"))
     return made
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """A result, from its file or its folder. Raises UsageError if it is none."""
+    file = path / "result.json" if path.is_dir() else path
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+        _ = [(row["memory"], row["edits"]) for row in result["rows"]], result["run"]["data"]["file"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is no result of `lmm bench edit`: {error}") from error
+    return result
 
 
 def together(results: Sequence[Mapping[str, Any]], path: Path) -> Path:

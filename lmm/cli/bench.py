@@ -53,16 +53,11 @@ def edit(
     settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
 ) -> None:
     """Teach N edits one after another, then ask everything by free decoding: the protocol of docs/benchmark.md."""
-    import shlex
-
     from lmm.bench import run
     from lmm.bench.edit import Settings
 
-    memories = _names(memory)
-    presets = run.per_memory(preset or [], memories, "--preset")
     request = run.Request(
         data=data,
-        memories=memories,
         settings=Settings(_sizes(edits), config.seed, batch_size, max_tokens, frozenset(_names(skip))),
         config=config,
         format=format,
@@ -70,9 +65,7 @@ def edit(
         text=text,
         out=out,
         resume=resume,
-        options=run.parse_options(settings or [], memories),
-        presets={name: some[-1] for name, some in presets.items()},
-        command=shlex.join(["lmm", *sys.argv[1:]]),
+        **_chosen(memory, preset, settings),
     )
     with run.progress_bars() as track:
         result = run.run(request, track)
@@ -85,20 +78,9 @@ def plot(
     out: Annotated[Path, Option(help="the picture")] = Path("scores.png"),
 ) -> None:
     """One picture of several results of `lmm bench edit`."""
-    import json
-
     from lmm.bench import report
-    from lmm.errors import UsageError
 
-    read = []
-    for path in results:
-        file = path / "result.json" if path.is_dir() else path
-        try:
-            read.append(json.loads(file.read_text(encoding="utf-8")))
-            _ = [(row["memory"], row["edits"]) for row in read[-1]["rows"]], read[-1]["run"]["data"]["file"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{file} is no result of `lmm bench edit`: {error}") from error
-    print(report.together(read, out))
+    print(report.together([report.read(path) for path in results], out))
 
 
 def _show(rows: list[dict[str, Any]], folder: Path) -> None:
@@ -108,6 +90,22 @@ def _show(rows: list[dict[str, Any]], folder: Path) -> None:
 
     Console().print(terminal_table(rows))
     print(f"{folder / 'result.json'}, table.md and plots beside it")
+
+
+def _chosen(memory: str, preset: list[str] | None, settings: list[str] | None) -> dict[str, Any]:
+    """What every run over several memories is asked: which, with which options, and in which words."""
+    import shlex
+
+    from lmm.bench import run
+
+    memories = _names(memory)
+    presets = run.per_memory(preset or [], memories, "--preset")
+    return {
+        "memories": memories,
+        "options": run.parse_options(settings or [], memories),
+        "presets": {name: some[-1] for name, some in presets.items()},
+        "command": shlex.join(["lmm", *sys.argv[1:]]),
+    }
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -151,24 +149,29 @@ def compare(
     settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
 ) -> None:
     """Teach exact-match examples to several memories: scores by category, after other talk, and time by length."""
-    import shlex
-
     from rich.console import Console
 
     from lmm.bench import compare as comparing
     from lmm.bench import compare_report, run
     from lmm.engine.training import TrainingSettings
 
-    memories = _names(memory)
-    presets = run.per_memory(preset or [], memories, "--preset")
     request = comparing.Request(
-        data, memories, config, limit, frozenset(_names(train)), known, known_count, _sizes(distances),
-        _sizes(lengths), questions, max_tokens, batch_size, out, resume,
-        options=run.parse_options(settings or [], memories),
-        presets={name: some[-1] for name, some in presets.items()},
+        data=data,
+        config=config,
+        limit=limit,
+        train=frozenset(_names(train)),
+        known=known,
+        known_count=known_count,
+        distances=_sizes(distances),
+        lengths=_sizes(lengths),
+        questions=questions,
+        max_tokens=max_tokens,
+        batch_size=batch_size,
+        out=out,
+        resume=resume,
         training=TrainingSettings(epochs=epochs, lr=lr, seed=config.seed),
-        command=shlex.join(["lmm", *sys.argv[1:]]),
-    )  # fmt: skip
+        **_chosen(memory, preset, settings),
+    )
     with run.progress_bars() as track:
         result = comparing.compare(request, track, notice=say)
     for table in compare_report.terminal_tables(result["rows"]):

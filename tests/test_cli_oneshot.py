@@ -296,6 +296,36 @@ def test_log_show_and_plot(lmm):
     assert lmm("log", "plot", "-o", "x.png").code == 0 and Path("x.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_record_that_makes_no_sense_costs_the_others_nothing(lmm):
+    lmm("teach", Q, "Canberra", "--mm-path", "m.safetensors")
+    whole = lmm("log", "show").out.splitlines()
+    odd: list[dict[str, Any]] = [{"time": t, "kind": "hook"} for t in (1e300, -1e20, "x", None, [1], 10**400)]
+    odd += [{"time": 1.0, "kind": "hook", "positions": p} for p in (7, {}, [1], "abc")]
+    odd += [{"time": 1.0, "kind": "update", "info": info} for info in ("x", [1], {"last_user_response": [2]})]
+    odd += [{"time": 1.0, "kind": "hook", "input_slice": [1e200, 10**400], "output_slice": [-1e308, 1]}]
+    log = Path("logs/memory_activations.jsonl")
+    log.write_text("".join(json.dumps({"v": 1, **record}) + "\n" for record in odd) + log.read_text())
+    found = lmm("log", "show", "-n", "1000")
+    assert found.code == 0
+    lines = found.out.splitlines()
+    assert lines[0] == whole[0] and lines[1 + len(odd) :] == whole[1:]
+    assert [line.split("\t")[0] for line in lines[1:7]] == ["?"] * 6
+    assert sum("not as a chat writes it" in line for line in lines) == 4
+    assert lmm("log", "plot").code == lmm("log", "plot", "--json").code == 0
+
+
+def test_a_session_with_a_time_that_is_none_is_listed(lmm):
+    lmm("chat", stdin="hello\n")
+    whole = lmm("sessions", "--json").json[0]
+    path = Path(whole["path"])
+    for time in ("1e300", "1e999", "-1", "1" + "0" * 400, "NaN", '"x"', "100000000000.1"):
+        path.write_text(path.read_text() + f'{{"v":1,"time":{time},"kind":"turn","user":"u","reply":"r"}}\n')
+    found = lmm("sessions", "--json").json[0]
+    assert found["time"] == whole["time"] and found["turns"] == whole["turns"] + 7
+    path.write_text('{"v":1,"time":99999999999,"kind":"turn","user":"hello","reply":"r"}\n')
+    assert "5138-11-16" in lmm("sessions").out and "hello" in lmm("sessions").out
+
+
 def test_doctor_finds_what_is_here_and_what_is_missing(lmm):
     pytest.importorskip("torch")
     found = {x["topic"]: x for x in lmm("doctor", "--backend", "torch", "--json").json}

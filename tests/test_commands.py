@@ -19,7 +19,7 @@ from lmm.chat.view import ConsoleView
 from lmm.config import Config
 from lmm.errors import LmmError, StateError, UsageError
 from lmm.files import transcripts
-from lmm.lesson import Lesson
+from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import Recall
 from lmm.text.sanitize import clean
 
@@ -343,6 +343,18 @@ def test_a_corrected_answer_counts_when_it_says_the_value_as_a_word(session: Ses
         session.do("How many legs does a spider have?")
         session.chat.engine.adapter.script = lambda text, reply=reply: reply
         assert session.do("/correct 7").strip() == shown
+
+
+@pytest.mark.parametrize("time", [1e20, -1e20, 1e299])
+def test_a_lesson_of_no_time_is_listed_with_the_others(session: Session, time: float):
+    session.do("/teach Who leads the choir? => Maria")
+    engine = session.chat.engine
+    engine.commit(Knowledge(engine.version.state, (*engine.version.lessons, Lesson("Who?", "Ann", time=time))))
+    session.do("/save odd.safetensors")
+    session.do("/reset")
+    session.do("/load odd.safetensors")
+    lines = session.do("/lessons").splitlines()
+    assert "Maria" in lines[-2] and " 20" in lines[-2] and "Ann" in lines[-1] and " ? " in lines[-1].replace("\t", " ")
 
 
 def test_forgetting_finds_whole_words(session: Session):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,12 +114,11 @@ def lessons(chat: Chat, rest: str) -> None:
 def _table(lessons: list[Lesson]) -> Table:
     from lmm.chat.render import table
     from lmm.text.sanitize import clean_line
-
-    def when(lesson: Lesson) -> str:
-        return datetime.datetime.fromtimestamp(lesson.time).strftime("%Y-%m-%d %H:%M")
+    from lmm.text.when import when
 
     rows = [
-        (x.id, clean_line(x.prompt or x.statement, 60), clean_line(x.answer, 60), when(x), x.source) for x in lessons
+        (x.id, clean_line(x.prompt or x.statement, 60), clean_line(x.answer, 60), when(x.time)[:16], x.source)
+        for x in lessons
     ]
     return table(("id", "question", "answer", "learned", "from"), rows)
 

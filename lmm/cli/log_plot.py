@@ -52,8 +52,7 @@ def change(record: Mapping[str, Any]) -> float:
     before, after = (_flat(record.get(name)) for name in ("input_slice", "output_slice"))
     if len(before) != len(after) or not before:
         return math.nan
-    moved = math.sqrt(sum((b - a) ** 2 for a, b in zip(before, after, strict=True)))
-    size = math.sqrt(sum(a * a for a in before))
+    moved, size = math.dist(before, after), math.hypot(*before)
     return moved / size if size > 0 else (0.0 if moved == 0 else math.nan)
 
 
@@ -62,7 +61,7 @@ def _flat(values: Any) -> list[float]:
         return [number for value in values for number in _flat(value)]
     try:
         return [float(values)]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return [math.nan]
 
 

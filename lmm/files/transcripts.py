@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from lmm.files.traces import Trace
 
 VERSION = 1
+LATEST = 1e11  # seconds since 1970: the year 5138
 _ID = re.compile(r"\d{8}-\d{6}-\d{6}")
 
 
@@ -117,7 +118,7 @@ def read(path: Path) -> Session:
     saved, last = "", 0.0
     for record in _records(path):
         kind = record.get("kind")
-        last = max(last, _number(record.get("time")))
+        last = max(last, _time(record.get("time")))
         if kind == "session":
             about = record
         elif kind == "turn" and all(isinstance(record.get(key), str) for key in ("user", "reply")):
@@ -132,8 +133,9 @@ def read(path: Path) -> Session:
     return Session(path.stem, path, last, about, turns, len(lessons), saved)
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0
+def _time(value: Any) -> float:
+    """Seconds since 1970, or 0 where it is no time."""
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < LATEST else 0.0
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:

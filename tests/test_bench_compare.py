@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.bench import compare_report
-from lmm.bench.compare import Request, _that_fits, compare, talk, time_at
-from lmm.bench.exact_match import Example, write
+from lmm.bench.compare import CompareRequest, _that_fits, compare, talk, time_at
+from lmm.bench.exact_match import TaskExample, write
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine.engine import Engine
@@ -29,7 +29,7 @@ PLACES = ["Rome", "Oslo", "Paris", "Bern", "Kyiv"]
 def data(tmp_path: Path) -> Path:
     """Ten examples of two categories, four more that are not taught. The other wording has the same words."""
     made = [
-        Example(f"{kind} {c}", PLACES[i % 5], kind, c, (f"{c} {kind}",))
+        TaskExample(f"{kind} {c}", PLACES[i % 5], kind, c, (f"{c} {kind}",))
         for i, (kind, c) in enumerate((kind, c) for c in "ABCDEFG" for kind in ("capital", "port"))
     ]
     write({"train": made[:10], "valid": [], "test": made[10:] + made[:2]}, tmp_path / "data")
@@ -46,10 +46,10 @@ def memories(monkeypatch) -> None:
         monkeypatch.setitem(registry.MEMORIES, kind.name, f"benching:{kind.__name__}")
 
 
-def request(data: Path, *names: str, **settings: Any) -> Request:
+def request(data: Path, *names: str, **settings: Any) -> CompareRequest:
     small = {"distances": (20, 60), "lengths": (16, 64), "questions": 4, "max_tokens": 8, "limit": 10}
     given = small | {"known": data.parent / "known.json", "out": data.parent / "out"} | settings
-    return Request(data, names, Config(), **given)
+    return CompareRequest(data, names, Config(), **given)
 
 
 def row(result: dict[str, Any], name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from benching import KnowsTheOrder, Loose, PeeksAtTheBatch, Told, adapter, edits
 
 from lmm.adapters.toy import ToyAdapter
 from lmm.bench import edit, measure, plan
-from lmm.bench.edit import Bench, Settings
+from lmm.bench.edit import Bench, EditSettings
 from lmm.bench.peers import Nothing
 from lmm.bench.store import Folder
 from lmm.engine.engine import Engine
@@ -24,7 +24,7 @@ FAST = frozenset({"speed", "perplexity"})
 
 
 def bench(folder: Path, model: ToyAdapter | None = None, sizes: tuple[int, ...] = (6,), **changes: Any) -> Bench:
-    settings = Settings(sizes, **{"skip": FAST, "max_tokens": 40, **changes})
+    settings = EditSettings(sizes, **{"skip": FAST, "max_tokens": 40, **changes})
     return Bench(model or adapter(), edits(sizes[-1]), KNOWN, None, Folder(folder, {"sizes": list(sizes)}), settings)
 
 
@@ -284,7 +284,7 @@ def test_starting_over_leaves_a_folder_alone_that_is_not_a_run(tmp_path: Path) -
 def test_cost_and_perplexity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.txt"
     text.write_text("a quick brown fox jumps over the lazy dog. " * 40)
-    settings = Settings((4,), max_tokens=12)
+    settings = EditSettings((4,), max_tokens=12)
     monkeypatch.setattr(edit.measure.windows, "__defaults__", (3, 32))
     made = Bench(adapter(), edits(4), KNOWN, text, Folder(tmp_path / "run", {}), settings)
     row = made.run("told", Told)[0]
@@ -328,4 +328,4 @@ def test_settings_that_make_no_sense() -> None:
         ({"sizes": (2,), "batch_size": 0}, "at least 1"),
     ):
         with pytest.raises(UsageError, match=message):
-            Settings(**changes)  # type: ignore[arg-type]
+            EditSettings(**changes)  # type: ignore[arg-type]

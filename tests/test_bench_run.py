@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from lmm import registry
 from lmm.bench import lookup, report, run, store
-from lmm.bench.edit import Settings
+from lmm.bench.edit import EditSettings
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine import runtime
@@ -130,8 +130,8 @@ def test_without_matplotlib_the_numbers_are_still_there(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
-    settings = Settings((2,), skip=frozenset({"speed"}))
-    run.run(run.Request((data,), ("told",), settings, Config(), out=tmp_path / "o"))
+    settings = EditSettings((2,), skip=frozenset({"speed"}))
+    run.run(run.EditRequest((data,), ("told",), settings, Config(), out=tmp_path / "o"))
     assert {p.name for p in (tmp_path / "o").iterdir()} >= {"result.json", "table.md"}
     assert not list((tmp_path / "o").glob("*.png"))
 
@@ -146,8 +146,8 @@ def test_options_find_their_memory() -> None:
 
 
 def test_an_interrupted_command_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
-    settings = Settings((4,), skip=frozenset({"speed"}))
-    request = run.Request((data,), ("told", "mutates"), settings, Config(), out=tmp_path / "o")
+    settings = EditSettings((4,), skip=frozenset({"speed"}))
+    request = run.EditRequest((data,), ("told", "mutates"), settings, Config(), out=tmp_path / "o")
     registry.table("lmm.memories")["mutates"] = "benching:Mutates"
     with pytest.raises(LmmError, match="left the model changed"):
         run.run(request)
@@ -226,4 +226,4 @@ def test_commit_names_this_tree_only(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_an_empty_request_says_so(data: Path) -> None:
     with pytest.raises(UsageError, match="names no memory"):
-        run.run(run.Request((data,), (), Settings((1,)), Config()))
+        run.run(run.EditRequest((data,), (), EditSettings((1,)), Config()))

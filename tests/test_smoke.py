@@ -88,7 +88,7 @@ def test_damage_is_any_changed_answer_and_any_taught_name():
 
 
 def test_passing_needs_recall_and_little_damage():
-    outcome = smoke.Outcome("m", "torch", "separate", asked=10, recalled=8, unrelated=100, damaged=20)
+    outcome = smoke.SmokeOutcome("m", "torch", "separate", asked=10, recalled=8, unrelated=100, damaged=20)
     assert outcome.passes(0.8, 0.2)
     assert not outcome.passes(0.81, 0.2)
     assert not outcome.passes(0.8, 0.19)
@@ -127,7 +127,7 @@ def test_messages_are_heard_and_lessons_are_what_the_chat_would_teach(toy):
 
 @pytest.mark.parametrize("kind", ["messages", "lessons"])
 def test_what_cannot_be_learned_is_reported_and_the_rest_goes_on(toy, kind):
-    facts = [smoke.Fact("a bad thing", "q?", "a", given=True), smoke.Fact("fine", "q?", "a", given=True)]
+    facts = [smoke.SmokeFact("a bad thing", "q?", "a", given=True), smoke.SmokeFact("fine", "q?", "a", given=True)]
     memory = Scripted(kind)
     engine = Engine(toy, memory, decoding=Decoding(max_tokens=2))
     assert smoke.teach(engine, facts) == ["'a bad thing': too bad"]
@@ -319,7 +319,7 @@ def test_the_script_is_the_command():
 
 def test_identity_recalls_nothing_and_damages_nothing(toy, tmp_path):
     engine = Engine(toy, Identity(), decoding=Decoding(max_tokens=2))
-    plan = smoke.Plan({}, [(str(tmp_path / "0.safetensors"), smoke.facts_of("separate", ["Eva"]))])
+    plan = smoke.SmokePlan({}, [(str(tmp_path / "0.safetensors"), smoke.facts_of("separate", ["Eva"]))])
     assert smoke._teach_all(plan, engine, lambda n: None) == [[]]
     (found,) = smoke._query_all(plan, engine, lambda n: None)["sessions"]
     assert found["damage"] == [] and not found["asked"][0]["ok"]

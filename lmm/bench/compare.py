@@ -22,10 +22,10 @@ import numpy as np
 from lmm.adapters.base import as_tokens
 from lmm.bench import compare_report, datasets, exact_match, measure, metrics, pages, rows, run
 from lmm.bench.datasets import Edit
-from lmm.bench.edit import Bench, Build, Settings, Track, _identity, quietly
-from lmm.bench.exact_match import Example
-from lmm.bench.plan import Asked
-from lmm.bench.store import Folder, Replies, circumstances, digest, model_of, read_json, read_lines, write_json
+from lmm.bench.edit import Bench, Build, EditSettings, Track, _identity, quietly
+from lmm.bench.exact_match import TaskExample
+from lmm.bench.plan import PromptList
+from lmm.bench.store import Folder, KeptReplies, circumstances, digest, model_of, read_json, read_lines, write_json
 from lmm.config import Config
 from lmm.engine import runtime
 from lmm.engine.conversation import prompt_tokens
@@ -50,7 +50,7 @@ TALK = (  # is about nothing that the tasks ask for
 
 
 @dataclass(frozen=True)
-class Request:
+class CompareRequest:
     """One comparison. `train`: the memories whose tensors are trained offline; `options`, `presets` as in `lmm bench
     edit`; `limit` examples are taught; `questions` of them are asked after other talk."""
 
@@ -81,7 +81,7 @@ class Request:
 
 
 def compare(
-    request: Request,
+    request: CompareRequest,
     track: Track = quietly,
     adapter: Adapter | None = None,
     notice: Callable[[str], None] = lambda text: None,
@@ -115,7 +115,9 @@ def compare(
     return result
 
 
-def _that_fits(request: Request, adapter: Adapter, questions: Sequence[str], notice: Callable[[str], None]) -> Request:
+def _that_fits(
+    request: CompareRequest, adapter: Adapter, questions: Sequence[str], notice: Callable[[str], None]
+) -> CompareRequest:
     """The request without distances and lengths beyond what the model can read. Raises UsageError if none is left."""
     context = adapter.shape.context
     if not context:
@@ -135,7 +137,11 @@ def _that_fits(request: Request, adapter: Adapter, questions: Sequence[str], not
 
 
 def _fixed(
-    request: Request, adapter: Adapter, taught: Sequence[Example], unseen: Sequence[Example], known: Sequence[str]
+    request: CompareRequest,
+    adapter: Adapter,
+    taught: Sequence[TaskExample],
+    unseen: Sequence[TaskExample],
+    known: Sequence[str],
 ) -> dict[str, Any]:
     """What must be the same for a run to be gone on with; memories and their options may differ."""
     said = [dataclasses.astuple(x) for x in (*taught, *unseen)]
@@ -160,15 +166,15 @@ class Compare(Bench):
     def __init__(
         self,
         adapter: Adapter,
-        request: Request,
-        taught: Sequence[Example],
-        unseen: Sequence[Example],
+        request: CompareRequest,
+        taught: Sequence[TaskExample],
+        unseen: Sequence[TaskExample],
         known: Sequence[str],
         folder: Folder,
         track: Track = quietly,
     ) -> None:
         edits = [Edit(x.question, x.answer, rephrases=x.wordings[:1]) for x in taught]
-        settings = Settings((len(edits),), request.config.seed, request.batch_size, request.max_tokens)
+        settings = EditSettings((len(edits),), request.config.seed, request.batch_size, request.max_tokens)
         super().__init__(adapter, edits, known, None, folder, settings, track)
         self.request, self.taught, self.unseen = request, taught, unseen
         self._plain_unseen: dict[str, str] = {}
@@ -242,13 +248,13 @@ class Compare(Bench):
         training = read_json(folder / "training.json")
         return row | {"training_s": training["seconds"] if training else None}
 
-    def _replies(self, name: str, folder: Path) -> Replies:
+    def _replies(self, name: str, folder: Path) -> KeptReplies:
         """Where replies are kept; those without a memory are the baseline's."""
-        return Replies(self.folder.part("baseline") if name == "none" else folder / "asked")
+        return KeptReplies(self.folder.part("baseline") if name == "none" else folder / "asked")
 
-    def _unseen_list(self) -> Asked:
+    def _unseen_list(self) -> PromptList:
         prompts = tuple(dict.fromkeys(x.question for x in self.unseen))
-        return Asked(prompts, digest("unseen", prompts))
+        return PromptList(prompts, digest("unseen", prompts))
 
     def _scores(self, told: Mapping[str, str]) -> dict[str, Any]:
         """Shares of exact replies, overall and by category, with their intervals."""
@@ -299,7 +305,7 @@ class Compare(Bench):
         return found
 
 
-def _spread(examples: Sequence[Example], count: int) -> list[Example]:
+def _spread(examples: Sequence[TaskExample], count: int) -> list[TaskExample]:
     return [examples[i] for i in np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int))]
 
 

@@ -109,7 +109,7 @@ class TrainOptions(Options):
     steps: int = option(50, "for each lesson, at most", "[1, 10000]")
 
 
-class Example:
+class PeerExample:
     """A lesson as training data: `tokens` [1, T], `sources` [S] from which the answer's `targets` [S] are predicted."""
 
     def __init__(self, adapter: Adapter, lesson: Lesson) -> None:
@@ -142,7 +142,7 @@ class FineTune(Memory):
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
     ) -> Knowledge:
         ops, site = adapter.ops, self.sites(adapter)[0]
-        example = Example(adapter, lesson)
+        example = PeerExample(adapter, lesson)
         h = adapter.hidden(example.tokens, site.layer)
 
         def loss_of(params: State) -> Array:
@@ -250,7 +250,7 @@ class PeftLora(Memory):
     ) -> Knowledge:
         import torch
 
-        example = Example(adapter, lesson)
+        example = PeerExample(adapter, lesson)
         self._place(known.state)
         self._placed = None  # what is in the model from here on is no state yet
         ids, keep = torch.as_tensor(example.tokens), torch.as_tensor(list(example.sources))

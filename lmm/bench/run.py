@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lmm import config as configs
 from lmm.bench import datasets, pages, report
 from lmm.bench.datasets import Dataset
-from lmm.bench.edit import Bench, Build, Settings, Track, quietly
+from lmm.bench.edit import Bench, Build, EditSettings, Track, quietly
 from lmm.bench.peers import PEERS
 from lmm.bench.store import Folder, circumstances, model_of, read_json, write_json
 from lmm.config import Config
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class EditRequest:
     """One run. `data`: files, whose records take turns; `options`, `presets`: memory -> its options, its preset."""
 
     data: Sequence[Path]
     memories: tuple[str, ...]
-    settings: Settings
+    settings: EditSettings
     config: Config
     format: str | None = None
     known: Path | None = None
@@ -50,7 +50,7 @@ class Request:
         return self.out or Path("artifacts") / "bench" / f"{name}_{size}_{Path(self.config.model).stem}"
 
 
-def run(request: Request, track: Track = quietly, adapter: Adapter | None = None) -> dict[str, Any]:
+def run(request: EditRequest, track: Track = quietly, adapter: Adapter | None = None) -> dict[str, Any]:
     """Run it, or go on with it, and write `result.json`, `table.md` and the plots. Returns the result.
 
     Everything that can be wrong with the request is found before the model is loaded. Raises LmmError.
@@ -124,7 +124,7 @@ def parse_options(pairs: Sequence[str], memories: Sequence[str]) -> dict[str, di
 
 
 # what the run is ---------------------------------------------------------------------------------------------
-def _fixed(request: Request, data: Dataset, adapter: Adapter) -> dict[str, Any]:
+def _fixed(request: EditRequest, data: Dataset, adapter: Adapter) -> dict[str, Any]:
     """What must be the same for a run to be gone on with; memories and their options may differ."""
     settings = request.settings
     return {
@@ -141,7 +141,7 @@ def _fixed(request: Request, data: Dataset, adapter: Adapter) -> dict[str, Any]:
     }
 
 
-def _about(request: Request, data: Dataset, adapter: Adapter) -> dict[str, Any]:
+def _about(request: EditRequest, data: Dataset, adapter: Adapter) -> dict[str, Any]:
     file = {"file": data.path.name, "format": data.format, "sha256": data.sha256}
     return _fixed(request, data, adapter) | {"data": file} | circumstances(adapter, request.command)
 

@@ -164,7 +164,7 @@ class Folder:
         return folder
 
 
-class Replies:
+class KeptReplies:
     """Replies to lists of prompts: a list is answered whole, or it is asked again whole."""
 
     def __init__(self, folder: Path) -> None:

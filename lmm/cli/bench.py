@@ -54,11 +54,11 @@ def edit(
 ) -> None:
     """Teach N edits one after another, then ask everything by free decoding: the protocol of docs/benchmark.md."""
     from lmm.bench import run
-    from lmm.bench.edit import Settings
+    from lmm.bench.edit import EditSettings
 
-    request = run.Request(
+    request = run.EditRequest(
         data=data,
-        settings=Settings(_sizes(edits), config.seed, batch_size, max_tokens, frozenset(_names(skip))),
+        settings=EditSettings(_sizes(edits), config.seed, batch_size, max_tokens, frozenset(_names(skip))),
         config=config,
         format=format,
         known=known,
@@ -155,7 +155,7 @@ def compare(
     from lmm.bench import compare_report, run
     from lmm.engine.training import TrainingSettings
 
-    request = comparing.Request(
+    request = comparing.CompareRequest(
         data=data,
         config=config,
         limit=limit,

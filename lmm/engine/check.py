@@ -25,7 +25,7 @@ BATCH = 32  # questions answered together
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckedQuestion:
     """One question, the stored one (`stored`) or another wording, and whether the reply has the answer in it."""
 
     question: str
@@ -40,7 +40,7 @@ class Checked:
     """A lesson and what came back; nothing, if it answers no question."""
 
     lesson: Lesson
-    asked: list[Asked]
+    asked: list[CheckedQuestion]
 
     @property
     def ok(self) -> bool:
@@ -93,7 +93,7 @@ def check(
     return [
         Checked(
             lesson,
-            [Asked(q, a, replies[q], contains(replies[q], a), i == 0) for i, (q, a) in enumerate(pairs)],
+            [CheckedQuestion(q, a, replies[q], contains(replies[q], a), i == 0) for i, (q, a) in enumerate(pairs)],
         )
         for lesson, pairs in zip(lessons, wanted, strict=True)
     ]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Consolidated:
     """`groups`: how many sets of lessons were alike; `lost`: questions that were right and no longer are (put back)."""
 
     groups: int
@@ -25,7 +25,7 @@ class Outcome:
     lost: tuple[str, ...] = ()
 
 
-def consolidate(engine: Engine, on_step: Callable[[LearnReport], None] | None = None) -> Outcome:
+def consolidate(engine: Engine, on_step: Callable[[LearnReport], None] | None = None) -> Consolidated:
     """One step of the history: /undo takes it back. Raises LearningError where a memory keeps its lessons apart.
 
     Every lesson is asked for in the wordings it was taught in, before and after. If one is lost, all is put back.
@@ -42,15 +42,15 @@ def consolidate(engine: Engine, on_step: Callable[[LearnReport], None] | None = 
     with engine.adapter.quiet():
         new, groups = engine.memory.consolidate(start, engine.adapter, LearnReport(on_step=step))
     if not groups:
-        return Outcome(0, len(start.lessons), len(start.lessons))
+        return Consolidated(0, len(start.lessons), len(start.lessons))
     known, redo = _right(engine), engine.redo_stack
     engine.commit(new)
     lost = tuple(sorted(known - _right(engine)))
     if lost:
         engine.undo()
         engine.redo_stack = redo
-        return Outcome(groups, len(start.lessons), len(start.lessons), lost)
-    return Outcome(groups, len(start.lessons), len(new.lessons))
+        return Consolidated(groups, len(start.lessons), len(start.lessons), lost)
+    return Consolidated(groups, len(start.lessons), len(new.lessons))
 
 
 def _right(engine: Engine) -> set[str]:

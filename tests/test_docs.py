@@ -13,7 +13,7 @@ import pytest
 from scripts import config_page, list_files, results
 
 ROOT = Path(__file__).parents[1]
-NOT_OURS = {"lmm_bytes.py", "lmm_nudge.py", "generate_permutation.py"}  # of packages beside this one
+NOT_OURS = {"lmm_bytes.py", "lmm_parrot.py", "generate_permutation.py"}  # of packages beside this one
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 

@@ -8,14 +8,17 @@ import sys
 import tomllib
 from pathlib import Path
 
+import contracts
 import numpy as np
 import pytest
 import test_adapters
+import test_memory_contract as contract
 from safetensors.numpy import save_file
 from typer.testing import CliRunner
 
 from lmm import registry
 from lmm.adapters.models.source import resolve
+from lmm.adapters.toy import ToyAdapter
 from lmm.cli.app import app
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -52,6 +55,57 @@ def model_folder(folder: Path, rows: int = 260) -> Path:
     embedding = np.random.default_rng(1).normal(0, 6, (rows, 8)).astype(np.float32)
     save_file({"embedding": embedding}, folder / "model.safetensors")
     return folder
+
+
+# ---------------------------------------------------------------- a memory
+@pytest.fixture
+def parrot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    install("add-a-memory.md", tmp_path, monkeypatch)
+    monkeypatch.setitem(contracts.ROWS, "parrot", eval(blocks("add-a-memory.md", "python")[1], {"Row": contracts.Row}))
+    return "parrot"
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        contract.test_a_fresh_memory_changes_nothing,
+        contract.test_a_detached_memory_leaves_the_model_bitwise_as_it_was,
+        contract.test_learning_returns_a_new_state_and_leaves_the_old_one_alone,
+        contract.test_undo_and_redo_are_exact,
+        contract.test_a_cancelled_lesson_is_rolled_back,
+        contract.test_batched_replies_are_single_replies,
+    ],
+)
+def test_the_memory_of_the_page_keeps_the_contract(check, parrot: str, toy: ToyAdapter):
+    check(toy, parrot)
+
+
+def test_the_memory_of_the_page_is_read_in_chunks(parrot: str, toy: ToyAdapter):
+    contract.test_chunked_prefill_is_single_prefill(toy, parrot, 2)
+
+
+def test_the_memory_of_the_page_comes_back_from_its_file(parrot: str, toy: ToyAdapter, tmp_path: Path):
+    contract.test_a_saved_memory_comes_back_the_same(toy, parrot, tmp_path)
+    contracts.close_all()
+    contract.test_a_file_that_does_not_fit_changes_nothing(toy, parrot, tmp_path)
+
+
+def test_the_memory_of_the_page_says_what_it_is(parrot: str):
+    contract.test_bad_options_are_named_all_at_once(parrot)
+    contract.test_a_memory_says_what_it_is(parrot)
+    assert parrot in CliRunner().invoke(app, ["memories"]).output
+
+
+def test_the_memory_of_the_page_is_taught_and_asked(parrot: str, bytes_model: Path):
+    """On the backend of the other page: both come by their entry points alone."""
+    place = ["--backend", "bytes", "--model", str(bytes_model), "--memory", parrot, "--mm-path", "parrot.safetensors"]
+    taught = CliRunner().invoke(app, ["teach", *place, "--json", "Code?", "7"])
+    assert taught.exit_code == 0, taught.output
+    lesson = json.loads(taught.stdout)["learned"][0]
+    asked = json.loads(CliRunner().invoke(app, ["ask", *place, "--json", "code"]).stdout)
+    assert asked["answer"] == lesson["answer"] and asked["fired"] == [{"lesson": lesson["id"], "strength": 1.0}]
+    other = json.loads(CliRunner().invoke(app, ["ask", *place, "--json", "--max-tokens", "8", "Colour?"]).stdout)
+    assert other["fired"] == [] and other["answer"] != lesson["answer"]
 
 
 # ---------------------------------------------------------------- a backend

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import lmm
 from lmm.errors import UsageError
+from lmm.files import jsonl
 from lmm.files.atomic import write_atomically
 
 if TYPE_CHECKING:
@@ -52,13 +53,7 @@ def append_lines(path: Path, records: Iterable[JSON]) -> None:
 
 def read_lines(path: Path) -> list[JSON]:
     """Whole records of a JSONL file; what an interruption cut off is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+    return list(jsonl.values(path)) if path.exists() else []
 
 
 def digest(*parts: Any) -> str:

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import time
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.errors import UsageError
+from lmm.files import jsonl
 from lmm.files.traces import taught_by
 from lmm.text.fold import contains
 
@@ -63,25 +63,15 @@ class Transcript:
         return self.path.stem
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append a record with one write. The first failure is kept in `error`, and nothing is written after it."""
+        """Append a record. The first failure is kept in `error`, and nothing is written after it."""
         if self.error:
             return
         lines = [] if self.path.exists() else [{"kind": "session", **self._about}]
-        data = "".join(_line(values) for values in [*lines, record]).encode()
+        now = {"v": VERSION, "time": round(time.time(), 3)}
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(file, data)
-            finally:
-                os.close(file)
+            jsonl.append(self.path, [jsonl.line({**now, **values}) for values in [*lines, record]])
         except OSError as error:
             self.error = f"the transcript {self.path} cannot be written: {error.strerror or error}"
-
-
-def _line(values: Mapping[str, Any]) -> str:
-    # ASCII: what a terminal or a tokenizer left half-decoded must not stop the writing.
-    return json.dumps({"v": VERSION, "time": round(time.time(), 3), **values}) + "\n"
 
 
 @dataclass(frozen=True)
@@ -140,16 +130,11 @@ def _time(value: Any) -> float:
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        yield from (record for record in jsonl.values(path) if isinstance(record, dict))
     except OSError as error:
         raise UsageError(
             f"the session {path.stem} cannot be read: {error.strerror or error}; see: lmm sessions"
         ) from error
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            record = json.loads(line)
-            if isinstance(record, dict):
-                yield record
 
 
 def paths() -> list[Path]:
@@ -196,23 +181,13 @@ def said_with(lesson_id: str) -> list[str]:
 
 def purge(trace: Trace) -> int:
     """Take every record that is a lesson's out of all sessions -> how many went. Raises OSError."""
-    from lmm.files.atomic import write_atomically
-
-    gone = 0
-    for path in paths():
-        lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if not _is_of(trace, line)]
-        if len(kept) < len(lines):
-            write_atomically(path, kept)
-            gone += len(lines) - len(kept)
-    return gone
+    return sum(jsonl.remove(path, lambda line: _is_of(trace, line)) for path in paths())
 
 
 def _is_of(trace: Trace, line: bytes) -> bool:
     """A line that cannot be read, as a crash leaves it, goes with any of the lesson's words: nobody misses it."""
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
+    record = jsonl.parse(line)
+    if record is None:
         text = line.decode(errors="replace")
         return any(contains(text, words) for words in (trace.id, *trace.texts, *trace.own))
     return isinstance(record, dict) and trace.has_turn(record)

@@ -7,14 +7,17 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
 from lmm import config
+from lmm.config import Config
+from lmm.options import Options
 
 Option = typer.Option
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 Json = Annotated[bool, Option("--json", help="print one JSON object on stdout")]
 Yes = Annotated[bool, Option("--yes", "-y", help="do not ask before something is destroyed")]
 
@@ -29,67 +32,65 @@ def completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     return found
 
 
-memory_names = completed(config.Config.declared()["memory"].names)
+memory_names = completed(Config.declared()["memory"].names)
 
 
 def configured(*groups: str, made: Callable[[dict[str, Any]], Any] = config.load) -> Callable[..., Any]:
     """A command whose first parameter is a `Config`: it takes the settings of these groups as options instead, and
-    gets what is `made` of those that were given."""
+    gets what is `made` of those that were given. The same for a parameter that is another kind of `Options`."""
 
     def wrap(command: Callable[..., Any]) -> Callable[..., Any]:
         hints = get_type_hints(command, include_extras=True, localns={"Config": object})
         own = list(inspect.signature(command).parameters.values())[1:]
-        own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own]
-        shared = [p for group in groups for p in _parameters(group) if p.name not in {p.name for p in own}]
+        kinds = {
+            p.name: hints[p.name] for p in own if inspect.isclass(hints[p.name]) and issubclass(hints[p.name], Options)
+        }
+        own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own if p.name not in kinds]
+        shared = [p for group in groups for p in _settings(group)]
+        others = [_parameter(kind, name) for kind in kinds.values() for name in kind.declared()]
+        parameters = list({p.name: p for p in [*own, *others, *shared, *own]}.values())
 
         def run(**given: Any) -> Any:
             mine = {p.name: given.pop(p.name) for p in own}
-            return command(made(_flags(given)), **mine)
+            flags = {key: value for key, value in given.items() if value is not None}
+            for name, kind in kinds.items():
+                mine[name] = kind.of({key: flags[key] for key in kind.declared() if key in flags})
+            known = {p.name for p in shared}
+            return command(made(_read({key: value for key, value in flags.items() if key in known})), **mine)
 
         functools.update_wrapper(run, command, assigned=("__name__", "__doc__", "__module__"), updated=())
         del run.__wrapped__  # type: ignore[attr-defined]
-        run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
         return run
 
     return wrap
 
 
-def _parameters(group: str) -> Iterator[inspect.Parameter]:
+def _settings(group: str) -> Iterator[inspect.Parameter]:
     """The settings of a group as a command's parameters; with files, `--mm-path` for both of them."""
-    kinds = config.Config.kinds()
-    for name, declared in config.Config.declared().items():
-        if declared.group == group:
-            kind = kinds[name] if name != "options" else list[str]
-            about = {"help": declared.help, "show_default": _shown_default(name)}
-            yield _parameter(name, kind, flag(name), autocompletion=completed(declared.names), **about)
+    declared = Config.declared()
+    yield from (_parameter(Config, name) for name in declared if declared[name].group == group)
     if group == "files":
-        yield _parameter("mm_path", str, "--mm-path", help="where to start from and where to save")
+        about = Option("--mm-path", help="where to start from and where to save")
+        yield inspect.Parameter("mm_path", _KEYWORD, default=None, annotation=Annotated[str | None, about])
 
 
-def _parameter(name: str, kind: Any, flag: str, **about: Any) -> inspect.Parameter:
-    annotation = Annotated[kind | None, Option(flag, **about)]
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+def _parameter(kind: type[Options], name: str) -> inspect.Parameter:
+    """A declared option as a command's parameter; None where it is not given."""
+    declared, plain = kind.declared()[name], name.replace("_", "-")
+    flag = declared.flag or (f"--{plain}/--no-{plain}" if kind.kinds()[name] is bool else f"--{plain}")
+    value = getattr(kind(), name)
+    shown = flag.split("/")[0].strip("-") if value is True else str(value)
+    told = value or type(value) in (int, float)  # nothing is to be said of "off" and of no text
+    help = declared.help + (f"  [default: {shown}]" if told else "")
+    about = Option(flag, help=help, autocompletion=completed(declared.names))
+    hint: Any = list[str] if kind.kinds()[name] is Mapping else kind.kinds()[name]
+    return inspect.Parameter(name, _KEYWORD, default=None, annotation=Annotated[hint | None, about])
 
 
-def flag(name: str) -> str:
-    """How a setting is spelt on the command line."""
-    plain = name.replace("_", "-")
-    both = f"--{plain}/--no-{plain}" if config.Config.kinds()[name] is bool else f"--{plain}"
-    return config.Config.declared()[name].flag or both
-
-
-def _shown_default(name: str) -> str | bool:
-    """What help says of a default, if there is anything to say."""
-    value = getattr(config.Config(), name)
-    if isinstance(value, bool):
-        return flag(name).split("/")[not value].strip("-")
-    return str(value) if value or value == 0 else False
-
-
-def _flags(given: dict[str, Any]) -> dict[str, Any]:
-    """The settings among a command's options."""
-    flags = {key: value for key, value in given.items() if value is not None}
+def _read(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags as settings."""
     if both := flags.pop("mm_path", None):
         flags = {"mm_load_path": both, "mm_save_path": both} | flags
     if "options" in flags:

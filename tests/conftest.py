@@ -54,6 +54,17 @@ def load(backend: str, model: str = SMOLLM, dtype: str = "float32") -> Adapter:
     return adapter
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker of several tells the process that writes the summary."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["backends"] = used
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error) -> None:
+    used.update(getattr(node, "workeroutput", {}).get("backends", {}))
+
+
 def pytest_terminal_summary(terminalreporter) -> None:
     for label, what in used.items():
         terminalreporter.write_line(f"backend {label}: {what}")

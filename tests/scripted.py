@@ -18,7 +18,7 @@ from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ASSISTANT, END, USER, ToyAdapter
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
 REPLIES = {
@@ -95,18 +95,12 @@ class Notes(Memory):
         return x_out
 
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
         for step in range(5):
             time.sleep(seconds("STEP"))
-            assert report is not None
             report.step(5.0 - step)
-        return {**state, f"note/{lesson.id}": np.ones(3, np.float32)}
+        return known.taught({**known.state, f"note/{lesson.id}": np.ones(3, np.float32)}, lesson)
 
     def forget(self, state: State, lesson_id: str) -> State:
         return {name: array for name, array in state.items() if name != f"note/{lesson_id}"}

@@ -169,9 +169,9 @@ def test_save_and_load(loaded, tmp_path: Path) -> None:
     with pytest.raises(StateError, match="margin"), attach(model, tokenizer, "keyed", layers=[2]) as memory:
         memory.load(tmp_path / "mine")
     with pytest.raises(StateError, match="layer"), attach(model, tokenizer, "keyed", layers=[1]) as memory:
-        memory.engine.mind.load(tmp_path / "mine")
+        memory.mind.load(tmp_path / "mine")
     with (
-        pytest.raises(StateError, match=r"acts at layer 2, .* at layer 1; attach with layers=\[2\]"),
+        pytest.raises(StateError, match=r"layer: the file has 2, this session has 1"),
         attach(model, tokenizer, "keyed", layers=[1], state=tmp_path / "mine"),
     ):
         pass
@@ -185,7 +185,7 @@ def test_a_file_is_read_with_its_own_options(loaded, tmp_path: Path, monkeypatch
     with attach(model, tokenizer, "memoir", state=tmp_path / "mine") as memory:
         assert (memory.memory.options.tau, memory.memory.options.k) == (0.7, 4)
     with (
-        pytest.raises(StateError, match=r"tau=0\.7"),
+        pytest.raises(StateError, match=r"option tau: the file has 0\.7"),
         attach(model, tokenizer, "memoir", options={"tau": 0.8}, state=tmp_path / "mine"),
     ):
         pass

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.bench import compare_report
-from lmm.bench.compare import Request, _that_fits, compare, talk, time_at
-from lmm.bench.exact_match import Example, write
+from lmm.bench.compare import CompareRequest, _that_fits, compare, talk, time_at
+from lmm.bench.exact_match import TaskExample, write
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine.engine import Engine
@@ -30,7 +30,7 @@ PLACES = ["Rome", "Oslo", "Paris", "Bern", "Kyiv"]
 def data(tmp_path: Path) -> Path:
     """Ten examples of two categories, four more that are not taught. The other wording has the same words."""
     made = [
-        Example(f"{kind} {c}", PLACES[i % 5], kind, c, (f"{c} {kind}",))
+        TaskExample(f"{kind} {c}", PLACES[i % 5], kind, c, (f"{c} {kind}",))
         for i, (kind, c) in enumerate((kind, c) for c in "ABCDEFG" for kind in ("capital", "port"))
     ]
     write({"train": made[:10], "valid": [], "test": made[10:] + made[:2]}, tmp_path / "data")
@@ -47,10 +47,10 @@ def memories(monkeypatch) -> None:
         monkeypatch.setitem(registry.MEMORIES, kind.name, f"benching:{kind.__name__}")
 
 
-def request(data: Path, *names: str, **settings: Any) -> Request:
+def request(data: Path, *names: str, **settings: Any) -> CompareRequest:
     small = {"distances": (20, 60), "lengths": (16, 64), "questions": 4, "max_tokens": 8, "limit": 10}
     given = small | {"known": data.parent / "known.json", "out": data.parent / "out"} | settings
-    return Request(data, names, Config(), **given)
+    return CompareRequest(data, names, Config(), **given)
 
 
 def row(result: dict[str, Any], name: str) -> dict[str, Any]:
@@ -107,14 +107,14 @@ def test_forgetting_after_talk_is_seen(data: Path, monkeypatch) -> None:
 def test_it_goes_on_after_an_interruption(data: Path, monkeypatch) -> None:
     whole = compare(request(data, "told", "refuses", out=data.parent / "whole"), adapter=benching.adapter())
     times = iter(range(100))
-    learn = Engine.learn
+    learn = Mind.learn
 
-    def interrupted(self: Engine, *args: Any) -> Any:
+    def interrupted(self: Mind, *args: Any) -> Any:
         if next(times) == 6:
             raise KeyboardInterrupt
         return learn(self, *args)
 
-    monkeypatch.setattr(Engine, "learn", interrupted)
+    monkeypatch.setattr(Mind, "learn", interrupted)
     with pytest.raises(KeyboardInterrupt):
         compare(request(data, "told", "refuses"), adapter=benching.adapter())
     again = compare(request(data, "told", "refuses"), adapter=benching.adapter())
@@ -130,7 +130,7 @@ def test_it_goes_on_after_an_interruption(data: Path, monkeypatch) -> None:
     )
     for mine, theirs in zip(again["rows"], whole["rows"], strict=True):
         assert {k: mine[k] for k in scores} == {k: theirs[k] for k in scores}
-    monkeypatch.setattr(Engine, "learn", None)
+    monkeypatch.setattr(Mind, "learn", None)
     third = compare(request(data, "told", "refuses"), adapter=benching.adapter())
     assert third["rows"] == again["rows"]
     with pytest.raises(UsageError, match="--no-resume"):

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from lmm.bench.datasets import Edit, Question, load, load_mixed, prompts_of
-from lmm.bench.plan import lessons_of, superseded
+from lmm.bench.plan import lessons_of
+from lmm.bench.rows import superseded
 from lmm.errors import LmmError, UsageError
 
 ZSRE = {

@@ -11,10 +11,10 @@ from benching import KnowsTheOrder, Loose, PeeksAtTheBatch, Told, adapter, edits
 
 from lmm.adapters.toy import ToyAdapter
 from lmm.bench import edit, measure, plan
-from lmm.bench.edit import Bench, Settings
+from lmm.bench.edit import Bench, EditSettings
 from lmm.bench.peers import Nothing
 from lmm.bench.store import Folder
-from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
 from lmm.errors import UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import Memory
@@ -24,7 +24,7 @@ FAST = frozenset({"speed", "perplexity"})
 
 
 def bench(folder: Path, model: ToyAdapter | None = None, sizes: tuple[int, ...] = (6,), **changes: Any) -> Bench:
-    settings = Settings(sizes, **{"skip": FAST, "max_tokens": 40, **changes})
+    settings = EditSettings(sizes, **{"skip": FAST, "max_tokens": 40, **changes})
     return Bench(model or adapter(), edits(sizes[-1]), KNOWN, None, Folder(folder, {"sizes": list(sizes)}), settings)
 
 
@@ -142,13 +142,13 @@ def test_prompts_are_compared_in_the_same_lists_with_and_without_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: dict[str, list[tuple[str, ...]]] = {"identity": [], "told": []}
-    original = Engine.ask_many
+    original = edit.ask_many
 
-    def listening(self: Engine, prompts: Any, *rest: Any, **more: Any) -> Any:
-        calls[self.memory.name].append(tuple(prompts))
-        return original(self, prompts, *rest, **more)
+    def listening(mind: Mind, prompts: Any, *rest: Any, **more: Any) -> Any:
+        calls[mind.memory.name].append(tuple(prompts))
+        return original(mind, prompts, *rest, **more)
 
-    monkeypatch.setattr(Engine, "ask_many", listening)
+    monkeypatch.setattr(edit, "ask_many", listening)
     monkeypatch.setattr(plan, "LIST_SIZE", 5)
     made = bench(tmp_path, sizes=(2, 8))
     made.run("told", Told)
@@ -226,17 +226,17 @@ def test_teaching_goes_on_where_it_was_interrupted(
 
 def test_asking_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
-    original = Engine.ask_many
+    original = edit.ask_many
     monkeypatch.setattr(plan, "LIST_SIZE", 3)
 
-    def failing(self: Engine, prompts: Any, *rest: Any, **more: Any) -> Any:
-        if self.memory.name == "told":
+    def failing(mind: Mind, prompts: Any, *rest: Any, **more: Any) -> Any:
+        if mind.memory.name == "told":
             if len(asked) == 4:
                 raise KeyboardInterrupt
             asked.append(tuple(prompts))
-        return original(self, prompts, *rest, **more)
+        return original(mind, prompts, *rest, **more)
 
-    monkeypatch.setattr(Engine, "ask_many", failing)
+    monkeypatch.setattr(edit, "ask_many", failing)
     with pytest.raises(KeyboardInterrupt):
         row_of(Told, tmp_path)
     first = list(asked)
@@ -284,7 +284,7 @@ def test_starting_over_leaves_a_folder_alone_that_is_not_a_run(tmp_path: Path) -
 def test_cost_and_perplexity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.txt"
     text.write_text("a quick brown fox jumps over the lazy dog. " * 40)
-    settings = Settings((4,), max_tokens=12)
+    settings = EditSettings((4,), max_tokens=12)
     monkeypatch.setattr(edit.measure.windows, "__defaults__", (3, 32))
     made = Bench(adapter(), edits(4), KNOWN, text, Folder(tmp_path / "run", {}), settings)
     row = made.run("told", Told)[0]
@@ -328,4 +328,4 @@ def test_settings_that_make_no_sense() -> None:
         ({"sizes": (2,), "batch_size": 0}, "at least 1"),
     ):
         with pytest.raises(UsageError, match=message):
-            Settings(**changes)  # type: ignore[arg-type]
+            EditSettings(**changes)  # type: ignore[arg-type]

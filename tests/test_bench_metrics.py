@@ -20,7 +20,7 @@ from lmm.bench.rows import Answers, costs, score
     ],
 )
 def test_squad_normalisation(text: str, normal: str) -> None:
-    assert metrics.normalize(text) == normal
+    assert metrics.squad(text) == normal
 
 
 def test_exact_is_the_whole_reply() -> None:

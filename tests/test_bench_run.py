@@ -1,6 +1,7 @@
 """The whole command on the toy model: files, table, plots, options, errors before anything is loaded."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 
 from lmm import registry
 from lmm.bench import lookup, report, run, store
-from lmm.bench.edit import Settings
+from lmm.bench.edit import EditSettings
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine import runtime
@@ -96,7 +97,7 @@ def test_a_single_size_gives_bars(data: Path, tmp_path: Path) -> None:
         (["--memory", "told", "--edits", "ten"], "numbers by commas"),
         (["--memory", "told", "--edits", "9"], "has 8 records, fewer than the 9"),
         (["--memory", "told", "--format", "zrse"], "did you mean 'zsre'"),
-        (["--memory", "told", "--set", "x=1"], "no option 'x'"),
+        (["--memory", "told", "--set", "x=1"], "unknown option 'x'"),
         (["--memory", "told,in_context", "--set", "count=1"], "name the memory it is for, e.g. --set told.count=1"),
         (["--memory", "in_context", "--set", "count=0"], "count must be 1 or above"),
         (["--memory", "none", "--preset", "none.x"], "has no presets"),
@@ -116,22 +117,21 @@ def test_mistakes_are_found_before_the_model_is_loaded(
 
 
 def test_what_peft_lora_needs_is_found_missing_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    request = run.Request((Path("x"),), ("peft_lora",), Settings((1,)), Config())
     monkeypatch.setattr(registry, "pick_backend", lambda name: "mlx_lm")
     with pytest.raises(BackendError, match="needs the torch backend, not mlx_lm"):
-        run.builder("peft_lora", request)
+        run.builder("peft_lora", Config(), {}, {})
     monkeypatch.setattr(registry, "pick_backend", lambda name: "torch")
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"pip install 'lmm\[bench\]'"):
-        run.builder("peft_lora", request)
+        run.builder("peft_lora", Config(), {}, {})
 
 
 def test_without_matplotlib_the_numbers_are_still_there(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
-    settings = Settings((2,), skip=frozenset({"speed"}))
-    run.run(run.Request((data,), ("told",), settings, Config(), out=tmp_path / "o"))
+    settings = EditSettings((2,), skip=frozenset({"speed"}))
+    run.run(run.EditRequest((data,), ("told",), settings, Config(), out=tmp_path / "o"))
     assert {p.name for p in (tmp_path / "o").iterdir()} >= {"result.json", "table.md"}
     assert not list((tmp_path / "o").glob("*.png"))
 
@@ -142,13 +142,12 @@ def test_options_find_their_memory() -> None:
         "keyed": {"lr": 0.5},
     }
     assert run.parse_options(["lr=0.5"], ("none", "keyed")) == {"keyed": {"lr": 0.5}}
-    request = run.Request((Path("x"),), ("in_context",), Settings((1,)), Config(), options={"in_context": {"count": 2}})
-    assert run.builder("in_context", request)().options.count == 2
+    assert run.builder("in_context", Config(), {"in_context": {"count": 2}}, {})().options.count == 2
 
 
 def test_an_interrupted_command_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
-    settings = Settings((4,), skip=frozenset({"speed"}))
-    request = run.Request((data,), ("told", "mutates"), settings, Config(), out=tmp_path / "o")
+    settings = EditSettings((4,), skip=frozenset({"speed"}))
+    request = run.EditRequest((data,), ("told", "mutates"), settings, Config(), out=tmp_path / "o")
     registry.table("lmm.memories")["mutates"] = "benching:Mutates"
     with pytest.raises(LmmError, match="left the model changed"):
         run.run(request)
@@ -209,6 +208,15 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_a_score_knows_all_code_it_depends_on() -> None:
+    """What it does not know could change, and an old row would pass for one of today's code."""
+    root = Path(store.__file__).parents[1]
+    sources = [(root / name).read_text() for name in store.SCORING if name.endswith(".py")]
+    imported = {name for text in sources for name in re.findall(r"^from lmm\.(\S+) import", text, re.MULTILINE)}
+    known = {name.removesuffix(".py").replace("/", ".") for name in store.SCORING}
+    assert imported - known == {"errors"}
+
+
 def test_commit_names_this_tree_only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     found = store.commit()
     assert found is None or len(found.removesuffix("-dirty")) == 40
@@ -218,4 +226,4 @@ def test_commit_names_this_tree_only(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_an_empty_request_says_so(data: Path) -> None:
     with pytest.raises(UsageError, match="names no memory"):
-        run.run(run.Request((data,), (), Settings((1,)), Config()))
+        run.run(run.EditRequest((data,), (), EditSettings((1,)), Config()))

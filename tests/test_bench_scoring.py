@@ -109,7 +109,7 @@ def test_without_memory_is_without_memory_while_another_is_attached() -> None:
     changed = ask_many(engine.mind, ["sun"], max_tokens=8)[0].text
     assert changed != plain
     with without_memory(engine.adapter, engine.mind.memory) as other:
-        assert ask_many(other.mind, ["sun"], max_tokens=8)[0].text == plain
+        assert ask_many(other, ["sun"], max_tokens=8)[0].text == plain
     assert ask_many(engine.mind, ["sun"], max_tokens=8)[0].text == changed
     assert len(engine.adapter.taps) == 1
 
@@ -119,10 +119,13 @@ def test_a_short_reply_is_extended_at_its_own_speed(monkeypatch: pytest.MonkeyPa
     from lmm.bench import measure
 
     engine = Engine(Mind(benching.adapter(), Identity()))
-    monkeypatch.setattr(engine, "answer", lambda: iter(()))
-    engine.conversation.turns[-1] = type("R", (), {"generated": Generated([1] * 12, first_token_s=1.0, seconds=3.2)})()
+
+    def answer(self: Engine, about: str = "") -> Iterator[str]:
+        self.conversation.turns[-1].generated = Generated([1] * 12, first_token_s=1.0, seconds=3.2)
+        return iter(())
+
+    monkeypatch.setattr(Engine, "answer", answer)
     clock = iter([10.0, 13.5])
     monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
     seconds, rate = reply_seconds(engine.mind, "sun")
     assert (seconds, rate) == (pytest.approx(3.5 + 0.2 * 20), pytest.approx(5.0))
-    assert prompt_tokens(engine.adapter.format, "sun") == engine.conversation.tokens

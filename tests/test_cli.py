@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lmm import registry
+from lmm.config import Config
 
 HEAVY = ("torch", "mlx", "mlx_lm", "transformers", "matplotlib")
 
@@ -48,14 +49,16 @@ def test_help_is_help(words: tuple[str, ...]) -> None:
     assert run.returncode == 0 and "Usage" in run.stdout
 
 
-def test_chat_has_every_flag_of_the_specification() -> None:
+def test_chat_has_every_flag_of_the_specification_and_every_setting() -> None:
     text = lmm("chat", "--help").stdout
     for flag in (
         "--backend", "--model", "--memory", "--mm-load-path", "--mm-save-path", "--mm-path", "--deterministic",
         "--non-deterministic", "--decoding-strategy", "--local-files-only", "--activation-log-path", "--system",
-        "--max-tokens", "--temperature", "--top-p", "--seed", "--layer", "--no-log",
+        "--max-tokens", "--temperature", "--top-p", "--seed", "--layer", "--no-log", "--set", "--continue", "--resume",
     ):  # fmt: skip
         assert flag in text, flag
+    for name, declared in Config.declared().items():
+        assert (declared.flag.split("/")[0] or f"--{name.replace('_', '-')}") + " " in text, name
 
 
 @pytest.mark.parametrize(
@@ -92,7 +95,7 @@ def test_memories_are_listed_one_line_each() -> None:
         (("--backend", "troch"), "did you mean 'torch'"),
         (("--model", "smollm2-135m-instrct", "--backend", "torch"), "did you mean 'smollm2-135m-instruct'"),
         (("--decoding-strategy", "best"), "auto, greedy, beam, sample"),
-        (("--memory", "lora_on_user", "--set", "rnk=3"), "no option 'rnk'"),
+        (("--memory", "lora_on_user", "--set", "rnk=3"), "unknown option 'rnk': did you mean 'rank'"),
         (("--memory", "lora_on_user", "--set", "rank=many"), "rank must be a whole number"),
         (("--dtype", "flaot16"), "did you mean 'float16'"),
         (("--top-p", "7"), "top_p must be"),

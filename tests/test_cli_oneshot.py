@@ -15,7 +15,9 @@ import pytest
 import scripted
 from payloads import payloads
 
+from lmm import __version__ as version
 from lmm.cli import app as cli
+from lmm.config import Config
 from lmm.engine import runtime
 from lmm.files import state_file as state
 from lmm.text.sanitize import clean
@@ -295,6 +297,36 @@ def test_log_show_and_plot(lmm):
     assert lmm("log", "plot", "-o", "x.png").code == 0 and Path("x.png").read_bytes()[:4] == b"\x89PNG"
 
 
+def test_a_record_that_makes_no_sense_costs_the_others_nothing(lmm):
+    lmm("teach", Q, "Canberra", "--mm-path", "m.safetensors")
+    whole = lmm("log", "show").out.splitlines()
+    odd: list[dict[str, Any]] = [{"time": t, "kind": "hook"} for t in (1e300, -1e20, "x", None, [1], 10**400)]
+    odd += [{"time": 1.0, "kind": "hook", "positions": p} for p in (7, {}, [1], "abc")]
+    odd += [{"time": 1.0, "kind": "update", "info": info} for info in ("x", [1], {"last_user_response": [2]})]
+    odd += [{"time": 1.0, "kind": "hook", "input_slice": [1e200, 10**400], "output_slice": [-1e308, 1]}]
+    log = Path("logs/memory_activations.jsonl")
+    log.write_text("".join(json.dumps({"v": 1, **record}) + "\n" for record in odd) + log.read_text())
+    found = lmm("log", "show", "-n", "1000")
+    assert found.code == 0
+    lines = found.out.splitlines()
+    assert lines[0] == whole[0] and lines[1 + len(odd) :] == whole[1:]
+    assert [line.split("\t")[0] for line in lines[1:7]] == ["?"] * 6
+    assert sum("not as a chat writes it" in line for line in lines) == 4
+    assert lmm("log", "plot").code == lmm("log", "plot", "--json").code == 0
+
+
+def test_a_session_with_a_time_that_is_none_is_listed(lmm):
+    lmm("chat", stdin="hello\n")
+    whole = lmm("sessions", "--json").json[0]
+    path = Path(whole["path"])
+    for time in ("1e300", "1e999", "-1", "1" + "0" * 400, "NaN", '"x"', "100000000000.1"):
+        path.write_text(path.read_text() + f'{{"v":1,"time":{time},"kind":"turn","user":"u","reply":"r"}}\n')
+    found = lmm("sessions", "--json").json[0]
+    assert found["time"] == whole["time"] and found["turns"] == whole["turns"] + 7
+    path.write_text('{"v":1,"time":99999999999,"kind":"turn","user":"hello","reply":"r"}\n')
+    assert "5138-11-16" in lmm("sessions").out and "hello" in lmm("sessions").out
+
+
 def test_doctor_finds_what_is_here_and_what_is_missing(lmm):
     pytest.importorskip("torch")
     found = {x["topic"]: x for x in lmm("doctor", "--backend", "torch", "--json").json}
@@ -303,6 +335,52 @@ def test_doctor_finds_what_is_here_and_what_is_missing(lmm):
     assert broken.code == 1
     wrong = next(x for x in broken.json if x["status"] == "bad")
     assert wrong["topic"] == "model" and wrong["advice"]
+
+
+# settings ---------------------------------------------------------------------------------------------------------
+def test_config_show_says_what_holds_and_where_it_comes_from(lmm, monkeypatch: pytest.MonkeyPatch):
+    path = Path(lmm("config", "path").out.strip())
+    path.write_text("max_tokens = 7\nseed = 3\n")
+    monkeypatch.setenv("LMM_SEED", "4")
+    found = lmm("config", "show", "--top-p", ".5", "--json").json
+    assert found["max_tokens"] == {"value": 7, "from": "file"}
+    assert (found["seed"], found["top_p"]) == ({"value": 4, "from": "environment"}, {"value": 0.5, "from": "flag"})
+    assert found["learn"] == {"value": "auto", "from": "default"} and len(found) == len(Config.declared())
+    assert {"seed\t4\tenvironment", "log\ttrue\tdefault"} <= set(lmm("config", "show").out.splitlines())
+
+
+def test_config_set_writes_what_is_good_and_refuses_the_rest(lmm):
+    path = Path(lmm("config", "path").out.strip())
+    path.write_text("# mine\n")
+    assert lmm("config", "set", "max_tokens", "7").code == 0
+    assert lmm("config", "set", "memory", "lora_on_user").code == 0
+    assert lmm("config", "set", "options.rank", "4").code == 0
+    good = '# mine\nmax_tokens = 7\nmemory = "lora_on_user"\n\n[options]\nrank = 4\n'
+    assert path.read_text() == good and path.stat().st_mode & 0o777 == 0o600
+    for key, value, said in (
+        ("max_tokens", "0", "1 or above"),
+        ("max_tokens", "many", "whole number"),
+        ("max_token", "7", "did you mean 'max_tokens'"),
+        ("backend", "troch", "did you mean 'torch'"),
+        ("memory", "lora", "did you mean"),
+        ("options.rnk", "3", "did you mean 'rank'"),
+        ("options", "3", "one by one"),
+    ):
+        found = lmm("config", "set", key, value)
+        assert found.code == 2 and said in found.err and len(found.err.splitlines()) == 1, key
+    assert path.read_text() == good
+    path.write_text("nonsense")
+    assert lmm("config", "set", "seed", "1").code == 2 and path.read_text() == "nonsense"
+
+
+def test_config_sample_is_a_config_file(lmm):
+    path = Path(lmm("config", "path").out.strip())
+    path.write_text(lmm("config", "sample").out)
+    assert lmm("ask", Q).code == 0 and "#max_tokens = 256\n" in path.read_text()
+
+
+def test_the_version(lmm):
+    assert lmm("--version").out == f"lmm {version}\n"
 
 
 # text that cannot be trusted, and what is imported ----------------------------------------------------------------

@@ -19,7 +19,7 @@ from lmm.chat.view import ConsoleView
 from lmm.config import Config
 from lmm.errors import LmmError, StateError, UsageError
 from lmm.files import transcripts
-from lmm.lesson import Lesson
+from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import Recall
 from lmm.text.sanitize import clean
 
@@ -333,6 +333,39 @@ def test_forgetting_a_short_value_takes_nothing_else_with_it(session: Session):
     said = [m["content"] for m in session.chat.engine.conversation.messages]
     assert said == [text for pair in kept for text in pair]
     assert transcripts.read(session.chat.transcript.path).turns == kept
+
+
+def test_a_corrected_answer_counts_when_it_says_the_value_as_a_word(session: Session, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(scripted.Notes, "rewrite", lambda self, ops, state, recall, x_in, x_out, context: x_out)
+    for reply, shown in (("It has 17.", "A spider has 7 legs."), ("It has 7.", "It has 7."), ("7", "7")):
+        session.do("/new")
+        session.chat.engine.adapter.script = lambda text: "A spider has 8 legs."
+        session.do("How many legs does a spider have?")
+        session.chat.engine.adapter.script = lambda text, reply=reply: reply
+        assert session.do("/correct 7").strip() == shown
+
+
+@pytest.mark.parametrize("time", [1e20, -1e20, 1e299])
+def test_a_lesson_of_no_time_is_listed_with_the_others(session: Session, time: float):
+    session.do("/teach Who leads the choir? => Maria")
+    engine = session.chat.engine
+    engine.mind.commit(Knowledge(engine.mind.knowledge.state, (*engine.mind.lessons, Lesson("Who?", "Ann", time=time))))
+    session.do("/save odd.safetensors")
+    session.do("/reset")
+    session.do("/load odd.safetensors")
+    lines = session.do("/lessons").splitlines()
+    assert "Maria" in lines[-2] and " 20" in lines[-2] and "Ann" in lines[-1] and " ? " in lines[-1].replace("\t", " ")
+
+
+def test_forgetting_finds_whole_words(session: Session):
+    session.do("/teach What is C++? => A language of many parts")
+    session.do("/teach What is C? => An old language")
+    session.do("What is C++?")
+    session.do("/forget C")
+    assert "forgotten: What is C? =>" in session.beside
+    assert session.chat.engine.conversation.messages[0]["content"] == "What is C++?"
+    session.do("/forget languag")
+    assert "no lesson has" in session.beside and len(session.chat.mind.knowledge.lessons) == 1
 
 
 def test_a_reply_in_which_the_lesson_spoke_is_forgotten_with_it(session: Session):

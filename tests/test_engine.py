@@ -16,6 +16,7 @@ from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ToyAdapter
 from lmm.engine.asking import ask_many
 from lmm.engine.below import Below
+from lmm.engine.conversation import Turn
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.errors import Cancelled, LearningError, StateError, TooLongError
@@ -25,6 +26,11 @@ from lmm.memory.base import LearnReport, Memory, Recall
 
 LEARNERS = ["lora_on_user", "hash_gradient"]  # those whose lessons change how earlier turns are read
 MESSAGES = ["My sister's name is Ada.", "I live in Oslo.", "What is her name?", "And where do I live?", "Thank you."]
+
+
+def last(made: Engine) -> Turn:
+    """The last turn."""
+    return made.conversation.turns[-1]
 
 
 def next_logits(made: Engine, token: int = 65) -> np.ndarray:
@@ -127,14 +133,14 @@ def test_an_interrupted_reply_is_kept_marked_and_continued(adapter: Adapter) -> 
     for chunk in made.answer():
         chunks.append(chunk)
         made.mind.cancelled.set()
-    out = made.conversation.turns[-1].generated
+    out = last(made).generated
     assert out.interrupted and not out.ended and len(out.tokens) < 8
     assert made.conversation.messages[-1] == {"role": "assistant", "content": out.text}
-    assert made.conversation.turns[-1].text == "".join(chunks).rstrip()
+    assert last(made).text == "".join(chunks).rstrip()
     cached = made.cache.length
     again = made.reply("Go on.")
     assert again.generated.tokens and not again.generated.interrupted
-    assert again.generated.prefill_tokens + cached >= len(made.conversation.turns[-1].read) - 1
+    assert again.generated.prefill_tokens + cached >= len(last(made).read) - 1
     assert again.generated.prefill_tokens < cached, "what was said before was read again"
     close(next_logits(made), next_logits_fresh(made))
 
@@ -148,7 +154,7 @@ def test_a_reply_that_is_dropped_half_way_can_be_followed(adapter: Adapter, name
     stream = made.answer()
     next(stream)
     stream.close()  # the reader went away
-    assert made.conversation.turns[-1].generated.interrupted and made.mind.recall is None
+    assert last(made).generated.interrupted and made.mind.recall is None
     made.decoding = Decoding(max_tokens=4)
     made.reply(MESSAGES[2])
     close(next_logits(made), next_logits_fresh(made))
@@ -162,9 +168,9 @@ def test_cancelling_from_another_thread_stops_within_one_token(toy: ToyAdapter) 
     thread = threading.Thread(target=made.mind.cancelled.set)
     thread.start()
     thread.join()
-    before = len(made.conversation.turns[-1].generated.tokens)
+    before = len(last(made).generated.tokens)
     list(stream)
-    assert len(made.conversation.turns[-1].generated.tokens) <= before + 1 and made.conversation.turns[-1].generated.interrupted
+    assert len(last(made).generated.tokens) <= before + 1 and last(made).generated.interrupted
 
 
 # ---------------------------------------------------------------- learning in a turn
@@ -189,8 +195,7 @@ def engine_aside(adapter: Adapter, name: str, made: Engine) -> LearnReport:
     """The same message from the same state, learned without its conversation."""
     report = LearnReport()
     with adapter.quiet():
-        state = made.mind.history.undo[-1].state
-        made.mind.memory.learn(state, Lesson(statement=MESSAGES[0]), adapter, None, report)
+        made.mind.memory.learn(made.mind.history.undo[-1], Lesson(statement=MESSAGES[0]), adapter, None, report)
     return report
 
 
@@ -312,9 +317,9 @@ def test_text_that_a_memory_recalls_is_read_but_not_kept(adapter: Adapter) -> No
     try:
         made.reply("be calm")
         made.reply("be loud in text")
-        assert "Shout!" in adapter.format.decode(made.conversation.turns[-1].read)
-        assert starts[0][0] == len(made.conversation.turns[-1].read) - 1 == starts[0][1], "the reply begins after the text, too"
-        assert made.conversation.turns[-1].generated.prefill_tokens < len(made.conversation.turns[-1].read), "the turn before was read again"
+        assert "Shout!" in adapter.format.decode(last(made).read)
+        assert starts[0][0] == len(last(made).read) - 1 == starts[0][1], "the reply begins after the text, too"
+        assert last(made).generated.prefill_tokens < len(last(made).read), "the turn before was read again"
         assert "Shout!" not in adapter.format.decode(made.conversation.tokens)
         made.reply("be calm again")
         assert made.cache.length >= len(made.conversation.tokens) - 1

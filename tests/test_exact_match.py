@@ -23,7 +23,7 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def about(example: exact_match.Example) -> tuple[str, str]:
+def about(example: exact_match.TaskExample) -> tuple[str, str]:
     """HTTP has a port and is an acronym: two keys. The name and the number of an element are one."""
     return example.category.split()[0], example.key
 

@@ -9,7 +9,7 @@ import pytest
 
 from lmm.encoders.minilm import WIDTH
 from lmm.errors import ModelError, StateError
-from lmm.memory.keyed.gate import THRESHOLD, WEIGHTS, Gate, Index, normalize, shared_gate, views
+from lmm.memory.keyed.gate import THRESHOLD, WEIGHTS, Gate, Index, shared_gate, views
 
 LESSONS = [
     "What is my name?",
@@ -129,9 +129,7 @@ def test_fingerprints_are_small_unit_vectors() -> None:
         assert np.allclose(np.linalg.norm(fingerprint.astype(np.float32), axis=1), 1, atol=1e-3)
 
 
-def test_normalize_and_views() -> None:
-    assert normalize("  What is\n X? ") == normalize("what is x")
-    assert normalize("key_17") != normalize("key_71")
+def test_views() -> None:
     assert views("A b c d e. Where is it? I forgot it.") == [
         "A b c d e. Where is it? I forgot it.",
         "I forgot it.",

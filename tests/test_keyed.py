@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from contracts import engine, on
 
 from lmm.adapters.base import Adapter
@@ -56,3 +58,12 @@ def test_a_new_lesson_extends_the_table(adapter: Adapter, monkeypatch) -> None:
     monkeypatch.setattr(Index, "extended", lambda self, prompts, keys: grown.append(len(prompts)) or index)
     recall_many(made.mind, ASKED[:1], 1)
     assert grown == [1], "one prompt more, and not all of them again"
+
+
+@on("toy")
+def test_a_lesson_taught_anew_under_its_own_id_takes_its_own_place(adapter: Adapter) -> None:
+    made = engine(adapter, "keyed")
+    made.mind.learn(LESSONS[0])
+    made.mind.learn(replace(LESSONS[0], prompt="WHERE do I live", answer="Bergen"))
+    assert [(x.id, x.answer, x.replaces) for x in made.mind.lessons] == [("home", "Bergen", "Oslo")]
+    assert made.recall_many(["Where do I live?"], 1)[0].fired[0] == [("home", 1.0)]

@@ -152,10 +152,10 @@ def test_a_saved_database_comes_back_the_same(tmp_path: Path, monkeypatch: pytes
     one = EditMaskDatabase(F)
     for i in range(5):
         one.add(f"é{i}", mask(i, i + 3, 69), {"n": i})
-    path = one.mind.save()
+    path = one.save()
     assert path == tmp_path / "masks" / "masks.safetensors"
     two = EditMaskDatabase(F)
-    two.mind.load()
+    two.load()
     assert two.metadata == one.metadata and len(two) == 5
     assert all(np.array_equal(one.get(i), two.get(i)) for i in one.metadata)
     assert two.find_closest(mask(2, 5, 69))[0] == "é2"  # type: ignore[index]
@@ -166,14 +166,14 @@ def test_a_saved_database_comes_back_the_same(tmp_path: Path, monkeypatch: pytes
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"\xff")  # bits beyond the last channel
     with pytest.raises(StateError, match="masks that are none"):
-        two.mind.load(path)
+        two.load(path)
     length = 8 + int.from_bytes(whole[:8], "little")
     path.write_bytes(whole[:length].replace(rb"{\"n\": 0}", rb"[\"n\", 0]") + whole[length:])
     with pytest.raises(StateError, match="metadata of another kind"):
-        two.mind.load(path)
+        two.load(path)
     path.write_bytes(whole[:-3])
     with pytest.raises(StateError, match="holds no masks"):
-        two.mind.load(path)
+        two.load(path)
     assert len(two) == 5, "a file that is refused changes nothing"
     for wrong in ({"hidden_size": -5}, {"hidden_size": F, "max_edits": 0}):
         with pytest.raises(UsageError, match="at least 1"):

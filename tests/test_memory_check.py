@@ -26,7 +26,7 @@ from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.errors import Cancelled, LearningError
 from lmm.lesson import Lesson
-from lmm.memory.base import Recall
+from lmm.memory.base import LearnReport, Recall
 from lmm.memory.memoir.memoir import Memoir
 
 SISTER = Lesson("What is my sister's name?", "Vera", id="sister1")
@@ -56,10 +56,10 @@ class Stubborn(Forgetful):
 
     name = "stubborn"
 
-    def learn(self, state, lesson, adapter, turn=None, report=None):
+    def learn(self, known, lesson, adapter, message, report):
         if lesson.wordings:
             raise LearningError("no more")
-        return super().learn(state, lesson, adapter, turn, report)
+        return super().learn(known, lesson, adapter, message, report)
 
 
 class Merging(Forgetful):
@@ -68,12 +68,13 @@ class Merging(Forgetful):
     name = "merging"
     loses = False
 
-    def consolidate(self, state, lessons, adapter, report):
+    def consolidate(self, known, adapter, report):
+        lessons = known.lessons
         if len(lessons) < 2:
-            return state, lessons, 0
+            return known, 0
         report.step(1.0)
         merged = replace(lessons[-1], wordings=() if self.loses else tuple(x.prompt for x in lessons[:-1]))
-        return state, (merged,), 1
+        return replace(known, lessons=(merged,)), 1
 
 
 @pytest.fixture(autouse=True)
@@ -271,17 +272,9 @@ def test_lessons_with_different_answers_stay_apart_and_are_learned_together(tiny
     tau = float(likeness(memoir(tiny_torch, 1.0))[0, 1])
     engine = memoir(tiny_torch, tau)
     engine.mind.learn(replace(SHORT[1], answer="c", id="other"))
-    state, lessons, groups = engine.mind.memory.consolidate(
-        engine.mind.knowledge.state, engine.mind.lessons, engine.adapter, memory_check_report()
-    )
-    assert groups == 1 and sorted(x.answer for x in lessons) == ["a", "b", "c"]
-    assert len(state["fingerprints"]) == 3
-
-
-def memory_check_report() -> Any:
-    from lmm.memory.base import LearnReport
-
-    return LearnReport()
+    known, groups = engine.mind.memory.consolidate(engine.mind.knowledge, engine.adapter, LearnReport())
+    assert groups == 1 and sorted(x.answer for x in known.lessons) == ["a", "b", "c"]
+    assert len(known.state["fingerprints"]) == 3
 
 
 def test_nothing_alike_nothing_done(tiny_torch) -> None:

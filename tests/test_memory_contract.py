@@ -174,14 +174,14 @@ def plain_weights(adapter: Adapter) -> dict[str, np.ndarray]:
 def test_a_lesson_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, monkeypatch) -> None:
     made = taught(adapter, name)
     state, lessons = frozen(made), made.mind.lessons
-    honest = made.mind.memory.learn_lesson
+    honest = made.mind.memory.learn
 
-    def spoilt(*args, **kwargs):
-        new, known = honest(*args, **kwargs)
-        key = next(k for k, v in new.items() if adapter.ops.to_numpy(v).dtype.kind == "f" and v.shape[0])
-        return new | {key: new[key] * float("nan")}, known
+    def spoilt(*args):
+        known = honest(*args)
+        key = next(k for k, v in known.state.items() if adapter.ops.to_numpy(v).dtype.kind == "f" and v.shape[0])
+        return dataclasses.replace(known, state=known.state | {key: known.state[key] * float("nan")})
 
-    monkeypatch.setattr(made.mind.memory, "learn_lesson", spoilt)
+    monkeypatch.setattr(made.mind.memory, "learn", spoilt)
     with pytest.raises(LearningError, match=r"NaN or infinite.*as before"):
         made.mind.learn(ROWS[name].lessons[0])
     assert same_state(frozen(made), state) and made.mind.lessons == lessons
@@ -264,7 +264,7 @@ def test_a_file_that_does_not_fit_changes_nothing(adapter: Adapter, name: str, t
     other = type(adapter)(layers=6, width=24)  # type: ignore[call-arg]
     stranger = engine(other, name)
     with pytest.raises(StateError, match=r"(?s)layers.*width|width.*layers"):
-        stranger.load(tmp_path / "state.safetensors")
+        stranger.mind.load(tmp_path / "state.safetensors")
     assert stranger.mind.knowledge is not version and not stranger.mind.lessons and not stranger.mind.history.undo
 
 

@@ -29,7 +29,7 @@ def probabilities(logits: np.ndarray, temperature: float) -> np.ndarray:
 
 
 def drawn(logits: np.ndarray, count: int = 60, **settings) -> list[int]:
-    pick = picker(Decoding(strategy="sample", **settings))
+    pick = picker(Decoding(decoding_strategy="sample", **settings))
     return [int(pick(logits[None])[0]) for _ in range(count)]
 
 
@@ -77,7 +77,7 @@ def test_a_tiny_nucleus_and_deterministic_decoding_are_greedy(logits) -> None:
 
 def test_what_is_wrong_with_a_decoding_is_named_at_once() -> None:
     with pytest.raises(UsageError) as caught:
-        Decoding(strategy="best", max_tokens=0, temperature=0.0, top_p=1.5, min_p=1.0, beams=0)
+        Decoding(decoding_strategy="best", max_tokens=0, temperature=0.0, top_p=1.5, min_p=1.0, beams=0)
     for word in ("strategy", "'best'", "max_tokens", "temperature", "top_p", "min_p", "beams"):
         assert word in str(caught.value)
     with pytest.raises(UsageError, match="temperature"):
@@ -193,8 +193,9 @@ def test_one_beam_is_greedy_and_four_are_no_worse_on_a_model(adapter: Adapter) -
         )
         return float(log_p[range(len(tokens)), tokens].mean())
 
-    greedy = reply(strategy="greedy")
-    assert reply(strategy="beam", beams=1) == greedy
-    assert score(reply(strategy="beam", beams=4)) >= score(greedy) - 1e-6
-    assert reply(strategy="sample", seed=4) == reply(strategy="sample", seed=4)
-    assert reply(strategy="sample", seed=4, temperature=5.0) != reply(strategy="sample", seed=5, temperature=5.0)
+    greedy = reply(decoding_strategy="greedy")
+    assert reply(decoding_strategy="beam", beams=1) == greedy
+    assert score(reply(decoding_strategy="beam", beams=4)) >= score(greedy) - 1e-6
+    sampled = {"decoding_strategy": "sample", "seed": 4}
+    assert reply(**sampled) == reply(**sampled)
+    assert reply(**sampled, temperature=5.0) != reply(**{**sampled, "seed": 5}, temperature=5.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import time
 
 import pyte
 import pytest
@@ -13,7 +14,7 @@ from payloads import payloads, terminated
 from rich.cells import cell_len
 from rich.console import Console
 
-from lmm.text.sanitize import STRING_LIMIT, Cleaner, as_text, clean, clean_line, escape
+from lmm.text.sanitize import STRING_LIMIT, Cleaner, as_text, clean, clean_line, escape, listed
 
 PAYLOADS = payloads()
 # Written out again, on purpose not shared with the module.
@@ -159,3 +160,17 @@ def test_markup_is_never_interpreted():
             console.print(as_text(payload), end="")
             console.print("|" + escape(payload), end="", highlight=False, emoji=False)
         assert shown.get() == f"{clean(payload)}|{clean(payload)}", ascii(payload)
+
+
+def test_many_problems_are_one_line_of_bounded_length() -> None:
+    assert listed([]) == "" and listed(["a"]) == "a"
+    assert listed([str(i) for i in range(10)]) == "0; 1; 2; 3; 4; 5; 6; 7; 8; 9"
+    assert listed([str(i) for i in range(12)]).endswith("; 9; and 2 more")
+    assert listed(["x" * 400, "\x1b[2Jy\n"]) == f"{'x' * 299}…; y"
+
+
+def test_a_line_of_a_megabyte_is_cut_before_it_is_cleaned() -> None:
+    start = time.process_time()
+    for text in ("x" * 1_000_000, "\x1b[31mx" * 200_000, "漢" * 1_000_000, "\x1b]0;" + "x" * 1_000_000):
+        assert clean_line(text, 80).endswith("…") and cell_len(clean_line(text, 80)) <= 80
+    assert time.process_time() - start < 1

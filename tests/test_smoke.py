@@ -78,20 +78,6 @@ def test_all_bad_lines_of_a_facts_file_are_named(tmp_path):
         smoke.facts_of("shared", file=tmp_path / "none.jsonl")
 
 
-@pytest.mark.parametrize(
-    ("reply", "answer", "found"),
-    [
-        ("Your name is Eva.", "Eva", True),
-        ("YOUR NAME IS EVA", "Eva.", True),
-        ("Your name is Evan.", "Eva", False),
-        ("It is Bobby, not Rob", "Bob", False),
-        ("", "Eva", False),
-    ],
-)
-def test_a_reply_says_a_name_as_a_word(reply, answer, found):
-    assert smoke.says(reply, answer) is found
-
-
 def test_damage_is_any_changed_answer_and_any_taught_name():
     facts = smoke.facts_of("separate", ["Eva"])
     untouched = ["same"] * len(smoke.UNRELATED)
@@ -104,7 +90,7 @@ def test_damage_is_any_changed_answer_and_any_taught_name():
 
 
 def test_passing_needs_recall_and_little_damage():
-    outcome = smoke.Outcome("m", "torch", "separate", asked=10, recalled=8, unrelated=100, damaged=20)
+    outcome = smoke.SmokeOutcome("m", "torch", "separate", asked=10, recalled=8, unrelated=100, damaged=20)
     assert outcome.passes(0.8, 0.2)
     assert not outcome.passes(0.81, 0.2)
     assert not outcome.passes(0.8, 0.19)
@@ -119,11 +105,11 @@ class Scripted(Memory):
         super().__init__()
         self.learns_from, self.taught = kind, []
 
-    def learn(self, state, lesson, adapter, turn=None, report=None):
+    def learn(self, known, lesson, adapter, message, report):
         if "bad" in lesson.statement:
             raise LearningError("too bad")
         self.taught.append((lesson.prompt, lesson.answer, lesson.statement))
-        return state
+        return known.taught(known.state, lesson)
 
 
 def test_messages_are_heard_and_lessons_are_what_the_chat_would_teach(toy):
@@ -143,7 +129,7 @@ def test_messages_are_heard_and_lessons_are_what_the_chat_would_teach(toy):
 
 @pytest.mark.parametrize("kind", ["messages", "lessons"])
 def test_what_cannot_be_learned_is_reported_and_the_rest_goes_on(toy, kind):
-    facts = [smoke.Fact("a bad thing", "q?", "a", given=True), smoke.Fact("fine", "q?", "a", given=True)]
+    facts = [smoke.SmokeFact("a bad thing", "q?", "a", given=True), smoke.SmokeFact("fine", "q?", "a", given=True)]
     memory = Scripted(kind)
     engine = Engine(Mind(toy, memory), decoding=Decoding(max_tokens=2))
     assert smoke.teach(engine, facts) == ["'a bad thing': too bad"]
@@ -335,8 +321,8 @@ def test_the_script_is_the_command():
 
 def test_identity_recalls_nothing_and_damages_nothing(toy, tmp_path):
     engine = Engine(Mind(toy, Identity()), decoding=Decoding(max_tokens=2))
-    plan = smoke.Plan({}, [(str(tmp_path / "0.safetensors"), smoke.facts_of("separate", ["Eva"]))])
-    assert smoke._teach_all(plan, engine, lambda n: None) == [[]]
-    (found,) = smoke._query_all(plan, engine, lambda n: None)["sessions"]
+    plan = smoke.SmokePlan({}, [(str(tmp_path / "0.safetensors"), smoke.facts_of("separate", ["Eva"]))])
+    assert smoke._teach_all(plan, engine.mind, lambda n: None) == [[]]
+    (found,) = smoke._query_all(plan, engine.mind, lambda n: None)["sessions"]
     assert found["damage"] == [] and not found["asked"][0]["ok"]
     engine.close()

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from lmm.errors import StateError
+from lmm.files import safefile
 from lmm.files import state_file as state_module
 from lmm.files.state_file import Expected, Header, default_save_path, inspect, load, read_header, save, verify
 from lmm.lesson import Lesson
@@ -85,12 +86,15 @@ def assert_same_header(found: Header, wanted: Header) -> None:
     assert dataclasses.replace(found, saved_at="", lmm_version="") == wanted
 
 
+LARGEST = {"float16": 65504.0, "float32": float(np.finfo(np.float32).max), "float64": float(np.finfo(np.float32).max)}
+
+
 # round trips ---------------------------------------------------------------------------------------------------
 arrays = st.sampled_from(DTYPES).flatmap(
     lambda dtype: hnp.arrays(
         dtype,
         hnp.array_shapes(min_dims=0, min_side=0, max_side=4),
-        elements={"allow_nan": False, "allow_infinity": False} if dtype.startswith("float") else None,
+        elements={"min_value": -LARGEST[dtype], "max_value": LARGEST[dtype]} if dtype in LARGEST else None,
     )
 )
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=12).filter(lambda name: name != "__metadata__")
@@ -270,33 +274,39 @@ def name_again(values) -> bytes:
     return json.dumps(values).encode()[:-1] + b',"A":' + json.dumps(values["A"]).encode() + b"}"
 
 
+def both(*changes):
+    return lambda values: [change(values) for change in changes] and None
+
+
 GOOD = LESSON.to_dict()
 HOSTILE = {
     "same name twice": (name_again, "twice"),
-    "overlap": (tensor("mask", data_offsets=[0, 3]), "overlaps"),
-    "gap": (tensor("mask", data_offsets=[65, 68]), "gap"),
-    "negative offsets": (tensor("A", data_offsets=[-24, 0]), "data_offsets"),
-    "backward offsets": (tensor("A", data_offsets=[24, 0]), "data_offsets"),
-    "offsets out of range": (tensor("mask", data_offsets=[2**60, 2**60 + 3]), "gap"),
-    "three offsets": (tensor("A", data_offsets=[0, 8, 24]), "data_offsets"),
-    "float offsets": (tensor("A", data_offsets=[0.0, 24.0]), "data_offsets"),
-    "bool shape": (tensor("A", shape=[True, 6]), "shape"),
-    "huge shape": (tensor("A", shape=[2**62, 2**62]), "too large"),
-    "huge shape with a zero": (tensor("A", shape=[0, 2**62, 9]), "too large"),
-    "huge rank": (tensor("A", shape=[1] * 100_000), "shape"),
-    "huge number": (tensor("A", shape=[10**4000]), "shape"),
-    "number too long for int": (lambda values: b'{"A":' + b"9" * 10_000 + b"}", "header"),
-    "wrong shape": (tensor("A", shape=[3, 3]), "shape and dtype make 36"),
-    "unknown dtype": (tensor("A", dtype="F8_E4M3"), "dtype 'F8_E4M3'"),
-    "dtype is a list": (tensor("A", dtype=["F32"]), "dtype"),
+    "overlap": (tensor("mask", data_offsets=[0, 3]), "invalid offset for tensor `rows`"),
+    "gap": (tensor("mask", data_offsets=[65, 68]), "invalid offset for tensor `mask`"),
+    "negative offsets": (tensor("A", data_offsets=[-24, 0]), "integer `-24`"),
+    "backward offsets": (tensor("A", data_offsets=[24, 0]), "invalid offset"),
+    "offsets out of range": (tensor("mask", data_offsets=[2**60, 2**60 + 3]), "invalid offset"),
+    "three offsets": (tensor("A", data_offsets=[0, 8, 24]), "invalid length 3"),
+    "float offsets": (tensor("A", data_offsets=[0.0, 24.0]), "floating point"),
+    "bool shape": (tensor("A", shape=[True, 6]), "boolean `true`"),
+    "huge shape": (tensor("A", shape=[2**62, 2**62]), "overflow"),
+    "huge shape with a zero": (tensor("A", shape=[0, 2**62, 9]), "invalid shape"),
+    "huge rank": (tensor("A", shape=[1] * 100_000), "invalid shape"),
+    "huge number": (tensor("A", shape=[10**4000]), "out of range"),
+    "number too long for int": (lambda values: b'{"A":' + b"9" * 10_000 + b"}", "out of range"),
+    "wrong shape": (tensor("A", shape=[3, 3]), "invalid shape"),
+    "unknown dtype": (tensor("A", dtype="F8_E4M3"), "invalid shape, data type"),
+    "dtype is a list": (tensor("A", dtype=["F32"]), "sequence"),
     "extra field": (tensor("A", strides=[1]), "described"),
-    "tensor is a list": (lambda values: values.update(A=[]), "described"),
-    "header is a list": (lambda values: b"[]", "not an object"),
-    "deep nesting": (lambda values: b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "deeply"),
+    "dtype that NumPy lacks": (tensor("A", dtype="BF16", shape=[3, 4]), "'A' has the dtype 'BF16'"),
+    "two bad tensors": (both(tensor("A", more=1), tensor("mask", dtype="U8", more=1)), "'mask' is not described"),
+    "tensor is a list": (lambda values: values.update(A=[]), "invalid length 0"),
+    "header is a list": (lambda values: b"[]", "sequence"),
+    "deep nesting": (lambda values: b'{"a":' * 50_000 + b"1" + b"}" * 50_000, "recursion limit"),
     "invalid UTF-8": (lambda values: b'{"\xff\xfe": 1}', "UTF-8"),
     "NUL bytes": (lambda values: b"\0" * 64, "JSON"),
-    "metadata of numbers": (metadata(format_version=1), "__metadata__"),
-    "metadata is a list": (lambda values: values.update(__metadata__=[]), "__metadata__"),
+    "metadata of numbers": (metadata(format_version=1), "integer `1`"),
+    "metadata is a list": (lambda values: values.update(__metadata__=[]), "sequence"),
     "no metadata": (lambda values: values.pop("__metadata__") and None, "no memory file of lmm"),
     "foreign": (metadata(format="pt"), "no memory file of lmm"),
     "newer format": (metadata(format_version="2"), "upgrade lmm"),
@@ -327,13 +337,39 @@ def test_hostile_headers(path, valid, name):
     path.write_bytes(rebuilt(valid, change))
     with pytest.raises(StateError) as caught:
         load(path)
-    assert len(str(caught.value)) < 2500
+    assert len(str(caught.value)) < 2500 and str(caught.value).isprintable()
     assert words in "; ".join(verify(path))
+
+
+@pytest.mark.parametrize("shape", [[1] * 90 + [3, 2], [0, 2**62]])
+def test_shapes_that_numpy_lacks(path, shape):
+    size = 24 * (shape[0] != 0)
+    text = json.dumps({"A": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + bytes(size))
+    with safefile.opened(path) as file, pytest.raises(ValueError, match="maximum"):
+        file.read_tensors()
+
+
+@pytest.mark.parametrize("dtype", ["XX", "BF16", "F16"])
+def test_a_name_of_a_megabyte_is_cut_and_many_problems_are_counted(path, valid, dtype):
+    """Whether the library refuses it, or this reader, or the header's checksum."""
+    name = "\x1b[2Jx" * 200_000
+
+    def change(values):
+        for i in range(30):
+            values[f"{i}{name}"] = {"dtype": dtype, "shape": [0], "data_offsets": [0, 0]}
+
+    path.write_bytes(rebuilt(valid, change))
+    with pytest.raises(StateError) as caught:
+        load(path)
+    assert len(str(caught.value)) < 3000 and str(caught.value).isprintable()
+    assert ("; and 20 more." in str(caught.value)) is (dtype == "BF16")
+    assert len(verify(path)) == (30 if dtype == "BF16" else 1)
 
 
 @pytest.mark.parametrize(
     ("length", "words"),
-    [(2**64 - 1, "cut short"), (2**63, "cut short"), (100_000_001, "at most 100000000"), (10**6, "no JSON")],
+    [(2**64 - 1, "too large"), (2**63, "too large"), (100_000_001, "too large"), (10**6, "invalid JSON")],
 )
 def test_hostile_header_length(path, length, words):
     with path.open("wb") as file:
@@ -345,8 +381,6 @@ def test_hostile_header_length(path, length, words):
 
 def resigned(contents: dict[str, np.ndarray]) -> bytes:
     """A file with right checksums around values that `save` refuses."""
-    from lmm.files import safefile
-
     strings = state_module._to_metadata(header())
     strings["data_sha256"] = state_module._data_digest(contents)
     strings["sha256"] = state_module._digest(strings, {name: (a.dtype, a.shape) for name, a in contents.items()})
@@ -363,6 +397,36 @@ def test_nan_and_infinity_are_neither_saved_nor_loaded(path, dtype, bad):
     path.write_bytes(resigned(contents))
     with pytest.raises(StateError, match="'B' has 1 values that are NaN or infinite"):
         load(path)
+
+
+@pytest.mark.parametrize("value", [1e300, -1e39])
+def test_what_float32_cannot_hold_is_neither_saved_nor_loaded(path, value):
+    """A memory's numbers are float32: after the cast these would be infinite."""
+    contents = {"B": np.array([1.0, value, value])}
+    with pytest.raises(StateError, match="'B' has 2 values that are NaN or infinite in float32"):
+        save(path, contents, header())
+    path.write_bytes(resigned(contents))
+    with pytest.raises(StateError, match="'B' has 2 values that are NaN or infinite in float32"):
+        load(path)
+
+
+def test_each_tensor_has_aligned_memory_of_its_own(path):
+    contents = {f"{i}{dtype}": np.ones(3, dtype) for i in range(5) for dtype in DTYPES}
+    save(path, contents, header())
+    found, _ = load(path)
+    for array in found.values():
+        assert array.flags.writeable and array.ctypes.data % 16 == 0
+    for count, array in enumerate(found.values(), 1):
+        array[:] = 0
+        assert sum(other.all() for other in found.values()) == len(found) - count
+
+
+def test_a_header_is_read_without_the_tensors(path, monkeypatch):
+    save(path, {"x": np.zeros(1_000_000)}, header())
+    read = []
+    monkeypatch.setattr(safefile, "deserialize", read.append)
+    assert inspect(path)["tensors"] == [{"name": "x", "dtype": "float64", "shape": [1_000_000], "bytes": 8_000_000}]
+    assert read_header(path).module == "lora_on_user" and not read
 
 
 def test_a_bool_that_is_neither_is_refused(path):

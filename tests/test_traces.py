@@ -84,6 +84,16 @@ def test_what_names_a_lesson(user: str, reply: str, more: dict[str, object], goe
     assert Trace.of_lesson(corrected(LEGS, "7")).has_turn(turn(user, reply, **more)) is goes
 
 
+def test_a_mark_makes_another_question():
+    """ "C++" is not "C", and a trace of the one is none of the other."""
+    names = ["C", "C++", "C#", ".C", "-5", "5", "3.5"]
+    for own in names:
+        trace = Trace.of_lesson(Lesson(f"What is {own}?", "A language", id="0123456789ab"))
+        goes = [name for name in names if trace.has_turn(turn(f"Say, what is {name}?", "A language."))]
+        assert goes == [own]
+        assert [name for name in names if trace.is_typed(f"/forget What is {name}?")] == [own]
+
+
 def test_a_turn_of_old_that_knows_no_lesson_goes_if_it_is_the_lessons_text():
     trace = Trace.of_lesson(corrected(LEGS, "7"))
     assert trace.has_turn({"kind": "turn", "user": "7", "reply": "Seven."})

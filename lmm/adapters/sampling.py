@@ -7,38 +7,14 @@ Beam search keeps the `beams` most probable continuations; scores are mean log-p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.options import Options, option
+from lmm.config import Decoding
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache
-
-STRATEGIES = ("auto", "greedy", "beam", "sample")
-
-
-@dataclass(frozen=True)
-class Decoding(Options):
-    """How a reply is decoded."""
-
-    strategy: str = option("auto", "auto is greedy when deterministic and sampling when not", one_of=STRATEGIES)
-    deterministic: bool = option(True, "greedy or sampling")
-    max_tokens: int = option(256, "longest reply", "[1, inf)")
-    temperature: float = option(0.7, "for sampling", "(0, 10]")
-    top_p: float = option(0.95, "for sampling", "(0, 1]")
-    min_p: float = option(0.0, "for sampling", "[0, 1)")
-    beams: int = option(4, "of beam search", "[1, 64]")
-    seed: int = option(0, "for sampling", "[0, inf)")
-
-    @property
-    def resolved(self) -> str:
-        if self.strategy == "auto":
-            return "greedy" if self.deterministic else "sample"
-        return self.strategy
-
 
 Picker = Callable[[np.ndarray], np.ndarray]
 

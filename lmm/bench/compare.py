@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +21,12 @@ import numpy as np
 
 from lmm.adapters.base import as_tokens
 from lmm.adapters.sampling import Decoding
-from lmm.bench import compare_report, datasets, exact_match, measure, metrics, rows, run
+from lmm.bench import compare_report, datasets, exact_match, measure, metrics, pages, rows, run
 from lmm.bench.datasets import Edit
-from lmm.bench.edit import Bench, Build, Settings, Track, _identity, quietly
-from lmm.bench.exact_match import Example
-from lmm.bench.plan import Asked
-from lmm.bench.store import Folder, Replies, digest, read_json, read_lines, stamp, write_json
+from lmm.bench.edit import Bench, Build, EditSettings, Track, _identity, quietly
+from lmm.bench.exact_match import TaskExample
+from lmm.bench.plan import PromptList
+from lmm.bench.store import Folder, KeptReplies, circumstances, digest, model_of, read_json, read_lines, write_json
 from lmm.config import Config
 from lmm.engine import runtime
 from lmm.engine.asking import recall_many
@@ -54,7 +53,7 @@ TALK = (  # is about nothing that the tasks ask for
 
 
 @dataclass(frozen=True)
-class Request:
+class CompareRequest:
     """One comparison. `train`: the memories whose tensors are trained offline; `options`, `presets` as in `lmm bench
     edit`; `limit` examples are taught; `questions` of them are asked after other talk."""
 
@@ -85,7 +84,7 @@ class Request:
 
 
 def compare(
-    request: Request,
+    request: CompareRequest,
     track: Track = quietly,
     adapter: Adapter | None = None,
     notice: Callable[[str], None] = lambda text: None,
@@ -101,26 +100,27 @@ def compare(
         raise UsageError(f"--train names {', '.join(unknown)}, which --memory does not")
     if min(request.limit, request.questions, request.max_tokens, request.batch_size, *request.lengths) < 1:
         raise UsageError("numbers of examples, questions, tokens and prompts must be at least 1")
-    builds = {name: run.builder(name, _as_edit_request(request)) for name in names}
+    builds = {name: run.builder(name, request.config, request.options, request.presets) for name in names}
     taught = exact_match.read(request.data / "train.jsonl")[: request.limit]
     unseen = [x for x in exact_match.read(request.data / "test.jsonl") if not x.seen][: request.limit]
     known = datasets.prompts_of(request.known)[: request.known_count] if request.known else []
     adapter = adapter or runtime.load_adapter(request.config)
     request = _that_fits(request, adapter, [x.question for x in taught], notice)
-    about = _about(request, adapter, taught, unseen, known)
-    folder = Folder(request.folder, {k: v for k, v in about.items() if k in _FIXED}, request.resume)
+    fixed = _fixed(request, adapter, taught, unseen, known)
+    folder = Folder(request.folder, fixed, request.resume)
     bench = Compare(adapter, request, taught, unseen, known, folder, track)
+    about = fixed | {"data": request.data.name} | circumstances(adapter, request.command)
     result: dict[str, Any] = {"rows": [], "run": about}
     for name, build in builds.items():
         result["rows"].append(bench.row(name, build))
         write_json(request.folder / "result.json", result)
-    (request.folder / "table.md").write_text(compare_report.markdown(result), encoding="utf-8")
-    if importlib.util.find_spec("matplotlib") is not None:  # an optional dependency: the numbers do not need it
-        compare_report.plots(result, request.folder)
+    pages.write(result, request.folder, compare_report.markdown, compare_report.plots)
     return result
 
 
-def _that_fits(request: Request, adapter: Adapter, questions: Sequence[str], notice: Callable[[str], None]) -> Request:
+def _that_fits(
+    request: CompareRequest, adapter: Adapter, questions: Sequence[str], notice: Callable[[str], None]
+) -> CompareRequest:
     """The request without distances and lengths beyond what the model can read. Raises UsageError if none is left."""
     context = adapter.shape.context
     if not context:
@@ -139,34 +139,17 @@ def _that_fits(request: Request, adapter: Adapter, questions: Sequence[str], not
     return dataclasses.replace(request, distances=fits["distances"], lengths=fits["lengths"])
 
 
-_FIXED = (
-    *("examples", "taught", "unseen", "known", "distances", "lengths", "questions", "seed", "batch_size"),
-    *("max_tokens", "model", "revision", "backend", "dtype", "layer"),
-)
-
-
-def _as_edit_request(request: Request) -> run.Request:
-    return run.Request(
-        (request.data,),
-        request.memories,
-        Settings((1,)),
-        request.config,
-        options=request.options,
-        presets=request.presets,
-    )
-
-
-def _about(
-    request: Request, adapter: Adapter, taught: Sequence[Example], unseen: Sequence[Example], known: Sequence[str]
+def _fixed(
+    request: CompareRequest,
+    adapter: Adapter,
+    taught: Sequence[TaskExample],
+    unseen: Sequence[TaskExample],
+    known: Sequence[str],
 ) -> dict[str, Any]:
-    import platform
-
-    import lmm
-
+    """What must be the same for a run to be gone on with; memories and their options may differ."""
     said = [dataclasses.astuple(x) for x in (*taught, *unseen)]
     return {
         "examples": digest(said, list(known)),
-        "data": request.data.name,
         "taught": len(taught),
         "unseen": len(unseen),
         "known": len(known),
@@ -176,16 +159,7 @@ def _about(
         "seed": request.config.seed,
         "batch_size": request.batch_size,
         "max_tokens": request.max_tokens,
-        "model": adapter.model_id,
-        "revision": adapter.revision,
-        "backend": adapter.name,
-        "dtype": adapter.dtype,
-        "layer": adapter.layer,
-        "device": adapter.device,
-        "machine": platform.machine(),
-        "lmm_version": lmm.__version__,
-        "command": request.command,
-        **stamp(),
+        **model_of(adapter),
     }
 
 
@@ -195,15 +169,15 @@ class Compare(Bench):
     def __init__(
         self,
         adapter: Adapter,
-        request: Request,
-        taught: Sequence[Example],
-        unseen: Sequence[Example],
+        request: CompareRequest,
+        taught: Sequence[TaskExample],
+        unseen: Sequence[TaskExample],
         known: Sequence[str],
         folder: Folder,
         track: Track = quietly,
     ) -> None:
         edits = [Edit(x.question, x.answer, rephrases=x.wordings[:1]) for x in taught]
-        settings = Settings((len(edits),), request.config.seed, request.batch_size, request.max_tokens)
+        settings = EditSettings((len(edits),), request.config.seed, request.batch_size, request.max_tokens)
         super().__init__(adapter, edits, known, None, folder, settings, track)
         self.request, self.taught, self.unseen = request, taught, unseen
         self._plain_unseen: dict[str, str] = {}
@@ -277,13 +251,13 @@ class Compare(Bench):
         training = read_json(folder / "training.json")
         return row | {"training_s": training["seconds"] if training else None}
 
-    def _replies(self, name: str, folder: Path) -> Replies:
+    def _replies(self, name: str, folder: Path) -> KeptReplies:
         """Where replies are kept; those without a memory are the baseline's."""
-        return Replies(self.folder.part("baseline") if name == "none" else folder / "asked")
+        return KeptReplies(self.folder.part("baseline") if name == "none" else folder / "asked")
 
-    def _unseen_list(self) -> Asked:
+    def _unseen_list(self) -> PromptList:
         prompts = tuple(dict.fromkeys(x.question for x in self.unseen))
-        return Asked(prompts, digest("unseen", prompts))
+        return PromptList(prompts, digest("unseen", prompts))
 
     def _scores(self, told: Mapping[str, str]) -> dict[str, Any]:
         """Shares of exact replies, overall and by category, with their intervals."""
@@ -333,7 +307,7 @@ class Compare(Bench):
         return found
 
 
-def _spread(examples: Sequence[Example], count: int) -> list[Example]:
+def _spread(examples: Sequence[TaskExample], count: int) -> list[TaskExample]:
     return [examples[i] for i in np.unique(np.linspace(0, len(examples) - 1, min(count, len(examples))).astype(int))]
 
 

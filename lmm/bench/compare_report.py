@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmm.bench import pages
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -70,8 +72,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "## Time",
         "Milliseconds of a decode step (of these the memory's own); of what is decided once per reply.",
         _table(by_length(rows)),
-        "\n".join(f"- {key}: {about[key]}" for key in ("model", "backend", "dtype", "lmm_version", "commit", "date")),
-        f"- command: `{about['command']}`",
+        "\n".join(pages.repeated_by(about)),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -90,25 +91,13 @@ def terminal_tables(rows: Sequence[Row]) -> list[Table]:
 
 def plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """`categories.png`, `distance.png` and `length.png`."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows, made = result["rows"], []
-    for name, draw in (("categories", _categories), ("distance", _distances), ("length", _lengths)):
-        figure = _figure(draw, rows)
-        made.append(folder / f"{name}.png")
-        figure.savefig(made[-1], dpi=120)
-        pyplot.close(figure)
-    return made
+    drawn = {"categories": _categories, "distance": _distances, "length": _lengths}
+    return [pages.saved(_figure(draw, result["rows"]), folder / f"{name}.png") for name, draw in drawn.items()]
 
 
 def _figure(draw: Callable[[Any, Sequence[Row]], None], rows: Sequence[Row]) -> Any:
     """One plot with its legend below, in as many columns as fit."""
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(8, 4.5), layout="constrained")
+    figure, axis = pages.pyplot().subplots(figsize=(8, 4.5), layout="constrained")
     draw(axis, rows)
     handles, labels = axis.get_legend_handles_labels()
     columns = max(1, min(len(labels), 120 // (max(map(len, labels)) + 9)))  # 120 letters are a line
@@ -172,5 +161,4 @@ def _number(value: Any, form: str) -> str:
 
 
 def _table(lines: Lines) -> str:
-    rule = ["---", *["---:"] * (len(lines[0]) - 1)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [lines[0], rule, *lines[1:]])
+    return "\n".join(pages.table(lines))

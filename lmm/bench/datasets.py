@@ -60,13 +60,13 @@ def load(path: str | Path, format: str | None = None, limit: int | None = None) 
         if format is None:
             raise UsageError(
                 f"{path}: the format is not recognised from the fields {', '.join(sorted(records[0]))}; "
-                f"name it with --format {'|'.join(PARSERS)}"
+                f"name it with --format {'|'.join(FORMATS)}"
             )
-    if format not in PARSERS:
-        raise UnknownNameError("format", format, PARSERS)
+    if format not in FORMATS:
+        raise UnknownNameError("format", format, FORMATS)
     if limit is not None and limit > len(records):
         raise UsageError(f"{path} has {len(records)} records, fewer than the {limit} of --edits")
-    parse = PARSERS[format]
+    _, parse = FORMATS[format]
     edits = tuple(_parsed(path, i, record, parse, format) for i, record in enumerate(records[:limit]))
     return Dataset(path, format, digest, edits)
 
@@ -87,10 +87,7 @@ def load_mixed(paths: Sequence[Path], format: str | None = None, limit: int | No
 
 def detect(record: Mapping[str, Any]) -> str | None:
     """The format of a file by the fields of its first record."""
-    for format, fields in MARKS.items():
-        if all(name in record for name in fields):
-            return format
-    return None
+    return next((name for name, (fields, _) in FORMATS.items() if all(field in record for field in fields)), None)
 
 
 def prompts_of(path: str | Path) -> list[str]:
@@ -216,21 +213,12 @@ def _answers(value: Any) -> tuple[str, ...]:
     return tuple(text for part in value for text in _answers(part))
 
 
-PARSERS: dict[str, Callable[[Mapping[str, Any]], Edit]] = {
-    "zsre": _zsre,
-    "qaedit": _qaedit,
-    "counterfact": _counterfact,
-    "coverage": _coverage,
-    "known": _known,
-    "lmm": _own,
-}
-
-#: fields that tell a format from those after it
-MARKS: dict[str, tuple[str, ...]] = {
-    "coverage": ("triples", "edits"),
-    "counterfact": ("target_new", "locality_prompt"),
-    "zsre": ("target_new", "prompt"),
-    "qaedit": ("target", "prompt"),
-    "known": ("attribute", "prompt"),
-    "lmm": ("answer", "prompt"),
+#: format -> the fields that tell it from those after it, and how a record is read
+FORMATS: dict[str, tuple[tuple[str, ...], Callable[[Mapping[str, Any]], Edit]]] = {
+    "coverage": (("triples", "edits"), _coverage),
+    "counterfact": (("target_new", "locality_prompt"), _counterfact),
+    "zsre": (("target_new", "prompt"), _zsre),
+    "qaedit": (("target", "prompt"), _qaedit),
+    "known": (("attribute", "prompt"), _known),
+    "lmm": (("answer", "prompt"), _own),
 }

@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.bench import measure, rows
 from lmm.bench.datasets import Edit
-from lmm.bench.plan import Asked, Plan, lessons_of, make_plan
+from lmm.bench.plan import AskingPlan, PromptList, lessons_of, make_plan
 from lmm.bench.store import (
     LEARNING,
     READING,
     SCORING,
     Folder,
-    Replies,
+    KeptReplies,
     append_lines,
     code_digest,
     digest,
@@ -56,7 +56,7 @@ def quietly(what: str, total: int) -> Callable[[int], None]:
 
 
 @dataclass(frozen=True)
-class Settings:
+class EditSettings:
     """One run, apart from model and memories. `sizes`: numbers of edits, each scored."""
 
     sizes: tuple[int, ...]
@@ -87,13 +87,13 @@ class Bench:
     known: Sequence[str]
     text: Path | None
     folder: Folder
-    settings: Settings
+    settings: EditSettings
     track: Track = quietly
 
     def __post_init__(self) -> None:
         if len(self.edits) < self.settings.sizes[-1]:
             raise UsageError(f"the data has {len(self.edits)} edits, fewer than {self.settings.sizes[-1]}")
-        self.plan: Plan = make_plan(
+        self.plan: AskingPlan = make_plan(
             self.edits, self.settings.sizes, self.known, self.adapter.format, self.settings.skip
         )
         self._weights = measure.model_digest(self.adapter)
@@ -123,7 +123,7 @@ class Bench:
             return
         folder = self.folder.part("baseline")
         with self._session(Identity) as mind:
-            records = self._ask(mind, self.plan.plain_lists(), Replies(folder), "without memory: asking")
+            records = self._ask(mind, self.plan.plain_lists(), KeptReplies(folder), "without memory: asking")
             if self._windows:
                 path = folder / f"perplexity-{digest(self._windows, self._reading())}.json"
                 value = read_json(path)
@@ -186,7 +186,7 @@ class Bench:
             teachable = mind.memory.learns_from != "nothing"
             if teachable:
                 mind.load(folder / f"taught-{count}.safetensors")
-            replies = Replies(folder / f"asked-{size}")
+            replies = KeptReplies(folder / f"asked-{size}")
             asked = self._ask(mind, self.plan.lists(size), replies, f"{name}: asking after {size}")
             measured = self._measure(mind, name, size)
             hits = self._hits(mind, self.edits[:size], name)
@@ -209,7 +209,9 @@ class Bench:
     def _known(self) -> Sequence[str]:
         return self.known if "known" not in self.settings.skip else ()
 
-    def _ask(self, mind: Mind, lists: Sequence[Asked], kept: Replies, what: str) -> dict[str, Mapping[str, Any]]:
+    def _ask(
+        self, mind: Mind, lists: Sequence[PromptList], kept: KeptReplies, what: str
+    ) -> dict[str, Mapping[str, Any]]:
         """Prompt -> record of its reply; each list is asked whole, and only if it was not answered before."""
         advance = self.track(what, sum(len(asked.prompts) for asked in lists))
         found: dict[str, Mapping[str, Any]] = {}

@@ -16,8 +16,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ omega
 
 
 @dataclass(frozen=True)
-class Example:
+class TaskExample:
     question: str
     answer: str
     category: str
@@ -44,15 +45,15 @@ class Example:
     seen: bool = False
 
 
-Family = Iterator[list[Example]]  # lists of examples with a key in common: they stay in one split
-Splits = dict[str, list[Example]]
+Family = Iterator[list[TaskExample]]  # lists of examples with a key in common: they stay in one split
+Splits = dict[str, list[TaskExample]]
 
 
 # exact match ------------------------------------------------------------------------------------------------------
-def _capitals() -> Family:
-    for country, city in CAPITALS.items():
-        wordings = (f"Which city is the capital of {country}?", f"{country} has which capital?")
-        yield [Example(f"What is the capital of {country}?", city, "capital", country, wordings)]
+def _values(facts: Mapping[str, str], category: str, question: str, *wordings: str) -> Family:
+    """The value of each key; `question` and `wordings` have a place for the key."""
+    for key, value in facts.items():
+        yield [TaskExample(question.format(key), value, category, key, tuple(w.format(key) for w in wordings))]
 
 
 def _elements() -> Family:
@@ -60,21 +61,9 @@ def _elements() -> Family:
         named = (f"What is the element number {number} called?", f"Name the element with {number} protons.")
         counted = (f"Which atomic number does {name.lower()} have?", f"How many protons has {name.lower()}?")
         yield [
-            Example(f"Which element has atomic number {number}?", name, "element name", name, named),
-            Example(f"What is the atomic number of {name.lower()}?", str(number), "element number", name, counted),
+            TaskExample(f"Which element has atomic number {number}?", name, "element name", name, named),
+            TaskExample(f"What is the atomic number of {name.lower()}?", str(number), "element number", name, counted),
         ]
-
-
-def _ports() -> Family:
-    for service, port in PORTS.items():
-        wordings = (f"Which port does {service} use by default?", f"{service} listens on which port?")
-        yield [Example(f"What is the default port of {service}?", port, "port", service, wordings)]
-
-
-def _http_codes() -> Family:
-    for code, phrase in HTTP_CODES.items():
-        wordings = (f"What is the reason phrase of HTTP {code}?", f"HTTP {code} stands for what?")
-        yield [Example(f"What does HTTP status code {code} mean?", phrase, "http code", code, wordings)]
 
 
 def _units() -> Family:
@@ -84,23 +73,29 @@ def _units() -> Family:
                 if many % few == 0:
                     wordings = (f"One {big} is how many {small}?", f"How many {small} make one {big}?")
                     question = f"How many {small} are in one {big}?"
-                    yield [Example(question, str(many // few), "unit", f"{big} in {small}", wordings)]
-
-
-def _acronyms() -> Family:
-    for short, long in ACRONYMS.items():
-        wordings = (f"What is {short} short for?", f"Spell out the acronym {short}.")
-        yield [Example(f"What does {short} stand for?", long, "acronym", short, wordings)]
+                    yield [TaskExample(question, str(many // few), "unit", f"{big} in {small}", wordings)]
 
 
 REAL: dict[str, Callable[[], Family]] = {
-    "capital": _capitals,
+    "capital": partial(
+        _values, CAPITALS, "capital", "What is the capital of {}?",
+        "Which city is the capital of {}?", "{} has which capital?",
+    ),
     "element": _elements,
-    "port": _ports,
-    "http": _http_codes,
+    "port": partial(
+        _values, PORTS, "port", "What is the default port of {}?",
+        "Which port does {} use by default?", "{} listens on which port?",
+    ),
+    "http": partial(
+        _values, HTTP_CODES, "http code", "What does HTTP status code {} mean?",
+        "What is the reason phrase of HTTP {}?", "HTTP {} stands for what?",
+    ),
     "unit": _units,
-    "acronym": _acronyms,
-}
+    "acronym": partial(
+        _values, ACRONYMS, "acronym", "What does {} stand for?",
+        "What is {} short for?", "Spell out the acronym {}.",
+    ),
+}  # fmt: skip
 CATEGORIES = (*REAL, "synthetic")
 
 
@@ -112,7 +107,7 @@ def _synthetic(count: int, rng: random.Random) -> Family:
         values = [*values[1:], values[0]]  # a key's value is another name
     for key, value in zip(keys, values, strict=True):
         wordings = (f"Which value does {key} have?", f"Look up {key}.")
-        yield [Example(f"What is the value of {key}?", value, "synthetic", key, wordings)]
+        yield [TaskExample(f"What is the value of {key}?", value, "synthetic", key, wordings)]
 
 
 def exact_match(count: int, seed: int = 0, categories: tuple[str, ...] = CATEGORIES) -> Splits:
@@ -135,9 +130,9 @@ def exact_match(count: int, seed: int = 0, categories: tuple[str, ...] = CATEGOR
     return _split([*groups, *_synthetic(left, rng)], rng)
 
 
-def _in_turn(families: list[list[list[Example]]], wanted: int) -> list[list[Example]]:
+def _in_turn(families: list[list[list[TaskExample]]], wanted: int) -> list[list[TaskExample]]:
     """Groups from each family in turn, until there are `wanted` examples or none left."""
-    chosen: list[list[Example]] = []
+    chosen: list[list[TaskExample]] = []
     left = wanted
     for i in range(max(map(len, families), default=0)):
         for family in families:
@@ -155,14 +150,16 @@ _LAST = "Venn Kalder Moreth Ostrow Pirell Quade Rasmont Selwick Tarrow Ubell Vas
 _FIELDS = ("botany", "cartography", "geology", "linguistics", "optics", "sculpture")
 
 
-def _person(key: str, name: str, born: str, died: str, field: str, category: str) -> list[Example]:
+def _person(key: str, name: str, born: str, died: str, field: str, category: str) -> list[TaskExample]:
     facts = (
         (_BORN, born, ("When was {} born?", "What is the year of birth of {}?")),
         (_DIED, died, ("When did {} die?", "What is the year of death of {}?")),
         (_FIELD, field, ("What did {} work on?", "In which field was {} active?")),
     )
     return [
-        Example(f"[{key}] " + q.format(name), answer, category, key, tuple(f"[{key}] " + w.format(name) for w in more))
+        TaskExample(
+            f"[{key}] " + q.format(name), answer, category, key, tuple(f"[{key}] " + w.format(name) for w in more)
+        )
         for q, answer, more in facts
     ]
 
@@ -210,7 +207,7 @@ def preferences(count: int, seed: int = 0) -> Splits:
         for what, choices in _PREFERENCES.items():
             wordings = (f"[{key}] Which {what} does this user like best?", f"[{key}] My favourite {what}?")
             question = f"[{key}] Which {what} does the user prefer?"
-            group.append(Example(question, rng.choice(choices), "preference", key, wordings))
+            group.append(TaskExample(question, rng.choice(choices), "preference", key, wordings))
         groups.append(group[: -(-left // (len(users) - number))])
         left -= len(groups[-1])
     return _split(groups, rng)
@@ -236,7 +233,7 @@ def _seeded(seed: int) -> random.Random:
     return random.Random(seed)
 
 
-def _split(groups: list[list[Example]], rng: random.Random) -> Splits:
+def _split(groups: list[list[TaskExample]], rng: random.Random) -> Splits:
     """Each group whole in one split; the largest are placed first, so that the sizes come out as wanted.
 
     Raises UsageError where there are not enough groups for all splits.
@@ -249,7 +246,7 @@ def _split(groups: list[list[Example]], rng: random.Random) -> Splits:
     total = sum(map(len, groups))
     room = {"train": round(0.8 * total), "valid": round(0.1 * total)}
     room["test"] = total - sum(room.values())
-    placed: dict[str, list[list[Example]]] = {name: [] for name in SPLITS}
+    placed: dict[str, list[list[TaskExample]]] = {name: [] for name in SPLITS}
     for group in sorted(groups, key=len, reverse=True):
         fits = [name for name in SPLITS if room[name] >= len(group)] or [max(room, key=lambda name: room[name])]
         name = rng.choices(fits, [max(room[name], 1) for name in fits])[0]
@@ -279,7 +276,7 @@ def write(splits: Splits, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def read(path: Path) -> list[Example]:
+def read(path: Path) -> list[TaskExample]:
     """The examples of a file; only `question` and `answer` are a must. Raises UsageError that names the bad line."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -300,10 +297,10 @@ def read(path: Path) -> list[Example]:
     return examples
 
 
-def _example(values: dict[str, Any]) -> Example:
+def _example(values: dict[str, Any]) -> TaskExample:
     question, answer = values["question"], values["answer"]
     if not (isinstance(question, str) and isinstance(answer, str) and question.strip() and answer.strip()):
         raise ValueError("question and answer must be texts")
     category, key = str(values.get("category", "")), str(values.get("key", question))
     wordings = tuple(map(str, values.get("wordings", ())))
-    return Example(question, answer, category, key, wordings, bool(values.get("seen", False)))
+    return TaskExample(question, answer, category, key, wordings, bool(values.get("seen", False)))

@@ -1,8 +1,8 @@
 """Scores of replies, and how sure they are.
 
-Normalisation is SQuAD's (Rajpurkar et al. 2016, arXiv:1606.05250): lower case, no punctuation, no articles, single
-spaces. Intervals are percentile bootstraps (Efron 1979) over edits, not over prompts: prompts of one edit stand or fall
-together.
+Exact match is after SQuAD's normalisation (Rajpurkar et al. 2016, arXiv:1606.05250): lower case, no punctuation, no
+articles, single spaces. Intervals are percentile bootstraps (Efron 1979) over edits, not over prompts: prompts of one
+edit stand or fall together.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lmm.text import fold
+
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 Groups = Sequence[Sequence[float]]  # for each edit, a score for each of its prompts
 
 
-def normalize(text: str) -> str:
+def squad(text: str) -> str:
     """SQuAD's normalisation of an answer."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def _comparable(text: str) -> str:
     """An answer that is all punctuation or articles ("A", "!") would vanish; it is compared as it stands."""
-    return normalize(text) or " ".join(text.lower().split())
+    return squad(text) or " ".join(text.lower().split())
 
 
 def exact(reply: str, answers: Sequence[str]) -> bool:
@@ -35,8 +37,7 @@ def exact(reply: str, answers: Sequence[str]) -> bool:
 
 def contains(reply: str, answers: Sequence[str]) -> bool:
     """Does the reply hold one of the answers, in whole words? Generous: "not X" contains X."""
-    padded = f" {_comparable(reply)} "
-    return any(f" {_comparable(answer)} " in padded for answer in answers)
+    return any(fold.contains(reply, answer) for answer in answers)
 
 
 def mean(groups: Groups) -> float | None:

@@ -22,7 +22,7 @@ from lmm.adapters.base import Site, as_tokens
 from lmm.adapters.ops import Array, token_cross_entropy
 from lmm.engine.conversation import lesson_tokens
 from lmm.errors import BackendError
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.optim import Optimizer
 from lmm.options import Options, option
@@ -84,15 +84,10 @@ class InContext(Memory):
         return shared_encoder().encode(texts)
 
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
         vector = adapter.ops.asarray(self._encode([lesson.prompt]))
-        return {"vectors": adapter.ops.concat([state["vectors"], vector], 0)}
+        return known.taught({"vectors": adapter.ops.concat([known.state["vectors"], vector], 0)}, lesson)
 
 
 @dataclass(frozen=True)
@@ -114,7 +109,7 @@ class TrainOptions(Options):
     steps: int = option(50, "for each lesson, at most", "[1, 10000]")
 
 
-class Example:
+class PeerExample:
     """A lesson as training data: `tokens` [1, T], `sources` [S] from which the answer's `targets` [S] are predicted."""
 
     def __init__(self, adapter: Adapter, lesson: Lesson) -> None:
@@ -144,15 +139,10 @@ class FineTune(Memory):
         return x_out + ops.cast_like(ops.float32(x_in) @ state["delta"], x_out)
 
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        ops, site, report = adapter.ops, self.sites(adapter)[0], report or LearnReport()
-        example = Example(adapter, lesson)
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
+        ops, site = adapter.ops, self.sites(adapter)[0]
+        example = PeerExample(adapter, lesson)
         h = adapter.hidden(example.tokens, site.layer)
 
         def loss_of(params: State) -> Array:
@@ -163,7 +153,7 @@ class FineTune(Memory):
                 logits = adapter.upper(example.tokens, h, site.layer, keep=example.sources)
             return ops.mean(token_cross_entropy(ops, logits[0], example.targets))
 
-        optimizer, params = Optimizer(ops, "adam", self.options.lr), state
+        optimizer, params = Optimizer(ops, "adam", self.options.lr), known.state
         for _ in range(self.options.steps):
             loss, grads = ops.value_and_grad(loss_of, params)
             report.step(loss)
@@ -171,7 +161,7 @@ class FineTune(Memory):
                 break
             params = optimizer.step(params, grads)
             ops.evaluate(params["delta"])
-        return params
+        return known.taught(params, lesson)
 
 
 @dataclass(frozen=True)
@@ -256,18 +246,12 @@ class PeftLora(Memory):
             self._placed = state
 
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
         import torch
 
-        report = report or LearnReport()
-        example = Example(adapter, lesson)
-        self._place(state)
+        example = PeerExample(adapter, lesson)
+        self._place(known.state)
         self._placed = None  # what is in the model from here on is no state yet
         ids, keep = torch.as_tensor(example.tokens), torch.as_tensor(list(example.sources))
         model, weights = adapter.model, list(self._weights.values())  # type: ignore[attr-defined]
@@ -283,7 +267,7 @@ class PeftLora(Memory):
             for p, grad in zip(weights, grads, strict=True):
                 p.grad = grad
             optimizer.step()
-        return {name: p.detach().clone() for name, p in self._weights.items()}
+        return known.taught(self.fresh(adapter), lesson)
 
 
 PEERS: dict[str, type[Memory]] = {kind.name: kind for kind in (Nothing, InContext, InContextFloor, FineTune, PeftLora)}

@@ -22,7 +22,7 @@ LIST_SIZE = 256  # prompts asked between two checkpoints
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptList:
     """Prompts that are asked in one call."""
 
     prompts: tuple[str, ...]
@@ -30,20 +30,20 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Plan:
+class AskingPlan:
     """For each of `sizes`, the lists that are new there; the lists of all smaller sizes are asked again with them.
 
     `compared` are the prompts whose replies are held against those without memory.
     """
 
     sizes: tuple[int, ...]
-    levels: tuple[tuple[Asked, ...], ...]
+    levels: tuple[tuple[PromptList, ...], ...]
     compared: frozenset[str]
 
-    def lists(self, size: int) -> list[Asked]:
+    def lists(self, size: int) -> list[PromptList]:
         return [asked for level in self.levels[: self.sizes.index(size) + 1] for asked in level]
 
-    def plain_lists(self) -> list[Asked]:
+    def plain_lists(self) -> list[PromptList]:
         """The lists that have to be answered without memory, too."""
         return [asked for asked in self.lists(self.sizes[-1]) if not self.compared.isdisjoint(asked.prompts)]
 
@@ -54,7 +54,7 @@ def make_plan(
     known: Sequence[str],
     format: ChatFormat,
     skip: frozenset[str] = frozenset(),
-) -> Plan:
+) -> AskingPlan:
     """Every prompt is asked once for each size, however many edits share it."""
     levels, seen, compared, start = [], set[str](), set[str](), 0
     for size in sizes:
@@ -70,14 +70,14 @@ def make_plan(
         compared.update(held)
         levels.append(tuple(_cut(fresh, format)))
         start = size
-    return Plan(tuple(sizes), tuple(levels), frozenset(compared))
+    return AskingPlan(tuple(sizes), tuple(levels), frozenset(compared))
 
 
-def _cut(prompts: list[str], format: ChatFormat) -> list[Asked]:
+def _cut(prompts: list[str], format: ChatFormat) -> list[PromptList]:
     """Lists of prompts of similar length, so that batches of equal length fill up; those of one length are shuffled."""
     prompts = sorted(prompts, key=lambda p: (len(prompt_tokens(format, p)), hashlib.sha256(p.encode()).digest()))
     parts = [tuple(prompts[i : i + LIST_SIZE]) for i in range(0, len(prompts), LIST_SIZE)]
-    return [Asked(part, digest(part)) for part in parts]
+    return [PromptList(part, digest(part)) for part in parts]
 
 
 def lessons_of(edits: Sequence[Edit]) -> list[Lesson]:
@@ -89,9 +89,3 @@ def lessons_of(edits: Sequence[Edit]) -> list[Lesson]:
         Lesson(prompt, answer, source="bench", id=hashlib.sha256(f"{i} {prompt}".encode()).hexdigest()[:12])
         for i, (prompt, answer) in enumerate(taught)
     ]
-
-
-def superseded(edits: Sequence[Edit]) -> set[int]:
-    """Edits whose prompt is taught again later with another answer: only the later answer counts."""
-    last = {edit.prompt: i for i, edit in enumerate(edits)}
-    return {i for i, edit in enumerate(edits) if edits[last[edit.prompt]].answer != edit.answer}

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lmm.bench import pages
+from lmm.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -59,23 +63,25 @@ def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     return [COLUMNS[i][0] for i in kept], [[line[i] for i in kept] for line in lines]
 
 
+def table_lines(rows: Sequence[Row]) -> list[str]:
+    """The rows as a table in Markdown."""
+    headings, lines = cells(rows)
+    return pages.table([headings, *lines])
+
+
 def markdown(result: Mapping[str, Any]) -> str:
     """The table with what is needed to repeat it."""
-    headings, lines = cells(result["rows"])
-    table = [headings, ["---", "---:", *["---:"] * (len(headings) - 2)], *lines]
     about = result["run"]
-    facts = [f"{key}: {about[key]}" for key in ("model", "backend", "dtype", "lmm_version", "commit", "date")]
     return "\n".join(
         [
             f"# Editing benchmark: {about['data']['file']} ({about['data']['format']})",
             "",
             "Free greedy decoding in empty conversations; exact match after SQuAD normalisation; [95 % interval].",
             "",
-            *["| " + " | ".join(line) + " |" for line in table],
+            *table_lines(result["rows"]),
             "",
-            *[f"- {fact}" for fact in facts],
+            *pages.repeated_by(about),
             f"- data sha256: {about['data']['sha256']}",
-            f"- command: `{about['command']}`",
             "",
         ]
     )
@@ -97,53 +103,53 @@ def terminal_table(rows: Sequence[Row]) -> Table:
 
 def plots(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """`scores.png` and, if lessons were timed, `lesson_seconds.png`."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    rows = result["rows"]
+    pyplot, rows = pages.pyplot(), result["rows"]
     several = len({row["edits"] for row in rows}) > 1
+    draw = _lines if several else _bars
     figure, axes = pyplot.subplots(1, 3, figsize=(12, 3.6), sharey=True, layout="constrained")
     for axis, score in zip(axes, SCORES, strict=True):
-        _lines(axis, rows, score) if several else _bars(axis, rows, score)
+        draw(axis, rows, score)
         axis.set(title=_title(score, rows), ylim=(0, 1.05))
     if several:
         axes[0].legend()
     figure.suptitle(f"{result['run']['data']['file']}, free decoding, {result['run']['model']}")
-    made = [_written(figure, folder / "scores.png")]
+    made = [pages.saved(figure, folder / "scores.png")]
     if any(row.get("lesson_s_median") for row in rows):
         figure, axis = pyplot.subplots(figsize=(6, 3.6), layout="constrained")
-        _lines(axis, rows, "lesson_s_median") if several else _bars(axis, rows, "lesson_s_median")
+        draw(axis, rows, "lesson_s_median")
         axis.set(title="seconds per lesson (median)", yscale="log" if several else "linear")
-        made.append(_written(figure, folder / "lesson_seconds.png"))
-    pyplot.close("all")
+        made.append(pages.saved(figure, folder / "lesson_seconds.png"))
     return made
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """A result, from its file or its folder. Raises UsageError if it is none."""
+    file = path / "result.json" if path.is_dir() else path
+    try:
+        result = json.loads(file.read_text(encoding="utf-8"))
+        _ = [(row["memory"], row["edits"]) for row in result["rows"]], result["run"]["data"]["file"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is no result of `lmm bench edit`: {error}") from error
+    return result
 
 
 def together(results: Sequence[Mapping[str, Any]], path: Path) -> Path:
     """Several results in one picture: a panel for each score, a group of bars for each data set and size."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     groups: dict[str, dict[str, Row]] = {}
     for result in results:
         for row in result["rows"]:
             where = f"{Path(result['run']['data']['file']).stem}\nN={row['edits']}"
             groups.setdefault(where, {})[row["memory"]] = row
     memories = list(dict.fromkeys(name for rows in groups.values() for name in rows))
-    figure, axes = pyplot.subplots(1, 3, figsize=(4 + 2.2 * len(groups), 3.4), sharey=True, layout="constrained")
+    size = (4 + 2.2 * len(groups), 3.4)
+    figure, axes = pages.pyplot().subplots(1, 3, figsize=size, sharey=True, layout="constrained")
     for axis, score in zip(axes, SCORES, strict=True):
         for i, name in enumerate(memories):
             _group(axis, [rows.get(name) for rows in groups.values()], score, i, len(memories), name)
         title = _title(score, [row for rows in groups.values() for row in rows.values()])
         axis.set(title=title, ylim=(0, 1.05), xticks=range(len(groups)), xticklabels=list(groups))
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(memories))
-    made = _written(figure, path)
-    pyplot.close(figure)
-    return made
+    return pages.saved(figure, path)
 
 
 def _group(axis: Any, rows: Sequence[Row | None], score: str, i: int, count: int, name: str) -> None:
@@ -198,8 +204,3 @@ def _bars(axis: Any, rows: Sequence[Row], score: str) -> None:
     axis.bar(names, values, yerr=errors if mine else None, capsize=3)
     _outline(axis, names, mine, score)
     axis.tick_params(axis="x", labelrotation=30)
-
-
-def _written(figure: Any, path: Path) -> Path:
-    figure.savefig(path, dpi=120)
-    return path

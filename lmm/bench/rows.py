@@ -8,7 +8,6 @@ from typing import Any
 
 from lmm.bench.datasets import Edit
 from lmm.bench.metrics import Groups, bootstrap, contains, exact, mean, median, percentile, ratio
-from lmm.bench.plan import superseded
 
 Row = dict[str, Any]
 SCORES = ("reliability", "generalization", "locality")
@@ -46,6 +45,12 @@ def score(edits: Sequence[Edit], known: Sequence[str], answers: Answers, seed: i
         "intervals": {name: bootstrap(found, seed) for name, found in groups.items() if mean(found) is not None},
         "counts": {name: sum(map(len, found)) for name, found in groups.items()},
     }
+
+
+def superseded(edits: Sequence[Edit]) -> set[int]:
+    """Edits whose prompt is taught again later with another answer: only the later answer counts."""
+    last = {edit.prompt: i for i, edit in enumerate(edits)}
+    return {i for i, edit in enumerate(edits) if edits[last[edit.prompt]].answer != edit.answer}
 
 
 def _mean_score(row: Row, suffix: str = "") -> float:

@@ -7,19 +7,17 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
-import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import lmm
 from lmm import config as configs
-from lmm.bench import datasets, report
+from lmm.bench import datasets, pages, report
 from lmm.bench.datasets import Dataset
-from lmm.bench.edit import Bench, Build, Settings, Track, quietly
+from lmm.bench.edit import Bench, Build, EditSettings, Track, quietly
 from lmm.bench.peers import PEERS
-from lmm.bench.store import Folder, read_json, stamp, write_json
+from lmm.bench.store import Folder, circumstances, model_of, read_json, write_json
 from lmm.config import Config
 from lmm.engine import runtime
 from lmm.errors import BackendError, UnknownNameError, UsageError
@@ -29,12 +27,12 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Request:
+class EditRequest:
     """One run. `data`: files, whose records take turns; `options`, `presets`: memory -> its options, its preset."""
 
     data: Sequence[Path]
     memories: tuple[str, ...]
-    settings: Settings
+    settings: EditSettings
     config: Config
     format: str | None = None
     known: Path | None = None
@@ -52,14 +50,14 @@ class Request:
         return self.out or Path("artifacts") / "bench" / f"{name}_{size}_{Path(self.config.model).stem}"
 
 
-def run(request: Request, track: Track = quietly, adapter: Adapter | None = None) -> dict[str, Any]:
+def run(request: EditRequest, track: Track = quietly, adapter: Adapter | None = None) -> dict[str, Any]:
     """Run it, or go on with it, and write `result.json`, `table.md` and the plots. Returns the result.
 
     Everything that can be wrong with the request is found before the model is loaded. Raises LmmError.
     """
     if not request.memories:
         raise UsageError("--memory names no memory; e.g. --memory keyed,none")
-    builds = {name: builder(name, request) for name in request.memories}
+    builds = {name: builder(name, request.config, request.options, request.presets) for name in request.memories}
     data = datasets.load_mixed(request.data, request.format, request.settings.sizes[-1])
     known = datasets.prompts_of(request.known) if request.known else []
     if request.text is not None and not request.text.is_file():
@@ -72,27 +70,28 @@ def run(request: Request, track: Track = quietly, adapter: Adapter | None = None
     for name, build in builds.items():
         result["rows"] = [row for row in result["rows"] if row["memory"] != name] + bench.run(name, build)
         write_json(request.folder / "result.json", result)  # after each memory: hours may lie between two
-    (request.folder / "table.md").write_text(report.markdown(result), encoding="utf-8")
-    if importlib.util.find_spec("matplotlib") is not None:  # an optional dependency: the numbers do not need it
-        report.plots(result, request.folder)
+    pages.write(result, request.folder, report.markdown, report.plots)
     return result
 
 
-def builder(name: str, request: Request) -> Build:
-    """How a new instance of a memory is made: a peer of the benchmark, or any registered memory. Raises UsageError."""
+def builder(name: str, config: Config, options: Mapping[str, Mapping[str, Any]], presets: Mapping[str, str]) -> Build:
+    """How a new instance of a memory is made: a peer of the benchmark, or any registered memory. Raises UsageError.
+
+    `options` and `presets` are those of all memories, by name.
+    """
     from lmm import registry
 
-    options = request.options.get(name, {})
+    own = options.get(name, {})
     if name in PEERS:
-        if name in request.presets:
+        if name in presets:
             raise UsageError(f"{name!r} has no presets")
         if name == "peft_lora":
-            _check_peft(registry.pick_backend(request.config.backend))
-        return functools.partial(PEERS[name], PEERS[name].build_options(dict(options)))
+            _check_peft(registry.pick_backend(config.backend))
+        return functools.partial(PEERS[name], PEERS[name].build_options(dict(own)))
     known = registry.table("lmm.memories")
     if "+" not in name and name not in known:
         raise UnknownNameError("memory", name, [*known, *PEERS])
-    config = dataclasses.replace(request.config, memory=name, options=options, preset=request.presets.get(name))
+    config = dataclasses.replace(config, memory=name, options=own, preset=presets.get(name))
     runtime.build_memory(config)
     return functools.partial(runtime.build_memory, config)
 
@@ -125,7 +124,7 @@ def parse_options(pairs: Sequence[str], memories: Sequence[str]) -> dict[str, di
 
 
 # what the run is ---------------------------------------------------------------------------------------------
-def _fixed(request: Request, data: Dataset, adapter: Adapter) -> dict[str, Any]:
+def _fixed(request: EditRequest, data: Dataset, adapter: Adapter) -> dict[str, Any]:
     """What must be the same for a run to be gone on with; memories and their options may differ."""
     settings = request.settings
     return {
@@ -138,26 +137,13 @@ def _fixed(request: Request, data: Dataset, adapter: Adapter) -> dict[str, Any]:
         "batch_size": settings.batch_size,
         "max_tokens": settings.max_tokens,
         "skip": sorted(settings.skip),
-        "model": adapter.model_id,
-        "revision": adapter.revision,
-        "backend": adapter.name,
-        "dtype": adapter.dtype,
-        "layer": adapter.layer,
+        **model_of(adapter),
     }
 
 
-def _about(request: Request, data: Dataset, adapter: Adapter) -> dict[str, Any]:
-    return (
-        _fixed(request, data, adapter)
-        | {
-            "command": request.command,
-            "data": {"file": data.path.name, "format": data.format, "sha256": data.sha256},
-            "device": adapter.device,
-            "machine": platform.machine(),
-            "lmm_version": lmm.__version__,
-        }
-        | stamp()
-    )
+def _about(request: EditRequest, data: Dataset, adapter: Adapter) -> dict[str, Any]:
+    file = {"file": data.path.name, "format": data.format, "sha256": data.sha256}
+    return _fixed(request, data, adapter) | {"data": file} | circumstances(adapter, request.command)
 
 
 def _sha256(path: Path | None) -> str | None:
@@ -168,22 +154,9 @@ def _sha256(path: Path | None) -> str | None:
 def progress_bars() -> Iterator[Track]:
     """A bar on stderr for each thing that takes long; only the last ones stay."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import MofNCompleteColumn, Progress, TimeElapsedColumn
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:
 
         def track(what: str, total: int) -> Any:

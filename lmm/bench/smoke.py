@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.engine.asking import ask_many
 from lmm.errors import LearningError, LmmError, UnknownNameError, UsageError
+from lmm.text.fold import contains
 
 if TYPE_CHECKING:
     from lmm.config import Config
@@ -63,7 +63,7 @@ TICK = "tick"
 
 
 @dataclass(frozen=True)
-class Fact:
+class SmokeFact:
     """`answer` is what a reply to `question` must contain. `given`: taught as it stands, not read from the chat."""
 
     statement: str
@@ -74,20 +74,20 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SmokePlan:
     """What both processes are to do: one session for each file."""
 
     config: dict[str, Any]
-    sessions: list[tuple[str, list[Fact]]]
+    sessions: list[tuple[str, list[SmokeFact]]]
 
     @classmethod
-    def read(cls, path: Path) -> Plan:
+    def read(cls, path: Path) -> SmokePlan:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return cls(values["config"], [(file, [Fact(**f) for f in facts]) for file, facts in values["sessions"]])
+        return cls(values["config"], [(file, [SmokeFact(**f) for f in facts]) for file, facts in values["sessions"]])
 
 
 @dataclass
-class Outcome:
+class SmokeOutcome:
     """What `--json` prints. `recalled` of `asked`, `damaged` of `unrelated`; `seconds` is the whole run."""
 
     memory: str
@@ -114,7 +114,7 @@ class Outcome:
 
 
 # the two sides of it, in a process of their own ------------------------------------------------------------------
-def facts_of(protocol: str, names: Sequence[str] = NAMES, file: str | Path | None = None) -> list[Fact]:
+def facts_of(protocol: str, names: Sequence[str] = NAMES, file: str | Path | None = None) -> list[SmokeFact]:
     """The facts to teach; a lone number as `names` is so many of the ten.
 
     Raises UsageError for a protocol, names or a file that cannot be used.
@@ -137,11 +137,11 @@ def facts_of(protocol: str, names: Sequence[str] = NAMES, file: str | Path | Non
     return [_fact(*relation, name.strip()) for relation, name in zip(RELATIONS, names, strict=False)]
 
 
-def _fact(statement: str, question: str, name: str) -> Fact:
-    return Fact(statement.format(name), question, name, REWORDINGS.get(question, ()))
+def _fact(statement: str, question: str, name: str) -> SmokeFact:
+    return SmokeFact(statement.format(name), question, name, REWORDINGS.get(question, ()))
 
 
-def _facts_in(path: Path) -> list[Fact]:
+def _facts_in(path: Path) -> list[SmokeFact]:
     """JSON lines {"statement", "question", "answer"}; all that is wrong with the file at once."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -154,7 +154,7 @@ def _facts_in(path: Path) -> list[Fact]:
         try:
             values = json.loads(line)
             statement, question, answer = (values[key].strip() for key in ("statement", "question", "answer"))
-            facts.append(Fact(statement, question, answer, given=True))
+            facts.append(SmokeFact(statement, question, answer, given=True))
         except (ValueError, KeyError, TypeError, AttributeError):
             problems.append(str(i))
     if problems or not facts:
@@ -163,7 +163,7 @@ def _facts_in(path: Path) -> list[Fact]:
     return facts
 
 
-def teach(engine: Engine, facts: Sequence[Fact]) -> list[str]:
+def teach(engine: Engine, facts: Sequence[SmokeFact]) -> list[str]:
     """One conversation in which the user says the facts; returns what could not be learned, and why.
 
     A memory that learns from messages hears them; one that learns from lessons gets what the chat would teach it.
@@ -180,7 +180,7 @@ def teach(engine: Engine, facts: Sequence[Fact]) -> list[str]:
     return problems
 
 
-def _learned(problems: list[str], fact: Fact, learn: Callable[[], Any]) -> bool:
+def _learned(problems: list[str], fact: SmokeFact, learn: Callable[[], Any]) -> bool:
     try:
         learn()
     except LearningError as error:
@@ -189,7 +189,7 @@ def _learned(problems: list[str], fact: Fact, learn: Callable[[], Any]) -> bool:
     return True
 
 
-def _lesson(fact: Fact) -> Any:
+def _lesson(fact: SmokeFact) -> Any:
     from lmm import feedback
     from lmm.lesson import Lesson
 
@@ -210,36 +210,29 @@ def ask_untouched(mind: Mind, questions: Sequence[str]) -> list[str]:
     return answers
 
 
-def judge(facts: Sequence[Fact], answers: Sequence[str], others: Sequence[str], untouched: Sequence[str]) -> dict:
+def judge(facts: Sequence[SmokeFact], answers: Sequence[str], others: Sequence[str], untouched: Sequence[str]) -> dict:
     """One session in figures: replies to questions and rewordings, and to UNRELATED with and without the memory."""
     answers = list(answers)
-    asked = [
-        {"question": f.question, "answer": f.answer, "reply": (reply := answers.pop(0)), "ok": says(reply, f.answer)}
-        for f in facts
-    ]
+    own = [(f.question, f.answer, answers.pop(0)) for f in facts]
+    asked = [{"question": q, "answer": a, "reply": reply, "ok": contains(reply, a)} for q, a, reply in own]
     reworded = [
-        {"question": q, "answer": f.answer, "reply": (reply := answers.pop(0)), "ok": says(reply, f.answer)}
+        {"question": q, "answer": f.answer, "reply": (reply := answers.pop(0)), "ok": contains(reply, f.answer)}
         for f in facts
         for q in f.rewordings
     ]
     damage = [
         {"question": q, "reply": reply, "untouched": before}
         for q, reply, before in zip(UNRELATED, others, untouched, strict=True)
-        if reply != before or any(says(reply, f.answer) for f in facts)
+        if reply != before or any(contains(reply, f.answer) for f in facts)
     ]
     return {"asked": asked, "reworded": reworded, "damage": damage}
 
 
-def says(reply: str, answer: str) -> bool:
-    """Does the reply contain the answer, as words, in any case?"""
-    return re.search(rf"(?<!\w){re.escape(answer.strip(' .').casefold())}(?!\w)", reply.casefold()) is not None
-
-
-def questions_of(facts: Sequence[Fact]) -> list[str]:
+def questions_of(facts: Sequence[SmokeFact]) -> list[str]:
     return [f.question for f in facts] + [q for f in facts for q in f.rewordings]
 
 
-def _teach_all(plan: Plan, mind: Mind, tick: Callable[[int], None]) -> list[list[str]]:
+def _teach_all(plan: SmokePlan, mind: Mind, tick: Callable[[int], None]) -> list[list[str]]:
     from lmm.adapters.sampling import Decoding
     from lmm.engine.engine import Engine
 
@@ -252,7 +245,7 @@ def _teach_all(plan: Plan, mind: Mind, tick: Callable[[int], None]) -> list[list
     return problems
 
 
-def _query_all(plan: Plan, mind: Mind, tick: Callable[[int], None]) -> dict[str, Any]:
+def _query_all(plan: SmokePlan, mind: Mind, tick: Callable[[int], None]) -> dict[str, Any]:
     untouched: dict[tuple[str, ...], list[str]] = {}  # asked in the same company: a batch's arithmetic depends on it
     found = []
     for file, facts in plan.sessions:
@@ -283,7 +276,7 @@ def worker(side: str, folder: Path) -> None:
 
     out: dict[str, Any]
     try:
-        plan = Plan.read(folder / "plan.json")
+        plan = SmokePlan.read(folder / "plan.json")
         mind = open_mind(Config(**plan.config))
         out = {"found": {"teach": _teach_all, "query": _query_all}[side](plan, mind, tick)}
         mind.close()
@@ -293,7 +286,7 @@ def worker(side: str, folder: Path) -> None:
 
 
 # the parent ------------------------------------------------------------------------------------------------------
-def run(config: Config, protocol: str, facts: Sequence[Fact], progress: Callable[[int], None]) -> Outcome:
+def run(config: Config, protocol: str, facts: Sequence[SmokeFact], progress: Callable[[int], None]) -> SmokeOutcome:
     """Teach in one process, ask in another. `progress` gets counts that add up to `amount_of_work`."""
     from lmm.engine import runtime
 
@@ -305,24 +298,24 @@ def run(config: Config, protocol: str, facts: Sequence[Fact], progress: Callable
     with tempfile.TemporaryDirectory(prefix="lmm-smoke-") as name:
         folder = Path(name)
         sessions = [(str(folder / f"{i}.safetensors"), group) for i, group in enumerate(groups)]
-        plan = dataclasses.asdict(Plan(values, sessions))
+        plan = dataclasses.asdict(SmokePlan(values, sessions))
         (folder / "plan.json").write_text(json.dumps(plan), encoding="utf-8")
         problems = _process("teach", folder, progress)
         taught = time.perf_counter() - start
         found = _process("query", folder, progress)
-    outcome = Outcome(config.memory, protocol=protocol, preset=config.preset, **found["about"])
+    outcome = SmokeOutcome(config.memory, protocol=protocol, preset=config.preset, **found["about"])
     outcome.teach_seconds = round(taught, 1)
     outcome.seconds = round(time.perf_counter() - start, 1)
     _count(outcome, found["sessions"], problems)
     return outcome
 
 
-def amount_of_work(protocol: str, facts: Sequence[Fact]) -> int:
+def amount_of_work(protocol: str, facts: Sequence[SmokeFact]) -> int:
     sessions = len(facts) if protocol == "separate" else 1
     return len(facts) + len(questions_of(facts)) + sessions * len(UNRELATED)
 
 
-def _count(outcome: Outcome, sessions: Sequence[dict], problems: Sequence[list[str]]) -> None:
+def _count(outcome: SmokeOutcome, sessions: Sequence[dict], problems: Sequence[list[str]]) -> None:
     for session, trouble in zip(sessions, problems, strict=True):
         outcome.asked += len(session["asked"])
         outcome.recalled += sum(x["ok"] for x in session["asked"])
@@ -352,7 +345,7 @@ def _process(side: str, folder: Path, progress: Callable[[int], None]) -> Any:
 
 
 def command(
-    config: Config, protocol: str, facts: Sequence[Fact], as_json: bool, require: float, allow_damage: float
+    config: Config, protocol: str, facts: Sequence[SmokeFact], as_json: bool, require: float, allow_damage: float
 ) -> int:
     """Run, with a progress bar on stderr; print; return the exit code."""
     from rich.console import Console
@@ -369,7 +362,7 @@ def command(
     return 0 if passed else 1
 
 
-def report(outcome: Outcome, passed: bool) -> str:
+def report(outcome: SmokeOutcome, passed: bool) -> str:
     """The outcome for people: one line for each fact, then the sums."""
     from lmm.text.sanitize import clean_line
 

@@ -14,15 +14,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import platform
 import shutil
 import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import lmm
 from lmm.errors import UsageError
+from lmm.files import jsonl
 from lmm.files.atomic import write_atomically
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
 
 JSON = dict[str, Any]
 
@@ -47,13 +53,7 @@ def append_lines(path: Path, records: Iterable[JSON]) -> None:
 
 def read_lines(path: Path) -> list[JSON]:
     """Whole records of a JSONL file; what an interruption cut off is left out."""
-    records = []
-    for line in path.read_text(encoding="utf-8").split("\n") if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
-    return records
+    return list(jsonl.values(path)) if path.exists() else []
 
 
 def digest(*parts: Any) -> str:
@@ -61,9 +61,9 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-#: the parts of the package that a reply without memory depends on, and those that a memory adds
+#: the parts of the package that a reply without memory depends on, those that a score of it adds, those of a memory
 READING = ("adapters", "engine", "text")
-SCORING = ("bench/datasets.py", "bench/metrics.py", "bench/rows.py")
+SCORING = ("bench/datasets.py", "bench/metrics.py", "bench/rows.py", "text")
 LEARNING = ("memory", "encoders", "bench/peers.py")
 
 
@@ -95,6 +95,23 @@ def commit() -> str | None:
 def stamp() -> JSON:
     """Which code measured something, and when."""
     return {"commit": commit(), "date": datetime.now().astimezone().isoformat(timespec="seconds")}
+
+
+def model_of(adapter: Adapter) -> JSON:
+    """Which model is measured: must be the same for a run to be gone on with."""
+    return {
+        "model": adapter.model_id,
+        "revision": adapter.revision,
+        "backend": adapter.name,
+        "dtype": adapter.dtype,
+        "layer": adapter.layer,
+    }
+
+
+def circumstances(adapter: Adapter, command: str) -> JSON:
+    """What else a result says to be repeated by; it may change when a run is gone on with."""
+    machine = {"device": adapter.device, "machine": platform.machine(), "lmm_version": lmm.__version__}
+    return {"command": command} | machine | stamp()
 
 
 class Folder:
@@ -142,7 +159,7 @@ class Folder:
         return folder
 
 
-class Replies:
+class KeptReplies:
     """Replies to lists of prompts: a list is answered whole, or it is asked again whole."""
 
     def __init__(self, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 from lmm.errors import Cancelled, LmmError, UsageError
 from lmm.feedback import lesson_for
 from lmm.lesson import Lesson
+from lmm.text.fold import contains
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,10 +80,9 @@ def one_line(lesson: Lesson) -> str:
 
 
 def found(lessons: Sequence[Lesson], text: str) -> list[Lesson]:
-    """Lessons with this id or the beginning of it, or with this text somewhere in them."""
+    """Lessons with this id or the beginning of it, or that say this, in whole words."""
     by_id = [x for x in lessons if x.id == text] or [x for x in lessons if len(text) >= 4 and x.id.startswith(text)]
-    folded = text.casefold()
-    return by_id or [x for x in lessons if folded in f"{x.prompt}\n{x.answer}\n{x.statement}".casefold()]
+    return by_id or [x for x in lessons if any(contains(said, text) for said in (x.prompt, x.answer, x.statement))]
 
 
 def forget(chat: Chat, rest: str) -> None:
@@ -114,12 +113,11 @@ def lessons(chat: Chat, rest: str) -> None:
 def _table(lessons: list[Lesson]) -> Table:
     from lmm.chat.render import table
     from lmm.text.sanitize import clean_line
-
-    def when(lesson: Lesson) -> str:
-        return datetime.datetime.fromtimestamp(lesson.time).strftime("%Y-%m-%d %H:%M")
+    from lmm.text.when import when
 
     rows = [
-        (x.id, clean_line(x.prompt or x.statement, 60), clean_line(x.answer, 60), when(x), x.source) for x in lessons
+        (x.id, clean_line(x.prompt or x.statement, 60), clean_line(x.answer, 60), when(x.time)[:16], x.source)
+        for x in lessons
     ]
     return table(("id", "question", "answer", "learned", "from"), rows)
 

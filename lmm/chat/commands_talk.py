@@ -9,23 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.chat import commands
+from lmm.config import Config, coerce
 from lmm.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from lmm.chat.session import Chat
 
-SETTINGS = {
-    "learn": "auto, ask or off",
-    "markdown": "true or false",
-    "deterministic": "true: greedy; false: sample",
-    "decoding_strategy": "auto, greedy, beam or sample",
-    "max_tokens": "longest reply",
-    "temperature": "for sampling",
-    "top_p": "for sampling",
-    "min_p": "for sampling",
-    "seed": "for sampling",
-}
-_DECODING = {"decoding_strategy": "strategy"}  # where the name differs from Decoding's own
+SETTINGS = {name: declared.help for name, declared in Config.declared().items() if declared.live}
 
 
 def help(chat: Chat, rest: str) -> None:
@@ -49,7 +39,6 @@ Ctrl-D     save and leave, as do exit and quit"""
 
 def set(chat: Chat, rest: str) -> None:
     from lmm.chat.render import table
-    from lmm.config import coerce
 
     values = current(chat)
     if not rest:
@@ -62,15 +51,8 @@ def set(chat: Chat, rest: str) -> None:
     if not text:
         chat.view.show(f"{key} = {values[key]}")
         return
-    config = dataclasses.replace(chat.config, **{key: coerce(key, text)})
-    if key == "learn":
-        chat.talk.learn = config.learn
-    elif key == "markdown":
-        chat.view.markdown = config.markdown
-    else:
-        field = {_DECODING.get(key, key): getattr(config, key)}
-        chat.engine.decoding = dataclasses.replace(chat.engine.decoding, **field)
-    chat.config = config
+    chat.config = chat.engine.decoding = dataclasses.replace(chat.config, **{key: coerce(key, text)})
+    chat.talk.learn, chat.view.markdown = chat.config.learn, chat.config.markdown
     chat.view.say(f"{key} = {getattr(chat.config, key)}")
 
 

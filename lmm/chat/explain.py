@@ -52,7 +52,7 @@ def without_memory(engine: Engine, turn: Turn, stop: Callable[[], bool] = lambda
         before = Conversation(said.format, said.system, said.turns[:-1])
         before.ask(turn.user)
         tokens = before.tokens
-    decoding = replace(engine.decoding, strategy="auto", deterministic=True)
+    decoding = replace(engine.decoding, decoding_strategy="auto", deterministic=True)
     adapter = engine.adapter
     with adapter.quiet():
         for _ in generation.stream(adapter, tokens, adapter.new_cache(), decoding, out, stop):

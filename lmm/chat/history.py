@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from prompt_toolkit.history import History
+
+from lmm.files import jsonl
 
 if TYPE_CHECKING:
     from lmm.files.traces import Trace
@@ -37,47 +38,38 @@ class JsonHistory(History):
 
     def store_string(self, string: str) -> None:
         with contextlib.suppress(OSError):
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(file, (json.dumps(string) + "\n").encode())
-            finally:
-                os.close(file)
+            jsonl.append(self.path, [jsonl.line(string)])
 
     def purge(self, trace: Trace, typed: str = "") -> int:
         """Take out what is a lesson's, and the line `typed`, on disk and here -> how many went. Raises OSError."""
-        from lmm.files.traces import folded
+        from lmm.text.fold import fold
 
-        def stays(line: str) -> bool:
-            return not trace.is_typed(line) and folded(line) != folded(typed)
+        def goes(line: str) -> bool:
+            return trace.is_typed(line) or fold(line) == fold(typed)
 
-        self._loaded_strings = [s for s in self._loaded_strings if stays(s)]
-        return self._rewrite([s for s in self._read() if stays(s)])
+        self._loaded_strings = [s for s in self._loaded_strings if not goes(s)]
+        return jsonl.remove(self.path, lambda line: not isinstance(s := jsonl.parse(line), str) or goes(s))
 
     def compact(self) -> None:
         """Drop repetitions and what is very old, if there is much of it."""
         strings = self._read()
         if len(strings) > 2 * KEPT:
+            old, left = set(list(dict.fromkeys(reversed(strings)))[KEPT:]), Counter(strings)
+
+            def goes(line: bytes) -> bool:
+                string = jsonl.parse(line)
+                if not isinstance(string, str):
+                    return True
+                left[string] -= 1  # below zero: another process has added it since
+                return left[string] >= (0 if string in old else 1)
+
             with contextlib.suppress(OSError):
-                self._rewrite(list(reversed(list(dict.fromkeys(reversed(strings)))[:KEPT])))
-
-    def _rewrite(self, strings: Sequence[str]) -> int:
-        from lmm.files.atomic import write_atomically
-
-        gone = len(self._read()) - len(strings)
-        if gone:
-            write_atomically(self.path, [(json.dumps(s) + "\n").encode() for s in strings])
-        return gone
+                jsonl.remove(self.path, goes)
 
     def _read(self) -> list[str]:
-        found: list[str] = []
         with contextlib.suppress(OSError):
-            for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
-                with contextlib.suppress(ValueError):
-                    value = json.loads(line)
-                    if isinstance(value, str):
-                        found.append(value)
-        return found
+            return [value for value in jsonl.values(self.path) if isinstance(value, str)]
+        return []
 
 
 def history_path() -> Path:

@@ -18,6 +18,7 @@ from lmm.errors import Cancelled, LearningError, UsageError
 from lmm.feedback import Exchange, Reading, lesson_for, read, replies
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
+from lmm.text.fold import contains
 
 if TYPE_CHECKING:
     from lmm.engine.engine import Engine
@@ -107,7 +108,7 @@ class Talk:
         self.engine.hear(before.user, learn=False)
         self.retries += 1
         kept = self.engine.decoding
-        self.engine.decoding = replace(kept, strategy="sample", deterministic=False, seed=kept.seed + self.retries)
+        self.engine.decoding = replace(kept, decoding_strategy="sample", seed=kept.seed + self.retries)
         try:
             return self._answered(lessons=before.lessons, about=before.about)
         finally:
@@ -214,11 +215,13 @@ class Talk:
                     yield chunk
                     continue
                 held += chunk
-                if _says(held, value):
+                if contains(held + "0", value):  # "17" may still come of a "1"
                     yield held
                     held = None
             turn = self.engine.conversation.turns[-1]
-            if held is not None and not turn.interrupted:
+            if held and contains(held, value):
+                yield held
+            elif held is not None and not turn.interrupted:
                 turn.reply = lesson.answer  # the conversation goes on as if this had been the reply
                 self.engine.conversation.render_anew()
                 yield lesson.answer
@@ -257,11 +260,3 @@ class Talk:
             conversation.turns = kept
             conversation.render_anew()
         return gone
-
-
-def _says(text: str, value: str) -> bool:
-    return _folded(value).rstrip(".!? ") in _folded(text)
-
-
-def _folded(text: str) -> str:
-    return " ".join(text.casefold().split())

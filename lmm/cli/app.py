@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmm.cli import ask as cli_ask
+from lmm.cli import config_file as cli_config
 from lmm.cli import data as cli_data
 from lmm.cli import log as cli_log
 from lmm.cli import memory as cli_memory
 from lmm.cli import train as cli_train
 from lmm.cli.bench import app as bench_app
-from lmm.cli.options import Json, backend_names, configured, memory_names, out_json, out_table
+from lmm.cli.options import Json, configured, out_json, out_table
+from lmm.config import GROUPS
 from lmm.errors import LmmError
 
 if TYPE_CHECKING:
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="lmm",
-    help="Chat with a local language model that learns from what you tell it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -30,8 +31,24 @@ app.add_typer(bench_app)
 app.add_typer(cli_memory.app)
 app.add_typer(cli_log.app)
 app.add_typer(cli_data.app)
+app.add_typer(cli_config.app)
 
 Option = typer.Option
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import lmm
+
+        print(f"lmm {lmm.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def lmm(
+    version: Annotated[bool, Option("--version", callback=_version, is_eager=True, help="say which lmm it is")] = False,
+) -> None:
+    """Chat with a local language model that learns from what you tell it."""
 
 
 def main() -> None:
@@ -52,7 +69,7 @@ def fail(error: LmmError) -> None:
 
 
 @app.command()
-@configured(chat=True)
+@configured(*GROUPS)
 def chat(
     config: Config,
     resume: Annotated[str | None, Option(help="go on with an earlier session; see `lmm sessions`")] = None,
@@ -72,7 +89,7 @@ app.command()(cli_train.train)
 
 
 @app.command()
-@configured(replies=False)
+@configured("model", "memory", "files")
 def doctor(config: Config, as_json: Json = False) -> None:
     """Say what backend, device, model and cache there are, and what to do about what is missing."""
     import dataclasses
@@ -100,34 +117,22 @@ def memories() -> None:
 
 
 @app.command()
+@configured("model", "memory")
 def smoke(
+    config: Config,
     protocol: Annotated[str, Option(help="separate: a fresh memory for each name; shared: one for all")] = "separate",
     names: Annotated[str | None, Option(help="names to teach, separated by commas, or how many")] = None,
     facts: Annotated[str | None, Option(help='JSON lines {"statement", "question", "answer"} to teach instead')] = None,
-    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)] = None,
-    model: Annotated[str | None, Option(help="as in `lmm chat`")] = None,
-    memory: Annotated[str | None, Option(help="which memory; see `lmm memories`", autocompletion=memory_names)] = None,
-    preset: Annotated[str | None, Option(help="a named set of the memory's options")] = None,
-    settings: Annotated[list[str] | None, Option("--set", help="an option of the memory, name=value")] = None,
-    layer: Annotated[int | None, Option(help="layer of the memory; default: the middle one")] = None,
-    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
-    seed: Annotated[int | None, Option(help="for fresh memories")] = None,
-    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
     require: Annotated[float, Option(help="share of facts to be recalled for exit code 0")] = 0.8,
     allow_damage: Annotated[float, Option(help="share of unrelated answers that may differ for exit code 0")] = 0.2,
-    as_json: Annotated[bool, Option("--json", help="print one JSON object")] = False,
+    as_json: Json = False,
 ) -> None:
     """Teach facts in one process, ask for them in another, and see what else changed."""
-    from lmm import config
     from lmm.bench import smoke as test
 
-    given: dict[str, Any] = {"backend": backend, "model": model, "memory": memory, "preset": preset, "layer": layer}
-    given |= {"dtype": dtype, "seed": seed, "local_files_only": local_files_only}
-    given |= {"options": config.parse_settings(settings) if settings else None}
-    what = test.facts_of(
-        protocol, [name.strip() for name in names.split(",") if name.strip()] if names else test.NAMES, facts
-    )
-    raise typer.Exit(test.command(config.load(given), protocol, what, as_json, require, allow_damage))
+    chosen = [name.strip() for name in names.split(",") if name.strip()] if names else test.NAMES
+    what = test.facts_of(protocol, chosen, facts)
+    raise typer.Exit(test.command(config, protocol, what, as_json, require, allow_damage))
 
 
 def chat_main() -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Argument = typer.Argument
 
 
-@configured()
+@configured("model", "memory", "files", "reply")
 def ask(
     config: Config,
     question: Annotated[list[str] | None, Argument(help="the question; what is piped in is put below it")] = None,
@@ -38,7 +38,7 @@ def ask(
     _finished(config, engine, talk.turn(text), as_json)
 
 
-@configured(replies=False)
+@configured("model", "memory", "files")
 def teach(
     config: Config,
     question: Annotated[str | None, Argument(help="the question the lesson answers")] = None,
@@ -59,7 +59,7 @@ def teach(
         raise typer.Exit(1)
 
 
-@configured()
+@configured("model", "memory", "files", "reply")
 def correct(
     config: Config,
     answer: Annotated[str, Argument(help="what the last reply should have said")],

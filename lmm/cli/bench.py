@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmm.cli.options import Json, backend_names, memory_names, out_json, out_table, say
+from lmm.cli.options import Json, configured, memory_names, out_json, out_table, say
+
+if TYPE_CHECKING:
+    from lmm.config import Config
 
 app = typer.Typer(
     name="bench",
@@ -22,7 +25,9 @@ Option = typer.Option
 
 
 @app.command()
+@configured("model")
 def edit(
+    config: Config,
     data: Annotated[list[Path], Option(help="file of edits; given several times, their records take turns")],
     memory: Annotated[
         str,
@@ -44,41 +49,23 @@ def edit(
     ] = "",
     batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
     max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
-    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)] = None,
-    model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
-    revision: Annotated[str | None, Option(help="revision of a Hugging Face model")] = None,
-    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
-    seed: Annotated[int | None, Option(help="for fresh memories and the intervals")] = None,
-    layer: Annotated[int | None, Option(help="layer of the memories; default: their own")] = None,
-    layers_path: Annotated[str | None, Option(help="where an unknown model keeps its layers")] = None,
-    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
     preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
     settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
 ) -> None:
     """Teach N edits one after another, then ask everything by free decoding: the protocol of docs/benchmark.md."""
-    import shlex
-
-    from lmm import config as configs
     from lmm.bench import run
-    from lmm.bench.edit import Settings
+    from lmm.bench.edit import EditSettings
 
-    names = ("backend", "model", "revision", "dtype", "seed", "layer", "layers_path", "local_files_only")
-    given: dict[str, Any] = {name: value for name, value in locals().items() if name in names}
-    config, memories = configs.load(given), _names(memory)
-    presets = run.per_memory(preset or [], memories, "--preset")
-    request = run.Request(
+    request = run.EditRequest(
         data=data,
-        memories=memories,
-        settings=Settings(_sizes(edits), config.seed, batch_size, max_tokens, frozenset(_names(skip))),
+        settings=EditSettings(_sizes(edits), config.seed, batch_size, max_tokens, frozenset(_names(skip))),
         config=config,
         format=format,
         known=known,
         text=text,
         out=out,
         resume=resume,
-        options=run.parse_options(settings or [], memories),
-        presets={name: some[-1] for name, some in presets.items()},
-        command=shlex.join(["lmm", *sys.argv[1:]]),
+        **_chosen(memory, preset, settings),
     )
     with run.progress_bars() as track:
         result = run.run(request, track)
@@ -91,20 +78,9 @@ def plot(
     out: Annotated[Path, Option(help="the picture")] = Path("scores.png"),
 ) -> None:
     """One picture of several results of `lmm bench edit`."""
-    import json
-
     from lmm.bench import report
-    from lmm.errors import UsageError
 
-    read = []
-    for path in results:
-        file = path / "result.json" if path.is_dir() else path
-        try:
-            read.append(json.loads(file.read_text(encoding="utf-8")))
-            _ = [(row["memory"], row["edits"]) for row in read[-1]["rows"]], read[-1]["run"]["data"]["file"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UsageError(f"{file} is no result of `lmm bench edit`: {error}") from error
-    print(report.together(read, out))
+    print(report.together([report.read(path) for path in results], out))
 
 
 def _show(rows: list[dict[str, Any]], folder: Path) -> None:
@@ -114,6 +90,22 @@ def _show(rows: list[dict[str, Any]], folder: Path) -> None:
 
     Console().print(terminal_table(rows))
     print(f"{folder / 'result.json'}, table.md and plots beside it")
+
+
+def _chosen(memory: str, preset: list[str] | None, settings: list[str] | None) -> dict[str, Any]:
+    """What every run over several memories is asked: which, with which options, and in which words."""
+    import shlex
+
+    from lmm.bench import run
+
+    memories = _names(memory)
+    presets = run.per_memory(preset or [], memories, "--preset")
+    return {
+        "memories": memories,
+        "options": run.parse_options(settings or [], memories),
+        "presets": {name: some[-1] for name, some in presets.items()},
+        "command": shlex.join(["lmm", *sys.argv[1:]]),
+    }
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -130,7 +122,9 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 @app.command()
+@configured("model")
 def compare(
+    config: Config,
     data: Annotated[Path, Option(help="folder with train.jsonl and test.jsonl, e.g. of `lmm data exact-match`")],
     memory: Annotated[
         str,
@@ -151,35 +145,33 @@ def compare(
     resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
     batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
     max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
-    backend: Annotated[str | None, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)] = None,
-    model: Annotated[str | None, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")] = None,
-    dtype: Annotated[str | None, Option(help="auto, float32, bfloat16 or float16")] = None,
-    seed: Annotated[int | None, Option(help="for fresh memories, training and the intervals")] = None,
-    local_files_only: Annotated[bool | None, Option("--local-files-only", help="never use the network")] = None,
     preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
     settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
 ) -> None:
     """Teach exact-match examples to several memories: scores by category, after other talk, and time by length."""
-    import shlex
-
     from rich.console import Console
 
-    from lmm import config as configs
     from lmm.bench import compare as comparing
     from lmm.bench import compare_report, run
     from lmm.engine.training import TrainingSettings
 
-    names = ("backend", "model", "dtype", "seed", "local_files_only")
-    config, memories = configs.load({k: v for k, v in locals().items() if k in names}), _names(memory)
-    presets = run.per_memory(preset or [], memories, "--preset")
-    request = comparing.Request(
-        data, memories, config, limit, frozenset(_names(train)), known, known_count, _sizes(distances),
-        _sizes(lengths), questions, max_tokens, batch_size, out, resume,
-        options=run.parse_options(settings or [], memories),
-        presets={name: some[-1] for name, some in presets.items()},
+    request = comparing.CompareRequest(
+        data=data,
+        config=config,
+        limit=limit,
+        train=frozenset(_names(train)),
+        known=known,
+        known_count=known_count,
+        distances=_sizes(distances),
+        lengths=_sizes(lengths),
+        questions=questions,
+        max_tokens=max_tokens,
+        batch_size=batch_size,
+        out=out,
+        resume=resume,
         training=TrainingSettings(epochs=epochs, lr=lr, seed=config.seed),
-        command=shlex.join(["lmm", *sys.argv[1:]]),
-    )  # fmt: skip
+        **_chosen(memory, preset, settings),
+    )
     with run.progress_bars() as track:
         result = comparing.compare(request, track, notice=say)
     for table in compare_report.terminal_tables(result["rows"]):

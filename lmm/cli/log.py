@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 from collections import deque
 from pathlib import Path
@@ -85,11 +84,12 @@ def sessions(
         out_json([_described(session) for session in found])
         return
     from lmm.text.sanitize import clean_line
+    from lmm.text.when import when
 
     if not found:
         say("no sessions yet; start one with: lmm chat")
         return
-    rows = [(s.id, _when(s.time), len(s.turns), s.lessons, clean_line(s.title, 50)) for s in found]
+    rows = [(s.id, when(s.time), len(s.turns), s.lessons, clean_line(s.title, 50)) for s in found]
     out_table(("id", "last used", "turns", "lessons", "first message"), rows)
 
 
@@ -105,20 +105,26 @@ def _path(log: Path | None) -> Path:
     return log or Path(config.load({}).activation_log_path)
 
 
-def _when(seconds: float) -> str:
-    return datetime.datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M:%S")
-
-
 def _row(record: dict[str, Any]) -> tuple[object, ...]:
+    """A record as a line of the table; what in it is none of this log's fields is said to be so."""
+    from lmm.text.when import when
+
+    head = (when(record.get("time")), record.get("kind", ""), record.get("module", ""))
+    try:
+        return (*head, *_what(record))
+    except (TypeError, ValueError, AttributeError, RecursionError):
+        return (*head, "", "(not as a chat writes it)")
+
+
+def _what(record: dict[str, Any]) -> tuple[object, object]:
     from lmm.cli.log_plot import change
     from lmm.text.sanitize import clean_line
 
-    head = (_when(float(record.get("time", 0))), record.get("kind", ""), record.get("module", ""))
     if record.get("kind") == "hook":
         first, last = (record.get("positions") or [0, 0])[:2]
         where = f"layer {record.get('layer')} {record.get('phase')} {first}-{last}"
-        return (*head, where, f"change {change(record):.4f}")
+        return (where, f"change {change(record):.4f}")
     info = record.get("info") or {}
     figures = [f"{k} {info[k]}" for k in ("steps", "loss_before", "loss_after", "seconds") if info.get(k) is not None]
     said = clean_line(info.get("last_user_response", ""), 60)
-    return (*head, record.get("stage", ""), ", ".join([*([said] if said else []), *figures]))
+    return (record.get("stage", ""), ", ".join([*([said] if said else []), *figures]))

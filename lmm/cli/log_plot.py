@@ -24,24 +24,24 @@ _COLOURS = ("#ffffff", "#fee8c8", "#fdbb84", "#fc8d59", "#e34a33", "#b30000")
 
 
 @dataclass
-class Row:
+class PlotRow:
     """One stretch of forward passes: a prefill and the decoding after it, or a lesson."""
 
     label: str
     changes: list[float] = field(default_factory=list)
 
 
-def rows(records: Iterable[Mapping[str, Any]], last: int = 40) -> list[Row]:
+def rows(records: Iterable[Mapping[str, Any]], last: int = 40) -> list[PlotRow]:
     """The newest `last` rows of a log. A row begins with each prefill, at each site."""
-    found: list[Row] = []
-    open_rows: dict[tuple[Any, ...], Row] = {}
+    found: list[PlotRow] = []
+    open_rows: dict[tuple[Any, ...], PlotRow] = {}
     for record in records:
         if record.get("kind") != "hook":
             continue
         site = (record.get("module"), record.get("layer"), record.get("part"))
         if record.get("phase") != "decode" or site not in open_rows:
             name = clean_line(f"{record.get('module')} {record.get('layer')} {record.get('phase')}", 40)
-            open_rows[site] = Row(name)
+            open_rows[site] = PlotRow(name)
             found.append(open_rows[site])
         open_rows[site].changes.append(change(record))
     return found[-last:]
@@ -52,8 +52,7 @@ def change(record: Mapping[str, Any]) -> float:
     before, after = (_flat(record.get(name)) for name in ("input_slice", "output_slice"))
     if len(before) != len(after) or not before:
         return math.nan
-    moved = math.sqrt(sum((b - a) ** 2 for a, b in zip(before, after, strict=True)))
-    size = math.sqrt(sum(a * a for a in before))
+    moved, size = math.dist(before, after), math.hypot(*before)
     return moved / size if size > 0 else (0.0 if moved == 0 else math.nan)
 
 
@@ -62,17 +61,17 @@ def _flat(values: Any) -> list[float]:
         return [number for value in values for number in _flat(value)]
     try:
         return [float(values)]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return [math.nan]
 
 
-def scale(found: list[Row]) -> float:
+def scale(found: list[PlotRow]) -> float:
     """The change that gets the strongest colour."""
     finite = [c for row in found for c in row.changes if math.isfinite(c)]
     return max(finite, default=0.0) or 1.0
 
 
-def as_text(found: list[Row], width: int) -> Text:
+def as_text(found: list[PlotRow], width: int) -> Text:
     """For a terminal, with or without colours."""
     from rich.text import Text
 
@@ -87,7 +86,7 @@ def as_text(found: list[Row], width: int) -> Text:
     return text.append(f"{_SHADES[-1]} = {top:.3g}, one column a token: change relative to the hidden state", "dim")
 
 
-def as_html(found: list[Row]) -> str:
+def as_html(found: list[PlotRow]) -> str:
     """A page without scripts; every label is escaped."""
     top, lines = scale(found), []
     for row in found:
@@ -107,7 +106,7 @@ def _colour(value: float, top: float) -> str:
     return _COLOURS[min(len(_COLOURS) - 1, math.ceil(value / top * (len(_COLOURS) - 1)))]
 
 
-def write(found: list[Row], path: Path) -> None:
+def write(found: list[PlotRow], path: Path) -> None:
     """A .html, .png, .svg or .pdf file. Raises UsageError, or LmmError if it cannot be written."""
     kind = path.suffix.lower()
     if kind not in (".html", ".png", ".svg", ".pdf"):
@@ -122,7 +121,7 @@ def write(found: list[Row], path: Path) -> None:
         raise LmmError(f"cannot write {path}: {error.strerror or error}; choose another place with --output") from error
 
 
-def _draw(found: list[Row], path: Path) -> None:
+def _draw(found: list[PlotRow], path: Path) -> None:
     try:
         import matplotlib
     except ImportError as error:

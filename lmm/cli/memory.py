@@ -76,13 +76,14 @@ def show(file: File, as_json: Json = False) -> None:
 def verify(files: Annotated[list[Path], Argument(help="memory files")], as_json: Json = False) -> None:
     """Check files whole, tensors included. Exit code 1 if one is damaged."""
     from lmm.files import state_file as state
+    from lmm.text.sanitize import listed
 
     found = {str(path): state.verify(path) for path in files}
     if as_json:
         out_json(found)
     else:
         for path, problems in found.items():
-            out(f"{path}: {'; '.join(problems) if problems else 'good'}")
+            out(f"{path}: {listed(problems) or 'good'}")
     if any(found.values()):
         raise typer.Exit(1)
 
@@ -178,7 +179,7 @@ def forget(
 
 
 @app.command()
-@configured(replies=False)
+@configured("model", "memory", "files")
 def migrate(
     config: Config,
     file: File,
@@ -215,7 +216,7 @@ def migrate(
 
 
 @app.command()
-@configured(replies=False)
+@configured("model", "memory", "files")
 def check(
     config: Config,
     file: File,

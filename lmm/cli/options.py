@@ -1,4 +1,4 @@
-"""The options that commands share, written once: `configured` turns them into a `Config`. Imports nothing heavy."""
+"""What commands share: settings as their options, made of the declarations, and output. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import inspect
 import json
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from lmm.config import Config
+from lmm import config
+from lmm.config import Config
+from lmm.options import Options
 
 Option = typer.Option
+_KEYWORD = inspect.Parameter.KEYWORD_ONLY
 Json = Annotated[bool, Option("--json", help="print one JSON object on stdout")]
 Yes = Annotated[bool, Option("--yes", "-y", help="do not ask before something is destroyed")]
 
@@ -30,102 +32,70 @@ def completed(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:
     return found
 
 
-def _names(group: str) -> Iterable[str]:
-    from lmm import registry
-
-    return registry.table(group)
+memory_names = completed(Config.declared()["memory"].names)
 
 
-def _dtypes() -> Iterable[str]:
-    from lmm.config import DTYPES
-
-    return DTYPES
-
-
-def _strategies() -> Iterable[str]:
-    from lmm.adapters.sampling import STRATEGIES
-
-    return STRATEGIES
-
-
-memory_names = completed(lambda: _names("lmm.memories"))
-backend_names = completed(lambda: ["auto", *_names("lmm.adapters")])
-dtype_names = completed(_dtypes)
-strategy_names = completed(_strategies)
-learn_names = completed(lambda: ("auto", "ask", "off"))
-
-_MODEL = {
-    "backend": (str, Option(help="auto, torch or mlx_lm", autocompletion=backend_names)),
-    "model": (str, Option(help="a packaged name, a folder, a .gguf file or a Hugging Face id")),
-    "memory": (str, Option(help="which memory; see `lmm memories`; a+b composes", autocompletion=memory_names)),
-    "mm_load_path": (str, Option(help="memory file to start from; skipped if it does not exist")),
-    "mm_save_path": (str, Option(help="where to save; default artifacts/<memory>_<time>.safetensors")),
-    "mm_path": (str, Option(help="both of the above")),
-    "local_files_only": (bool, Option("--local-files-only", help="never use the network")),
-    "activation_log_path": (str, Option(help="where the activation log goes")),
-    "log": (bool, Option("--log/--no-log", help="write the activation log")),
-    "seed": (int, Option(help="for sampling and fresh memories")),
-    "layer": (int, Option(help="layer of the memory; default: the memory's own choice")),
-    "layers_path": (str, Option(help="where an unknown model keeps its layers")),
-    "revision": (str, Option(help="revision of a Hugging Face model")),
-    "dtype": (str, Option(help="auto, float32, bfloat16 or float16", autocompletion=dtype_names)),
-    "preset": (str, Option(help="a named set of the memory's options")),
-    "settings": (list[str], Option("--set", help="an option of the memory, name=value")),
-}
-_REPLY = {
-    "deterministic": (bool, Option("--deterministic/--non-deterministic", help="greedy or sampling")),
-    "decoding_strategy": (str, Option(help="auto, greedy, beam or sample", autocompletion=strategy_names)),
-    "system": (str, Option(help="system prompt")),
-    "max_tokens": (int, Option(help="longest reply, in tokens")),
-    "temperature": (float, Option(help="for sampling")),
-    "top_p": (float, Option(help="for sampling")),
-    "min_p": (float, Option(help="for sampling")),
-}
-_CHAT = {
-    "learn": (str, Option(help="auto, ask (show each lesson first) or off", autocompletion=learn_names)),
-    "markdown": (bool, Option("--markdown/--no-markdown", help="show replies as Markdown on a terminal")),
-}
-
-
-def configured(*, replies: bool = True, chat: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """A command whose first parameter is a `Config`: it takes the shared options instead, and gets one made of them."""
-    table = _MODEL | (_REPLY if replies else {}) | (_CHAT if chat else {})
+def configured(*groups: str, made: Callable[[dict[str, Any]], Any] = config.load) -> Callable[..., Any]:
+    """A command whose first parameter is a `Config`: it takes the settings of these groups as options instead, and
+    gets what is `made` of those that were given. The same for a parameter that is another kind of `Options`."""
 
     def wrap(command: Callable[..., Any]) -> Callable[..., Any]:
         hints = get_type_hints(command, include_extras=True, localns={"Config": object})
         own = list(inspect.signature(command).parameters.values())[1:]
-        own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own]
-        shared = [
-            inspect.Parameter(
-                name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-            )
-            for name, (kind, option) in table.items()
-            if name not in {p.name for p in own}
-        ]
+        kinds = {
+            p.name: hints[p.name] for p in own if inspect.isclass(hints[p.name]) and issubclass(hints[p.name], Options)
+        }
+        own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own if p.name not in kinds]
+        shared = [p for group in groups for p in _settings(group)]
+        others = [_parameter(kind, name) for kind in kinds.values() for name in kind.declared()]
+        parameters = list({p.name: p for p in [*own, *others, *shared, *own]}.values())
 
         def run(**given: Any) -> Any:
             mine = {p.name: given.pop(p.name) for p in own}
-            return command(_config(given), **mine)
+            flags = {key: value for key, value in given.items() if value is not None}
+            for name, kind in kinds.items():
+                mine[name] = kind.of({key: flags[key] for key in kind.declared() if key in flags})
+            known = {p.name for p in shared}
+            return command(made(_read({key: value for key, value in flags.items() if key in known})), **mine)
 
         functools.update_wrapper(run, command, assigned=("__name__", "__doc__", "__module__"), updated=())
         del run.__wrapped__  # type: ignore[attr-defined]
-        run.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-        run.__annotations__ = {p.name: p.annotation for p in [*own, *shared]}
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {p.name: p.annotation for p in parameters}
         return run
 
     return wrap
 
 
-def _config(given: dict[str, Any]) -> Config:
-    from lmm import config
+def _settings(group: str) -> Iterator[inspect.Parameter]:
+    """The settings of a group as a command's parameters; with files, `--mm-path` for both of them."""
+    declared = Config.declared()
+    yield from (_parameter(Config, name) for name in declared if declared[name].group == group)
+    if group == "files":
+        about = Option("--mm-path", help="where to start from and where to save")
+        yield inspect.Parameter("mm_path", _KEYWORD, default=None, annotation=Annotated[str | None, about])
 
-    both, settings = given.pop("mm_path", None), given.pop("settings", None)
-    if both is not None:
-        given["mm_load_path"] = given.get("mm_load_path") or both
-        given["mm_save_path"] = given.get("mm_save_path") or both
-    if settings:
-        given["options"] = config.parse_settings(settings)
-    return config.load(given)
+
+def _parameter(kind: type[Options], name: str) -> inspect.Parameter:
+    """A declared option as a command's parameter; None where it is not given."""
+    declared, plain = kind.declared()[name], name.replace("_", "-")
+    flag = declared.flag or (f"--{plain}/--no-{plain}" if kind.kinds()[name] is bool else f"--{plain}")
+    value = getattr(kind(), name)
+    shown = flag.split("/")[0].strip("-") if value is True else str(value)
+    told = value or type(value) in (int, float)  # nothing is to be said of "off" and of no text
+    help = declared.help + (f"  [default: {shown}]" if told else "")
+    about = Option(flag, help=help, autocompletion=completed(declared.names))
+    hint: Any = list[str] if kind.kinds()[name] is Mapping else kind.kinds()[name]
+    return inspect.Parameter(name, _KEYWORD, default=None, annotation=Annotated[hint | None, about])
+
+
+def _read(flags: dict[str, Any]) -> dict[str, Any]:
+    """Flags as settings."""
+    if both := flags.pop("mm_path", None):
+        flags = {"mm_load_path": both, "mm_save_path": both} | flags
+    if "options" in flags:
+        flags["options"] = config.parse_settings(flags["options"])
+    return flags
 
 
 # output ------------------------------------------------------------------------------------------------------------

@@ -9,39 +9,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from lmm.cli.options import Option, configured, out, say
+from lmm.engine.training_settings import TrainingSettings
 from lmm.errors import UsageError
 from lmm.lesson import Knowledge
 
 if TYPE_CHECKING:
     from lmm.config import Config
     from lmm.engine.mind import Mind
-    from lmm.engine.training import Trained, Training, TrainingSettings
+    from lmm.engine.training import Trained, Training
 
 
-@configured(replies=False)
+@configured("model", "memory", "files")
 def train(
     config: Config,
+    settings: TrainingSettings,
     data: Annotated[Path, Option(help='JSON lines {"question", "answer"}, e.g. of `lmm data`')],
     state: Annotated[Path, Option("--out", help="memory file to be written")],
     valid: Annotated[Path | None, Option(help="the same, to say when to stop; default: the training loss says")] = None,
-    epochs: Annotated[int, Option(help="at most")] = 20,
-    batch_size: Annotated[int, Option(help="examples in a step")] = 16,
-    lr: Annotated[float, Option(help="highest learning rate")] = 1e-2,
-    weight_decay: Annotated[float, Option(help="of AdamW")] = 0.0,
-    clip: Annotated[float, Option(help="largest norm of the gradients; 0: any")] = 1.0,
-    patience: Annotated[int, Option(help="epochs without a better loss after which to stop")] = 3,
-    goal: Annotated[float, Option(help="a loss that is good enough")] = 0.01,
     resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
     checkpoint: Annotated[
         Path | None, Option(help="where a run is kept until it is saved; default: beside --out")
     ] = None,
 ) -> None:
     """Train a memory's tensors on questions and answers; the model stays as it is. Ctrl-C keeps a checkpoint."""
-    from lmm.engine.training import TrainingSettings
+    import dataclasses
 
-    settings = TrainingSettings(
-        epochs, batch_size, lr, weight_decay, clip=clip, patience=patience, goal=goal, seed=config.seed
-    )
+    settings = dataclasses.replace(settings, seed=config.seed)
     if config.dtype == "auto":
         config = dataclasses.replace(config, dtype="float32")  # small steps vanish in half precision
     checkpoint = checkpoint or Path(f"{state}.checkpoint")

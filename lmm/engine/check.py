@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lmm.bench.metrics import contains
 from lmm.engine.asking import ask_many
 from lmm.errors import LearningError
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.selfask import pairs_of
+from lmm.text.fold import contains
 
 if TYPE_CHECKING:
     from lmm.engine.mind import Mind
@@ -26,7 +26,7 @@ BATCH = 32  # questions answered together
 
 
 @dataclass(frozen=True)
-class Asked:
+class CheckedQuestion:
     """One question, the stored one (`stored`) or another wording, and whether the reply has the answer in it."""
 
     question: str
@@ -41,7 +41,7 @@ class Checked:
     """A lesson and what came back; nothing, if it answers no question."""
 
     lesson: Lesson
-    asked: list[Asked]
+    asked: list[CheckedQuestion]
 
     @property
     def ok(self) -> bool:
@@ -94,7 +94,7 @@ def check(
     return [
         Checked(
             lesson,
-            [Asked(q, a, replies[q], contains(replies[q], [a]), i == 0) for i, (q, a) in enumerate(pairs)],
+            [CheckedQuestion(q, a, replies[q], contains(replies[q], a), i == 0) for i, (q, a) in enumerate(pairs)],
         )
         for lesson, pairs in zip(lessons, wanted, strict=True)
     ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lmm.engine import check as memory_check
-from lmm.lesson import Knowledge, Lesson
+from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Consolidated:
     """`groups`: how many sets of lessons were alike; `lost`: questions that were right and no longer are (put back)."""
 
     groups: int
@@ -24,7 +24,7 @@ class Outcome:
     lost: tuple[str, ...] = ()
 
 
-def consolidate(mind: Mind, on_step: Callable[[LearnReport], None] | None = None) -> Outcome:
+def consolidate(mind: Mind, on_step: Callable[[LearnReport], None] | None = None) -> Consolidated:
     """One step of the history: /undo takes it back. Raises LearningError where a memory keeps its lessons apart.
 
     Every lesson is asked for in the wordings it was taught in, before and after. If one is lost, all is put back.
@@ -32,17 +32,17 @@ def consolidate(mind: Mind, on_step: Callable[[LearnReport], None] | None = None
     start = mind.knowledge
     report = mind.stoppable(on_step, "consolidation was stopped; the memory is as before")
     with mind.adapter.quiet():
-        state, lessons, groups = mind.memory.consolidate(start.state, start.lessons, mind.adapter, report)
+        new, groups = mind.memory.consolidate(start, mind.adapter, report)
     if not groups:
-        return Outcome(0, len(start.lessons), len(start.lessons))
+        return Consolidated(0, len(start.lessons), len(start.lessons))
     known, redo = _right(mind), mind.history.redo
-    mind.commit(Knowledge(state, lessons))
+    mind.commit(new)
     lost = tuple(sorted(known - _right(mind)))
     if lost:
         mind.undo()
         mind.history.redo = redo
-        return Outcome(groups, len(start.lessons), len(start.lessons), lost)
-    return Outcome(groups, len(start.lessons), len(lessons))
+        return Consolidated(groups, len(start.lessons), len(start.lessons), lost)
+    return Consolidated(groups, len(start.lessons), len(new.lessons))
 
 
 def _right(mind: Mind) -> set[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,8 @@ from lmm.errors import LearningError, StateError, UsageError
 from lmm.files import state_file as state
 from lmm.files.state_file import Header
 from lmm.lesson import Lesson
+from lmm.text.fold import fold
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.engine.mind import Mind
@@ -130,29 +131,18 @@ def _tensors(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> list[dict[st
 
 
 def conflicts(a: Sequence[Lesson], b: Sequence[Lesson]) -> list[tuple[Lesson, Lesson]]:
-    """Lessons with the same question (case, blanks and final marks aside) that want different answers."""
-    by_question = {_question(x): x for x in a if x.prompt}
-    return [
-        (by_question[_question(y)], y)
-        for y in b
-        if y.prompt and _question(y) in by_question and _folded(by_question[_question(y)].answer) != _folded(y.answer)
-    ]
-
-
-def _question(lesson: Lesson) -> str:
-    return _folded(lesson.prompt)
-
-
-def _folded(text: str) -> str:
-    return re.sub(r"\s+", " ", text).strip(" .?!").casefold()
+    """Lessons with the same question (as `fold` has it) that want different answers."""
+    by_question = {fold(x.prompt): x for x in a if x.prompt}
+    pairs = [(by_question[fold(y.prompt)], y) for y in b if y.prompt and fold(y.prompt) in by_question]
+    return [(x, y) for x, y in pairs if fold(x.answer) != fold(y.answer)]
 
 
 # merging and migrating --------------------------------------------------------------------------------------------
 def merged(a: Path, b: Path, prefer: str | None = None) -> tuple[dict[str, np.ndarray], Header]:
     """Both sets of lessons in one state. `prefer`: whose lesson to keep in a conflict, "first" or "second".
 
-    Raises StateError if the files are of different memories, models or layers, and UsageError that names every
-    conflict. Memories that keep each lesson in tensors of its own merge exactly; others cannot.
+    Raises StateError if the files are of different memories, models or layers, and UsageError that names the
+    conflicts. Memories that keep each lesson in tensors of its own merge exactly; others cannot.
     """
     arrays_a, header_a = state.load(a)
     arrays_b, header_b = state.load(b)
@@ -161,12 +151,12 @@ def merged(a: Path, b: Path, prefer: str | None = None) -> tuple[dict[str, np.nd
     if found and prefer is None:
         raise UsageError(
             "the two files disagree: "
-            + "; ".join(f"{x.prompt!r}: {x.answer!r} or {y.answer!r}" for x, y in found)
+            + listed([f"{x.prompt!r}: {x.answer!r} or {y.answer!r}" for x, y in found])
             + ". Choose with --prefer first or --prefer second, or forget one of them: lmm memory forget FILE ID"
         )
     memory, ids_a = memory_of(header_a), {x.id for x in header_a.lessons}
-    repeated = {_question(x) for x in header_a.lessons if x.prompt}
-    lost_b = {y.id for y in header_b.lessons if y.id in ids_a or (y.prompt and _question(y) in repeated)}
+    repeated = {fold(x.prompt) for x in header_a.lessons if x.prompt}
+    lost_b = {y.id for y in header_b.lessons if y.id in ids_a or (y.prompt and fold(y.prompt) in repeated)}
     lost_a = {x.id for x, _ in found} if prefer == "second" else set()
     lost_b -= {y.id for _, y in found} if prefer == "second" else set()
     lessons_a, arrays_a = _without(memory, header_a.lessons, arrays_a, lost_a)

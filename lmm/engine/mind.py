@@ -122,11 +122,9 @@ class Mind:
         report = self.stoppable(on_step, "learning was stopped; the memory is as before")
         self.log_update("pre_hooks", {"lesson_id": lesson.id, "last_user_response": lesson.statement})
         with self.adapter.quiet():
-            state, lessons = self.memory.learn_lesson(
-                self.knowledge.state, self.knowledge.lessons, lesson, self.adapter, message, report
-            )
-        self._check_finite(state)
-        self.commit(Knowledge(state, lessons))
+            knowledge = self.memory.learn(self.knowledge, lesson, self.adapter, message, report)
+        self._check_finite(knowledge.state)
+        self.commit(knowledge)
         report.seconds = time.perf_counter() - start
         self.log_update("post_hooks", _update_info(lesson, report, self.adapter.format.piece))
         return report
@@ -223,7 +221,7 @@ class Mind:
 
     def load(self, path: str | Path) -> state_file.Header:
         """Make a file what is known. Raises StateError before anything changes: for a file that is damaged, of another
-        memory, of other options (a seed, a number of bits decide how a state is read), or of another model."""
+        memory, made with other options (a seed, a number of bits decide how a state is read), or of another model."""
         arrays, header = state_file.load(path, self.expected())
         self.memory.check_state(arrays, header.lessons, self.adapter)
         ops = self.adapter.ops
@@ -257,7 +255,7 @@ class Mind:
             width=header.width,
             tokenizer_hash=header.tokenizer_hash,
             module=header.module,
-            options=self.memory.state_options(),
+            options=header.options,
         )
 
     # the log -----------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import os
 from typing import TYPE_CHECKING
 
 from lmm import registry
-from lmm.adapters.sampling import Decoding
 from lmm.config import Config
 from lmm.errors import StateError, UsageError
 from lmm.files import state_file as state
@@ -72,21 +71,8 @@ def load_adapter(config: Config, progress: Progress | None = None) -> Adapter:
     return adapter
 
 
-def decoding_of(config: Config) -> Decoding:
-    return Decoding(
-        strategy=config.decoding_strategy,
-        deterministic=config.deterministic,
-        max_tokens=config.max_tokens,
-        temperature=config.temperature,
-        top_p=config.top_p,
-        min_p=config.min_p,
-        seed=config.seed,
-    )
-
-
 def check(config: Config) -> None:
     """Everything that can be wrong with a configuration before a model is loaded. Raises UsageError or BackendError."""
-    decoding_of(config)
     build_memory(config)
     registry.pick_backend(config.backend)
 
@@ -111,5 +97,4 @@ def open_engine(config: Config, progress: Progress | None = None, notice: Notice
     """An empty conversation over the mind of a configuration."""
     from lmm.engine.engine import Engine
 
-    decoding = decoding_of(config)
-    return Engine(open_mind(config, progress, notice), config.system, decoding)
+    return Engine(open_mind(config, progress, notice), config.system, config)

@@ -30,7 +30,7 @@ IGNORED = -100  # the label of tokens that are no target, in transformers
 
 
 @dataclass(frozen=True)
-class Row:
+class ReadRow:
     """One row of a batch as read so far: `tokens` [T] without padding, `start` the last token of its prompt."""
 
     tokens: np.ndarray
@@ -84,9 +84,9 @@ class Live:
         self.adapter, self.memory, self.decide = adapter, memory, decide
         self.prompts = Prompts(adapter.format)  # type: ignore[arg-type]
         self.groups: list[Group] | None = None  # of the call that is running
-        self._reading: list[Row] = []
-        self._known: weakref.WeakKeyDictionary[Cache, list[Row]] = weakref.WeakKeyDictionary()
-        self._uncached: list[Row] = []
+        self._reading: list[ReadRow] = []
+        self._known: weakref.WeakKeyDictionary[Cache, list[ReadRow]] = weakref.WeakKeyDictionary()
+        self._uncached: list[ReadRow] = []
         self._handles: list[Any] = []
 
     def open(self) -> None:
@@ -173,9 +173,9 @@ class Live:
         type(cache).reorder_cache(cache, beams)
 
     # following rows ------------------------------------------------------------------------------------------
-    def _rows_before(self, ids: np.ndarray, cache: Cache | None, past: int, mask: Any) -> list[Row]:
+    def _rows_before(self, ids: np.ndarray, cache: Cache | None, past: int, mask: Any) -> list[ReadRow]:
         if not past:
-            return [Row(np.zeros(0, np.int64))] * len(ids)
+            return [ReadRow(np.zeros(0, np.int64))] * len(ids)
         rows = self._known.get(cache) if cache is not None else None
         if rows is None or len(rows) != len(ids):
             raise UsageError(
@@ -185,7 +185,7 @@ class Live:
         padding = [past - int(real.sum()) for real in _real(mask, (len(ids), past), 0)]
         return [replace(row, tokens=row.tokens[: past - pad]) for row, pad in zip(rows, padding, strict=True)]
 
-    def _goes_on(self, read: list[Row], ids: np.ndarray, past: int) -> bool:
+    def _goes_on(self, read: list[ReadRow], ids: np.ndarray, past: int) -> bool:
         """Are these the next tokens of a reply that has begun? Without a cache: the same texts, one token longer."""
         if past and ids.shape[1] == 1:
             return not any(self.prompts.opens_reply(row.tokens) for row in read)
@@ -201,7 +201,7 @@ class Live:
         read[:] = [replace(old, tokens=row.tokens) for row, old in zip(read, known, strict=True)]
         return True
 
-    def _decided(self, read: list[Row], labels: Any, spans: list[tuple[int, int]]) -> list[Row]:
+    def _decided(self, read: list[ReadRow], labels: Any, spans: list[tuple[int, int]]) -> list[ReadRow]:
         targets = [None] * len(read) if labels is None else list(labels.detach().cpu().numpy())
         starts = [
             self._start(row.tokens, target, low) for row, target, (low, _) in zip(read, targets, spans, strict=True)
@@ -209,7 +209,7 @@ class Live:
         some = [b for b, row in enumerate(read) if len(row.tokens)]
         prompts = [self.prompts.prompt(read[b].tokens[: starts[b] + 1]) for b in some]
         recalls = dict(zip(some, self.decide(prompts), strict=True))
-        return [Row(row.tokens, starts[b], recalls.get(b)) for b, row in enumerate(read)]
+        return [ReadRow(row.tokens, starts[b], recalls.get(b)) for b, row in enumerate(read)]
 
     def _start(self, tokens: np.ndarray, labels: np.ndarray | None, low: int) -> int:
         """The last token of the prompt: by the labels of a training step, by the template, or the last there is."""
@@ -220,7 +220,7 @@ class Live:
             return found
         return 0 if labels is not None else max(len(tokens) - 1, 0)
 
-    def _grouped(self, read: list[Row], spans: list[tuple[int, int]], phase: str) -> list[Group]:
+    def _grouped(self, read: list[ReadRow], spans: list[tuple[int, int]], phase: str) -> list[Group]:
         alike: dict[tuple[int, ...], list[int]] = {}
         for b, (row, (low, high)) in enumerate(zip(read, spans, strict=True)):
             if high > low:  # else a part of the prompt in which this row has only padding

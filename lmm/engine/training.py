@@ -28,13 +28,13 @@ from lmm.adapters.base import Rewrite, TapContext
 from lmm.adapters.ops import Array, Params, token_cross_entropy
 from lmm.engine.asking import equal_lengths
 from lmm.engine.conversation import lesson_tokens
+from lmm.engine.training_settings import TrainingSettings
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
 from lmm.files import safefile
 from lmm.files.atomic import write_atomically
 from lmm.lesson import State
 from lmm.memory.base import Memory, Prompt, Recall
 from lmm.memory.optim import Optimizer
-from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site
@@ -42,27 +42,6 @@ if TYPE_CHECKING:
 Pairs = Sequence[tuple[str, str]]
 KEPT_BYTES = 2_000_000_000  # of hidden states; beyond that they are computed again in every epoch
 CHUNK = 16  # examples whose states are computed together, if they are kept
-
-
-@dataclass(frozen=True)
-class TrainingSettings(Options):
-    epochs: int = option(20, "at most", "[1, inf)")
-    batch_size: int = option(16, "examples in a step", "[1, inf)")
-    lr: float = option(1e-2, "highest learning rate", "(0, 10)")
-    weight_decay: float = option(0.0, "of AdamW", "[0, inf)")
-    warmup: float = option(0.05, "share of the steps in which the rate rises", "[0, 1)")
-    clip: float = option(1.0, "largest global norm of the gradients; 0: any", "[0, inf)")
-    patience: int = option(3, "epochs without a better loss after which to stop", "[1, inf)")
-    goal: float = option(0.01, "a loss that is good enough", "[0, inf)")
-    seed: int = option(0, "of the order of examples", "[0, inf)")
-    save_every_s: float = option(60.0, "seconds between checkpoints", "[0, inf)")
-
-    def lr_at(self, step: int, steps: int) -> float:
-        """Linear from 0 in the warm-up, then half a cosine down to 0."""
-        warm = round(self.warmup * steps)
-        if step < warm:
-            return self.lr * (step + 1) / (warm + 1)
-        return self.lr * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(steps - warm, 1)))
 
 
 class Examples:
@@ -362,7 +341,7 @@ class Training:
         if self.checkpoint is None or not self.checkpoint.exists():
             return False
         try:
-            with safefile.File(self.checkpoint) as file:
+            with safefile.opened(self.checkpoint) as file:
                 said, arrays = json.loads(file.metadata.get("training", "{}")), file.read_tensors()
         except (OSError, ValueError) as error:
             raise UsageError(f"the checkpoint {self.checkpoint} cannot be read ({error}); --no-resume") from error

@@ -16,23 +16,21 @@ once and turns the log off.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import math
 import os
 import re
-import stat
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.errors import LmmError
-from lmm.files.atomic import write_atomically
+from lmm.files import jsonl
 from lmm.files.traces import Trace
+from lmm.text.sanitize import clean_line
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,15 +91,14 @@ class ActivationLog:
         self.path = Path(path)
         self.enabled = enabled
         self.buffer_bytes, self.flush_seconds, self._warn = buffer_bytes, flush_seconds, warn
-        self._lines: deque[bytes] = deque()
+        self._lines: list[bytes] = []
         self._size = 0
         self._flushed = time.monotonic()
-        self._file: int | None = None
         self._lock = threading.RLock()
         self._prefixes: dict[tuple[str, int, str, str], str] = {}
         if enabled:
             with self._off_on_error():
-                self._file = _open(self.path)
+                jsonl.append(self.path, [])
 
     def __enter__(self) -> ActivationLog:
         return self
@@ -151,24 +148,16 @@ class ActivationLog:
         """Write what is buffered; call it at the end of each turn."""
         with self._lock, self._off_on_error():
             self._flushed = time.monotonic()
-            if self._file is None or not self._lines:
+            if not self._lines:
                 return
-            self._file = _locked(self.path, self._file)
-            try:
-                while self._lines:
-                    _write(self._file, self._lines[0])
-                    self._size -= len(self._lines.popleft())
-            finally:
-                _lock(self._file, fcntl.LOCK_UN)
+            lines, self._lines, self._size = self._lines, [], 0
+            jsonl.append(self.path, lines)
 
     def close(self) -> None:
         """Write what is left and stop logging. May be called again."""
         self.flush()
         with self._lock:
             self.enabled = False
-            if self._file is not None:
-                os.close(self._file)
-                self._file = None
 
     def purge(self, trace: Trace) -> int:
         """Rewrite the file without the records that mention a lesson -> how many were removed.
@@ -180,11 +169,11 @@ class ActivationLog:
         self.flush()
         with self._lock:
             try:
-                return _purge(self.path, trace)
+                return jsonl.remove(self.path, lambda line: _mentions(line, trace))
             except OSError as error:
-                reason = _shown(error.strerror or error)
+                reason = clean_line(error.strerror or error)
                 raise LmmError(
-                    f"cannot remove a forgotten lesson from the log {_shown(self.path)}: {reason}; "
+                    f"cannot remove a forgotten lesson from the log {clean_line(self.path, 1000)}: {reason}; "
                     "free some space or delete that file"
                 ) from error
 
@@ -203,9 +192,9 @@ class ActivationLog:
         except (OSError, ValueError) as error:  # ValueError: a path with a null byte
             self.enabled = False
             self._lines.clear()
-            reason = error.strerror if isinstance(error, OSError) else error
+            reason = clean_line(error.strerror if isinstance(error, OSError) else error)
             self._warn(
-                f"the activation log {_shown(self.path)} cannot be written ({_shown(reason)}) and is now off; "
+                f"the activation log {clean_line(self.path, 1000)} cannot be written ({reason}) and is now off; "
                 "the chat goes on. Choose another place with --activation-log-path, or --no-log"
             )
 
@@ -218,22 +207,22 @@ def read(path: PathLike) -> Iterator[dict[str, Any]]:
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, 1):
-                record = _record(line)
+                record = jsonl.parse(line)
                 if record is None and not line.endswith(b"\n"):
                     return
-                problem = _problem(record)
-                if record is None or problem:
-                    raise LmmError(f"line {number} of the activation log {_shown(path)} {problem}")
+                if problem := _problem(record):
+                    raise LmmError(f"line {number} of the activation log {clean_line(path, 1000)} {problem}")
                 yield record
     except (OSError, ValueError) as error:
+        reason = clean_line(getattr(error, "strerror", None) or error)
         raise LmmError(
-            f"cannot read the activation log {_shown(path)}: {_shown(getattr(error, 'strerror', None) or error)}; "
+            f"cannot read the activation log {clean_line(path, 1000)}: {reason}; "
             "a chat writes one unless --no-log is given (another place: --activation-log-path)"
         ) from error
 
 
-def _problem(record: dict[str, Any] | None) -> str:
-    if record is None or type(version := record.get("v")) is not int or version < 1:
+def _problem(record: Any) -> str:
+    if not isinstance(record, dict) or type(version := record.get("v")) is not int or version < 1:
         return "is not one of its records; remove the line, or move the file away and a new one is begun"
     return f"has version {version}, this lmm reads {VERSION}: upgrade lmm" if version > VERSION else ""
 
@@ -281,96 +270,10 @@ def _plain(value: Any) -> Any:
     return str(value)
 
 
-def _record(line: bytes) -> dict[str, Any] | None:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) else None
-
-
-# the file ----------------------------------------------------------------------------------------------------
-def _open(path: Path) -> int:
-    """A descriptor for appending. A line cut short by a crash is removed, so that no record is glued to it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-    try:
-        if stat.S_ISREG(os.fstat(file).st_mode):
-            _lock(file)
-            with contextlib.suppress(PermissionError):  # another user's file that we may write
-                os.fchmod(file, 0o600)
-            os.ftruncate(file, _end_of_records(file))
-            _lock(file, fcntl.LOCK_UN)
-    except BaseException:
-        os.close(file)
-        raise
-    return file
-
-
-def _end_of_records(file: int) -> int:
-    """The place after the last newline."""
-    end = os.fstat(file).st_size
-    while end > 0:
-        start = max(0, end - 65536)
-        found = os.pread(file, end - start, start).rfind(b"\n")
-        if found >= 0:
-            return start + found + 1
-        end = start
-    return 0
-
-
-def _lock(file: int, how: int = fcntl.LOCK_EX) -> None:
-    with contextlib.suppress(OSError):  # some network file systems have no locks; appending works without
-        fcntl.flock(file, how)
-
-
-def _locked(path: Path, file: int) -> int:
-    """The descriptor of the file that is at `path` now, locked: another process may have purged or moved it."""
-    while True:
-        _lock(file)
-        here = os.fstat(file)
-        with contextlib.suppress(FileNotFoundError):
-            if os.path.samestat(here, os.stat(path)):
-                return file
-        opened = _open(path)
-        os.close(file)
-        file = opened
-
-
-def _write(file: int, line: bytes) -> None:
-    """One record, whole or not at all."""
-    written = 0
-    try:
-        while written < len(line):  # the first call writes it all unless the disk is full
-            written += os.write(file, line[written:])
-    except OSError:
-        if written:
-            os.ftruncate(file, os.fstat(file).st_size - written)
-        raise
-
-
-def _purge(path: Path, wanted: Trace) -> int:
-    try:
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        return 0
-    file = _locked(path, file)  # until the new file is in place: no other chat may append to the old one
-    try:
-        if not stat.S_ISREG(os.fstat(file).st_mode):
-            return 0
-        with open(os.dup(file), "rb") as lines:
-            gone = {number for number, line in enumerate(lines) if _mentions(line, wanted)}
-            lines.seek(0)
-            if gone:
-                write_atomically(path, (line for number, line in enumerate(lines) if number not in gone))
-        return len(gone)
-    finally:
-        os.close(file)
-
-
+# forgetting --------------------------------------------------------------------------------------------------
 def _mentions(line: bytes, wanted: Trace) -> bool:
-    record = _record(line)
-    if record is None or not line.endswith(b"\n"):
+    record = jsonl.parse(line)
+    if not isinstance(record, dict) or not line.endswith(b"\n"):
         return True
     said = {name: value for name, value in record.items() if name not in _LAYOUT}
     texts = list(_texts(said))
@@ -394,9 +297,3 @@ def _texts(value: Any) -> Iterator[str]:
         yield "".join(item for item in value if isinstance(item, str))
         for item in value:
             yield from _texts(item)
-
-
-def _shown(text: object) -> str:
-    from lmm.text.sanitize import clean_line
-
-    return clean_line(str(text), limit=1000)

@@ -1,110 +1,90 @@
-"""safetensors files from strangers: every byte of the layout is checked before an array is made.
+"""safetensors files from strangers: the library checks the layout, this file what the library lets through.
 
-Written by the safetensors library, read here: a memory file must be checked for more than the library does (a name
-that is there twice, a bool byte that is neither 0 nor 1), with all problems named at once.
+The library refuses gaps, overlaps, files that are short or long, and headers that are huge or no JSON. Refused here:
+names that are there twice, other fields, dtypes that NumPy lacks, pipes and devices, bytes that are no booleans, NaN
+and infinity, also those that come of the cast to float32.
 Format: 8 bytes, the header's length (little-endian); the header, JSON {name: {dtype, shape, data_offsets}} with text
-under "__metadata__"; then the tensors' bytes without gap or overlap.
+under "__metadata__"; then the tensors' bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+from safetensors import SafetensorError, deserialize, safe_open
+from safetensors.numpy import save
+
+from lmm.text.sanitize import clean_line, listed
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool",
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
-MAX_HEADER = 100_000_000  # bytes; the safetensors library's own limit
-MAX_RANK = 32  # NumPy 1.26's limit
+MAX_HEADER = 100_000_000  # bytes; the library's limit when it reads
 
 
 class LayoutError(ValueError):
     """What is wrong with a file, one short line each; text from the file in it is cleaned."""
 
     def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("; ".join(problems))
+        super().__init__(listed(problems))
         self.problems = list(problems)
-
-
-def shown(text: object, limit: int = 80) -> str:
-    """Text from a file or a name from outside, safe to print on one line."""
-    from lmm.text.sanitize import clean_line
-
-    return clean_line(str(text), limit=limit)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor: its place is [start, end) in bytes after the header."""
+    """What a header says of one tensor."""
 
     dtype: np.dtype
     shape: tuple[int, ...]
-    start: int
-    end: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
 
 
+@dataclass(frozen=True)
 class File:
-    """An open file with a checked layout: `metadata` {str: str}, `table` {name: Entry}, `size` in bytes.
+    """An open file whose layout is sound: `size` in bytes, `metadata` and what it says of each tensor, by name."""
 
-    Raises OSError, or LayoutError with all problems. Use as a context manager.
-    """
-
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        # Non-blocking: opening a pipe must not wait for someone to write into it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        self._file = open(descriptor, "rb")  # noqa: SIM115 (closed in __exit__)
-        try:
-            info = os.fstat(descriptor)
-            if not stat.S_ISREG(info.st_mode):
-                raise LayoutError(["it is not a regular file"])
-            self.size = info.st_size
-            self._read_header()
-        except BaseException:
-            self._file.close()
-            raise
-
-    def __enter__(self) -> File:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-    def _read_header(self) -> None:
-        length = int.from_bytes(self._file.read(8), "little")
-        if self.size < 8 or length > self.size - 8:
-            raise LayoutError([f"it is cut short or no safetensors file ({self.size} bytes)"])
-        if length > MAX_HEADER:
-            raise LayoutError([f"its header has {length} bytes; at most {MAX_HEADER} are allowed"])
-        try:
-            header = parse_json(self._file.read(length))
-            if not isinstance(header, dict):
-                raise ValueError("not an object")
-        except ValueError as error:
-            raise LayoutError([f"its header cannot be read ({error})"]) from error
-        self._data_start = 8 + length
-        self.metadata = _metadata(header.pop("__metadata__", {}))
-        self.table = _table(header, self.size - self._data_start)
+    opened: BinaryIO
+    size: int
+    metadata: dict[str, str]
+    table: dict[str, Entry]
 
     def read_tensors(self) -> dict[str, np.ndarray]:
-        """All tensors, writable. Raises LayoutError, or MemoryError for a file larger than memory."""
-        raw = np.empty(self.size - self._data_start, np.uint8)
-        self._file.seek(self._data_start)
-        if self._file.readinto(raw.data) != raw.size:
-            raise LayoutError(["it became shorter while it was read"])
-        arrays = {
-            name: np.ndarray(entry.shape, entry.dtype, buffer=raw, offset=entry.start)
-            for name, entry in self.table.items()
-        }
-        return {name: np.require(array, requirements=["A", "W"]) for name, array in arrays.items()}  # aligned
+        """All tensors, each aligned and writable in memory of its own. Raises ValueError or MemoryError."""
+        self.opened.seek(0)
+        # From bytes: a mapped file that another process cuts short would end this one.
+        found = {name: tensor["data"] for name, tensor in deserialize(self.opened.read())}
+        return {name: np.ndarray(entry.shape, entry.dtype, found[name]) for name, entry in self.table.items()}
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[File]:
+    """A file for reading; its tensors are not read yet. Raises OSError, or LayoutError with all problems."""
+    # Non-blocking: opening a pipe must not wait for someone to write into it.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with open(descriptor, "rb") as file:
+        info = os.fstat(descriptor)
+        if not stat.S_ISREG(info.st_mode):
+            raise LayoutError(["it is not a regular file"])
+        try:
+            with safe_open(path, "numpy"):
+                yield File(file, info.st_size, *_header(file.read(int.from_bytes(file.read(8), "little"))))
+        except SafetensorError as error:
+            reason = str(error).removeprefix("Error while deserializing header: ")
+            raise LayoutError([f"it is damaged or no safetensors file ({clean_line(reason)})"]) from error
 
 
 def parse_json(text: bytes | str) -> Any:
@@ -122,64 +102,28 @@ def parse_json(text: bytes | str) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     result = dict(pairs)
     if len(result) != len(pairs):
-        seen: set[str] = set()
-        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise ValueError(f"the name '{shown(twice)}' is there twice")
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"the name '{clean_line(twice, 80)}' is there twice")
     return result
 
 
-def _metadata(found: Any) -> dict[str, str]:
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise LayoutError(["its __metadata__ is not a map from text to text"])
-    return found
-
-
-def _table(header: Mapping[str, Any], data_bytes: int) -> dict[str, Entry]:
-    """Entries in the order of their bytes. Raises LayoutError that lists every bad tensor."""
-    problems, entries = [], {}
+def _header(text: bytes) -> tuple[dict[str, str], dict[str, Entry]]:
+    """Metadata and table of a header that the library has read. Raises LayoutError that lists every bad tensor."""
+    try:
+        header = parse_json(text)
+    except ValueError as error:
+        raise LayoutError([f"its header cannot be read ({error})"]) from error
+    metadata, table, problems = header.pop("__metadata__", None) or {}, {}, []
     for name, fields in header.items():
-        try:
-            entries[name] = _entry(fields)
-        except ValueError as error:
-            problems.append(f"tensor '{shown(name)}' {error}")
+        if fields.keys() != {"dtype", "shape", "data_offsets"}:
+            problems.append(f"tensor '{clean_line(name, 80)}' is not described by dtype, shape and data_offsets alone")
+        elif fields["dtype"] not in DTYPES:
+            problems.append(f"tensor '{clean_line(name, 80)}' has the dtype '{clean_line(fields['dtype'], 20)}'")
+        else:
+            table[name] = Entry(np.dtype(DTYPES[fields["dtype"]]).newbyteorder("<"), tuple(fields["shape"]))
     if problems:
         raise LayoutError(problems)
-    entries = dict(sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)))
-    position = 0
-    for name, entry in entries.items():
-        if entry.start != position:
-            kind = "overlaps the one before it" if entry.start < position else "leaves a gap before it"
-            problems.append(f"tensor '{shown(name)}' {kind} (byte {entry.start}, expected {position})")
-        position = entry.end
-    if not problems and position != data_bytes:
-        problems.append(f"it has {data_bytes} bytes of tensors, its header says {position}")
-    if problems:
-        raise LayoutError(problems)
-    return entries
-
-
-def _entry(fields: Any) -> Entry:
-    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
-        raise ValueError("is not described by dtype, shape and data_offsets")
-    name, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    if not isinstance(name, str) or name not in DTYPES:
-        raise ValueError(f"has the unknown dtype '{shown(name, 20)}'")
-    if not _sizes(shape) or len(shape) > MAX_RANK:
-        raise ValueError("has no valid shape")
-    if not _sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
-        raise ValueError("has no valid data_offsets")
-    dtype = np.dtype(DTYPES[name]).newbyteorder("<")
-    # An empty tensor may still have sizes beside the zero that no array can have.
-    if math.prod(max(size, 1) for size in shape) * dtype.itemsize >= 2**63:
-        raise ValueError("is too large")
-    expected = math.prod(shape) * dtype.itemsize
-    if offsets[1] - offsets[0] != expected:
-        raise ValueError(f"has {offsets[1] - offsets[0]} bytes, its shape and dtype make {expected}")
-    return Entry(dtype, tuple(shape), offsets[0], offsets[1])
-
-
-def _sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    return metadata, table
 
 
 # writing ----------------------------------------------------------------------------------------------------
@@ -193,30 +137,30 @@ def name_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:
     """Names and dtypes that this format cannot keep."""
     problems = []
     for name, array in arrays.items():
-        if name == "__metadata__" or not _is_unicode(name):
-            problems.append(f"a tensor cannot be named '{shown(ascii(name))}'")
+        if name == "__metadata__" or name.encode(errors="replace").decode() != name:
+            problems.append(f"a tensor cannot be named '{clean_line(ascii(name), 80)}'")
         if array.dtype.name not in DTYPES.values():
-            problems.append(f"tensor '{shown(name)}' has dtype {array.dtype}; cast it to float32 first")
+            problems.append(f"tensor '{clean_line(name, 80)}' has dtype {array.dtype}; cast it to float32 first")
     return problems
 
 
 def value_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:
-    """Tensors with NaN or infinity, or a bool that is neither true nor false."""
+    """Tensors with NaN or infinity, also where float32 cannot hold them, or a bool that is neither true nor false."""
     problems = []
     for name, array in arrays.items():
-        if array.dtype.kind == "f" and not np.isfinite(array).all():
-            bad = int(array.size - np.isfinite(array).sum())
-            problems.append(f"tensor '{shown(name)}' has {bad} values that are NaN or infinite")
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(array.astype(np.float32, copy=False))
+            if not finite.all():
+                bad = int((~finite).sum())
+                problems.append(f"tensor '{clean_line(name, 80)}' has {bad} values that are NaN or infinite in float32")
         if array.dtype.kind == "b" and array.size and array.view(np.uint8).max() > 1:
-            problems.append(f"tensor '{shown(name)}' has bytes that are no booleans")
+            problems.append(f"tensor '{clean_line(name, 80)}' has bytes that are no booleans")
     return problems
 
 
 def to_bytes(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> bytes:
     """A whole file, by the safetensors library. `arrays` as from `dense`. Raises ValueError."""
-    from safetensors import SafetensorError
-    from safetensors.numpy import save
-
     try:
         data = save(dict(arrays), metadata=metadata)
     except SafetensorError as error:
@@ -224,11 +168,3 @@ def to_bytes(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> byte
     if (length := int.from_bytes(data[:8], "little")) > MAX_HEADER:
         raise ValueError(f"its lessons and names take {length} bytes; at most {MAX_HEADER} are allowed")
     return data
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -18,7 +18,6 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,8 +33,9 @@ import lmm
 from lmm.errors import StateError
 from lmm.files import safefile
 from lmm.files.atomic import write_atomically
-from lmm.files.safefile import LayoutError, shown
+from lmm.files.safefile import LayoutError
 from lmm.lesson import Lesson
+from lmm.text.sanitize import clean_line, listed
 
 FORMAT = "lmm-memory"
 FORMAT_VERSION = 1
@@ -79,7 +79,7 @@ class Expected:
     width: int | None = None
     tokenizer_hash: str | None = None
     module: str | None = None
-    options: Mapping[str, Any] | None = None  # those that decide what the tensors mean
+    options: Mapping[str, Any] | None = None
 
 
 class InvalidStateError(StateError):
@@ -87,7 +87,7 @@ class InvalidStateError(StateError):
 
     def __init__(self, path: PathLike, problems: Sequence[str]) -> None:
         super().__init__(
-            f"cannot load the memory {shown(path, 1000)}: {_first(problems)}. Nothing was loaded or changed; "
+            f"cannot load the memory {clean_line(path, 1000)}: {listed(problems)}. Nothing was loaded or changed; "
             "name another file"
         )
         self.problems = list(problems)
@@ -109,13 +109,13 @@ def save(path: PathLike, state: Mapping[str, np.ndarray], header: Header, advice
         metadata = _to_metadata(header)
         problems += _from_metadata(metadata)[1]
         if problems:
-            raise ValueError(_first(problems))
+            raise ValueError(listed(problems))
         metadata["data_sha256"] = _data_digest(arrays)
         metadata["sha256"] = _digest(metadata, {name: (a.dtype, a.shape) for name, a in arrays.items()})
         write_atomically(path, [safefile.to_bytes(arrays, metadata)])
     except (OSError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise StateError(
-            f"cannot save the memory to {shown(path, 1000)}: {_reason(error)}. A file that was there is "
+            f"cannot save the memory to {clean_line(path, 1000)}: {_reason(error)}. A file that was there is "
             f"unchanged, and {advice}"
         ) from error
 
@@ -152,7 +152,7 @@ def inspect(path: PathLike) -> dict[str, Any]:
     with _opened(path) as (file, header):
         fields = {f.name: getattr(header, f.name) for f in dataclasses.fields(Header)}
         tensors = [
-            {"name": name, "dtype": at.dtype.name, "shape": list(at.shape), "bytes": at.end - at.start}
+            {"name": name, "dtype": at.dtype.name, "shape": list(at.shape), "bytes": at.size * at.dtype.itemsize}
             for name, at in file.table.items()
         ]
         return {
@@ -160,7 +160,7 @@ def inspect(path: PathLike) -> dict[str, Any]:
             "bytes": file.size,
             **fields,
             "lessons": [lesson.to_dict() for lesson in header.lessons],
-            "parameters": sum(math.prod(at.shape) for at in file.table.values()),
+            "parameters": sum(at.size for at in file.table.values()),
             "tensors": tensors,
         }
 
@@ -179,7 +179,7 @@ def verify(path: PathLike) -> list[str]:
 def _opened(path: PathLike) -> Iterator[tuple[safefile.File, Header]]:
     """The file with its checked header; what goes wrong inside becomes an InvalidStateError."""
     try:
-        with safefile.File(path) as file:
+        with safefile.opened(path) as file:
             yield file, _checked_header(file)
     except LayoutError as error:
         raise InvalidStateError(path, error.problems) from error
@@ -213,11 +213,11 @@ def _check_expected(path: PathLike, header: Header, expected: Expected) -> None:
     if not wrong:
         return
     differences = "; ".join(
-        f"{names.get(name, name)}: the file has {shown(found)}, this session has {shown(wanted)}"
+        f"{names.get(name, name)}: the file has {clean_line(found)}, this session has {clean_line(wanted)}"
         for name, found, wanted in wrong
     )
     raise StateError(
-        f"the memory {shown(path, 1000)} does not fit: {differences}. Nothing was loaded or changed; "
+        f"the memory {clean_line(path, 1000)} does not fit: {differences}. Nothing was loaded or changed; "
         + _advice(path, header, expected, {name for name, _, _ in wrong})
     )
 
@@ -269,7 +269,7 @@ def _from_metadata(metadata: Mapping[str, str]) -> tuple[Header | None, list[str
     if version != str(FORMAT_VERSION):
         newer = version.isascii() and version.isdecimal() and int(version[:9]) > FORMAT_VERSION
         advice = "a newer lmm wrote it, upgrade lmm" if newer else f"this lmm reads {FORMAT_VERSION}"
-        return None, [f"it has format version '{shown(version, 20)}' ({advice})"]
+        return None, [f"it has format version '{clean_line(version, 20)}' ({advice})"]
     try:
         values = safefile.parse_json(metadata.get("header", ""))
         lessons = safefile.parse_json(metadata.get("lessons", ""))
@@ -285,10 +285,10 @@ def _value_problems(values: Any) -> list[str]:
     if not isinstance(values, dict):
         return ["its header is not an object"]
     problems = [f"its header lacks {name}" for name in _TYPES if name not in values]
-    problems += [f"its header's field '{shown(name, 40)}' is unknown" for name in values if name not in _TYPES]
+    problems += [f"its header's field '{clean_line(name, 40)}' is unknown" for name in values if name not in _TYPES]
     for name, types in _TYPES.items():
         if name in values and type(values[name]) not in types:
-            problems.append(f"its header's {name} is '{shown(values[name], 40)}', not {types[0].__name__}")
+            problems.append(f"its header's {name} is '{clean_line(values[name], 40)}', not {types[0].__name__}")
         elif name in values and types == (int,) and not 0 <= values[name] < 2**31:
             problems.append(f"its header's {name} is out of range")
     return problems
@@ -308,7 +308,7 @@ def _lesson_problems(lessons: Any) -> list[str]:
         if wrong:
             problems.append(f"lesson {number} has a malformed {', '.join(wrong)}")
         elif lesson["id"] in ids:
-            problems.append(f"lesson {number} has the id of another, '{shown(lesson['id'], 20)}'")
+            problems.append(f"lesson {number} has the id of another, '{clean_line(lesson['id'], 20)}'")
         else:
             ids.add(lesson["id"])
     return problems
@@ -345,16 +345,11 @@ def _data_digest(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 # words ------------------------------------------------------------------------------------------------------
-def _first(problems: Sequence[str], most: int = 8) -> str:
-    rest = [f"and {len(problems) - most} more"] if len(problems) > most else []
-    return "; ".join([*problems[:most], *rest])
-
-
 def _quoted(text: object) -> str:
-    return shlex.quote(shown(text, 4000))
+    return shlex.quote(clean_line(text, 4000))
 
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
-        return shown(error.strerror)
-    return shown(str(error) or "there is not enough memory for it", 1000)
+        return clean_line(error.strerror)
+    return clean_line(str(error) or "there is not enough memory for it", 1000)

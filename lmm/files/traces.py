@@ -7,10 +7,11 @@ lesson's id, or a question or sentence of it that is long enough to be no other'
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from lmm.text.fold import contains, words
 
 if TYPE_CHECKING:
     from lmm.lesson import Lesson
@@ -31,7 +32,7 @@ class Trace:
     @classmethod
     def of(cls, id: str, questions: Iterable[str], said: Iterable[str]) -> Trace:
         """`questions` are those the lesson answers, `said` its answer and the user's own words."""
-        asked, told = _folded_all(questions), _folded_all(said)
+        asked, told = _all_words(questions), _all_words(said)
         names = [text for text in asked if _is_long(text)] + [text for text in told if _is_sentence(text, asked)]
         return cls(id, tuple(names), frozenset([*asked, *told]))
 
@@ -40,17 +41,16 @@ class Trace:
         """`said`: messages that taught it, among other things."""
         questions = (lesson.prompt, *lesson.wordings)
         found = cls.of(lesson.id, questions, (lesson.answer, lesson.statement, *said))
-        own = set(folded(lesson.answer).split()) - set(" ".join(_folded_all(questions)).split())
+        own = set(words(lesson.answer).split()) - set(" ".join(_all_words(questions)).split())
         return cls(found.id, found.names, found.texts, frozenset(own))
 
     def is_named_in(self, text: str) -> bool:
         """Does a text have in it, in whole words, what can only be this lesson?"""
-        padded = f" {folded(text)} "
-        return any(f" {name} " in padded for name in self.names)
+        return any(contains(text, name) for name in self.names)
 
     def is_text(self, text: str) -> bool:
         """Is it one of the lesson's texts, however short?"""
-        return folded(text) in self.texts
+        return words(text) in self.texts
 
     def is_typed(self, line: str) -> bool:
         """Is a line that was typed the lesson's: one of its texts, bare or after a command that takes it?"""
@@ -65,7 +65,7 @@ class Trace:
         if any(self.is_named_in(text) for text in said):
             return True
         fired = record.get("fired")
-        if isinstance(fired, list) and self.id in fired and not self.own.isdisjoint(folded(" ".join(said)).split()):
+        if isinstance(fired, list) and self.id in fired and not self.own.isdisjoint(words(" ".join(said)).split()):
             return True
         # A record that knows which lesson it taught is not this one's for a word they share.
         return "lessons" not in record and isinstance(record.get("user"), str) and self.is_text(record["user"])
@@ -77,14 +77,8 @@ def taught_by(record: Mapping[str, Any]) -> list[str]:
     return [str(x) for x in ids] if isinstance(ids, list) else []
 
 
-def folded(text: str) -> str:
-    """A text's words with one blank between them, without case and marks; all of it where it has no words."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return " ".join(re.findall(r"\w+", plain)) or " ".join(plain.split())
-
-
-def _folded_all(texts: Iterable[str]) -> list[str]:
-    return [text for text in dict.fromkeys(map(folded, texts)) if text]
+def _all_words(texts: Iterable[str]) -> list[str]:
+    return [text for text in dict.fromkeys(map(words, texts)) if text]
 
 
 def _is_long(text: str) -> bool:
@@ -93,6 +87,5 @@ def _is_long(text: str) -> bool:
 
 def _is_sentence(text: str, asked: Sequence[str]) -> bool:
     """Not a bare value, which may be long, too ("New York City"): a sentence takes up words of its question."""
-    words = text.split()
-    shared = set(words) & set(" ".join(asked).split())
-    return len(words) >= 3 and len(text) >= 12 and (len(shared) >= 2 or not asked)
+    shared = set(text.split()) & set(" ".join(asked).split())
+    return len(text.split()) >= 3 and len(text) >= 12 and (len(shared) >= 2 or not asked)

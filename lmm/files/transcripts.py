@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import os
 import re
 import time
@@ -28,12 +27,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.errors import UsageError
+from lmm.files import jsonl
 from lmm.files.traces import taught_by
+from lmm.text.fold import contains
 
 if TYPE_CHECKING:
     from lmm.files.traces import Trace
 
 VERSION = 1
+LATEST = 1e11  # seconds since 1970: the year 5138
 _ID = re.compile(r"\d{8}-\d{6}-\d{6}")
 
 
@@ -61,25 +63,15 @@ class Transcript:
         return self.path.stem
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Append a record with one write. The first failure is kept in `error`, and nothing is written after it."""
+        """Append a record. The first failure is kept in `error`, and nothing is written after it."""
         if self.error:
             return
         lines = [] if self.path.exists() else [{"kind": "session", **self._about}]
-        data = "".join(_line(values) for values in [*lines, record]).encode()
+        now = {"v": VERSION, "time": round(time.time(), 3)}
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                os.write(file, data)
-            finally:
-                os.close(file)
+            jsonl.append(self.path, [jsonl.line({**now, **values}) for values in [*lines, record]])
         except OSError as error:
             self.error = f"the transcript {self.path} cannot be written: {error.strerror or error}"
-
-
-def _line(values: Mapping[str, Any]) -> str:
-    # ASCII: what a terminal or a tokenizer left half-decoded must not stop the writing.
-    return json.dumps({"v": VERSION, "time": round(time.time(), 3), **values}) + "\n"
 
 
 @dataclass(frozen=True)
@@ -116,7 +108,7 @@ def read(path: Path) -> Session:
     saved, last = "", 0.0
     for record in _records(path):
         kind = record.get("kind")
-        last = max(last, _number(record.get("time")))
+        last = max(last, _time(record.get("time")))
         if kind == "session":
             about = record
         elif kind == "turn" and all(isinstance(record.get(key), str) for key in ("user", "reply")):
@@ -131,22 +123,18 @@ def read(path: Path) -> Session:
     return Session(path.stem, path, last, about, turns, len(lessons), saved)
 
 
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else 0.0
+def _time(value: Any) -> float:
+    """Seconds since 1970, or 0 where it is no time."""
+    return float(value) if isinstance(value, (int, float)) and 0 <= value < LATEST else 0.0
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        yield from (record for record in jsonl.values(path) if isinstance(record, dict))
     except OSError as error:
         raise UsageError(
             f"the session {path.stem} cannot be read: {error.strerror or error}; see: lmm sessions"
         ) from error
-    for line in text.splitlines():
-        with contextlib.suppress(ValueError, RecursionError):
-            record = json.loads(line)
-            if isinstance(record, dict):
-                yield record
 
 
 def paths() -> list[Path]:
@@ -193,25 +181,13 @@ def said_with(lesson_id: str) -> list[str]:
 
 def purge(trace: Trace) -> int:
     """Take every record that is a lesson's out of all sessions -> how many went. Raises OSError."""
-    from lmm.files.atomic import write_atomically
-
-    gone = 0
-    for path in paths():
-        lines = path.read_bytes().splitlines(keepends=True)
-        kept = [line for line in lines if not _is_of(trace, line)]
-        if len(kept) < len(lines):
-            write_atomically(path, kept)
-            gone += len(lines) - len(kept)
-    return gone
+    return sum(jsonl.remove(path, lambda line: _is_of(trace, line)) for path in paths())
 
 
 def _is_of(trace: Trace, line: bytes) -> bool:
     """A line that cannot be read, as a crash leaves it, goes with any of the lesson's words: nobody misses it."""
-    from lmm.files.traces import folded
-
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError):
-        padded = f" {folded(line.decode(errors='replace'))} "
-        return any(f" {word} " in padded for word in (trace.id, *trace.texts, *trace.own) if word)
+    record = jsonl.parse(line)
+    if record is None:
+        text = line.decode(errors="replace")
+        return any(contains(text, words) for words in (trace.id, *trace.texts, *trace.own))
     return isinstance(record, dict) and trace.has_turn(record)

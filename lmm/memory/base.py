@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from lmm.errors import LearningError, StateError, UsageError
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.options import Options
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
@@ -60,7 +61,7 @@ class UserMessage:
 
 @dataclass
 class LearnReport:
-    """What a lesson did, for the log and the user. Filled in by `learn`, which calls `step` after every step."""
+    """What a lesson did, for the log and the user. Filled in by `learn`."""
 
     loss_before: float | None = None
     loss_after: float | None = None
@@ -140,17 +141,12 @@ class Memory:
         return x_out
 
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        """A transaction: the new state, or LearningError and nothing has changed.
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
+        """A transaction: what is known with the lesson (`known.taught`), or LearningError and nothing has changed.
 
-        `turn` is the user's message in its conversation, for memories that learn from messages; without it they take
-        `lesson.statement` in an empty conversation.
+        `message` is the user's message in its conversation, for memories that learn from messages; without it they
+        take `lesson.statement` in an empty conversation. `report.step` is called after every step.
         """
         raise LearningError(f"memory {self.name!r} does not learn; pick another with --memory (see: lmm memories)")
 
@@ -161,18 +157,6 @@ class Memory:
                 f"a lesson of {self.name!r} needs a question and an answer; teach it with: /teach QUESTION => ANSWER"
             )
 
-    def learn_lesson(
-        self,
-        state: State,
-        lessons: tuple[Lesson, ...],
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None,
-        report: LearnReport,
-    ) -> tuple[State, tuple[Lesson, ...]]:
-        """`learn`, and the lessons then known. A memory in which a correction supersedes overrides this."""
-        return self.learn(state, lesson, adapter, turn, report), (*lessons, lesson)
-
     def forget(self, state: State, lesson_id: str) -> State:
         """The state without one lesson. Raises LearningError where lessons cannot be told apart."""
         raise LearningError(
@@ -180,10 +164,8 @@ class Memory:
             "/undo steps back in time"
         )
 
-    def consolidate(
-        self, state: State, lessons: tuple[Lesson, ...], adapter: Adapter, report: LearnReport
-    ) -> tuple[State, tuple[Lesson, ...], int]:
-        """Merge lessons that are hard to tell apart -> state, lessons, and how many sets of them there were.
+    def consolidate(self, known: Knowledge, adapter: Adapter, report: LearnReport) -> tuple[Knowledge, int]:
+        """Merge lessons that are hard to tell apart -> what is then known, and how many sets of them there were.
 
         Raises LearningError where lessons do not get into each other's way.
         """
@@ -220,11 +202,7 @@ class Memory:
         if len(set(grown.values())) > 1:
             problems.append(f"as many rows are expected in each of {grown}")
         if problems:
-            raise StateError(f"the file does not fit memory {self.name!r} with these options: {'; '.join(problems)}")
-
-    def state_options(self) -> dict[str, Any]:
-        """The options that a state must have been written with to be read: a seed, a number of bits."""
-        return {name: getattr(self.options, name) for name, one in self.options.declared().items() if one.of_state}
+            raise StateError(f"the file does not fit memory {self.name!r} with these options: {listed(problems)}")
 
     def options_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self.options)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmm import registry
 from lmm.errors import LearningError, StateError, UsageError
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
 if TYPE_CHECKING:
@@ -54,9 +54,6 @@ class Composite(Memory):
 
     def options_dict(self) -> dict[str, Any]:
         return {f"{p.name}.{key}": value for p in self.parts for key, value in p.options_dict().items()}
-
-    def state_options(self) -> dict[str, Any]:
-        return {f"{p.name}.{key}": value for p in self.parts for key, value in p.state_options().items()}
 
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
         self._sites = {part: part.sites(adapter) for part in self.parts}
@@ -104,35 +101,19 @@ class Composite(Memory):
         return x_out
 
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        return self.learn_lesson(state, (), lesson, adapter, turn, report or LearnReport())[0]
-
-    def learn_lesson(
-        self,
-        state: State,
-        lessons: tuple[Lesson, ...],
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None,
-        report: LearnReport,
-    ) -> tuple[State, tuple[Lesson, ...]]:
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
         kind = "lessons" if lesson.prompt and lesson.answer else "messages"
         able = [part for part in self.parts if part.learns_from == kind] or [
             part for part in self.parts if part.learns_from == "messages"
         ]
         if not able:
             raise LearningError(f"no part of memory {self.name!r} learns from {kind}")
-        states = {part: self._of(part, state) for part in self.parts}
-        known = (*lessons, lesson)
+        states, lessons = {part: self._of(part, known.state) for part in self.parts}, known.lessons
         for part in able:
-            states[part], known = part.learn_lesson(states[part], lessons, lesson, adapter, turn, report)
-        return self._joined(states), known
+            new = part.learn(Knowledge(states[part], known.lessons), lesson, adapter, message, report)
+            states[part], lessons = new.state, new.lessons
+        return Knowledge(self._joined(states), lessons)
 
     def forget(self, state: State, lesson_id: str) -> State:
         """Forget in the parts that hold the lesson on its own. Raises LearningError if there is none."""

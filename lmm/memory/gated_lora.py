@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.engine.conversation import prompt_tokens
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.lora_on_user import low_rank
 from lmm.memory.message import checked
@@ -127,33 +127,12 @@ class GatedLora(Memory):
 
     # learning ------------------------------------------------------------------------------------------------
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        return self._learn(state, (), lesson, adapter, report or LearnReport())
-
-    def learn_lesson(
-        self,
-        state: State,
-        lessons: tuple[Lesson, ...],
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None,
-        report: LearnReport,
-    ) -> tuple[State, tuple[Lesson, ...]]:
-        return self._learn(state, lessons, lesson, adapter, report), (*lessons, lesson)
-
-    def _learn(
-        self, state: State, lessons: Sequence[Lesson], lesson: Lesson, adapter: Adapter, report: LearnReport
-    ) -> State:
-        options, ops = self.options, adapter.ops
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
+        options, ops, state = self.options, adapter.ops, known.state
         self.needs_question_and_answer(lesson)
         pairs = pairs_of(lesson) + [(wording, lesson.answer) for wording in lesson.wordings]
-        earlier = first_pairs(lessons, [question for question, _ in pairs])[-options.rehearse :]
+        earlier = first_pairs(known.lessons, [question for question, _ in pairs])[-options.rehearse :]
         replies = Replies(adapter, pairs + earlier if options.rehearse else pairs, self.sites(adapter)[0])
         states = replies.question_states()[: len(pairs)]
         state = self._with_keys(state, states, number_of(lesson.id), adapter)
@@ -180,7 +159,7 @@ class GatedLora(Memory):
         report.loss_after = ops.item(loss_of(params))
         checked(report.loss_after, params, adapter)
         report.details = {"questions": [q for q, _ in pairs], "gate": ops.to_numpy(gate).reshape(-1).tolist()}
-        return state | params
+        return known.taught(state | params, lesson)
 
     def _with_keys(self, state: State, questions: np.ndarray, numbers: int | list[int], adapter: Adapter) -> State:
         """The state with the states [P, D] of questions, owned by `numbers`; the first time, with general ones'."""

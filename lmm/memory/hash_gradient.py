@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import Optimizer
@@ -38,16 +38,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class HashOptions(Options):
-    bits: int = option(12, "channel pairs that are compared", "[1, 4096]", of_state=True)
+    bits: int = option(12, "channel pairs that are compared", "[1, 4096]")
     share: float = option(0.8, "bits that the nearest stored row must share", "(0.5, 1]")
     lr: float = option(5e-2, "of Adam", "(0, 10)")
     min_steps: int = option(3, "for each token, at least", "[1, 1000]")
     max_steps: int = option(20, "for each token, at most", "[1, 1000]")
     goal: float = option(1.0, "cross-entropy that is good enough", "[0, inf)")
-    seed: int = option(0, "of the channel pairs", "[0, inf)", of_state=True)
-    target: str = option(
-        "message", "train on the message, or on replies to the questions it answers", one_of=TARGETS, of_state=True
-    )
+    seed: int = option(0, "of the channel pairs", "[0, inf)")
+    target: str = option("message", "train on the message, or on replies to the questions it answers", one_of=TARGETS)
 
     def together(self) -> list[str]:
         if self.min_steps <= self.max_steps:
@@ -121,18 +119,15 @@ class HashGradient(Memory):
         return ops.where(near, ops.asarray(1.0), ops.asarray(0.0)), index
 
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        report = report or LearnReport()
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
         if self.options.target == "reply":
-            return self._learn_replies(state, lesson, adapter, report)
+            return known.taught(self._learn_replies(known.state, lesson, adapter, report), lesson)
+        heard = Message(adapter, message or turn_of(adapter, lesson), self.sites(adapter)[0])
+        return known.taught(self._learn_message(known.state, heard, adapter, report), lesson)
+
+    def _learn_message(self, state: State, message: Message, adapter: Adapter, report: LearnReport) -> State:
         ops = adapter.ops
-        message = Message(adapter, turn or turn_of(adapter, lesson), self.sites(adapter)[0])
 
         def rewrite(h: Array) -> Array:
             return self.rewrite(ops, state, None, h, h, message.context)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, UserMessage
-from lmm.memory.keyed.gate import normalize
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -16,23 +14,19 @@ if TYPE_CHECKING:
 class Isolated(Memory):
     """A correction takes the place of what it corrects, and forgetting is taking away."""
 
-    def learn_lesson(
-        self,
-        state: State,
-        lessons: tuple[Lesson, ...],
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None,
-        report: LearnReport,
-    ) -> tuple[State, tuple[Lesson, ...]]:
+    def learn(
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
         """The new lesson takes the place of earlier ones with the very same question, and keeps the answer they had."""
-        new = self.learn(state, lesson, adapter, turn, report)
-        old = [x for x in lessons if normalize(x.prompt) == normalize(lesson.prompt)]
+        self.needs_question_and_answer(lesson)
+        state, old = known.state, known.same_question(lesson)
         for earlier in old:
-            new = self.forget(new, earlier.id)
-        if old:
-            lesson = replace(lesson, replaces=old[-1].answer)
-        return new, (*(x for x in lessons if x not in old), lesson)
+            state = self.forget(state, earlier.id)
+        return known.taught(self.with_lesson(state, lesson, adapter, report), lesson, old)
+
+    def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
+        """The state with the tensors of one lesson more."""
+        raise NotImplementedError
 
     def forget(self, state: State, lesson_id: str) -> State:
         return {name: array for name, array in state.items() if name.partition("/")[2] != lesson_id}

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
 from lmm.memory.optim import OPTIMIZERS, Optimizer
@@ -51,9 +51,7 @@ class LoraOptions(Options):
     weight_decay: float = option(0.01, "of the optimizer", "[0, inf)")
     l2: float = option(0.0, "weight of |A|^2 + |B|^2 in the loss", "[0, inf)")
     a_std: float = option(0.02, "standard deviation of the fresh A", "[0, inf)")
-    target: str = option(
-        "message", "train on the message, or on replies to the questions it answers", one_of=TARGETS, of_state=True
-    )
+    target: str = option("message", "train on the message, or on replies to the questions it answers", one_of=TARGETS)
     gate: float = option(0.0, "cosine that a question needs to a learned one; 0: no gate", "[0, 1)")
     goal: float = option(0.0, "mean loss that is good enough", "[0, inf)")
     rehearse: int = option(0, "earlier lessons that are trained again", "[0, inf)")
@@ -113,18 +111,15 @@ class LoraOnUser(Memory):
         return low_rank(ops, state, x_out, recall.arrays["gate"] * live)
 
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        report = report or LearnReport()
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
         if self.options.target == "reply":
-            return self._learn_replies(state, (), lesson, adapter, report)
+            return known.taught(self._learn_replies(known, lesson, adapter, report), lesson)
+        heard = Message(adapter, message or turn_of(adapter, lesson), self.sites(adapter)[0])
+        return known.taught(self._learn_message(known.state, heard, adapter, report), lesson)
+
+    def _learn_message(self, state: State, message: Message, adapter: Adapter, report: LearnReport) -> State:
         options, ops = self.options, adapter.ops
-        message = Message(adapter, turn or turn_of(adapter, lesson), self.sites(adapter)[0])
 
         def through(params: State) -> Callable[[Array], Array]:
             return lambda h: self.rewrite(ops, params, None, h, h, message.context)
@@ -141,28 +136,13 @@ class LoraOnUser(Memory):
         report.details = message.describe(losses.tolist(), through(state)) | norms
         return params
 
-    def learn_lesson(
-        self,
-        state: State,
-        lessons: tuple[Lesson, ...],
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None,
-        report: LearnReport,
-    ) -> tuple[State, tuple[Lesson, ...]]:
-        if self.options.target == "message":
-            return super().learn_lesson(state, lessons, lesson, adapter, turn, report)
-        return self._learn_replies(state, lessons, lesson, adapter, report), (*lessons, lesson)
-
-    def _learn_replies(
-        self, state: State, lessons: Sequence[Lesson], lesson: Lesson, adapter: Adapter, report: LearnReport
-    ) -> State:
-        options, ops, site = self.options, adapter.ops, self.sites(adapter)[0]
+    def _learn_replies(self, known: Knowledge, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
+        options, ops, site, state = self.options, adapter.ops, self.sites(adapter)[0], known.state
         pairs = pairs_of(lesson)
         if not pairs:
             report.details = {"questions": []}  # nothing one could ask about: nothing to learn
             return state
-        earlier = first_pairs(lessons, [question for question, _ in pairs])[-options.rehearse :]
+        earlier = first_pairs(known.lessons, [question for question, _ in pairs])[-options.rehearse :]
         all_pairs = pairs + earlier if options.rehearse else pairs
         replies = Replies(adapter, all_pairs, site, everywhere=not options.gate)
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -196,8 +197,17 @@ def clean(text: str) -> str:
 
 def clean_line(text: object, limit: int | None = 200) -> str:
     """Untrusted text as one line: a file name, a header, an error. At most `limit` columns wide (None: any width)."""
-    line = clean(str(text)).strip("\n").translate({ord("\n"): " ", ord("\t"): " "})
+    text = str(text)
+    if limit is not None and len(text) > (most := STRING_LIMIT + 8 * limit):  # cleaning a megabyte takes seconds
+        text = text[:most] + "…"
+    line = clean(text).strip("\n").translate({ord("\n"): " ", ord("\t"): " "})
     return line if limit is None else fit(line, limit)
+
+
+def listed(problems: Sequence[str], most: int = 10, limit: int = 300) -> str:
+    """Many problems as one line: the first of them, each at most `limit` columns wide, and how many more there are."""
+    rest = [f"and {len(problems) - most} more"] if len(problems) > most else []
+    return "; ".join([*(clean_line(problem, limit) for problem in problems[:most]), *rest])
 
 
 def fit(line: str, columns: int) -> str:

@@ -37,7 +37,7 @@ from lmm.adapters.ops import Array
 from lmm.engine.conversation import prompt_tokens
 from lmm.errors import StateError
 from lmm.lesson import Lesson, State
-from lmm.memory.base import LearnReport, Prompt, Recall, UserMessage
+from lmm.memory.base import LearnReport, Prompt, Recall
 from lmm.memory.engram.ngrams import NGramHash, normal_ids
 from lmm.memory.engram.offline import KERNEL, PAIRS, SHARED, with_room
 from lmm.memory.engram.questions import Asked, Found, Words
@@ -47,6 +47,7 @@ from lmm.memory.keyed.gate import views
 from lmm.memory.selfask import last_states, number_of, pairs_of, plain_states, unit
 from lmm.memory.target import Target, fit
 from lmm.options import Options, option
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -61,13 +62,11 @@ class EngramOptions(Options):
     """Numbers: docs/engram.md."""
 
     depth: float = option(0.8, "the site, as a share of the layers", "(0, 1)")
-    context_depth: float = option(
-        0.6, "where a question's state is read, as a share of the layers", "(0, 1)", of_state=True
-    )
-    heads: int = option(8, "hashes of each n-gram", "[1, 64]", of_state=True)
-    slots: int = option(100_003, "rows of a head's table, were it held whole", "[100, 100000000]", of_state=True)
-    bias: float = option(-5.0, "of the gate", "[-20, 20]", of_state=True)
-    gain: float = option(4.0, "of the gate", "(0, 100]", of_state=True)
+    context_depth: float = option(0.6, "where a question's state is read, as a share of the layers", "(0, 1)")
+    heads: int = option(8, "hashes of each n-gram", "[1, 64]")
+    slots: int = option(100_003, "rows of a head's table, were it held whole", "[100, 100000000]")
+    bias: float = option(-5.0, "of the gate", "[-20, 20]")
+    gain: float = option(4.0, "of the gate", "(0, 100]")
     vote: float = option(0.3, "share of n-grams from which a stored question may be meant", "(0, 1]")
     weight: float = option(0.25, "of the votes beside the cosine", "[0, 10]")
     threshold: float = option(0.65, "cosine + weight x vote from which a question is asked", "(0, 10]")
@@ -231,19 +230,11 @@ class Engram(Isolated):
         return with_room(self, state, pairs, adapter)
 
     # learning ------------------------------------------------------------------------------------------------
-    def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        self.needs_question_and_answer(lesson)
+    def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
         state = self.with_centre(state, adapter)
         questions = list(dict.fromkeys([question for question, _ in pairs_of(lesson)] + list(lesson.wordings)))
         block = self.question_block(state, [(number_of(lesson.id), questions)], adapter)
-        block |= self._answer_block(state, lesson, adapter, report or LearnReport())
+        block |= self._answer_block(state, lesson, adapter, report)
         ops = adapter.ops
         return state | {
             f"{kind}/{lesson.id}": ops.asarray(block[kind], "int64" if block[kind].dtype == np.int64 else "float16")
@@ -323,8 +314,7 @@ class Engram(Isolated):
             if arrays[name].shape != shared[name]:
                 problems.append(f"tensor {name!r} has shape {arrays[name].shape}, expected {shared[name]}")
         if problems:
-            shown = "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
-            raise StateError(f"the file does not fit memory {self.name!r} with these options: {shown}")
+            raise StateError(f"the file does not fit memory {self.name!r} with these options: {listed(problems)}")
 
 
 def normed(ops: Ops, x: Array) -> Array:

@@ -14,8 +14,8 @@ import numpy as np
 from lmm.lesson import State
 from lmm.memory.engram.questions import Asked
 from lmm.memory.engram.table import gathered, names, split
-from lmm.memory.keyed.gate import normalize
 from lmm.memory.selfask import Replies, number_of, unit
+from lmm.text.fold import fold
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -63,7 +63,7 @@ def with_room(memory: Engram, state: State, pairs: Sequence[tuple[str, str]], ad
 
 
 def turn_of_pair(question: str) -> int:
-    return number_of("pair: " + normalize(question))
+    return number_of("pair: " + fold(question))
 
 
 def _answer_rows(

@@ -27,6 +27,7 @@ import numpy as np
 from lmm.encoders.minilm import LAYERS, WIDTH, Encoder, embed, merge_lora, run_layers, shared_encoder, unit_mean
 from lmm.errors import ModelError, StateError
 from lmm.memory.keyed.rules import another_question
+from lmm.text.fold import fold
 
 WEIGHTS = tuple(Path(__file__).with_name(f"gate-{run}.safetensors") for run in (1, 2))
 JOINT_FROM = 3  # the first layer that sees both texts; below, a lesson's states can be kept
@@ -42,11 +43,6 @@ CANDIDATES = 3
 MARGIN = 0.15
 EQUAL = 0.06  # lessons whose score + cosine differ by less are equally meant
 _KEPT_STATES = 4096  # lessons whose lower states stay in memory, about 20 KB each
-
-
-def normalize(text: str) -> str:
-    """What two spellings of the very same prompt share: case, spaces and closing punctuation aside."""
-    return " ".join(text.casefold().split()).rstrip(" ?.!")
 
 
 def views(text: str) -> list[str]:
@@ -147,7 +143,7 @@ class Gate:
 
     def score(self, query: str, stored: str) -> float:
         """Probability that `query` asks what the stored prompt asks; 1 for the very same text."""
-        if normalize(query) == normalize(stored):
+        if fold(query) == fold(stored):
             return 1.0
         if another_question(query, stored):
             return 0.0
@@ -178,7 +174,7 @@ class Index:
             )
         self.prompts = list(prompts)
         self._gate = gate
-        self._latest = {normalize(prompt): position for position, prompt in enumerate(prompts)}
+        self._latest = {fold(prompt): position for position, prompt in enumerate(prompts)}
         live = sorted(self._latest.values())
         rows = [np.asarray(fingerprints[i], np.float32) for i in live]
         self._vectors = np.concatenate(rows) if rows else np.zeros((0, WIDTH), np.float32)
@@ -228,7 +224,7 @@ class Index:
         return list(found.items())
 
     def _match(self, text: str, threshold: float) -> list[tuple[int, float]]:
-        exact = self._latest.get(normalize(text))
+        exact = self._latest.get(fold(text))
         if exact is not None:
             return [(exact, 1.0)]
         if not self.prompts or not text.strip():

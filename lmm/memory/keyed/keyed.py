@@ -29,11 +29,12 @@ from lmm.adapters.base import Site
 from lmm.adapters.ops import Array
 from lmm.errors import StateError
 from lmm.lesson import Lesson, State
-from lmm.memory.base import LearnReport, Prompt, Recall, UserMessage
+from lmm.memory.base import LearnReport, Prompt, Recall
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.gate import THRESHOLD, Index, shared_gate
 from lmm.memory.target import Target, fit
 from lmm.options import Options, option
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -117,16 +118,8 @@ class Keyed(Isolated):
         return x_out + ops.cast_like(delta, x_out)
 
     # learning ------------------------------------------------------------------------------------------------
-    def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        self.needs_question_and_answer(lesson)
-        values = self._learn_values(lesson, adapter, report or LearnReport())
+    def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
+        values = self._learn_values(lesson, adapter, report)
         gate = shared_gate()
         keys = np.concatenate([gate.fingerprint(text) for text in (lesson.prompt, *lesson.wordings)])
         ops = adapter.ops
@@ -160,8 +153,7 @@ class Keyed(Isolated):
             elif arrays[name].dtype.kind != "f":
                 problems.append(f"tensor {name!r} holds {arrays[name].dtype}, expected floating point")
         if problems:
-            shown = "; ".join(problems[:8]) + (f" and {len(problems) - 8} more" if len(problems) > 8 else "")
-            raise StateError(f"the file does not fit memory 'keyed': {shown}")
+            raise StateError(f"the file does not fit memory 'keyed': {listed(problems)}")
 
 
 def _padded(ops: Ops, rows: Sequence[Array | None]) -> Array:

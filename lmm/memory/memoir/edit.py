@@ -130,13 +130,13 @@ def train(
     examples: Sequence[Example],
     columns: np.ndarray,
     weights: np.ndarray,
-    report: LearnReport | None = None,
+    report: LearnReport,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Columns [C] and weights [C, D] of W_m after an edit: as before, but for the columns of the examples' masks.
 
     Raises LearningError for an answer that is too long, and if the loss is no number.
     """
-    ops, report = adapter.ops, report or LearnReport()
+    ops = adapter.ops
     mine = np.unique(np.concatenate([example.mask for example in examples]))
     batches = _batches(adapter, site, options, examples, mine)
     start = np.zeros((len(mine), adapter.shape.width), np.float32)

@@ -40,13 +40,14 @@ import numpy as np
 from lmm.adapters.ops import Array
 from lmm.engine.conversation import Conversation
 from lmm.errors import LearningError, StateError, UsageError
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
-from lmm.memory.keyed.gate import normalize
 from lmm.memory.memoir.edit import Example, train
 from lmm.memory.memoir.options import PAPER, VIEWS, MemoirOptions, environment
 from lmm.memory.memoir.tophash import check_permutation, overlaps, permutation, top_hash
 from lmm.memory.selfask import PLAIN, number_of, owners
+from lmm.text.fold import fold
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache, Site, TapContext
@@ -189,18 +190,15 @@ class Memoir(Memory):
 
     # learning ------------------------------------------------------------------------------------------------
     def learn(
-        self,
-        state: State,
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None = None,
-        report: LearnReport | None = None,
-    ) -> State:
-        return self.learn_together(state, [lesson], adapter, report)
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
+        """A lesson takes the place of those with its very question: it has their mask, and writes over what they
+        wrote."""
+        old = known.same_question(lesson)
+        state = self._without(known.state, [x.id for x in old], adapter.ops)
+        return known.taught(self.learn_together(state, [lesson], adapter, report), lesson, old)
 
-    def learn_together(
-        self, state: State, lessons: Sequence[Lesson], adapter: Adapter, report: LearnReport | None = None
-    ) -> State:
+    def learn_together(self, state: State, lessons: Sequence[Lesson], adapter: Adapter, report: LearnReport) -> State:
         """Lessons learned in one batch, each under its own mask; what was known of the same lessons is replaced."""
         ops, site = adapter.ops, self.sites(adapter)[0]
         for lesson in lessons:
@@ -234,23 +232,6 @@ class Memoir(Memory):
             "weights": ops.asarray(weights, "float16"),
         }
 
-    def learn_lesson(
-        self,
-        state: State,
-        lessons: tuple[Lesson, ...],
-        lesson: Lesson,
-        adapter: Adapter,
-        turn: UserMessage | None,
-        report: LearnReport,
-    ) -> tuple[State, tuple[Lesson, ...]]:
-        """A lesson takes the place of those with its very question: it has their mask, and writes over what they
-        wrote."""
-        old = [x for x in lessons if normalize(x.prompt) == normalize(lesson.prompt)]
-        new = self.learn(self._without(state, [x.id for x in old], adapter.ops), lesson, adapter, turn, report)
-        if old and not lesson.replaces:
-            lesson = replace(lesson, replaces=old[-1].answer)
-        return new, (*(x for x in lessons if x not in old), lesson)
-
     @staticmethod
     def _without(state: State, ids: Sequence[str], ops: Ops) -> State:
         """No fingerprint of these lessons: nothing fires for them, what they wrote stays in the shared columns."""
@@ -258,29 +239,27 @@ class Memoir(Memory):
         rows = ops.asarray(np.flatnonzero(keep), "int64")
         return {**state, "fingerprints": ops.take(state["fingerprints"], rows), "owner": ops.take(state["owner"], rows)}
 
-    def consolidate(
-        self, state: State, lessons: tuple[Lesson, ...], adapter: Adapter, report: LearnReport
-    ) -> tuple[State, tuple[Lesson, ...], int]:
+    def consolidate(self, known: Knowledge, adapter: Adapter, report: LearnReport) -> tuple[Knowledge, int]:
         """Lessons that fire for each other's questions are learned anew, together; those with the same answer become
         one, which keeps all their questions. The latest others are rehearsed, as they share columns."""
-        groups = self._alike(state, lessons, adapter)
+        state, lessons, groups = known.state, known.lessons, self._alike(known, adapter)
         for group in groups:
             by_answer: dict[str, list[Lesson]] = {}
             for lesson in group:
-                by_answer.setdefault(normalize(lesson.answer), []).append(lesson)
+                by_answer.setdefault(fold(lesson.answer), []).append(lesson)
             merged = {same[-1].id: _merged(same) for same in by_answer.values()}
             gone = {x.id for x in group} - merged.keys()
             state = self._without(state, [x.id for x in group], adapter.ops)
             lessons = tuple(merged.get(x.id, x) for x in lessons if x.id not in gone)
             others = [x for x in lessons if x.id not in merged and x.prompt]
             state = self.learn_together(state, [*merged.values(), *others[-REHEARSED:]], adapter, report)
-        return state, lessons, len(groups)
+        return Knowledge(state, lessons), len(groups)
 
-    def _alike(self, state: State, lessons: Sequence[Lesson], adapter: Adapter) -> list[list[Lesson]]:
+    def _alike(self, known: Knowledge, adapter: Adapter) -> list[list[Lesson]]:
         """Sets of at least two lessons, each of which fires for a question of another in its set."""
-        kept = self._host(state, adapter.ops)
+        kept = self._host(known.state, adapter.ops)
         overlap = overlaps(kept["fingerprints"], kept["fingerprints"], self.columns_of(adapter))
-        by_number = {number_of(x.id): x for x in lessons}
+        by_number = {number_of(x.id): x for x in known.lessons}
         leader = {int(n): int(n) for n in kept["owner"]}
         for i, j in np.argwhere(overlap >= self.options.tau):
             one, other = leader[int(kept["owner"][i])], leader[int(kept["owner"][j])]
@@ -318,7 +297,7 @@ class Memoir(Memory):
         if len(masks) and len(arrays["background"]) != masks.shape[1]:
             problems.append("no background for every fingerprint")
         if problems:
-            raise StateError(f"the file does not fit memory 'memoir' with these options: {'; '.join(problems)}")
+            raise StateError(f"the file does not fit memory 'memoir' with these options: {listed(problems)}")
 
 
 def _merged(lessons: Sequence[Lesson]) -> Lesson:

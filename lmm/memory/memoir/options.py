@@ -35,12 +35,10 @@ PAPER: dict[str, Any] = {
 @dataclass(frozen=True)
 class MemoirOptions(Options):
     depth: float = option(0.8, "the site, as a share of the layers", "(0, 1)")
-    k: float = option(0.286, "columns of a mask: a share of F below 1, else a number", "(0, inf)", of_state=True)
+    k: float = option(0.286, "columns of a mask: a share of F below 1, else a number", "(0, inf)")
     tau: float = option(0.62, "overlap of masks from which a lesson fires", "(0, 1]")
-    views: str = option(
-        "both", "fingerprints: the mean over the user's words, or the last token's, too", one_of=VIEWS, of_state=True
-    )
-    span: str = option("reply", "where the residual acts", one_of=SPANS, of_state=True)
+    views: str = option("both", "fingerprints: the mean over the user's words, or the last token's, too", one_of=VIEWS)
+    span: str = option("reply", "where the residual acts", one_of=SPANS)
     prefixes: int = option(0, "copies with a sentence before the prompt", "[0, 10]")
     margin: float = option(6.0, "logits by which every token of the answer is to lead", "[0, 50]")
     optimizer: str = option("adam", "unit: each step is lr |h| / |m * x| long", one_of=STEPS)
@@ -50,7 +48,7 @@ class MemoirOptions(Options):
     steps: int = option(30, "for each lesson, at most", "[1, 1000]")
     goal: float = option(0.7, "mean loss that is good enough", "[0, inf)")
     max_edits: int = option(0, "lessons it will hold; 0: any number", "[0, inf)")
-    seed: int = option(0, "of the permutation", "[0, inf)", of_state=True)
+    seed: int = option(0, "of the permutation", "[0, inf)")
 
     def together(self) -> list[str]:
         whole = self.k < 1 or self.k == int(self.k)

@@ -1,0 +1,121 @@
+"""Files of one JSON value per line that several processes share: each appends whole lines, any may take lines out.
+
+Both happen under a lock on the file that is at the path then, so that no process loses another's line; and a last line
+that a crash cut short is taken away before the next is written, so that nothing is glued to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from lmm.files.atomic import write_atomically
+
+BLOCK = 65536  # bytes that are read at once in search of the last line's beginning
+
+
+def line(value: Any) -> bytes:
+    # ASCII: what a terminal or a tokenizer left half-decoded must not stop the writing.
+    return json.dumps(value).encode() + b"\n"
+
+
+def parse(line: bytes) -> Any:
+    """The value of a line; None where it cannot be read."""
+    try:
+        return json.loads(line.decode("utf-8", errors="replace"))
+    except (ValueError, RecursionError):
+        return None
+
+
+def values(path: Path) -> Iterator[Any]:
+    """What can be read of a file, in order. Raises OSError."""
+    with open(path, "rb") as lines:
+        yield from (value for value in map(parse, lines) if value is not None)
+
+
+def append(path: Path, lines: Iterable[bytes]) -> None:
+    """Write each line, whole or not at all, by one `write`. The file, mode 0600, and its folder are made if need be.
+
+    Raises OSError; then the lines before are written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with _locked(path, os.O_CREAT) as file:
+        if _is_regular(file):
+            with contextlib.suppress(PermissionError):  # another user's file that we may write
+                os.fchmod(file, 0o600)
+            _mend(file)
+        for data in lines:
+            _write(file, data)
+
+
+def remove(path: Path, goes: Callable[[bytes], bool]) -> int:
+    """Write the file anew without some of its lines -> how many went. Raises OSError; then it is as it was."""
+    if not path.exists():
+        return 0
+    with _locked(path) as file, open(os.dup(file), "rb") as lines:
+        if not _is_regular(file):
+            return 0
+        gone = {number for number, data in enumerate(lines) if goes(data)}
+        if gone:  # whoever waits for the lock then finds another file at the path
+            lines.seek(0)
+            write_atomically(path, (data for number, data in enumerate(lines) if number not in gone))
+        return len(gone)
+
+
+@contextlib.contextmanager
+def _locked(path: Path, flags: int = 0) -> Iterator[int]:
+    """The locked descriptor of the file that is at `path` now: another process may have replaced or moved it."""
+    there = False
+    while not there:
+        file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | flags, 0o600)
+        try:
+            with contextlib.suppress(OSError):  # some network file systems have no locks; appending works without
+                fcntl.flock(file, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                there = os.path.samestat(os.fstat(file), os.stat(path))
+            if there:
+                yield file
+        finally:
+            os.close(file)
+
+
+def _is_regular(file: int) -> bool:
+    return stat.S_ISREG(os.fstat(file).st_mode)
+
+
+def _mend(file: int) -> None:
+    """A last line without its end gets one if it can be read, and goes if not."""
+    size = os.fstat(file).st_size
+    start = _last_line(file, size)
+    if start < size and parse(os.pread(file, size - start, start)) is not None:
+        _write(file, b"\n")
+    elif start < size:
+        os.ftruncate(file, start)
+
+
+def _last_line(file: int, end: int) -> int:
+    """The place after the last newline."""
+    while end > 0:
+        start = max(0, end - BLOCK)
+        found = os.pread(file, end - start, start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def _write(file: int, data: bytes) -> None:
+    written = 0
+    try:
+        while written < len(data):  # the first call writes it all unless the disk is full
+            written += os.write(file, data[written:])
+    except OSError:
+        if written:
+            os.ftruncate(file, os.fstat(file).st_size - written)
+        raise

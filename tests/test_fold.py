@@ -1,0 +1,151 @@
+"""When two texts are the same, and when a text says a value: whole words in any script, no mark lost that matters."""
+
+from __future__ import annotations
+
+import unicodedata
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from lmm.text.fold import contains, fold, words
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+WORD = st.text("abcxyzäß0123456789", min_size=1, max_size=6)
+#: no two of a line are the same to `fold` or `words`, and no shorter one is in a longer one
+APART = [
+    ["C", "C++", "C#"],
+    ["NET", ".NET"],
+    ["5", "-5", ".5", "15", "3.5", "5.25", "5:30", "1/5", "5*2", "5e", "5th", "key_5", "A5", "10^5", "1,5"],
+    ["14", "3.14", "v1.14"],
+    ["7", "17", "77", "-7", "0.7"],
+    ["A", "A+"],
+    ["key_17", "key_71"],
+    ["vitamin A", "vitamin C"],
+    ["102", "10²"],
+    ["Rome", "Romeo"],
+    ["कि", "की"],
+]
+ONE = [
+    ["What is X?", "  what is\n x ", "WHAT IS X ?!", "What is X…", "ＷＨＡＴ is Ｘ？", "What\u00a0is X."],
+    ["Straße", "STRASSE"],
+    ["caf\u00e9", "CAFE\u0301"],
+    ["H₂O", "H2O"],
+    ["10²", "10^2"],
+    ["巴黎在哪里？", "巴黎在哪里。"],
+]
+
+
+@pytest.mark.parametrize("values", APART, ids=lambda values: values[0])
+def test_a_mark_that_makes_another_thing_of_a_word_counts(values: list[str]) -> None:
+    for i, one in enumerate(values):
+        for other in values[:i] + values[i + 1 :]:
+            assert fold(f"What is {one}?") != fold(f"What is {other}?")
+            assert words(f"What is {one}?") != words(f"What is {other}?")
+            assert not contains(f"It is {one}, I think.", other)
+        assert contains(f"It is {one}, I think.", one) and contains(f"({one}) it is", f"{one}.")
+
+
+@pytest.mark.parametrize("texts", ONE, ids=lambda texts: texts[0])
+def test_the_same_text_in_other_spellings(texts: list[str]) -> None:
+    assert len({fold(text) for text in texts}) == len({words(text) for text in texts}) == 1
+
+
+def test_operators_between_blanks_count() -> None:
+    assert len({words(f"What is 5 {mark} 2?") for mark in "+-*/%<>=&"}) == 9
+    assert words("5 − 2") == words("5 - 2") == words("5-2") and words("−5") == words("-5")
+
+
+def test_fold_keeps_what_is_written_and_words_what_is_said() -> None:
+    said = ["my sister (Ada)", "My sister, Ada", "**my** sister: `Ada`", "my sister — “Ada”", "my-sister Ada"]
+    assert {words(text) for text in said} == {"my sister ada"}
+    assert len({fold(text) for text in said}) == len(said)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("It's Canberra's lake.", "canberra"),
+        ("The  NEW\nYork Times", "new york"),
+        ("Use ASP.NET, Node.js or e-mail", "node.js"),
+        ("他住在巴黎。", "巴黎"),
+        ("巴黎Paris市", "Paris"),
+        ("他17岁", "17"),
+        ("수도는 서울입니다", "서울"),
+        ("เมืองหลวงคือกรุงเทพ", "กรุงเทพ"),
+        ("東京タワー", "タワー"),
+        ("It costs $5, or 5%", "5"),
+        ("J.K. Rowling", "J. K. Rowling"),
+        ("The answer is A.", "A"),
+        ("the vitamin A is", "Vitamin A"),
+        ("It is in Eiffel Tower", "the Eiffel Tower"),
+        ("a big red house", "big red house"),
+        ("Who knows The Bank of the West?", "Bank of West"),
+        ("It is :-) really", ":-)"),
+        ("I ❤️ it", "❤"),
+        ("?!", "?!"),
+        ("**Paris**", "Paris"),
+        ("x=-5;", "-5"),
+        ("snake_case_", "snake_case"),
+    ],
+)
+def test_what_a_text_says(text: str, value: str) -> None:
+    assert contains(text, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("", "a"),
+        ("a", ""),
+        ("a", " \n"),
+        ("", ""),
+        ("他17岁", "7"),
+        ("Really?", "?"),
+        ("vitamin C", "vitamin A"),
+        ("the a an", "cat"),
+        ("one two", "one two three"),
+        ("巴西黎明", "巴黎"),
+        ("this", "his"),
+        ("a+b", "a+"),
+    ],
+)
+def test_what_a_text_does_not_say(text: str, value: str) -> None:
+    assert not contains(text, value)
+
+
+def test_texts_of_marks_alone_are_told_apart() -> None:
+    assert len({fold(text) for text in ("?", "!", "...", "。", "")}) == 5
+    assert words("?!") == "?!" and words("") == ""
+
+
+@given(TEXT)
+@example("ͅα")  # a combining mark that case folding turns into a letter
+@example("? ?x .\u00a0")
+def test_folding_twice_changes_nothing(text: str) -> None:
+    assert fold(fold(text)) == fold(text)
+    assert words(words(text)) == words(text)
+
+
+@given(TEXT)
+def test_case_blanks_and_forms_of_characters_do_not_matter(text: str) -> None:
+    assert fold(f"  {text}\t") == fold(text)
+    for form in ("NFC", "NFD"):
+        assert fold(unicodedata.normalize(form, text)) == fold(text)
+        assert words(unicodedata.normalize(form, text)) == words(text)
+
+
+@given(TEXT)
+def test_a_text_says_itself(text: str) -> None:
+    assert contains(text, text) is bool(text.strip() and words(text))
+
+
+@given(st.lists(WORD), st.lists(WORD, min_size=1), st.lists(WORD))
+def test_a_run_of_words_is_found_wherever_it_stands(before: list[str], value: list[str], after: list[str]) -> None:
+    text = " ".join([*before, *value, *after])
+    assert contains(text, " ".join(value)) and contains(f"“{text}”!", f"{' '.join(value)}.")
+
+
+@given(st.lists(WORD), WORD)
+def test_a_word_that_is_not_there_is_not_found(text: list[str], value: str) -> None:
+    assert contains(" ".join(text), value) is (value.casefold() in [word.casefold() for word in text])

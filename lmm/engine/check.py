@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lmm.errors import LearningError
+from lmm.feedback import understood
 from lmm.lesson import Lesson
-from lmm.memory.selfask import pairs_of
 from lmm.text.fold import contains
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Report:
 
 def questions_of(lesson: Lesson) -> list[tuple[str, str]]:
     """(question, answer): the lesson's own first, then up to two other wordings, those it was taught in first."""
-    pairs = pairs_of(lesson)
+    pairs = understood(lesson).pairs
     if not pairs:
         return []
     (stored, answer), *rest = pairs

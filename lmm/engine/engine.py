@@ -250,7 +250,7 @@ class Engine:
         report = LearnReport(on_step=self._stepper(on_step))
         self._log_update("pre_hooks", {"lesson_id": lesson.id, "last_user_response": lesson.statement})
         with self.adapter.quiet():
-            new = self.memory.learn(self.version, lesson, self.adapter, turn, report)
+            new = self.memory.learn(*_understood(self.version, lesson), self.adapter, turn, report)
         self._check_finite(new.state)
         self.commit(new)
         report.seconds = time.perf_counter() - start
@@ -456,6 +456,14 @@ class Engine:
     def _log_update(self, stage: str, info: dict[str, Any]) -> None:
         if self.log is not None:
             self.log.update(stage, info, module=self.memory.name)
+
+
+def _understood(known: Knowledge, lesson: Lesson) -> tuple[Knowledge, Lesson]:
+    """Both as the reader understands them; of what is known, the lessons that have no question of their own."""
+    from lmm.feedback import understood
+
+    lessons = tuple(x if x.prompt or x.reading else understood(x) for x in known.lessons)
+    return replace(known, lessons=lessons), understood(lesson)
 
 
 def _update_info(lesson: Lesson, report: LearnReport, piece: Callable[[int], str]) -> dict[str, Any]:

@@ -20,7 +20,8 @@ class Lesson:
 
     `prompt` is the question the lesson answers, `answer` the reply it should get, `statement` the user's own words.
     A lesson heard rather than taught has only a `statement`. `wordings` are other forms of the question, `replaces` is
-    the answer of an earlier lesson that this one corrects.
+    the answer of an earlier lesson that this one corrects. `reading` is the lesson as a reader of the language
+    understands it, with the question that a statement answers and with more wordings; it is not kept in files.
     """
 
     prompt: str = ""
@@ -31,14 +32,26 @@ class Lesson:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     wordings: tuple[str, ...] = ()
     replaces: str = ""
+    reading: Lesson | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """(question, reply) in every wording, as read; none if the lesson says nothing one could ask about."""
+        read = self.reading or self
+        questions = dict.fromkeys((read.prompt, *read.wordings)) if read.prompt and read.answer else ()
+        return [(question, read.answer) for question in questions]
 
     def to_dict(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"wordings": list(self.wordings)}
+        return {name: getattr(self, name) for name in _kept()} | {"wordings": list(self.wordings)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Lesson:
-        known = {f.name: values[f.name] for f in dataclasses.fields(cls) if f.name in values}
+        known = {name: values[name] for name in _kept() if name in values}
         return cls(**known | {"wordings": tuple(map(str, known.get("wordings", ())))})
+
+
+def _kept() -> list[str]:
+    return [field.name for field in dataclasses.fields(Lesson) if field.name != "reading"]
 
 
 @dataclass(frozen=True)

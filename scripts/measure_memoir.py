@@ -23,9 +23,9 @@ from lmm.engine.mind import Mind
 from lmm.engine.scoring import token_hits
 from lmm.lesson import Lesson
 from lmm.memory.base import Prompt, Recall
+from lmm.memory.contrast import PLAIN
 from lmm.memory.memoir.memoir import Memoir
 from lmm.memory.memoir.tophash import overlaps, top_hash
-from lmm.memory.selfask import PLAIN
 
 SILENT = (0.90, 0.95, 0.98)  # shares of other questions that must find nothing
 

@@ -22,10 +22,11 @@ from lmm.bench.datasets import Edit, load
 from lmm.config import Config
 from lmm.engine.conversation import prompt_tokens
 from lmm.engine.runtime import open_engine
+from lmm.memory.contrast import PLAIN
 from lmm.memory.engram.questions import Words, other_numbers
 from lmm.memory.engram.votes import Votes
 from lmm.memory.keyed.gate import views
-from lmm.memory.selfask import PLAIN, last_states, unit
+from lmm.memory.states import last_states, unit
 
 NAMES = ("zsre", "qaedit", "counterfact")
 LAYERS = (12, 18, 22, 25, 28)

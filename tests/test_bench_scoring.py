@@ -1,5 +1,7 @@
 """Scores by teacher forcing, against the decode loop and against the formula."""
 
+from collections.abc import Iterator
+
 import benching
 import numpy as np
 import pytest

@@ -195,3 +195,52 @@ def test_an_extended_index_is_a_new_one_of_all() -> None:
 def unit_rows(seed: int, count: int) -> np.ndarray:
     rows = np.random.default_rng(seed).normal(size=(count, WIDTH)).astype(np.float32)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def at(*cosines: float) -> list[np.ndarray]:
+    """Unit rows with these cosines to the first axis."""
+    rows = np.zeros((len(cosines), 1, WIDTH), np.float32)
+    for row, cosine in zip(rows, cosines, strict=True):
+        row[0, :2] = cosine, (1 - cosine**2) ** 0.5
+    return list(rows)
+
+
+QUERY = np.eye(1, WIDTH, dtype=np.float32)
+
+
+def candidates(*cosines: float) -> list[int]:
+    return [p for p, _ in Index([f"Who is {i}?" for i in range(len(cosines))], at(*cosines)).candidates(QUERY)]
+
+
+def test_only_a_few_near_ones_are_looked_at() -> None:
+    assert candidates(0.44) == [] and candidates(0.46) == [0], "a floor"
+    assert candidates(0.9, 0.74, 0.76) == [0, 2], "close to the best"
+    assert candidates(0.8, 0.9, 0.7, 0.81, 0.82) == [1, 4, 3], "three, best first"
+
+
+class Says:
+    """A gate that hears `QUERY` in every text, and says how alike a stored prompt is."""
+
+    def __init__(self, **scores: float) -> None:
+        self.scores = scores
+
+    def read(self, text: str):
+        return QUERY, text
+
+    def lower(self, text: str):
+        return text
+
+    def same(self, query, stored):
+        return self.scores[stored]
+
+
+def test_of_lessons_as_good_as_equally_meant_the_later_comes_first() -> None:
+    def order(gap: float, **scores: float) -> list[int]:
+        index = Index(["old", "new"], at(0.8, 0.8 - gap), Says(**scores))
+        return [position for position, _ in index.match(["asked"])[0]]
+
+    assert order(0.0, old=0.9, new=0.9) == [1, 0]
+    assert order(0.03, old=0.9, new=0.88) == [1, 0], "they differ by .05"
+    assert order(0.03, old=0.9, new=0.86) == [0, 1], "they differ by .07"
+    assert order(0.0, old=0.9, new=0.49) == [0], "below the threshold none is meant"
+    assert order(0.0, old=0.9, new=0.5) == [0, 1]

@@ -14,10 +14,11 @@ from lmm.adapters.toy import ToyAdapter
 from lmm.engine.asking import recall_many
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import Recall
+from lmm.memory.contrast import PLAIN, near_misses
 from lmm.memory.engram.hybrid import EngramHybrid, HybridOptions
 from lmm.memory.engram.table import gathered, local, split
 from lmm.memory.gated_lora import GatedLora, GatedLoraOptions
-from lmm.memory.selfask import PLAIN, near_misses, number_of, unit
+from lmm.memory.states import number_of, unit
 
 SISTER = Lesson("What is my sister's name?", "Ada", id="sister")
 HOME = Lesson("Where do I live?", "Oslo", id="home")

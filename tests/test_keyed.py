@@ -66,4 +66,4 @@ def test_a_lesson_taught_anew_under_its_own_id_takes_its_own_place(adapter: Adap
     made.mind.learn(LESSONS[0])
     made.mind.learn(replace(LESSONS[0], prompt="WHERE do I live", answer="Bergen"))
     assert [(x.id, x.answer, x.replaces) for x in made.mind.lessons] == [("home", "Bergen", "Oslo")]
-    assert made.recall_many(["Where do I live?"], 1)[0].fired[0] == [("home", 1.0)]
+    assert recall_many(made.mind, ["Where do I live?"], 1)[0].fired[0] == [("home", 1.0)]

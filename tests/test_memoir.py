@@ -19,7 +19,7 @@ from lmm.errors import LearningError, StateError, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.memory.memoir.memoir import Memoir
-from lmm.memory.selfask import number_of
+from lmm.memory.states import number_of
 
 SISTER = Lesson("What is my sister's name?", "Ada", id="sister")
 HOME = Lesson("Where do I live?", "Oslo", id="home")
@@ -72,13 +72,13 @@ def test_lessons_learned_together_are_confined_to_their_own_masks() -> None:
 
 @on_small
 def test_a_row_sends_gradients_only_into_its_own_mask(adapter: Adapter) -> None:
-    from lmm.memory.memoir.edit import Example, _batches
+    from lmm.memory.memoir.edit import MaskedLesson, _batches
 
     memory: Any = made(adapter).memory
-    example, columns = Example([SISTER.prompt], "Ada", np.array([1, 4])), np.arange(6)
+    example, columns = MaskedLesson([SISTER.prompt], "Ada", np.array([1, 4])), np.arange(6)
     (batch,) = _batches(adapter, memory.sites(adapter)[0], memory.options, [example], columns)
     zero = {"columns": adapter.ops.zeros((6, adapter.shape.width))}
-    _, grads = adapter.ops.value_and_grad(lambda params: batch.loss(params, 2.0), zero)
+    _, grads = adapter.ops.value_and_grad(lambda params: batch.edited(params, 2.0), zero)
     reached = np.flatnonzero(np.abs(adapter.ops.to_numpy(grads["columns"])).max(axis=1) > 1e-9)
     assert len(reached) and set(reached) <= {1, 4}
 
@@ -233,10 +233,10 @@ def test_the_papers_settings_learn(adapter: Adapter) -> None:
 @on("tiny-torch")
 def test_a_lesson_learned_in_one_batch_is_that_learned_prompt_by_prompt(adapter: Adapter) -> None:
     """Rows of one length share a batch: the loss is the mean over all of them, whatever the batches."""
-    from lmm.memory.memoir.edit import PREFIXES, Example, _batches
+    from lmm.memory.memoir.edit import PREFIXES, MaskedLesson, _batches
 
     memory: Any = made(adapter, prefixes=3).memory
-    example = Example([SISTER.prompt], "Ada", np.arange(5))
+    example = MaskedLesson([SISTER.prompt], "Ada", np.arange(5))
     batches = _batches(adapter, memory.sites(adapter)[0], memory.options, [example], np.arange(5))
     assert sum(len(batch.tokens) for batch in batches) == 4 and len({len(p) for p in PREFIXES[:3]}) > 1
     zero = {"columns": adapter.ops.zeros((5, adapter.shape.width))}
@@ -245,8 +245,8 @@ def test_a_lesson_learned_in_one_batch_is_that_learned_prompt_by_prompt(adapter:
         alone = replace_wordings(example, text)
         memory.options = replace(memory.options, prefixes=0)
         (batch,) = _batches(adapter, memory.sites(adapter)[0], memory.options, [alone], np.arange(5))
-        single.append(adapter.ops.item(batch.loss(zero, 2.0)))
-    together = sum(adapter.ops.item(batch.loss(zero, 2.0)) for batch in batches)
+        single.append(adapter.ops.item(batch.edited(zero, 2.0)))
+    together = sum(adapter.ops.item(batch.edited(zero, 2.0)) for batch in batches)
     close(np.array(together), np.array(sum(single)))
 
 

@@ -16,16 +16,17 @@ from lmm.adapters.sampling import Decoding
 from lmm.bench import smoke
 from lmm.config import Config
 from lmm.engine.asking import asked
-from lmm.engine.conversation import lesson_tokens, prompt_tokens
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.errors import LearningError, UsageError
+from lmm.feedback import understood
 from lmm.lesson import Lesson
 from lmm.memory.base import Memory
+from lmm.memory.batch import rows_of
+from lmm.memory.contrast import PLAIN
 from lmm.memory.hash_gradient import HashGradient
 from lmm.memory.identity import Identity
 from lmm.memory.lora_on_user import LoraOnUser
-from lmm.memory.selfask import PLAIN, Replies, last_states, pairs_of
 
 
 # what is taught and asked ------------------------------------------------------------------------------------------
@@ -47,7 +48,7 @@ def test_a_lone_number_is_so_many_of_the_names():
 def test_no_question_of_the_smoke_test_is_used_in_learning():
     asked = {*smoke.UNRELATED, *(f.question for f in smoke.facts_of("shared"))}
     assert not asked & set(PLAIN)
-    questions = {q for q, _ in pairs_of(Lesson(statement="I am Alice."))}
+    questions = {q for q, _ in understood(Lesson(statement="I am Alice.")).pairs}
     assert not set(smoke.REWORDINGS["What is my name?"]) & questions
 
 
@@ -156,40 +157,15 @@ def test_a_process_that_fails_passes_its_error_on(tmp_path):
 
 # replies to self-asked questions -------------------------------------------------------------------------------------
 def test_pairs_come_from_the_message_or_the_lesson_and_from_nothing_else():
-    heard = pairs_of(Lesson(statement="I am Nora."))
+    heard = understood(Lesson(statement="I am Nora.")).pairs
     assert ("What is my name?", "Your name is Nora.") in heard and len(heard) > 3
-    taught = pairs_of(Lesson("Where is Oz?", "In Kansas.", "I am Nora."))
-    assert taught[0] == ("Where is Oz?", "In Kansas.") and {a for _, a in taught} == {"In Kansas."}
-    assert pairs_of(Lesson(statement="What a day!")) == []
-
-
-@on("toy", "tiny-torch", "tiny-mlx")
-def test_a_batch_of_replies_costs_what_each_costs_alone(adapter):
-    pairs = [("Who?", "Al."), ("Who is it then?", "It is Bo."), ("Who, me?", "C")]
-    for everywhere in (False, True):
-        replies = Replies(adapter, pairs, adapter.middle_site(), everywhere)
-        losses = numbers(adapter, replies.losses(lambda h: h))
-        assert (replies.prefix > 0) is not everywhere
-        for i, (question, answer) in enumerate(pairs):
-            prompt, made = lesson_tokens(adapter.format, question, answer)
-            logits, _ = adapter.forward(as_tokens([*prompt, *made[:-1]]), adapter.new_cache(), keep=len(made))
-            x = numbers(adapter, logits)[0].astype(np.float64)
-            alone = np.log(np.exp(x).sum(-1)) - x[np.arange(len(made)), made]
-            mine = losses[i][losses[i] != 0]
-            np.testing.assert_allclose(mine, alone, rtol=2e-3, atol=2e-3)
-            live = numbers(adapter, replies.live)[i, :, 0]
-            expected = len(live) if everywhere else len(made)
-            assert live.sum() == expected and live[replies.starts[i]] == 1
-
-
-@on("toy", "tiny-torch", "tiny-mlx")
-def test_last_states_do_not_depend_on_their_neighbours(adapter):
-    site = adapter.middle_site()
-    prompts = [prompt_tokens(adapter.format, text) for text in ("Hi", "A much longer question?")]
-    both = last_states(adapter, site, prompts)
-    for row, prompt in zip(both, prompts, strict=True):
-        alone = numbers(adapter, adapter.hidden(as_tokens(prompt), site.first_layer))[0, -1]
-        np.testing.assert_allclose(row, alone, rtol=1e-3, atol=1e-3)
+    lesson = Lesson("Where is Oz?", "In Kansas.", "I am Nora.", wordings=("Oz is where?", "Tell me where Oz is."))
+    assert lesson.pairs == [(q, "In Kansas.") for q in ("Where is Oz?", *lesson.wordings)], "unread"
+    taught = [question for question, _ in understood(lesson).pairs]
+    assert taught[0] == "Where is Oz?" and "Do you know where Oz is?" in taught and len(set(taught)) == len(taught)
+    assert set(lesson.wordings) <= set(taught) and {a for _, a in understood(lesson).pairs} == {"In Kansas."}
+    assert understood(lesson) == lesson and understood(lesson).to_dict() == lesson.to_dict()
+    assert understood(Lesson(statement="What a day!")).pairs == []
 
 
 GENTLE = {
@@ -209,7 +185,7 @@ def test_gentle_acts_on_what_was_learned_and_nowhere_else(adapter, name, tmp_pat
     assert [lesson_id for lesson_id, _ in recall.fired[0]] == [engine.mind.lessons[0].id]
     assert engine.mind.recall_of([asked(engine.adapter, PLAIN[4])]) is None, "a general question is nearest to itself"
     site = adapter.middle_site()
-    tokens = as_tokens(prompt_tokens(adapter.format, "What is my name?"))
+    tokens = as_tokens(adapter.format.prompt_tokens("What is my name?"))
     h = adapter.hidden(tokens, site.first_layer)
     with engine.adapter._reading(tokens, None) as context:
         one = engine.mind.memory.row(recall, 0)
@@ -250,12 +226,11 @@ def test_gentle_leaves_its_state_alone_when_there_is_nothing_to_ask_about(adapte
 def test_earlier_lessons_are_rehearsed_unless_they_were_corrected(adapter, monkeypatch):
     taught = []
 
-    class Watched(Replies):
-        def __init__(self, adapter, pairs, site, everywhere=False):
-            taught.append(list(pairs))
-            super().__init__(adapter, pairs, site, everywhere)
+    def watched(adapter, pairs):
+        taught.append(list(pairs))
+        return rows_of(adapter, pairs)
 
-    monkeypatch.setattr("lmm.memory.lora_on_user.Replies", Watched)
+    monkeypatch.setattr("lmm.memory.lora_on_user.rows_of", watched)
     engine = Engine(Mind(adapter, LoraOnUser(LoraOnUser.build_options(LoraOnUser.presets["gentle"] | {"steps": 1}))))
     for text in ("I am Nora.", "I live in Graz.", "I am Tom."):
         engine.mind.learn(Lesson(statement=text))

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
-from lmm.adapters.models.chat_format import Message
+from lmm.adapters.models.chat_format import ChatFormat, Message
 from lmm.adapters.ops import Array, NumpyOps
 
 END, SYSTEM, USER, ASSISTANT = 256, 257, 258, 259
@@ -22,7 +22,7 @@ ROLES = {"system": SYSTEM, "user": USER, "assistant": ASSISTANT}
 MARKS = {"\x02s": SYSTEM, "\x02u": USER, "\x02a": ASSISTANT, "\x03": END}
 
 
-class ToyFormat:
+class ToyFormat(ChatFormat):
     """Bytes, and one token for each role and for the end of a turn."""
 
     stop_ids = frozenset({END})

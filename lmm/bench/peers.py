@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmm.adapters.base import Site, as_tokens
+from lmm.adapters.base import Site
 from lmm.adapters.ops import Array, token_cross_entropy
-from lmm.engine.conversation import lesson_tokens
 from lmm.errors import BackendError
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
-from lmm.memory.optim import Optimizer
+from lmm.memory.batch import Batch, rows_of
+from lmm.memory.optim import Optimizer, fit
 from lmm.options import Options, option
 
 if TYPE_CHECKING:
@@ -109,16 +109,6 @@ class TrainOptions(Options):
     steps: int = option(50, "for each lesson, at most", "[1, 10000]")
 
 
-class PeerExample:
-    """A lesson as training data: `tokens` [1, T], `sources` [S] from which the answer's `targets` [S] are predicted."""
-
-    def __init__(self, adapter: Adapter, lesson: Lesson) -> None:
-        before, answer = lesson_tokens(adapter.format, lesson.prompt, lesson.answer)
-        self.tokens = as_tokens([*before, *answer[:-1]])
-        self.sources = range(len(before) - 1, self.tokens.shape[1])
-        self.targets = adapter.ops.asarray(answer, "int64")
-
-
 class FineTune(Memory):
     """State: `delta` [F, D] beside the frozen matrix, so that undoing is exact: y' = y + x delta."""
 
@@ -142,26 +132,18 @@ class FineTune(Memory):
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
     ) -> Knowledge:
         ops, site = adapter.ops, self.sites(adapter)[0]
-        example = PeerExample(adapter, lesson)
-        h = adapter.hidden(example.tokens, site.layer)
+        batch = Batch(adapter, rows_of(adapter, [(lesson.prompt, lesson.answer)]), site, everywhere=True)
 
         def loss_of(params: State) -> Array:
             def through(x_in: Array, x_out: Array, context: TapContext) -> Array:
                 return self.rewrite(ops, params, None, x_in, x_out, context)
 
             with adapter.tap(site, through):
-                logits = adapter.upper(example.tokens, h, site.layer, keep=example.sources)
-            return ops.mean(token_cross_entropy(ops, logits[0], example.targets))
+                return batch.mean(batch.h)
 
-        optimizer, params = Optimizer(ops, "adam", self.options.lr), known.state
-        for _ in range(self.options.steps):
-            loss, grads = ops.value_and_grad(loss_of, params)
-            report.step(loss)
-            if loss <= self.options.goal:
-                break
-            params = optimizer.step(params, grads)
-            ops.evaluate(params["delta"])
-        return known.taught(params, lesson)
+        adam = Optimizer(ops, "adam", self.options.lr)
+        found = fit(loss_of, known.state, adam, self.options.steps, report, self.options.goal)
+        return known.taught(found.params, lesson)
 
 
 @dataclass(frozen=True)
@@ -248,26 +230,19 @@ class PeftLora(Memory):
     def learn(
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
     ) -> Knowledge:
-        import torch
+        from torch.func import functional_call
 
-        example = PeerExample(adapter, lesson)
-        self._place(known.state)
-        self._placed = None  # what is in the model from here on is no state yet
-        ids, keep = torch.as_tensor(example.tokens), torch.as_tensor(list(example.sources))
-        model, weights = adapter.model, list(self._weights.values())  # type: ignore[attr-defined]
-        optimizer = torch.optim.AdamW(weights, lr=self.options.lr, weight_decay=0.0)
-        for _ in range(self.options.steps):
-            with torch.enable_grad():
-                logits = model(ids.to(example.targets.device), logits_to_keep=keep).logits
-                loss = token_cross_entropy(adapter.ops, logits[0], example.targets).mean()
-                grads = torch.autograd.grad(loss, weights)
-            report.step(float(loss.detach()))
-            if (report.loss_after or 0.0) <= self.options.goal:
-                break
-            for p, grad in zip(weights, grads, strict=True):
-                p.grad = grad
-            optimizer.step()
-        return known.taught(self.fresh(adapter), lesson)
+        model, ops = adapter.model, adapter.ops  # type: ignore[attr-defined]
+        before, answer = adapter.format.lesson_tokens(lesson.prompt, lesson.answer)
+        ids, targets = ops.asarray([before + answer[:-1]], "int64"), ops.asarray(answer, "int64")
+
+        def loss_of(params: State) -> Array:
+            logits = functional_call(model, params, (ids,), {"logits_to_keep": len(answer)}).logits
+            return ops.mean(token_cross_entropy(ops, logits[0], targets))
+
+        adam = Optimizer(ops, "adam", self.options.lr)
+        found = fit(loss_of, known.state, adam, self.options.steps, report, self.options.goal)
+        return known.taught(found.params, lesson)
 
 
 PEERS: dict[str, type[Memory]] = {kind.name: kind for kind in (Nothing, InContext, InContextFloor, FineTune, PeftLora)}

@@ -95,7 +95,7 @@ def diff(a: File, b: File, as_json: Json = False) -> None:
 
     found = memory_files.compare(a, b)
     if as_json:
-        out_json(dataclasses.asdict(found))
+        out_json(dataclasses.asdict(found, dict_factory=lambda pairs: {k: v for k, v in pairs if k != "reading"}))
         return
     for name, (x, y) in found.header.items():
         out(f"{name}: {x} | {y}")

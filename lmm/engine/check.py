@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.engine.asking import ask_many
 from lmm.errors import LearningError
+from lmm.feedback import understood
 from lmm.lesson import Knowledge, Lesson
-from lmm.memory.selfask import pairs_of
 from lmm.text.fold import contains
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Report:
 
 def questions_of(lesson: Lesson) -> list[tuple[str, str]]:
     """(question, answer): the lesson's own first, then up to two other wordings, those it was taught in first."""
-    pairs = pairs_of(lesson)
+    pairs = understood(lesson).pairs
     if not pairs:
         return []
     (stored, answer), *rest = pairs

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmm.errors import Cancelled, LearningError
+from lmm.feedback import understood
 from lmm.files import state_file
 from lmm.files.traces import Trace
 from lmm.lesson import Knowledge, Lesson, State
@@ -122,7 +123,8 @@ class Mind:
         report = self.stoppable(on_step, "learning was stopped; the memory is as before")
         self.log_update("pre_hooks", {"lesson_id": lesson.id, "last_user_response": lesson.statement})
         with self.adapter.quiet():
-            knowledge = self.memory.learn(self.knowledge, lesson, self.adapter, message, report)
+            known = replace(self.knowledge, lessons=tuple(_read(x) for x in self.knowledge.lessons))
+            knowledge = self.memory.learn(known, understood(lesson), self.adapter, message, report)
         self._check_finite(knowledge.state)
         self.commit(knowledge)
         report.seconds = time.perf_counter() - start
@@ -268,6 +270,11 @@ class Mind:
     def log_update(self, stage: str, info: dict[str, Any]) -> None:
         if self.log is not None:
             self.log.update(stage, info, module=self.memory.name)
+
+
+def _read(lesson: Lesson) -> Lesson:
+    """A lesson of an earlier day as the reader understands it, if it has no question of its own."""
+    return lesson if lesson.prompt or lesson.reading else understood(lesson)
 
 
 def _update_info(lesson: Lesson, report: LearnReport, piece: Callable[[int], str]) -> dict[str, Any]:

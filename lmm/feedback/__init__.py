@@ -18,7 +18,7 @@ from lmm.feedback.reading import Exchange, Reading, reading
 from lmm.feedback.statements import statement_facts
 from lmm.lesson import Lesson
 
-__all__ = ["Exchange", "Reading", "lesson_for", "read"]
+__all__ = ["Exchange", "Reading", "lesson_for", "read", "understood"]
 
 
 def read(text: str, last: Exchange | None = None) -> Reading:
@@ -55,6 +55,17 @@ def lesson_for(question: str, value: str) -> Lesson:
         return Lesson(prompt=question, answer=value)
     inner = SMALL.sub(lambda word: word[0].lower(), value)  # "You work at the harbour."
     return Lesson(prompt=question, answer=replies.answer_to(question, inner))
+
+
+def understood(lesson: Lesson) -> Lesson:
+    """The lesson with its `reading`: the question that a statement answers, and every wording that the rules know."""
+    if lesson.prompt and lesson.answer:
+        wordings = dict.fromkeys((*replies.reworded(lesson.prompt), *lesson.wordings))
+        return replace(lesson, reading=replace(lesson, wordings=tuple(wordings), reading=None))
+    heard = read(lesson.statement)
+    if heard.lesson is None:
+        return replace(lesson, reading=replace(lesson, reading=None))
+    return replace(lesson, reading=replace(heard.lesson, wordings=heard.questions, id=lesson.id))
 
 
 # ------------------------------------------------------------------ statements

@@ -19,10 +19,21 @@ from lmm.files.atomic import write_atomically
 
 BLOCK = 65536  # bytes that are read at once in search of the last line's beginning
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+def compact(value: Any) -> str:
+    """JSON without blanks, readable where it can be; what is not Unicode (from a terminal or a path) is escaped."""
+    text = _ENCODER.encode(value)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":"))
+    return text
+
 
 def line(value: Any) -> bytes:
-    # ASCII: what a terminal or a tokenizer left half-decoded must not stop the writing.
-    return json.dumps(value).encode() + b"\n"
+    return compact(value).encode() + b"\n"
 
 
 def parse(line: bytes) -> Any:

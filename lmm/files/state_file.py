@@ -33,6 +33,7 @@ import lmm
 from lmm.errors import StateError
 from lmm.files import safefile
 from lmm.files.atomic import write_atomically
+from lmm.files.jsonl import compact
 from lmm.files.safefile import LayoutError
 from lmm.lesson import Lesson
 from lmm.text.sanitize import clean_line, listed
@@ -150,7 +151,6 @@ def inspect(path: PathLike) -> dict[str, Any]:
     Raises StateError.
     """
     with _opened(path) as (file, header):
-        fields = {f.name: getattr(header, f.name) for f in dataclasses.fields(Header)}
         tensors = [
             {"name": name, "dtype": at.dtype.name, "shape": list(at.shape), "bytes": at.size * at.dtype.itemsize}
             for name, at in file.table.items()
@@ -158,8 +158,7 @@ def inspect(path: PathLike) -> dict[str, Any]:
         return {
             "path": str(path),
             "bytes": file.size,
-            **fields,
-            "lessons": [lesson.to_dict() for lesson in header.lessons],
+            **dataclasses.asdict(header),
             "parameters": sum(at.size for at in file.table.values()),
             "tensors": tensors,
         }
@@ -256,8 +255,8 @@ def _to_metadata(header: Header) -> dict[str, str]:
     return {
         "format": FORMAT,
         "format_version": str(FORMAT_VERSION),
-        "header": _to_json(values),
-        "lessons": _to_json([lesson.to_dict() for lesson in header.lessons]),
+        "header": compact(values),
+        "lessons": compact([lesson.to_dict() for lesson in header.lessons]),
     }
 
 
@@ -318,16 +317,6 @@ def _has_type(value: Any, wanted: type) -> bool:
     if wanted is float:
         return type(value) in (int, float) and abs(value) < 1e300  # false for NaN and infinity
     return wanted is NoneType or type(value) is (list if wanted is tuple else wanted)
-
-
-def _to_json(value: Any) -> str:
-    """Compact JSON, readable where it can be; what is not Unicode (from a terminal or a path) is escaped."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"))
-    return text
 
 
 # checksums --------------------------------------------------------------------------------------------------

@@ -22,23 +22,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.engine.conversation import prompt_tokens
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
+from lmm.memory.batch import Batch, rows_of, with_earlier
+from lmm.memory.contrast import near_misses
 from lmm.memory.lora_on_user import low_rank
-from lmm.memory.message import checked
-from lmm.memory.optim import Optimizer
-from lmm.memory.selfask import (
-    Replies,
-    first_pairs,
-    known_keys,
-    last_states,
-    near_misses,
-    number_of,
-    owners,
-    pairs_of,
-    unit,
-)
+from lmm.memory.optim import Optimizer, fit
+from lmm.memory.states import known_keys, last_states, number_of, owners, unit
 from lmm.options import Options, option
 
 if TYPE_CHECKING:
@@ -47,6 +37,7 @@ if TYPE_CHECKING:
 
 GATE = ("gate_in", "gate_hidden", "gate_out", "gate_bias")  # W1, b1, w2, b2
 UPDATE = ("A", "B")
+GATE_GOAL = 0.02  # a loss of the gate that is good enough
 SAME = 0.95  # the cosine of two states from which they are of the same question
 
 
@@ -131,35 +122,25 @@ class GatedLora(Memory):
     ) -> Knowledge:
         options, ops, state = self.options, adapter.ops, known.state
         self.needs_question_and_answer(lesson)
-        pairs = pairs_of(lesson) + [(wording, lesson.answer) for wording in lesson.wordings]
-        earlier = first_pairs(known.lessons, [question for question, _ in pairs])[-options.rehearse :]
-        replies = Replies(adapter, pairs + earlier if options.rehearse else pairs, self.sites(adapter)[0])
-        states = replies.question_states()[: len(pairs)]
+        pairs, site = lesson.pairs, self.sites(adapter)[0]
+        batch = Batch(adapter, rows_of(adapter, with_earlier(pairs, known.lessons, options.rehearse)), site)
+        states = batch.question_states()[: len(pairs)]
         state = self._with_keys(state, states, number_of(lesson.id), adapter)
         missed = [q for i, (question, _) in enumerate(pairs) for q in near_misses(question)[i % 3 :: 3]]
         if missed:
-            others = last_states(adapter, self.sites(adapter)[0], [prompt_tokens(adapter.format, q) for q in missed])
+            others = last_states(adapter, site, [adapter.format.prompt_tokens(q) for q in missed])
             state = self._with_keys(state, others, -number_of(lesson.id), adapter)
         state = self._fitted(state, adapter)
-        x = ops.asarray(unit(replies.question_states() - ops.to_numpy(state["centre"])))
+        x = ops.asarray(unit(batch.question_states() - ops.to_numpy(state["centre"])))
         gate = ops.asarray(ops.to_numpy(ops.sigmoid(self.gate_logits(ops, state, x)))[:, None, None])
 
         def loss_of(params: State) -> Array:
-            return replies.mean(replies.losses(lambda h: low_rank(ops, params, h, replies.live * gate)))
+            return batch.mean(low_rank(ops, params, batch.h, batch.live * gate))
 
-        params, optimizer = {name: state[name] for name in UPDATE}, Optimizer(ops, "adamw", options.lr)
-        for _ in range(options.steps):
-            loss, grads = ops.value_and_grad(loss_of, params)
-            report.step(loss)
-            if loss <= options.goal:
-                break
-            params = optimizer.step(params, grads)
-            ops.evaluate(*params.values())
-            checked(loss, params, adapter)
-        report.loss_after = ops.item(loss_of(params))
-        checked(report.loss_after, params, adapter)
+        start, optimizer = {name: state[name] for name in UPDATE}, Optimizer(ops, "adamw", options.lr)
+        found = fit(loss_of, start, optimizer, options.steps, report, options.goal)
         report.details = {"questions": [q for q, _ in pairs], "gate": ops.to_numpy(gate).reshape(-1).tolist()}
-        return known.taught(state | params, lesson)
+        return known.taught(state | found.params, lesson)
 
     def _with_keys(self, state: State, questions: np.ndarray, numbers: int | list[int], adapter: Adapter) -> State:
         """The state with the states [P, D] of questions, owned by `numbers`; the first time, with general ones'."""
@@ -185,15 +166,8 @@ class GatedLora(Memory):
             both = ops.concat([margins[:, None] * 0, -margins[:, None]], 1)
             return ops.sum(ops.logsumexp(both) * weights)  # log(1 + exp(-margin))
 
-        params, optimizer = {name: state[name] for name in GATE}, Optimizer(ops, "adam", options.gate_lr)
-        for _ in range(options.gate_steps):
-            loss, grads = ops.value_and_grad(loss_of, params)
-            checked(loss, {}, adapter)
-            if loss <= 0.02:
-                break
-            params = optimizer.step(params, grads)
-            ops.evaluate(*params.values())
-        return state | params
+        start, optimizer = {name: state[name] for name in GATE}, Optimizer(ops, "adam", options.gate_lr)
+        return state | fit(loss_of, start, optimizer, options.gate_steps, LearnReport(), GATE_GOAL).params
 
     # offline training ----------------------------------------------------------------------------------------
     def trainable(self, state: State) -> tuple[str, ...]:
@@ -201,12 +175,12 @@ class GatedLora(Memory):
 
     def prepare(self, state: State, pairs: Sequence[tuple[str, str]], adapter: Adapter) -> State:
         """The state with a gate that is open for the pairs' questions; A and B are what training then finds."""
-        replies = [Replies(adapter, list(pairs[i : i + 8]), self.sites(adapter)[0]) for i in range(0, len(pairs), 8)]
-        if not replies:
+        if not pairs:
             return state
-        states = np.concatenate([some.question_states() for some in replies])
+        rows, site = rows_of(adapter, pairs), self.sites(adapter)[0]
+        states = [Batch(adapter, rows[i : i + 8], site).question_states() for i in range(0, len(rows), 8)]
         numbers = [number_of("pair: " + question) for question, _ in pairs]
-        return self._fitted(self._with_keys(state, states, numbers, adapter), adapter)
+        return self._fitted(self._with_keys(state, np.concatenate(states), numbers, adapter), adapter)
 
 
 def not_learned(keys: np.ndarray, learned: np.ndarray) -> np.ndarray:

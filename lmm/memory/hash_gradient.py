@@ -26,9 +26,10 @@ import numpy as np
 
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
-from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
-from lmm.memory.optim import Optimizer
-from lmm.memory.selfask import Replies, last_states, number_of, owners, pairs_of, plain_states
+from lmm.memory.batch import Batch, rows_of
+from lmm.memory.message import TARGETS, Heard, above_mean, heard
+from lmm.memory.optim import Optimizer, finite, fit
+from lmm.memory.states import last_states, number_of, owners, plain_states
 from lmm.options import Options, option
 
 if TYPE_CHECKING:
@@ -123,10 +124,10 @@ class HashGradient(Memory):
     ) -> Knowledge:
         if self.options.target == "reply":
             return known.taught(self._learn_replies(known.state, lesson, adapter, report), lesson)
-        heard = Message(adapter, message or turn_of(adapter, lesson), self.sites(adapter)[0])
-        return known.taught(self._learn_message(known.state, heard, adapter, report), lesson)
+        said = heard(adapter, lesson, message, self.sites(adapter)[0])
+        return known.taught(self._learn_message(known.state, said, adapter, report), lesson)
 
-    def _learn_message(self, state: State, message: Message, adapter: Adapter, report: LearnReport) -> State:
+    def _learn_message(self, state: State, message: Heard, adapter: Adapter, report: LearnReport) -> State:
         ops = adapter.ops
 
         def rewrite(h: Array) -> Array:
@@ -139,14 +140,12 @@ class HashGradient(Memory):
         for i in high:
             state = self._learn_token(state, message, i, signs[message.sources[i]], signs, report)
         report.loss_before = float(losses[high].mean())
-        report.loss_after = float(
-            ops.to_numpy(message.losses(lambda h: self.rewrite(ops, state, None, h, h, message.context)))[high].mean()
-        )
-        checked(report.loss_after, {"rows": state["rows"]}, adapter)
+        after = ops.to_numpy(message.losses(lambda h: self.rewrite(ops, state, None, h, h, message.context)))
+        report.loss_after = finite(float(after[high].mean()))
         return state
 
     def _learn_token(
-        self, state: State, message: Message, i: int, code: np.ndarray, signs: np.ndarray, report: LearnReport
+        self, state: State, message: Heard, i: int, code: np.ndarray, signs: np.ndarray, report: LearnReport
     ) -> State:
         """The state with the row of `code` [r] moved until content token i costs less than the goal."""
         options, adapter = self.options, message.adapter
@@ -166,56 +165,41 @@ class HashGradient(Memory):
             edited = with_row(params["row"])
             return message.losses(lambda h: self.rewrite(ops, edited, None, h, h, message.context))[i]
 
-        optimizer = Optimizer(ops, "adam", options.lr)
-        params = {"row": table["rows"][int(found[0]) : int(found[0]) + 1]}
-        for step in range(options.max_steps):
-            loss, grads = ops.value_and_grad(loss_of, params)
-            if loss <= options.goal and step >= options.min_steps:
-                break
-            params = optimizer.step(params, grads)
-            checked(loss, params, adapter)
-            report.step(loss)
+        def noted(grads: State) -> State:
             norm = float(np.linalg.norm(ops.to_numpy(grads["row"])))
             report.details.setdefault("grad_row_norms", []).append(norm)
-        new = with_row(params["row"])
+            return grads
+
+        start, adam = {"row": table["rows"][int(found[0]) : int(found[0]) + 1]}, Optimizer(ops, "adam", options.lr)
+        learned = fit(loss_of, start, adam, options.max_steps, report, options.goal, options.min_steps, noted)
+        new = with_row(learned.params["row"])
         ops.evaluate(new["rows"])
         return new
 
     def _learn_replies(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
         """One row for each reply token of each wording, moved together until every token costs less than the goal."""
         options, ops = self.options, adapter.ops
-        pairs = pairs_of(lesson)
+        pairs = lesson.pairs
         report.details = {"questions": [question for question, _ in pairs]}
         if not pairs:  # nothing one could ask about: nothing to learn
             return state
-        replies = Replies(adapter, pairs, self.sites(adapter)[0])
+        batch = Batch(adapter, rows_of(adapter, pairs), self.sites(adapter)[0])
         bits, rows, owner, centre = self._table(state, adapter)
-        codes = ops.to_numpy(self.signs(ops, ops.float32(replies.h) - ops.asarray(centre)))[replies.answers]  # [N, r]
+        codes = ops.to_numpy(self.signs(ops, ops.float32(batch.h) - ops.asarray(centre)))[batch.answers]  # [N, r]
         bits, rows, index = _with_rows(bits, rows, codes)
         owner = np.concatenate([owner, np.zeros(len(bits) - len(owner), np.int64)])
         owner[index] = number_of(lesson.id)
-        where = np.zeros(replies.answers.shape, np.int64)  # the row of each position, [P, T]
-        where[replies.answers] = index
+        where = np.zeros(batch.answers.shape, np.int64)  # the row of each position, [P, T]
+        where[batch.answers] = index
         mine = np.unique(index)
         local = ops.asarray(np.searchsorted(mine, where).clip(0, len(mine) - 1), "int64")
 
         def loss_of(params: State) -> Array:
-            def edited(h: Array) -> Array:
-                return h + ops.cast_like(ops.take(params["rows"], local) * replies.live, h)
+            losses = batch.losses(batch.plus(ops.take(params["rows"], local) * batch.live))
+            return ops.sum(ops.maximum(losses - options.goal, 0.0))
 
-            return ops.sum(ops.maximum(replies.losses(edited) - options.goal, 0.0))
-
-        optimizer, params = Optimizer(ops, "adam", options.lr), {"rows": ops.asarray(rows[mine])}
-        for _ in range(options.max_steps):
-            loss, grads = ops.value_and_grad(loss_of, params)
-            if loss <= 0:
-                break
-            params = optimizer.step(params, grads)
-            checked(loss, params, adapter)
-            report.step(loss)
-        rows[mine] = ops.to_numpy(params["rows"])
-        report.loss_after = ops.item(loss_of(params))
-        checked(report.loss_after, params, adapter)
+        start, adam = {"rows": ops.asarray(rows[mine])}, Optimizer(ops, "adam", options.lr)
+        rows[mine] = ops.to_numpy(fit(loss_of, start, adam, options.max_steps, report, 0.0).params["rows"])
         new = {"bits": ops.asarray(bits), "rows": ops.asarray(rows), "centre": ops.asarray(centre)}
         return new | {"owner": ops.asarray(owner, "int64")}
 

@@ -24,9 +24,10 @@ import numpy as np
 
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
-from lmm.memory.message import TARGETS, Message, above_mean, checked, turn_of
-from lmm.memory.optim import OPTIMIZERS, Optimizer
-from lmm.memory.selfask import Replies, first_pairs, known_keys, last_states, number_of, owners, pairs_of, unit
+from lmm.memory.batch import Batch, rows_of, with_earlier
+from lmm.memory.message import TARGETS, Heard, above_mean, heard
+from lmm.memory.optim import OPTIMIZERS, Optimizer, fit
+from lmm.memory.states import known_keys, last_states, number_of, owners, unit
 from lmm.options import Options, option
 
 if TYPE_CHECKING:
@@ -115,11 +116,11 @@ class LoraOnUser(Memory):
     ) -> Knowledge:
         if self.options.target == "reply":
             return known.taught(self._learn_replies(known, lesson, adapter, report), lesson)
-        heard = Message(adapter, message or turn_of(adapter, lesson), self.sites(adapter)[0])
-        return known.taught(self._learn_message(known.state, heard, adapter, report), lesson)
+        said = heard(adapter, lesson, message, self.sites(adapter)[0])
+        return known.taught(self._learn_message(known.state, said, adapter, report), lesson)
 
-    def _learn_message(self, state: State, message: Message, adapter: Adapter, report: LearnReport) -> State:
-        options, ops = self.options, adapter.ops
+    def _learn_message(self, state: State, message: Heard, adapter: Adapter, report: LearnReport) -> State:
+        ops = adapter.ops
 
         def through(params: State) -> Callable[[Array], Array]:
             return lambda h: self.rewrite(ops, params, None, h, h, message.context)
@@ -129,30 +130,27 @@ class LoraOnUser(Memory):
         weights = ops.asarray(chosen.astype(np.float32) / chosen.sum())
 
         def loss_of(params: State) -> Array:
-            loss = ops.sum(message.losses(through(params)) * weights)
-            return loss + options.l2 * sum(ops.sum(p * p) for p in params.values()) if options.l2 else loss
+            return ops.sum(message.losses(through(params)) * weights)
 
-        params, norms = self._train({name: state[name] for name in ("A", "B")}, loss_of, adapter, report)
+        params, norms = self._train(state, loss_of, adapter, report)
         report.details = message.describe(losses.tolist(), through(state)) | norms
         return params
 
     def _learn_replies(self, known: Knowledge, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
         options, ops, site, state = self.options, adapter.ops, self.sites(adapter)[0], known.state
-        pairs = pairs_of(lesson)
+        pairs = lesson.pairs
         if not pairs:
             report.details = {"questions": []}  # nothing one could ask about: nothing to learn
             return state
-        earlier = first_pairs(known.lessons, [question for question, _ in pairs])[-options.rehearse :]
-        all_pairs = pairs + earlier if options.rehearse else pairs
-        replies = Replies(adapter, all_pairs, site, everywhere=not options.gate)
+        rows = rows_of(adapter, with_earlier(pairs, known.lessons, options.rehearse))
+        batch = Batch(adapter, rows, site, everywhere=not options.gate)
 
         def loss_of(params: State) -> Array:
-            loss = replies.mean(replies.losses(lambda h: low_rank(ops, params, h, replies.live)))
-            return loss + options.l2 * sum(ops.sum(p * p) for p in params.values()) if options.l2 else loss
+            return batch.mean(low_rank(ops, params, batch.h, batch.live))
 
-        params, norms = self._train({name: state[name] for name in ("A", "B")}, loss_of, adapter, report)
+        params, norms = self._train(state, loss_of, adapter, report)
         report.details = {"questions": [question for question, _ in pairs], "answer": pairs[0][1]} | norms
-        keys = replies.question_states()[: len(pairs)]
+        keys = batch.question_states()[: len(pairs)]
         return params | self._keys(state, lesson, keys, adapter) if options.gate else params
 
     def _keys(self, state: State, lesson: Lesson, questions: np.ndarray, adapter: Adapter) -> State:
@@ -167,22 +165,19 @@ class LoraOnUser(Memory):
         return {"keys": ops.asarray(keys), "owner": ops.asarray(owner, "int64"), "centre": ops.asarray(centre)}
 
     def _train(
-        self, params: State, loss_of: Callable[[State], Array], adapter: Adapter, report: LearnReport
+        self, state: State, loss_of: Callable[[State], Array], adapter: Adapter, report: LearnReport
     ) -> tuple[State, dict[str, float]]:
         """A and B after at most `steps` steps, and the norms of the last gradients."""
         options, ops = self.options, adapter.ops
-        optimizer, grads = Optimizer(ops, options.optimizer, options.lr, options.weight_decay), State()
-        for _ in range(options.steps):
-            loss, grads = ops.value_and_grad(loss_of, params)
-            if options.goal and loss <= options.goal:
-                break
-            params = optimizer.step(params, grads)
-            ops.evaluate(*params.values())
-            checked(loss, params, adapter)
-            report.step(loss)
-        report.loss_after = ops.item(loss_of(params))
-        checked(report.loss_after, params, adapter)
-        return params, {f"grad_{name}_norm": float(np.linalg.norm(ops.to_numpy(g))) for name, g in grads.items()}
+
+        def penalised(params: State) -> Array:
+            return loss_of(params) + options.l2 * sum(ops.sum(p * p) for p in params.values())
+
+        optimizer = Optimizer(ops, options.optimizer, options.lr, options.weight_decay)
+        start, loss = {name: state[name] for name in ("A", "B")}, penalised if options.l2 else loss_of
+        found = fit(loss, start, optimizer, options.steps, report, options.goal or -np.inf)
+        norms = {f"grad_{name}_norm": float(np.linalg.norm(ops.to_numpy(g))) for name, g in found.grads.items()}
+        return found.params, norms
 
 
 def low_rank(ops: Ops, state: State, h: Array, g: Array) -> Array:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 TARGETS = ("message", "reply")  # what is learned from a message: its own tokens, or replies to what it answers
 
 
-class Message:
+class Heard:
     """One message, read up to the site.
 
     `h` [1, T, D] hidden states at the site; `sources` [N] positions from which the N content tokens `targets` [N] are
@@ -64,27 +64,15 @@ class Message:
         }
 
 
-def turn_of(adapter: Adapter, lesson: Lesson) -> UserMessage:
-    """The lesson's statement as the first message of an empty conversation."""
-    from lmm.engine.conversation import user_turn
-
+def heard(adapter: Adapter, lesson: Lesson, message: UserMessage | None, site: Site) -> Heard:
+    """The message or, where there is none, the lesson's statement in an empty conversation."""
     text = lesson.statement or f"{lesson.prompt} {lesson.answer}".strip()
     if not text:
         raise LearningError("the lesson is empty: it has neither a statement nor a question and answer")
-    return user_turn(adapter.format, text)
+    return Heard(adapter, message or UserMessage(*adapter.format.message_tokens(text)), site)
 
 
 def above_mean(losses: np.ndarray) -> np.ndarray:
     """Which tokens enter the loss: those strictly above the mean. All, if none is (a single token, equal losses)."""
     chosen = losses > losses.mean()
     return chosen if chosen.any() else np.ones_like(chosen)
-
-
-def checked(loss: float, arrays: dict[str, Array], adapter: Adapter) -> None:
-    """Raises LearningError if the loss or any array is NaN or infinite, so that no such state is ever kept."""
-    bad = [name for name, x in arrays.items() if not np.isfinite(adapter.ops.to_numpy(x)).all()]
-    if bad or not np.isfinite(loss):
-        raise LearningError(
-            f"learning ran into {'NaN or infinite ' + ', '.join(bad) if bad else 'a loss of ' + str(loss)}; "
-            "the memory is as before. Try a smaller learning rate (--set lr=...)"
-        )

@@ -23,10 +23,11 @@ PLAIN_TEMPLATE = (
 )
 
 Message = dict[str, str]
+MARK = "\u2063lmm\u2063"
 
 
 class ChatFormat(Protocol):
-    """How conversations become tokens, for one model."""
+    """How conversations become tokens, for one model: a format says how to render and encode, the rest follows."""
 
     stop_ids: frozenset[int]  # any of these ends a reply
     end_of_turn: int  # the one that is learned as the end of an answer
@@ -53,8 +54,42 @@ class ChatFormat(Protocol):
     def answer_tokens(self, rendered: str, answer: str) -> list[int]:
         """The tokens of a reply `answer` after the conversation `rendered`, with the end of turn."""
 
+    # in an empty conversation --------------------------------------------------------------------------------
+    def prompt_tokens(self, text: str) -> list[int]:
+        """A question, up to where the reply begins."""
+        return self.encode(self.render([_said(text)], reply=True))
 
-class HFChatFormat:
+    def lesson_tokens(self, prompt: str, answer: str) -> tuple[list[int], list[int]]:
+        """A question, and the reply it should get with its end of turn."""
+        rendered = self.render([_said(prompt)], reply=True)
+        return self.encode(rendered), self.answer_tokens(rendered, answer)
+
+    def message_tokens(self, text: str, reply: bool = False) -> tuple[list[int], list[bool]]:
+        """A user's message, with `reply` up to where the reply begins, and which of its tokens the user wrote."""
+        return self.marked([_said(text)], self.render([_said(text)], reply), reply)
+
+    def marked(
+        self, messages: Sequence[Message], rendered: str, reply: bool, start: int = 0
+    ) -> tuple[list[int], list[bool]]:
+        """The tokens of a rendered conversation from character `start` on, and which of them stand for the last
+        message's own text: the rest is the scaffold.
+
+        The text is not just searched for: a user who says "assistant" has said what the template says, too.
+        """
+        tokens, spans = self.spans(rendered[start:])
+        text = self.harmless(messages[-1]["content"]).strip()
+        mark = self.render([*messages[:-1], {**messages[-1], "content": MARK}], reply).rfind(MARK)
+        begin = rendered.find(text, max(mark, start)) - start
+        if not text or begin < 0:
+            return tokens, [False] * len(tokens)
+        return tokens, [a < b and a < begin + len(text) and b > begin for a, b in spans]
+
+
+def _said(text: str) -> Message:
+    return {"role": "user", "content": text}
+
+
+class HFChatFormat(ChatFormat):
     """`ChatFormat` over a Hugging Face tokenizer folder."""
 
     def __init__(self, folder: Path) -> None:

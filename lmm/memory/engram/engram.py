@@ -34,18 +34,18 @@ import numpy as np
 
 from lmm.adapters.base import Site, as_tokens
 from lmm.adapters.ops import Array
-from lmm.engine.conversation import prompt_tokens
 from lmm.errors import StateError
 from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Prompt, Recall
+from lmm.memory.batch import LEARNED, Batch, of_one_lesson
 from lmm.memory.engram.ngrams import NGramHash, normal_ids
 from lmm.memory.engram.offline import KERNEL, PAIRS, SHARED, with_room
-from lmm.memory.engram.questions import Asked, Found, Words
+from lmm.memory.engram.questions import Found, StoredQuestions, Words
 from lmm.memory.engram.table import Table, block_problems, gathered, local, names, split
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.gate import views
-from lmm.memory.selfask import last_states, number_of, pairs_of, plain_states, unit
-from lmm.memory.target import Target, fit
+from lmm.memory.optim import BETAS, Optimizer, fit
+from lmm.memory.states import last_states, number_of, plain_states, unit
 from lmm.options import Options, option
 from lmm.text.sanitize import listed
 
@@ -88,7 +88,7 @@ class Engram(Isolated):
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
         self.hash = NGramHash(ORDERS, self.options.heads, self.options.slots)
-        self._asked: tuple[State, Asked] | None = None
+        self._asked: tuple[State, StoredQuestions] | None = None
         self._table: Table | None = None
         self._normal: np.ndarray | None = None
 
@@ -116,7 +116,7 @@ class Engram(Isolated):
         looked_at = [i for i, row in enumerate(votes) if self._worth_a_look(row).any()]
         if not looked_at:
             return None
-        tokens = [prompt_tokens(adapter.format, texts[i][1]) for i in looked_at]
+        tokens = [adapter.format.prompt_tokens(texts[i][1]) for i in looked_at]
         centre = adapter.ops.to_numpy(state["centre"])[0]
         cosines = unit(last_states(adapter, self.context_site(adapter), tokens) - centre) @ asked.context.T
         best: list[Found | None] = [None] * len(prompts)
@@ -130,7 +130,7 @@ class Engram(Isolated):
         fired = [[(asked.owner[found.question], found.score)] if found else [] for found in best]
         return Recall(fired, self._recalled(asked, best, adapter.ops))
 
-    def _recalled(self, asked: Asked, best: Sequence[Found | None], ops: Ops) -> dict[str, Array]:
+    def _recalled(self, asked: StoredQuestions, best: Sequence[Found | None], ops: Ops) -> dict[str, Array]:
         """What `rewrite` needs to know of the question found for each of B prompts: its turn's key [B], 0 for none."""
         turns = [int(asked.turns[found.question]) if found else 0 for found in best]
         return {"turn": ops.asarray(np.array(turns, np.int64), "int64")}
@@ -148,9 +148,9 @@ class Engram(Isolated):
         self._normal = normal_ids(adapter.format, adapter.shape.vocab)[0]
         return Words(adapter.format, adapter.shape.vocab)
 
-    def _questions(self, state: State, ops: Ops) -> Asked:
+    def _questions(self, state: State, ops: Ops) -> StoredQuestions:
         if self._asked is None or self._asked[0] is not state:
-            self._asked = (state, Asked(ops, state))
+            self._asked = (state, StoredQuestions(ops, state))
         return self._asked[1]
 
     # reading -------------------------------------------------------------------------------------------------
@@ -232,7 +232,7 @@ class Engram(Isolated):
     # learning ------------------------------------------------------------------------------------------------
     def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
         state = self.with_centre(state, adapter)
-        questions = list(dict.fromkeys([question for question, _ in pairs_of(lesson)] + list(lesson.wordings)))
+        questions = [question for question, _ in lesson.pairs]
         block = self.question_block(state, [(number_of(lesson.id), questions)], adapter)
         block |= self._answer_block(state, lesson, adapter, report)
         ops = adapter.ops
@@ -256,7 +256,7 @@ class Engram(Isolated):
         texts = [text for _, wordings in asked for text in wordings]
         found = [self.words(adapter).signature(text) for text in texts]
         grams = [np.stack([np.full(len(g), i), g, w], axis=1) for i, (g, w) in enumerate(found)]
-        tokens = [prompt_tokens(adapter.format, text) for text in texts]
+        tokens = [adapter.format.prompt_tokens(text) for text in texts]
         states = [
             last_states(adapter, self.context_site(adapter), tokens[i : i + 16]) for i in range(0, len(tokens), 16)
         ]
@@ -270,25 +270,28 @@ class Engram(Isolated):
         self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport
     ) -> dict[str, np.ndarray]:
         """`slots` [S, H], `keys` and `values` [R, d] that make the model answer the lesson's prompt as it says."""
-        ops, target = adapter.ops, Target(adapter, lesson.prompt, lesson.answer, self.sites(adapter)[0])
-        positions = np.arange(target.start, len(target.read))
-        slots = self.addresses(np.array([number_of(lesson.id)]), as_tokens(target.read), positions, target.start)
-        met = ops.to_numpy(ops.float32(target.h))[0]
+        ops, options = adapter.ops, self.options
+        prompt, answer = of_one_lesson(adapter, lesson.prompt, lesson.answer)
+        batch = Batch(adapter, [(prompt, answer)], self.sites(adapter)[0])
+        positions = len(prompt) - 1 + np.arange(len(answer))
+        slots = self.addresses(np.array([number_of(lesson.id)]), as_tokens(prompt + answer), positions, positions[0])
+        size, met = batch.size, ops.to_numpy(ops.float32(batch.h))[0]
         width = met.shape[1]
         keys = gathered(split(unit(met - ops.to_numpy(state["centre"])[1]) * width**0.5, slots.shape[-1]), slots[0])
-        fixed = ops.asarray(keys[local(slots[0])].reshape(1, target.steps, -1)[..., :width].copy())
+        fixed = ops.asarray(keys[local(slots[0])].reshape(1, len(answer), -1)[..., :width].copy())
         index = ops.asarray(local(slots[0]), "int64")
         there = self._rows(ops, state).read(state, slots, width)  # what others wrote to the same rows
         fixed, base = (fixed, 0.0) if there is None else (fixed + there[0], there[1])
 
         def loss_of(params: State) -> Array:
-            values = ops.take(params["values"], index).reshape(1, target.steps, -1)[..., :width] * target.size + base
-            return target.loss(self._gated(ops, state, fixed, values, target.h), self.options.margin)
+            values = ops.take(params["values"], index).reshape(1, len(answer), -1)[..., :width] * size + base
+            return batch.total(batch.plus(self._gated(ops, state, fixed, values, batch.h)), options.margin)
 
-        params, known = fit(loss_of, {"values": ops.zeros(keys.shape)}, self.options, adapter, report)
-        if known:  # the model answers so by itself: nothing to write
+        start, adam = {"values": ops.zeros(keys.shape)}, Optimizer(ops, "adam", options.lr, betas=BETAS)
+        found = fit(loss_of, start, adam, options.steps, report, LEARNED, step_back=True)
+        if found.params is start:  # the model answers so by itself, or nothing helps: nothing to write
             slots, keys = slots[:, :0], keys[:0]
-        values = ops.to_numpy(params["values"])[: len(keys)] * target.size
+        values = ops.to_numpy(found.params["values"])[: len(keys)] * size
         return {"slots": slots[0], "keys": keys, "values": values}
 
     def forget(self, state: State, lesson_id: str) -> State:

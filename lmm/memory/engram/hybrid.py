@@ -25,7 +25,7 @@ from lmm.adapters.ops import Array, Ops
 from lmm.lesson import State
 from lmm.memory.base import Recall
 from lmm.memory.engram.engram import Engram, EngramOptions
-from lmm.memory.engram.questions import Asked, Found
+from lmm.memory.engram.questions import Found, StoredQuestions
 from lmm.memory.engram.table import local, names
 from lmm.options import option
 
@@ -50,7 +50,7 @@ class EngramHybrid(Engram):
         alike = np.where(self._worth_a_look(votes) & (cosines >= self.options.alone), cosines, -np.inf)
         return np.where(votes >= self.options.vote, cosines + self.options.weight * votes, alike)
 
-    def _recalled(self, asked: Asked, best: Sequence[Found | None], ops: Ops) -> dict[str, Array]:
+    def _recalled(self, asked: StoredQuestions, best: Sequence[Found | None], ops: Ops) -> dict[str, Array]:
         """Beside the turn's key, `near` [B, K]: blocks of the questions nearest in context, -1 where there are less."""
         near = np.full((len(best), self.options.top_k), -1, np.int64)
         blocks = {name: i for i, name in enumerate(dict.fromkeys(asked.owner))}

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.lesson import State
-from lmm.memory.engram.questions import Asked
+from lmm.memory.batch import Batch, rows_of
+from lmm.memory.engram.questions import StoredQuestions
 from lmm.memory.engram.table import gathered, names, split
-from lmm.memory.selfask import Replies, number_of, unit
+from lmm.memory.states import number_of, unit
 from lmm.text.fold import fold
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def with_room(memory: Engram, state: State, pairs: Sequence[tuple[str, str]], ad
     blocks = names(state, "turns")
     known = {int(turn) for block in blocks for turn in ops.to_numpy(state[f"turns/{block}"])}
     new = {turn_of_pair(question): (question, answer) for question, answer in pairs}
-    asked, words = Asked(ops, state), memory.words(adapter)
+    asked, words = StoredQuestions(ops, state), memory.words(adapter)
     new = {
         turn: pair
         for turn, pair in new.items()
@@ -74,7 +75,7 @@ def _answer_rows(
     centre, slots, keys = ops.to_numpy(state["centre"])[1], [], []
     for i in range(0, len(turns), BATCH):
         some = turns[i : i + BATCH]
-        replies = Replies(adapter, [pairs[turn] for turn in some], site)
+        replies = Batch(adapter, rows_of(adapter, [pairs[turn] for turn in some]), site)
         h = ops.to_numpy(ops.float32(replies.h))
         for row, turn in enumerate(some):
             places = np.flatnonzero(replies.answers[row])

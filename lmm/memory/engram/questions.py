@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.lesson import State
+from lmm.memory.contrast import named_in
 from lmm.memory.engram.ngrams import normal_form, normal_ids
 from lmm.memory.engram.table import names
 from lmm.memory.engram.votes import Votes, signature
 from lmm.memory.keyed.rules import other_person
-from lmm.memory.selfask import named_in
 
 if TYPE_CHECKING:
     from lmm.adapters.models.chat_format import ChatFormat
     from lmm.adapters.ops import Ops
 
 
-class Asked:
+class StoredQuestions:
     """What is known of each stored question: its turn's key, its signature, its state in context, whose it is."""
 
     def __init__(self, ops: Ops, state: State) -> None:

@@ -13,7 +13,7 @@ added to the residual stream at the j-th step of the reply (j = 0: the last prom
 Otherwise the model is bitwise untouched, however many lessons there are. Nothing is shared between lessons, so one can
 be forgotten, merged or moved without a trace in the others.
 
-Learning: Adam on the values alone, by the margin cross-entropy of answer and end of turn (`lmm.memory.target`). Numbers
+Learning: Adam on the values alone, by the margin cross-entropy of answer and end of turn (`lmm.memory.batch`). Numbers
 behind the defaults: docs/lab-log.md.
 """
 
@@ -30,9 +30,10 @@ from lmm.adapters.ops import Array
 from lmm.errors import StateError
 from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Prompt, Recall
+from lmm.memory.batch import LEARNED, Batch, of_one_lesson
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.gate import THRESHOLD, Index, shared_gate
-from lmm.memory.target import Target, fit
+from lmm.memory.optim import BETAS, Optimizer, fit
 from lmm.options import Options, option
 from lmm.text.sanitize import listed
 
@@ -131,15 +132,17 @@ class Keyed(Isolated):
 
     def _learn_values(self, lesson: Lesson, adapter: Adapter, report: LearnReport) -> np.ndarray:
         """The values [S, D] that make the model answer `lesson.prompt` with exactly `lesson.answer`."""
-        target = Target(adapter, lesson.prompt, lesson.answer, self.sites(adapter)[0])
+        ops, options = adapter.ops, self.options
+        batch = Batch(adapter, [of_one_lesson(adapter, lesson.prompt, lesson.answer)], self.sites(adapter)[0])
+        size = batch.size
 
         def loss_of(params: State) -> Array:
-            return target.loss(params["values"] * target.size, self.options.margin)
+            return batch.total(batch.plus(params["values"] * size), options.margin)
 
-        params, _ = fit(
-            loss_of, {"values": adapter.ops.zeros((target.steps, adapter.shape.width))}, self.options, adapter, report
-        )
-        return adapter.ops.to_numpy(params["values"]) * target.size
+        start = {"values": ops.zeros(batch.h.shape[1:])}
+        adam = Optimizer(ops, "adam", options.lr, betas=BETAS)
+        found = fit(loss_of, start, adam, options.steps, report, LEARNED, step_back=True)
+        return ops.to_numpy(found.params["values"]) * size
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         expected = {f"{kind}/{lesson.id}" for lesson in lessons for kind in ("keys", "values")}

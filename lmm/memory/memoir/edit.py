@@ -3,13 +3,13 @@
 Prompts of one length are one batch. What stands before the reply is read once, the layers below the site run once; a
 step runs the layers from the site on, for the reply's tokens alone (`span=reply`) or for the whole prompt (`span=all`).
 
-Shape letters: R rows of a batch, S steps of a reply, U columns that may change, F width of the MLP, D of the model.
+Shape letters: P prompts of a batch, U columns that may change, F width of the MLP, D of the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,8 @@ import numpy as np
 from lmm.adapters.ops import Array
 from lmm.errors import LearningError
 from lmm.memory.base import LearnReport
-from lmm.memory.message import checked
-from lmm.memory.optim import Optimizer
-from lmm.memory.target import prompt_and_answer
+from lmm.memory.batch import Batch, Row, of_one_lesson
+from lmm.memory.optim import Optimizer, fit
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
@@ -41,7 +40,7 @@ PREFIXES = (
 
 
 @dataclass(frozen=True)
-class Example:
+class MaskedLesson:
     """One lesson: its wordings, its answer, and the columns of its mask, [k] rising."""
 
     wordings: Sequence[str]
@@ -49,137 +48,89 @@ class Example:
     mask: np.ndarray
 
 
-class Rows:
-    """R prompts of one length and their replies, read up to the site.
-
-    `h` [R, T, D] enters the site's layer; `columns` [U] and, of these, `masks` [R, 1, U] 1. where a row's lesson may
-    write; `targets`, `weight` [R, S].
-    """
+class MaskedBatch(Batch):
+    """Prompts of one length, and their replies. Of `columns` [U], `masks` [P, 1, U] are 1. where a row's lesson may
+    write."""
 
     def __init__(
-        self,
-        adapter: Adapter,
-        site: Site,
-        span: str,
-        rows: Sequence[tuple[list[int], list[int]]],
-        masks: np.ndarray,
-        columns: Array,
+        self, adapter: Adapter, rows: Sequence[Row], site: Site, span: str, masks: np.ndarray, columns: Array
     ) -> None:
-        ops, self.adapter, self.site = adapter.ops, adapter, site
-        steps = max(len(answer) for _, answer in rows)
-        filled = [answer + [adapter.format.end_of_turn] * (steps - len(answer)) for _, answer in rows]
-        prompts = np.array([prompt for prompt, _ in rows], np.int64)
-        read = prompts.shape[1] - 1 if span == "reply" else 0
-        self.tokens = np.concatenate([prompts, np.array(filled, np.int64)[:, :-1]], axis=1)[:, read:]
-        self.cache = self._read(prompts[:, :read]) if read else None
-        self.columns = columns
-        self.masks = ops.asarray(masks.astype(np.float32)[:, None])
-        self.h, self.reach = self._look()
-        self.keep = range(self.tokens.shape[1] - steps, self.tokens.shape[1])
-        weight = np.array([[1.0] * len(answer) + [0.0] * (steps - len(answer)) for _, answer in rows], np.float32)
-        self.targets, self.weight, self.count = ops.asarray(filled, "int64"), ops.asarray(weight), float(weight.sum())
-        right = np.zeros((len(rows), steps, adapter.shape.vocab), bool)
-        np.put_along_axis(right, np.array(filled)[..., None], True, axis=2)
-        self.right = ops.asarray(right, "bool")
+        super().__init__(adapter, rows, site, everywhere=span == "all")
+        self.site, self.columns = site, columns
+        self.masks = adapter.ops.asarray(masks.astype(np.float32)[:, None])
 
-    def _look(self) -> tuple[Array, float]:
-        """What enters the layer, [R, T, D]; and |h| / |m * x|: how long a step must be to move h by its own length."""
-        ops, seen = self.adapter.ops, {}
-
-        def look(x_in: Array, x_out: Array, context: TapContext) -> Array:
-            seen[context.site] = x_in
-            return x_out
-
-        before = replace(self.site, part="pre_attention")
-        with self.adapter.tap(before, look), self.adapter.tap(self.site, look):
-            self.adapter.hidden(self.tokens, self.site.layer + 1, self.cache)
-        h, x = seen[before], ops.float32(ops.take(seen[self.site], self.columns, 2)) * self.masks
-        reach = ops.to_numpy(ops.norm(ops.float32(h))).mean() / max(ops.to_numpy(ops.norm(x)).mean(), 1e-6)
-        return h, float(reach)
-
-    def _read(self, prompts: np.ndarray) -> Any:
-        """The cache of the prompts; what they begin with in common is read once."""
-        differ = np.flatnonzero((prompts != prompts[0]).any(axis=0))
-        shared = int(differ[0]) if len(differ) else prompts.shape[1]
-        cache = self.adapter.new_cache()
-        if shared:
-            _, cache = self.adapter.forward(prompts[:1, :shared], cache)
-        cache = self.adapter.select(cache, [0] * len(prompts))
-        return self.adapter.forward(prompts[:, shared:], cache)[1] if shared < prompts.shape[1] else cache
-
-    def loss(self, params: Params, margin: float) -> Array:
-        """Summed cross-entropy of the reply tokens with the right one's logit lowered by `margin`."""
+    def edited(self, params: Params, margin: float) -> Array:
+        """The losses' sum with the columns of `params` in place."""
         ops = self.adapter.ops
 
         def add(x_in: Array, x_out: Array, context: TapContext) -> Array:
-            delta = (ops.float32(ops.take(x_in, self.columns, 2)) * self.masks) @ params["columns"]
-            return x_out + ops.cast_like(delta, x_out)
+            return x_out + ops.cast_like(self._masked(x_in) @ params["columns"], x_out)
 
         with self.adapter.tap(self.site, add):
-            logits = self.adapter.upper(self.tokens, self.h, self.site.layer, self.cache, keep=self.keep)
-        logits = ops.float32(logits)
-        logits = ops.where(self.right, logits - margin, logits) if margin else logits
-        gold = ops.take_along(logits, self.targets[..., None])[..., 0]
-        return ops.sum((ops.logsumexp(logits) - gold) * self.weight)
+            return self.total(self.h, margin)
+
+    def reach(self) -> float:
+        """|h| / |m * x|: how long a step must be to move h by its own length."""
+        ops = self.adapter.ops
+        x = self._masked(self.adapter.features(self.tokens, self.site, self.cache))
+        sizes = [ops.to_numpy(ops.norm(states)).mean() for states in (ops.float32(self.h), x)]
+        return float(sizes[0] / max(sizes[1], 1e-6))
+
+    def _masked(self, x: Array) -> Array:
+        return self.adapter.ops.float32(self.adapter.ops.take(x, self.columns, 2)) * self.masks
 
 
 def train(
     adapter: Adapter,
     site: Site,
     options: Any,
-    examples: Sequence[Example],
+    lessons: Sequence[MaskedLesson],
     columns: np.ndarray,
     weights: np.ndarray,
     report: LearnReport,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Columns [C] and weights [C, D] of W_m after an edit: as before, but for the columns of the examples' masks.
+    """Columns [C] and weights [C, D] of W_m after edits: as before, but for the columns of their masks.
 
     Raises LearningError for an answer that is too long, and if the loss is no number.
     """
     ops = adapter.ops
-    mine = np.unique(np.concatenate([example.mask for example in examples]))
-    batches = _batches(adapter, site, options, examples, mine)
+    mine = np.unique(np.concatenate([lesson.mask for lesson in lessons]))
+    batches = _batches(adapter, site, options, lessons, mine)
     start = np.zeros((len(mine), adapter.shape.width), np.float32)
     known = np.isin(mine, columns)
     start[known] = weights[np.searchsorted(columns, mine[known])]
-    params = {"columns": ops.asarray(start)}
-    count = sum(batch.count for batch in batches)
+    count = sum(int(batch.answers.sum()) for batch in batches)
+    unit = options.optimizer == "unit"
+    length = sum(batch.reach() for batch in batches) / len(batches) if unit else options.clip
 
     def loss_of(params: Params) -> Array:
-        losses = [batch.loss(params, options.margin) for batch in batches]
-        total = losses[0]
-        for loss in losses[1:]:
-            total = total + loss
+        total = batches[0].edited(params, options.margin)
+        for batch in batches[1:]:
+            total = total + batch.edited(params, options.margin)
         return total / count
 
-    unit = options.optimizer == "unit"
-    reach = sum(batch.reach for batch in batches) / len(batches)
-    optimizer = Optimizer(ops, "sgd" if unit else options.optimizer, options.lr, options.weight_decay)
-    for _ in range(options.steps):
-        loss, grads = ops.value_and_grad(loss_of, params)
-        checked(loss, {}, adapter)
-        report.step(loss)
-        if loss <= options.goal:
-            break
+    def shortened(grads: Params) -> Params:
         norm = float(np.linalg.norm(ops.to_numpy(grads["columns"])))
-        if unit or (options.clip and norm > options.clip):
-            grads = {"columns": grads["columns"] * ((reach if unit else options.clip) / max(norm, 1e-12))}
-        params = optimizer.step(params, grads)
-        ops.evaluate(*params.values())
-    return _merged(columns, weights, mine, ops.to_numpy(params["columns"]))
+        return {"columns": grads["columns"] * (length / max(norm, 1e-12))} if unit or 0 < length < norm else grads
+
+    optimizer = Optimizer(ops, "sgd" if unit else options.optimizer, options.lr, options.weight_decay)
+    found = fit(loss_of, {"columns": ops.asarray(start)}, optimizer, options.steps, report, options.goal, 0, shortened)
+    return _merged(columns, weights, mine, ops.to_numpy(found.params["columns"]))
 
 
-def _batches(adapter: Adapter, site: Site, options: Any, examples: Sequence[Example], mine: np.ndarray) -> list[Rows]:
-    """All wordings of all examples, and copies with a sentence before the first, by their length in tokens."""
+def _batches(
+    adapter: Adapter, site: Site, options: Any, lessons: Sequence[MaskedLesson], mine: np.ndarray
+) -> list[MaskedBatch]:
+    """All wordings of all lessons, and copies with a sentence before the first, by their length in tokens."""
     where = adapter.ops.asarray(mine, "int64")
-    by_length: dict[int, list[tuple[tuple[list[int], list[int]], np.ndarray]]] = {}
-    for example in examples:
-        copies = [f"{prefix} {example.wordings[0]}" for prefix in PREFIXES[: options.prefixes]]
-        for text in (*example.wordings, *copies):
-            prompt, answer = prompt_and_answer(adapter, text, example.answer)
-            by_length.setdefault(len(prompt), []).append(((prompt, answer), np.isin(mine, example.mask)))
+    by_length: dict[int, list[tuple[Row, np.ndarray]]] = {}
+    for lesson in lessons:
+        copies = [f"{prefix} {lesson.wordings[0]}" for prefix in PREFIXES[: options.prefixes]]
+        for text in (*lesson.wordings, *copies):
+            row = of_one_lesson(adapter, text, lesson.answer)
+            by_length.setdefault(len(row[0]), []).append((row, np.isin(mine, lesson.mask)))
     return [
-        Rows(adapter, site, options.span, [row for row, _ in found], np.stack([mask for _, mask in found]), where)
+        MaskedBatch(adapter, [r for r, _ in found], site, options.span, np.stack([m for _, m in found]), where)
         for found in by_length.values()
     ]
 

@@ -22,7 +22,7 @@ Deviations, with their reasons (figures: docs/memoir.md); `--preset paper` undoe
 - `span=reply`: the residual acts from the last prompt token on, not on the whole prompt. Then what precedes is read
   once for all steps, and a conversation's cache stays valid.
 - Means are over the user's own tokens: the chat template's are the same in every prompt. The background is the mean
-  over the general questions of `selfask.PLAIN`, 24 instead of 100.
+  over the general questions of `contrast.PLAIN`, 24 instead of 100.
 - `margin`: the right token's logit is lowered in the loss, so an edit is learned with room for what later ones disturb.
 - Adam instead of SGD, whose learning rate would have to be found for each model. `optimizer=unit` is the other way
   out: steps along the gradient, of a set length.
@@ -38,14 +38,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from lmm.adapters.ops import Array
-from lmm.engine.conversation import Conversation
 from lmm.errors import LearningError, StateError, UsageError
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
-from lmm.memory.memoir.edit import Example, train
+from lmm.memory.batch import padded
+from lmm.memory.contrast import PLAIN
+from lmm.memory.memoir.edit import MaskedLesson, train
 from lmm.memory.memoir.options import PAPER, VIEWS, MemoirOptions, environment
 from lmm.memory.memoir.tophash import check_permutation, overlaps, permutation, top_hash
-from lmm.memory.selfask import PLAIN, number_of, owners
+from lmm.memory.states import number_of, owners
 from lmm.text.fold import fold
 from lmm.text.sanitize import listed
 
@@ -102,18 +103,15 @@ class Memoir(Memory):
         return np.concatenate([self._features(texts[i : i + BATCH], adapter) for i in range(0, len(texts), BATCH)])
 
     def _features(self, texts: Sequence[str], adapter: Adapter) -> np.ndarray:
-        ops, turns = adapter.ops, [Conversation(adapter.format) for _ in texts]
-        for turn, text in zip(turns, texts, strict=True):
-            turn.ask(text)
+        ops, said = adapter.ops, [adapter.format.message_tokens(text, reply=True) for text in texts]
         lead, cache = self._read_scaffold(adapter)
-        if any(turn.tokens[: len(lead)] != lead or any(turn.content[: len(lead)]) for turn in turns):
+        if any(tokens[: len(lead)] != lead or any(content[: len(lead)]) for tokens, content in said):
             lead, cache = [], adapter.new_cache()
-        rows = [turn.tokens[len(lead) :] for turn in turns]
-        length = max(map(len, rows))
-        tokens = np.array([[*row, *[adapter.format.end_of_turn] * (length - len(row))] for row in rows], np.int64)
-        weights = np.zeros((len(rows), VIEWS[self.options.views], length), np.float32)
-        for b, (row, turn) in enumerate(zip(rows, turns, strict=True)):
-            mine = np.asarray(turn.content[len(lead) :], np.float32)
+        rows = [tokens[len(lead) :] for tokens, _ in said]
+        tokens = padded(rows, adapter.format.end_of_turn)
+        weights = np.zeros((len(rows), VIEWS[self.options.views], tokens.shape[1]), np.float32)
+        for b, (row, (_, content)) in enumerate(zip(rows, said, strict=True)):
+            mine = np.asarray(content[len(lead) :], np.float32)
             weights[b, 0, : len(row)] = mine / mine.sum() if mine.any() else np.nan
             weights[b, 1:, len(row) - 1] = 1.0
         x = adapter.features(tokens, self.sites(adapter)[0], adapter.select(cache, [0] * len(rows)))
@@ -122,10 +120,8 @@ class Memoir(Memory):
     def _read_scaffold(self, adapter: Adapter) -> tuple[list[int], Cache]:
         """The tokens before every user's first message, read once."""
         if self._scaffold is None or self._scaffold[0] is not adapter:
-            turns = [Conversation(adapter.format) for _ in range(2)]
-            for turn, text in zip(turns, ("a", "7"), strict=True):
-                turn.ask(text)
-            lead = turns[0].tokens[: min(turn.content.index(True) for turn in turns)]
+            said = [adapter.format.message_tokens(text, reply=True) for text in ("a", "7")]
+            lead = said[0][0][: min(content.index(True) for _, content in said)]
             cache = adapter.new_cache()
             if lead:
                 with adapter.quiet():
@@ -217,11 +213,11 @@ class Memoir(Memory):
                 f"the memory holds {self.options.max_edits} lessons at most (max_edits); forget one, or set it higher"
             )
         starts = np.cumsum([0, *map(len, wordings)])
-        examples = [
-            Example(texts, lesson.answer, np.flatnonzero(found[start, 0]))
+        masked = [
+            MaskedLesson(texts, lesson.answer, np.flatnonzero(found[start, 0]))
             for texts, lesson, start in zip(wordings, lessons, starts, strict=False)
         ]
-        columns, weights = train(adapter, site, self.options, examples, arrays["columns"], arrays["weights"], report)
+        columns, weights = train(adapter, site, self.options, masked, arrays["columns"], arrays["weights"], report)
         return {
             **state,
             "fingerprints": ops.asarray(np.concatenate([arrays["fingerprints"][keep], found]), "bool"),

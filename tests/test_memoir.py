@@ -74,7 +74,7 @@ def test_lessons_learned_together_are_confined_to_their_own_masks() -> None:
 def test_a_row_sends_gradients_only_into_its_own_mask(adapter: Adapter) -> None:
     from lmm.memory.memoir.edit import MaskedLesson, _batches
 
-    memory: Any = made(adapter).memory
+    memory: Any = made(adapter).mind.memory
     example, columns = MaskedLesson([SISTER.prompt], "Ada", np.array([1, 4])), np.arange(6)
     (batch,) = _batches(adapter, memory.sites(adapter)[0], memory.options, [example], columns)
     zero = {"columns": adapter.ops.zeros((6, adapter.shape.width))}
@@ -235,7 +235,7 @@ def test_a_lesson_learned_in_one_batch_is_that_learned_prompt_by_prompt(adapter:
     """Rows of one length share a batch: the loss is the mean over all of them, whatever the batches."""
     from lmm.memory.memoir.edit import PREFIXES, MaskedLesson, _batches
 
-    memory: Any = made(adapter, prefixes=3).memory
+    memory: Any = made(adapter, prefixes=3).mind.memory
     example = MaskedLesson([SISTER.prompt], "Ada", np.arange(5))
     batches = _batches(adapter, memory.sites(adapter)[0], memory.options, [example], np.arange(5))
     assert sum(len(batch.tokens) for batch in batches) == 4 and len({len(p) for p in PREFIXES[:3]}) > 1

@@ -325,7 +325,7 @@ def test_settings_that_make_no_sense() -> None:
         ({"sizes": (3, 2)}, "rising numbers"),
         ({"sizes": ()}, "rising numbers"),
         ({"sizes": (2,), "skip": frozenset({"locallity"})}, "cannot skip locallity"),
-        ({"sizes": (2,), "batch_size": 0}, "at least 1"),
+        ({"sizes": (2,), "batch_size": 0, "seed": -1}, "seed must be 0 or above.*batch_size must be 1 or above"),
     ):
         with pytest.raises(UsageError, match=message):
             EditSettings(**changes)  # type: ignore[arg-type]

@@ -39,6 +39,7 @@ from lmm.errors import LearningError, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import Memory
 from lmm.memory.identity import Identity
+from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -56,26 +57,23 @@ def quietly(what: str, total: int) -> Callable[[int], None]:
 
 
 @dataclass(frozen=True)
-class EditSettings:
+class EditSettings(Options):
     """One run, apart from model and memories. `sizes`: numbers of edits, each scored."""
 
     sizes: tuple[int, ...]
-    seed: int = 0
-    batch_size: int = 32
-    max_tokens: int = 32
-    skip: frozenset[str] = frozenset()
-    save_every_s: float = 30.0
+    seed: int = option(0, "of fresh memories and intervals", "[0, inf)")
+    batch_size: int = option(32, "prompts answered together", "[1, inf)")
+    max_tokens: int = option(32, "longest reply, in tokens", "[1, inf)")
+    skip: frozenset[str] = option(frozenset(), f"parts to leave out, of {', '.join(PARTS)}")
+    save_every_s: float = option(30.0, "seconds between checkpoints", "[0, inf)")
 
-    def __post_init__(self) -> None:
-        unknown = sorted(self.skip - set(PARTS))
-        if unknown:
-            raise UsageError(f"cannot skip {', '.join(unknown)}; parts that can be: {', '.join(PARTS)}")
+    def together(self) -> list[str]:
+        problems = []
+        if unknown := sorted(self.skip - set(PARTS)):
+            problems.append(f"cannot skip {', '.join(unknown)}; parts that can be: {', '.join(PARTS)}")
         if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 1:
-            raise UsageError(f"--edits must be rising numbers from 1, not {','.join(map(str, self.sizes))}")
-        if self.seed < 0:
-            raise UsageError(f"--seed must be 0 or above, not {self.seed}")
-        if self.batch_size < 1 or self.max_tokens < 1:
-            raise UsageError("--batch-size and --max-tokens must be at least 1")
+            problems.append(f"--edits must be rising numbers from 1, not {','.join(map(str, self.sizes))}")
+        return problems
 
 
 @dataclass

@@ -158,7 +158,8 @@ def inspect(path: PathLike) -> dict[str, Any]:
         return {
             "path": str(path),
             "bytes": file.size,
-            **dataclasses.asdict(header),
+            **{f.name: getattr(header, f.name) for f in dataclasses.fields(header)},
+            "lessons": [lesson.to_dict() for lesson in header.lessons],
             "parameters": sum(at.size for at in file.table.values()),
             "tensors": tensors,
         }

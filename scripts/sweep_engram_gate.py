@@ -57,7 +57,7 @@ def kept_states(path: Path, adapter: Adapter, data: Mapping[str, Sequence[Edit]]
 
 def votes(adapter: Adapter, edits: Sequence[Edit], texts: Sequence[str]) -> np.ndarray:
     """The best vote of each text's views for each edit's prompt, [texts, edits]; -1 where numbers differ."""
-    words = Words(adapter.format, adapter.shape.vocab)
+    words = Words(adapter)
     stored = [words.signature(e.prompt) for e in edits]
     grams, weights = [g for g, _ in stored], [w for _, w in stored]
     index = Votes([np.full(len(g), i) for i, g in enumerate(grams)], grams, weights, len(edits))

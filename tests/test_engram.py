@@ -35,11 +35,11 @@ def test_normal_forms_ignore_case_accents_width_and_spaces() -> None:
 
 def test_tokens_of_one_form_share_the_lowest_id() -> None:
     adapter = ToyAdapter()
-    ids, weights = normal_ids(adapter.format, adapter.shape.vocab)
+    ids, weights = normal_ids(adapter)
     assert ids[ord("a")] == ids[ord("A")] == ord("A") and ids[ord("b")] != ids[ord("A")]
     assert ids[256] == 256 and ids[200] == 200, "control tokens and parts of characters are their own"
     assert weights[ord("a")] > 0 and weights[ord("7")] == 0.5 and weights[ord("?")] == weights[ord(" ")] == 0
-    assert normal_ids(adapter.format, adapter.shape.vocab)[0] is ids, "computed once"
+    assert normal_ids(adapter)[0] is ids, "computed once"
 
 
 def test_the_heads_have_distinct_primes_and_tables_of_their_own() -> None:
@@ -374,7 +374,7 @@ def test_prompts_are_asked_in_one_batch_as_alone(adapter: Adapter) -> None:
 
 # ---------------------------------------------------------------- words
 def words() -> Words:
-    return Words(ToyAdapter().format, 260)
+    return Words(ToyAdapter())
 
 
 def test_words_weigh_by_how_rare_they_are_and_punctuation_does_not_count() -> None:
@@ -395,7 +395,7 @@ def test_two_questions_with_a_rarest_word_each_are_about_other_things() -> None:
         def read(self, text: str) -> dict[str, tuple[list[int], float]]:
             return {w: ([0], 1.0 if w[0].isupper() else 0.1) for w in text.split()}
 
-    rare = Rare(ToyAdapter().format, 260)
+    rare = Rare(ToyAdapter())
     assert rare.other_thing("capital of France", "capital of Zembla")
     assert not rare.other_thing("Zembla has which capital", "capital of Zembla")
     assert not rare.other_thing("which town governs Zembla", "Big capital of Zembla"), (

@@ -27,13 +27,13 @@ import numpy as np
 from lmm.adapters.base import Rewrite, TapContext
 from lmm.adapters.ops import Array, Params, token_cross_entropy
 from lmm.engine.asking import equal_lengths
-from lmm.engine.conversation import lesson_tokens
 from lmm.engine.training_settings import TrainingSettings
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
 from lmm.files import safefile
 from lmm.files.atomic import write_atomically
 from lmm.lesson import State
 from lmm.memory.base import Memory, Prompt, Recall
+from lmm.memory.batch import laid_out, rows_of
 from lmm.memory.optim import Optimizer
 
 if TYPE_CHECKING:
@@ -49,11 +49,10 @@ class Examples:
 
     def __init__(self, adapter: Adapter, memory: Memory, state: State, pairs: Pairs, layer: int) -> None:
         self.adapter, self.layer = adapter, layer
-        rows = [lesson_tokens(adapter.format, question, answer) for question, answer in pairs]
-        self.starts = [len(prompt) - 1 for prompt, _ in rows]
-        self.answers = [answer for _, answer in rows]
-        self.tokens = [[*prompt, *answer[:-1]] for prompt, answer in rows]
-        prompts = [Prompt(question, prompt) for (question, _), (prompt, _) in zip(pairs, rows, strict=True)]
+        self.rows = rows_of(adapter, pairs)
+        self.starts = [len(prompt) - 1 for prompt, _ in self.rows]
+        self.tokens = [[*prompt, *answer[:-1]] for prompt, answer in self.rows]
+        prompts = [Prompt(question, prompt) for (question, _), (prompt, _) in zip(pairs, self.rows, strict=True)]
         self.recalls = _recalls(memory, state, prompts, adapter)
         self._chunks = self._chunks_kept()
         self._h: dict[int, Array] = {}
@@ -102,21 +101,6 @@ class Examples:
             filled = ops.cast_like(ops.zeros((1, length - h.shape[1], h.shape[2])), h)
             parts.append(ops.concat([h, filled], 1) if filled.shape[1] else h)
         return ops.concat(parts, 0)
-
-    def padded(self, rows: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Tokens [B, T], and from the last prompt token on targets and which of them count, [B, S]."""
-        fill, start = self.adapter.format.end_of_turn, self.starts[rows[0]]
-        length = max(len(self.tokens[i]) for i in rows)
-        tokens = np.full((len(rows), length), fill, np.int64)
-        targets, mask = (
-            np.zeros((len(rows), length - start), np.int64),
-            np.zeros((len(rows), length - start), np.float32),
-        )
-        for b, i in enumerate(rows):
-            tokens[b, : len(self.tokens[i])] = self.tokens[i]
-            targets[b, : len(self.answers[i])] = self.answers[i]
-            mask[b, : len(self.answers[i])] = 1
-        return tokens, targets, mask
 
 
 def _recalls(memory: Memory, state: State, prompts: Sequence[Prompt], adapter: Adapter) -> list[Recall | None]:
@@ -240,15 +224,17 @@ class Training:
     def _loss_of(self, examples: Examples, rows: list[int]) -> Callable[[Params], Array]:
         """Mean cross-entropy of the reply tokens of some examples, as a function of the trained tensors."""
         ops, start = self.adapter.ops, examples.starts[rows[0]]
-        tokens, targets, mask = examples.padded(rows)
-        wanted, weights, h = ops.asarray(targets, "int64"), ops.asarray(mask / mask.sum()), examples.hidden(rows)
+        tokens, targets, counts = laid_out([examples.rows[i] for i in rows], self.adapter.format.end_of_turn)
+        mask = counts[:, start:].astype(np.float32)
+        wanted, weights = ops.asarray(targets[:, start:].copy(), "int64"), ops.asarray(mask / mask.sum())
+        h, keep = examples.hidden(rows), range(start, tokens.shape[1])
         recall = self.memory.stack(ops, [examples.recalls[i] for i in rows])
         if recall is not None:
             recall.start = start
 
         def loss_of(params: Params) -> Array:
             self._now = (self.state | params, recall)
-            logits = self.adapter.upper(tokens, h, examples.layer, keep=range(start, tokens.shape[1]))
+            logits = self.adapter.upper(tokens, h, examples.layer, keep=keep)
             return ops.sum(token_cross_entropy(ops, logits, wanted) * weights)
 
         return loss_of
@@ -257,7 +243,7 @@ class Training:
         """Mean over the reply tokens of all examples."""
         total = count = 0.0
         for rows in examples.batches(self.settings.batch_size):
-            tokens = sum(len(examples.answers[i]) for i in rows)
+            tokens = sum(len(examples.rows[i][1]) for i in rows)
             total += self.adapter.ops.item(self._loss_of(examples, rows)(params)) * tokens
             count += tokens
         return total / count

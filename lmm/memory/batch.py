@@ -67,17 +67,12 @@ class Batch:
         one_length = len({len(prompt) for prompt in before}) == 1
         self.prefix = 0 if everywhere else len(before[0]) if one_length else _common(before)
         self.starts = [len(prompt) - self.prefix for prompt in before]
-        self.tokens = padded([[*p, *a[:-1]][self.prefix :] for p, a in rows], adapter.format.end_of_turn)
-        length, first = self.tokens.shape[1], min(self.starts)
-        self.keep = range(first, length)
-        targets, mask = np.zeros((2, len(rows), length), np.int64)
-        for i, (_, answer) in enumerate(rows):
-            targets[i, self.starts[i] : self.starts[i] + len(answer)] = answer
-            mask[i, self.starts[i] : self.starts[i] + len(answer)] = 1
-        self.answers = mask.astype(bool)
-        self.live = ops.asarray((np.ones_like(mask) if everywhere else mask).astype(np.float32)[..., None])
+        first, unread = min(self.starts), [(prompt[self.prefix :], answer) for prompt, answer in rows]
+        self.tokens, targets, self.answers = laid_out(unread, adapter.format.end_of_turn)
+        self.keep = range(first, self.tokens.shape[1])
+        self.live = ops.asarray((self.answers | everywhere).astype(np.float32)[..., None])
         self.targets = ops.asarray(targets[:, first:].copy(), "int64")
-        self.mask = ops.asarray(mask[:, first:].astype(np.float32))
+        self.mask = ops.asarray(self.answers[:, first:].astype(np.float32))
         self.cache = self._read(before) if self.prefix else None
         self.h = adapter.hidden(self.tokens, self.first_layer, self.cache)
 
@@ -128,6 +123,16 @@ class Batch:
         """Hidden states [P, D] at the questions' last tokens, float32."""
         h = self.adapter.ops.to_numpy(self.h).astype(np.float32)
         return h[np.arange(len(self.starts)), self.starts]
+
+
+def laid_out(rows: Sequence[Row], fill: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As [P, T]: questions and replies as read, what is to come after each token, and where that counts."""
+    tokens = padded([[*prompt, *answer[:-1]] for prompt, answer in rows], fill)
+    targets, counts = np.zeros_like(tokens), np.zeros(tokens.shape, bool)
+    for i, (prompt, answer) in enumerate(rows):
+        at = slice(len(prompt) - 1, len(prompt) - 1 + len(answer))
+        targets[i, at], counts[i, at] = answer, True
+    return tokens, targets, counts
 
 
 def padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:

@@ -26,7 +26,7 @@ from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.batch import Batch, rows_of, with_earlier
 from lmm.memory.contrast import near_misses
-from lmm.memory.lora_on_user import low_rank
+from lmm.memory.lora_on_user import low_rank, low_rank_in_reply
 from lmm.memory.optim import Optimizer, fit
 from lmm.memory.states import known_keys, last_states, number_of, owners, unit
 from lmm.options import Options, option
@@ -111,10 +111,7 @@ class GatedLora(Memory):
     def rewrite(
         self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
     ) -> Array:
-        if recall is None or context.positions[-1] < recall.start:
-            return x_out
-        live = ops.asarray((context.positions >= recall.start).astype(np.float32)[None, :, None])
-        return low_rank(ops, state, x_out, recall.arrays["gate"] * live)
+        return low_rank_in_reply(ops, state, recall, x_out, context)
 
     # learning ------------------------------------------------------------------------------------------------
     def learn(

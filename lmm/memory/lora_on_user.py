@@ -106,10 +106,7 @@ class LoraOnUser(Memory):
     ) -> Array:
         if not self.options.gate:
             return x_out + ops.cast_like(ops.float32(x_out) @ state["A"] @ state["B"], x_out)
-        if recall is None or context.positions[-1] < recall.start:
-            return x_out
-        live = ops.asarray((context.positions >= recall.start).astype(np.float32)[None, :, None])
-        return low_rank(ops, state, x_out, recall.arrays["gate"] * live)
+        return low_rank_in_reply(ops, state, recall, x_out, context)
 
     def learn(
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
@@ -178,6 +175,14 @@ class LoraOnUser(Memory):
         found = fit(loss, start, optimizer, options.steps, report, options.goal or -np.inf)
         norms = {f"grad_{name}_norm": float(np.linalg.norm(ops.to_numpy(g))) for name, g in found.grads.items()}
         return found.params, norms
+
+
+def low_rank_in_reply(ops: Ops, state: State, recall: Recall | None, x_out: Array, context: TapContext) -> Array:
+    """`low_rank` from the last prompt token on, as far as the recalled gate [B, 1, 1] is open."""
+    if recall is None or context.positions[-1] < recall.start:
+        return x_out
+    live = ops.asarray((context.positions >= recall.start).astype(np.float32)[None, :, None])
+    return low_rank(ops, state, x_out, recall.arrays["gate"] * live)
 
 
 def low_rank(ops: Ops, state: State, h: Array, g: Array) -> Array:

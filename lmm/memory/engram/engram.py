@@ -145,8 +145,8 @@ class Engram(Isolated):
 
     def words(self, adapter: Adapter) -> Words:
         """How this model's tokenizer reads words; with it, `rewrite` knows normalised ids."""
-        self._normal = normal_ids(adapter.format, adapter.shape.vocab)[0]
-        return Words(adapter.format, adapter.shape.vocab)
+        self._normal = normal_ids(adapter)[0]
+        return Words(adapter)
 
     def _questions(self, state: State, ops: Ops) -> StoredQuestions:
         if self._asked is None or self._asked[0] is not state:

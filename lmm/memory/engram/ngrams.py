@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from lmm.adapters.models.chat_format import ChatFormat
+    from lmm.adapters.base import Adapter
 
 _lookups: OrderedDict[tuple[str, int], tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
@@ -32,13 +32,14 @@ def normal_form(text: str) -> str:
     return "".join(c for c in text if not unicodedata.combining(c)).strip()
 
 
-def normal_ids(format: ChatFormat, vocab: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `vocab` tokens its normalised id, int64 [V], and the weight of the word it is part of, float32 [V].
+def normal_ids(adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
+    """For each of V tokens its normalised id, int64 [V], and the weight of the word it is part of, float32 [V].
 
     The id is the lowest of the tokens with the same normal form; a token without text (a part of a character, a
     control token) keeps its own. The weight is (log id / log V)^8 of a word, 1/2 of a number, else 0: a vocabulary is
     listed by how early its merges were found, so frequent words have low ids. Computed once per tokenizer.
     """
+    format, vocab = adapter.format, adapter.shape.vocab
     key = (format.hash, vocab)
     if key not in _lookups:
         first: dict[str, int] = {}

@@ -19,7 +19,7 @@ from lmm.memory.engram.votes import Votes, signature
 from lmm.memory.keyed.rules import other_person
 
 if TYPE_CHECKING:
-    from lmm.adapters.models.chat_format import ChatFormat
+    from lmm.adapters.base import Adapter
     from lmm.adapters.ops import Ops
 
 
@@ -60,18 +60,18 @@ class StoredQuestions:
 class Words:
     """The words of a text by one tokenizer: normalised ids, and how rare each is."""
 
-    def __init__(self, format: ChatFormat, vocab: int) -> None:
-        self.format, self.vocab = format, vocab
+    def __init__(self, adapter: Adapter) -> None:
+        self.adapter = adapter
 
     def read(self, text: str) -> dict[str, tuple[list[int], float]]:
         """The words of a text, without punctuation: normal form -> normalised ids, weight.
 
         A word of several tokens is rarer than any that has one: it weighs 1.
         """
-        ids, weights = normal_ids(self.format, self.vocab)
+        ids, weights = normal_ids(self.adapter)
         found: dict[str, tuple[list[int], float]] = {}
         for word in re.findall(r"\w+", text):
-            tokens = [t for t in self.format.encode(" " + word) if weights[t] > 0]
+            tokens = [t for t in self.adapter.format.encode(" " + word) if weights[t] > 0]
             weight = float(weights[tokens[0]]) if len(tokens) == 1 else 1.0
             if tokens:
                 found[normal_form(word)] = ([int(ids[t]) for t in tokens], weight)

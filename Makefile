@@ -42,6 +42,7 @@ test: setup-test lint
 lint: setup-test
 	@$(BIN)/ruff check lmm scripts tests
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 unit: setup-test
 	@$(PYTEST) -m 'not real' $(ARGS)

@@ -107,6 +107,10 @@ def in_groups() -> list[tuple[str, list[str]]]:
     return [(about, [key for key in declared if declared[key].group == name]) for name, about in GROUPS.items()]
 
 
+#: what can be changed while a chat goes on, and what it is
+LIVE = {name: declared.help for name, declared in Config.declared().items() if declared.live}
+
+
 def config_path() -> Path:
     import platformdirs
 

@@ -1,5 +1,8 @@
 """`python -m lmm.chat` is `lmm chat`."""
 
-from lmm.cli.app import chat_main
+import runpy
+import sys
 
-chat_main()
+if __name__ == "__main__":
+    sys.argv.insert(1, "chat")
+    runpy.run_module("lmm", run_name="__main__")

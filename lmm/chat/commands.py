@@ -97,9 +97,9 @@ def _lessons(chat: Chat) -> Choices:
 
 
 def _settings(chat: Chat) -> Choices:
-    from lmm.chat.commands_talk import SETTINGS
+    from lmm.config import LIVE
 
-    yield from SETTINGS.items()
+    yield from LIVE.items()
 
 
 def _names(chat: Chat) -> Choices:

@@ -9,13 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.chat import commands
-from lmm.config import Config, coerce
+from lmm.config import LIVE, coerce
 from lmm.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from lmm.chat.session import Chat
-
-SETTINGS = {name: declared.help for name, declared in Config.declared().items() if declared.live}
 
 
 def help(chat: Chat, rest: str) -> None:
@@ -42,7 +40,7 @@ def set(chat: Chat, rest: str) -> None:
 
     values = current(chat)
     if not rest:
-        chat.view.show(table(("setting", "value", ""), [(k, str(v), SETTINGS[k]) for k, v in values.items()]))
+        chat.view.show(table(("setting", "value", ""), [(k, str(v), LIVE[k]) for k, v in values.items()]))
         return
     key, _, text = rest.replace("=", " ", 1).partition(" ")
     key, text = key.strip().replace("-", "_"), text.strip()
@@ -57,7 +55,7 @@ def set(chat: Chat, rest: str) -> None:
 
 
 def current(chat: Chat) -> dict[str, Any]:
-    return {key: getattr(chat.config, key) for key in SETTINGS}
+    return {key: getattr(chat.config, key) for key in LIVE}
 
 
 def model(chat: Chat, rest: str) -> None:

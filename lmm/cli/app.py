@@ -133,9 +133,3 @@ def smoke(
     chosen = [name.strip() for name in names.split(",") if name.strip()] if names else test.NAMES
     what = test.facts_of(protocol, chosen, facts)
     raise typer.Exit(test.command(config, protocol, what, as_json, require, allow_damage))
-
-
-def chat_main() -> None:
-    """`python -m lmm.chat` is `lmm chat`."""
-    sys.argv.insert(1, "chat")
-    main()

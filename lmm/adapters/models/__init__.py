@@ -1,0 +1,1 @@
+"""Models: names to folders, GGUF import, tokenizer and chat format"""

@@ -1,0 +1,1 @@
+"""Files that survive: memory files, transcripts, the activation log, and what a forgotten lesson leaves behind"""

@@ -10,6 +10,7 @@ PAGE = ROOT / "docs" / "files.md"
 HEAD = """# Every file, one line each
 
 The first sentence of each docstring, written by `python -m scripts.list_files`.
+[architecture.md](architecture.md) says how they hang together.
 """
 
 

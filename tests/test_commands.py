@@ -18,7 +18,7 @@ from lmm.chat.session import Chat
 from lmm.chat.view import ConsoleView
 from lmm.config import Config
 from lmm.errors import LmmError, StateError, UsageError
-from lmm.files import transcripts
+from lmm.files import state_file, transcripts
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import Recall
 from lmm.text.sanitize import clean
@@ -680,3 +680,29 @@ def test_where_the_usual_place_is_no_good_the_memory_is_saved_elsewhere(
     [saved] = (tmp_path / "data" / "artifacts").iterdir()
     assert f"saved to {saved} instead" in session.beside and b"Canberra" in saved.read_bytes()
     assert not session.chat.engine.mind.unsaved
+
+
+def test_a_model_gets_the_lessons_of_the_memory_in_use_and_those_put_aside_are_saved(session: Session):
+    """`/model` after `/memory`: whichever memory was taught last, none of its lessons is taught to another or lost."""
+    session.do(f"/teach {Q} => Canberra")
+    session.do("/memory notes+identity")
+    session.do("/teach Who leads the choir? => Maria")
+    session.do("/memory notes")
+    assert [x.prompt for x in session.chat.mind.lessons] == [Q]
+    session.do("/teach Where is the loom? => In the shed")
+    session.do("/model other")
+    assert session.chat.config.memory == session.chat.mind.memory.name == "notes"
+    assert [x.prompt for x in session.chat.mind.lessons] == [Q, "Where is the loom?"]
+    saved = {path.name.partition("_2")[0]: state_file.read_header(path) for path in Path("artifacts").iterdir()}
+    assert sorted(saved) == ["notes", "notes+identity"]
+    assert [x.prompt for x in saved["notes+identity"].lessons] == [Q, "Who leads the choir?"]
+    assert [x.prompt for x in saved["notes"].lessons] == [Q, "Where is the loom?"]
+
+
+def test_saving_all_leaves_the_memory_in_use_in_place(session: Session):
+    session.do(f"/teach {Q} => Canberra")
+    session.do("/memory notes+identity")
+    before = session.chat.mind
+    assert len(session.chat.save_all()) == 2
+    assert session.chat.mind is before and not any(mind.unsaved for mind in session.chat.shelf.values())
+    assert "Canberra" in session.do(Q)

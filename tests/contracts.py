@@ -27,6 +27,10 @@ def on(*names: str) -> pytest.MarkDecorator:
 
 
 on_small = on("toy", "tiny-torch", "tiny-mlx")
+#: For what is repeated for every memory: torch stands for the backends until `make test`.
+on_each_small = pytest.mark.parametrize(
+    "adapter", ["toy", "tiny-torch", pytest.param("tiny-mlx", marks=[pytest.mark.mlx, pytest.mark.slow])], indirect=True
+)
 
 
 def numbers(adapter: Adapter, array: Any) -> np.ndarray:

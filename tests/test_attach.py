@@ -237,6 +237,45 @@ def test_cache_beams_and_chunks_change_nothing(loaded, name: str) -> None:
             assert replies(model, batch, prefill_chunk_size=chunk) == replies(model, batch), chunk
 
 
+def test_a_memory_decides_once_for_each_reply_however_it_is_read(loaded) -> None:
+    model, tokenizer = loaded
+    batch = chat(tokenizer, QUESTION, OTHER)
+    with attach(model, tokenizer, "keyed") as memory, torch.no_grad():
+        memory.teach(QUESTION, ANSWER)
+        asked: list[list[str]] = []
+        honest = memory.memory.on_prompt
+
+        def watched(state: Any, lessons: Any, prompts: Any, adapter: Any) -> Any:
+            asked.append([p.text for p in prompts])
+            return honest(state, lessons, prompts, adapter)
+
+        memory.memory.on_prompt = watched
+        for settings in ({}, {"use_cache": False}, {"num_beams": 2}):
+            asked.clear()
+            replies(model, batch, **settings)
+            assert len(asked) == 1 and set(asked[0]) == {QUESTION, OTHER}, settings
+        asked.clear()
+        replies(model, batch, use_cache=False)
+        replies(model, chat(tokenizer, QUESTION), use_cache=False)
+        replies(model, chat(tokenizer, OTHER), use_cache=False)
+        assert [len(texts) for texts in asked] == [2, 1, 1], "other texts are other replies"
+        asked.clear()
+        longer = torch.cat([batch["input_ids"], batch["input_ids"][:, -1:]], dim=1)
+        for ids in (batch["input_ids"], longer, longer.flip(0)[:, :-1], longer):
+            model(ids, use_cache=False)
+        assert len(asked) == 3, "only the second is the first and one token more"
+        asked.clear()
+        one = chat(tokenizer, QUESTION)
+        read = model(**one)
+        assert asked == [[QUESTION]]
+        reply = tokenizer(ANSWER, return_tensors="pt", add_special_tokens=False)["input_ids"]
+        for step in (reply[:, :1], reply[:, 1:]):  # a token of the reply, then several at once
+            read = model(step, past_key_values=read.past_key_values)
+        assert asked == [[QUESTION]], "a reply that goes on is no new one"
+        model(one["input_ids"], past_key_values=read.past_key_values)
+        assert len(asked) == 2 and asked[1] == [QUESTION], "the next question is"
+
+
 class Historian(Memory):
     """Depends on every token read so far, and on nothing else: shows at once when another row's are taken for them."""
 
@@ -409,6 +448,7 @@ def test_layers_that_run_twice_are_refused(loaded) -> None:
         model(**chat(tokenizer, QUESTION))
 
 
+@pytest.mark.slow
 def test_the_example_runs(folder: Path) -> None:
     example = Path(__file__).parents[1] / "examples" / "attach.py"
     done = subprocess.run([sys.executable, str(example), str(folder)], capture_output=True, text=True)

@@ -75,6 +75,7 @@ def test_an_honest_memory_and_none(data: Path) -> None:
     assert told["lessons"] == 10 and told["failed_lessons"] == 0 and told["state_bytes"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "score", "most"),
     [
@@ -90,6 +91,7 @@ def test_a_broken_memory_scores_badly(data: Path, name: str, score: str, most: f
     assert row(result, name)[score]["value"] <= most
 
 
+@pytest.mark.slow
 def test_forgetting_after_talk_is_seen(data: Path, monkeypatch) -> None:
     """A memory that answers only in an empty conversation."""
 
@@ -104,6 +106,7 @@ def test_forgetting_after_talk_is_seen(data: Path, monkeypatch) -> None:
     assert found["taught"]["value"] == 1.0 and found["by_distance"][-1]["value"] == 0.0
 
 
+@pytest.mark.slow
 def test_it_goes_on_after_an_interruption(data: Path, monkeypatch) -> None:
     whole = compare(request(data, "told", "refuses", out=data.parent / "whole"), adapter=benching.adapter())
     times = iter(range(100))
@@ -137,6 +140,7 @@ def test_it_goes_on_after_an_interruption(data: Path, monkeypatch) -> None:
         compare(request(data, "told", limit=5), adapter=benching.adapter())
 
 
+@pytest.mark.slow
 def test_training_offline(data: Path, tiny_torch: Adapter) -> None:
     """The tiny model, for its gradients."""
     given = request(data, "lora_on_user", "keyed+lora_on_user", train=frozenset({"lora_on_user", "keyed+lora_on_user"}))
@@ -152,6 +156,7 @@ def test_training_offline(data: Path, tiny_torch: Adapter) -> None:
     assert history[-1]["train"] < history[0]["train"]
 
 
+@pytest.mark.slow
 def test_report(data: Path) -> None:
     given = request(data, "told", "refuses")
     result = compare(given, adapter=benching.adapter())
@@ -197,6 +202,7 @@ def test_the_memory_s_part_of_a_step_is_measured(monkeypatch) -> None:
     assert "rewrite" not in vars(engine.mind.memory)
 
 
+@pytest.mark.slow
 def test_the_command(data: Path, tiny_torch: Adapter) -> None:
     words = ["bench", "compare", "--data", str(data), "--memory", "keyed", "--limit", "2", "--questions", "1"]
     words += ["--distances", "20", "--lengths", "16,32", "--max-tokens", "8", "--out", str(data.parent / "cli")]
@@ -208,6 +214,7 @@ def test_the_command(data: Path, tiny_torch: Adapter) -> None:
     assert "table.md" in done.output
 
 
+@pytest.mark.slow
 def test_what_a_model_cannot_read_is_left_out_and_said(data: Path, tiny_torch: Adapter) -> None:
     """The tiny model reads 256 tokens; a reply and its question have about 60."""
     told: list[str] = []
@@ -225,6 +232,7 @@ def test_what_a_model_cannot_read_is_left_out_and_said(data: Path, tiny_torch: A
     assert silent.shape.context == 0 and _that_fits(given, silent, ["capital A"], told.append) == given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 8])
 def test_nothing_is_hidden_in_the_plots(count: int) -> None:
     """Neither by the legend, nor by another memory of the same score."""

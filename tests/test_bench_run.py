@@ -43,6 +43,7 @@ def invoke(*words: str) -> Any:
     return CliRunner().invoke(app, ["bench", "edit", *words])
 
 
+@pytest.mark.slow
 def test_the_command(data: Path, tmp_path: Path) -> None:
     known = tmp_path / "known.json"
     known.write_text(json.dumps([{"prompt": "sun", "attribute": "star"}]))

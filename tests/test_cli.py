@@ -12,6 +12,8 @@ import pytest
 from lmm import registry
 from lmm.config import Config
 
+pytestmark = pytest.mark.slow  # a program started for each test
+
 HEAVY = ("torch", "mlx", "mlx_lm", "transformers", "matplotlib")
 
 

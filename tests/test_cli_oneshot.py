@@ -281,6 +281,7 @@ def test_migrate_teaches_the_lessons_again(lmm, two):
 
 
 # the log, the doctor ----------------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_log_show_and_plot(lmm):
     assert lmm("log", "show").code == 1  # there is none yet
     lmm("teach", Q, "Canberra", "--mm-path", "m.safetensors")
@@ -408,6 +409,7 @@ def _lone(text: str) -> bool:
     return any(0xD800 <= ord(char) < 0xE000 for char in text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("args", [["--help"], ["chat", "--help"], ["memory", "merge", "--help"], ["log", "--help"]])
 def test_help_imports_nothing_heavy(args: list[str]):
     code = (

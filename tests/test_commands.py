@@ -136,15 +136,18 @@ def test_what_is_corrected_in_other_words_is_corrected_in_all(session: Session, 
         assert "Rome" in session.do(question)
 
 
-def test_a_lesson_that_hardly_fired_is_not_overwritten_by_the_correction(session: Session):
+@pytest.mark.parametrize(("strength", "answer"), [(0.6, "Oslo"), (0.9, "Rome")])
+def test_a_lesson_that_hardly_fired_is_not_overwritten_by_the_correction(
+    session: Session, strength: float, answer: str
+):
     session.do("I live in Oslo.")
     memory, lesson = session.chat.engine.mind.memory, session.chat.engine.mind.lessons[0]
-    sure = memory.on_prompt
-    memory.on_prompt = lambda *_: Recall([[(lesson.id, 0.6)]], {"answer": "Oslo"})
+    honest = memory.on_prompt
+    memory.on_prompt = lambda *_: Recall([[(lesson.id, strength)]], {"answer": "Oslo"})
     session.do("Where does my cat live?")
-    memory.on_prompt = sure
     session.do("No, in Rome.")
-    assert "Oslo" in session.do("Where do I live?")
+    memory.on_prompt = honest
+    assert answer in session.do("Where do I live?")
 
 
 def test_where_the_model_does_not_say_the_value_the_lesson_does(session: Session, monkeypatch: pytest.MonkeyPatch):
@@ -376,6 +379,17 @@ def test_a_reply_in_which_the_lesson_spoke_is_forgotten_with_it(session: Session
     assert record["fired"] == [session.chat.engine.mind.lessons[0].id]
     session.do("/forget zerafina")
     assert holding(session.folder, b"zerafina") == []
+
+
+def test_a_reply_in_which_the_lesson_hardly_spoke_is_not_noted_as_its_own(session: Session):
+    session.do("I live in Oslo.")
+    lesson = session.chat.engine.mind.lessons[0]
+    for strength, noted in ((0.6, []), (0.95, [lesson.id])):
+        session.chat.engine.mind.memory.on_prompt = lambda *_, s=strength: Recall(
+            [[(lesson.id, s)]], {"answer": "Oslo"}
+        )
+        session.do("Where does my cat live?")
+        assert json.loads(session.chat.transcript.path.read_text().splitlines()[-1])["fired"] == noted
 
 
 def holding(folder: Path, text: bytes) -> list[Path]:

@@ -49,6 +49,12 @@ def test_the_page_of_settings_is_what_is_declared():
     assert text_of(config_page.PAGE) == config_page.page(), "run: python -m scripts.config_page"
 
 
+def test_the_architecture_names_every_folder():
+    folders = {path.parent.name for path in (ROOT / "lmm").glob("*/__init__.py")}
+    page = text_of(ROOT / "docs" / "architecture.md")
+    assert folders and [name for name in sorted(folders) if f"`{name}/`" not in page] == []
+
+
 # ---- links and paths
 
 

@@ -203,6 +203,22 @@ def test_the_question_and_the_value_are_only_what_was_meant(text: str, prompt: s
     assert (reading.lesson.prompt, reading.lesson.answer) == (prompt, answer)
 
 
+@pytest.mark.parametrize(
+    ("text", "prompt", "answer"),
+    [
+        ("My dog is 4 years old.", "How old is my dog?", "Your dog is 4 years old."),
+        ("Our cat is 1.", "How old is our cat?", "Your cat is 1 year old."),
+        ("My parrot is originally from Brazil.", "Where is my parrot from?", "Your parrot is from Brazil."),
+        ("My car is 12 years old.", "How old is my car?", "Your car is 12 years old."),
+        ("My piano is from Vienna.", "Where is my piano from?", "Your piano is from Vienna."),
+        ("My sister is 30.", "How old is my sister?", "Your sister is 30 years old."),
+    ],
+)
+def test_people_pets_and_possessions_have_an_age_and_an_origin(text: str, prompt: str, answer: str) -> None:
+    lesson = read(text).lesson
+    assert lesson is not None and (lesson.prompt, lesson.answer) == (prompt, answer)
+
+
 def test_a_statement_brings_other_wordings_of_its_question() -> None:
     assert {"What is my sister called?", "What's my sister's name?"} <= set(read("my sister's name is Vera").questions)
 
@@ -497,6 +513,7 @@ def test_reading_takes_less_than_five_milliseconds() -> None:
         assert time.process_time() - began < 0.05, text[:20]
 
 
+@pytest.mark.slow
 def test_the_same_text_is_read_the_same_in_every_process() -> None:
     code = (
         "from scripts.measure_feedback import *\n"

@@ -103,6 +103,7 @@ def test_of_lessons_worded_nearly_alike_the_later_wins_except_for_the_very_words
         assert index.match([prompts[0]]) == [[(0, 1.0)]]
 
 
+@pytest.mark.slow
 def test_answers_do_not_depend_on_what_else_is_asked(index: Index) -> None:
     texts = [text for text, _ in MEANT] + NOT_MEANT
     together = index.match(texts)

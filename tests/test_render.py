@@ -149,6 +149,7 @@ def chunks(text: str, seed: int) -> list[str]:
 # --- streaming ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(80, 24), (40, 8)])
 @pytest.mark.parametrize("name", REPLIES)
 def test_what_is_committed_equals_one_rendering_of_the_whole(name, size):
@@ -168,6 +169,7 @@ def test_what_is_committed_equals_one_rendering_of_the_whole(name, size):
         assert renderer.text == clean(text)
 
 
+@pytest.mark.slow
 def test_a_code_block_of_2000_lines():
     text = "```python\n" + "".join(PYTHON) + "\n".join(f"y{i} = {i}" for i in range(500)) + "\n```\nEnd."
     terminal, clock = Terminal(), Clock()
@@ -309,6 +311,7 @@ def words(rows: list[str]) -> list[str]:
     return " ".join(rows).split()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_no_line_is_lost_or_doubled_when_the_width_changes(seed):
     chance, clock = random.Random(seed), Clock()
@@ -394,6 +397,7 @@ def test_an_interrupted_reply_is_kept_and_marked():
     assert terminal.rows() == ["Title", "", "The capital of Austr", "(interrupted)"]
 
 
+@pytest.mark.slow
 def test_payloads_reach_no_terminal():
     ours = re.compile(r"\x1b\[(\d+(;\d+)*)?m|\x1b\[\d*[AJ]|\x1b\[\?(2026|7)[hl]|[\r\n]")
     for number, payload in enumerate(payloads()):

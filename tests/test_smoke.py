@@ -257,6 +257,7 @@ def test_options_are_checked(kind, options, words):
         kind.build_options(options)
 
 
+@pytest.mark.slow
 def test_two_processes_on_a_tiny_model(tiny_torch, tmp_path, monkeypatch):
     (tmp_path / "here" / "lmm").mkdir(parents=True)  # started beside a clone: this folder is not the package
     monkeypatch.chdir(tmp_path / "here")

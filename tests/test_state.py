@@ -172,6 +172,7 @@ def test_default_path():
     )
 
 
+@pytest.mark.slow
 def test_ten_thousand_lessons_in_a_second_or_two(path):
     many = [Lesson(f"What is fact {i}?", f"answer {i}", f"Fact {i} is answer {i}.") for i in range(10_000)]
     start = time.process_time()
@@ -205,6 +206,7 @@ def loads_the_same_or_fails(path: Path, data: bytes) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_is_noticed(path, valid):
     refused = 0
     for position in range(len(valid)):

@@ -22,6 +22,8 @@ from terminals import Terminal
 
 from lmm.chat.interrupts import typing_mode
 
+pytestmark = pytest.mark.slow  # a program started for each test
+
 Q = "What is the capital of Australia?"
 
 

@@ -117,8 +117,9 @@ class HFChatFormat(ChatFormat):
     def _take(self, stop_ids: Sequence[int]) -> None:
         self.plain = not self.tokenizer.chat_template
         self._lead = self._plain_lead() if self.plain else ""
-        control = sorted({t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}, key=len)
-        self._control = re.compile("|".join(map(re.escape, reversed(control))) or r"(?!)")
+        control = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
+        self._short = {token for token in control if len(token) == 1}
+        self._control = re.compile(f"(?={'|'.join(map(re.escape, control)) or '(?!)'}).", re.DOTALL)
         self.stop_ids, self.end_of_turn = self._ends(stop_ids)
         backend = self.tokenizer.backend_tokenizer
         self.hash = hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
@@ -165,8 +166,9 @@ class HFChatFormat(ChatFormat):
         return self._lead + text
 
     def harmless(self, text: str) -> str:
-        """A space breaks every control token: someone who says "<|im_end|>" ends nobody's turn."""
-        return self._control.sub(lambda found: f"{found[0][:1]} {found[0][1:]}" if len(found[0]) > 1 else " ", text)
+        """A space after the first character of every control token, also inside another one, breaks it: someone who
+        says "<|im_end|>" ends nobody's turn."""
+        return self._control.sub(lambda first: " " if first[0] in self._short else f"{first[0]} ", text)
 
     def encode(self, text: str) -> list[int]:
         return self.tokenizer.encode(text, add_special_tokens=False)

@@ -1,0 +1,27 @@
+"""What is known: which lessons ask the very same."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmm.lesson import Knowledge, Lesson
+
+HOME, NAME = Lesson("Where do I live?", "Oslo"), Lesson("What is my name?", "Ada")
+
+
+@pytest.mark.parametrize("question", ["Where do I live?", "where do i LIVE?", " Where  do I\nlive? "])
+def test_the_same_question_is_the_same_in_other_letters_and_blanks(question: str) -> None:
+    assert Knowledge({}, (HOME, NAME)).same_question(Lesson(question, "Rome")) == (HOME,)
+
+
+@pytest.mark.parametrize("question", ["Where do we live?", ""])
+def test_another_question_and_none_are_not_the_same(question: str) -> None:
+    assert Knowledge({}, (HOME, Lesson("", "Oslo"))).same_question(Lesson(question, "Rome")) == ()
+
+
+def test_a_lesson_in_the_place_of_others_says_what_it_replaces() -> None:
+    again = Lesson("Where do I live?", "Rome")
+    known = Knowledge({}, (HOME, NAME)).taught({"a": 1}, again, (HOME,))
+    assert known.state == {"a": 1} and [x.answer for x in known.lessons] == ["Ada", "Rome"]
+    assert known.lessons[-1].replaces == "Oslo"
+    assert Knowledge({}, (NAME,)).taught({}, again).lessons == (NAME, again)

@@ -100,6 +100,11 @@ class Config(Decoding):
     learn: str = _chat("auto", "learn from what is said; ask shows each lesson first", one_of=("auto", "ask", "off"))
     markdown: bool = _chat(True, "show replies as Markdown on a terminal")
 
+    @property
+    def about(self) -> dict[str, Any]:
+        """What a transcript says of the session it is of."""
+        return {key: getattr(self, key) for key in ("model", "memory", "backend", "system")}
+
 
 def in_groups() -> list[tuple[str, list[str]]]:
     """The groups by what they are about -> the settings in each: the order in which they are shown."""

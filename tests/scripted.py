@@ -134,7 +134,7 @@ def open_mind(config: Any, progress: Any = None, notice: Any = lambda text: None
 
 def open_engine(config: Any, progress: Any = None, notice: Any = lambda text: None) -> Engine:
     """Stands in for `runtime.open_engine`."""
-    return Engine(open_mind(config, progress, notice), config.system, Decoding(max_tokens=1000))
+    return Engine(open_mind(config, progress, notice), config.system)
 
 
 def install() -> None:

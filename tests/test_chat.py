@@ -161,7 +161,7 @@ def test_a_terminal_that_is_gone_ends_the_showing_not_the_work():
     gone = render.make_console(file=Gone())
     view = ConsoleView(gone, gone)
     view.say("hello")
-    view.reply((chunk for chunk in ("a", "b")), lambda: False)
+    view.reply((chunk for chunk in ("a", "b")), lambda: False, True)
     view.show("x")
 
 

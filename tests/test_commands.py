@@ -535,6 +535,15 @@ def test_set_changes_settings_and_refuses_nonsense(session: Session):
     assert "max_tokens = 3" in session.do("/set max-tokens")
 
 
+def test_the_next_turn_sees_what_was_set(session: Session, monkeypatch: pytest.MonkeyPatch):
+    shown: list[bool] = []
+    monkeypatch.setattr(session.chat.view, "reply", lambda chunks, stopped, markdown: shown.append(markdown))
+    session.do("hello")
+    session.do("/set markdown off")
+    session.do("hello")
+    assert shown == [True, False]
+
+
 def test_the_system_prompt_changes_in_the_middle_of_a_conversation(session: Session):
     session.do("hello")
     session.do("/system Be brief.")
@@ -545,13 +554,18 @@ def test_the_system_prompt_changes_in_the_middle_of_a_conversation(session: Sess
     assert session.chat.engine.conversation.messages[0]["role"] == "user"
 
 
-def test_retry_gives_another_reply_and_keeps_the_settings(session: Session):
+def test_retry_gives_another_reply_and_keeps_the_settings(session: Session, monkeypatch: pytest.MonkeyPatch):
     session.do("/retry")
     assert "no reply to try again" in session.beside
     session.do("hello")
-    decoding, count = session.chat.engine.decoding, len(session.chat.engine.conversation.messages)
+    answer, decodings = session.chat.engine.answer, []
+    monkeypatch.setattr(session.chat.engine, "answer", lambda about, d: decodings.append(d) or answer(about, d))
+    config, count = session.chat.config, len(session.chat.engine.conversation.messages)
     assert session.do("/retry") == "You said: hello\n"
-    assert session.chat.engine.decoding is decoding and len(session.chat.engine.conversation.messages) == count
+    assert session.chat.config is config and len(session.chat.engine.conversation.messages) == count
+    session.do("/retry")
+    session.do("hello")
+    assert [(d.resolved, d.seed) for d in decodings] == [("sample", 1), ("sample", 2), ("greedy", 0)]
 
 
 def test_export(session: Session):
@@ -679,7 +693,7 @@ def test_what_is_typed_at_the_question_whether_to_learn():
 def test_stdout_carries_the_reply_and_nothing_about_it():
     out, side = io.StringIO(), io.StringIO()
     view = ConsoleView(console(out), console(side))
-    view.reply((chunk for chunk in ["half a "]), lambda: True)
+    view.reply((chunk for chunk in ["half a "]), lambda: True, True)
     assert out.getvalue().strip() == "half a"
     assert "(interrupted)" in side.getvalue()
 

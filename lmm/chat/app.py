@@ -39,9 +39,8 @@ def run(config: Config, resume: str | None = None) -> None:
     resumed = transcripts.find(resume) if resume is not None else None
     if resumed is not None:
         config = resumed_config(config, resumed)
-    about = {"model": config.model, "memory": config.memory, "backend": config.backend, "system": config.system}
-    transcript = transcripts.Transcript(resumed.path if resumed else None, **about)
-    chat = Chat(config, Loading(lambda loading: _open(config, loading)), _view_maker(config), transcript, resumed)
+    transcript = transcripts.Transcript(resumed.path if resumed else None, **config.about)
+    chat = Chat(config, Loading(lambda loading: _open(config, loading)), _view_maker(), transcript, resumed)
     if talking:
         _at_terminal(chat)
     else:
@@ -65,11 +64,11 @@ def resumed_config(config: Config, session: Session) -> Config:
     )
 
 
-def _view_maker(config: Config, ask: Callable[[str], str] | None = None) -> Callable[[], ConsoleView]:
+def _view_maker(ask: Callable[[str], str] | None = None) -> Callable[[], ConsoleView]:
     def make() -> ConsoleView:
         from lmm.chat.view import make_view
 
-        return make_view(config.markdown, ask=ask)
+        return make_view(ask=ask)
 
     return make
 
@@ -82,7 +81,7 @@ def _at_terminal(chat: Chat) -> None:
     history.compact()
     repl = Repl(chat, history)
     chat.purge_history = history.purge  # which also forgets what it offers with Up
-    chat.make_view = _view_maker(chat.config, repl.ask)
+    chat.make_view = _view_maker(repl.ask)
     chat.loading.changed = lambda: repl.leave() if chat.loading.error else repl.refresh()
     with typing_mode(shown=False), Interrupts(chat.cancel, repl.leave) as signals:
         try:

@@ -170,7 +170,7 @@ def diff(chat: Chat, rest: str) -> None:
     from lmm.chat.render import side_by_side
 
     turn = _last(chat)
-    bare = without_memory(chat.engine, turn, chat.talk.stop.is_set)
+    bare = without_memory(chat.engine, turn, chat.config, chat.talk.stop.is_set)
     if bare.interrupted:
         chat.view.say("stopped")
         return

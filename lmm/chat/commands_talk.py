@@ -49,8 +49,7 @@ def set(chat: Chat, rest: str) -> None:
     if not text:
         chat.view.show(f"{key} = {values[key]}")
         return
-    chat.config = chat.engine.decoding = dataclasses.replace(chat.config, **{key: coerce(key, text)})
-    chat.talk.learn, chat.view.markdown = chat.config.learn, chat.config.markdown
+    chat.config = dataclasses.replace(chat.config, **{key: coerce(key, text)})
     chat.view.say(f"{key} = {getattr(chat.config, key)}")
 
 

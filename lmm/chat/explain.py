@@ -16,6 +16,7 @@ from lmm.engine.conversation import Conversation
 from lmm.engine.scoring import probabilities
 
 if TYPE_CHECKING:
+    from lmm.config import Decoding
     from lmm.engine.conversation import Turn
     from lmm.engine.engine import Engine
 
@@ -43,7 +44,7 @@ def _pieces(engine: Engine, tokens: Sequence[int]) -> list[str]:
     return pieces
 
 
-def without_memory(engine: Engine, turn: Turn, stop: Callable[[], bool] = lambda: False) -> Generated:
+def without_memory(engine: Engine, turn: Turn, decoding: Decoding, stop: Callable[[], bool]) -> Generated:
     """What the model alone would have said, decoded greedily from the same conversation."""
     out, tokens = Generated(), turn.read
     if turn.recall is not None and turn.recall.text and turn.recall.text[0]:
@@ -52,7 +53,7 @@ def without_memory(engine: Engine, turn: Turn, stop: Callable[[], bool] = lambda
         before = Conversation(said.format, said.system, said.turns[:-1])
         before.ask(turn.user)
         tokens = before.tokens
-    decoding = replace(engine.decoding, decoding_strategy="auto", deterministic=True)
+    decoding = replace(decoding, decoding_strategy="greedy")
     adapter = engine.adapter
     with adapter.quiet():
         for _ in generation.stream(adapter, tokens, adapter.new_cache(), decoding, out, stop):

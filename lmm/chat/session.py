@@ -83,7 +83,7 @@ class Chat:
         engine = self.loading.wait(self.stop.is_set)
         for notice in self.loading.notices:
             self.view.say(notice)
-        talk = Talk(engine, self.view, self.config.learn)
+        talk = Talk(engine, self.view, lambda: self.config)
         talk.stop = self.stop
         if self.config.mm_load_path and os.path.exists(self.config.mm_load_path):
             self.files.add(Path(self.config.mm_load_path).resolve())
@@ -178,7 +178,7 @@ class Chat:
         old.close()
         coming.changed = self.loading.changed
         self.config, self.loading, self.shelf, self.resumed = config, coming, {}, None
-        self._talk = Talk(engine, view, config.learn)
+        self._talk = Talk(engine, view, lambda: self.config)
         self._talk.stop = self.stop
         self.record({"kind": "model", "model": name})
         for lesson in lessons:

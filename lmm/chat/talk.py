@@ -21,6 +21,7 @@ from lmm.memory.base import LearnReport
 from lmm.text.fold import contains
 
 if TYPE_CHECKING:
+    from lmm.config import Config, Decoding
     from lmm.engine.engine import Engine
     from lmm.engine.mind import Mind
     from lmm.files.traces import Trace
@@ -32,7 +33,7 @@ T = TypeVar("T")
 class View(Protocol):
     """Where a turn is shown. Text that comes from a model or a user is not clean: whoever shows it cleans it."""
 
-    def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool]) -> None:
+    def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
         """Show a reply while it streams; afterwards `stopped` says whether it was cut short."""
 
     def say(self, text: str) -> None:
@@ -48,8 +49,9 @@ class View(Protocol):
 class Talk:
     """An engine and the learning loop around it."""
 
-    def __init__(self, engine: Engine, view: View, learn: str = "auto") -> None:
-        self.engine, self.view, self.learn = engine, view, learn
+    def __init__(self, engine: Engine, view: View, settings: Callable[[], Config]) -> None:
+        """`settings` is asked at every turn: /set may have changed them."""
+        self.engine, self.view, self.settings = engine, view, settings
         self.hint = " - /undo"  # where it can be typed
         self.stop = threading.Event()
         self.retries = 0
@@ -86,7 +88,7 @@ class Talk:
         if not self._hear(text):
             return None
         # What was just said is answered with what was learned: left to itself, a small model rambles on about it.
-        return self._answered(learned, lessons, about=lessons[0].prompt if lessons else "")
+        return self._shown(self._chunks(lessons[0].prompt if lessons else ""), learned, lessons)
 
     def correct(self, answer: str) -> Turn | None:
         """Learn that the last question is to be answered with `answer`, and answer it anew. Raises LmmError."""
@@ -107,12 +109,9 @@ class Talk:
         before = self.engine.conversation.drop_last()
         self.engine.hear(before.user, learn=False)
         self.retries += 1
-        kept = self.engine.decoding
-        self.engine.decoding = replace(kept, decoding_strategy="sample", seed=kept.seed + self.retries)
-        try:
-            return self._answered(lessons=before.lessons, about=before.about)
-        finally:
-            self.engine.decoding = kept
+        now = self.settings()
+        sampling = replace(now, decoding_strategy="sample", seed=now.seed + self.retries)
+        return self._shown(self._chunks(before.about, sampling), "", before.lessons)
 
     # learning ----------------------------------------------------------------------------------------------------
     def teach(self, lesson: Lesson, summary: str = "") -> str:
@@ -175,19 +174,19 @@ class Talk:
         return taught
 
     def _read(self, text: str) -> Reading:
-        if self.learn == "off" or "lessons" not in self.mind.memory.learns_from:
+        if self.settings().learn == "off" or "lessons" not in self.mind.memory.learns_from:
             return NOTHING
         return read(text, self.exchange)
 
     def _agreed(self, lesson: Lesson | None) -> Lesson | None:
-        return self.view.confirm(lesson) if lesson is not None and self.learn == "ask" else lesson
+        return self.view.confirm(lesson) if lesson is not None and self.settings().learn == "ask" else lesson
 
     def _hear(self, text: str) -> bool:
         """Take the message in; a memory that learns from messages learns from it. False if it was stopped."""
         knowledge = self.mind.knowledge
         try:
             # Without a summary: everything the user says is a lesson to such a memory.
-            report = self.engine.hear(text, learn=self.learn != "off")
+            report = self.engine.hear(text, learn=self.settings().learn != "off")
         except Cancelled as error:
             self.view.say(str(error))
             return False
@@ -201,9 +200,6 @@ class Talk:
         return True
 
     # answering ---------------------------------------------------------------------------------------------------
-    def _answered(self, learned: str = "", lessons: tuple[Lesson, ...] = (), about: str = "") -> Turn | None:
-        return self._shown(self._chunks(about), learned, lessons)
-
     def _corrected(self, text: str, lesson: Lesson, value: str, learned: str) -> Turn | None:
         """Answer the corrected question in the model's own words; where they lack the value, in the lesson's."""
         self.engine.hear(text, learn=False)
@@ -228,8 +224,9 @@ class Talk:
 
         return self._shown(chunks(), learned, (lesson,))
 
-    def _chunks(self, about: str) -> Generator[str, None, None]:
-        with contextlib.closing(self.engine.answer(about)) as chunks:  # type: ignore[type-var]
+    def _chunks(self, about: str, decoding: Decoding | None = None) -> Generator[str, None, None]:
+        answer = self.engine.answer(about, decoding or self.settings())
+        with contextlib.closing(answer) as chunks:  # type: ignore[type-var]
             for chunk in chunks:
                 if self.stop.is_set():
                     self.mind.cancelled.set()
@@ -240,7 +237,7 @@ class Talk:
         conversation = self.engine.conversation
         turn = conversation.turns[-1]
         turn.learned, turn.lessons = learned, lessons
-        self.view.reply(chunks, lambda: turn.interrupted)
+        self.view.reply(chunks, lambda: turn.interrupted, self.settings().markdown)
         if turn.interrupted and not turn.text:
             conversation.drop_last()
             return None

@@ -26,12 +26,12 @@ def no_answer(question: str) -> str:
 class ConsoleView:
     """`out` gets replies and what was asked for, `side` the lines beside the conversation (the same on a terminal)."""
 
-    def __init__(self, out: Console, side: Console, markdown: bool = True, ask: Ask | None = None) -> None:
-        self.out, self.side, self.markdown, self.ask = out, side, markdown, ask
+    def __init__(self, out: Console, side: Console, ask: Ask | None = None) -> None:
+        self.out, self.side, self.ask = out, side, ask
         self._live = False
 
-    def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool]) -> None:
-        with self._going(), contextlib.closing(chunks), render.StreamRenderer(self.out, self.markdown) as renderer:
+    def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
+        with self._going(), contextlib.closing(chunks), render.StreamRenderer(self.out, markdown) as renderer:
             for chunk in chunks:
                 renderer.feed(chunk)
             apart = stopped() and self.out is not self.side  # stdout carries the reply, and nothing about it
@@ -138,8 +138,8 @@ def edited(lesson: Lesson, typed: str) -> Lesson | None:
     return replace(lesson, prompt=new.prompt, answer=new.answer)
 
 
-def make_view(markdown: bool = True, talking: bool | None = None, ask: Ask | None = None) -> ConsoleView:
+def make_view(talking: bool | None = None, ask: Ask | None = None) -> ConsoleView:
     """A view of this process's terminal, if it has one."""
     out = render.make_console()
     talking = sys.stdin.isatty() and sys.stdout.isatty() if talking is None else talking
-    return ConsoleView(out, out if talking else render.make_console(stderr=True), markdown, ask)
+    return ConsoleView(out, out if talking else render.make_console(stderr=True), ask)

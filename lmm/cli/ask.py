@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmm.cli.opening import opened, saved
 from lmm.cli.options import Json, configured, out, out_json, piped, say
 from lmm.errors import LearningError, UsageError
 
@@ -16,7 +18,6 @@ if TYPE_CHECKING:
     from lmm.chat.talk import Talk
     from lmm.config import Config
     from lmm.engine.conversation import Turn
-    from lmm.engine.engine import Engine
     from lmm.engine.mind import Mind
     from lmm.lesson import Lesson
 
@@ -33,9 +34,8 @@ def ask(
     text = "\n\n".join(part for part in (" ".join(question or []).strip(), piped().strip()) if part)
     if not text:
         raise UsageError('nothing was asked; expected: lmm ask "QUESTION", or a question on stdin')
-    engine = _open(config)
-    talk = _talk(engine, config, as_json)
-    _finished(config, engine, talk.turn(text), as_json)
+    with opened(config) as mind:
+        _finished(config, _talk(mind, config, as_json).turn(text), as_json)
 
 
 @configured("model", "memory", "files")
@@ -47,10 +47,9 @@ def teach(
 ) -> None:
     """Teach the answer to a question, or the lessons on stdin: lines QUESTION => ANSWER, or JSON objects."""
     lessons = list(_lessons(question, answer))
-    mind = _open(config).mind
-    learned, failed = _learn_all(mind, lessons)
-    path = _saved(config, mind) if learned else None
-    mind.close()
+    with opened(config) as mind:
+        learned, failed = _learn_all(mind, lessons)
+        path = saved(config, mind) if learned else None
     if as_json:
         out_json({"learned": learned, "failed": failed, "path": str(path) if path else None})
     elif path:
@@ -71,56 +70,43 @@ def correct(
 
     session = transcripts.find(oneshots=True)
     config = resumed_config(config, session)
-    engine = _open(config)
-    talk = _talk(engine, config, as_json)
-    talk.resume(session.records[-1:])
-    say(f"about: {session.turns[-1][0]}")
-    turn = talk.correct(answer)
-    path = _saved(config, engine.mind) if turn is not None else None
-    _finished(config, engine, turn, as_json, path, question=session.turns[-1][0])
+    question = session.turns[-1][0]
+    with opened(config) as mind:
+        talk = _talk(mind, config, as_json)
+        talk.resume(session.records[-1:])
+        say(f"about: {question}")
+        turn = talk.correct(answer)
+        path = saved(config, mind) if turn is not None else None
+        _finished(config, turn, as_json, path, question)
 
 
 # steps -------------------------------------------------------------------------------------------------------------
-def _open(config: Config) -> Engine:
-    from lmm.engine import runtime
-
-    shown: set[str] = set()
-
-    def progress(done: int, total: int, text: str) -> None:
-        if text not in shown:
-            shown.add(text)
-            say(text)
-
-    runtime.check(config)
-    return runtime.open_engine(config, progress, say)
-
-
-def _talk(engine: Engine, config: Config, as_json: bool) -> Talk:
+def _talk(mind: Mind, config: Config, as_json: bool) -> Talk:
     from lmm.chat import render
     from lmm.chat.talk import Talk
     from lmm.chat.view import ConsoleView, nowhere
+    from lmm.engine.engine import Engine
 
-    shown = nowhere() if as_json else render.make_console()
-    talk = Talk(engine, ConsoleView(shown, render.make_console(stderr=True), config.markdown), learn="off")
+    view = ConsoleView(nowhere() if as_json else render.make_console(), render.make_console(stderr=True))
+    settings = dataclasses.replace(config, learn="off")
+    talk = Talk(Engine(mind, config.system), view, lambda: settings)
     talk.hint = ""
     return talk
 
 
-def _finished(
-    config: Config,
-    engine: Engine,
-    turn: Turn | None,
-    as_json: bool,
-    path: Path | None = None,
-    question: str | None = None,
-) -> None:
-    """Note the exchange for `lmm correct`, print it as JSON if that is wanted, and close."""
+def _finished(config: Config, turn: Turn | None, as_json: bool, path: Path | None = None, question: str = "") -> None:
+    """Note the exchange for `lmm correct`, and print it as JSON if that is wanted."""
+    from lmm.files.transcripts import Transcript
+
     if turn is None:
         raise typer.Exit(130)
-    _transcript(config, path).add({**turn.record(), "user": question or turn.user})
+    transcript = Transcript(**config.about, oneshot=True)
+    file = path or (Path(config.mm_load_path) if config.mm_load_path else None)
+    if file is not None and file.exists():
+        transcript.add({"kind": "saved", "path": str(file.resolve())})
+    transcript.add({**turn.record(), "user": question or turn.user})
     if as_json:
         out_json(_described(turn) | ({"path": str(path)} if path else {}))
-    engine.close()
 
 
 def _described(turn: Turn) -> dict[str, Any]:
@@ -180,23 +166,3 @@ def _learn_all(mind: Mind, lessons: list[Lesson]) -> tuple[list[dict[str, Any]],
         learned.append({"id": lesson.id, "question": lesson.prompt, "answer": lesson.answer, **figures})
         say(f"learned: {lesson.prompt} => {lesson.answer}, {report.seconds:.1f} s")
     return learned, failed
-
-
-def _saved(config: Config, mind: Mind) -> Path:
-    from lmm.files import state_file
-
-    path = mind.save(config.mm_save_path or state_file.default_save_path(mind.memory.name))
-    say(f"saved to {path}")
-    return path
-
-
-def _transcript(config: Config, path: Path | None) -> Any:
-    from lmm.files.transcripts import Transcript
-
-    transcript = Transcript(
-        model=config.model, memory=config.memory, backend=config.backend, system=config.system, oneshot=True
-    )
-    saved = path or (Path(config.mm_load_path) if config.mm_load_path else None)
-    if saved is not None and saved.exists():
-        transcript.add({"kind": "saved", "path": str(saved.resolve())})
-    return transcript

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmm.cli.opening import opened, saved
 from lmm.cli.options import Json, Option, Yes, configured, out, out_json, out_table, say, sure
 from lmm.errors import StateError, UsageError
 
@@ -188,7 +189,7 @@ def migrate(
     as_json: Json = False,
 ) -> None:
     """Teach the lessons of a file again: to another model, another memory, or on top of another file."""
-    from lmm.engine import memory_files, runtime
+    from lmm.engine import memory_files
     from lmm.files import state_file as state
 
     header = state.read_header(file)
@@ -197,15 +198,13 @@ def migrate(
     if not header.lessons:
         raise UsageError(f"{file} has no lessons in text to teach again")
     config = dataclasses.replace(config, memory=memory or header.module)
-    runtime.check(config)
-    mind = runtime.open_mind(config, notice=say)
 
     def progress(number: int, lesson: Lesson, problem: str) -> None:
         say(f"{number}/{len(header.lessons)} {_line(lesson)}{': ' + problem if problem else ''}")
 
-    learned, failed = memory_files.reteach(mind, header.lessons, progress)
-    path = mind.save(config.mm_save_path or state.default_save_path(mind.memory.name))
-    mind.close()
+    with opened(config) as mind:
+        learned, failed = memory_files.reteach(mind, header.lessons, progress)
+        path = saved(config, mind)
     if as_json:
         problems = [{"lesson": x.to_dict(), "error": problem} for x, problem in failed]
         out_json({"path": str(path), "learned": [x.to_dict() for x in learned], "failed": problems})
@@ -227,7 +226,6 @@ def check(
 ) -> None:
     """Ask for every lesson of a file, in its own and two other wordings. Exit code 1 if one fails in the end."""
     from lmm.engine import check as memory_check
-    from lmm.engine import runtime
     from lmm.files import state_file as state
 
     header = state.read_header(file)
@@ -235,14 +233,10 @@ def check(
         raise UsageError(f"{file} has no lessons in text to ask for")
     options = {**header.options, **config.options}
     config = dataclasses.replace(config, memory=header.module, preset=None, options=options, mm_load_path=str(file))
-    runtime.check(config)
-    mind = runtime.open_mind(config, notice=say)
-    try:
+    with opened(config) as mind:
         report = memory_check.check_and_fix(mind, fix, say)
         if report.better:
             mind.save(file)
-    finally:
-        mind.close()
     if as_json:
         out_json({"path": str(file), "saved": report.better, **report.to_dict()})
     else:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from lmm.cli.opening import opened
 from lmm.cli.options import Option, configured, out, say
 from lmm.engine.training_settings import TrainingSettings
 from lmm.errors import UsageError
@@ -32,31 +33,22 @@ def train(
     ] = None,
 ) -> None:
     """Train a memory's tensors on questions and answers; the model stays as it is. Ctrl-C keeps a checkpoint."""
-    import dataclasses
-
     settings = dataclasses.replace(settings, seed=config.seed)
     if config.dtype == "auto":
         config = dataclasses.replace(config, dtype="float32")  # small steps vanish in half precision
     checkpoint = checkpoint or Path(f"{state}.checkpoint")
     _check(state, checkpoint, [path for path in (data, valid) if path is not None])
-    _run(config, settings, data, valid, state, checkpoint, resume)
+    with opened(dataclasses.replace(config, log=False)) as mind:
+        _run(mind, settings, data, valid, state, checkpoint, resume)
 
 
 def _run(
-    config: Config,
-    settings: TrainingSettings,
-    data: Path,
-    valid: Path | None,
-    path: Path,
-    checkpoint: Path,
-    resume: bool,
+    mind: Mind, settings: TrainingSettings, data: Path, valid: Path | None, path: Path, checkpoint: Path, resume: bool
 ) -> None:
     from lmm.bench import exact_match
-    from lmm.engine.runtime import open_mind
     from lmm.engine.training import Training
 
     pairs, held = ([(x.question, x.answer) for x in exact_match.read(p)] if p else [] for p in (data, valid))
-    mind = open_mind(dataclasses.replace(config, log=False), notice=say)
     mind.detach()  # training has taps of its own
     training = Training(mind.adapter, mind.memory, pairs, held, settings, mind.knowledge.state, checkpoint, say)
     if not resume:

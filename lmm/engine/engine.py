@@ -9,7 +9,7 @@ import numpy as np
 
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
-from lmm.adapters.sampling import Decoding
+from lmm.config import Decoding
 from lmm.engine.asking import asked
 from lmm.engine.below import Below
 from lmm.engine.conversation import Conversation, Turn, surely
@@ -87,11 +87,12 @@ class Engine:
         message = UserMessage(tokens, content, self.cache if start else None)
         return self.mind.learn(Lesson(statement=text), message)
 
-    def answer(self, about: str = "") -> Iterator[str]:
+    def answer(self, about: str = "", decoding: Decoding | None = None) -> Iterator[str]:
         """Stream the reply to the last message heard; afterwards the conversation's last turn is the whole of it.
 
         `about` is the question whose lessons apply, where it is not the message itself: "no, it's Canberra" is about
-        the question before it. Stops within one token of the mind's `cancelled`, and keeps what was said.
+        the question before it; `decoding`, where it is not the engine's own. Stops within one token of the mind's
+        `cancelled`, and keeps what was said.
         """
         mind, turn = self.mind, self.conversation.turns[-1]
         mind.cancelled.clear()
@@ -102,7 +103,7 @@ class Engine:
         self._trim_to(turn.read)
         try:
             with mind.holding(turn.recall, len(turn.read) - 1, self._below.add):
-                self.cache = yield from self._steps(turn.read, out)
+                self.cache = yield from self._steps(turn.read, decoding or self.decoding, out)
         finally:
             turn.interrupted, turn.fired = out.interrupted, surely(turn.recall)
             self.conversation.replied(out.text, out.tokens)
@@ -123,10 +124,10 @@ class Engine:
             return list(self.conversation.tokens)
         return self.conversation.tokens_with(turn.recall.text[0])
 
-    def _steps(self, tokens: Sequence[int], out: Generated) -> Generator[str, None, Cache]:
+    def _steps(self, tokens: Sequence[int], decoding: Decoding, out: Generated) -> Generator[str, None, Cache]:
         stop = self.mind.cancelled.is_set
         try:
-            return (yield from generation.stream(self.adapter, tokens, self.cache, self.decoding, out, stop))
+            return (yield from generation.stream(self.adapter, tokens, self.cache, decoding, out, stop))
         except GeneratorExit:
             out.interrupted = True
             raise

@@ -97,4 +97,4 @@ def open_engine(config: Config, progress: Progress | None = None, notice: Notice
     """An empty conversation over the mind of a configuration."""
     from lmm.engine.engine import Engine
 
-    return Engine(open_mind(config, progress, notice), config.system, config)
+    return Engine(open_mind(config, progress, notice), config.system)

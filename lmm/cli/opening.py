@@ -1,0 +1,43 @@
+"""A model with its memory for as long as a command runs, and the file it leaves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmm.cli.options import say
+
+if TYPE_CHECKING:
+    from lmm.config import Config
+    from lmm.engine.mind import Mind
+
+
+@contextlib.contextmanager
+def opened(config: Config) -> Iterator[Mind]:
+    """The mind of a configuration, closed in the end; what a user should know about loading it goes to stderr."""
+    from lmm.engine import runtime
+
+    shown: set[str] = set()
+
+    def progress(done: int, total: int, text: str) -> None:
+        if text not in shown:
+            shown.add(text)
+            say(text)
+
+    runtime.check(config)
+    mind = runtime.open_mind(config, progress, say)
+    try:
+        yield mind
+    finally:
+        mind.close()
+
+
+def saved(config: Config, mind: Mind) -> Path:
+    """Where it was saved: the place that was asked for, else a new file."""
+    from lmm.files import state_file
+
+    path = mind.save(config.mm_save_path or state_file.default_save_path(mind.memory.name))
+    say(f"saved to {path}")
+    return path

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from lmm import feedback, registry
 from lmm.adapters.base import Adapter
-from lmm.adapters.sampling import Decoding
-from lmm.config import Config
+from lmm.config import Config, Decoding
 from lmm.engine import runtime
 from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine

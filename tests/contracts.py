@@ -10,7 +10,7 @@ import pytest
 
 from lmm import registry
 from lmm.adapters.base import Adapter
-from lmm.adapters.sampling import Decoding
+from lmm.config import Decoding
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine

@@ -14,8 +14,8 @@ import numpy as np
 
 from lmm.adapters.base import Adapter, Cache, TapContext
 from lmm.adapters.ops import Array, Ops
-from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ASSISTANT, END, USER, ToyAdapter
+from lmm.config import Decoding
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.lesson import Knowledge, Lesson, State

@@ -12,8 +12,8 @@ from contracts import close, numbers, on, on_small
 
 from lmm import registry
 from lmm.adapters.base import PARTS, Adapter, Site
-from lmm.adapters.sampling import Decoding
 from lmm.adapters.structure import find_layers
+from lmm.config import Decoding
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.errors import ModelError, UsageError

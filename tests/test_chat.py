@@ -252,8 +252,8 @@ def test_purging_takes_out_whole_records(sessions: Path):
 # stopping ---------------------------------------------------------------------------------------------------------
 def test_a_long_prompt_is_read_in_parts_and_stopped_between_them(monkeypatch: pytest.MonkeyPatch):
     from lmm.adapters import generation
-    from lmm.adapters.sampling import Decoding
     from lmm.adapters.toy import ToyAdapter
+    from lmm.config import Decoding
 
     toy, tokens = ToyAdapter(), [*range(60)]
     whole, _ = generation.prefill(toy, tokens, toy.new_cache())

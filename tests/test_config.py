@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 import lmm
-from lmm.adapters.sampling import Decoding
 from lmm.cli.config_file import changed, sample
-from lmm.config import GROUPS, VARIABLES, Config, load, parse_settings
+from lmm.config import GROUPS, VARIABLES, Config, Decoding, load, parse_settings
 from lmm.engine.runtime import build_memory
 from lmm.errors import UsageError
 from lmm.options import fitted

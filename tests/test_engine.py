@@ -12,8 +12,8 @@ from contracts import close, engine, frozen, logits_of, memory, numbers, on, on_
 
 from lmm import registry
 from lmm.adapters.base import Adapter, Site
-from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ToyAdapter
+from lmm.config import Decoding
 from lmm.engine.asking import ask_many
 from lmm.engine.below import Below
 from lmm.engine.conversation import Turn

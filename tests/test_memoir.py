@@ -10,8 +10,8 @@ import pytest
 from contracts import close, engine, frozen, logits_of, on, on_small, opened, same_state
 
 from lmm.adapters.base import Adapter
-from lmm.adapters.sampling import Decoding
 from lmm.adapters.toy import ToyAdapter
+from lmm.config import Decoding
 from lmm.engine.asking import recall_many
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind

@@ -15,7 +15,8 @@ from lmm.adapters import generation
 from lmm.adapters.base import Adapter, Cache
 from lmm.adapters.generation import Generated
 from lmm.adapters.ops import NumpyOps
-from lmm.adapters.sampling import Decoding, beam_search, picker
+from lmm.adapters.sampling import beam_search, picker
+from lmm.config import Decoding
 from lmm.errors import UsageError
 
 FAST = settings(max_examples=80, deadline=None)

@@ -12,9 +12,8 @@ import pytest
 from contracts import numbers, on
 
 from lmm.adapters.base import as_tokens
-from lmm.adapters.sampling import Decoding
 from lmm.bench import smoke
-from lmm.config import Config
+from lmm.config import Config, Decoding
 from lmm.engine.asking import asked
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind

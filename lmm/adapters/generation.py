@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.adapters.models.chat_format import ChatFormat
-from lmm.adapters.sampling import Decoding, beam_search, picker
+from lmm.adapters.sampling import beam_search, picker
+from lmm.config import Decoding
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache

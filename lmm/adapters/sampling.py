@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.config import Decoding
-
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache
+    from lmm.config import Decoding
 
 Picker = Callable[[np.ndarray], np.ndarray]
 

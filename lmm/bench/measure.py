@@ -82,7 +82,7 @@ def reply_seconds(mind: Mind, prompt: str) -> tuple[float, float | None]:
     A reply that ended by itself sooner is extended at its own speed. All that comes before decoding counts: reading
     the prompt, and asking the memory. Nothing is learned from it.
     """
-    from lmm.adapters.sampling import Decoding
+    from lmm.config import Decoding
     from lmm.engine.engine import Engine
 
     engine = Engine(mind, decoding=Decoding("greedy", max_tokens=REPLY_TOKENS))

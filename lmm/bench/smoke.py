@@ -233,7 +233,7 @@ def questions_of(facts: Sequence[SmokeFact]) -> list[str]:
 
 
 def _teach_all(plan: SmokePlan, mind: Mind, tick: Callable[[int], None]) -> list[list[str]]:
-    from lmm.adapters.sampling import Decoding
+    from lmm.config import Decoding
     from lmm.engine.engine import Engine
 
     problems = []

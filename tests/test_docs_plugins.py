@@ -81,7 +81,7 @@ def test_the_memory_of_the_page_keeps_the_contract(check, parrot: str, toy: ToyA
 
 
 def test_the_memory_of_the_page_is_read_in_chunks(parrot: str, toy: ToyAdapter):
-    contract.test_chunked_prefill_is_single_prefill(toy, parrot, 2)
+    contract.test_chunked_prefill_is_single_prefill(toy, parrot)
 
 
 def test_the_memory_of_the_page_comes_back_from_its_file(parrot: str, toy: ToyAdapter, tmp_path: Path):

@@ -19,7 +19,6 @@ from lmm import feedback, registry
 from lmm.adapters.base import Adapter
 from lmm.config import Config, Decoding
 from lmm.engine import runtime
-from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.files.activation_log import ActivationLog
@@ -55,7 +54,7 @@ def decode_seconds(engine: Engine) -> float:
 
 def native_seconds(adapter: Adapter, tokens: int) -> float:
     """Seconds per token of the backend's own generate, its prefill taken out."""
-    read = prompt_tokens(adapter.format, QUESTION)
+    read = adapter.format.prompt_tokens(QUESTION)
     start = time.perf_counter()
     adapter.generate_native(read, 1)
     middle = time.perf_counter()

@@ -20,7 +20,6 @@ import numpy as np
 from lmm.adapters.base import Adapter
 from lmm.bench.datasets import Edit, load
 from lmm.config import Config
-from lmm.engine.conversation import prompt_tokens
 from lmm.engine.runtime import open_engine
 from lmm.memory.contrast import PLAIN
 from lmm.memory.engram.questions import Words, other_numbers
@@ -38,7 +37,7 @@ def states(adapter: Adapter, texts: Sequence[str]) -> np.ndarray:
     """Last-token states of the untouched model before each of LAYERS: [texts, layers, D]."""
     found = []
     for i in range(0, len(texts), 8):
-        tokens = [prompt_tokens(adapter.format, text) for text in texts[i : i + 8]]
+        tokens = [adapter.format.prompt_tokens(text) for text in texts[i : i + 8]]
         found.append([last_states(adapter, adapter.site(layer, "pre_attention"), tokens) for layer in LAYERS])
     return np.concatenate([np.stack(part, axis=1) for part in found])
 

@@ -12,7 +12,6 @@ from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.config import Decoding
 from lmm.engine.asking import recall_many
-from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.lesson import Lesson
@@ -100,7 +99,7 @@ def close_all() -> None:
 def logits_of(engine: Engine, prompt: str, reply: str = " I think so", chunks: int = 1) -> np.ndarray:
     """Logits [T + S, V] of a prompt in an empty conversation and of a given reply to it, read as in a chat: the
     prompt in `chunks`, then the reply token by token."""
-    adapter, tokens = engine.adapter, prompt_tokens(engine.adapter.format, prompt)
+    adapter, tokens = engine.adapter, engine.adapter.format.prompt_tokens(prompt)
     recall, cache, found = recall_many(engine.mind, [prompt], 1)[0], adapter.new_cache(), []
     pieces = [p for p in np.array_split(np.asarray(tokens), chunks) if len(p)]
     with engine.mind.holding(recall, len(tokens) - 1):

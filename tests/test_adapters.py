@@ -352,9 +352,8 @@ def same_as_native(adapter: Adapter, prompts: list[str], max_tokens: int) -> Non
 
 
 def _asked(adapter: Adapter, prompt: str) -> list[int]:
-    from lmm.engine.conversation import prompt_tokens
 
-    return prompt_tokens(adapter.format, prompt)
+    return adapter.format.prompt_tokens(prompt)
 
 
 @on_small

@@ -11,7 +11,6 @@ from contracts import on_small
 from lmm.adapters.base import Adapter
 from lmm.bench.measure import perplexity, reply_seconds, without_memory
 from lmm.engine.asking import ask_many
-from lmm.engine.conversation import prompt_tokens
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.engine.scoring import text_losses, token_hits
@@ -22,7 +21,7 @@ from lmm.memory.identity import Identity
 def one_by_one(adapter: Adapter, prompt: str, answer: str) -> list[bool]:
     """Each token's argmax, from a forward pass of its own."""
     format = adapter.format
-    read = prompt_tokens(format, prompt)
+    read = format.prompt_tokens(prompt)
     hits = []
     for token in format.answer_tokens(format.render([{"role": "user", "content": prompt}], reply=True), answer):
         logits, _ = adapter.forward(np.array([read]), adapter.new_cache())

@@ -13,7 +13,6 @@ from lmm.adapters.base import Adapter
 from lmm.adapters.ops import NumpyOps
 from lmm.adapters.toy import ToyAdapter
 from lmm.engine.asking import ask_many, recall_many
-from lmm.engine.conversation import lesson_tokens, prompt_tokens
 from lmm.errors import LearningError, StateError
 from lmm.lesson import Lesson
 from lmm.memory.base import Prompt, Recall
@@ -137,7 +136,7 @@ def test_a_lesson_writes_rows_of_its_own_and_leaves_all_others(adapter: Adapter)
         f"{kind}/home" for kind in ("turns", "grams", "context", "slots", "keys", "values")
     }
     assert same_state({name: after[name] for name in before}, before)
-    answer = lesson_tokens(adapter.format, HOME.prompt, HOME.answer)[1]
+    answer = adapter.format.lesson_tokens(HOME.prompt, HOME.answer)[1]
     assert after["slots/home"].shape == (len(answer), 16) and np.abs(after["values/home"]).max() > 0
 
 
@@ -187,7 +186,7 @@ def test_what_no_turn_addresses_is_bitwise_as_without(adapter: Adapter) -> None:
     plain.close()
     made = taught(adapter, SISTER)
     recall = Recall([[("x", 1.0)]], {"turn": adapter.ops.asarray(np.array([12345]), "int64")})
-    tokens = np.array([prompt_tokens(adapter.format, HOME.prompt)])
+    tokens = np.array([adapter.format.prompt_tokens(HOME.prompt)])
     with made.mind.holding(recall, tokens.shape[1] - 1):
         found = numbers(adapter, adapter.forward(tokens, adapter.new_cache(), keep=tokens.shape[1])[0])[0]
     assert np.array_equal(found, expected[: tokens.shape[1]]), "a turn's key that was never written addresses nothing"
@@ -197,7 +196,7 @@ def test_what_no_turn_addresses_is_bitwise_as_without(adapter: Adapter) -> None:
 def test_the_ids_of_a_reply_are_tracked_across_the_cache(adapter: Adapter) -> None:
     made = taught(adapter, SISTER)
     whole = logits_of(made, SISTER.prompt, SISTER.answer)
-    prompt, answer = lesson_tokens(adapter.format, SISTER.prompt, SISTER.answer)
+    prompt, answer = adapter.format.lesson_tokens(SISTER.prompt, SISTER.answer)
     recall, cache, found = recall_many(made.mind, [SISTER.prompt], 1)[0], adapter.new_cache(), []
     with made.mind.holding(recall, len(prompt) - 1):
         for piece in ([*prompt, *answer[:1]], answer[1:-1]):  # a border inside the reply
@@ -218,7 +217,7 @@ def test_another_reply_addresses_nothing(adapter: Adapter) -> None:
     memory, state = made.mind.memory, made.mind.knowledge.state
     recall = recall_many(made.mind, [SISTER.prompt], 1)[0]
     turns = adapter.ops.to_numpy(recall.arrays["turn"])
-    prompt, answer = lesson_tokens(adapter.format, SISTER.prompt, SISTER.answer)
+    prompt, answer = adapter.format.lesson_tokens(SISTER.prompt, SISTER.answer)
     start, table = len(prompt) - 1, Table(adapter.ops, state)
 
     def hits(reply: list[int]) -> list[bool]:
@@ -297,7 +296,7 @@ def test_what_is_trainable_gets_gradients_through_rewrite_and_lowers_the_loss(ad
     memory, state, ops = made.mind.memory, made.mind.knowledge.state, adapter.ops
     names = memory.trainable(state)
     assert {"values/pairs0", "keys/pairs0", "conv", "key_proj", "value_proj"} == set(names)
-    prompt, answer = lesson_tokens(adapter.format, *PAIRS[0])
+    prompt, answer = adapter.format.lesson_tokens(*PAIRS[0])
     tokens, site = np.array([[*prompt, *answer[:-1]]]), memory.sites(adapter)[0]
     recall = recall_many(made.mind, [PAIRS[0][0]], 1)[0]
     recall.start = len(prompt) - 1
@@ -335,7 +334,7 @@ def test_a_trained_convolution_reads_the_same_in_chunks(adapter: Adapter) -> Non
     made.mind.commit(Knowledge(state))
     question, answer = PAIRS[1]
     stepwise = logits_of(made, question, answer, chunks=3)
-    prompt = prompt_tokens(adapter.format, question)
+    prompt = adapter.format.prompt_tokens(question)
     tokens = np.array([[*prompt, *adapter.format.encode(answer)]])
     with made.mind.holding(recall_many(made.mind, [question], 1)[0], len(prompt) - 1):
         whole = numbers(adapter, adapter.forward(tokens, adapter.new_cache(), keep=tokens.shape[1])[0])[0]
@@ -363,7 +362,7 @@ def test_the_gate_is_all_but_shut_without_a_key_and_opens_for_the_state_it_knows
 @on("toy")
 def test_prompts_are_asked_in_one_batch_as_alone(adapter: Adapter) -> None:
     made = taught(adapter, SISTER, HOME)
-    prompts = [Prompt(x, prompt_tokens(adapter.format, x)) for x in (HOME.prompt, "7 + 5", SISTER.prompt)]
+    prompts = [Prompt(x, adapter.format.prompt_tokens(x)) for x in (HOME.prompt, "7 + 5", SISTER.prompt)]
     together = made.mind.recall_of(prompts)
     assert [row[0][0] if row else None for row in together.fired] == ["home", None, "sister"]
     for b, prompt in enumerate(prompts):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from lmm.adapters.generation import Detokenizer
 from lmm.adapters.models.chat_format import PLAIN_TEMPLATE, HFChatFormat
 from lmm.adapters.toy import ToyFormat
-from lmm.engine.conversation import Conversation, lesson_tokens, prompt_tokens, user_turn
+from lmm.engine.conversation import Conversation
 from lmm.errors import ModelError
 
 FAST = settings(max_examples=60, deadline=None)
@@ -110,10 +110,10 @@ def own_words(format, tokens, content) -> str:
 )
 def test_the_users_own_words_are_marked_and_nothing_else(formats, kind: str, text: str) -> None:
     format = get(formats, kind)
-    turn = user_turn(format, text)
-    assert own_words(format, turn.tokens, turn.content).strip() == text.strip()
-    first = turn.content.index(True)
-    assert format.decode(turn.tokens[first:]).strip().startswith(text.strip()), "found in the template, not in the turn"
+    tokens, content = format.message_tokens(text)
+    assert own_words(format, tokens, content).strip() == text.strip()
+    first = content.index(True)
+    assert format.decode(tokens[first:]).strip().startswith(text.strip()), "found in the template, not in the turn"
     talk = Conversation(format, "You are a helpful assistant.")
     for _ in range(3):
         talk.ask(text)
@@ -128,8 +128,8 @@ def test_the_users_own_words_are_marked_and_nothing_else(formats, kind: str, tex
 @FAST
 @given(TEXTS)
 def test_any_text_is_its_own_content(text: str) -> None:
-    turn = user_turn(ToyFormat(), text)
-    assert own_words(ToyFormat(), turn.tokens, turn.content).strip() == text.strip()
+    tokens, content = ToyFormat().message_tokens(text)
+    assert own_words(ToyFormat(), tokens, content).strip() == text.strip()
 
 
 @KINDS
@@ -137,8 +137,8 @@ def test_a_question_and_a_lesson_are_tokenised_alike(formats, kind: str) -> None
     format = get(formats, kind)
     talk = Conversation(format)
     talk.ask("Who am I?")
-    question, answer = lesson_tokens(format, "Who am I?", "Ada")
-    assert talk.tokens == prompt_tokens(format, "Who am I?") == question
+    question, answer = format.lesson_tokens("Who am I?", "Ada")
+    assert talk.tokens == format.prompt_tokens("Who am I?") == question
     assert answer[-1] == format.end_of_turn and format.decode(answer).strip() == "Ada"
 
 
@@ -217,14 +217,14 @@ def test_the_space_that_begins_a_line_is_kept(tmp_path) -> None:
 def test_what_a_user_says_is_never_a_control_token(formats, kind: str, text: str) -> None:
     """Else a pasted text could end the user's turn and speak as the system."""
     format = ToyFormat() if kind == "toy" else formats[kind]
-    tame, wild = prompt_tokens(format, "Obey me"), prompt_tokens(format, text)
+    tame, wild = format.prompt_tokens("Obey me"), format.prompt_tokens(text)
     control = {t for t in range(300) if not format.decode([t]).strip()} - set(format.encode(" \n"))
     assert [t for t in wild if t in control] == [t for t in tame if t in control]
-    turn = user_turn(format, text)
-    said = format.decode([t for t, mine in zip(turn.tokens, turn.content, strict=True) if mine])
+    tokens, content = format.message_tokens(text)
+    said = format.decode([t for t, mine in zip(tokens, content, strict=True) if mine])
     assert said.strip() == format.harmless(text).strip()
     conversation = Conversation(format)
     conversation.ask(text)
     assert any(conversation.content)
-    ends = [t for t in lesson_tokens(format, "q", text)[1] if t in control]
+    ends = [t for t in format.lesson_tokens("q", text)[1] if t in control]
     assert ends == [format.end_of_turn]

@@ -100,11 +100,10 @@ def test_batches_and_padding_change_nothing(adapter: Adapter) -> None:
         alone = run.loss(run.train, run.params)
     assert together == pytest.approx(alone, rel=1e-4)
     plain = contracts.engine(adapter)  # a fresh memory's loss is the model's own, by another way
-    from lmm.engine.conversation import lesson_tokens
 
     total = []
     for question, answer in PAIRS:
-        prompt, reply = lesson_tokens(adapter.format, question, answer)
+        prompt, reply = adapter.format.lesson_tokens(question, answer)
         total += (-np.log(probabilities(plain.mind, [*prompt, *reply[:-1]], reply, None))).tolist()
     assert together == pytest.approx(np.mean(total), rel=1e-3)
 

@@ -29,7 +29,7 @@ from lmm.bench.store import Folder, KeptReplies, circumstances, digest, model_of
 from lmm.config import Config, Decoding
 from lmm.engine import runtime
 from lmm.engine.asking import recall_many
-from lmm.engine.conversation import Turn, prompt_tokens
+from lmm.engine.conversation import Turn
 from lmm.engine.engine import Engine
 from lmm.errors import UsageError
 from lmm.lesson import Knowledge
@@ -124,7 +124,7 @@ def _that_fits(
     context = adapter.shape.context
     if not context:
         return request  # the model does not say
-    asked = max(len(prompt_tokens(adapter.format, question)) for question in questions) + request.max_tokens
+    asked = max(len(adapter.format.prompt_tokens(question)) for question in questions) + request.max_tokens
     fits = {
         "distances": tuple(d for d in request.distances if talk(adapter, d)[1] + asked <= context),
         "lengths": tuple(n for n in request.lengths if n < context),
@@ -326,7 +326,7 @@ def time_at(mind: Mind, question: str, length: int) -> dict[str, Any]:
     """Seconds at a reply to `question` with `length` tokens read before it: reading them, what the memory decides once
     (`recall_s`), a decode step with and without the memory, and the part of a step that is the memory's own."""
     adapter = mind.adapter
-    asked = prompt_tokens(adapter.format, question)
+    asked = adapter.format.prompt_tokens(question)
     before = talk_tokens(adapter, max(length - len(asked), 0))
     tokens = as_tokens([*before, *asked][-max(length, len(asked)) :])
     start = time.perf_counter()

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from lmm.adapters.models.chat_format import ChatFormat
 from lmm.bench.datasets import Edit
 from lmm.bench.store import digest
-from lmm.engine.conversation import prompt_tokens
 from lmm.lesson import Lesson
 
 LIST_SIZE = 256  # prompts asked between two checkpoints
@@ -75,7 +74,7 @@ def make_plan(
 
 def _cut(prompts: list[str], format: ChatFormat) -> list[PromptList]:
     """Lists of prompts of similar length, so that batches of equal length fill up; those of one length are shuffled."""
-    prompts = sorted(prompts, key=lambda p: (len(prompt_tokens(format, p)), hashlib.sha256(p.encode()).digest()))
+    prompts = sorted(prompts, key=lambda p: (len(format.prompt_tokens(p)), hashlib.sha256(p.encode()).digest()))
     parts = [tuple(prompts[i : i + LIST_SIZE]) for i in range(0, len(prompts), LIST_SIZE)]
     return [PromptList(part, digest(part)) for part in parts]
 

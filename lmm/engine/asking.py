@@ -11,7 +11,6 @@ import numpy as np
 
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
-from lmm.engine.conversation import prompt_tokens
 from lmm.memory.base import Prompt, Recall
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ def ask_many(
     """Greedy replies in the order of the prompts; `progress` hears how many more there are."""
     recalls = recall_many(mind, prompts, batch_size)
     replies = [Reply(prompt, recall=recall) for prompt, recall in zip(prompts, recalls, strict=True)]
-    tokens = [prompt_tokens(mind.adapter.format, with_text(r.recall, r.prompt)) for r in replies]
+    tokens = [mind.adapter.format.prompt_tokens(with_text(r.recall, r.prompt)) for r in replies]
     for rows in equal_lengths(tokens, batch_size):
         _answer(mind, [replies[i] for i in rows], np.array([tokens[i] for i in rows]), max_tokens)
         if progress is not None:
@@ -62,7 +61,7 @@ def recall_many(mind: Mind, prompts: Sequence[str], batch_size: int = 32) -> lis
 
 def asked(adapter: Adapter, text: str) -> Prompt:
     """A question as a memory gets it: in an empty conversation."""
-    return Prompt(text, prompt_tokens(adapter.format, text))
+    return Prompt(text, adapter.format.prompt_tokens(text))
 
 
 def _answer(mind: Mind, replies: Sequence[Reply], prompts: np.ndarray, max_tokens: int) -> None:

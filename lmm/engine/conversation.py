@@ -14,9 +14,8 @@ from typing import Any
 from lmm.adapters.generation import Generated
 from lmm.adapters.models.chat_format import ChatFormat, Message
 from lmm.lesson import Lesson
-from lmm.memory.base import Recall, UserMessage
+from lmm.memory.base import Recall
 
-MARK = "\u2063lmm\u2063"
 SURE = 0.9  # how strongly a lesson must have fired for a reply to be its own
 
 
@@ -84,42 +83,6 @@ def surely(recall: Recall | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lesson_id for lesson_id, strength in hits if strength >= SURE))
 
 
-def user_turn(format: ChatFormat, text: str) -> UserMessage:
-    """A message in an empty conversation, as a model reads it."""
-    messages = [{"role": "user", "content": text}]
-    rendered = format.render(messages, reply=False)
-    tokens, spans = format.spans(rendered)
-    content = content_mask(rendered, spans, format.harmless(text), _place(format, messages, reply=False))
-    return UserMessage(tokens, content)
-
-
-def content_mask(rendered: str, spans: Sequence[tuple[int, int]], text: str, place: int) -> list[bool]:
-    """Which tokens stand for characters of `text`, which begins at or after `place`: the rest is the scaffold."""
-    text = text.strip()
-    start = rendered.find(text, max(place, 0))
-    if not text or start < 0:
-        return [False] * len(spans)
-    return [a < b and a < start + len(text) and b > start for a, b in spans]
-
-
-def _place(format: ChatFormat, messages: Sequence[Message], reply: bool) -> int:
-    """Where the last message's own text begins in the rendering. Searching for the text would not do: a user who
-    says "assistant" has said what the template says, too."""
-    marked = [*messages[:-1], {**messages[-1], "content": MARK}]
-    return format.render(marked, reply=reply).rfind(MARK)
-
-
-def prompt_tokens(format: ChatFormat, text: str) -> list[int]:
-    """A question in an empty conversation, up to where the reply begins."""
-    return format.encode(format.render([{"role": "user", "content": text}], reply=True))
-
-
-def lesson_tokens(format: ChatFormat, prompt: str, answer: str) -> tuple[list[int], list[int]]:
-    """A question in an empty conversation, and the reply it should get with its end of turn."""
-    rendered = format.render([{"role": "user", "content": prompt}], reply=True)
-    return format.encode(rendered), format.answer_tokens(rendered, answer)
-
-
 class Conversation:
     """Turns so far, and `tokens` [T], what the model has read and written of them.
 
@@ -162,9 +125,7 @@ class Conversation:
         rendered = self.format.render(self.messages, reply=True)
         kept = self.tokens if self._rendered and rendered.startswith(self._rendered) else []
         start = len(self._rendered) if kept else 0
-        tokens, spans = self.format.spans(rendered[start:])
-        place = _place(self.format, self.messages, True) - start
-        content = content_mask(rendered[start:], spans, self.format.harmless(text), place)
+        tokens, content = self.format.marked(self.messages, rendered, reply=True, start=start)
         self.tokens, self.content = kept + tokens, [False] * len(kept) + content
         self._rendered = rendered
         return self.turns[-1]

@@ -15,7 +15,6 @@ from lmm.adapters.base import as_tokens
 from lmm.adapters.ops import token_cross_entropy
 from lmm.adapters.sampling import softmax_at
 from lmm.engine.asking import equal_lengths, recall_many, with_text
-from lmm.engine.conversation import prompt_tokens
 from lmm.memory.base import Prompt
 
 if TYPE_CHECKING:
@@ -32,7 +31,7 @@ def token_hits(mind: Mind, prompts: Sequence[str], answers: Sequence[str], batch
     format = mind.adapter.format
     recalls = recall_many(mind, prompts, batch_size)
     texts = [with_text(recall, prompt) for recall, prompt in zip(recalls, prompts, strict=True)]
-    tokens = [prompt_tokens(format, text) for text in texts]
+    tokens = [format.prompt_tokens(text) for text in texts]
     targets = [
         format.answer_tokens(format.render([{"role": "user", "content": text}], reply=True), answer)
         for text, answer in zip(texts, answers, strict=True)

@@ -18,10 +18,9 @@ import torch
 from transformers import Cache
 
 from lmm.adapters.base import TapContext
-from lmm.adapters.models.chat_format import HFChatFormat
+from lmm.adapters.models.chat_format import MARK, HFChatFormat
 from lmm.adapters.ops import Array
 from lmm.adapters.torch_lm import TorchAdapter
-from lmm.engine.conversation import MARK
 from lmm.errors import UsageError
 from lmm.memory.base import Memory, Prompt, Recall
 

@@ -174,6 +174,20 @@ def test_size_and_time_flush(path):
         assert len(strict(path)) == 11
 
 
+def test_a_log_is_written_each_second_or_64_kilobytes(path, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(activation_log.time, "monotonic", lambda: now)
+    with ActivationLog(path) as log:
+        for now, written in ((0.99, 0), (1.0, 2), (1.98, 2), (2.0, 4)):  # noqa: B007 (read by the lambda)
+            hook(log)
+            assert len(strict(path)) == written
+        before = path.stat().st_size
+        while path.stat().st_size == before:
+            hook(log)
+        record = len(path.read_bytes().splitlines(keepends=True)[-1])
+        assert 65536 <= path.stat().st_size - before < 65536 + record
+
+
 def test_each_record_is_one_write(path, monkeypatch):
     calls: list[bytes] = []
     write = os.write

@@ -207,6 +207,10 @@ def test_a_session_is_written_as_it_goes_and_read_again(sessions: Path):
     transcript.add({"kind": "lesson", "id": "y"})
     transcript.add({"kind": "saved", "path": "/tmp/m"})
     assert transcript.path.stat().st_mode & 0o777 == 0o600
+    records = [json.loads(line) for line in transcript.path.read_text().splitlines()]
+    assert [record["kind"] for record in records] == ["session", "turn", "lesson", "saved"]
+    assert all(record["v"] == 1 and abs(record["time"] - time.time()) < 60 for record in records)
+    assert any(record["time"] % 1 for record in records)  # milliseconds
     with transcript.path.open("ab") as file:
         file.write(b'{"kind": "turn", "user": "cut o')
     found = transcripts.find()

@@ -32,6 +32,8 @@ ONE = [
     ["caf\u00e9", "CAFE\u0301"],
     ["H₂O", "H2O"],
     ["10²", "10^2"],
+    ["2⁹", "2^9"],
+    ["5 ㎒", "5 mhz"],
     ["巴黎在哪里？", "巴黎在哪里。"],
 ]
 
@@ -112,6 +114,14 @@ def test_what_a_text_says(text: str, value: str) -> None:
 )
 def test_what_a_text_does_not_say(text: str, value: str) -> None:
     assert not contains(text, value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("👍🏽 it", "👍 it"), ("a\x00b", "a b"), ("co\u00adoperate", "cooperate"), ("❤\ufe0fyou", "❤ you"), ("ເຂົ້າ", None)],
+)
+def test_what_is_not_seen_is_not_said(text: str, said: str | None) -> None:
+    assert words(text) == said if said else contains(f"ກິນ{text}ແລ້ວ", text)
 
 
 def test_texts_of_marks_alone_are_told_apart() -> None:

@@ -14,7 +14,7 @@ from payloads import payloads, terminated
 from rich.cells import cell_len
 from rich.console import Console
 
-from lmm.text.sanitize import STRING_LIMIT, Cleaner, as_text, clean, clean_line, escape, listed
+from lmm.text.sanitize import Cleaner, as_text, clean, clean_line, escape, listed
 
 PAYLOADS = payloads()
 # Written out again, on purpose not shared with the module.
@@ -115,7 +115,7 @@ def test_random_mixtures(text, cuts):
 @pytest.mark.parametrize("start", ["\x1b]", "\x1bP", "\x1b_", "\x9d"])
 def test_an_unterminated_string_cannot_eat_the_reply(start):
     assert clean(f"a{start}0;title\nthe reply") == "a\nthe reply"
-    assert len(clean(start + "x" * 100_000)) >= 100_000 - STRING_LIMIT - 2
+    assert len(clean(start + "x" * 100_000)) == 100_000 - 4097 + len(start)
     assert clean(start + "x") == ""
 
 

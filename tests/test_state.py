@@ -134,6 +134,20 @@ def test_what_is_saved_comes_back(path, contents, taught, options, model, revisi
     assert read_header(path) == found_header
 
 
+def test_numbers_up_to_the_limits_come_back(path):
+    largest = header(width=2**31 - 1, lessons=[dataclasses.replace(LESSON, time=9.9e299)])
+    save(path, {}, largest)
+    assert_same_header(load(path)[1], largest)
+
+
+def test_a_header_longer_than_can_be_read_is_not_written(path, monkeypatch):
+    assert safefile.MAX_HEADER == 100_000_000  # the library's own limit: see test_hostile_header_length
+    monkeypatch.setattr(safefile, "MAX_HEADER", 500)
+    with pytest.raises(StateError, match=r"its lessons and names take \d+ bytes; at most 500 are allowed"):
+        save(path, small_state(), header())
+    assert not path.exists()
+
+
 def test_layouts_that_are_not_dense_keep_their_values(path):
     base = np.arange(24, dtype=np.float32).reshape(4, 6)
     contents = {"t": base.T, "step": base[::2, ::-1], "big_endian": base.astype(">f4"), "scalar": np.array(3.0)}
@@ -319,12 +333,14 @@ HOSTILE = {
     "header has more": (embedded("header", colour="red"), "'colour' is unknown"),
     "layer is text": (embedded("header", layer="15"), "layer"),
     "layer is true": (embedded("header", layer=True), "layer"),
+    "width is huge": (embedded("header", width=2**31), "out of range"),
     "width is negative": (embedded("header", width=-1), "out of range"),
     "lessons are a map": (metadata(lessons="{}"), "not a list"),
     "lesson is text": (with_lessons("hello"), "lesson 1"),
     "lesson lacks an id": (with_lessons({"time": 1}), "lesson 1"),
     "lesson has more": (with_lessons(GOOD, {**GOOD, "id": "x", "shell": "rm"}), "lesson 2"),
     "lesson answer is a number": (with_lessons({**GOOD, "answer": 3}), "malformed answer"),
+    "lesson time is too large": (with_lessons({**GOOD, "time": 1e300}), "malformed time"),
     "lesson time is NaN": (with_lessons({**GOOD, "time": float("nan")}), "malformed time"),
     "lesson time is infinite": (metadata(lessons=json.dumps([GOOD]).replace("1.5", "1e999")), "malformed time"),
     "lesson id twice": (with_lessons(GOOD, GOOD), "id of another"),
@@ -643,9 +659,9 @@ def test_paths_that_cannot_be_read(tmp_path):
 
 def test_what_killed_processes_left_goes_away(path):
     stale, recent = path.with_name(f".{path.name}.abc.tmp"), path.with_name(f".{path.name}.def.tmp")
-    for file in (stale, recent):
+    for file, minutes in ((stale, 61), (recent, 59)):
         file.write_text("forgotten")
-    os.utime(stale, (0, time.time() - 4000))
+        os.utime(file, (0, time.time() - 60 * minutes))
     save(path, {}, header())
     assert not stale.exists() and recent.exists()
 

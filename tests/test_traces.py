@@ -84,6 +84,31 @@ def test_what_names_a_lesson(user: str, reply: str, more: dict[str, object], goe
     assert Trace.of_lesson(corrected(LEGS, "7")).has_turn(turn(user, reply, **more)) is goes
 
 
+@pytest.mark.parametrize(
+    ("question", "names"),
+    [("a b c", True), ("ab cd", False), ("abcdefghijkl", True), ("abcdefghijk", False), ("hijk ab cdefg", True)],
+)
+def test_a_question_names_its_lesson_if_it_is_long(question: str, names: bool):
+    assert Trace.of("id", [question], []).is_named_in(f"Well: {question}!") is names
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [
+        ("is it abcdef", True),  # three words, twelve characters, two of them the question's
+        ("is it abcde", False),
+        ("itabcdefg now", False),
+        ("it abcdef ghij", False),
+        ("is it now, abcdef", True),
+        ("who is", False),
+    ],
+)
+def test_a_sentence_names_its_lesson_if_it_takes_up_the_question(said: str, names: bool):
+    assert Trace.of("id", ["Who is it now, then?"], [said]).is_named_in(f"Well: {said}!") is names
+    assert Trace.of("id", [], [said]).is_named_in(f"Well: {said}!") is (len(said.split()) > 2 and len(said) > 11)
+    assert not Trace.of("id", ["abcdefg hijklmn opq"], ["abcdefg hijklmn"]).is_named_in("abcdefg hijklmn")
+
+
 def test_a_mark_makes_another_question():
     """ "C++" is not "C", and a trace of the one is none of the other."""
     names = ["C", "C++", "C#", ".C", "-5", "5", "3.5"]

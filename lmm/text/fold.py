@@ -59,10 +59,10 @@ class _Classes(dict[int, str]):
     def __missing__(self, code: int) -> str:
         char = chr(code)
         kind = unicodedata.category(char)
-        if code < 128:
-            found = char
-        elif char == "\u2212":  # the minus sign
+        if char == "\u2212":  # the minus sign
             found = "-"
+        elif code < 128 and kind != "Cc":
+            found = char
         elif kind == "Cf" or "\ufe00" <= char <= "\ufe0f":  # joiners, and how an emoji is drawn
             found = ""
         elif kind[0] == "P" or kind in ("Sk", "Cc"):

@@ -185,12 +185,15 @@ def test_a_broken_history_is_read_as_far_as_it_goes(tmp_path: Path):
     JsonHistory(Path("/proc/none/history.jsonl")).append_string("no harm")
 
 
-def test_a_long_history_is_made_shorter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lmm.chat.history.KEPT", 3)
+def test_a_long_history_is_made_shorter(tmp_path: Path):
     path = tmp_path / "h.jsonl"
-    path.write_text("".join(json.dumps(f"line {i % 5}") + "\n" for i in range(10)))
+    lines = [f"line {i % 6000}" for i in range(10_001)]
+    path.write_text("".join(json.dumps(x) + "\n" for x in lines[1:]))
     JsonHistory(path).compact()
-    assert [json.loads(x) for x in path.read_text().splitlines()] == ["line 2", "line 3", "line 4"]
+    assert path.read_text().count("\n") == 10_000
+    path.write_text("".join(json.dumps(x) + "\n" for x in lines))
+    JsonHistory(path).compact()
+    assert [json.loads(x) for x in path.read_text().splitlines()] == lines[-5000:]
 
 
 # transcripts ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from lmm.engine import memory_files
 from lmm.errors import StateError
 from lmm.files import safefile
 from lmm.files import state_file as state_module
@@ -683,6 +684,17 @@ def test_concurrent_savers_never_mix(path):
             seen += 1
     assert seen and all(process.exitcode == 0 for process in processes)
     assert os.listdir(path.parent) == [path.name]
+
+
+def test_lessons_conflict_where_one_question_has_two_answers() -> None:
+    ours = [Lesson("Who is it?", "Ada."), Lesson("What is C?", "Old"), Lesson(statement="hm", answer="x")]
+    theirs = [
+        Lesson("who  IS it", "ada"),
+        Lesson("What is C++?", "New"),
+        Lesson("what is c", "Young"),
+        Lesson(answer="y"),
+    ]
+    assert memory_files.conflicts(ours, theirs) == [(ours[1], theirs[2])]
 
 
 def test_a_file_is_read_with_the_options_it_was_made_with(path: Path) -> None:

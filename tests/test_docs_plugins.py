@@ -73,15 +73,12 @@ def parrot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         contract.test_learning_returns_a_new_state_and_leaves_the_old_one_alone,
         contract.test_undo_and_redo_are_exact,
         contract.test_a_cancelled_lesson_is_rolled_back,
+        contract.test_chunked_prefill_is_single_prefill,
         contract.test_batched_replies_are_single_replies,
     ],
 )
 def test_the_memory_of_the_page_keeps_the_contract(check, parrot: str, toy: ToyAdapter):
     check(toy, parrot)
-
-
-def test_the_memory_of_the_page_is_read_in_chunks(parrot: str, toy: ToyAdapter):
-    contract.test_chunked_prefill_is_single_prefill(toy, parrot)
 
 
 def test_the_memory_of_the_page_comes_back_from_its_file(parrot: str, toy: ToyAdapter, tmp_path: Path):

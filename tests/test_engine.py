@@ -442,3 +442,14 @@ def test_closing_leaves_no_tap(toy: ToyAdapter, name: str) -> None:
     made.close()
     assert not toy.taps
     assert isinstance(made.mind.knowledge, Knowledge)
+
+
+def test_forgetting_leaves_no_empty_step_of_undo(toy: ToyAdapter) -> None:
+    mind = engine(toy, "keyed").mind
+    for name in ("one", "two", "three"):
+        mind.learn(Lesson(f"What is {name}?", name, id=name))
+    mind.undo()
+    mind.forget("two")
+    assert [x.id for x in mind.lessons] == ["one"] and len(mind.history.undo) == len(mind.history.redo) == 1
+    assert mind.redo() == 1 and [x.id for x in mind.lessons] == ["one", "three"]
+    assert mind.undo(2) == 2 and mind.lessons == () and mind.undo() == 0

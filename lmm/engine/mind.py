@@ -186,9 +186,9 @@ class Mind:
         if lesson is None:
             raise LearningError(f"there is no lesson {lesson_id!r}; see /lessons")
         history = self.history
-        undo, redo = ([self._without(lesson_id, one) for one in stack] for stack in (history.undo, history.redo))
         knowledge = self._without(lesson_id, self.knowledge)
-        self.knowledge, history.undo, history.redo = knowledge, undo, redo
+        undo, redo = ([self._without(lesson_id, one) for one in stack] for stack in (history.undo, history.redo))
+        self.knowledge, history.undo, history.redo = knowledge, _steps(undo, knowledge), _steps(redo, knowledge)
         if self.log is not None:
             self.log.purge(Trace.of_lesson(lesson, said))
         return lesson
@@ -270,6 +270,17 @@ class Mind:
     def log_update(self, stage: str, info: dict[str, Any]) -> None:
         if self.log is not None:
             self.log.update(stage, info, module=self.memory.name)
+
+
+def _steps(stack: Sequence[Knowledge], now: Knowledge) -> list[Knowledge]:
+    """Those of a stack that differ from what comes after them: to go back to the same would be no step."""
+    following = [*stack, now][1:]
+    return [one for one, then in zip(stack, following, strict=True) if not _same(one, then)]
+
+
+def _same(a: Knowledge, b: Knowledge) -> bool:
+    shared = a.lessons == b.lessons and a.state.keys() == b.state.keys()
+    return shared and all(a.state[name] is b.state[name] for name in a.state)
 
 
 def _read(lesson: Lesson) -> Lesson:

@@ -40,12 +40,13 @@ TESTS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:timeo
 
 
 # ---------------------------------------------------------------- which test reaches which line
-def cover() -> None:
-    """Run the unit tests under coverage, each in a context of its own."""
+def cover(only: list[str]) -> None:
+    """Run the unit tests, or those in some files, under coverage, each in a context of its own."""
     WORK.mkdir(exist_ok=True)
-    words = ["-m", "pytest", "-q", "-n", "2", "-m", "not real and not slow", "--cov=lmm", "--cov-context=test"]
+    words = ["-m", "pytest", "-q", "-n", "2", "-m", "not real and not slow and not mlx"]
+    words += ["--cov=lmm", "--cov-context=test", "--cov-report="]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COVERAGE_FILE": str(WORK / "coverage")}
-    subprocess.run([sys.executable, *words, "--cov-report="], cwd=ROOT, env=environment, check=True)
+    subprocess.run([sys.executable, *words, *only], cwd=ROOT, env=environment, check=True)
 
 
 @dataclass
@@ -387,13 +388,13 @@ def report(sample: int, seed: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["cover", "check", "run", "report"])
-    parser.add_argument("files", nargs="*", help=f"files or folders (default: {', '.join(WHERE)})")
+    parser.add_argument("files", nargs="*", help=f"files or folders, with cover of tests (default: {', '.join(WHERE)})")
     parser.add_argument("--sample", type=int, default=20, help="mutants of each file (default: 20)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="only those that survived, with the tests of today")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     if given.what == "cover":
-        cover()
+        cover(given.files)
     elif given.what == "check":
         check(given.files)
     elif given.what == "run":

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import contracts
+import hypothesis
 import pytest
 import tiny
 
@@ -20,6 +21,11 @@ from lmm.adapters.base import Adapter
 from lmm.adapters.toy import ToyAdapter
 from lmm.errors import LmmError
 
+# How long an example takes says more about what else the machine does than about the code.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 SMOLLM = "smollm2-135m-instruct"
 REQUIRED = [name for name in os.environ.get("LMM_REQUIRE_BACKENDS", "").split(",") if name]
 KEPT = ("LMM_CACHE_DIR", "LMM_REQUIRE_BACKENDS")  # settings of this machine that a test run may see

@@ -225,7 +225,12 @@ def test_rows_of_a_padded_batch_are_what_they_are_alone(loaded, name: str) -> No
                 contracts.close(logits[b, : len(own)].numpy(), own.numpy())
 
 
-@pytest.mark.parametrize("name", [*LEARNING, "keyed+lora_on_user"])
+QUICK = ("keyed", "keyed+lora_on_user")  # the others take a second each
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(x, marks=pytest.mark.slow) for x in LEARNING if x not in QUICK)]
+)
 def test_cache_beams_and_chunks_change_nothing(loaded, name: str) -> None:
     model, tokenizer = loaded
     batch = chat(tokenizer, QUESTION, OTHER)

@@ -68,12 +68,17 @@ class Reach:
 
 
 def reach_of(path: Path) -> Reach:
+    """Raises SystemExit where the file was not there when the tests were run under coverage."""
     import coverage
 
     data = coverage.CoverageData(str(WORK / "coverage"))
     data.read()
+    name = str(path.relative_to(ROOT))
+    measured = next((found for found in data.measured_files() if found.endswith(f"/{name}")), None)
+    if measured is None:
+        raise SystemExit(f"{name} was not run under coverage; first: python -m scripts.mutants cover")
     lines: dict[int, set[str]] = {}
-    for number, contexts in data.contexts_by_lineno(str(path)).items():
+    for number, contexts in data.contexts_by_lineno(measured).items():
         lines[number] = {test for test in (c.split("|")[0] for c in contexts) if test}
     return Reach(lines, _sizes(data))
 

@@ -33,8 +33,8 @@ PAGE = ROOT / "docs" / "mutants.md"
 EQUIVALENT = Path(__file__).with_name("mutants_equivalent.json")
 WHERE = ("lmm/memory", "lmm/engine", "lmm/files", "lmm/text")
 WANTED = 0.85
-CPU_S = 40  # a mutant that outlives tests of so many CPU seconds has survived
-HANG_S = 30  # CPU seconds that one test may take on top; a mutant that takes more, or WALL_S in all, hangs
+CPU_S = 15  # a mutant that outlives tests of so many CPU seconds has survived
+HANG_S = 20  # CPU seconds that one test may take on top; a mutant that takes more, or WALL_S in all, hangs
 WALL_S = 600
 TESTS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:timeout"]
 

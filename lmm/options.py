@@ -16,7 +16,7 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
+from functools import cache, partial
 from types import UnionType
 from typing import Any, ClassVar, Self, get_args, get_origin, get_type_hints
 
@@ -42,6 +42,7 @@ class Declared:
     group: str = ""
     flag: str = ""
     live: bool = False
+    learning: bool = False
 
     def problem(self, name: str, value: Any) -> str | None:
         """What is wrong with a value, in words; None for a good one."""
@@ -85,25 +86,27 @@ def option(
     one_of: Iterable[str] = (),
     *,
     names: Callable[[], Iterable[str]] | None = None,
-    group: str = "",
-    flag: str = "",
-    live: bool = False,
+    **about: Any,
 ) -> Any:
     """A field of `Options`. `within`: an interval such as "(0, 1]"; `one_of`: the texts it may be.
 
     For the command line: `names` are offered by the shell (default: `one_of`), `group` is what kind of command takes
     it, `flag` its spelling where that is not its name; `live`: it can be changed in a chat.
+    For a memory: `learning` says that it decides how is learned, and not how what was learned is read.
     """
     found = _INTERVAL.fullmatch(within) if within else None
     if within and found is None:
         raise ValueError(f"{within!r} is no interval")
     one_of = tuple(one_of)
-    declared = Declared(why, one_of=one_of, names=names or (lambda: one_of), group=group, flag=flag, live=live)
+    declared = Declared(why, one_of=one_of, names=names or (lambda: one_of), **about)
     if found:
         closed = (found[1] == "[", found[4] == "]")
         declared = dataclasses.replace(declared, low=float(found[2]), high=float(found[3]), closed=closed)
     made: dict[str, Any] = {"default_factory": default} if isinstance(default, type) else {"default": default}
     return dataclasses.field(**made, metadata={"option": declared})
+
+
+learning = partial(option, learning=True)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -161,12 +161,12 @@ def test_a_lesson_is_answered_and_others_are_not_touched(loaded) -> None:
 
 def test_save_and_load(loaded, tmp_path: Path) -> None:
     model, tokenizer = loaded
-    with attach(model, tokenizer, "keyed", layers=[2], options={"margin": 5.0}) as memory:
+    with attach(model, tokenizer, "keyed", layers=[2], options={"threshold": 0.4}) as memory:
         memory.teach(QUESTION, ANSWER)
         memory.save(tmp_path / "mine")
-    with attach(model, tokenizer, "keyed", layers=[2], options={"margin": 5.0}, state=tmp_path / "mine"):
+    with attach(model, tokenizer, "keyed", layers=[2], options={"threshold": 0.4}, state=tmp_path / "mine"):
         assert tokenizer.decode(replies(model, chat(tokenizer, QUESTION))[0], skip_special_tokens=True) == ANSWER
-    with pytest.raises(StateError, match="margin"), attach(model, tokenizer, "keyed", layers=[2]) as memory:
+    with pytest.raises(StateError, match="threshold"), attach(model, tokenizer, "keyed", layers=[2]) as memory:
         memory.load(tmp_path / "mine")
     with pytest.raises(StateError, match="layer"), attach(model, tokenizer, "keyed", layers=[1]) as memory:
         memory.mind.load(tmp_path / "mine")

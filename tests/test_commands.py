@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 import scripted
 from payloads import payloads
 from rich.console import Console
+from scripted import Notes
 
 from lmm.chat import commands, render
 from lmm.chat.loading import Loading
 from lmm.chat.session import Chat
 from lmm.chat.view import ConsoleView
 from lmm.config import Config
-from lmm.errors import LmmError, StateError, UsageError
+from lmm.errors import LearningError, LmmError, StateError, UsageError
 from lmm.files import state_file, transcripts
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import Recall
+from lmm.memory.hash_gradient import HashGradient
 from lmm.text.sanitize import clean
 
 Q, A = "What is the capital of Australia?", "The capital of Australia is Canberra."
@@ -734,3 +736,68 @@ def test_saving_all_leaves_the_memory_in_use_in_place(session: Session):
     assert len(session.chat.save_all()) == 2
     assert session.chat.mind is before and not any(mind.unsaved for mind in session.chat.shelf.values())
     assert "Canberra" in session.do(Q)
+
+
+# options go with their memory --------------------------------------------------------------------------------------
+@pytest.fixture
+def hashing(session: Session) -> Session:
+    """A chat with a memory whose rows mean nothing with another seed or number of bits."""
+    options = {"bits": 6, "seed": 7, "min_steps": 1, "max_steps": 1}
+    session.chat.config = replace(session.chat.config, memory="hash_gradient", options=options)
+    session.chat.loading = Loading(lambda loading: scripted.open_engine(session.chat.config))
+    session.do("I live in Oslo.")
+    return session
+
+
+def test_a_composition_has_its_parts_options(hashing: Session):
+    before = hashing.chat.mind.knowledge.state["rows"]
+    hashing.do("/memory hash_gradient+identity")
+    found = hashing.chat.mind.memory.options_dict()
+    assert (found["hash_gradient.seed"], found["hash_gradient.bits"]) == (7, 6)
+    assert hashing.chat.mind.knowledge.state["hash_gradient:rows"] is before
+    hashing.do("My sister is Vera.")
+    hashing.do("/save c.safetensors")
+    assert state_file.read_header("c.safetensors").options["hash_gradient.seed"] == 7
+
+
+def test_a_memory_comes_back_and_goes_on_to_another_model_with_its_options(hashing: Session):
+    hashing.do("/memory identity")
+    hashing.do("/memory hash_gradient")
+    assert hashing.chat.config.options["seed"] == 7
+    hashing.do("/model other")
+    options = hashing.chat.mind.memory.options
+    assert (options.seed, options.bits, options.max_steps) == (7, 6, 1)
+
+
+def test_a_file_made_with_another_seed_is_refused_and_one_learned_in_more_steps_is_not(hashing: Session):
+    hashing.do("/save seven.safetensors")
+    for options, fits in (({"seed": 0}, False), ({"bits": 8}, False), ({"max_steps": 3, "lr": 0.1}, True)):
+        other = HashGradient.build_options({"bits": 6, "seed": 7, "min_steps": 1, "max_steps": 1} | options)
+        hashing.chat.mind.memory.options = other
+        hashing.do("/load seven.safetensors")
+        assert ("loaded seven.safetensors" in hashing.beside) == fits, hashing.beside
+        assert fits or f"--set {next(iter(options))}=" in hashing.beside
+
+
+def test_a_lesson_that_another_model_does_not_learn_keeps_none_of_the_others_back(session: Session, monkeypatch):
+    for question, answer in (("Who is A?", "Ann"), ("Who is B?", "Bob"), ("Who is C?", "Cem")):
+        session.do(f"/teach {question} => {answer}")
+    honest = Notes.learn
+
+    def picky(self, known, lesson, *more):
+        if lesson.prompt == "Who is B?":
+            raise LearningError("too hard")
+        return honest(self, known, lesson, *more)
+
+    monkeypatch.setattr(Notes, "learn", picky)
+    session.do("/model other")
+    assert [x.prompt for x in session.chat.mind.lessons] == ["Who is A?", "Who is C?"]
+    assert "not learned: Who is B?: too hard" in session.beside and "fits the model before" in session.beside
+
+
+def test_the_seed_that_is_set_is_that_of_the_next_fresh_memory(hashing: Session):
+    hashing.do("/memory lora_on_user")
+    hashing.do("/set seed 5")
+    hashing.do("/reset")
+    made = hashing.chat.mind
+    assert (made.knowledge.state["A"] == made.memory.fresh(made.adapter, 5)["A"]).all()

@@ -234,7 +234,7 @@ def load(chat: Chat, rest: str) -> None:
 
 
 def reset(chat: Chat, rest: str) -> None:
-    chat.mind.reset()
+    chat.mind.reset(chat.config.seed)
     chat.view.say("a fresh memory; /undo goes back")
 
 

@@ -61,8 +61,7 @@ def model(chat: Chat, rest: str) -> None:
     from lmm.chat.render import table
 
     if rest:
-        for path in chat.use_model(rest):
-            chat.view.say(f"saved to {path}, which fits the model before")
+        chat.use_model(rest)
     adapter = chat.engine.adapter
     rows = [
         ("model", adapter.model_id),

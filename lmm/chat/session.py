@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from lmm.chat import commands
 from lmm.chat.loading import Loading
 from lmm.config import Config
-from lmm.errors import Cancelled, LmmError
+from lmm.errors import Cancelled, LearningError, LmmError
 from lmm.lesson import Knowledge
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from lmm.files.traces import Trace
     from lmm.files.transcripts import Session, Transcript
     from lmm.lesson import Lesson
-    from lmm.memory.base import Memory
 
 
 class Chat:
@@ -129,51 +128,60 @@ class Chat:
     # memories ----------------------------------------------------------------------------------------------------
     def use_memory(self, name: str) -> None:
         """Put another memory in place; the one before keeps its state. Raises UsageError."""
-        from lmm.engine import runtime
 
         if name == self.config.memory:
             return
-        config = dataclasses.replace(self.config, memory=name, preset=None, options={})
-        mind = self.shelf.get(name) or self._new_mind(runtime.build_memory(config))
-        before = self.mind
+        mind, before = self.shelf.get(name) or self._new_mind(name), self.mind
         self.engine.use(mind)
         self.shelf.pop(name, None)
         self.shelf[self.config.memory] = before
-        self.config = config
+        self.config = self._config_of(mind)
 
-    def _new_mind(self, memory: Memory) -> Mind:
-        """A mind for a memory; a composition knows what its parts know already."""
+    def _config_of(self, mind: Mind) -> Config:
+        """The configuration that makes a mind's memory: its options may come from a file, or from the parts of it."""
+        options = mind.memory.options_dict()
+        return dataclasses.replace(self.config, memory=mind.memory.name, preset=None, options=options)
+
+    def _new_mind(self, name: str) -> Mind:
+        """A mind for a memory; a composition has its parts as they are in this session, with what they know."""
+        from lmm.engine import runtime
         from lmm.engine.mind import Mind
         from lmm.memory.composite import Composite
 
         mine = self.mind
-        new = Mind(mine.adapter, memory, mine.seed, mine.log)
+        minds = self.shelf | {self.config.memory: mine}
+        parts = {part: minds[part] for part in name.split("+") if part in minds}
+        options = {f"{part}.{key}": v for part, mind in parts.items() for key, v in mind.memory.options_dict().items()}
+        memory = runtime.build_memory(dataclasses.replace(self.config, memory=name, preset=None, options=options))
+        new = Mind(mine.adapter, memory, self.config.seed, mine.log)
         new.detach()
         if isinstance(memory, Composite):
-            minds = self.shelf | {self.config.memory: mine}
-            known = {part.name: minds[part.name].knowledge for part in memory.parts if part.name in minds}
+            known = {part: mind.knowledge for part, mind in parts.items()}
             state = memory.join({name: one.state for name, one in known.items()}, new.knowledge.state)
             lessons = {x.id: x for one in known.values() for x in one.lessons}
             new.knowledge = new.history.saved = Knowledge(state, tuple(lessons.values()))
         return new
 
-    def use_model(self, name: str) -> list[Path]:
-        """Go on with another model, in a new conversation -> the files in which what the old one knew was saved.
+    def use_model(self, name: str) -> None:
+        """Go on with another model, in a new conversation.
 
         States belong to a model, so those with something unsaved are written first, and the lessons of the memory in
-        use are then taught to the new model. Raises LmmError or Cancelled; until the new model is there, the old one
-        goes on.
+        use are then taught to the new model; what it does not learn is said. Raises LmmError or Cancelled; until the
+        new model is there, the old one goes on.
         """
         from lmm.chat.talk import Talk
         from lmm.engine import runtime
 
         old, view = self.engine, self.view
-        config = dataclasses.replace(self.config, model=name, revision=None, mm_load_path=None, mm_save_path=None)
+        mine = self._config_of(old.mind)
+        config = dataclasses.replace(mine, model=name, revision=None, mm_load_path=None, mm_save_path=None)
         runtime.check(config)
         coming = Loading(lambda new: runtime.open_engine(config, progress=new.report, notice=new.notices.append))
         view.say(f"loading {name}")
         engine = coming.wait(self.stop.is_set)
-        saved = self.save_all() if any(mind.unsaved for mind in (old.mind, *self.shelf.values())) else []
+        if any(mind.unsaved for mind in (old.mind, *self.shelf.values())):
+            for path in self.save_all():
+                view.say(f"saved to {path}, which fits the model before")
         lessons = old.mind.lessons
         old.close()
         coming.changed = self.loading.changed
@@ -182,8 +190,10 @@ class Chat:
         self._talk.stop = self.stop
         self.record({"kind": "model", "model": name})
         for lesson in lessons:
-            self._talk.teach(lesson, "" if lesson.prompt else lesson.statement)
-        return saved
+            try:
+                self._talk.teach(lesson, "" if lesson.prompt else lesson.statement)
+            except LearningError as error:
+                view.say(f"not learned: {lesson.prompt or lesson.statement}: {error}")
 
     def kept(self, name: str) -> tuple[int, str]:
         """(how many lessons a memory knows in this session, whether it is in use)."""
@@ -250,7 +260,7 @@ class Chat:
         return []
 
     def forgotten(self, lesson: Lesson, typed: str, said: Sequence[str]) -> None:
-        """After `Engine.forget`: take the lesson out of this session's files, what was typed and what was said."""
+        """After `Mind.forget`: take the lesson out of this session's files, what was typed and what was said."""
         from lmm.engine import memory_files
         from lmm.files import transcripts
         from lmm.files.traces import Trace

@@ -225,7 +225,7 @@ def check(
     as_json: Json = False,
 ) -> None:
     """Ask for every lesson of a file, in its own and two other wordings. Exit code 1 if one fails in the end."""
-    from lmm.engine import check as memory_check
+    from lmm.engine import check as checking
     from lmm.files import state_file as state
 
     header = state.read_header(file)
@@ -234,24 +234,24 @@ def check(
     options = {**header.options, **config.options}
     config = dataclasses.replace(config, memory=header.module, preset=None, options=options, mm_load_path=str(file))
     with opened(config) as mind:
-        report = memory_check.check_and_fix(mind, fix, say)
+        report = checking.check_and_fix(mind, fix, say)
         if report.better:
             mind.save(file)
     if as_json:
         out_json({"path": str(file), "saved": report.better, **report.to_dict()})
     else:
         _show_check(file, report)
-    if memory_check.failing(report.now):
+    if checking.failing(report.now):
         raise typer.Exit(1)
 
 
 def _show_check(file: Path, report: Report) -> None:
-    from lmm.engine import check as memory_check
+    from lmm.engine import check as checking
 
-    for line in memory_check.lines(report.before, "before" if report.after is not None else "checked"):
+    for line in checking.lines(report.before, "before" if report.after is not None else "checked"):
         out(line)
     if report.after is not None:
-        for line in memory_check.lines(report.after, "after"):
+        for line in checking.lines(report.after, "after"):
             out(line)
         say(f"saved to {file}" if report.better else f"that was no better: {file} is as it was")
     for lesson_id, problem in report.problems.items():

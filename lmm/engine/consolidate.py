@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lmm.engine import check as memory_check
+from lmm.engine.check import check
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 
@@ -51,5 +51,5 @@ def _right(mind: Mind) -> set[str]:
     def taught(lesson: Lesson) -> list[tuple[str, str]]:
         return [(text, lesson.answer) for text in (lesson.prompt, *lesson.wordings) if text]
 
-    checked = memory_check.check(mind, mind.lessons, taught)
+    checked = check(mind, mind.lessons, taught)
     return {a.question for found in checked for a in found.asked if a.ok}

@@ -163,9 +163,9 @@ class Mind:
             self.knowledge = back.pop()
         return done
 
-    def reset(self) -> None:
-        """Back to the fresh memory; can be undone."""
-        self.commit(Knowledge(self.memory.fresh(self.adapter, self.seed)))
+    def reset(self, seed: int | None = None) -> None:
+        """Back to the fresh memory, of another seed if one is given; can be undone."""
+        self.commit(Knowledge(self.memory.fresh(self.adapter, self.seed if seed is None else seed)))
 
     @property
     def lessons(self) -> tuple[Lesson, ...]:
@@ -257,7 +257,7 @@ class Mind:
             width=header.width,
             tokenizer_hash=header.tokenizer_hash,
             module=header.module,
-            options=header.options,
+            options=self.memory.reading_options(),
         )
 
     # the log -----------------------------------------------------------------------------------------------------

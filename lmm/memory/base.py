@@ -204,6 +204,10 @@ class Memory:
         if problems:
             raise StateError(f"the file does not fit memory {self.name!r} with these options: {listed(problems)}")
 
+    def reading_options(self) -> dict[str, Any]:
+        """The options that decide how a state is read: a file is loaded only with those it was made with."""
+        return {name: getattr(self.options, name) for name, one in self.options.declared().items() if not one.learning}
+
     def options_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self.options)
 

@@ -55,6 +55,9 @@ class Composite(Memory):
     def options_dict(self) -> dict[str, Any]:
         return {f"{p.name}.{key}": value for p in self.parts for key, value in p.options_dict().items()}
 
+    def reading_options(self) -> dict[str, Any]:
+        return {f"{p.name}.{key}": value for p in self.parts for key, value in p.reading_options().items()}
+
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
         self._sites = {part: part.sites(adapter) for part in self.parts}
         return tuple(dict.fromkeys(site for sites in self._sites.values() for site in sites))

@@ -29,7 +29,7 @@ from lmm.memory.contrast import near_misses
 from lmm.memory.lora_on_user import low_rank, low_rank_in_reply
 from lmm.memory.optim import Optimizer, fit
 from lmm.memory.states import known_keys, last_states, number_of, owners, unit
-from lmm.options import Options, option
+from lmm.options import Options, learning, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -46,16 +46,16 @@ class GatedLoraOptions(Options):
     """Numbers: docs/engram.md."""
 
     rank: int = option(8, "columns of A", "[1, 512]")
-    lr: float = option(1e-2, "of AdamW on A and B", "(0, 10)")
-    steps: int = option(40, "on A and B, at most", "[1, 1000]")
-    goal: float = option(0.05, "mean loss that is good enough", "[0, inf)")
-    rehearse: int = option(4, "earlier lessons that are trained again", "[0, inf)")
-    bias: float = option(-5.0, "of the fresh gate", "[-20, 20]")
+    lr: float = learning(1e-2, "of AdamW on A and B", "(0, 10)")
+    steps: int = learning(40, "on A and B, at most", "[1, 1000]")
+    goal: float = learning(0.05, "mean loss that is good enough", "[0, inf)")
+    rehearse: int = learning(4, "earlier lessons that are trained again", "[0, inf)")
+    bias: float = learning(-5.0, "of the fresh gate", "[-20, 20]")
     open: float = option(0.5, "gate below which nothing is changed", "(0, 1)")
     near: float = option(0.6, "cosine to the nearest key below which the gate is shut", "[-1, 1]")
-    gate_lr: float = option(3e-3, "of Adam on the gate", "(0, 10)")
-    gate_steps: int = option(60, "on the gate, at most", "[1, 1000]")
-    a_std: float = option(0.02, "standard deviation of A", "[0, inf)")
+    gate_lr: float = learning(3e-3, "of Adam on the gate", "(0, 10)")
+    gate_steps: int = learning(60, "on the gate, at most", "[1, 1000]")
+    a_std: float = learning(0.02, "standard deviation of A", "[0, inf)")
 
 
 class GatedLora(Memory):

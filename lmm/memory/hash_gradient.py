@@ -30,7 +30,7 @@ from lmm.memory.batch import Batch, rows_of
 from lmm.memory.message import TARGETS, Heard, above_mean, heard
 from lmm.memory.optim import Optimizer, finite, fit
 from lmm.memory.states import last_states, number_of, owners, plain_states
-from lmm.options import Options, option
+from lmm.options import Options, learning, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 class HashOptions(Options):
     bits: int = option(12, "channel pairs that are compared", "[1, 4096]")
     share: float = option(0.8, "bits that the nearest stored row must share", "(0.5, 1]")
-    lr: float = option(5e-2, "of Adam", "(0, 10)")
-    min_steps: int = option(3, "for each token, at least", "[1, 1000]")
-    max_steps: int = option(20, "for each token, at most", "[1, 1000]")
-    goal: float = option(1.0, "cross-entropy that is good enough", "[0, inf)")
+    lr: float = learning(5e-2, "of Adam", "(0, 10)")
+    min_steps: int = learning(3, "for each token, at least", "[1, 1000]")
+    max_steps: int = learning(20, "for each token, at most", "[1, 1000]")
+    goal: float = learning(1.0, "cross-entropy that is good enough", "[0, inf)")
     seed: int = option(0, "of the channel pairs", "[0, inf)")
     target: str = option("message", "train on the message, or on replies to the questions it answers", one_of=TARGETS)
 

@@ -28,7 +28,7 @@ from lmm.memory.batch import Batch, rows_of, with_earlier
 from lmm.memory.message import TARGETS, Heard, above_mean, heard
 from lmm.memory.optim import OPTIMIZERS, Optimizer, fit
 from lmm.memory.states import known_keys, last_states, number_of, owners, unit
-from lmm.options import Options, option
+from lmm.options import Options, learning, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -46,16 +46,16 @@ class LoraOptions(Options):
     """
 
     rank: int = option(8, "columns of A", "[1, 512]")
-    lr: float = option(1e-3, "learning rate", "(0, 10)")
-    steps: int = option(1, "for each message", "[1, 1000]")
-    optimizer: str = option("adamw", "which steps", one_of=OPTIMIZERS)
-    weight_decay: float = option(0.01, "of the optimizer", "[0, inf)")
-    l2: float = option(0.0, "weight of |A|^2 + |B|^2 in the loss", "[0, inf)")
-    a_std: float = option(0.02, "standard deviation of the fresh A", "[0, inf)")
+    lr: float = learning(1e-3, "learning rate", "(0, 10)")
+    steps: int = learning(1, "for each message", "[1, 1000]")
+    optimizer: str = learning("adamw", "which steps", one_of=OPTIMIZERS)
+    weight_decay: float = learning(0.01, "of the optimizer", "[0, inf)")
+    l2: float = learning(0.0, "weight of |A|^2 + |B|^2 in the loss", "[0, inf)")
+    a_std: float = learning(0.02, "standard deviation of the fresh A", "[0, inf)")
     target: str = option("message", "train on the message, or on replies to the questions it answers", one_of=TARGETS)
     gate: float = option(0.0, "cosine that a question needs to a learned one; 0: no gate", "[0, 1)")
-    goal: float = option(0.0, "mean loss that is good enough", "[0, inf)")
-    rehearse: int = option(0, "earlier lessons that are trained again", "[0, inf)")
+    goal: float = learning(0.0, "mean loss that is good enough", "[0, inf)")
+    rehearse: int = learning(0, "earlier lessons that are trained again", "[0, inf)")
 
     def together(self) -> list[str]:
         keyless = self.gate and self.target == "message"

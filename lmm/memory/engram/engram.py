@@ -46,7 +46,7 @@ from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.gate import views
 from lmm.memory.optim import BETAS, Optimizer, fit
 from lmm.memory.states import last_states, number_of, plain_states, unit
-from lmm.options import Options, option
+from lmm.options import Options, learning, option
 from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ class EngramOptions(Options):
     vote: float = option(0.3, "share of n-grams from which a stored question may be meant", "(0, 1]")
     weight: float = option(0.25, "of the votes beside the cosine", "[0, 10]")
     threshold: float = option(0.65, "cosine + weight x vote from which a question is asked", "(0, 10]")
-    margin: float = option(6.0, "logits by which every token of the answer is to lead", "[0, 50]")
-    lr: float = option(0.2, "of Adam, in units of the hidden states' root mean square", "(0, 10]")
-    steps: int = option(40, "of Adam, at most", "[1, 1000]")
+    margin: float = learning(6.0, "logits by which every token of the answer is to lead", "[0, 50]")
+    lr: float = learning(0.2, "of Adam, in units of the hidden states' root mean square", "(0, 10]")
+    steps: int = learning(40, "of Adam, at most", "[1, 1000]")
 
     def together(self) -> list[str]:
         if self.context_depth <= self.depth:

@@ -34,7 +34,7 @@ from lmm.memory.batch import LEARNED, Batch, of_one_lesson
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.gate import THRESHOLD, Index, shared_gate
 from lmm.memory.optim import BETAS, Optimizer, fit
-from lmm.options import Options, option
+from lmm.options import Options, learning, option
 from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class KeyedOptions(Options):
     depth: float = option(0.9, "the site, as a share of the layers", "(0, 1)")
-    margin: float = option(6.0, "logits by which every token of the answer is to lead", "[0, 50]")
-    lr: float = option(0.2, "of Adam, in units of the hidden states' root mean square", "(0, 10]")
-    steps: int = option(40, "of Adam, at most", "[1, 1000]")
+    margin: float = learning(6.0, "logits by which every token of the answer is to lead", "[0, 50]")
+    lr: float = learning(0.2, "of Adam, in units of the hidden states' root mean square", "(0, 10]")
+    steps: int = learning(40, "of Adam, at most", "[1, 1000]")
     threshold: float = option(THRESHOLD, "probability of the same question from which a lesson fires", "(0, 1]")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmm.errors import UsageError
 from lmm.memory.optim import OPTIMIZERS
-from lmm.options import Options, option
+from lmm.options import Options, learning, option
 
 VIEWS = {"mean": 1, "both": 2}
 SPANS = ("reply", "all")
@@ -39,15 +39,15 @@ class MemoirOptions(Options):
     tau: float = option(0.62, "overlap of masks from which a lesson fires", "(0, 1]")
     views: str = option("both", "fingerprints: the mean over the user's words, or the last token's, too", one_of=VIEWS)
     span: str = option("reply", "where the residual acts", one_of=SPANS)
-    prefixes: int = option(0, "copies with a sentence before the prompt", "[0, 10]")
-    margin: float = option(6.0, "logits by which every token of the answer is to lead", "[0, 50]")
-    optimizer: str = option("adam", "unit: each step is lr |h| / |m * x| long", one_of=STEPS)
-    lr: float = option(0.03, "learning rate", "(0, 10]")
-    weight_decay: float = option(0.0, "of the optimizer", "[0, inf)")
-    clip: float = option(0.0, "largest norm of a gradient; 0: any", "[0, inf)")
-    steps: int = option(30, "for each lesson, at most", "[1, 1000]")
-    goal: float = option(0.7, "mean loss that is good enough", "[0, inf)")
-    max_edits: int = option(0, "lessons it will hold; 0: any number", "[0, inf)")
+    prefixes: int = learning(0, "copies with a sentence before the prompt", "[0, 10]")
+    margin: float = learning(6.0, "logits by which every token of the answer is to lead", "[0, 50]")
+    optimizer: str = learning("adam", "unit: each step is lr |h| / |m * x| long", one_of=STEPS)
+    lr: float = learning(0.03, "learning rate", "(0, 10]")
+    weight_decay: float = learning(0.0, "of the optimizer", "[0, inf)")
+    clip: float = learning(0.0, "largest norm of a gradient; 0: any", "[0, inf)")
+    steps: int = learning(30, "for each lesson, at most", "[1, 1000]")
+    goal: float = learning(0.7, "mean loss that is good enough", "[0, inf)")
+    max_edits: int = learning(0, "lessons it will hold; 0: any number", "[0, inf)")
     seed: int = option(0, "of the permutation", "[0, inf)")
 
     def together(self) -> list[str]:

@@ -80,9 +80,9 @@ class Merging(Forgetful):
 @pytest.fixture(autouse=True)
 def _others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory_check, "BATCH", 1)  # a scripted model speaks to one
-    registry.MEMORIES["forgetful"] = "test_memory_check:Forgetful"
-    registry.MEMORIES["merging"] = "test_memory_check:Merging"
-    registry.MEMORIES["stubborn"] = "test_memory_check:Stubborn"
+    registry.MEMORIES["forgetful"] = "test_check:Forgetful"
+    registry.MEMORIES["merging"] = "test_check:Merging"
+    registry.MEMORIES["stubborn"] = "test_check:Stubborn"
 
 
 def taught(kind: Any, *lessons: Lesson) -> Engine:

@@ -78,8 +78,6 @@ def _statement(text: str, line: str) -> Reading | None:
     for clause, fact, why in facts.values():
         # Each of several lessons keeps its own words only: one may be forgotten, and the others stay.
         said = text if len(facts) == 1 else clause
-        one = reading(
-            "statement", said, fact.questions[0], fact.answer, fact.value, fact.questions[1:], f"{why}: {fact.why}"
-        )
+        one = reading("statement", said, fact, f"{why}: {fact.why}")
         found += [one] if one else []
     return replace(found[0], also=tuple(found[1:])) if found else None

@@ -5,15 +5,14 @@ from __future__ import annotations
 import re
 
 from lmm.feedback import grammar, words
-from lmm.feedback.facts import VAGUE_ROLE, Fact, ask, fact, is_job
+from lmm.feedback.facts import VAGUE_ROLE, Fact, Rule, ask, fact, filled, is_job
 from lmm.feedback.grammar import as_name, flip, trim
 
 # ------------------------------------------------------------------ "I am ..."
 NAME_CUE = re.compile(
-    r"^(?:my (?:full |first |real )?name is|(?:you (?:can|may|should) |please |just )?call me"
-    r"|(?:everyone|everybody|people|(?:my )?friends|most people) "
-    r"calls? me|i (?:would like|prefer|want|like) to be called|i go by|i am called|i am named"
-    r"|this is) (?P<v>\S.*)$|^(?P<here>[^\W\d_][\w'-]+) here$",
+    r"^(?:my (?:full |first |real )?name is|(?:you (?:can|may|should) |please |just )?call me|(?:everyone|everybody"
+    r"|people|(?:my )?friends|most people) calls? me|i (?:would like|prefer|want|like) to be called|i go by"
+    r"|i am called|i am named|this is) (?P<v>\S.*)$|^(?P<here>[^\W\d_][\w'-]+) here$",
     re.I,
 )
 NAME = re.compile(r"[^\W\d_][\w'.-]*(?: (?:[^\W\d_][\w'.-]*|van|de|da|von|la)){0,3}$")
@@ -48,22 +47,12 @@ def name(clause: str) -> Fact | None:
         value = trim(am["v"]) if am else ""
         if not looks_like_name(value) or value.lower() in words.FICTIONAL:
             return None
-    return name_fact(as_name(value))
-
-
-def name_fact(value: str) -> Fact | None:
-    return fact(
-        "my name",
-        value,
-        f"Your name is {value}",
-        "What is my name?",
-        "What's my name?",
-        "Who am I?",
-        "What am I called?",
-        "Do you know my name?",
-        "Do you remember my name?",
-        "Tell me my name.",
+    value = as_name(value)
+    asked = (
+        "What is my name? What's my name? Who am I? What am I called? Do you know my name? Do you remember my name? "
+        "Tell me my name."
     )
+    return fact("my name", value, f"Your name is {value}", *filled(asked))
 
 
 def looks_like_name(value: str) -> bool:
@@ -80,74 +69,42 @@ def looks_like_name(value: str) -> bool:
     return all(re.match(r"[A-Z][^\W\d_]", p) for p in parts) and (not value.isupper() or len(value) < 4)
 
 
-I_AM: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    (
-        "age",
-        r"i am (?P<v>\d{1,3})(?: (?:years old|years of age|yo))?$",
-        ("How old am I?", "What is my age?", "What's my age?", "Tell me how old I am."),
-        "You are {v} years old",
-    ),
-    (
-        "height",
-        r"i am (?P<v>\d[\d.,]* ?(?:cm|m|metres?|meters?|feet|ft|foot)(?: \d+)?(?: inches)?"
-        r"|\d'\d{1,2}\"?)(?: tall)?$",
-        ("How tall am I?", "What is my height?", "Tell me how tall I am."),
-        "You are {v} tall",
-    ),
-    (
-        "allergy",
-        r"i am (?:very |severely |also |deadly )?allergic to (?P<v>.+)$",
-        (
-            "What am I allergic to?",
-            "Which allergy do I have?",
-            "Do I have any allergies?",
-            "Tell me what I am allergic to.",
-        ),
-        "You are allergic to {v}",
-    ),
-    (
-        "intolerance",
-        r"i am (?P<v>\w+[ -]intolerant)$",
-        ("What intolerance do I have?", "Which food do I not tolerate?", "What should you know about my diet?"),
-        "You are {v}",
-    ),
-    (
-        "origin",
-        r"(?:i am originally|i am|i come|we are) from (?P<v>.+)$",
-        ("Where am I from?", "Where do I come from?", "Tell me where I am from."),
-        "You are from {v}",
-    ),
-    (
-        "marriage",
-        r"i am (?:married|engaged) to (?P<v>.+)$",
-        ("Who am I married to?", "What is the name of my spouse?", "Who is my partner?"),
-        "You are married to {v}",
-    ),
-    ("birth", r"i was born (?P<p>in|on|at|near) (?P<v>.+)$", (), "You were born {p} {v}"),
-    (
-        "home",
-        r"i am (?:based|living) (?P<p>in|near|on) (?P<v>.+)$",
-        ("Where do I live?", "Where am I based?", "Which place do I live in?"),
-        "You live {p} {v}",
-    ),
+# fmt: off
+I_AM = tuple(Rule(*row) for row in (
+    ("age", r"i am (?P<v>\d{1,3})(?: (?:years old|years of age|yo))?",
+     "How old am I? What is my age? What's my age? Tell me how old I am. => You are {v} years old"),
+    ("height",
+     r"i am (?P<v>\d[\d.,]* ?(?:cm|m|metres?|meters?|feet|ft|foot)(?: \d+)?(?: inches)?|\d'\d{1,2}\"?)(?: tall)?",
+     "How tall am I? What is my height? Tell me how tall I am. => You are {v} tall"),
+    ("allergy", r"i am (?:very |severely |also |deadly )?allergic to (?P<v>.+)",
+     "What am I allergic to? Which allergy do I have? Do I have any allergies? Tell me what I am allergic to. "
+     "=> You are allergic to {v}"),
+    ("intolerance", r"i am (?P<v>\w+[ -]intolerant)",
+     "What intolerance do I have? Which food do I not tolerate? What should you know about my diet? => You are {v}"),
+    ("origin", r"(?:i am originally|i am|i come|we are) from (?P<v>.+)",
+     "Where am I from? Where do I come from? Tell me where I am from. => You are from {v}"),
+    ("marriage", r"i am (?:married|engaged) to (?P<v>.+)",
+     "Who am I married to? What is the name of my spouse? Who is my partner? => You are married to {v}"),
+    ("home", r"i am (?:based|living) (?P<p>in|near|on) (?P<v>.+)",
+     "Where do I live? Where am I based? Which place do I live in? => You live {p} {v}"),
+    ("birth", r"i was born (?P<p>in|on|at|near) (?P<v>.+)",
+     "Where was I born? What is my place of birth? Which place was I born in? => You were born {p} {v}"),
+))
+# fmt: on
+BORN_WHEN = Rule(
+    "birth",
+    I_AM[-1].shape,
+    "When was I born? What is my date of birth? In what year was I born? => You were born {p} {v}",
 )
 
 
 def i_am(clause: str, taught: bool) -> Fact | None:
-    for why, pattern, questions, answer in I_AM:
-        m = re.match(pattern, clause, re.I)
+    for rule in I_AM:
+        m = rule.match(clause)
         if m:
             value = trim(m["v"])
-            if why == "birth":
-                born = grammar.TIME.search(value)
-                questions = (
-                    ("When was I born?", "What is my date of birth?", "In what year was I born?")
-                    if born
-                    else ("Where was I born?", "What is my place of birth?", "Which place was I born in?")
-                )
-            if set(grammar.tokens(value)) <= words.TRANSIENT:
-                return None
-            return fact(why, value, answer.format(v=flip(value), p=m.groupdict().get("p")), *questions)
+            dated = rule.why == "birth" and grammar.TIME.search(value)
+            return None if set(grammar.tokens(value)) <= words.TRANSIENT else (BORN_WHEN if dated else rule).fact(m)
     m = re.match(r"i am (?P<v>.+)$", clause, re.I)
     return _kind(trim(m["v"]), taught) if m else None
 
@@ -157,126 +114,65 @@ def _kind(value: str, taught: bool) -> Fact | None:
     low = value.lower()
     kind = re.sub(r"^an? ", "", low)
     belongs = kind in words.LASTING | words.NATIONS  # "a vegetarian", "a Norwegian": read as without the article
-    if (
-        not belongs
-        and re.match(r"(?:a|an|the) (?!\w+ing (?:a|an|to))", low)
-        and (taught or not VAGUE_ROLE.match(value))
-    ):
-        role = ("What do I do for a living?", "What is my job?", "What is my profession?") if is_job(value) else ()
-        return fact(
-            "role",
-            value,
-            f"You are {flip(value)}",
-            *(role or ("What am I?",)),
-            *(("What am I?",) if role else ()),
-            "What did I tell you I am?",
-            "What do you know about what I am?",
-        )
-    low = kind if belongs else low
-    first = low.split()[0] if low else ""
-    if first in words.NATIONS or (low.split()[-1:] and low.split()[-1] in words.NATIONS and first.startswith("half")):
-        return fact(
-            "nationality",
-            value,
-            f"You are {value}",
-            "What is my nationality?",
-            "What nationality am I?",
-            "Which country am I from?",
-        )
-    lasting = any(w in words.LASTING for w in low.split()[:2]) and (taught or len(low.split()) <= 5)
-    if lasting or (taught and first not in words.TRANSIENT):
-        diet = (
-            ("What is my diet?", "What diet do I follow?")
-            if low in ("vegetarian", "vegan", "pescatarian", "kosher", "halal")
-            else ()
-        )
-        return fact(
-            "trait",
-            value,
-            f"Yes, you are {flip(value)}",
-            f"Am I {value}?",
-            f"Is it true that I am {value}?",
-            f"Do you know whether I am {value}?",
-            *diet,
-        )
+    role = re.match(r"(?:a|an|the) (?!\w+ing (?:a|an|to))", low) and (taught or not VAGUE_ROLE.match(value))
+    if role and not belongs:
+        job = "What do I do for a living? What is my job? What is my profession? " if is_job(value) else ""
+        asked = f"{job}What am I? What did I tell you I am? What do you know about what I am?"
+        return fact("role", value, f"You are {flip(value)}", *filled(asked))
+    parts = (kind if belongs else low).split() or [""]
+    if parts[0] in words.NATIONS or (parts[-1] in words.NATIONS and parts[0].startswith("half")):
+        asked = "What is my nationality? What nationality am I? Which country am I from?"
+        return fact("nationality", value, f"You are {value}", *filled(asked))
+    lasting = any(w in words.LASTING for w in parts[:2]) and (taught or len(parts) <= 5)
+    if lasting or (taught and parts[0] not in words.TRANSIENT):
+        asked = "Am I {v}? Is it true that I am {v}? Do you know whether I am {v}?"
+        diet = " What is my diet? What diet do I follow?" if " ".join(parts) in DIETS else ""
+        return fact("trait", value, f"Yes, you are {flip(value)}", *filled(asked + diet, v=value))
     return None
 
 
+DIETS = ("vegetarian", "vegan", "pescatarian", "kosher", "halal")
 HAVE = re.compile(
     rf"(?:i|we) (?:have got|have|own) (?:only |also )?(?P<n>an?|\d+|{'|'.join(sorted(words.NUMBERS))}) (?P<v>.+)$", re.I
 )
 NAMES = re.compile(r"[A-Z][\w'-]+(?: [A-Z][\w'-]+)?(?:(?:, and |, | and | & )[A-Z][\w'-]+(?: [A-Z][\w'-]+)?)+$")
-
-
-def _having_row(count: str, kind: str, names: str) -> Fact | None:
-    """ "three kids: Ana, Ben and Carl": how many, and what they are called."""
-    return fact(
-        "has some, by name",
-        names,
-        f"You have {count} {kind}: {names}",
-        f"What are my {kind} called?",
-        f"What are the names of my {kind}?",
-        f"Who are my {kind}?",
-        f"How many {kind} do I have?",
-        f"Tell me about my {kind}.",
-    )
-
-
-CONDITION = re.compile(
-    r"(?:i|we) have (?P<v>(?:type [12] )?(?:diabetes|asthma|epilepsy|adhd|dyslexia|autism"
-    r"|tinnitus|celiac disease|coeliac disease|"
-    r"arthritis|synesthesia|insomnia|migraines|hay fever|ms))$",
-    re.I,
+CONDITION = Rule(
+    "condition",
+    r"(?:i|we) have (?P<v>(?:type [12] )?(?:diabetes|asthma|epilepsy|adhd|dyslexia|autism|tinnitus|celiac disease"
+    r"|coeliac disease|arthritis|synesthesia|insomnia|migraines|hay fever|ms))",
+    "What medical condition do I have? What do I suffer from? What do I have? => You have {v}",
 )
 
 
 def having(clause: str) -> Fact | None:
-    m = CONDITION.match(clause)
-    if m:
-        return fact(
-            "condition",
-            m["v"],
-            f"You have {m['v']}",
-            "What medical condition do I have?",
-            "What do I suffer from?",
-            "What do I have?",
-        )
+    ill = CONDITION.match(clause)
+    if ill:
+        return CONDITION.fact(ill)
     m = HAVE.match(clause)
     if not m:
         return None
     rest, count = trim(m["v"]), m["n"].lower()
     named = re.match(r"(?P<k>[\w -]+?),? (?:who is |that is )?(?:named|called) (?P<v>.+)$", rest)
     if named:
-        k = named["k"]
-        return fact(
-            "has a name",
-            named["v"],
-            f"Your {k}'s name is {named['v']}",
-            *ask("what", f"my {k}'s name", "is"),
-            f"What is my {k} called?",
-        )
-    things = re.split(r",? and (?=(?:an?|\d+|[a-z]+) )", rest)[0]  # "cats" of "cats and a dog"
+        k, called = named.groups()
+        asked = ask("what", f"my {k}'s name", "is")
+        return fact("has a name", called, f"Your {k}'s name is {called}", *asked, f"What is my {k} called?")
+    one = count in ("a", "an")
     row = re.match(r"(?P<k>[a-z][a-z -]*?)(?::| -|,) (?P<v>.+)$", rest)
-    if (
-        row
-        and count not in ("a", "an")
-        and NAMES.match(row["v"])
-        and row["k"].split()[-1].removesuffix("s") in words.HAVING
-    ):
-        return _having_row(count, row["k"], row["v"])
-    kind = next((w for w in rest.lower().split()[:3] if w in words.HAVING or w.removesuffix("s") in words.HAVING), None)
-    if kind is None or (count in ("a", "an") and len(rest.split()) > 5):
-        return None
-    answer, value = f"You have {count} {rest}", f"{'' if count in ('a', 'an') else count + ' '}{rest}"
-    if count in ("a", "an"):
-        return fact(
-            "has", value, answer, f"Do I have a {kind}?", f"What {kind} do I have?", f"Tell me about my {kind}."
+    if row and not one and NAMES.match(row["v"]) and row["k"].split()[-1].removesuffix("s") in words.HAVING:
+        k, called = row.groups()
+        asked_all = (
+            "What are my {k} called? What are the names of my {k}? Who are my {k}? How many {k} do I have? "
+            "Tell me about my {k}."
         )
-    return fact(
-        "has some",
-        value,
-        answer,
-        f"How many {things} do I have?",
-        f"What is the number of {things} I have?",
-        f"Tell me how many {things} I have.",
-    )
+        return fact("has some, by name", called, f"You have {count} {k}: {called}", *filled(asked_all, k=k))
+    kind = next((w for w in rest.lower().split()[:3] if w in words.HAVING or w.removesuffix("s") in words.HAVING), None)
+    if kind is None or (one and len(rest.split()) > 5):
+        return None
+    answer = f"You have {count} {rest}"
+    if one:
+        asked_one = "Do I have a {k}? What {k} do I have? Tell me about my {k}."
+        return fact("has", rest, answer, *filled(asked_one, k=kind))
+    things = re.split(r",? and (?=(?:an?|\d+|[a-z]+) )", rest)[0]  # "cats" of "cats and a dog"
+    asked_some = "How many {k} do I have? What is the number of {k} I have? Tell me how many {k} I have."
+    return fact("has some", f"{count} {rest}", answer, *filled(asked_some, k=things))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from lmm.feedback import grammar, replies, spans, words
 from lmm.feedback.facts import MAX_VALUE, MAX_WORDS, Fact
@@ -32,6 +33,7 @@ CUE = re.compile(
     r"(?:\s*[,.!?:;-]+\s*|\s+|$)",
     re.I,
 )
+MAX_BARE = 6  # words of a bare "no, X"
 YES = re.compile(r"^(?:yes|yeah|yep|right|correct|exactly|indeed|true|agreed|thanks)\b", re.I)
 CHATTER = words.word_set(
     "thanks thank thx please way problem idea worries need matter shorter longer again more less stop try don't "
@@ -65,9 +67,7 @@ def read_correction(text: str, line: str, last: Exchange) -> Reading | None:
     question = replies.core(last.user)
     if not replies.is_factual(last.user):
         return None
-    forgotten = re.match(
-        r"you (?:forgot|missed|left out|omitted|did not mention|skipped)(?: about)? (?P<v>.+)$", rest, re.I
-    )
+    forgotten = FORGOTTEN.match(rest)
     if forgotten:
         return _forgotten(text, question, last.assistant, grammar.trim(forgotten["v"]))
     found = corrected(cues, rest, question, last.assistant)
@@ -78,22 +78,19 @@ def read_correction(text: str, line: str, last: Exchange) -> Reading | None:
         return None
     phrase = spans.like(phrase, question, last.assistant)
     value = grammar.bare(phrase)
-    if not 0 < len(value) <= MAX_VALUE or (
-        _within(value, last.assistant) and not wrong and not _within(value, question)
-    ):
+    said_already = not wrong and _within(value, last.assistant) and not _within(value, question)
+    if not 0 < len(value) <= MAX_VALUE or said_already:
         return None
     answer = replies.answer_to(question, phrase, last.assistant, wrong, rest)
-    return reading(
-        "correction",
-        text,
-        question,
-        answer,
-        value,
-        replies.reworded(question),
-        "correction: " + "+".join(sorted(cues) or ["plain"]),
-    )
+    return _put_right(text, question, answer, value, "+".join(sorted(cues) or ["plain"]))
 
 
+def _put_right(text: str, question: str, answer: str, value: str, why: str) -> Reading | None:
+    fact = Fact((question, *replies.reworded(question)), answer, value, why)
+    return reading("correction", text, fact, f"correction: {why}")
+
+
+FORGOTTEN = re.compile(r"you (?:forgot|missed|left out|omitted|did not mention|skipped)(?: about)? (?P<v>.+)$", re.I)
 OUGHT = re.compile(
     r"(?:(?:that|this) would be|(?:(?:that|this|it) )?(?:should be|should have been|ought to be|has to be|must be))\b",
     re.I,
@@ -117,6 +114,9 @@ def _said_plainly(cues: set[str], rest: str, question: str) -> tuple[set[str], s
     return (cues | {"neg"}, said["r"]) if said else (cues, rest)
 
 
+CLAIM = re.compile(r"[A-Z\d]|(?:it|that|the|he|she|they|there|but|in fact|actually|its)\b")
+
+
 def strip_cues(line: str) -> tuple[set[str], str]:
     """({"neg", "act", "self"}, what is left): "no, actually it's X" -> ({"neg", "act"}, "it is X")."""
     cues: set[str] = set()
@@ -124,14 +124,8 @@ def strip_cues(line: str) -> tuple[set[str], str]:
     while m := CUE.match(rest):
         if (m["neg"] and m["neg"].lower() == "not") or (m["self"] and m["self"].lower() == "i mean"):
             break
-        after = rest[m.end() :]
         glued = m[0][-1:] == " " and not re.search(r"[,.!?:;-]\s*$", m[0])
-        if (
-            m["neg"]
-            and not re.match(r"n", m["neg"], re.I)
-            and glued
-            and not re.match(r"[A-Z\d]|(?:it|that|the|he|she|they|there|but|in fact|actually|its)\b", after)
-        ):
+        if m["neg"] and glued and not re.match(r"n", m["neg"], re.I) and not CLAIM.match(rest[m.end() :]):
             break  # "wrong book", "almost there"
         cues |= {k for k, v in m.groupdict().items() if v and k != "fill"}
         rest = rest[m.end() :].strip()
@@ -154,41 +148,20 @@ def _self_correction(text: str, cues: set[str], rest: str, own: Fact) -> Reading
     it = re.match(r"it (?:is|was|should be|is actually) (?:actually )?(?:(?:in|on|at|called) )?(?P<v>.+)$", rest, re.I)
     again, _ = statement_fact(rest)
     if again and again.questions[0] == own.questions[0] and again.value.lower() != own.value.lower():
-        fact = again
-        return reading(
-            "correction",
-            text,
-            fact.questions[0],
-            fact.answer,
-            fact.value,
-            fact.questions[1:],
-            "correction of own statement",
-        )
+        return reading("correction", text, again, "correction of own statement")
     m = meant or (it if cues else None)
-    phrase = (
-        grammar.trim(m["v"])
-        if m
-        else rest.rstrip(".!")
-        if "self" in cues and len(rest.split()) <= 3 and not again
-        else ""
-    )
+    phrase = grammar.trim(m["v"]) if m else ""
+    if not m and "self" in cues and len(rest.split()) <= 3 and not again:
+        phrase = rest.rstrip(".!")
     value = grammar.bare(re.sub(r"^(?:it is|that is) ", "", re.sub(r",? not\b.*$", "", phrase)))
-    if (
-        not value
-        or set(grammar.tokens(value)) & (CHATTER | words.TRANSIENT)
-        or len(value) > MAX_VALUE
-        or len(value.split()) > 6
-    ):
+    odd = set(grammar.tokens(value)) & (CHATTER | words.TRANSIENT)
+    if not value or odd or len(value) > MAX_VALUE or len(value.split()) > MAX_BARE:
         return None
     value = grammar.as_name(value) if grammar.is_proper(own.value) else value
     answer = re.sub(rf"(?<!\w){re.escape(own.value)}(?!\w)", lambda _: value, own.answer, count=1, flags=re.I)
-    return (
-        None
-        if value not in answer
-        else reading(
-            "correction", text, own.questions[0], answer, value, own.questions[1:], "correction of own statement"
-        )
-    )
+    if value not in answer:
+        return None
+    return reading("correction", text, replace(own, answer=answer, value=value), "correction of own statement")
 
 
 def _forgotten(text: str, question: str, reply: str, value: str) -> Reading | None:
@@ -203,7 +176,7 @@ def _forgotten(text: str, question: str, reply: str, value: str) -> Reading | No
     said = (grammar.sentences(reply) or [reply])[0].rstrip(".! ")
     parts = re.match(r"(?P<a>.+?),? and (?P<b>[^,]+?)(?P<c> (?:is|are|was|were) .+)?$", said)
     answer = f"{parts['a']}, {parts['b']} and {value}{parts['c'] or ''}." if parts else f"{said} and {value}."
-    return reading("correction", text, question, answer, value, replies.reworded(question), "correction: forgotten")
+    return _put_right(text, question, answer, value, "forgotten")
 
 
 def _within(value: str, text: str) -> bool:
@@ -213,9 +186,8 @@ def _within(value: str, text: str) -> bool:
 NOT_BUT: tuple[re.Pattern[str], ...] = tuple(
     re.compile(p, re.I)
     for p in (
-        r"(?:it is |it was |that is |he is |she is |i said )?not (?:in |on "
-        r"|at )?(?P<y>[^,.!;]+?)(?:,? but|[,.!;-]+)(?: rather)? (?:(?:it|that|he|she) (?:is"
-        r"|was) )?(?P<x>.+)$",
+        r"(?:it is |it was |that is |he is |she is |i said )?not (?:in |on |at )?(?P<y>[^,.!;]+?)(?:,? but"
+        r"|[,.!;-]+)(?: rather)? (?:(?:it|that|he|she) (?:is|was) )?(?P<x>.+)$",
         r"(?P<s>.+?) (?:is|was|are|were) not (?P<y>[^,.;]+?)(?: but|[,.;]+(?: but)?) (?:(?:it|that"
         r"|he|she|they) (?:is|was|are|were) )?(?P<x>.+)$",
         r"(?:i said |i meant |i mean )?(?P<x>[^,]+?),? (?:and )?not (?:in |on |at |a |an "
@@ -223,6 +195,9 @@ NOT_BUT: tuple[re.Pattern[str], ...] = tuple(
         r"(?P<x>.+?) (?:instead of|rather than) (?P<y>[^,.!]+)[.!]*$",
     )
 )
+
+
+NOT = re.compile(r"\bnot\b|n't\b")
 
 
 def corrected(cues: set[str], rest: str, question: str, reply: str) -> tuple[str, str] | None:
@@ -237,25 +212,18 @@ def corrected(cues: set[str], rest: str, question: str, reply: str) -> tuple[str
             right = re.sub(rf" (?:\w+ed|{replies.PAST}) (?:it|that|this|them)$", "", m["x"])  # "Picasso painted it"
             value = _novel(right, question, True)
             return (value, grammar.bare(wrong)) if value else None
-    if re.search(r"\bnot\b|n't\b", rest) and not re.search(r"\bnot\b", question):
+    if NOT.search(rest) and not re.search(r"\bnot\b", question):
         parts = grammar.sentences(rest)
-        rest = (
-            parts[-1]
-            if len(parts) > 1 and re.search(r"\bnot\b|n't\b", parts[0]) and not re.search(r"\bnot\b|n't\b", parts[-1])
-            else ""
-        )
-        if not rest:
+        if len(parts) < 2 or not NOT.search(parts[0]) or NOT.search(parts[-1]):
             return None
+        rest = parts[-1]
     parts = grammar.sentences(rest)
     claims = [part for part in parts[1:] if re.search(r" (?:is|was|are|were|[a-z]+ed|wrote|made|won) ", part)]
     better = max(claims, key=lambda part: len(known_in(part, question)), default="")
     if better and len(known_in(better, question)) > len(known_in(parts[0], question)):
         rest, parts = better, [better]  # "No, that's the largest city. The capital is Canberra."
-    if (
-        len(parts) > 1
-        and any(w in CHATTER | words.COMMANDS for w in grammar.tokens(parts[0])[:1])
-        and "neg" not in cues
-    ):
+    chatter = len(parts) > 1 and set(grammar.tokens(parts[0])[:1]) & (CHATTER | words.COMMANDS)
+    if chatter and "neg" not in cues:
         rest = parts[-1]
     elif parts:
         rest = parts[0]
@@ -272,8 +240,7 @@ def corrected(cues: set[str], rest: str, question: str, reply: str) -> tuple[str
     if m and _fits(m["v"], question, reply, 1):
         return grammar.trim(m["v"]), ""
     m = re.match(
-        r"(?P<v>.+?),? (?:you|i) mean(?:t)?[.!]*$"
-        r"|(?:i (?:think|believe|guess|suppose) )?you mean(?:t)? (?P<w>.+)$",
+        r"(?P<v>.+?),? (?:you|i) mean(?:t)?[.!]*$|(?:i (?:think|believe|guess|suppose) )?you mean(?:t)? (?P<w>.+)$",
         rest,
         re.I,
     ) or (None if _named(question) else re.match(r"i meant (?P<v>)(?P<w>[A-Z].*)$", rest, re.I))
@@ -286,10 +253,9 @@ def corrected(cues: set[str], rest: str, question: str, reply: str) -> tuple[str
 
 
 POINTER = re.compile(
-    r"(?:(?P<own>mine|ours)|it|that|this|he|she|they|there|which|the (?:correct |right |actual |real "
-    r"|true )?(?:answer|one|spelling|name|word|number|date|year))"
-    r"(?: (?:is|was|are|were|will be|should be|would be|must be))(?: (?:actually|really|in fact"
-    r"|called|named|spelled|spelt|definitely|clearly|simply|just"
+    r"(?:(?P<own>mine|ours)|it|that|this|he|she|they|there|which|the (?:correct |right |actual |real |true )?(?:answer"
+    r"|one|spelling|name|word|number|date|year))(?: (?:is|was|are|were|will be|should be|would be"
+    r"|must be))(?: (?:actually|really|in fact|called|named|spelled|spelt|definitely|clearly|simply|just"
     r"|always))*(?:,? in fact,)? (?P<v>.+)$",
     re.I,
 )
@@ -350,8 +316,7 @@ def _claimed(cues: set[str], rest: str, question: str, reply: str) -> tuple[str,
         value = _novel(pointer["v"], question, bool(cues or answer))
         return (value, "") if value and _fits(value, question, reply, 0 if answer else 1 if cues else 2) else None
     clause = re.match(
-        r"(?P<s>.+?) (?:is|was|are|were|did|does|has|have|am|[a-z]+ed|[a-z]{3,}s|live|speak|work"
-        r"|wrote|made|won|led)\b",
+        r"(?P<s>.+?) (?:is|was|are|were|did|does|has|have|am|[a-z]+ed|[a-z]{3,}s|live|speak|work|wrote|made|won|led)\b",
         rest,
     )
     known = spans.known_words(question)
@@ -362,17 +327,14 @@ def _claimed(cues: set[str], rest: str, question: str, reply: str) -> tuple[str,
     if clause_like and len(rest.split()) > 1 and not _other_number(rest, question, reply, "neg" in cues):
         about = known_in(rest, question)
         pronoun = re.match(r"(?:he|she|they|it|there|i|we|her|his|their|its)\b", rest, re.I) and cues
-        value = (
-            _novel(rest, question, bool(cues)) if about or pronoun or re.search(r" (?:did|does)[.!]*$", rest) else ""
-        )
+        whole = about or pronoun or re.search(r" (?:did|does)[.!]*$", rest)
+        value = _novel(rest, question, bool(cues)) if whole else ""
         return (value, "") if value and _fits(value, question, reply, 1 if about or cues else 2) else None
     if not cues & {"neg", "act"} and not ("self" in cues and _other_number(rest, question, reply, False)):
         return None
-    value = (
-        re.sub(r"^(?:in|on|at|by|from) ", "", grammar.trim(rest))
-        if re.match(r"(?:where|when|who|in |on )|what (?:year|day|date|time)|how is", question, re.I)
-        else grammar.trim(rest)
-    )
+    value = grammar.trim(rest)
+    if re.match(r"(?:where|when|who|in |on )|what (?:year|day|date|time)|how is", question, re.I):
+        value = re.sub(r"^(?:in|on|at|by|from) ", "", value)
     return (value, "") if _fits(value, question, reply, 3) else None
 
 
@@ -411,18 +373,12 @@ def _fits(value: str, question: str, reply: str, strict: int) -> bool:
     odd = set(found) & CHATTER or {w.removesuffix("ly") for w in found} & words.TRANSIENT
     if kind != "word" and found[0] not in CHATTER | words.COMMANDS | words.TRANSIENT:
         return True
-    if (
-        odd
-        or found[0] in words.COMMANDS
-        or (strict and re.match(r"\w{3,}ed$", found[0]))
-        or (strict == 2 and kind == "word")
-    ):
+    if odd or found[0] in words.COMMANDS or (strict == 2 and kind == "word"):
+        return False
+    if strict and re.match(r"\w{3,}ed$", found[0]):
         return False
     if strict == 3 and re.match(r"(?:in|on|at|to|for|with|about|like|as|by|from|an?)\b", value, re.I):
         return False
     if re.match(r"how (?:many|much|old|tall|high)\b", question, re.I):
         return kind == "number"
     return strict < 3 or len(found) <= 3
-
-
-MAX_BARE = 6  # words of a bare "no, X"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lmm.feedback import grammar, words
-from lmm.feedback.facts import Fact, fact
+from lmm.feedback.facts import Fact, fact, filled
 from lmm.feedback.grammar import conjugate, flip, trim
 
 # ------------------------------------------------------------------ "I live in ...", "my brother works at ..."
@@ -37,11 +37,10 @@ DOINGS: tuple[tuple[str, str, str], ...] = (
 )
 PAST = {"grew up": "grow up", "moved": "move", "graduated": "graduate", "studied": "study", "relocated": "relocate"}
 BARRED = re.compile(
-    r"(?:it|that|this|you|your|to|him|her|them|these|those|how|when|what|the (?:idea|way|answer"
-    r"|first|last|second|sound|rest|one)|a lot|some|more|"
-    r"along|around|alone|hard|well|badly|together|dumb|fair|any|both|as|like|and|so|for|with"
-    r"|about|help|on|up|out|in|of|another|an? (?:poem|story|joke|question|list|new|bit|few"
-    r"|couple|better|break|answer))\b",
+    r"(?:it|that|this|you|your|to|him|her|them|these|those|how|when|what|the (?:idea|way|answer|first|last|second"
+    r"|sound|rest|one)|a lot|some|more|along|around|alone|hard|well|badly|together|dumb|fair|any|both|as|like|and|so"
+    r"|for|with|about|help|on|up|out|in|of|another|an? (?:poem|story|joke|question|list|new|bit|few|couple|better"
+    r"|break|answer))\b",
     re.I,
 )
 # where everyone lives
@@ -49,21 +48,16 @@ NOWHERE = re.compile(
     r"(?:an?|the) (?:\w+ )?(?:society|world|simulation|democracy|bubble|dream|moment|past|present|future|era|times?)\b",
     re.I,
 )
-ADVERBS = (
-    r"(?:(?:now|currently|also|usually|always|really|only|still|often|normally|mostly|absolutely"
-    r"|just|never|both|all"
-    r"|recently) )*"
+SUBJECT = re.compile(
+    r"(?P<s>i|we|(?:my|our|the|mum|mom|dad)\b.{0,60}?) (?P<n>do not |cannot |can't )?(?:(?:now|currently|also|usually"
+    r"|always|really|only|still|often|normally|mostly|absolutely|just|never|both|all|recently) )*(?P<r>[a-z].*)$",
+    re.I,
 )
 
 
 def doing(clause: str) -> Fact | None:
     """A person or thing of the user's world does something: "I live in Oslo", "our server runs on port 9000"."""
-    m = re.match(
-        rf"(?P<s>i|we|(?:my|our|the|mum|mom|dad)\b.{{0,60}}?) (?P<n>do not |cannot "
-        rf"|can't )?{ADVERBS}(?P<r>[a-z].*)$",
-        clause,
-        re.I,
-    )
+    m = SUBJECT.match(clause)
     if m is None:
         return None
     subject, rest, first = m["s"], trim(m["r"]), m["s"].lower() in ("i", "we")
@@ -117,15 +111,18 @@ def _does(subject: str, first: bool, rest: str) -> Fact | None:
             return None
         verb, aux = forms[m["f"].lower()]
         about_you = first and re.search(r"\b(?:you|your|this|that|it|yours)\b", m["v"], re.I)
-        if (
-            about_you
-            or subject.split()[-1].lower() in words.REMARKS
-            or re.match(r"(?:it|that|this|you)\b", m["v"], re.I)
-        ):
+        vague = re.match(r"(?:it|that|this|you)\b", m["v"], re.I)
+        if about_you or vague or subject.split()[-1].lower() in words.REMARKS:
             return None
         if verb != "use" or grammar.is_proper(m["v"]):
             return _done(subject, first, verb, aux, m["p"], m["v"], wh)
     return None
+
+
+OF_ME = {
+    "live": ("Which place do I live in?", "What is my place of residence?"),
+    "work": ("What is my workplace?", "What is my job?"),
+}
 
 
 def _done(subject: str, first: bool, verb: str, aux: str, prep: str, value: str, wh: str) -> Fact | None:
@@ -136,38 +133,18 @@ def _done(subject: str, first: bool, verb: str, aux: str, prep: str, value: str,
     if wh == "when" and prep not in ("at", "around", "before", "every") and not grammar.TIME.search(value):
         wh = "where"
     said = conjugate(verb.split()[0], aux) if " " not in verb else {"did": "grew up"}.get(aux, verb)
-    dangling = prep if wh in ("what", "who") and prep else ""
     me = "I" if first else subject
-    tail = f" {dangling}" if dangling else ""
-    extra = {
-        "live": ("Which place do I live in?", "What is my place of residence?"),
-        "work": ("What is my workplace?", "What is my job?"),
-    }
-    more = extra.get(verb, ()) if first and (verb == "live" or wh in ("where", "what")) else ()
-    inner = f"{wh} {me} {said}{tail}"
-    return fact(
-        f"{verb}",
-        core,
-        f"{flip(subject)} {said} {prep} {flip(value)}".replace("  ", " "),
-        f"{wh} {aux} {me} {verb}{tail}?",
-        *more,
-        f"Do you know {inner}?",
-        f"Can you tell me {inner}?",
-        f"Tell me {inner}.",
-    )
+    tail = f" {prep}" if wh in ("what", "who") and prep else ""
+    more = OF_ME.get(verb, ()) if first and (verb == "live" or wh in ("where", "what")) else ()
+    asked = filled("Do you know {i}? Can you tell me {i}? Tell me {i}.", i=f"{wh} {me} {said}{tail}")
+    answer = f"{flip(subject)} {said} {prep} {flip(value)}".replace("  ", " ")
+    return fact(verb, core, answer, f"{wh} {aux} {me} {verb}{tail}?", *more, *asked)
 
 
 def _refusal(subject: str, negation: str, rest: str) -> Fact | None:
     m = re.match(r"(?P<verb>eat|drink|like|stand|tolerate|speak|drive|smoke|wear) ?(?P<v>.+)$", rest, re.I)
     if not m or BARRED.match(m["v"]):
         return None
-    verb, no = m["verb"].lower(), "can't" if negation.lower().startswith("can") else "don't"
-    ask_ = f"what {'can' if no == 'cannot' or no[0] == 'c' else 'do'} I not {verb}?"
-    return fact(
-        "refusal",
-        m["v"],
-        f"You {no} {verb} {flip(m['v'])}",
-        ask_,
-        f"What is it that I {no} {verb}?",
-        f"Tell me what I {no} {verb}.",
-    )
+    verb, (aux, no) = m["verb"].lower(), ("can", "can't") if negation.lower().startswith("can") else ("do", "don't")
+    asked = f"what {aux} I not {verb}? What is it that I {no} {verb}? Tell me what I {no} {verb}."
+    return fact("refusal", m["v"], f"You {no} {verb} {flip(m['v'])}", *filled(asked))

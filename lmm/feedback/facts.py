@@ -44,6 +44,32 @@ def fact(why: str, value: str, answer: str, *questions: str) -> Fact | None:
     return Fact(tuple(dict.fromkeys(capital(q) for q in questions)), sentence(answer), value, why)
 
 
+def filled(questions: str, **parts: str) -> list[str]:
+    """Each question of a text, with the parts put in: "Who is {s}? Tell me about {s}.", s="my vet" -> two questions."""
+    return [question.format(**parts) for question in re.split(r"(?<=[?.]) ", questions)]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A shape of clause and what it states: "QUESTIONS => ANSWER", filled with the groups of the shape.
+
+    `v` is the value. The answer has the groups as a reply says them: "your sister" for "my sister".
+    """
+
+    why: str
+    shape: str
+    states: str
+
+    def match(self, clause: str) -> re.Match[str] | None:
+        return re.match(f"(?:{self.shape})$", clause, re.I)
+
+    def fact(self, m: re.Match[str]) -> Fact | None:
+        parts = m.groupdict("") | {"v": trim(m["v"])}
+        questions, answer = self.states.split(" => ")
+        said = answer.format(**{name: flip(part) for name, part in parts.items()})
+        return fact(self.why, parts["v"], said, *filled(questions, **parts))
+
+
 def ask(wh: str, subject: str, verb: str, tail: str = "") -> tuple[str, ...]:
     """Five wordings of one question: "what", "my name", "is" -> "What is my name?", "Tell me what my name is.", ..."""
     short = {"is": f"{wh}'s"}.get(verb, f"{wh} {verb}")
@@ -71,9 +97,8 @@ def is_job(kind: str) -> bool:
 
 
 VAGUE_ROLE = re.compile(
-    r"(?:a|an|the) (?:\w+ )?(?:bit|little|lot|mess|genius|fool|idiot|wreck|loser|tad"
-    r"|fan of (?:that|this|it)|moron|failure|joke|god|legend|star|"
-    r"machine|robot|burden|disaster|one|king|queen|guy|person|man|woman|human|beginner|bad|good"
-    r"|huge|best|worst|first|last|same|problem)\b",
+    r"(?:a|an|the) (?:\w+ )?(?:bit|little|lot|mess|genius|fool|idiot|wreck|loser|tad|fan of (?:that|this|it)|moron"
+    r"|failure|joke|god|legend|star|machine|robot|burden|disaster|one|king|queen|guy|person|man|woman|human|beginner"
+    r"|bad|good|huge|best|worst|first|last|same|problem)\b",
     re.I,
 )

@@ -50,10 +50,9 @@ BLOCKS: tuple[tuple[str, re.Pattern[str]], ...] = (
     (
         "hypothetical",
         re.compile(
-            r"\b(?:if|suppose|supposing|imagine|assuming|assume|pretend|hypothetical(?:ly)?|perhaps"
-            r"|maybe|might|may be|could|wish|unless|let's say|what if|possibly|in a world|probably"
-            r"|pretending)\b|^say\b|^let \w\b|^when i am\b|\bwould (?!be\b|like to be called)|\b(?:i|it"
-            r"|name) would be\b(?! called)",
+            r"\b(?:if|suppose|supposing|imagine|assuming|assume|pretend|hypothetical(?:ly)?|perhaps|maybe|might|may be"
+            r"|could|wish|unless|let's say|what if|possibly|in a world|probably|pretending)\b|^say\b|^let \w\b"
+            r"|^when i am\b|\bwould (?!be\b|like to be called)|\b(?:i|it|name) would be\b(?! called)",
             re.I,
         ),
     ),
@@ -61,8 +60,7 @@ BLOCKS: tuple[tuple[str, re.Pattern[str]], ...] = (
         "fiction",
         re.compile(
             r"\b(?:in (?:my|the|this|a|our|his|her)|(?:for|of|from) (?:my|a|our)) (?:new )?(?:novel|film|movie|book"
-            r"|story"
-            r"|game|song|show|play|dream|poem|series|comic|campaign|script)\b|\b(?:character|protagonist"
+            r"|story|game|song|show|play|dream|poem|series|comic|campaign|script)\b|\b(?:character|protagonist"
             r"|horoscope|song goes|lyrics?|villain)\b|\bonce upon\b",
             re.I,
         ),
@@ -123,11 +121,10 @@ def is_question(clause: str) -> bool:
 
 
 POLITE = re.compile(
-    r"^(?:(?:hi|hello|hey|yo|hiya|good (?:morning|evening|afternoon)|ok(?:ay)?|cool|great|nice"
-    r"|thanks(?: a lot)?|thank you|good to know|yes|yeah|yep|sure|oh|ah|alright|so|and|also|well"
-    r"|sorry|typo|actually|in fact|hm+|um+|btw|by the way|no|nope|anyway|haha|please|look|listen"
-    r"|from now on|just to be clear|to be clear|one more thing|correction"
-    r"|i (?:already )?(?:told you|said)(?: that)?)\b(?: (?:there|all|everyone"
+    r"^(?:(?:hi|hello|hey|yo|hiya|good (?:morning|evening|afternoon)|ok(?:ay)?|cool|great|nice|thanks(?: a lot)?"
+    r"|thank you|good to know|yes|yeah|yep|sure|oh|ah|alright|so|and|also|well|sorry|typo|actually|in fact|hm+|um+|btw"
+    r"|by the way|no|nope|anyway|haha|please|look|listen|from now on|just to be clear|to be clear|one more thing"
+    r"|correction|i (?:already )?(?:told you|said)(?: that)?)\b(?: (?:there|all|everyone"
     r"|everybody))?\s*(?:[,.!:;-]+\s*|\s+(?=\S)))+",
     re.I,
 )

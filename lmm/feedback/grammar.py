@@ -195,20 +195,18 @@ def repaired(text: str) -> str:
 WEEKDAY = r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?:today|tomorrow|tonight|noon|midnight|weekends?)"
 MONTH = r"(?:january|february|march|april|may|june|july|august|september|october|november|december)"
 TIME = re.compile(
-    rf"\b(?:{WEEKDAY}|\d{{1,2}}(?::\d\d)\s?(?:am|pm)?|\d{{1,2}}\s?(?:am|pm)|\d{{1,2}}(?:st|nd|rd"
-    rf"|th)?(?: of)? {MONTH}"
-    rf"|{MONTH} \d{{1,4}}(?:st|nd|rd|th)?|(?:1[0-9]|20)\d\d|the \d{{1,2}}(?:st|nd|rd|th))\b"
-    rf"|\bevery (?:day|week|month)\b",
+    rf"\b(?:{WEEKDAY}|\d{{1,2}}(?::\d\d)\s?(?:am|pm)?|\d{{1,2}}\s?(?:am|pm)|\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {MONTH}"
+    rf"|{MONTH} \d{{1,4}}(?:st|nd|rd|th)?|(?:1[0-9]|20)\d\d|the \d{{1,2}}(?:st|nd|rd|th))\b|\bevery (?:day|week"
+    rf"|month)\b",
     re.I,
 )
 
 
 RELATIVE = re.compile(
     rf"\b(?:today|tomorrow|tonight|yesterday|(?:this|next|last) (?:day|week|weekend|month|year|morning|afternoon"
-    rf"|evening|night|spring|summer|autumn|fall|winter|(?i:{WEEKDAY})|(?i:{MONTH}))"
-    rf"|in (?:an?|a few|a couple of|\d+|{'|'.join(sorted(words.NUMBERS))}) "
-    r"(?:second|minute|hour|day|week|month|year)s?|(?:day|week|month|year)s? ago"
-    r"|right now|at the moment|soon)\b"
+    rf"|evening|night|spring|summer|autumn|fall|winter|(?i:{WEEKDAY})|(?i:{MONTH}))|in (?:an?|a few|a couple of|\d+"
+    rf"|{'|'.join(sorted(words.NUMBERS))}) (?:second|minute|hour|day|week|month|year)s?|(?:day|week|month|year)s? ago"
+    rf"|right now|at the moment|soon)\b"
 )
 
 
@@ -231,10 +229,8 @@ def is_proper(text: str) -> bool:
 def with_preposition(value: str, wh: str, place: str = "in") -> str:
     """A place or a time as it stands in a sentence: "in Oslo", "on Tuesday", "at 7"."""
     if re.match(
-        r"(?:in|on|at|under|near|next|behind|between|from|to|every|since|by|above|below|over|beside"
-        r"|inside|"
-        r"across|around|before|after|opposite|here|there|home|tomorrow|today|yesterday|tonight"
-        r"|last)\b",
+        r"(?:in|on|at|under|near|next|behind|between|from|to|every|since|by|above|below|over|beside|inside|across"
+        r"|around|before|after|opposite|here|there|home|tomorrow|today|yesterday|tonight|last)\b",
         value,
         re.I,
     ):
@@ -242,8 +238,7 @@ def with_preposition(value: str, wh: str, place: str = "in") -> str:
     if wh == "where":
         return ("at " if re.match(r"\d", value) else place + " ") + value
     if re.match(
-        rf"(?:{WEEKDAY}|{MONTH} \d{{1,2}}\b(?!\d)|(?:the )?\d{{1,2}}(?:st|nd|rd|th)"
-        rf"|\d{{1,2}} {MONTH})",
+        rf"(?:{WEEKDAY}|{MONTH} \d{{1,2}}\b(?!\d)|(?:the )?\d{{1,2}}(?:st|nd|rd|th)|\d{{1,2}} {MONTH})",
         value,
         re.I,
     ):

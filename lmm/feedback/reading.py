@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lmm.feedback import grammar, replies
+from lmm.feedback.facts import Fact
 from lmm.lesson import Lesson
 
 
@@ -35,16 +36,10 @@ class Reading:
     also: tuple[Reading, ...] = ()
 
 
-def reading(
-    kind: Literal["statement", "correction"],
-    text: str,
-    prompt: str,
-    answer: str,
-    value: str,
-    questions: tuple[str, ...],
-    why: str,
-) -> Reading | None:
-    if value.lower() not in answer.lower() or grammar.is_relative(answer, value):
+def reading(kind: Literal["statement", "correction"], text: str, fact: Fact, why: str) -> Reading | None:
+    """The user's words `text` read as a fact. None if it would not be true tomorrow."""
+    if fact.value.lower() not in fact.answer.lower() or grammar.is_relative(fact.answer, fact.value):
         return None
-    lesson = Lesson(prompt=prompt, answer=answer, statement=text.strip())
-    return Reading(kind, lesson, value, questions, f"{replies.topic(prompt)} -> {value}", why)
+    prompt, *others = fact.questions
+    lesson = Lesson(prompt=prompt, answer=fact.answer, statement=text.strip())
+    return Reading(kind, lesson, fact.value, tuple(others), f"{replies.topic(prompt)} -> {fact.value}", why)

@@ -14,12 +14,11 @@ from lmm.feedback.grammar import bare, capital, conjugate, flip, plain, sentence
 from lmm.feedback.spans import from_reply, known_words, runs
 
 OPENING = re.compile(
-    r"^(?:(?:hi|hello|hey|ok|okay|so|well|thanks|thank you|please|and|but|quick question"
-    r"|just curious|one more thing|question|great|cool|now)\b(?: there)?[,.!: -]*"
-    r"|(?:can|could|would|will) you (?:please )?(?:tell|remind|inform) me,?\s+|do you (?:know"
-    r"|remember|happen to know),?\s+|tell me,?\s+(?=who|what|when|where|which|how|whose)"
-    r"|(?:please )?remind me,?\s+|i(?: am| was)? (?:wonder(?:ing)?|would like to know"
-    r"|want to know|need to know),?\s+)+",
+    r"^(?:(?:hi|hello|hey|ok|okay|so|well|thanks|thank you|please|and|but|quick question|just curious|one more thing"
+    r"|question|great|cool|now)\b(?: there)?[,.!: -]*|(?:can|could|would|will) you (?:please )?(?:tell|remind"
+    r"|inform) me,?\s+|do you (?:know|remember|happen to know),?\s+|tell me,?\s+(?=who|what|when|where|which|how"
+    r"|whose)|(?:please )?remind me,?\s+|i(?: am| was)? (?:wonder(?:ing)?|would like to know|want to know"
+    r"|need to know),?\s+)+",
     re.I,
 )
 CLOSING = re.compile(r"[,\s]+(?:please|pls|thanks|thank you|thx|by the way|btw|again|exactly)\s*(?=[?.!]*$)", re.I)
@@ -58,8 +57,7 @@ def is_factual(question: str) -> bool:
     if re.match(rf"(?:{WH})\b|(?:is|are|was|were|do|does|did) (?!you\b)", text, re.I):
         return True
     if re.match(
-        r"(?:name|list|(?:tell|give) me|state|spell) (?:the|my|our|a|an|all|some|three|five)\b"
-        r"|spell \w+",
+        r"(?:name|list|(?:tell|give) me|state|spell) (?:the|my|our|a|an|all|some|three|five)\b|spell \w+",
         text,
         re.I,
     ):
@@ -68,10 +66,9 @@ def is_factual(question: str) -> bool:
 
 
 DONE = (
-    r"born|founded|built|invented|discovered|written|made|located|based|spelled|spelt|called"
-    r"|named|held|painted|signed|composed|directed|"
-    r"married to|engaged to|named after|allergic to|spoken|used|published|released|situated"
-    r"|buried|raised|pronounced|created|launched|opened|scheduled|kept|due|from|about"
+    r"born|founded|built|invented|discovered|written|made|located|based|spelled|spelt|called|named|held|painted|signed"
+    r"|composed|directed|married to|engaged to|named after|allergic to|spoken|used|published|released|situated|buried"
+    r"|raised|pronounced|created|launched|opened|scheduled|kept|due|from|about"
 )
 UNITS = re.compile(r"(?:metres?|meters?|m|km|kilomet(?:re|er)s?|feet|ft|miles?|cm|inches|in|light[- ]years)$", re.I)
 

@@ -10,7 +10,7 @@ from lmm.feedback.doings import doing
 from lmm.feedback.facts import Fact
 from lmm.feedback.gates import POLITE, TEACH, is_question
 from lmm.feedback.grammar import trim
-from lmm.feedback.things import colon, copula, custom, inverted
+from lmm.feedback.things import colon, copula, custom, inverted, remembered
 
 
 def fact_of(clause: str, taught: bool = False) -> Fact | None:
@@ -22,11 +22,11 @@ def fact_of(clause: str, taught: bool = False) -> Fact | None:
         name(clause)
         or i_am(clause, taught)
         or having(clause)
-        or custom(clause, False)
+        or custom(clause)
         or inverted(clause)
         or copula(clause, taught)
         or doing(clause)
-        or (custom(clause, True) if taught else None)
+        or (remembered(clause) if taught else None)
         or colon(clause, taught)
     )
 

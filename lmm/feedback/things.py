@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from lmm.feedback import grammar, words
-from lmm.feedback.facts import MAX_WORDS, VAGUE_ROLE, Fact, ask, fact, is_job
+from lmm.feedback.facts import MAX_WORDS, VAGUE_ROLE, Fact, Rule, ask, fact, filled, is_job
 from lmm.feedback.grammar import as_name, flip, trim, with_preposition
 
 # ------------------------------------------------------------------ "X is Y"
@@ -14,8 +14,7 @@ SUBJECT = (
     r"|[A-Z][\w'-]+)(?:'s) \S.{0,60}?)"
 )
 IS = re.compile(
-    rf"(?P<s>{SUBJECT}) (?P<be>is|are|was|were|will be) (?:now |also |actually |currently "
-    rf"|always )?(?P<v>\S.*)$",
+    rf"(?P<s>{SUBJECT}) (?P<be>is|are|was|were|will be) (?:now |also |actually |currently |always )?(?P<v>\S.*)$",
     re.I,
 )
 AT = re.compile(r"(?P<p>on|at|in|under|behind|near|next to|inside|above|below|beside|between) (?P<v>.+)$", re.I)
@@ -118,32 +117,28 @@ def copula(clause: str, taught: bool) -> Fact | None:
     if not taught and re.match(r"\w+ing (?:an?|the|my|me|us|it)\b", value, re.I):
         return None  # what it is doing now
     called = re.match(
-        r"(?:called|named|nicknamed) (?!(?:by|from|for|when|in|at|on|twice|once|after|every|if|as"
-        r"|with)\b)(?P<v>.+)$",
+        r"(?:called|named|nicknamed) (?!(?:by|from|for|when|in|at|on|twice|once|after|every|if|as|with)\b)(?P<v>.+)$",
         value,
         re.I,
     )
     if called:
-        single = (
-            (f"What {be} {subject}'s name?", f"What {be} the name of {subject}?")
-            if be in ("is", "was")
-            else (f"What {be} the names of {subject}?",)
+        one = (
+            "What {be} {s}'s name? What {be} the name of {s}?" if be in ("is", "was") else "What {be} the names of {s}?"
         )
-        q = (f"what {be} {subject} called?", *single, f"Do you know what {subject} {be} called?")
+        asked = f"what {{be}} {{s}} called? {one} Do you know what {{s}} {{be}} called?"
         value = as_name(called["v"]) if _head(subject) in words.KIN | words.PETS else called["v"]
-        return fact("is called", value, f"{flip(subject)} {be} called {value}", *q)
+        return fact("is called", value, f"{flip(subject)} {be} called {value}", *filled(asked, s=subject, be=be))
     spelled = re.match(r"spel(?:led|t) (?P<v>\S+(?: \S+)?)$", value, re.I)
     if spelled:
-        inner = f"how {subject} {be} spelled"
-        return fact(
-            "spelling",
-            spelled["v"],
-            f"{flip(subject)} {be} spelled {spelled['v']}",
+        value = spelled["v"]
+        how = f"how {subject} {be} spelled"
+        asked_how = (
             f"how {be} {subject} spelled?",
             f"How do you spell {subject}?",
-            f"Do you know {inner}?",
-            f"Tell me {inner}.",
+            f"Do you know {how}?",
+            f"Tell me {how}.",
         )
+        return fact("spelling", value, f"{flip(subject)} {be} spelled {value}", *asked_how)
     born = re.match(
         r"(?P<d>born|based|located|collected|due|kept|held|hidden|stored|scheduled|delivered|built|founded|opened"
         r"|published|invented|discovered|established|painted|released|finished|completed|signed|parked) (?P<r>.+)$",
@@ -166,74 +161,43 @@ def _living(subject: str, be: str, value: str) -> Fact | None:
     age = re.match(r"(?P<v>\d{1,3})(?: years? old| today| now)?$", value)
     if age:
         years = f"{age['v']} year{'' if age['v'] == '1' else 's'} old"
-        return fact(
-            "age",
-            age["v"],
-            f"{flip(subject)} {be} {years}",
-            *ask("how old", subject, be),
-            f"What is the age of {subject}?",
-        )
+        asked = (*ask("how old", subject, be), f"What is the age of {subject}?")
+        return fact("age", age["v"], f"{flip(subject)} {be} {years}", *asked)
     origin = re.match(r"(?:originally )?from (?P<v>[A-Z].*)$", value)
     if origin:
-        return fact(
-            "origin", origin["v"], f"{flip(subject)} {be} from {origin['v']}", *ask("where", subject, be, "from")
-        )
+        place = origin["v"]
+        return fact("origin", place, f"{flip(subject)} {be} from {place}", *ask("where", subject, be, "from"))
     if re.match(r"an? .*$", value) and is_job(value) and _head(subject) not in words.PETS:
-        return fact(
-            "job",
-            value,
-            f"{flip(subject)} {be} {value}",
-            f"What is {subject}'s job?",
-            f"What does {subject} do?",
-            f"What does {subject} do for a living?",
-            f"What is {subject}?",
-        )
+        jobs = "What is {s}'s job? What does {s} do? What does {s} do for a living? What is {s}?"
+        return fact("job", value, f"{flip(subject)} {be} {value}", *filled(jobs, s=subject))
     return None
 
 
 def _placed(subject: str, be: str, value: str, done: str) -> Fact | None:
     at, head = AT.match(value), _head(subject)
     time = grammar.TIME.search(value) or (at and at["p"].lower() == "at" and re.match(r"\d{1,2}(?::\d\d)?$", at["v"]))
-    if _head(subject) in ("name", "surname") or re.search(
-        r"favou?rite (?:person|teacher|author|singer|actor|writer)", subject
-    ):
+    if head in ("name", "surname") or re.search(r"favou?rite (?:person|teacher|author|singer|actor|writer)", subject):
         value = as_name(value)
     living = _living(subject, be, value) if head in words.KIN | words.PETS | words.HAVING else None
     if living:
         return living
     answer = f"{flip(subject)} {be} {done + ' ' if done else ''}{flip(value)}"
+    placed = at["v"] if at else value
     if (at or done) and not (time and not SPACE.search(value)):
-        return fact("where", at["v"] if at else value, answer, *ask("where", subject, be, done))
-    if (
-        at
-        or done
-        or (
-            time
-            and head in ("birthday", "anniversary", "deadline", "meeting", "appointment", "wedding", "exam", "party")
-        )
-    ):
-        return fact(
-            "when", at["v"] if at else value, answer, *ask("when", subject, be, done), f"What is the date of {subject}?"
-        )
-    if (
-        head in words.KIN
-        and grammar.is_proper(value)
-        and value.split()[0].lower() not in ("a", "an")
-        and not set(grammar.tokens(value)) & (words.NATIONS | words.LASTING)
-    ):
-        return fact(
-            "who",
-            value,
-            answer,
-            *ask("who", subject, be),
-            f"What is the name of {subject}?",
-            f"What is {subject}'s name?",
-        )
+        return fact("where", placed, answer, *ask("where", subject, be, done))
+    if at or done or (time and head in DATED):
+        return fact("when", placed, answer, *ask("when", subject, be, done), f"What is the date of {subject}?")
+    named = grammar.is_proper(value) and not re.match(r"an? ", value, re.I)
+    if head in words.KIN and named and not set(grammar.tokens(value)) & (words.NATIONS | words.LASTING):
+        more = filled("What is the name of {s}? What is {s}'s name?", s=subject)
+        return fact("who", value, answer, *ask("who", subject, be), *more)
     owner = re.match(r"(.+?)'s? name$", subject)
-    more = (f"What is {owner[1]} called?", f"What is the name of {owner[1]}?") if owner else ()
-    return fact("what", value, answer, *ask("what", subject, be)[:1], *more, *ask("what", subject, be)[1:])
+    more = filled("What is {s} called? What is the name of {s}?", s=owner[1]) if owner else []
+    plainly, *others = ask("what", subject, be)
+    return fact("what", value, answer, plainly, *more, *others)
 
 
+DATED = ("birthday", "anniversary", "deadline", "meeting", "appointment", "wedding", "exam", "party")
 INVERTED = re.compile(
     r"(?P<v>[A-Z][\w'.-]*(?: (?:[A-Z][\w'.-]*|of|the|de|van|da)){0,4}) (?:is|was) (?P<s>(?:my"
     r"|our) \w[\w -]*|the [\w -]+ of [A-Z].*)$"
@@ -252,82 +216,64 @@ def inverted(clause: str) -> Fact | None:
     )
     if head in words.REMARKS or not (person or head in words.PETS | words.ATTRIBUTES):
         return None
-    wh = "who" if person else "what"
-    return fact(
-        "inverted",
-        m["v"],
-        f"{flip(subject)} is {m['v']}",
-        *ask(wh, subject, "is"),
-        f"Who is {m['v']}?" if wh == "who" else f"What is {m['v']}?",
-    )
+    wh, value = "who" if person else "what", m["v"]
+    return fact("inverted", value, f"{flip(subject)} is {value}", *ask(wh, subject, "is"), f"{wh} is {value}?")
 
 
-def custom(clause: str, taught: bool) -> Fact | None:
+NAMED = (
+    Rule(
+        "we call",
+        r"(?:we|i) (?:all )?(?:call|nicknamed?|named) (?P<s>(?:our|my|the|this) .+?) "
+        r"(?:as )?(?P<v>[\"'][^\"']+[\"']|\S+)",
+        "What do we call {s}? What is {s} called? What do I call {s}? => You call {s} {v}",
+    ),
+    Rule(
+        "means",
+        r"(?:(?:in|at|for|on) (?:my|our|this) [\w ]+?,? |(?:by )?)[\"'](?P<s>[\w -]{1,30})[\"'] (?:means|stands for"
+        r"|is short for) (?P<v>.+)",
+        'What does "{s}" mean? What is the meaning of "{s}"? What does "{s}" stand for? => "{s}" means {v}',
+    ),
+)
+MOVED = re.compile(
+    r"(?:(?:we|i|they) (?:have )?moved (?P<s>(?:the|our|my) .+?)|(?P<t>(?:the|our|my) .+?) (?:has|have|was|were|got"
+    r"|is) (?:been )?(?:moved|rescheduled|postponed|changed|shifted)) to (?P<v>.+)$",
+    re.I,
+)
+
+
+def custom(clause: str) -> Fact | None:
     """Names that the user's world gives to things, and things that were moved."""
-    m = re.match(
-        r"(?:we|i) (?:all )?(?:call|nicknamed?|named) (?P<s>(?:our|my|the"
-        r"|this) .+?) (?:as )?(?P<v>[\"'][^\"']+[\"']|\S+)$",
-        clause,
-        re.I,
-    )
-    if m:
-        return fact(
-            "we call",
-            m["v"],
-            f"You call {flip(m['s'])} {trim(m['v'])}",
-            f"What do we call {m['s']}?",
-            f"What is {m['s']} called?",
-            f"What do I call {m['s']}?",
-        )
-    m = re.match(
-        r"(?:in|at|for|on) (?:my|our|this) [\w ]+?,? [\"'](?P<s>[\w -]{1,30})[\"'] (?:means"
-        r"|stands for|is short for) (?P<v>.+)$",
-        clause,
-        re.I,
-    ) or re.match(r"(?:by )?[\"'](?P<s>[\w -]{1,30})[\"'] (?:means|stands for|is short for) (?P<v>.+)$", clause, re.I)
-    if m:
-        s = m["s"]
-        return fact(
-            "means",
-            m["v"],
-            f'"{s}" means {flip(trim(m["v"]))}',
-            f'What does "{s}" mean?',
-            f'What is the meaning of "{s}"?',
-            f'What does "{s}" stand for?',
-        )
-    m = re.match(
-        r"(?:(?:we|i|they) (?:have )?moved (?P<s>(?:the|our|my) .+?)|(?P<t>(?:the|our"
-        r"|my) .+?) (?:has|have|was|were|got|is) (?:been )?(?:moved|rescheduled|postponed|changed"
-        r"|shifted)) to (?P<v>.+)$",
-        clause,
-        re.I,
-    )
-    if m:
-        s, v = m["s"] or m["t"], trim(m["v"])
-        when = grammar.TIME.search(v) or re.match(r"\d", v)
-        wh = "when" if when else "what"
-        placed = with_preposition(v, "when") if when else v
-        return fact("moved", v, f"{flip(s)} is {placed}", *ask(wh, s, "is"))
-    return remembered(clause) if taught else None
+    for rule in NAMED:
+        m = rule.match(clause)
+        if m:
+            return rule.fact(m)
+    m = MOVED.match(clause)
+    if not m:
+        return None
+    subject, value = m["s"] or m["t"], trim(m["v"])
+    when = grammar.TIME.search(value) or re.match(r"\d", value)
+    placed = with_preposition(value, "when") if when else value
+    return fact("moved", value, f"{flip(subject)} is {placed}", *ask("when" if when else "what", subject, "is"))
 
 
 def remembered(clause: str) -> Fact | None:
     """What the user asked to be remembered and no other rule reads: keep the sentence, ask about its subject."""
     m = re.match(
-        r"(?P<s>(?:my|our|the|[A-Z][\w']*|\w+) ?[\w' -]{0,40}?) (?P<be>is|are|was|were|has|have|will"
-        r"|must|can|needs?|goes|go|\w{3,}s) (?P<v>\S.*)$",
+        r"(?P<s>(?:my|our|the|[A-Z][\w']*|\w+) ?[\w' -]{0,40}?) (?P<be>is|are|was|were|has|have|will|must|can|needs?"
+        r"|goes|go|\w{3,}s) (?P<v>\S.*)$",
         clause,
     )
     if not m or m["s"].lower() in ("it", "that", "this", "you", "to", "there", "what", "how"):
         return None
-    return fact(
-        "asked to remember",
-        m["v"],
-        flip(clause),
-        f"What do you know about {m['s']}?",
-        f"What did I tell you about {m['s']}?",
-        f"Tell me about {m['s']}.",
-    )
+    asked = "What do you know about {s}? What did I tell you about {s}? Tell me about {s}."
+    return fact("asked to remember", m["v"], flip(clause), *filled(asked, s=m["s"]))
+
+
+NO_SUBJECT = re.compile(
+    r"(?:it|that|this|he|she|they|there|what|here|your?|not|how|all|everything|nothing|i|we|my|our|the)\b", re.I
+)
+#: what happens at a time, and stands without an article: "dinner: 7"
+BARE_NOUNS = words.word_set("dinner lunch breakfast school work church practice rehearsal yoga")
 
 
 def colon(clause: str, taught: bool) -> Fact | None:
@@ -336,29 +282,12 @@ def colon(clause: str, taught: bool) -> Fact | None:
     if m:
         return copula(f"{m['s']} is {m['v']}", taught)
     m = re.match(r"(?P<s>[a-z][\w' -]{1,40}?)(?: is|:| =) (?P<v>\S.*)$", clause, re.I)
-    if not m or re.match(
-        r"(?:it|that|this|he|she|they|there|what|here|your?|not|how|all|everything|nothing|i|we|my"
-        r"|our|the)\b",
-        m["s"],
-        re.I,
-    ):
+    if not m or NO_SUBJECT.match(m["s"]):
         return None
-    timed = AT.match(m["v"]) if re.search(r"\d|day\b", m["v"]) and len(m["s"].split()) <= 2 else None
-    bare_noun = m["s"].lower() in (
-        "dinner",
-        "lunch",
-        "breakfast",
-        "school",
-        "work",
-        "church",
-        "practice",
-        "rehearsal",
-        "yoga",
-    )
-    if bare_noun and timed:
-        return fact("when", timed["v"], clause, *ask("when", m["s"], "is"))
-    return (
-        copula(f"the {m['s']} is {m['v']}", True)
-        if taught or (timed and _head(m["s"]) not in words.TRANSIENT | words.REMARKS)
-        else None
-    )
+    subject, value = m["s"], m["v"]
+    timed = AT.match(value) if re.search(r"\d|day\b", value) and len(subject.split()) <= 2 else None
+    if timed and subject.lower() in BARE_NOUNS:
+        return fact("when", timed["v"], clause, *ask("when", subject, "is"))
+    if taught or (timed and _head(subject) not in words.TRANSIENT | words.REMARKS):
+        return copula(f"the {subject} is {value}", True)
+    return None

@@ -47,12 +47,8 @@ def _shouted(text: str) -> bool:
     spoken = [w for w in text.split() if not re.search(r"\d", w)]
     letters = [c for w in spoken for c in w if c.isalpha()]
     ordinary = [w for w in re.findall(r"[A-Za-z']{2,}", text) if w.lower() in ORDINARY]
-    return (
-        len(text) > 8
-        and bool(ordinary)
-        and all(w[1:].isupper() for w in ordinary)
-        and sum(c.isupper() for c in letters) > 0.7 * len(letters)
-    )
+    mostly = sum(c.isupper() for c in letters) > 0.7 * len(letters)
+    return len(text) > 8 and mostly and bool(ordinary) and all(w[1:].isupper() for w in ordinary)
 
 
 def _quiet(text: str) -> str:
@@ -77,23 +73,10 @@ def sentences(text: str) -> list[str]:
 
 
 FLIPS = {
-    "i": "you",
-    "me": "you",
-    "my": "your",
-    "mine": "yours",
-    "we": "you",
-    "us": "you",
-    "our": "your",
-    "ours": "yours",
-    "myself": "yourself",
-    "am": "are",
-    "i was": "you were",
-    "we was": "you were",
-    "was i": "were you",
-    "you": "I",
-    "your": "my",
-    "yours": "mine",
-}
+    "i": "you", "me": "you", "my": "your", "mine": "yours", "we": "you", "us": "you", "our": "your", "ours": "yours",
+    "myself": "yourself", "am": "are", "i was": "you were", "we was": "you were", "was i": "were you",
+    "you": "I", "your": "my", "yours": "mine",
+}  # fmt: skip
 
 
 def flip(text: str) -> str:
@@ -226,28 +209,27 @@ def is_proper(text: str) -> bool:
     return any(re.match(r"[\"']?[^\W\d_]*[A-Z]", w) for w in text.split()) and not (len(text) > 12 and text.isupper())
 
 
+PLACED = re.compile(
+    r"(?:in|on|at|under|near|next|behind|between|from|to|every|since|by|above|below|over|beside|inside|across"
+    r"|around|before|after|opposite|here|there|home|tomorrow|today|yesterday|tonight|last)\b",
+    re.I,
+)
+DAY = re.compile(
+    rf"{WEEKDAY}|{MONTH} \d{{1,2}}\b(?!\d)|(?:the )?\d{{1,2}}(?:st|nd|rd|th)|\d{{1,2}} {MONTH}",
+    re.I,
+)
+PERIOD = re.compile(rf"\d{{3,4}}\b(?!:)|{MONTH}|(?:the )?(?:spring|summer|autumn|winter)", re.I)
+
+
 def with_preposition(value: str, wh: str, place: str = "in") -> str:
     """A place or a time as it stands in a sentence: "in Oslo", "on Tuesday", "at 7"."""
-    if re.match(
-        r"(?:in|on|at|under|near|next|behind|between|from|to|every|since|by|above|below|over|beside|inside|across"
-        r"|around|before|after|opposite|here|there|home|tomorrow|today|yesterday|tonight|last)\b",
-        value,
-        re.I,
-    ):
+    if PLACED.match(value):
         return value
     if wh == "where":
-        return ("at " if re.match(r"\d", value) else place + " ") + value
-    if re.match(
-        rf"(?:{WEEKDAY}|{MONTH} \d{{1,2}}\b(?!\d)|(?:the )?\d{{1,2}}(?:st|nd|rd|th)|\d{{1,2}} {MONTH})",
-        value,
-        re.I,
-    ):
-        return "on " + value
-    return (
-        "in "
-        if re.match(rf"(?:\d{{3,4}}\b(?!:)|{MONTH}|(?:the )?(?:spring|summer|autumn|winter))", value, re.I)
-        else "at "
-    ) + value
+        word = "at" if re.match(r"\d", value) else place
+    else:
+        word = "on" if DAY.match(value) else "in" if PERIOD.match(value) else "at"
+    return f"{word} {value}"
 
 
 def conjugate(verb: str, how: str) -> str:
@@ -255,9 +237,7 @@ def conjugate(verb: str, how: str) -> str:
     if how == "do":
         return verb
     if how == "did":
-        past = (
-            verb + "d" if verb.endswith("e") else verb[:-1] + "ied" if re.search(r"[^aeiou]y$", verb) else verb + "ed"
-        )
+        past = verb + "d" if verb.endswith("e") else re.sub(r"(?<=[^aeiou])y$", "i", verb) + "ed"
         return words.IRREGULAR.get(verb, past)
     if verb in ("have", "be"):
         return {"have": "has", "be": "is"}[verb]

@@ -49,6 +49,11 @@ NOT_FACTUAL = re.compile(
 )
 
 
+ORDERED = re.compile(
+    r"(?:name|list|(?:tell|give) me|state|spell) (?:the|my|our|a|an|all|some|three|five)\b|spell \w+", re.I
+)
+
+
 def is_factual(question: str) -> bool:
     """Does it ask for a fact that a correction could put right (and not for a poem, an opinion or help)?"""
     text = plain(core(question))
@@ -56,11 +61,7 @@ def is_factual(question: str) -> bool:
         return False
     if re.match(rf"(?:{WH})\b|(?:is|are|was|were|do|does|did) (?!you\b)", text, re.I):
         return True
-    if re.match(
-        r"(?:name|list|(?:tell|give) me|state|spell) (?:the|my|our|a|an|all|some|three|five)\b|spell \w+",
-        text,
-        re.I,
-    ):
+    if ORDERED.match(text):
         return not re.search(r"\b(?:joke|story|poem|idea|recipe|tips?|example|advice)s?\b", text, re.I)
     return question.strip().endswith("?") and len(text.split()) <= 10 and grammar.tokens(text)[:1] != ["really"]
 
@@ -144,15 +145,9 @@ def _yes_no(verb: str, rest: str, value: str) -> str | None:
     if value.lower() in ("yes", "no", "true", "false"):
         yes = value.lower() in ("yes", "true")
         return f"{'Yes' if yes else 'No'}, {_said(m['s'], verb, ('' if yes else 'not ') + flip(m['p']))}"
-    article = re.match(r"(an?|the) ", m["p"])
     keep = re.match(r"(?:in|on|at|from|called|named|made of|located in|born in) ", m["p"])
-    if (
-        article
-        and article[1] in ("a", "an")
-        and not re.match(r"(?:an?|the) ", value)
-        and not grammar.is_proper(value)
-        and not grammar.is_number(value)
-    ):
+    special = re.match(r"(?:an?|the) ", value) or grammar.is_proper(value) or grammar.is_number(value)
+    if re.match(r"an? ", m["p"]) and not special:
         value = ("an " if value[0] in "aeiou" else "a ") + value
     return f"no, {_said(m['s'], verb, (keep[0] if keep and not re.match(keep[0], value) else '') + value)}"
 
@@ -250,8 +245,7 @@ BUILDERS = tuple((re.compile(pattern + "$", re.I), build) for pattern, build in 
 
 def from_question(question: str, value: str) -> str | None:
     """The reply in the question's own words, or None where its form is not known."""
-    q = re.sub(r"\b(what|who|where|when)s (?=\w)", r"\1 is ", plain(core(question)), flags=re.I).rstrip("?.! ")
-    q = re.sub(r"^([A-Z])(?=[a-z]+\b)", lambda m: m[1].lower(), q)
+    q = _small(re.sub(r"\b(what|who|where|when)s (?=\w)", r"\1 is ", plain(core(question)), flags=re.I).rstrip("?.! "))
     for pattern, build in BUILDERS:
         m = pattern.match(q)
         said = build(m, value) if m else None
@@ -288,31 +282,34 @@ def _rambles(said: str) -> bool:
     return len(said.split()) > MAX_SPLICED or bool(said.count('"') % 2)
 
 
+IS_SHORT = re.compile(r"^(what|who|where|when)'?s\b", re.I)
+ABOUT_BE = re.compile(rf"(what|who|where|when|how \w+) ({grammar.BE}) (.+)$", re.I)
+
+
+def _small(question: str) -> str:
+    """Its first word in small letters, unless that is a code or a name with inner capitals."""
+    return re.sub(r"^([A-Z])(?=[a-z]+\b)", lambda m: m[1].lower(), question)
+
+
+def _asked(inner: str) -> tuple[str, str, str]:
+    return f"do you know {inner}?", f"can you tell me {inner}?", f"tell me {inner}."
+
+
 def reworded(question: str) -> tuple[str, ...]:
     """Other wordings of a question, made from its form."""
     q = core(question)
-    flat = re.sub(r"^(what|who|where|when)'?s\b", r"\1 is", q, flags=re.I).rstrip("?.!")
-    low = re.sub(r"^([A-Z])(?=[a-z]+\b)", lambda m: m[1].lower(), flat)
-    m = re.match(rf"(what|who|where|when|how \w+) ({grammar.BE}) (.+)$", low, re.I)
+    low = _small(IS_SHORT.sub(r"\1 is", q).rstrip("?.!"))
+    m = ABOUT_BE.match(low)
     if m:
         wh, be, rest = m.groups()
-        inner = (
-            f"{wh} {rest} {be}"
-            if not re.search(rf" (?:{DONE})$", rest)
-            else re.sub(rf" ({DONE})$", rf" {be} \1", f"{wh} {rest}")
-        )
-        out = [
-            f"{wh} {be} {rest}?",
-            f"{wh}'s {rest}?" if be == "is" and " " not in wh else "",
-            f"do you know {inner}?",
-            f"can you tell me {inner}?",
-            f"tell me {inner}.",
-        ]
+        done = re.search(rf" ({DONE})$", rest)
+        inner = f"{wh} {rest[: done.start()]} {be} {done[1]}" if done else f"{wh} {rest} {be}"
+        short = [f"{wh}'s {rest}?"] if be == "is" and " " not in wh else []
+        out = [f"{low}?", *short, *_asked(inner)]
     elif re.match(r"(?:who|what|which|how many)\b(?!.* (?:do|does|did) )", low):
-        out = [f"{low}?", f"do you know {low}?", f"can you tell me {low}?", f"tell me {low}."]
+        out = [f"{low}?", *_asked(low)]
     elif (m := re.match(rf"((?:{WH})(?: [\w ]+?)?) (do|does|did) (.+)$", low)) and (found := split_do(m[3])):
-        inner = f"{m[1]} {found[0]} {conjugate(found[1], m[2])} {found[2]}".strip()
-        out = [f"{low}?", f"do you know {inner}?", f"can you tell me {inner}?", f"tell me {inner}."]
+        out = [f"{low}?", *_asked(f"{m[1]} {found[0]} {conjugate(found[1], m[2])} {found[2]}".strip())]
     elif re.match(rf"(?:{WH}|{grammar.BE}|do|does|did)\b", low):
         out = [f"{low}?", f"can you tell me: {low}?"]
     else:
@@ -325,15 +322,14 @@ def reworded(question: str) -> tuple[str, ...]:
 
 def topic(question: str) -> str:
     """What a question is about, for the dim line: "What is the capital of Australia?" -> "capital of Australia"."""
-    q = re.sub(r"^(what|who|where|when)'?s\b", r"\1 is", plain(core(question)), flags=re.I).rstrip("?.! ")
+    q = IS_SHORT.sub(r"\1 is", plain(core(question))).rstrip("?.! ")
     q = re.sub(r"^(?:please )?(?:tell|give|show|remind) me (?:of |about )?(?:the )?", "", q, flags=re.I)
-    m = re.match(rf"(what|who|where|when|how \w+) ({grammar.BE}) (.+)$", q, re.I)
+    m = ABOUT_BE.match(q)
     if not m:
         return flip(q[:1].lower() + q[1:])
     rest = re.sub(r" (?:called|named)$", "", m[3])
     if rest == m[3] and re.search(rf"^(?:i|we)\b| (?:{DONE}|allergic to)$", rest, re.I):
-        me, _, tail = (
-            rest.rpartition(" ") if not re.match(r"(?:i|we)\b", rest, re.I) else ("I", "", rest.partition(" ")[2])
-        )
+        first = re.match(r"(?:i|we)\b", rest, re.I)
+        me, tail = ("I", rest.partition(" ")[2]) if first else rest.rsplit(" ", 1)
         return flip(f"{m[1].lower()} {me} {m[2]} {tail}".strip())
     return flip(re.sub(r"^the ", "", rest, flags=re.I))

@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 from lmm.feedback import grammar, words
-from lmm.feedback.grammar import as_name, bare, flip, plain, sentence, with_preposition
+from lmm.feedback.grammar import as_name, flip, plain, sentence, with_preposition
 
 FUNCTION = words.word_set(
     "a an the of in on at is are was were be been am to by for with from and or it its it's he she they that this "
@@ -86,19 +86,19 @@ def wrong_span(question: str, reply: str, value: str, wrong: str = "") -> tuple[
     if not parts or REFUSAL.search(parts[0]) or len(parts[0]) > 300:
         return None
     found = runs(parts[0], known_words(question))
-    alike = [s for s in found if shape(parts[0][slice(*s)]) == shape(value)] or [
-        s for s in found if shape(parts[0][slice(*s)]) == "name" and shape(value) == "word"
-    ]
-    alike = alike or (found if len(found) == 1 else [])
+    shapes = [shape(parts[0][slice(*s)]) for s in found]
+    alike = [s for s, its in zip(found, shapes, strict=True) if its == shape(value)]
+    if not alike and shape(value) == "word":
+        alike = [s for s, its in zip(found, shapes, strict=True) if its == "name"]
+    alike = alike or found
     return (parts[0], with_epithet(parts[0], alike[0])) if len(alike) == 1 else None
 
 
 def _members(text: str, span: tuple[int, int]) -> list[tuple[int, int]]:
     """The names in a row of them: "Milo and Tom" are two, of which one may be right."""
     start, end = span
-    return [
-        (start + m.start(), start + m.end()) for m in re.finditer(r"(?:^|(?<= and ))(?:(?! and ).)+", text[start:end])
-    ]
+    names = re.finditer(r"(?:^|(?<= and ))(?:(?! and ).)+", text[start:end])
+    return [(start + m.start(), start + m.end()) for m in names]
 
 
 def about(question: str, rest: str) -> bool:
@@ -119,21 +119,13 @@ def from_reply(question: str, reply: str, value: str, wrong: str = "") -> str | 
         return None
     text, (start, end) = found
     old, before, after = text[start:end], text[:start], text[end:]
-    unlike = (
-        not wrong and shape(old) != shape(value) and len(old.split()) > 2
-    )  # "trip lasts 40 minutes": no value alone
+    unlike = not wrong and shape(old) != shape(value) and len(old.split()) > 2  # "trip lasts 40 minutes"
     if unlike or not about(question, before + after):
         return None
     if before.endswith(("the ", "The ", "a ", "an ")) and re.match(r"(?:an?|the) ", value, re.I):
         before = re.sub(r"(?:an?|the) $", "", before, flags=re.I)
     elif not re.search(r"\b(?:an?|the) $", before, re.I):
-        value = (
-            value
-            if re.match(r"an? ", value) or shape(old) != "name"
-            else bare(value)
-            if not value.lower().startswith("the ")
-            else value
-        )
+        value = re.sub(r"^An? ", "", value) if shape(old) == "name" else value
     elif shape(value) == "name":
         before = re.sub(r"\b(?:an?|the) $", "", before, flags=re.I)
     at = with_preposition(value, "where").split(" ")[0] if re.match(r"(?:in|on|at) ", value) else ""
@@ -151,7 +143,6 @@ def from_reply(question: str, reply: str, value: str, wrong: str = "") -> str | 
 def like(value: str, question: str, reply: str) -> str:
     """The value with capitals if it was typed without any and the wrong one has them ("canberra")."""
     found = wrong_span(question, reply, value)
-    name = (
-        found and shape(found[0][slice(*found[1])]) == "name" and not reply.startswith(found[0][slice(*found[1])] + ",")
-    )
+    old = found[0][slice(*found[1])] if found else ""
+    name = shape(old) == "name" and not reply.startswith(old + ",")
     return as_name(value) if name and shape(value) == "word" and len(value.split()) <= 4 else value

@@ -15,6 +15,7 @@ from scripted import Notes
 
 from lmm.chat import commands, render
 from lmm.chat.loading import Loading
+from lmm.chat.saving import save_all
 from lmm.chat.session import Chat
 from lmm.chat.view import ConsoleView
 from lmm.config import Config
@@ -269,7 +270,7 @@ def test_forget_leaves_no_byte_on_disk(session: Session):
     from lmm.chat.history import JsonHistory
 
     history = JsonHistory(session.folder / "history.jsonl")
-    session.chat.purge_history = history.purge
+    session.chat.history = history
     for line in (Q, "No, it's Zanzibarra.", "/save m.safetensors", "and otherwise?"):
         history.append_string(line)
         session.do(line)
@@ -310,7 +311,7 @@ def test_one_of_two_facts_of_a_message_can_be_forgotten(session: Session):
     from lmm.chat.history import JsonHistory
 
     history = JsonHistory(session.folder / "history.jsonl")
-    session.chat.purge_history = history.purge
+    session.chat.history = history
     said = "I'm Zerafina and my dog is called Rex."
     history.append_string(said)
     session.do(said)
@@ -481,14 +482,14 @@ def test_what_is_forgotten_is_forgotten_by_memories_put_aside_too(session: Sessi
     session.do("/memory notes+identity")
     assert session.chat.engine.mind.lessons == () and not session.chat.engine.mind.unsaved
     assert "Zerafina" not in session.do("Who keeps the boat?")
-    session.chat.save_all()
+    save_all(session.chat)
     assert holding(session.folder, b"zerafina") == []
 
 
 def test_leaving_saves_every_memory_with_something_unsaved(session: Session):
     session.do(f"/teach {Q} => Canberra")
     session.do("/memory identity")
-    paths = session.chat.save_all()
+    paths = save_all(session.chat)
     assert [p.name.split("_")[0] for p in paths] == ["identity", "notes"] and all(p.exists() for p in paths)
 
 
@@ -496,7 +497,7 @@ def test_the_save_path_given_is_for_the_memory_given(session: Session):
     session.chat.config = Config(memory="notes", mm_save_path="mine.safetensors")
     session.do(f"/teach {Q} => Canberra")
     session.do("/memory identity")
-    assert [str(p) for p in session.chat.save_all()][1] == "mine.safetensors"
+    assert [str(p) for p in save_all(session.chat)][1] == "mine.safetensors"
 
 
 def test_save_load_and_undo_of_loading(session: Session):
@@ -586,7 +587,8 @@ def test_export(session: Session):
 def test_edit_puts_the_text_into_the_prompt(session: Session, monkeypatch: pytest.MonkeyPatch):
     session.do("/edit")
     assert "needs a terminal" in session.beside
-    monkeypatch.setattr(session.chat, "edit", lambda text: "two\nlines\n")
+    session.chat.view.ask = lambda question: ""
+    monkeypatch.setattr("click.edit", lambda text, require_save: f"{text}two\nlines\n")
     session.do("/edit")
     assert session.chat.prefill == "two\nlines"
 
@@ -706,7 +708,7 @@ def test_where_the_usual_place_is_no_good_the_memory_is_saved_elsewhere(
     session.do(f"/teach {Q} => Canberra")
     Path("artifacts").write_text("a file, not a folder")
     with pytest.raises(StateError):
-        session.chat.save_all()
+        save_all(session.chat)
     [saved] = (tmp_path / "data" / "artifacts").iterdir()
     assert f"saved to {saved} instead" in session.beside and b"Canberra" in saved.read_bytes()
     assert not session.chat.engine.mind.unsaved
@@ -733,7 +735,7 @@ def test_saving_all_leaves_the_memory_in_use_in_place(session: Session):
     session.do(f"/teach {Q} => Canberra")
     session.do("/memory notes+identity")
     before = session.chat.mind
-    assert len(session.chat.save_all()) == 2
+    assert len(save_all(session.chat)) == 2
     assert session.chat.mind is before and not any(mind.unsaved for mind in session.chat.shelf.values())
     assert "Canberra" in session.do(Q)
 

@@ -40,7 +40,7 @@ def run(config: Config, resume: str | None = None) -> None:
     if resumed is not None:
         config = resumed_config(config, resumed)
     transcript = transcripts.Transcript(resumed.path if resumed else None, **config.about)
-    chat = Chat(config, Loading(lambda loading: _open(config, loading)), _view_maker(), transcript, resumed)
+    chat = Chat(config, Loading(lambda loading: _open(config, loading)), _make_view, transcript, resumed)
     if talking:
         _at_terminal(chat)
     else:
@@ -64,13 +64,10 @@ def resumed_config(config: Config, session: Session) -> Config:
     )
 
 
-def _view_maker(ask: Callable[[str], str] | None = None) -> Callable[[], ConsoleView]:
-    def make() -> ConsoleView:
-        from lmm.chat.view import make_view
+def _make_view(ask: Callable[[str], str] | None = None) -> ConsoleView:
+    from lmm.chat.view import make_view
 
-        return make_view(ask=ask)
-
-    return make
+    return make_view(ask=ask)
 
 
 def _at_terminal(chat: Chat) -> None:
@@ -80,8 +77,8 @@ def _at_terminal(chat: Chat) -> None:
     history = JsonHistory(history_path())
     history.compact()
     repl = Repl(chat, history)
-    chat.purge_history = history.purge  # which also forgets what it offers with Up
-    chat.make_view = _view_maker(repl.ask)
+    chat.history = history  # to forget also what it offers with Up
+    chat.make_view = lambda: _make_view(repl.ask)
     chat.loading.changed = lambda: repl.leave() if chat.loading.error else repl.refresh()
     with typing_mode(shown=False), Interrupts(chat.cancel, repl.leave) as signals:
         try:
@@ -129,9 +126,11 @@ def _leave(chat: Chat, signals: Interrupts) -> None:
         if chat.loaded is None and not chat.loading.error:
             chat.view.say("saving as soon as the model is loaded; Ctrl-C leaves without")
     if not signals.leaving or chat.loaded is not None:
+        from lmm.chat.saving import save_all
+
         chat.stop.clear()
         try:
-            for path in chat.save_all():
+            for path in save_all(chat):
                 chat.view.say(f"saved to {path}")
         except Cancelled:
             raise KeyboardInterrupt from None

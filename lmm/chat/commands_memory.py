@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmm.errors import Cancelled, LmmError, UsageError
+from lmm.errors import LmmError, UsageError
 from lmm.feedback import lesson_for
 from lmm.lesson import Lesson
 from lmm.text.fold import contains
@@ -24,11 +24,7 @@ def teach(chat: Chat, rest: str) -> None:
     if not arrow:
         raise UsageError("expected: /teach QUESTION => ANSWER, as in: /teach Who leads the choir? => Maria")
     lesson = lesson_for(question, answer)
-    try:
-        chat.talk.teach(lesson)
-    except Cancelled as error:
-        chat.view.say(str(error))
-        return
+    chat.talk.teach(lesson)
     chat.record({"kind": "lesson", "id": lesson.id, "question": lesson.prompt, "answer": lesson.answer})
 
 
@@ -87,6 +83,8 @@ def found(lessons: Sequence[Lesson], text: str) -> list[Lesson]:
 
 def forget(chat: Chat, rest: str) -> None:
     """Remove one lesson from memory, undo, log, this session's files, transcripts, history and conversation."""
+    from lmm.chat import forgetting
+
     if not rest:
         raise UsageError("expected: /forget TEXT|ID; /lessons lists them")
     lessons = found(chat.mind.lessons, rest) or found(chat.mind.lessons_ever, rest)
@@ -95,9 +93,7 @@ def forget(chat: Chat, rest: str) -> None:
     if len(lessons) > 1:
         chat.view.show(_table(lessons))
         raise UsageError(f"{len(lessons)} lessons have {rest!r} in them; name one by its id: /forget {lessons[0].id}")
-    said = chat.said_with(lessons[0].id)
-    lesson = chat.mind.forget(lessons[0].id, said)
-    chat.forgotten(lesson, f"/forget {rest}", said)
+    lesson = forgetting.forget(chat, lessons[0].id, f"/forget {rest}")
     chat.view.say(f"forgotten: {one_line(lesson)}; this cannot be undone")
 
 
@@ -183,18 +179,18 @@ def diff(chat: Chat, rest: str) -> None:
 
 def memory(chat: Chat, rest: str) -> None:
     from lmm import registry
-
-    if rest:
-        chat.use_memory(rest)
-        chat.view.say(f"memory {rest}, {_known(len(chat.mind.lessons))}")
-        return
-    names = registry.table("lmm.memories")
-    rows = []
-    for name in names:
-        lessons, state = chat.kept(name)
-        rows.append((name, state, lessons, registry.memory_class(name).summary))
+    from lmm.chat.memories import use_memory
     from lmm.chat.render import table
 
+    if rest:
+        use_memory(chat, rest)
+        chat.view.say(f"memory {rest}, {_known(len(chat.mind.lessons))}")
+        return
+    rows = []
+    for name in registry.table("lmm.memories"):
+        mind = chat.minds.get(name)
+        state = "" if mind is None else "in use" if mind is chat.mind else "kept"
+        rows.append((name, state, len(mind.lessons) if mind else 0, registry.memory_class(name).summary))
     chat.view.show(table(("memory", "", "lessons", ""), rows))
 
 
@@ -202,12 +198,7 @@ def consolidate(chat: Chat, rest: str) -> None:
     """Merge lessons that are hard to tell apart, learn them anew, and put all back if anything known is lost."""
     from lmm.engine.consolidate import consolidate
 
-    what = "consolidating"
-    try:
-        found = chat.talk.watched(what, lambda on_step: consolidate(chat.mind, on_step))
-    except Cancelled as error:
-        chat.view.say(str(error))
-        return
+    found = chat.talk.watched("consolidating", lambda on_step: consolidate(chat.mind, on_step))
     if found.lost:
         chat.view.say(f"nothing was changed: it would have lost {'; '.join(found.lost[:5])}")
     elif not found.groups:
@@ -220,8 +211,9 @@ def consolidate(chat: Chat, rest: str) -> None:
 
 
 def save(chat: Chat, rest: str) -> None:
-    path = chat.save(rest or None)
-    chat.view.say(f"saved to {path}")
+    from lmm.chat import saving
+
+    chat.view.say(f"saved to {saving.save(chat, chat.config.memory, rest)}")
 
 
 def load(chat: Chat, rest: str) -> None:

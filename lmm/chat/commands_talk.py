@@ -61,7 +61,9 @@ def model(chat: Chat, rest: str) -> None:
     from lmm.chat.render import table
 
     if rest:
-        chat.use_model(rest)
+        from lmm.chat.memories import use_model
+
+        use_model(chat, rest)
     adapter = chat.engine.adapter
     rows = [
         ("model", adapter.model_id),
@@ -133,7 +135,18 @@ def retry(chat: Chat, rest: str) -> None:
 
 
 def edit(chat: Chat, rest: str) -> None:
-    text = chat.edit(rest or "")
+    """Write the next message in $EDITOR. Raises UsageError if none can be run."""
+    import click
+
+    from lmm.chat.interrupts import typing_mode
+
+    if chat.view.ask is None:
+        raise UsageError("/edit needs a terminal")
+    try:
+        with typing_mode(shown=True):
+            text = click.edit(rest, require_save=False)
+    except click.ClickException as error:
+        raise UsageError(f"{error.message}; set EDITOR to the editor you like") from error
     if text and text.strip():
         chat.prefill = text.strip()
     else:

@@ -7,9 +7,9 @@ ends within one token or one step of learning.
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
+from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lmm.engine.asking import recall_many
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from lmm.files.traces import Trace
 
 NOTHING = Reading("nothing")
+UNDO = " - /undo"  # where it can be typed
 T = TypeVar("T")
 
 
@@ -49,11 +50,12 @@ class View(Protocol):
 class Talk:
     """An engine and the learning loop around it."""
 
-    def __init__(self, engine: Engine, view: View, settings: Callable[[], Config]) -> None:
-        """`settings` is asked at every turn: /set may have changed them."""
-        self.engine, self.view, self.settings = engine, view, settings
-        self.hint = " - /undo"  # where it can be typed
-        self.stop = threading.Event()
+    def __init__(
+        self, engine: Engine, view: View, settings: Callable[[], Config], stop: Event | None = None, hint: str = UNDO
+    ) -> None:
+        """`settings` is asked at every turn: /set may have changed them. `hint` ends what is said of a lesson."""
+        self.engine, self.view, self.settings, self.hint = engine, view, settings, hint
+        self.stop = stop or Event()
         self.retries = 0
 
     @property
@@ -74,32 +76,27 @@ class Talk:
 
     # turns -------------------------------------------------------------------------------------------------------
     def turn(self, text: str) -> Turn | None:
-        """Learn from a message what it teaches, and answer it. None if it was stopped before a reply began."""
+        """Learn from a message what it teaches, and answer it. None if it was stopped before a reply began.
+
+        Raises Cancelled if it was stopped while it learned.
+        """
         self.retries = 0
         reading = self._read(text)
-        try:
-            taught = self._learned(reading)
-        except Cancelled as error:
-            self.view.say(str(error))
-            return None
+        taught = self._learned(reading)
         lessons, learned = tuple(lesson for lesson, _ in taught), "; ".join(line for _, line in taught)
         if lessons and reading.kind == "correction":
             return self._corrected(text, lessons[0], reading.value, learned)
-        if not self._hear(text):
-            return None
+        self._hear(text)
         # What was just said is answered with what was learned: left to itself, a small model rambles on about it.
         return self._shown(self._chunks(lessons[0].prompt if lessons else ""), learned, lessons)
 
     def correct(self, answer: str) -> Turn | None:
-        """Learn that the last question is to be answered with `answer`, and answer it anew. Raises LmmError."""
+        """Learn that the last question is to be answered with `answer`, and answer it anew. Raises LmmError, as when it
+        was stopped while it learned."""
         if self.exchange is None:
             raise UsageError("there is no reply to correct yet; ask something first, or: /teach QUESTION => ANSWER")
         lesson = self._instead(replace(lesson_for(self.exchange.user, answer), statement=answer.strip()))
-        try:
-            learned = self.teach(lesson, f"{replies.topic(lesson.prompt)} -> {answer.strip()}")
-        except Cancelled as error:
-            self.view.say(str(error))
-            return None
+        learned = self.teach(lesson, f"{replies.topic(lesson.prompt)} -> {answer.strip()}")
         return self._corrected(answer, lesson, answer.strip(), learned)
 
     def retry(self) -> Turn | None:
@@ -181,23 +178,18 @@ class Talk:
     def _agreed(self, lesson: Lesson | None) -> Lesson | None:
         return self.view.confirm(lesson) if lesson is not None and self.settings().learn == "ask" else lesson
 
-    def _hear(self, text: str) -> bool:
-        """Take the message in; a memory that learns from messages learns from it. False if it was stopped."""
+    def _hear(self, text: str) -> None:
+        """Take the message in; a memory that learns from messages learns from it. Raises Cancelled, with it unheard."""
         knowledge = self.mind.knowledge
         try:
             # Without a summary: everything the user says is a lesson to such a memory.
             report = self.engine.hear(text, learn=self.settings().learn != "off")
-        except Cancelled as error:
-            self.view.say(str(error))
-            return False
         except LearningError as error:
             self.view.say(str(error))
-            self.engine.hear(text, learn=False)
-            return True
+            report = self.engine.hear(text, learn=False)
         if report is not None and report.steps and self.mind.knowledge is not knowledge:
             losses = f", loss {report.loss_before:.2f} -> {report.loss_after:.2f}" if report.loss_after else ""
             self.view.say(f"learned from this message{losses}, {report.seconds:.1f} s{self.hint}")
-        return True
 
     # answering ---------------------------------------------------------------------------------------------------
     def _corrected(self, text: str, lesson: Lesson, value: str, learned: str) -> Turn | None:

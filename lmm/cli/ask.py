@@ -89,9 +89,7 @@ def _talk(mind: Mind, config: Config, as_json: bool) -> Talk:
 
     view = ConsoleView(nowhere() if as_json else render.make_console(), render.make_console(stderr=True))
     settings = dataclasses.replace(config, learn="off")
-    talk = Talk(Engine(mind, config.system), view, lambda: settings)
-    talk.hint = ""
-    return talk
+    return Talk(Engine(mind, config.system), view, lambda: settings, hint="")
 
 
 def _finished(config: Config, turn: Turn | None, as_json: bool, path: Path | None = None, question: str = "") -> None:

@@ -34,6 +34,9 @@ class Lesson:
     replaces: str = ""
     reading: Lesson | None = field(default=None, compare=False, repr=False)
 
+    def __str__(self) -> str:
+        return f"{self.prompt} => {self.answer}" if self.prompt else self.statement
+
     @property
     def pairs(self) -> list[tuple[str, str]]:
         """(question, reply) in every wording, as read; none if the lesson says nothing one could ask about."""

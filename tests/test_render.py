@@ -476,8 +476,8 @@ def test_table():
 def test_status_line():
     values = {"model": "SmolLM2", "backend": "torch", "memory": "memoir", "lessons": 12, "unsaved": True}
     values |= {"tokens_per_second": 38.6}
-    line = status_line(**values, context_used=819, context_size=8192)
-    assert line == "SmolLM2 · torch · memoir: 12 lessons, unsaved · 39 tokens/s · context 819/8192 (10 %)"
+    line = status_line(**values, context_used=819)
+    assert line == "SmolLM2 · torch · memoir: 12 lessons, unsaved · 39 tokens/s · context 819"
     assert status_line(**values, width=45) == "SmolLM2 · torch · memoir: 12 lessons, unsaved"
     assert status_line(**values, width=40) == "SmolLM2 · memoir: 12 lessons, unsaved"
     assert status_line(**values, width=5) == "Smol…"

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from lmm.chat.interrupts import Interrupts, Leave, typing_mode
@@ -80,20 +80,13 @@ def _at_terminal(chat: Chat) -> None:
     chat.history = history  # to forget also what it offers with Up
     chat.make_view = lambda: _make_view(repl.ask)
     chat.loading.changed = lambda: repl.leave() if chat.loading.error else repl.refresh()
-    with typing_mode(shown=False), Interrupts(chat.cancel, repl.leave) as signals:
-        try:
-            while not signals.leaving:
-                prefill, chat.prefill = chat.prefill, ""
-                text = repl.read(prefill, chat.loading.start)
-                if text.strip().lower() in BYE:
-                    break
-                chat.line(text)
-        except (EOFError, OSError):  # Ctrl-D, or a terminal that is gone
-            pass
-        except KeyboardInterrupt:
-            chat.view.say("left without saving")
-            raise
-        _leave(chat, signals)
+    with typing_mode(shown=False), Interrupts(chat.cancel, repl.leave) as signals, _left(chat, signals):
+        while not signals.leaving:
+            prefill, chat.prefill = chat.prefill, ""
+            text = repl.read(prefill, chat.loading.start)
+            if text.strip().lower() in BYE:
+                break
+            chat.line(text)
 
 
 def _in_pipe(chat: Chat) -> None:
@@ -101,26 +94,27 @@ def _in_pipe(chat: Chat) -> None:
     with contextlib.suppress(AttributeError):
         sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
     chat.loading.start()
-    with Interrupts(chat.cancel) as signals:
-        try:
-            while not signals.leaving:
-                with signals.reading():
-                    line = sys.stdin.readline()
-                if not line or line.strip().lower() in BYE:
-                    break
-                chat.line(line.rstrip("\n"))
-                if chat.stop.is_set() and not signals.leaving:
-                    raise KeyboardInterrupt
-        except (EOFError, Leave):
-            pass
-        except KeyboardInterrupt:
-            chat.view.say("left without saving")
-            raise
-        _leave(chat, signals)
+    with Interrupts(chat.cancel) as signals, _left(chat, signals):
+        while not signals.leaving:
+            with signals.reading():
+                line = sys.stdin.readline()
+            if not line or line.strip().lower() in BYE:
+                break
+            chat.line(line.rstrip("\n"))
+            if chat.stop.is_set() and not signals.leaving:
+                raise KeyboardInterrupt
 
 
-def _leave(chat: Chat, signals: Interrupts) -> None:
-    """Save and close. A signal that comes while the model is still loading finds nothing to save."""
+@contextlib.contextmanager
+def _left(chat: Chat, signals: Interrupts) -> Iterator[None]:
+    """After it, save and close. A signal that comes while the model is still loading finds nothing to save."""
+    try:
+        yield
+    except (EOFError, OSError, Leave):  # Ctrl-D, or a terminal that is gone
+        pass
+    except KeyboardInterrupt:
+        chat.view.say("left without saving")
+        raise
     if not signals.leaving:
         chat.stop.clear()
         if chat.loaded is None and not chat.loading.error:

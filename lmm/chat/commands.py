@@ -87,19 +87,14 @@ def _memories(chat: Chat) -> Choices:
 
 
 def _lessons(chat: Chat) -> Choices:
-    if chat.loaded is None:
-        return
-    for lesson in reversed(chat.loaded.mind.lessons):
-        yield (
-            lesson.id,
-            f"{lesson.prompt or lesson.statement} => {lesson.answer}" if lesson.prompt else lesson.statement,
-        )
+    known = chat.loaded.mind.lessons if chat.loaded else ()
+    return [(lesson.id, str(lesson)) for lesson in reversed(known)]
 
 
 def _settings(chat: Chat) -> Choices:
     from lmm.config import LIVE
 
-    yield from LIVE.items()
+    return LIVE.items()
 
 
 def _names(chat: Chat) -> Choices:

@@ -52,8 +52,8 @@ def _travelled(chat: Chat, done: int, none: str, word: str, before: tuple[Lesson
         return
     now = chat.mind.lessons
     ids, ids_now = {x.id for x in before}, {x.id for x in now}
-    gone = [f"- {one_line(x)}" for x in before if x.id not in ids_now]
-    back = [f"+ {one_line(x)}" for x in now if x.id not in ids]
+    gone = [f"- {x}" for x in before if x.id not in ids_now]
+    back = [f"+ {x}" for x in now if x.id not in ids]
     chat.view.say(f"{word}: {done} step{'' if done == 1 else 's'}; {_known(len(now))}")
     for line in gone + back:
         chat.view.say(f"  {line}")
@@ -69,10 +69,6 @@ def _count(rest: str) -> int:
     if not rest.isascii() or not rest.isdecimal() or int(rest[:9]) == 0:
         raise UsageError(f"expected a number of steps, found {rest!r}")
     return int(rest[:9])
-
-
-def one_line(lesson: Lesson) -> str:
-    return f"{lesson.prompt} => {lesson.answer}" if lesson.prompt else lesson.statement
 
 
 def found(lessons: Sequence[Lesson], text: str) -> list[Lesson]:
@@ -94,7 +90,7 @@ def forget(chat: Chat, rest: str) -> None:
         chat.view.show(_table(lessons))
         raise UsageError(f"{len(lessons)} lessons have {rest!r} in them; name one by its id: /forget {lessons[0].id}")
     lesson = forgetting.forget(chat, lessons[0].id, f"/forget {rest}")
-    chat.view.say(f"forgotten: {one_line(lesson)}; this cannot be undone")
+    chat.view.say(f"forgotten: {lesson}; this cannot be undone")
 
 
 def lessons(chat: Chat, rest: str) -> None:
@@ -132,7 +128,7 @@ def why(chat: Chat, rest: str) -> None:
         )
     for lesson_id, strength in reversed(fired.items()):
         lesson = known.get(lesson_id)
-        chat.view.show(f"{strength:.2f}  {lesson_id}  {one_line(lesson) if lesson else '(no longer known)'}")
+        chat.view.show(f"{strength:.2f}  {lesson_id}  {lesson or '(no longer known)'}")
     tokens = strengths(chat.engine, turn)
     if tokens:
         _strip(chat, tokens)

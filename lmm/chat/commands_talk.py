@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lmm.chat import commands
 from lmm.config import LIVE, coerce
@@ -38,7 +38,7 @@ Ctrl-D     save and leave, as do exit and quit"""
 def set(chat: Chat, rest: str) -> None:
     from lmm.chat.render import table
 
-    values = current(chat)
+    values = {key: getattr(chat.config, key) for key in LIVE}
     if not rest:
         chat.view.show(table(("setting", "value", ""), [(k, str(v), LIVE[k]) for k, v in values.items()]))
         return
@@ -51,10 +51,6 @@ def set(chat: Chat, rest: str) -> None:
         return
     chat.config = dataclasses.replace(chat.config, **{key: coerce(key, text)})
     chat.view.say(f"{key} = {getattr(chat.config, key)}")
-
-
-def current(chat: Chat) -> dict[str, Any]:
-    return {key: getattr(chat.config, key) for key in LIVE}
 
 
 def model(chat: Chat, rest: str) -> None:

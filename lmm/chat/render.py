@@ -13,7 +13,6 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import IO
 
 from rich import box
@@ -93,9 +92,7 @@ class StreamRenderer:
     def __enter__(self) -> StreamRenderer:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self.finish(interrupted=error is not None)
 
     def feed(self, chunk: str) -> None:
@@ -303,7 +300,6 @@ def status_line(
     unsaved: bool = False,
     tokens_per_second: float | None = None,
     context_used: int | None = None,
-    context_size: int | None = None,
     width: int | None = None,
 ) -> str:
     """One line of plain text, at most `width` columns: what matters least goes first when room is short."""
@@ -312,8 +308,7 @@ def status_line(
     if tokens_per_second is not None:
         parts.append((4, f"{tokens_per_second:.0f} tokens/s"))
     if context_used is not None:
-        size = f"/{context_size} ({100 * context_used / context_size:.0f} %)" if context_size else ""
-        parts.append((2, f"context {context_used}{size}"))
+        parts.append((2, f"context {context_used}"))
     line = " · ".join(part for _, part in parts)
     while width is not None and cell_len(line) > width and len(parts) > 1:
         parts.remove(max(parts))

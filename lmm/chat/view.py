@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Generator, Iterator
-from typing import IO, cast
+from dataclasses import replace
 
 from rich.console import Console, RenderableType
 from rich.control import Control
 from rich.segment import ControlType
 
 from lmm.chat import render
+from lmm.feedback import lesson_for
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.text.sanitize import as_text, clean, clean_line
@@ -102,32 +104,13 @@ class ConsoleView:
             self.out = self.side = nowhere()
 
 
-class _Nowhere:
-    """A file that takes everything: what is left when the terminal has closed."""
-
-    encoding = "utf-8"
-
-    def write(self, text: str) -> int:
-        return len(text)
-
-    def flush(self) -> None:
-        pass
-
-    def isatty(self) -> bool:
-        return False
-
-
 def nowhere() -> Console:
-    """A console that shows nothing."""
-    return render.make_console(file=cast(IO[str], _Nowhere()))
+    """A console that shows nothing: what is left when the terminal has closed."""
+    return render.make_console(file=open(os.devnull, "w", encoding="utf-8"))
 
 
 def edited(lesson: Lesson, typed: str) -> Lesson | None:
     """The lesson after the user's answer to "learn this?"."""
-    from dataclasses import replace
-
-    from lmm.feedback import lesson_for
-
     said = typed.lower().rstrip(".!")
     if said in ("n", "no", "nope", "no thanks", "don't", "never mind"):
         return None

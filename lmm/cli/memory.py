@@ -101,9 +101,9 @@ def diff(a: File, b: File, as_json: Json = False) -> None:
     for name, (x, y) in found.header.items():
         out(f"{name}: {x} | {y}")
     for lesson in found.only_a:
-        out(f"- {_line(lesson)}")
+        out(f"- {lesson}")
     for lesson in found.only_b:
-        out(f"+ {_line(lesson)}")
+        out(f"+ {lesson}")
     for x, y in found.changed:
         out(f"! {x.prompt} => {x.answer} | {y.answer}")
     for tensor in found.tensors:
@@ -160,7 +160,7 @@ def forget(
     from lmm.files.transcripts import purge, said_with
 
     lesson = _one(state.read_header(file).lessons, what, file)
-    sure(f"{_line(lesson)} will be removed from {file}, for good.", yes)
+    sure(f"{lesson} will be removed from {file}, for good.", yes)
     memory_files.forget(file, lesson.id)
     trace = Trace.of_lesson(lesson, said_with(lesson.id))
     log = activation_log_path or Path(config.load({}).activation_log_path)
@@ -174,7 +174,7 @@ def forget(
         found = {"forgotten": lesson.to_dict(), "log_records": removed, "transcript_records": said}
         out_json(found | {"still_in": [str(path) for path in left]})
     else:
-        say(f"forgotten: {_line(lesson)}; {removed} log records and {said} transcript lines went with it")
+        say(f"forgotten: {lesson}; {removed} log records and {said} transcript lines went with it")
         if left:
             say(memory_files.still_there(left, lesson.id))
 
@@ -200,7 +200,7 @@ def migrate(
     config = dataclasses.replace(config, memory=memory or header.module)
 
     def progress(number: int, lesson: Lesson, problem: str) -> None:
-        say(f"{number}/{len(header.lessons)} {_line(lesson)}{': ' + problem if problem else ''}")
+        say(f"{number}/{len(header.lessons)} {lesson}{': ' + problem if problem else ''}")
 
     with opened(config) as mind:
         learned, failed = memory_files.reteach(mind, header.lessons, progress)
@@ -288,12 +288,8 @@ def _one(lessons: list[Lesson], what: str, file: Path) -> Lesson:
 
     hits = found(tuple(lessons), what)
     if len(hits) != 1:
-        names = "; ".join(f"{x.id}: {_line(x)}" for x in hits[:10])
+        names = "; ".join(f"{x.id}: {x}" for x in hits[:10])
         raise UsageError(
             f"{len(hits)} lessons of {file} have {what!r} in them" + (f", name one by its id: {names}" if hits else "")
         )
     return hits[0]
-
-
-def _line(lesson: Lesson) -> str:
-    return f"{lesson.prompt} => {lesson.answer}" if lesson.prompt else lesson.statement

@@ -7,18 +7,16 @@ import re
 from lmm.feedback import grammar, words
 from lmm.feedback.facts import VAGUE_ROLE, Fact, Rule, ask, fact, filled, is_job
 from lmm.feedback.grammar import as_name, flip, trim
+from lmm.feedback.words import anycase
 
 # ------------------------------------------------------------------ "I am ..."
-NAME_CUE = re.compile(
+NAME_CUE = anycase(
     r"^(?:my (?:full |first |real )?name is|(?:you (?:can|may|should) |please |just )?call me|(?:everyone|everybody"
     r"|people|(?:my )?friends|most people) calls? me|i (?:would like|prefer|want|like) to be called|i go by"
-    r"|i am called|i am named|this is) (?P<v>\S.*)$|^(?P<here>[^\W\d_][\w'-]+) here$",
-    re.I,
+    r"|i am called|i am named|this is) (?P<v>\S.*)$|^(?P<here>[^\W\d_][\w'-]+) here$"
 )
 NAME = re.compile(r"[^\W\d_][\w'.-]*(?: (?:[^\W\d_][\w'.-]*|van|de|da|von|la)){0,3}$")
-NOT_A_CALL = re.compile(
-    r"^(?:a|an|the|when|later|back|tomorrow|if|that|it|by|at|on|after|crazy|names|old|for|any)\b", re.I
-)
+NOT_A_CALL = anycase(r"^(?:a|an|the|when|later|back|tomorrow|if|that|it|by|at|on|after|crazy|names|old|for|any)\b")
 
 
 #: what "my name is" may go on with, and no one is called
@@ -132,8 +130,8 @@ def _kind(value: str, taught: bool) -> Fact | None:
 
 
 DIETS = ("vegetarian", "vegan", "pescatarian", "kosher", "halal")
-HAVE = re.compile(
-    rf"(?:i|we) (?:have got|have|own) (?:only |also )?(?P<n>an?|\d+|{'|'.join(sorted(words.NUMBERS))}) (?P<v>.+)$", re.I
+HAVE = anycase(
+    rf"(?:i|we) (?:have got|have|own) (?:only |also )?(?P<n>an?|\d+|{'|'.join(sorted(words.NUMBERS))}) (?P<v>.+)$"
 )
 NAMES = re.compile(r"[A-Z][\w'-]+(?: [A-Z][\w'-]+)?(?:(?:, and |, | and | & )[A-Z][\w'-]+(?: [A-Z][\w'-]+)?)+$")
 CONDITION = Rule(

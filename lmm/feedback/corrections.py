@@ -10,8 +10,9 @@ from lmm.feedback.facts import MAX_VALUE, MAX_WORDS, Fact
 from lmm.feedback.gates import blocked, is_question
 from lmm.feedback.reading import Exchange, Reading, reading
 from lmm.feedback.statements import statement_fact
+from lmm.feedback.words import anycase
 
-CUE = re.compile(
+CUE = anycase(
     r"^(?:(?P<neg>no+|nope|nah|nay|naw|wrong(?: again| answer)?|incorrect|false|untrue"
     r"|(?:you are )?off by [\w ]+|not (?:quite|right|exactly|correct|true|really)|"
     r"(?:that|this|it)(?: is|'s)? (?:a mistake|an error|not (?:quite )?(?:right|correct|true|it)"
@@ -30,11 +31,10 @@ CUE = re.compile(
     r"|i made a mistake)|(?P<fill>i am afraid(?: that(?= (?:it|he|she|they|the)\b))?"
     r"|but|wait|well|oh|hm+|um+|uh|er+|erm|so|and|yes|ok|okay|thanks"
     r"|hey|though|guys?))"
-    r"(?:\s*[,.!?:;-]+\s*|\s+|$)",
-    re.I,
+    r"(?:\s*[,.!?:;-]+\s*|\s+|$)"
 )
 MAX_BARE = 6  # words of a bare "no, X"
-YES = re.compile(r"^(?:yes|yeah|yep|right|correct|exactly|indeed|true|agreed|thanks)\b", re.I)
+YES = anycase(r"^(?:yes|yeah|yep|right|correct|exactly|indeed|true|agreed|thanks)\b")
 CHATTER = words.word_set(
     "thanks thank thx please way problem idea worries need matter shorter longer again more less stop try don't "
     "do not never mind forget it's tell ask explain make use give show write say add google check look think "
@@ -90,15 +90,13 @@ def _put_right(text: str, question: str, answer: str, value: str, why: str) -> R
     return reading("correction", text, fact, f"correction: {why}")
 
 
-FORGOTTEN = re.compile(r"you (?:forgot|missed|left out|omitted|did not mention|skipped)(?: about)? (?P<v>.+)$", re.I)
-OUGHT = re.compile(
-    r"(?:(?:that|this) would be|(?:(?:that|this|it) )?(?:should be|should have been|ought to be|has to be|must be))\b",
-    re.I,
+FORGOTTEN = anycase(r"you (?:forgot|missed|left out|omitted|did not mention|skipped)(?: about)? (?P<v>.+)$")
+OUGHT = anycase(
+    r"(?:(?:that|this) would be|(?:(?:that|this|it) )?(?:should be|should have been|ought to be|has to be|must be))\b"
 )
-BEFORE = re.compile(
+BEFORE = anycase(
     r"(?P<s>it|that|he|she|they|the .+?) (?:(?:was|were|had) .+? (?:before|once|earlier|until .+?|in the past)"
-    r"|used to be .+?)[,;]* (?:(?:but|and) )?(?:now|since .+?|today|nowadays|these days),? (?P<r>.+)$",
-    re.I,
+    r"|used to be .+?)[,;]* (?:(?:but|and) )?(?:now|since .+?|today|nowadays|these days),? (?P<r>.+)$"
 )
 
 
@@ -183,9 +181,9 @@ def _within(value: str, text: str) -> bool:
     return bool(re.search(rf"(?<!\w){re.escape(value)}(?!\w)", grammar.plain(text), re.I))
 
 
-NOT_BUT: tuple[re.Pattern[str], ...] = tuple(
-    re.compile(p, re.I)
-    for p in (
+NOT_BUT = [
+    anycase(denied)
+    for denied in (
         r"(?:it is |it was |that is |he is |she is |i said )?not (?:in |on |at )?(?P<y>[^,.!;]+?)(?:,? but"
         r"|[,.!;-]+)(?: rather)? (?:(?:it|that|he|she) (?:is|was) )?(?P<x>.+)$",
         r"(?P<s>.+?) (?:is|was|are|were) not (?P<y>[^,.;]+?)(?: but|[,.;]+(?: but)?) (?:(?:it|that"
@@ -194,7 +192,7 @@ NOT_BUT: tuple[re.Pattern[str], ...] = tuple(
         r"|the )?(?P<y>[^,.!]+)(?:, (?:is|was) (?P<t>.+))?[.!]*$",
         r"(?P<x>.+?) (?:instead of|rather than) (?P<y>[^,.!]+)[.!]*$",
     )
-)
+]
 
 
 NOT = re.compile(r"\bnot\b|n't\b")
@@ -252,19 +250,16 @@ def corrected(cues: set[str], rest: str, question: str, reply: str) -> tuple[str
     return _claimed(cues, rest, question, reply)
 
 
-POINTER = re.compile(
+POINTER = anycase(
     r"(?:(?P<own>mine|ours)|it|that|this|he|she|they|there|which|the (?:correct |right |actual |real |true )?(?:answer"
     r"|one|spelling|name|word|number|date|year))(?: (?:is|was|are|were|will be|should be|would be"
     r"|must be))(?: (?:actually|really|in fact|called|named|spelled|spelt|definitely|clearly|simply|just"
-    r"|always))*(?:,? in fact,)? (?P<v>.+)$",
-    re.I,
+    r"|always))*(?:,? in fact,)? (?P<v>.+)$"
 )
 
 
 #: what "that" is, whatever the reply said: "No, that's the largest city", "that is my sister's name"
-DENIED = re.compile(
-    r"that is (?:(?:an?|the|my|your|our|his|her|its|their|what|where|who|in|on|at|to|not)\b|\S+'s )", re.I
-)
+DENIED = anycase(r"that is (?:(?:an?|the|my|your|our|his|her|its|their|what|where|who|in|on|at|to|not)\b|\S+'s )")
 
 
 def _who_did(rest: str, question: str) -> bool:
@@ -277,7 +272,7 @@ def _same(question: str) -> str:
     return " ".join(grammar.tokens(grammar.plain(question)))
 
 
-MEASURE = re.compile(r"\d[\d.,]*(?: (?P<unit>[a-z]+))?(?: (?:high|tall|long|deep|wide|old|away))?[.!]*$", re.I)
+MEASURE = anycase(r"\d[\d.,]*(?: (?P<unit>[a-z]+))?(?: (?:high|tall|long|deep|wide|old|away))?[.!]*$")
 UNIT = re.compile(
     r"(?:second|minute|hour|day|week|month|year|gram|kilo|kg|litre|liter|degree|percent)s?$|million$|billion$"
 )

@@ -7,6 +7,7 @@ import re
 from lmm.feedback import grammar, words
 from lmm.feedback.facts import Fact, fact, filled
 from lmm.feedback.grammar import conjugate, flip, trim
+from lmm.feedback.words import anycase
 
 # ------------------------------------------------------------------ "I live in ...", "my brother works at ..."
 PLACE = "in|near|on|at|by|outside"
@@ -36,22 +37,19 @@ DOINGS: tuple[tuple[str, str, str], ...] = (
     ),
 )
 PAST = {"grew up": "grow up", "moved": "move", "graduated": "graduate", "studied": "study", "relocated": "relocate"}
-BARRED = re.compile(
+BARRED = anycase(
     r"(?:it|that|this|you|your|to|him|her|them|these|those|how|when|what|the (?:idea|way|answer|first|last|second"
     r"|sound|rest|one)|a lot|some|more|along|around|alone|hard|well|badly|together|dumb|fair|any|both|as|like|and|so"
     r"|for|with|about|help|on|up|out|in|of|another|an? (?:poem|story|joke|question|list|new|bit|few|couple|better"
-    r"|break|answer))\b",
-    re.I,
+    r"|break|answer))\b"
 )
 # where everyone lives
-NOWHERE = re.compile(
-    r"(?:an?|the) (?:\w+ )?(?:society|world|simulation|democracy|bubble|dream|moment|past|present|future|era|times?)\b",
-    re.I,
+NOWHERE = anycase(
+    r"(?:an?|the) (?:\w+ )?(?:society|world|simulation|democracy|bubble|dream|moment|past|present|future|era|times?)\b"
 )
-SUBJECT = re.compile(
+SUBJECT = anycase(
     r"(?P<s>i|we|(?:my|our|the|mum|mom|dad)\b.{0,60}?) (?P<n>do not |cannot |can't )?(?:(?:now|currently|also|usually"
-    r"|always|really|only|still|often|normally|mostly|absolutely|just|never|both|all|recently) )*(?P<r>[a-z].*)$",
-    re.I,
+    r"|always|really|only|still|often|normally|mostly|absolutely|just|never|both|all|recently) )*(?P<r>[a-z].*)$"
 )
 
 
@@ -89,7 +87,7 @@ def _forms(verbs: str, preps: str, first: bool) -> tuple[re.Pattern[str], dict[s
     forms = {v if first else _third(v): (v, "do" if first else "does") for v in names}
     forms |= {past: (v, "did") for past, v in PAST.items() if v in names}
     follow = rf"(?P<p>{preps}) " if preps else "(?P<p>)"
-    return re.compile(rf"(?P<f>{'|'.join(forms)}) {follow}(?P<v>.+)$", re.I), forms
+    return anycase(rf"(?P<f>{'|'.join(forms)}) {follow}(?P<v>.+)$"), forms
 
 
 ROWS = {first: [(*_forms(v, p, first), wh) for v, p, wh in DOINGS] for first in (True, False)}

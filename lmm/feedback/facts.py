@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from lmm.feedback import grammar, words
 from lmm.feedback.grammar import bare, capital, flip, sentence, trim
+from lmm.feedback.words import anycase
 
 MAX_VALUE = 200  # characters
 MAX_WORDS = 12
@@ -19,7 +20,7 @@ VAGUE = words.word_set(
 )
 
 
-UNDECIDED = re.compile(r"^(?:either|neither)\b|\w or \w", re.I)
+UNDECIDED = anycase(r"^(?:either|neither)\b|\w or \w")
 
 
 @dataclass(frozen=True)
@@ -96,9 +97,8 @@ def is_job(kind: str) -> bool:
     return last.endswith(words.JOB_ENDINGS) and last not in NO_JOB | words.LASTING | words.NATIONS
 
 
-VAGUE_ROLE = re.compile(
+VAGUE_ROLE = anycase(
     r"(?:a|an|the) (?:\w+ )?(?:bit|little|lot|mess|genius|fool|idiot|wreck|loser|tad|fan of (?:that|this|it)|moron"
     r"|failure|joke|god|legend|star|machine|robot|burden|disaster|one|king|queen|guy|person|man|woman|human|beginner"
-    r"|bad|good|huge|best|worst|first|last|same|problem)\b",
-    re.I,
+    r"|bad|good|huge|best|worst|first|last|same|problem)\b"
 )

@@ -7,6 +7,7 @@ import unicodedata
 
 from lmm.feedback import words
 from lmm.feedback.facts import MAX_VALUE
+from lmm.feedback.words import anycase
 
 MAX_TEXT = 2000  # characters of a turn; longer ones are pasted text
 
@@ -31,67 +32,47 @@ def unreadable(text: str) -> str:
     return ""
 
 
-BLOCKS: tuple[tuple[str, re.Pattern[str]], ...] = (
-    (
-        "code",
-        re.compile(
-            r"```|`[^`]*(?: is |=)[^`]*`|[{}]|==|\S\(|\w\(\)|^\s*[$>#]|^\s*(?:[-*•]|\d+[.)]) |https?://|\s=\s|\bSELECT\b"
-            r"|</?\w+>|;$|\bTraceback\b|\b[A-Z]\w*Error\b"
-        ),
+BLOCKS = {
+    "code": re.compile(
+        r"```|`[^`]*(?: is |=)[^`]*`|[{}]|==|\S\(|\w\(\)|^\s*[$>#]|^\s*(?:[-*•]|\d+[.)]) |https?://|\s=\s|\bSELECT\b"
+        r"|</?\w+>|;$|\bTraceback\b|\b[A-Z]\w*Error\b"
     ),
-    (
-        "irony",
-        re.compile(
-            r"\b(?:lol|lmao|rofl|haha\w*|hehe|jk|just kidding|only kidding|yeah right|santa claus"
-            r"|just joking)\b|(?:^|\s)/s\b|[;:]-?[)P]|[😂🤣😜😉🙃😏]|\bqueen of england\b|^sure, and\b",
-            re.I,
-        ),
+    "irony": anycase(
+        r"\b(?:lol|lmao|rofl|haha\w*|hehe|jk|just kidding|only kidding|yeah right|santa claus"
+        r"|just joking)\b|(?:^|\s)/s\b|[;:]-?[)P]|[😂🤣😜😉🙃😏]|\bqueen of england\b|^sure, and\b"
     ),
-    (
-        "hypothetical",
-        re.compile(
-            r"\b(?:if|suppose|supposing|imagine|assuming|assume|pretend|hypothetical(?:ly)?|perhaps|maybe|might|may be"
-            r"|could|wish|unless|let's say|what if|possibly|in a world|probably|pretending)\b|^say\b|^let \w\b"
-            r"|^when i am\b|\bwould (?!be\b|like to be called)|\b(?:i|it|name) would be\b(?! called)",
-            re.I,
-        ),
+    "hypothetical": anycase(
+        r"\b(?:if|suppose|supposing|imagine|assuming|assume|pretend|hypothetical(?:ly)?|perhaps|maybe|might|may be"
+        r"|could|wish|unless|let's say|what if|possibly|in a world|probably|pretending)\b|^say\b|^let \w\b"
+        r"|^when i am\b|\bwould (?!be\b|like to be called)|\b(?:i|it|name) would be\b(?! called)"
     ),
-    (
-        "fiction",
-        re.compile(
-            r"\b(?:in (?:my|the|this|a|our|his|her)|(?:for|of|from) (?:my|a|our)) (?:new )?(?:novel|film|movie|book"
-            r"|story|game|song|show|play|dream|poem|series|comic|campaign|script)\b|\b(?:character|protagonist"
-            r"|horoscope|song goes|lyrics?|villain)\b|\bonce upon\b",
-            re.I,
-        ),
+    "fiction": anycase(
+        r"\b(?:in (?:my|the|this|a|our|his|her)|(?:for|of|from) (?:my|a|our)) (?:new )?(?:novel|film|movie|book"
+        r"|story|game|song|show|play|dream|poem|series|comic|campaign|script)\b|\b(?:character|protagonist"
+        r"|horoscope|song goes|lyrics?|villain)\b|\bonce upon\b"
     ),
-    (
-        "reported",
-        re.compile(
-            r"(?<!\bi )(?<!\bi have )\b(?:said|says|saying|told|tells|thinks|thought|believes?d?|claims?"
-            r"|claimed|insists?|reckons|swears|argues|heard|mentioned)\b(?! me to remember)"
-            r"|\b(?:wrote|writes)(?: that\b|:| ?['\"])"
-            r"|\baccording to\b|\bi (?:read|heard|thought|saw|dreamt|dreamed)\b|\bapparently\b|\brumou?r"
-            r"|\bsupposedly\b|\ballegedly\b|\b(?:people|they|some|you) (?:say|think|claim|said)\b"
-            r"|\b(?:the|this) (?:text|prompt|article|page|email|sign|label|log|output) (?:was|is|reads"
-            r"|says|goes)\b",
-            re.I,
-        ),
+    "reported": anycase(
+        r"(?<!\bi )(?<!\bi have )\b(?:said|says|saying|told|tells|thinks|thought|believes?d?|claims?"
+        r"|claimed|insists?|reckons|swears|argues|heard|mentioned)\b(?! me to remember)"
+        r"|\b(?:wrote|writes)(?: that\b|:| ?['\"])"
+        r"|\baccording to\b|\bi (?:read|heard|thought|saw|dreamt|dreamed)\b|\bapparently\b|\brumou?r"
+        r"|\bsupposedly\b|\ballegedly\b|\b(?:people|they|some|you) (?:say|think|claim|said)\b"
+        r"|\b(?:the|this) (?:text|prompt|article|page|email|sign|label|log|output) (?:was|is|reads"
+        r"|says|goes)\b"
     ),
-)
-CLAUSE_QUOTE = re.compile(
+}
+CLAUSE_QUOTE = anycase(
     r"\"[^\"]*\b(?:i|my|is|am|are|was|i'm|me|we|our)\b[^\"]*\"|(?:^|\s)'[^']*\b(?:i|my|is|am|are"
-    r"|was)\b[^']*'|^\"[^\"]+\"[.!]?$",
-    re.I,
+    r"|was)\b[^']*'|^\"[^\"]+\"[.!]?$"
 )
-FOREIGN_CUE = re.compile(r"^(?:nein|non|nee|não|nej|nie|oui|ja|hola|ciao|bonjour)\b", re.I)
+FOREIGN_CUE = anycase(r"^(?:nein|non|nee|não|nej|nie|oui|ja|hola|ciao|bonjour)\b")
 
 
 def blocked(line: str) -> str:
     """Why a whole turn teaches nothing whatever it contains, or ""."""
     own = re.sub(r"\bi (?:think|reckon) you will find\b|\bi (?:already )?(?:said|told you)\b", "", line, flags=re.I)
     own = re.sub(r"\bnot what(?:ever)? you (?:just )?(?:said|told me|claimed)\b", "", own, flags=re.I)
-    for why, pattern in BLOCKS:
+    for why, pattern in BLOCKS.items():
         if pattern.search(own):
             return why
     if CLAUSE_QUOTE.search(line):
@@ -102,17 +83,15 @@ def blocked(line: str) -> str:
     return "not English" if FOREIGN_CUE.match(line) or (foreign and foreign >= english) else ""
 
 
-ASKS = re.compile(
+ASKS = anycase(
     r"(?:what|who|whom|whose|where|when|which|why|how|is|are|was|were|do|does|did|can|could"
     r"|would|will|shall|should|have|has|am|may|isn't|aren't|don't you|doesn't)\b"
     r"|(?:i|we) (?:am |was |were )?(?:wonder|asking|curious)|(?:and|so|but|or) (?:what|who|where"
-    r"|when|how|why)\b|remind me|any idea",
-    re.I,
+    r"|when|how|why)\b|remind me|any idea"
 )
-TAG = re.compile(
+TAG = anycase(
     r"(?:, ?(?:right|no|correct|eh|huh|why|yes|true|ok|okay)|,? (?:isn't it|is not it|is it not"
-    r"|is it|don't you think|innit|what again|or not|then))[.!]?$",
-    re.I,
+    r"|is it|don't you think|innit|what again|or not|then))[.!]?$"
 )
 
 
@@ -120,15 +99,14 @@ def is_question(clause: str) -> bool:
     return clause.rstrip().endswith("?") or bool(ASKS.match(clause) or TAG.search(clause))
 
 
-POLITE = re.compile(
+POLITE = anycase(
     r"^(?:(?:hi|hello|hey|yo|hiya|good (?:morning|evening|afternoon)|ok(?:ay)?|cool|great|nice|thanks(?: a lot)?"
     r"|thank you|good to know|yes|yeah|yep|sure|oh|ah|alright|so|and|also|well|sorry|typo|actually|in fact|hm+|um+|btw"
     r"|by the way|no|nope|anyway|haha|please|look|listen|from now on|just to be clear|to be clear|one more thing"
     r"|correction|i (?:already )?(?:told you|said)(?: that)?)\b(?: (?:there|all|everyone"
-    r"|everybody))?\s*(?:[,.!:;-]+\s*|\s+(?=\S)))+",
-    re.I,
+    r"|everybody))?\s*(?:[,.!:;-]+\s*|\s+(?=\S)))+"
 )
-TEACH = re.compile(
+TEACH = anycase(
     r"^(?:(?:please|can you|could you|will you|i want you to|i would like you to|i need you to"
     r"|you should|you must|always|do)\s+)*"
     r"(?:remember|note|keep in mind|bear in mind|do not forget|don't forget|never forget|learn"
@@ -138,6 +116,5 @@ TEACH = re.compile(
     r"|just so you know|so you know|let me teach you (?:something|this)"
     r"|here is (?:a fact|something to remember)|fact|note to self|note|reminder|from now on|psa"
     r"|heads up|you should know that|let me tell you|i want you to know that"
-    r"|i need you to know that)\s*[:,-]*\s*(?:that )?(?=\S)",
-    re.I,
+    r"|i need you to know that)\s*[:,-]*\s*(?:that )?(?=\S)"
 )

@@ -5,16 +5,17 @@ from __future__ import annotations
 import re
 
 from lmm.feedback import words
+from lmm.feedback.words import anycase
 
 APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " "})
 EXPANSIONS = (
-    (re.compile(r"\bI'm\b|\bI am\b", re.I), "I am"),
-    (re.compile(r"\bI've\b", re.I), "I have"),
-    (re.compile(r"\bI'd like\b", re.I), "I would like"),
-    (re.compile(r"\b(you|we|they)'re\b", re.I), r"\1 are"),
-    (re.compile(r"\b(I|you|it|that|they)'ll\b", re.I), r"\1 will"),
-    (re.compile(r"\b(it|that|he|she|there|what|who|where|when|name|answer|birthday)'s (?=\S)", re.I), r"\1 is "),
-    (re.compile(r"\b(is|was|are|were|do|does|did)n't\b", re.I), r"\1 not"),
+    (anycase(r"\bI'm\b|\bI am\b"), "I am"),
+    (anycase(r"\bI've\b"), "I have"),
+    (anycase(r"\bI'd like\b"), "I would like"),
+    (anycase(r"\b(you|we|they)'re\b"), r"\1 are"),
+    (anycase(r"\b(I|you|it|that|they)'ll\b"), r"\1 will"),
+    (anycase(r"\b(it|that|he|she|there|what|who|where|when|name|answer|birthday)'s (?=\S)"), r"\1 is "),
+    (anycase(r"\b(is|was|are|were|do|does|did)n't\b"), r"\1 not"),
 )
 BE = r"is|are|was|were|am"
 
@@ -108,7 +109,7 @@ def as_name(text: str) -> str:
     return " ".join(w if w in small and i else "-".join(map(capital, w.split("-"))) for i, w in enumerate(parts))
 
 
-ARTICLE = re.compile(r"^(?:a|an|the)\s+(?=\S)", re.I)
+ARTICLE = anycase(r"^(?:a|an|the)\s+(?=\S)")
 HEDGE = (
     r"(?:i|we) (?:guess|think|believe|suppose|reckon|hope|bet|am (?:afraid|sure|certain))"
     r"|as (?:you|we) (?:may |might )?know|as i (?:said|told you)"
@@ -119,7 +120,7 @@ ADVERB = (
     r"unfortunately|fortunately|luckily|sadly|obviously|clearly|naturally|definitely|honestly|frankly|certainly"
     r"|surprisingly|incidentally|seriously|no (?:joke|kidding|doubt|lie)|tbh|afaik|imo"
 )
-TAIL = re.compile(
+TAIL = anycase(
     r"(?:,|\s-)?\s+(?:btw|by the way|fyi|please|thanks|thank you|though|actually|ok|okay|in fact"
     rf"|now|too|as well|you know|mate|dude|bro|buddy|pal|dummy|silly|{HEDGE})$"
     rf"|(?:,|\s-)\s+(?:{ADVERB})$"
@@ -127,8 +128,7 @@ TAIL = re.compile(
     r"|no,? (?:really|it|that|i|not))\b.*$"
     r"|\s+(?:because|since i|but|so (?:i|please|remember|don't|that)|and (?:i|my|we|that|please"
     r"|it|he|she|they)|which)\b.*$"
-    r"|,\s+(?:er|uh|um),?\s.*$",
-    re.I,
+    r"|,\s+(?:er|uh|um),?\s.*$"
 )
 
 
@@ -153,13 +153,12 @@ def bare(text: str) -> str:
 
 
 LEADS = r"is|are|was|were|am|in|on|at|to|from|called|named"  # what a value stands after
-PAUSE = re.compile(rf"\b({LEADS}),? (?:u[mh]+|er+m?|hm+|let me (?:think|see))[,.… ]+(?=\w)", re.I)
-REPAIR = re.compile(
+PAUSE = anycase(rf"\b({LEADS}),? (?:u[mh]+|er+m?|hm+|let me (?:think|see))[,.… ]+(?=\w)")
+REPAIR = anycase(
     rf"^(?P<lead>.*\b(?:{LEADS})) [^,]+?(?:,|\s-) (?:(?:no,? wait|wait,? no|make that|or rather|scratch that|i mean"
-    r"|er+m?|u[mh]+),?|(?:no|wait|sorry|oops),) (?:it is |that is )?(?P<value>[^\s,]+(?: [^\s,]+){0,3})$",
-    re.I,
+    r"|er+m?|u[mh]+),?|(?:no|wait|sorry|oops),) (?:it is |that is )?(?P<value>[^\s,]+(?: [^\s,]+){0,3})$"
 )
-UNCLEAR = re.compile(r"(?:,|\s-) (?:no,? wait|wait,? no|make that|or rather|scratch that)\b", re.I)
+UNCLEAR = anycase(r"(?:,|\s-) (?:no,? wait|wait,? no|make that|or rather|scratch that)\b")
 NOT_MEANT = words.TRANSIENT | words.word_set(
     "it that this these i you he she we they thanks thank please for about if when what why how my your our kidding "
     "joke problem worries so and but to let do don't"
@@ -177,11 +176,10 @@ def repaired(text: str) -> str:
 
 WEEKDAY = r"(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?:today|tomorrow|tonight|noon|midnight|weekends?)"
 MONTH = r"(?:january|february|march|april|may|june|july|august|september|october|november|december)"
-TIME = re.compile(
+TIME = anycase(
     rf"\b(?:{WEEKDAY}|\d{{1,2}}(?::\d\d)\s?(?:am|pm)?|\d{{1,2}}\s?(?:am|pm)|\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {MONTH}"
     rf"|{MONTH} \d{{1,4}}(?:st|nd|rd|th)?|(?:1[0-9]|20)\d\d|the \d{{1,2}}(?:st|nd|rd|th))\b|\bevery (?:day|week"
-    rf"|month)\b",
-    re.I,
+    rf"|month)\b"
 )
 
 
@@ -209,16 +207,12 @@ def is_proper(text: str) -> bool:
     return any(re.match(r"[\"']?[^\W\d_]*[A-Z]", w) for w in text.split()) and not (len(text) > 12 and text.isupper())
 
 
-PLACED = re.compile(
+PLACED = anycase(
     r"(?:in|on|at|under|near|next|behind|between|from|to|every|since|by|above|below|over|beside|inside|across"
-    r"|around|before|after|opposite|here|there|home|tomorrow|today|yesterday|tonight|last)\b",
-    re.I,
+    r"|around|before|after|opposite|here|there|home|tomorrow|today|yesterday|tonight|last)\b"
 )
-DAY = re.compile(
-    rf"{WEEKDAY}|{MONTH} \d{{1,2}}\b(?!\d)|(?:the )?\d{{1,2}}(?:st|nd|rd|th)|\d{{1,2}} {MONTH}",
-    re.I,
-)
-PERIOD = re.compile(rf"\d{{3,4}}\b(?!:)|{MONTH}|(?:the )?(?:spring|summer|autumn|winter)", re.I)
+DAY = anycase(rf"{WEEKDAY}|{MONTH} \d{{1,2}}\b(?!\d)|(?:the )?\d{{1,2}}(?:st|nd|rd|th)|\d{{1,2}} {MONTH}")
+PERIOD = anycase(rf"\d{{3,4}}\b(?!:)|{MONTH}|(?:the )?(?:spring|summer|autumn|winter)")
 
 
 def with_preposition(value: str, wh: str, place: str = "in") -> str:

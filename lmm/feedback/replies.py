@@ -12,16 +12,16 @@ from collections.abc import Callable
 from lmm.feedback import grammar, words
 from lmm.feedback.grammar import bare, capital, conjugate, flip, plain, sentence, with_preposition
 from lmm.feedback.spans import from_reply, known_words, runs
+from lmm.feedback.words import anycase
 
-OPENING = re.compile(
+OPENING = anycase(
     r"^(?:(?:hi|hello|hey|ok|okay|so|well|thanks|thank you|please|and|but|quick question|just curious|one more thing"
     r"|question|great|cool|now)\b(?: there)?[,.!: -]*|(?:can|could|would|will) you (?:please )?(?:tell|remind"
     r"|inform) me,?\s+|do you (?:know|remember|happen to know),?\s+|tell me,?\s+(?=who|what|when|where|which|how"
     r"|whose)|(?:please )?remind me,?\s+|i(?: am| was)? (?:wonder(?:ing)?|would like to know|want to know"
-    r"|need to know),?\s+)+",
-    re.I,
+    r"|need to know),?\s+)+"
 )
-CLOSING = re.compile(r"[,\s]+(?:please|pls|thanks|thank you|thx|by the way|btw|again|exactly)\s*(?=[?.!]*$)", re.I)
+CLOSING = anycase(r"[,\s]+(?:please|pls|thanks|thank you|thx|by the way|btw|again|exactly)\s*(?=[?.!]*$)")
 MAX_SPLICED = 16  # words of a reply in which only the value is replaced
 WH = r"what|who|whom|whose|where|when|which|why|how"
 
@@ -41,17 +41,14 @@ def core(question: str) -> str:
     return capital(text.rstrip(" ?!.,") + ("?" if asks else "." if re.search(r"[.!]$", text) else ""))
 
 
-NOT_FACTUAL = re.compile(
+NOT_FACTUAL = anycase(
     r"(?:what (?:do|would) you|what (?:should|can|could|shall)|what about|how (?:are|do|can"
     r"|should|would|could|about|come)\b(?! you spell)|why\b|who are you|what are you"
-    r"|are you|do you|can you|could you|would you|will you|shall|may i|can i|should)\b",
-    re.I,
+    r"|are you|do you|can you|could you|would you|will you|shall|may i|can i|should)\b"
 )
 
 
-ORDERED = re.compile(
-    r"(?:name|list|(?:tell|give) me|state|spell) (?:the|my|our|a|an|all|some|three|five)\b|spell \w+", re.I
-)
+ORDERED = anycase(r"(?:name|list|(?:tell|give) me|state|spell) (?:the|my|our|a|an|all|some|three|five)\b|spell \w+")
 
 
 def is_factual(question: str) -> bool:
@@ -71,7 +68,7 @@ DONE = (
     r"|composed|directed|married to|engaged to|named after|allergic to|spoken|used|published|released|situated|buried"
     r"|raised|pronounced|created|launched|opened|scheduled|kept|due|from|about"
 )
-UNITS = re.compile(r"(?:metres?|meters?|m|km|kilomet(?:re|er)s?|feet|ft|miles?|cm|inches|in|light[- ]years)$", re.I)
+UNITS = anycase(r"(?:metres?|meters?|m|km|kilomet(?:re|er)s?|feet|ft|miles?|cm|inches|in|light[- ]years)$")
 
 
 def _be(verb: str, subject: str) -> str:
@@ -240,7 +237,7 @@ FORMS: tuple[tuple[str, Callable[[re.Match[str], str], str | None]], ...] = (
         _topic_only,
     ),
 )
-BUILDERS = tuple((re.compile(pattern + "$", re.I), build) for pattern, build in FORMS)
+BUILDERS = tuple((anycase(pattern + "$"), build) for pattern, build in FORMS)
 
 
 def from_question(question: str, value: str) -> str | None:
@@ -282,8 +279,8 @@ def _rambles(said: str) -> bool:
     return len(said.split()) > MAX_SPLICED or bool(said.count('"') % 2)
 
 
-IS_SHORT = re.compile(r"^(what|who|where|when)'?s\b", re.I)
-ABOUT_BE = re.compile(rf"(what|who|where|when|how \w+) ({grammar.BE}) (.+)$", re.I)
+IS_SHORT = anycase(r"^(what|who|where|when)'?s\b")
+ABOUT_BE = anycase(rf"(what|who|where|when|how \w+) ({grammar.BE}) (.+)$")
 
 
 def _small(question: str) -> str:

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from lmm.feedback import grammar, words
 from lmm.feedback.grammar import as_name, flip, plain, sentence, with_preposition
+from lmm.feedback.words import anycase
 
 FUNCTION = words.word_set(
     "a an the of in on at is are was were be been am to by for with from and or it its it's he she they that this "
@@ -15,10 +16,9 @@ FUNCTION = words.word_set(
     "really think believe sure know yes no well right correct answer mean meant only located situated known "
     "considered here if old spelled written spelling"
 )
-REFUSAL = re.compile(
+REFUSAL = anycase(
     r"\b(?:don't|do not|didn't|cannot|can't|unable|not (?:sure|know|have)|no (?:information|idea"
-    r"|way)|sorry|haven't|not been told|as an ai|i'm an ai)\b",
-    re.I,
+    r"|way)|sorry|haven't|not been told|as an ai|i'm an ai)\b"
 )
 
 

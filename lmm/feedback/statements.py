@@ -11,6 +11,7 @@ from lmm.feedback.facts import Fact
 from lmm.feedback.gates import POLITE, TEACH, is_question
 from lmm.feedback.grammar import trim
 from lmm.feedback.things import colon, copula, custom, inverted, remembered
+from lmm.feedback.words import anycase
 
 
 def fact_of(clause: str, taught: bool = False) -> Fact | None:
@@ -31,15 +32,14 @@ def fact_of(clause: str, taught: bool = False) -> Fact | None:
     )
 
 
-USED_TO = re.compile(
+USED_TO = anycase(
     r"^(\S.*?) (?:used to be|was) [^,;]+?[,;]? (?:but|and)? ?(?:now|since [^,]+?|today|nowadays|these days),? "
-    r"(?:it is|it has been|they are|is) (?:now )?",
-    re.I,
+    r"(?:it is|it has been|they are|is) (?:now )?"
 )
 
 
 #: where one sentence goes on to state another fact; "her", "it" and the like would not stand on their own
-NEXT_FACT = re.compile(r"\s*(?:,? and|[,;])\s+(?=(?:I|my|our|we)\b)", re.I)
+NEXT_FACT = anycase(r"\s*(?:,? and|[,;])\s+(?=(?:I|my|our|we)\b)")
 
 
 def statement_facts(part: str) -> list[tuple[str, Fact, str]]:

@@ -7,18 +7,18 @@ import re
 from lmm.feedback import grammar, words
 from lmm.feedback.facts import MAX_WORDS, VAGUE_ROLE, Fact, Rule, ask, fact, filled, is_job
 from lmm.feedback.grammar import as_name, flip, trim, with_preposition
+from lmm.feedback.words import anycase
 
 # ------------------------------------------------------------------ "X is Y"
 SUBJECT = (
     r"(?:(?:my|our|the|this (?:year|week|month)'s) \S.{0,80}?|(?:mum|mom|dad|grandma|grandpa"
     r"|[A-Z][\w'-]+)(?:'s) \S.{0,60}?)"
 )
-IS = re.compile(
-    rf"(?P<s>{SUBJECT}) (?P<be>is|are|was|were|will be) (?:now |also |actually |currently |always )?(?P<v>\S.*)$",
-    re.I,
+IS = anycase(
+    rf"(?P<s>{SUBJECT}) (?P<be>is|are|was|were|will be) (?:now |also |actually |currently |always )?(?P<v>\S.*)$"
 )
-AT = re.compile(r"(?P<p>on|at|in|under|behind|near|next to|inside|above|below|beside|between) (?P<v>.+)$", re.I)
-SPACE = re.compile(r"floor|street|road|avenue|shelf|page|corner|table|drawer|desk|kitchen|room\b|port", re.I)
+AT = anycase(r"(?P<p>on|at|in|under|behind|near|next to|inside|above|below|beside|between) (?P<v>.+)$")
+SPACE = anycase(r"floor|street|road|avenue|shelf|page|corner|table|drawer|desk|kitchen|room\b|port")
 
 
 def _head(subject: str) -> str:
@@ -36,17 +36,16 @@ FIXED = words.word_set(
 
 
 # what has been and is no more, what happened to a thing, and where things are for a while only
-FORMER = re.compile(r"\b(?:old|previous|former|earlier|prior|last(?! name)|past)\b", re.I)
+FORMER = anycase(r"\b(?:old|previous|former|earlier|prior|last(?! name)|past)\b")
 HAPPENED = re.compile(
     r"(?:just |already |recently |finally )?(?:[a-z]{3,}ed|stolen|broken|lost|sold|taken|found|hacked|gone|over|torn)"
     r"(?: (?:again|yesterday|by|on|at|in|last|from|off|out|up)\b.*)?$"
 )
-PASSING = re.compile(
+PASSING = anycase(
     r"(?:on (?:fire|hold|time|sale|strike|holiday|vacation|leave|loan|track|the way|its way|(?:his|her|their) way)"
     r"|in (?:trouble|danger|pieces|ruins|surgery|progress|use|bed|hospital|a (?:mess|hurry|meeting|bad mood|good mood))"
     r"|at (?:risk|work|home|school|stake)|under (?:attack|construction|water|pressure|repair))"
-    r"(?: (?:again|until|till|since|because)\b.*)?$",
-    re.I,
+    r"(?: (?:again|until|till|since|because)\b.*)?$"
 )
 NO_VALUE = words.word_set("not that what how why because to when where like your you something always never")
 
@@ -234,10 +233,9 @@ NAMED = (
         'What does "{s}" mean? What is the meaning of "{s}"? What does "{s}" stand for? => "{s}" means {v}',
     ),
 )
-MOVED = re.compile(
+MOVED = anycase(
     r"(?:(?:we|i|they) (?:have )?moved (?P<s>(?:the|our|my) .+?)|(?P<t>(?:the|our|my) .+?) (?:has|have|was|were|got"
-    r"|is) (?:been )?(?:moved|rescheduled|postponed|changed|shifted)) to (?P<v>.+)$",
-    re.I,
+    r"|is) (?:been )?(?:moved|rescheduled|postponed|changed|shifted)) to (?P<v>.+)$"
 )
 
 
@@ -269,8 +267,8 @@ def remembered(clause: str) -> Fact | None:
     return fact("asked to remember", m["v"], flip(clause), *filled(asked, s=m["s"]))
 
 
-NO_SUBJECT = re.compile(
-    r"(?:it|that|this|he|she|they|there|what|here|your?|not|how|all|everything|nothing|i|we|my|our|the)\b", re.I
+NO_SUBJECT = anycase(
+    r"(?:it|that|this|he|she|they|there|what|here|your?|not|how|all|everything|nothing|i|we|my|our|the)\b"
 )
 #: what happens at a time, and stands without an article: "dinner: 7"
 BARE_NOUNS = words.word_set("dinner lunch breakfast school work church practice rehearsal yoga")

@@ -6,9 +6,16 @@ asked for is worse than one that has to be taught.
 
 from __future__ import annotations
 
+import re
+
 
 def word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
+
+
+def anycase(text: str) -> re.Pattern[str]:
+    """A pattern to which capitals and small letters are the same: few people type them with care."""
+    return re.compile(text, re.I)
 
 
 TRANSIENT = word_set(

@@ -18,7 +18,8 @@ import numpy as np
 
 from lmm.errors import Cancelled, LearningError
 from lmm.feedback import understood
-from lmm.files import state_file
+from lmm.files import journal, state_file
+from lmm.files.journal import Change
 from lmm.files.traces import Trace
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
@@ -26,6 +27,7 @@ from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
     from lmm.adapters.ops import Array
+    from lmm.engine.keeper import Keeper
     from lmm.files.activation_log import ActivationLog
 
 MAX_UNDO = 1000
@@ -50,6 +52,7 @@ class Mind:
         self.history = History(saved=self.knowledge)
         self.cancelled = threading.Event()
         self.recall: Recall | None = None  # of the reply that is being read or given
+        self.keeper: Keeper | None = None  # of the file that has at once what is known, if there is one
         self._watch: Watch | None = None
         self._taps = contextlib.ExitStack()
         self.attach()
@@ -72,8 +75,10 @@ class Mind:
         self._taps.close()
 
     def close(self) -> None:
-        """Detach, and close the log."""
+        """Detach, close the log, and put what is kept in its file."""
         self.detach()
+        if self.keeper is not None:
+            self.keeper.settle(timeout=1.0)
         if self.log is not None:
             self.log.close()
 
@@ -122,11 +127,11 @@ class Mind:
         start = time.perf_counter()
         report = self.stoppable(on_step, "learning was stopped; the memory is as before")
         self.log_update("pre_hooks", {"lesson_id": lesson.id, "last_user_response": lesson.statement})
-        with self.adapter.quiet():
+        with self._turn(), self.adapter.quiet():
             known = replace(self.knowledge, lessons=tuple(_read(x) for x in self.knowledge.lessons))
             knowledge = self.memory.learn(known, understood(lesson), self.adapter, message, report)
-        self._check_finite(knowledge.state)
-        self.commit(knowledge)
+            self._check_finite(knowledge.state)
+            self.commit(knowledge)
         report.seconds = time.perf_counter() - start
         self.log_update("post_hooks", _update_info(lesson, report, self.adapter.format.piece))
         return report
@@ -144,24 +149,57 @@ class Mind:
         return LearnReport(on_step=step)
 
     def commit(self, knowledge: Knowledge) -> None:
-        """Make it what is known, so that it can be undone."""
-        self.history.undo = [*self.history.undo[-MAX_UNDO:], self.knowledge]
-        self.history.redo = []
-        self.knowledge = knowledge
+        """Make it what is known, so that it can be undone. Raises LearningError where it cannot be kept."""
+        with self._turn():
+            before = self.knowledge
+            self._become(knowledge)
+            self.history.undo = [*self.history.undo[-MAX_UNDO:], before]
+            self.history.redo = []
 
     def undo(self, count: int = 1) -> int:
         """Step back in time, bit for bit; returns how many steps there were."""
-        return self._travel(self.history.undo, self.history.redo, count)
+        return self._travel(lambda history: (history.undo, history.redo), count)
 
     def redo(self, count: int = 1) -> int:
-        return self._travel(self.history.redo, self.history.undo, count)
+        return self._travel(lambda history: (history.redo, history.undo), count)
 
-    def _travel(self, back: list[Knowledge], forth: list[Knowledge], count: int) -> int:
-        done = min(count, len(back))
-        for _ in range(done):
-            forth.append(self.knowledge)
-            self.knowledge = back.pop()
-        return done
+    def _travel(self, stacks: Callable[[History], tuple[list[Knowledge], list[Knowledge]]], count: int) -> int:
+        with self._turn():
+            back, forth = stacks(self.history)
+            done = min(count, len(back))
+            for _ in range(done):
+                before = self.knowledge
+                self._become(back[-1])
+                back.pop()
+                forth.append(before)
+            return done
+
+    def _become(self, knowledge: Knowledge) -> None:
+        if self.keeper is not None:
+            self.keeper.keep(knowledge)
+        self.knowledge = knowledge
+
+    def _turn(self) -> contextlib.AbstractContextManager[None]:
+        """Inside, nobody else changes what is known and kept in a file."""
+        return contextlib.nullcontext() if self.keeper is None else self.keeper.turn()
+
+    def adopt(self, change: Change) -> None:
+        """Take over what another mind has written into the file that both keep. What was taught there was always known
+        here: undo takes back this mind's own lessons. Where lessons share their weights, it cannot, and the history
+        ends."""
+        ops = self.adapter.ops
+        new = replace(change, tensors={n: ops.asarray(a, _dtype_name(a)) for n, a in change.tensors.items()})
+
+        def with_it(known: Knowledge) -> Knowledge:
+            state, lessons = new.applied(known.state, known.lessons)
+            return Knowledge(state, tuple(lessons))
+
+        history, before = self.history, self.knowledge
+        shared = any(name in before.state for name in change.tensors)
+        self.knowledge = with_it(before)
+        undo, redo = ([] if shared else [with_it(one) for one in stack] for stack in (history.undo, history.redo))
+        saved = self.knowledge if history.saved is before else history.saved
+        self.history = History(_steps(undo, self.knowledge), _steps(redo, self.knowledge), saved)
 
     def reset(self, seed: int | None = None) -> None:
         """Back to the fresh memory, of another seed if one is given; can be undone."""
@@ -182,13 +220,17 @@ class Mind:
 
         `said`: whole messages that taught it, if it is one of several facts in them.
         """
-        lesson = next((x for x in self.lessons_ever if x.id == lesson_id), None)
-        if lesson is None:
-            raise LearningError(f"there is no lesson {lesson_id!r}; see /lessons")
-        history = self.history
-        knowledge = self._without(lesson_id, self.knowledge)
-        undo, redo = ([self._without(lesson_id, one) for one in stack] for stack in (history.undo, history.redo))
-        self.knowledge, history.undo, history.redo = knowledge, _steps(undo, knowledge), _steps(redo, knowledge)
+        with self._turn():
+            lesson = next((x for x in self.lessons_ever if x.id == lesson_id), None)
+            if lesson is None:
+                raise LearningError(f"there is no lesson {lesson_id!r}; see /lessons")
+            history = self.history
+            undo, redo = ([self._without(lesson_id, one) for one in stack] for stack in (history.undo, history.redo))
+            knowledge = self._without(lesson_id, self.knowledge)
+            self._become(knowledge)
+            history.undo, history.redo = _steps(undo, knowledge), _steps(redo, knowledge)
+            if self.keeper is not None:
+                self.keeper.settle()  # or it would still be in the journal
         if self.log is not None:
             self.log.purge(Trace.of_lesson(lesson, said))
         return lesson
@@ -224,13 +266,22 @@ class Mind:
     def load(self, path: str | Path) -> state_file.Header:
         """Make a file what is known. Raises StateError before anything changes: for a file that is damaged, of another
         memory, made with other options (a seed, a number of bits decide how a state is read), or of another model."""
-        arrays, header = state_file.load(path, self.expected())
+        knowledge, header = self._read(Path(path))
+        self.commit(knowledge)
+        self.history.saved = self.knowledge
+        return header
+
+    def begin_with(self, path: Path) -> None:
+        """The same at the very beginning: there is nothing to go back to."""
+        self.knowledge, _ = self._read(path)
+        self.history = History(saved=self.knowledge)
+
+    def _read(self, path: Path) -> tuple[Knowledge, state_file.Header]:
+        arrays, header = journal.load(path, self.expected())
         self.memory.check_state(arrays, header.lessons, self.adapter)
         ops = self.adapter.ops
         state = {name: ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}
-        self.commit(Knowledge(state, tuple(header.lessons)))
-        self.history.saved = self.knowledge
-        return header
+        return Knowledge(state, tuple(header.lessons)), header
 
     def header(self) -> state_file.Header:
         adapter = self.adapter

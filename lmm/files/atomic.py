@@ -37,7 +37,7 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memo
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-    _sync_folder(target.parent)
+    sync_folder(target.parent)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
@@ -74,7 +74,8 @@ def _refuse_special(target: Path) -> None:
             raise OSError(errno.EINVAL, "it is not a regular file", str(target))
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk."""
     # Some file systems refuse to sync a folder; the file itself is safe by now.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lmm.files.atomic import write_atomically
+from lmm.files.atomic import sync_folder, write_atomically
 
 BLOCK = 65536  # bytes that are read at once in search of the last line's beginning
 
@@ -50,8 +50,9 @@ def values(path: Path) -> Iterator[Any]:
         yield from (value for value in map(parse, lines) if value is not None)
 
 
-def append(path: Path, lines: Iterable[bytes]) -> None:
-    """Write each line, whole or not at all, by one `write`. The file, mode 0600, and its folder are made if need be.
+def append(path: Path, lines: Iterable[bytes], sync: bool = False) -> None:
+    """Write each line, whole or not at all, by one `write`; with `sync` they are on the disk then. The file, mode 0600,
+    and its folder are made if need be.
 
     Raises OSError; then the lines before are written.
     """
@@ -61,8 +62,13 @@ def append(path: Path, lines: Iterable[bytes]) -> None:
             with contextlib.suppress(PermissionError):  # another user's file that we may write
                 os.fchmod(file, 0o600)
             _mend(file)
+        new = not os.fstat(file).st_size
         for data in lines:
             _write(file, data)
+        if sync:
+            os.fsync(file)
+    if sync and new:
+        sync_folder(path.parent)
 
 
 def remove(path: Path, goes: Callable[[bytes], bool]) -> int:

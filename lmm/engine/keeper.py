@@ -1,0 +1,133 @@
+"""A memory file that has what a mind knows as soon as the mind knows it, also with several minds at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmm.errors import Cancelled, LearningError, StateError
+from lmm.files import journal, state_file
+from lmm.files.journal import Change
+
+if TYPE_CHECKING:
+    from lmm.engine.mind import Mind
+    from lmm.lesson import Knowledge, Lesson
+
+MOST = 16_000_000  # bytes of a journal from which it is put into the file
+WAIT_S = 0.2  # between looks whether the user wants to stop
+
+
+class Keeper:
+    """Ties a mind to a file: what the file has is what the mind knows, from now on both ways.
+
+    Raises StateError for a file that does not fit; then nothing has changed.
+    """
+
+    def __init__(self, mind: Mind, file: Path) -> None:
+        self.mind, self.file, self._turns, self._end = mind, file, 0, 0
+        with self._alone():
+            journal.settle(file)
+            if file.exists():
+                mind.begin_with(file)
+            self._stamp = journal.stamp(file)
+        mind.keeper = self
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Alone with the file, and up to date with what others have taught. Raises Cancelled while it waits."""
+        with self._alone():
+            self._turns += 1
+            try:
+                if self._turns == 1:
+                    self._catch_up()
+                yield
+            finally:
+                self._turns -= 1
+
+    def keep(self, knowledge: Knowledge) -> None:
+        """Write how `knowledge` differs from what the mind knows. Raises LearningError; then the file is as before."""
+        change = self._change_to(knowledge)
+        if not (change.tensors or change.gone or change.lessons or change.forgotten):
+            return
+        try:
+            if not self.file.exists():
+                state_file.save(self.file, self._arrays(self.mind.knowledge.state), self.mind.header(), advice="")
+            journal.append(self.file, change)
+            self._end = journal.path_of(self.file).stat().st_size
+            if self._end > MOST:
+                self.settle()
+        except (OSError, StateError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+            raise LearningError(f"nothing was learned: it cannot be kept in {self.file}: {reason}") from error
+        self._stamp = journal.stamp(self.file)
+
+    def settle(self, timeout: float = -1) -> None:
+        """Put everything into the file itself. Raises StateError."""
+        with contextlib.suppress(TimeoutError), journal.locked(self.file, timeout):
+            self._catch_up()
+            journal.settle(self.file)
+            self._end, self._stamp = 0, journal.stamp(self.file)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(journal.locked(self.file, WAIT_S))
+                    break
+                except TimeoutError:
+                    if self.mind.cancelled.is_set():
+                        raise Cancelled("stopped waiting for another lmm that is learning; nothing was done") from None
+                except OSError as error:
+                    raise LearningError(f"{self.file} cannot be kept: {error.strerror or error}") from error
+            yield
+
+    def _catch_up(self) -> None:
+        """Take over what others have added or taken out since."""
+        now, before = journal.stamp(self.file), self._stamp
+        if now.file == before.file and before.journal in (now.journal, None):
+            changes, self._end = journal.read(self.file, self._end if before.journal else 0)
+            for change in changes:
+                self.mind.adopt(change)
+        elif self.file.exists():
+            arrays, header = journal.load(self.file, self.mind.expected())
+            self.mind.memory.check_state(arrays, header.lessons, self.mind.adapter)
+            mine = self._arrays(self.mind.knowledge.state)
+            self.mind.adopt(_difference(mine, self.mind.lessons, arrays, header.lessons))
+            self._end = journal.read(self.file)[1]
+        self._stamp = journal.stamp(self.file)
+
+    def _change_to(self, knowledge: Knowledge) -> Change:
+        """By identity: what a lesson leaves alone are the same arrays."""
+        before = self.mind.knowledge
+        new = {name: array for name, array in knowledge.state.items() if before.state.get(name) is not array}
+        known = {lesson.id: lesson for lesson in before.lessons}
+        return Change(
+            self._arrays(new),
+            tuple(before.state.keys() - knowledge.state.keys()),
+            tuple(lesson for lesson in knowledge.lessons if known.get(lesson.id) != lesson),
+            tuple(known.keys() - {lesson.id for lesson in knowledge.lessons}),
+        )
+
+    def _arrays(self, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
+        return {name: self.mind.adapter.ops.to_numpy(array) for name, array in state.items()}
+
+
+def _difference(
+    before: Mapping[str, np.ndarray],
+    known: Sequence[Lesson],
+    after: Mapping[str, np.ndarray],
+    lessons: Sequence[Lesson],
+) -> Change:
+    """By value: a file that was written anew has the same tensors as other arrays."""
+    ids = {lesson.id: lesson for lesson in known}
+    return Change(
+        {name: a for name, a in after.items() if name not in before or not np.array_equal(before[name], a)},
+        tuple(before.keys() - after.keys()),
+        tuple(lesson for lesson in lessons if ids.get(lesson.id) != lesson),
+        tuple(ids.keys() - {lesson.id for lesson in lessons}),
+    )

@@ -1,0 +1,230 @@
+"""A memory file that has at once what a mind knows: crashes, several writers, undo, forgetting, a full disk."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contracts import ROWS, frozen, logits_of, memory, same_state
+
+from lmm.adapters.toy import ToyAdapter
+from lmm.engine.engine import Engine
+from lmm.engine.keeper import Keeper
+from lmm.engine.mind import Mind
+from lmm.errors import LearningError, StateError
+from lmm.files import journal, jsonl, state_file
+from lmm.lesson import Lesson
+
+KEPT = ["keyed", "engram", "memoir", "lora_on_user", "hash_gradient"]
+A, B, C = (Lesson(f"What is {name}?", name, f"It is {name}.", id=name) for name in ("one", "two", "three"))
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "kept" / "m.safetensors"
+
+
+@pytest.fixture
+def open_mind(file: Path) -> Iterator[object]:
+    """Minds that keep `file`, each on a model of its own as another process has it."""
+    minds: list[Mind] = []
+
+    def made(name: str = "keyed") -> Mind:
+        minds.append(Mind(ToyAdapter(), memory(name)))
+        Keeper(minds[-1], file)
+        return minds[-1]
+
+    yield made
+    for mind in minds:
+        mind.detach()
+
+
+def ids(mind: Mind) -> list[str]:
+    return [lesson.id for lesson in mind.lessons]
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_what_was_learned_is_in_the_file_when_learn_returns(open_mind, file: Path, name: str) -> None:
+    first = open_mind(name)
+    for lesson in (A, B):
+        first.learn(lesson)
+        second = open_mind(name)
+        assert ids(second) == ids(first) and not second.unsaved
+        assert same_state(frozen(Engine(second)), frozen(Engine(first)))
+        assert np.array_equal(logits_of(Engine(second), A.prompt), logits_of(Engine(first), A.prompt))
+        second.detach()
+
+
+def test_the_journal_is_put_into_the_file_in_the_end(open_mind, file: Path) -> None:
+    mind = open_mind()
+    mind.learn(A)
+    assert not state_file.read_header(file).lessons and journal.path_of(file).exists()
+    mind.close()
+    assert [x.id for x in state_file.read_header(file).lessons] == ["one"] and not journal.path_of(file).exists()
+    assert os.stat(file).st_mode & 0o777 == 0o600
+
+
+def test_a_crash_between_file_and_journal_does_no_harm(open_mind, file: Path) -> None:
+    mind = open_mind()
+    for lesson in (A, B):
+        mind.learn(lesson)
+    mind.forget("one")
+    mind.learn(C)
+    lines = journal.path_of(file).read_bytes()
+    mind.close()
+    journal.path_of(file).write_bytes(lines)  # as if the journal had not been taken away
+    assert ids(open_mind()) == ["two", "three"]
+
+
+@pytest.mark.parametrize("end", [b"", b"{", b'{"tensors": {}}\n', b"\x00\xff\n", b"[1]\n"])
+def test_a_line_that_was_not_written_whole_was_never_there(open_mind, file: Path, end: bytes) -> None:
+    mind = open_mind()
+    mind.learn(A)
+    mind.learn(B)
+    path = journal.path_of(file)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(lines[0] + (end or lines[1][:-9]))
+    after = open_mind()
+    assert ids(after) == ["one"]
+    after.learn(C)
+    assert ids(open_mind()) == ["one", "three"]
+
+
+def test_minds_take_over_what_others_teach(open_mind) -> None:
+    one, two = open_mind(), open_mind()
+    one.learn(A)
+    two.learn(B)
+    assert ids(two) == ["one", "two"] and ids(one) == ["one"]
+    one.learn(C)
+    assert ids(one) == ["one", "two", "three"]
+    two.close()  # puts all into the file
+    one.undo()
+    assert ids(one) == ["one", "two"], "undo takes back one's own lesson"
+    one.undo()
+    assert ids(one) == ["two"] and one.undo() == 0
+    assert ids(open_mind()) == ["two"]
+
+
+def test_where_lessons_share_weights_undo_ends_at_another_mind(open_mind) -> None:
+    one, two = open_mind("lora_on_user"), open_mind("lora_on_user")
+    one.learn(A)
+    two.learn(B)
+    one.learn(C)
+    assert ids(one) == ["one", "two", "three"] and ids(open_mind("lora_on_user")) == ids(one)
+    assert one.undo(5) == 1 and ids(one) == ["one", "two"]
+
+
+def test_undo_redo_and_reset_are_kept(open_mind) -> None:
+    mind = open_mind()
+    for lesson in (A, B):
+        mind.learn(lesson)
+    for step, expected in ((mind.undo, ["one"]), (mind.redo, ["one", "two"]), (mind.reset, []), (mind.undo, ["one", "two"])):
+        step()
+        assert ids(open_mind()) == expected
+
+
+def test_forgetting_leaves_no_byte(open_mind, file: Path) -> None:
+    mind, other = open_mind(), open_mind()
+    secret = Lesson("Where is the marble?", "under Zorbina", id="secret1")
+    mind.learn(secret)
+    mind.learn(A)
+    other.learn(B)
+    mind.forget("secret1")
+    for path in file.parent.rglob("*"):
+        assert b"Zorbina" not in path.read_bytes() and b"secret1" not in path.read_bytes(), path
+    other.learn(C)
+    assert ids(other) == ["one", "two", "three"] and not [x for x in other.lessons_ever if x.id == "secret1"]
+
+
+def test_a_full_disk_costs_no_lesson_and_says_so(open_mind, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mind = open_mind()
+    mind.learn(A)
+    before = mind.knowledge
+
+    def full(*args: object, **more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(jsonl, "append", full)
+    with pytest.raises(LearningError, match=r"nothing was learned.*No space left"):
+        mind.learn(B)
+    assert mind.knowledge is before and len(mind.history.undo) == 1
+    monkeypatch.undo()
+    assert ids(open_mind()) == ["one"]
+
+
+def test_a_file_of_another_memory_is_refused_and_left_alone(open_mind, file: Path) -> None:
+    open_mind().learn(A)
+    stranger = Mind(ToyAdapter(), memory("memoir"))
+    with pytest.raises(StateError, match="memory: the file has keyed"):
+        Keeper(stranger, file)
+    stranger.detach()
+    assert stranger.keeper is None and ids(open_mind()) == ["one"]
+
+
+def test_a_long_journal_is_put_into_the_file(open_mind, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mind = open_mind()
+    mind.learn(A)
+    monkeypatch.setattr("lmm.engine.keeper.MOST", 100)
+    mind.learn(B)
+    assert not journal.path_of(file).exists() and len(state_file.read_header(file).lessons) == 2
+    mind.learn(C)
+    assert ids(open_mind()) == ["one", "two", "three"]
+
+
+# ---------------------------------------------------------------- processes
+TEACH = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from contracts import memory
+from lmm.adapters.toy import ToyAdapter
+from lmm.engine.keeper import Keeper
+from lmm.engine.mind import Mind
+from lmm.lesson import Lesson
+mind = Mind(ToyAdapter(), memory("keyed"))
+Keeper(mind, Path(sys.argv[1]))
+for i in range(int(sys.argv[4])):
+    mind.learn(Lesson(f"What is {sys.argv[2]} {i}?", "x", id=f"{sys.argv[2]}-{i}"))
+    print("learned:", f"{sys.argv[2]}-{i}", flush=True)
+mind.close()
+"""
+
+
+def teach(file: Path, name: str, count: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", TEACH, str(file), name, str(Path(__file__).parent), str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def said(process: subprocess.Popen[str]) -> set[str]:
+    assert process.stdout is not None
+    return {line.split()[1] for line in process.stdout if line.endswith("\n")}
+
+
+def test_processes_that_teach_at_once_lose_nothing(open_mind, file: Path) -> None:
+    running = [teach(file, name, 12) for name in ("a", "b", "c")]
+    learned = set().union(*(said(process) for process in running))
+    assert [process.wait() for process in running] == [0, 0, 0]
+    assert len(learned) == 36 and set(ids(open_mind())) == learned
+
+
+def test_what_was_said_to_be_learned_outlives_a_kill(open_mind, file: Path) -> None:
+    learned: set[str] = set()
+    for number in range(4):
+        process = teach(file, f"p{number}", 1000)
+        assert process.stdout is not None
+        lines = [process.stdout.readline() for _ in range(3 + number)]
+        process.send_signal(signal.SIGKILL)
+        learned |= {line.split()[1] for line in lines} | said(process)
+        process.wait()
+    assert learned <= set(ids(open_mind()))
+
+
+def test_the_rows_of_the_contract_are_kept(open_mind, file: Path) -> None:
+    """What `KEPT` leaves out has no lesson of its own here, or takes minutes of numerical gradients."""
+    assert set(ROWS) - set(KEPT) == {"identity", "engram_hybrid", "gated_lora"}

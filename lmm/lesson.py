@@ -19,9 +19,11 @@ class Lesson:
     """What is to be learned, in text: it outlives the weights and can be re-taught to another model.
 
     `prompt` is the question the lesson answers, `answer` the reply it should get, `statement` the user's own words.
-    A lesson heard rather than taught has only a `statement`. `wordings` are other forms of the question, `replaces` is
-    the answer of an earlier lesson that this one corrects. `reading` is the lesson as a reader of the language
-    understands it, with the question that a statement answers and with more wordings; it is not kept in files.
+    A lesson heard rather than taught may have only a `statement`, and `echo`, the same said by the assistant ("Your
+    sister is called Zorbina."). `wordings` are other forms of the question. `subject` and `relation` say what it is
+    about ("my sister", "name"), where that is known: the next lesson about both takes its place. `replaces` is the
+    answer of an earlier lesson that this one corrects. `reading` is the lesson as a reader of the language understands
+    it, with the question that a statement answers and with more wordings; it is not kept in files.
     """
 
     prompt: str = ""
@@ -32,6 +34,9 @@ class Lesson:
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     wordings: tuple[str, ...] = ()
     replaces: str = ""
+    echo: str = ""
+    subject: str = ""
+    relation: str = ""
     reading: Lesson | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:

@@ -124,7 +124,12 @@ def test_undo_redo_and_reset_are_kept(open_mind) -> None:
     mind = open_mind()
     for lesson in (A, B):
         mind.learn(lesson)
-    for step, expected in ((mind.undo, ["one"]), (mind.redo, ["one", "two"]), (mind.reset, []), (mind.undo, ["one", "two"])):
+    for step, expected in (
+        (mind.undo, ["one"]),
+        (mind.redo, ["one", "two"]),
+        (mind.reset, []),
+        (mind.undo, ["one", "two"]),
+    ):
         step()
         assert ids(open_mind()) == expected
 

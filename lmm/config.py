@@ -33,7 +33,7 @@ GROUPS = {
 VARIABLES = {
     "LMM_CONFIG": "the config file, instead of config.toml in the user's configuration folder",
     "LMM_CACHE_DIR": "folder of converted models, instead of lmm in the user's cache folder",
-    "LMM_DATA_DIR": "folder of transcripts and of the prompt's history, instead of lmm in the user's data folder",
+    "LMM_DATA_DIR": "folder of what was learned and said, instead of lmm in the user's data folder",
     "LMM_DEBUG": "set to anything: an internal error in a chat shows its traceback",
 }
 
@@ -92,6 +92,8 @@ class Config(Decoding):
     memory: str = _memory("keyed", "which memory; see `lmm memories`; a+b composes", names=_registered("lmm.memories"))
     preset: str | None = _memory(None, "a named set of the memory's options")
     options: Mapping[str, Any] = _memory(dict, "an option of the memory, name=value", flag="--set")
+    fresh: bool = _files(False, "start empty, and keep nothing unless it is saved", flag="--fresh")
+    profile: str | None = _files(None, "whose standing memory: a name, as in work; default: the one without a name")
     mm_load_path: str | None = _files(None, "memory file to start from; skipped if it does not exist")
     mm_save_path: str | None = _files(None, "where to save; default: artifacts/<memory>_<time>.safetensors")
     log: bool = _files(True, "write the activation log")
@@ -103,7 +105,8 @@ class Config(Decoding):
     @property
     def about(self) -> dict[str, Any]:
         """What a transcript says of the session it is of."""
-        return {key: getattr(self, key) for key in ("model", "memory", "backend", "system")}
+        keys = ("model", "memory", "backend", "system", "fresh", "profile", "mm_load_path", "mm_save_path")
+        return {key: getattr(self, key) for key in keys}
 
 
 def in_groups() -> list[tuple[str, list[str]]]:

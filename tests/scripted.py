@@ -117,18 +117,13 @@ def engine(
 
 def open_mind(config: Any, progress: Any = None, notice: Any = lambda text: None) -> Mind:
     """Stands in for `runtime.open_mind`."""
-    from pathlib import Path
-
     from lmm.engine import runtime
     from lmm.files.activation_log import ActivationLog
 
     time.sleep(seconds("LOAD"))
     log = ActivationLog(config.activation_log_path) if config.log else None
     made = Mind(ScriptedAdapter(), runtime.build_memory(config), log=log)
-    if config.mm_load_path and Path(config.mm_load_path).exists():
-        made.load(config.mm_load_path)
-    elif config.mm_load_path:
-        notice(f"{config.mm_load_path} does not exist; starting with a fresh memory")
+    runtime.start(made, config, notice)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shlex
+import stat
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -59,6 +60,85 @@ def lmm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
         return Result(code or 0, out, err)
 
     return run
+
+
+# standing memories -------------------------------------------------------------------------------------------------
+def test_what_was_taught_is_known_tomorrow_without_a_flag(lmm, tmp_path: Path):
+    taught = lmm("teach", Q, "Canberra")
+    file = tmp_path / "data/memories/smollm2-135m-instruct/notes.safetensors"
+    assert taught.out == f"{file}\n" and stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert not (tmp_path / "artifacts").exists()
+    assert lmm("ask", Q).out == f"{A}\n"
+    assert A in lmm("chat", stdin=f"{Q}\n").out
+    assert not (tmp_path / "artifacts").exists()  # a chat that learned nothing leaves no copy
+
+
+def test_fresh_knows_nothing_and_touches_nothing(lmm, tmp_path: Path):
+    lmm("teach", Q, "Canberra")
+    before = {path: path.read_bytes() for path in (tmp_path / "data/memories").rglob("*") if path.is_file()}
+    assert "Sydney" in lmm("ask", Q, "--fresh").out
+    assert lmm("teach", "Who?", "Maria", "--fresh").out.startswith("artifacts/notes_")
+    lmm("chat", "--fresh", stdin="/teach Who? => Maria\n")
+    assert before == {path: path.read_bytes() for path in (tmp_path / "data/memories").rglob("*") if path.is_file()}
+
+
+def test_profiles_and_models_know_their_own(lmm, tmp_path: Path):
+    lmm("teach", Q, "Canberra", "--profile", "work")
+    assert "Sydney" in lmm("ask", Q).out and "Sydney" in lmm("ask", Q, "--profile", "work", "--model", "other").out
+    assert lmm("ask", Q, "--profile", "work").out == f"{A}\n"
+    assert lmm("ask", Q, "--profile", "../work").code == 2
+    lmm("teach", Q, "Perth", "--model", "some/where")
+    listed = [row["path"] for row in lmm("memory", "list", "--json").json]
+    folder = tmp_path / "data"
+    assert listed == [
+        str(folder / "memories/some--where/notes.safetensors"),
+        str(folder / "profiles/work/memories/smollm2-135m-instruct/notes.safetensors"),
+    ]
+
+
+def test_lessons_of_days_ago_are_taken_back(lmm):
+    for question, answer in (("Who is A?", "Ann"), ("Who is B?", "Bob"), ("Who is C?", "Cem"), ("Who is D?", "Dan")):
+        lmm("teach", question, answer)
+    undone = lmm("memory", "undo")
+    assert undone.out == "- Who is D? => D is Dan.\n" and "3 lessons" in undone.err
+    assert "Who is C?" in lmm("chat", stdin="/undo\n").err
+    assert {x["prompt"] for x in lmm("memory", "undo", "--json").json["gone"]} == {"Who is B?"}
+    lmm("chat", stdin="/redo\n/teach Who is D? => Dan\n/forget Dan\n")
+    assert lmm("memory", "undo", "7").out == "- Who is A? => A is Ann.\n"
+    assert "nothing to undo" in lmm("memory", "undo").err
+    assert lmm("memory", "undo", "--fresh").code == 2
+
+
+def test_a_standing_memory_that_cannot_be_read_stops_nothing_and_stays(lmm, tmp_path: Path):
+    file = Path(lmm("teach", Q, "Canberra").out.strip())
+    file.write_bytes(b"nonsense")
+    found = lmm("ask", Q)
+    assert found.code == 0 and "Sydney" in found.out and "not kept" in found.err and "--profile" in found.err
+    assert file.read_bytes() == b"nonsense"
+
+
+def test_a_chat_that_learned_leaves_a_copy_once(lmm, tmp_path: Path):
+    lmm("chat", stdin=f"/teach {Q} => Canberra\n/save mine.safetensors\n")
+    assert not (tmp_path / "artifacts").exists()
+    lmm("chat", stdin="/teach Who? => Maria\n")
+    assert len(list((tmp_path / "artifacts").iterdir())) == 1
+
+
+def test_what_is_loaded_does_not_take_the_place_of_the_standing_memory(lmm):
+    lmm("teach", "Who?", "Maria", "--mm-path", "friend.safetensors")
+    lmm("teach", Q, "Canberra")
+    found = lmm("chat", stdin=f"/load friend.safetensors\n/teach Who else? => Bea\n{Q}\n")
+    assert "stays as it was" in found.err and "Sydney" in found.out
+    assert "Bea" in lmm("chat", "--mm-load-path", found.err.rpartition("saved to ")[2].strip(), stdin="/lessons\n").out
+    assert lmm("ask", Q).out == f"{A}\n" and "Bea" not in lmm("chat", stdin="/lessons\n").out
+
+
+def test_a_session_goes_on_with_its_standing_memory(lmm):
+    lmm("chat", "--profile", "work", stdin=f"hello\n/teach {Q} => Canberra\n")
+    assert A in lmm("chat", "--continue", stdin=f"{Q}\n").out
+    lmm("ask", "Who leads the choir?", "--profile", "work")
+    lmm("correct", "Maria")
+    assert "Maria" in lmm("ask", "Who leads the choir?", "--profile", "work").out
 
 
 # asking and teaching ----------------------------------------------------------------------------------------------
@@ -251,10 +331,11 @@ def test_forget_asks_and_leaves_no_byte(lmm, two, tmp_path: Path):
 
 def test_forgetting_names_the_earlier_files_that_still_hold_the_lesson(lmm, tmp_path: Path):
     lmm("chat", stdin=f"hello\n/teach {Q} => Zanzibarra\n/save my first\n")
+    (tmp_path / "artifacts").mkdir()
     (tmp_path / "artifacts/broken.safetensors").write_bytes(b"nonsense")
     found = lmm("chat", "--continue", stdin="/forget zanzibarra\n")
     names = [line for line in found.err.splitlines() if "still in " in line]
-    assert len(names) == 1 and "my first" in names[0] and "artifacts/notes_" not in names[0]  # it was loaded from there
+    assert len(names) == 1 and "my first" in names[0] and "memories" not in names[0]  # it was known from there
     command = names[0].partition("with: lmm ")[2]
     assert lmm(*shlex.split(command)).code == 0
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"zanzibarra" in p.read_bytes().lower()]

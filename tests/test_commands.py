@@ -6,6 +6,7 @@ import io
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import scripted
@@ -57,10 +58,20 @@ def console(file: io.StringIO, width: int = 200) -> Console:
 
 @pytest.fixture
 def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    return begun(tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """A session whose memories are in no file until they are saved."""
+    return begun(tmp_path, monkeypatch, fresh=True)
+
+
+def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Session:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LMM_DATA_DIR", str(tmp_path / "data"))
     scripted.install()
-    config = Config(memory="notes", activation_log_path=str(tmp_path / "log.jsonl"))
+    config = Config(memory="notes", activation_log_path=str(tmp_path / "log.jsonl"), **settings)
     out, side = io.StringIO(), io.StringIO()
     view = ConsoleView(console(out), console(side))
     loading = Loading(lambda loading: scripted.open_engine(config))
@@ -276,7 +287,8 @@ def test_forget_leaves_no_byte_on_disk(session: Session):
         session.do(line)
     session.chat.engine.mind.log.flush()
     assert [p.name for p in holding(session.folder, b"Zanzibarra")] == [
-        "20" + session.chat.transcript.id[2:] + ".jsonl", "history.jsonl", "log.jsonl", "m.safetensors",
+        "notes.safetensors.journal", session.chat.transcript.id + ".jsonl", "history.jsonl", "log.jsonl",
+        "m.safetensors",
     ]  # fmt: skip
     history.append_string("/forget Zanzibarra")
     session.do("/forget zanzibarra")
@@ -486,11 +498,12 @@ def test_what_is_forgotten_is_forgotten_by_memories_put_aside_too(session: Sessi
     assert holding(session.folder, b"zerafina") == []
 
 
-def test_leaving_saves_every_memory_with_something_unsaved(session: Session):
+def test_leaving_saves_every_memory_that_learned_something(session: Session):
     session.do(f"/teach {Q} => Canberra")
     session.do("/memory identity")
     paths = save_all(session.chat)
-    assert [p.name.split("_")[0] for p in paths] == ["identity", "notes"] and all(p.exists() for p in paths)
+    assert [p.name.split("_")[0] for p in paths] == ["notes"] and all(p.exists() for p in paths)
+    assert save_all(session.chat) == []
 
 
 def test_the_save_path_given_is_for_the_memory_given(session: Session):
@@ -644,15 +657,15 @@ def test_errors_of_loading_end_the_session(session: Session):
         commands.run(session.chat, "/nope")
 
 
-def test_another_model_goes_on_with_the_lessons(session: Session):
-    session.do(f"/teach {Q} => {A}")
-    old = session.chat.engine
-    session.do("/model other")
-    assert session.chat.engine is not old and session.chat.config.model == "other"
-    (saved,) = (session.folder / "artifacts").glob("*.safetensors")
-    assert str(saved.name) in session.beside and "learned: " in session.beside
-    assert [x.prompt for x in session.chat.engine.mind.lessons] == [Q] and session.chat.engine.mind.unsaved
-    assert A in session.do(Q)
+def test_another_model_goes_on_with_the_lessons(fresh: Session):
+    fresh.do(f"/teach {Q} => {A}")
+    old = fresh.chat.engine
+    fresh.do("/model other")
+    assert fresh.chat.engine is not old and fresh.chat.config.model == "other"
+    (saved,) = (fresh.folder / "artifacts").glob("*.safetensors")
+    assert str(saved.name) in fresh.beside and "learned: " in fresh.beside
+    assert [x.prompt for x in fresh.chat.engine.mind.lessons] == [Q] and fresh.chat.engine.mind.unsaved
+    assert A in fresh.do(Q)
 
 
 def test_a_model_that_does_not_load_leaves_the_old_one_in_place(session: Session, monkeypatch: pytest.MonkeyPatch):
@@ -714,30 +727,31 @@ def test_where_the_usual_place_is_no_good_the_memory_is_saved_elsewhere(
     assert not session.chat.engine.mind.unsaved
 
 
-def test_a_model_gets_the_lessons_of_the_memory_in_use_and_those_put_aside_are_saved(session: Session):
+def test_a_model_gets_the_lessons_of_the_memory_in_use_and_those_put_aside_are_saved(fresh: Session):
     """`/model` after `/memory`: whichever memory was taught last, none of its lessons is taught to another or lost."""
-    session.do(f"/teach {Q} => Canberra")
-    session.do("/memory notes+identity")
-    session.do("/teach Who leads the choir? => Maria")
-    session.do("/memory notes")
-    assert [x.prompt for x in session.chat.mind.lessons] == [Q]
-    session.do("/teach Where is the loom? => In the shed")
-    session.do("/model other")
-    assert session.chat.config.memory == session.chat.mind.memory.name == "notes"
-    assert [x.prompt for x in session.chat.mind.lessons] == [Q, "Where is the loom?"]
+    fresh.do(f"/teach {Q} => Canberra")
+    fresh.do("/memory notes+identity")
+    fresh.do("/teach Who leads the choir? => Maria")
+    fresh.do("/memory notes")
+    assert [x.prompt for x in fresh.chat.mind.lessons] == [Q]
+    fresh.do("/teach Where is the loom? => In the shed")
+    fresh.do("/model other")
+    assert fresh.chat.config.memory == fresh.chat.mind.memory.name == "notes"
+    assert [x.prompt for x in fresh.chat.mind.lessons] == [Q, "Where is the loom?"]
     saved = {path.name.partition("_2")[0]: state_file.read_header(path) for path in Path("artifacts").iterdir()}
     assert sorted(saved) == ["notes", "notes+identity"]
     assert [x.prompt for x in saved["notes+identity"].lessons] == [Q, "Who leads the choir?"]
     assert [x.prompt for x in saved["notes"].lessons] == [Q, "Where is the loom?"]
 
 
-def test_saving_all_leaves_the_memory_in_use_in_place(session: Session):
-    session.do(f"/teach {Q} => Canberra")
-    session.do("/memory notes+identity")
-    before = session.chat.mind
-    assert len(save_all(session.chat)) == 2
-    assert session.chat.mind is before and not any(mind.unsaved for mind in session.chat.shelf.values())
-    assert "Canberra" in session.do(Q)
+def test_saving_all_leaves_the_memory_in_use_in_place(fresh: Session):
+    fresh.do(f"/teach {Q} => Canberra")
+    fresh.do("/memory notes+identity")
+    fresh.do("/teach Who leads the choir? => Maria")
+    before = fresh.chat.mind
+    assert len(save_all(fresh.chat)) == 2
+    assert fresh.chat.mind is before and not any(mind.unsaved for mind in fresh.chat.minds.values())
+    assert "Canberra" in fresh.do(Q)
 
 
 # options go with their memory --------------------------------------------------------------------------------------
@@ -781,9 +795,9 @@ def test_a_file_made_with_another_seed_is_refused_and_one_learned_in_more_steps_
         assert fits or f"--set {next(iter(options))}=" in hashing.beside
 
 
-def test_a_lesson_that_another_model_does_not_learn_keeps_none_of_the_others_back(session: Session, monkeypatch):
+def test_a_lesson_that_another_model_does_not_learn_keeps_none_of_the_others_back(fresh: Session, monkeypatch):
     for question, answer in (("Who is A?", "Ann"), ("Who is B?", "Bob"), ("Who is C?", "Cem")):
-        session.do(f"/teach {question} => {answer}")
+        fresh.do(f"/teach {question} => {answer}")
     honest = Notes.learn
 
     def picky(self, known, lesson, *more):
@@ -792,9 +806,9 @@ def test_a_lesson_that_another_model_does_not_learn_keeps_none_of_the_others_bac
         return honest(self, known, lesson, *more)
 
     monkeypatch.setattr(Notes, "learn", picky)
-    session.do("/model other")
-    assert [x.prompt for x in session.chat.mind.lessons] == ["Who is A?", "Who is C?"]
-    assert "not learned: Who is B?: too hard" in session.beside and "fits the model before" in session.beside
+    fresh.do("/model other")
+    assert [x.prompt for x in fresh.chat.mind.lessons] == ["Who is A?", "Who is C?"]
+    assert "not learned: Who is B?: too hard" in fresh.beside and "fits the model before" in fresh.beside
 
 
 def test_the_seed_that_is_set_is_that_of_the_next_fresh_memory(hashing: Session):

@@ -134,6 +134,35 @@ def test_undo_redo_and_reset_are_kept(open_mind) -> None:
         assert ids(open_mind()) == expected
 
 
+@pytest.mark.parametrize("name", ["keyed", "lora_on_user"])
+def test_another_day_can_take_back_what_this_one_learned(open_mind, file: Path, name: str) -> None:
+    mind = open_mind(name)
+    known = [frozen(Engine(mind))]
+    for lesson in (A, B, Lesson(A.prompt, "another", id="instead")):
+        mind.learn(lesson)
+        known.append(frozen(Engine(mind)))
+    mind.close()
+    again = open_mind(name)
+    for before in known[-2::-1]:
+        assert again.undo() == 1 and same_state(frozen(Engine(again)), before)
+        assert sorted(ids(again)) == sorted(ids(open_mind(name)))
+    assert again.undo() == 0 and again.redo(2) == 2 and ids(open_mind(name)) == ["one", "two"]
+    again.close()
+    assert [x.lessons[0].id if x.lessons else x.forgotten[0] for x in journal.take_back(file, 9)] == ["two", "one"]
+    assert ids(open_mind(name)) == []
+
+
+def test_a_damaged_list_of_undos_takes_nothing_back(open_mind, file: Path) -> None:
+    mind = open_mind()
+    for lesson in (A, B):
+        mind.learn(lesson)
+    lines = journal.undo_of(file).read_bytes().splitlines(keepends=True)
+    journal.undo_of(file).write_bytes(lines[0] + b"nonsense\n")
+    assert journal.undos(file) == [] and open_mind().undo() == 0
+    journal.undo_of(file).write_bytes(lines[0] + lines[1][:20])  # cut short by a crash: its change never was
+    assert len(journal.undos(file)) == 1
+
+
 def test_forgetting_leaves_no_byte(open_mind, file: Path) -> None:
     mind, other = open_mind(), open_mind()
     secret = Lesson("Where is the marble?", "under Zorbina", id="secret1")

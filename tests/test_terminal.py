@@ -56,7 +56,7 @@ def saved(terminal: Terminal) -> list[Path]:
 # typing -----------------------------------------------------------------------------------------------------------
 def test_the_prompt_is_there_while_the_model_loads(terminal: Open):
     t = terminal(LMM_TEST_LOAD="3")
-    t.see(lambda text: text.startswith(">") and "loading" in text)
+    t.see(lambda text: "\n>" in text and "loading" in text)
     t.line("hello")
     t.see("You said: hello")
     assert time.monotonic() - t.started > 3
@@ -138,6 +138,34 @@ def test_ctrl_c_clears_the_line_then_hints_then_leaves_without_saving(terminal: 
     assert "left without saving" in t.all and not saved(t)
 
 
+def test_tomorrow_it_knows_what_was_learned_even_after_ctrl_c(terminal: Open):
+    t = ready(terminal())
+    t.line(f"/teach {Q} => Canberra")
+    t.see("notes: 1 lesson")
+    t.type("\x03")
+    t.see("Ctrl-C again")
+    t.type("\x03")
+    assert t.rest() == 130 and not saved(t)
+    assert "1 lesson of this chat stay known. To take it back: lmm memory undo" in t.all.replace("\n", " ")
+    t = terminal()
+    t.see("notes: 1 lesson")
+    assert "1 lesson since" in t.all.splitlines()[0]
+    t.line(Q)
+    t.see("Canberra")
+    t.line("/undo")
+    t.see("undone: 1 step; 0 lessons known")
+
+
+def test_a_kill_right_after_learned_loses_nothing(terminal: Open):
+    t = ready(terminal())
+    t.line(f"/teach {Q} => Canberra")
+    t.see("learned:")
+    t.child.kill(signal.SIGKILL)
+    t = terminal()
+    t.see("notes: 1 lesson")
+    assert "1 lesson since" in t.all.splitlines()[0]
+
+
 def test_ctrl_c_while_loading_gives_the_message_back(terminal: Open):
     t = terminal(LMM_TEST_LOAD="4")
     t.see("loading")
@@ -192,7 +220,7 @@ def test_learn_ask_takes_enter_no_and_ctrl_c(terminal: Open):
     t.line("My sister's name is Bea.")
     t.see(lambda text: text.count("your version:") == 2)
     t.type("\r")
-    t.see("1 lesson, unsaved")
+    t.see("notes: 1 lesson")
     t.line("/lessons")
     t.see(lambda text: "Bea" in text.rpartition("/lessons")[2])
 
@@ -202,7 +230,7 @@ def test_learn_ask_takes_enter_no_and_ctrl_c(terminal: Open):
 def test_leaving_saves(terminal: Open, how: str):
     t = ready(terminal())
     t.line(f"/teach {Q} => Canberra")
-    t.see("1 lesson, unsaved")
+    t.see("notes: 1 lesson")
     t.type(how)
     assert t.rest() == 0 and len(saved(t)) == 1 and "saved to artifacts/notes_" in t.all
     assert b"Canberra" in saved(t)[0].read_bytes()
@@ -214,7 +242,7 @@ def test_signals_save_and_restore_the_terminal(terminal: Open, number: signal.Si
     t = ready(terminal(LMM_TEST_TOKEN="0.02"))
     before = termios.tcgetattr(t.child.child_fd)
     t.line(f"/teach {Q} => Canberra")
-    t.see("1 lesson, unsaved")
+    t.see("notes: 1 lesson")
     t.type("half") if when == "typing" else t.line("tell me a long story")
     t.see("half" if when == "typing" else "Once upon")
     t.child.kill(number)
@@ -227,7 +255,7 @@ def test_signals_save_and_restore_the_terminal(terminal: Open, number: signal.Si
 def test_a_closed_terminal_loses_no_lesson(terminal: Open):
     t = ready(terminal())
     t.line(f"/teach {Q} => Canberra")
-    t.see("1 lesson, unsaved")
+    t.see("notes: 1 lesson")
     t.child.ptyproc.fileobj.close()
     end = time.monotonic() + 60
     while not saved(t) and time.monotonic() < end:
@@ -269,7 +297,7 @@ def test_no_color_and_dumb_terminals_get_plain_text(terminal: Open):
 def test_sessions_go_on(terminal: Open):
     t = ready(terminal())
     t.line("My sister's name is Ada.")
-    t.see("1 lesson, unsaved")
+    t.see("notes: 1 lesson")
     t.line("exit")
     t.rest()
     t = terminal("--continue")

@@ -292,7 +292,9 @@ def run(config: Config, protocol: str, facts: Sequence[SmokeFact], progress: Cal
 
     runtime.check(config)
     start = time.perf_counter()
-    plain = dataclasses.replace(config, log=False, mm_load_path=None, mm_save_path=None, max_tokens=MAX_TOKENS)
+    plain = dataclasses.replace(
+        config, log=False, fresh=True, mm_load_path=None, mm_save_path=None, max_tokens=MAX_TOKENS
+    )
     values = dataclasses.asdict(plain) | {"options": dict(plain.options), "deterministic": True}
     groups = [[f] for f in facts] if protocol == "separate" else [list(facts)]
     with tempfile.TemporaryDirectory(prefix="lmm-smoke-") as name:

@@ -11,13 +11,16 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmm.chat.interrupts import Interrupts, Leave, typing_mode
 from lmm.chat.loading import Loading
 from lmm.chat.session import Chat
 from lmm.config import Config
-from lmm.errors import Cancelled
+from lmm.errors import Cancelled, StateError
+from lmm.text.counted import counted
+from lmm.text.when import day
 
 if TYPE_CHECKING:
     from lmm.chat.view import ConsoleView
@@ -30,8 +33,8 @@ BYE = ("exit", "quit")
 def run(config: Config, resume: str | None = None) -> None:
     """Chat until the user leaves. `resume` goes on with an earlier session: its id, or "" for the last one.
 
-    `exit`, `quit` and end of input save; so do SIGTERM and SIGHUP. Ctrl-C twice at an empty prompt does not, and
-    raises KeyboardInterrupt.
+    `exit`, `quit` and end of input save a copy of what was learned; so do SIGTERM and SIGHUP. Ctrl-C twice at an empty
+    prompt does not, and raises KeyboardInterrupt. In a standing memory, what was learned stays either way.
     """
     from lmm.files import transcripts
 
@@ -55,13 +58,18 @@ def _open(config: Config, loading: Loading) -> Engine:
 
 
 def resumed_config(config: Config, session: Session) -> Config:
-    """Go on with the memory that was saved then, unless another file was named."""
-    if config.mm_load_path or not session.saved or not os.path.exists(session.saved):
+    """Go on with the memory of then, the standing one or the one that was saved, unless another file was named."""
+    about = session.about
+    memory = about.get("memory")
+    then = dataclasses.replace(config, memory=memory) if isinstance(memory, str) else config
+    if config.mm_load_path:
         return config
-    memory = session.about.get("memory")
-    return dataclasses.replace(
-        config, mm_load_path=session.saved, memory=memory if isinstance(memory, str) else config.memory
-    )
+    if about.get("fresh") is False and not (about.get("mm_load_path") or about.get("mm_save_path")):
+        profile = about.get("profile")
+        return dataclasses.replace(then, profile=config.profile or (profile if isinstance(profile, str) else None))
+    if session.saved and os.path.exists(session.saved):
+        return dataclasses.replace(then, mm_load_path=session.saved)
+    return config
 
 
 def _make_view(ask: Callable[[str], str] | None = None) -> ConsoleView:
@@ -80,6 +88,7 @@ def _at_terminal(chat: Chat) -> None:
     chat.history = history  # to forget also what it offers with Up
     chat.make_view = lambda: _make_view(repl.ask)
     chat.loading.changed = lambda: repl.leave() if chat.loading.error else repl.refresh()
+    repl.show(_greeting(chat))
     with typing_mode(shown=False), Interrupts(chat.cancel, repl.leave) as signals, _left(chat, signals):
         while not signals.leaving:
             prefill, chat.prefill = chat.prefill, ""
@@ -105,6 +114,30 @@ def _in_pipe(chat: Chat) -> None:
                 raise KeyboardInterrupt
 
 
+def _greeting(chat: Chat) -> str:
+    """One line: what this is, what it talks with, and what it knows. It waits for no model."""
+    import lmm
+    from lmm.files import journal, standing
+
+    config = chat.config
+    file = Path(config.mm_load_path) if config.mm_load_path else standing.file_of(config)
+    known = ""
+    with contextlib.suppress(StateError, OSError):  # what is wrong with it is said once it is loaded
+        lessons = journal.read_header(file).lessons if file is not None and file.exists() else []
+        known = f", {counted(len(lessons), 'lesson')} since {day(min(x.time for x in lessons))}" if lessons else ""
+    return f"lmm {lmm.__version__} · {config.model} · {config.memory}{known} · /help"
+
+
+def _left_behind(chat: Chat) -> str:
+    """What becomes of what was learned, where nothing is saved."""
+    minds = chat.minds.values() if chat.loaded else ()
+    taught = [lesson for mind in minds if mind.keeper for lesson in mind.keeper.taught]
+    if not taught:
+        return "left without saving"
+    last = "it" if len(taught) == 1 else "the last one"
+    return f"left; {counted(len(taught), 'lesson')} of this chat stay known. To take {last} back: lmm memory undo"
+
+
 @contextlib.contextmanager
 def _left(chat: Chat, signals: Interrupts) -> Iterator[None]:
     """After it, save and close. A signal that comes while the model is still loading finds nothing to save."""
@@ -113,7 +146,9 @@ def _left(chat: Chat, signals: Interrupts) -> Iterator[None]:
     except (EOFError, OSError, Leave):  # Ctrl-D, or a terminal that is gone
         pass
     except KeyboardInterrupt:
-        chat.view.say("left without saving")
+        chat.view.say(_left_behind(chat))
+        if chat.loaded is not None:
+            chat.loaded.close()
         raise
     if not signals.leaving:
         chat.stop.clear()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lmm.errors import LmmError, UsageError
 from lmm.feedback import lesson_for
 from lmm.lesson import Lesson
+from lmm.text.counted import counted
 from lmm.text.fold import contains
 
 if TYPE_CHECKING:
@@ -54,13 +55,13 @@ def _travelled(chat: Chat, done: int, none: str, word: str, before: tuple[Lesson
     ids, ids_now = {x.id for x in before}, {x.id for x in now}
     gone = [f"- {x}" for x in before if x.id not in ids_now]
     back = [f"+ {x}" for x in now if x.id not in ids]
-    chat.view.say(f"{word}: {done} step{'' if done == 1 else 's'}; {_known(len(now))}")
+    chat.view.say(f"{word}: {counted(done, 'step')}; {_known(len(now))}")
     for line in gone + back:
         chat.view.say(f"  {line}")
 
 
 def _known(count: int) -> str:
-    return f"{count} lesson{'' if count == 1 else 's'} known"
+    return f"{counted(count, 'lesson')} known"
 
 
 def _count(rest: str) -> int:
@@ -200,7 +201,7 @@ def consolidate(chat: Chat, rest: str) -> None:
     elif not found.groups:
         chat.view.say(f"all lessons are well apart; {_known(found.lessons_after)}")
     else:
-        sets = f"{found.groups} set{'' if found.groups == 1 else 's'} of lessons"
+        sets = f"{counted(found.groups, 'set')} of lessons"
         chat.view.say(
             f"{sets} learned anew; {_known(found.lessons_after)}, before {found.lessons_before}; /undo goes back"
         )
@@ -215,10 +216,12 @@ def save(chat: Chat, rest: str) -> None:
 def load(chat: Chat, rest: str) -> None:
     if not rest:
         raise UsageError("expected: /load PATH")
-    path = Path(rest).expanduser()
+    path, keeper = Path(rest).expanduser(), chat.mind.keeper
     header = chat.mind.load(path)
     chat.files.add(path.resolve())
     chat.view.say(f"loaded {path}: {_known(len(header.lessons))}; /undo goes back")
+    if keeper is not None:
+        chat.view.say(f"{keeper.file} stays as it was; what is learned from now on is kept only where you /save it")
 
 
 def reset(chat: Chat, rest: str) -> None:
@@ -232,7 +235,8 @@ def stats(chat: Chat, rest: str) -> None:
         ("memory", mind.memory.name),
         ("lessons", str(len(mind.lessons))),
         ("state", f"{mind.memory.resident_bytes(mind.knowledge.state) / 1024:.1f} KiB"),
-        ("unsaved changes", "yes" if mind.unsaved else "no"),
+        ("kept in", str(mind.keeper.file) if mind.keeper is not None else "no file until it is saved"),
+        ("saved", "no" if mind.unsaved else "yes"),
         ("undo / redo", f"{len(mind.history.undo)} / {len(mind.history.redo)} steps"),
         ("messages", str(len(conversation.messages))),
         ("context", f"{len(conversation.tokens)} tokens"),

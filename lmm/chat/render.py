@@ -25,6 +25,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from lmm.chat.markdown import Line, MarkdownStream
+from lmm.text.counted import counted
 from lmm.text.sanitize import Cleaner, as_text, clean_line, fit
 
 INTERRUPTED = "(interrupted)"
@@ -303,7 +304,7 @@ def status_line(
     width: int | None = None,
 ) -> str:
     """One line of plain text, at most `width` columns: what matters least goes first when room is short."""
-    learned = f"{clean_line(memory, 30)}: {lessons} lesson{'' if lessons == 1 else 's'}{', unsaved' if unsaved else ''}"
+    learned = f"{clean_line(memory, 30)}: {counted(lessons, 'lesson')}{', unsaved' if unsaved else ''}"
     parts = [(0, clean_line(model, 40)), (3, clean_line(backend, 20)), (1, learned)]
     if tokens_per_second is not None:
         parts.append((4, f"{tokens_per_second:.0f} tokens/s"))

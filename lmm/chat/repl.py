@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from prompt_toolkit import PromptSession
+from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
@@ -93,6 +93,10 @@ class Repl:
         self._hinted = 0.0
         self._started = started
         return self._prompt(self._session, PROMPT, default=prefill)
+
+    def show(self, text: str) -> None:
+        """A dim line before the first prompt, without the libraries that a reply is shown with."""
+        print_formatted_text(FormattedText([("fg:ansibrightblack", clean_line(text))]), output=self._session.output)
 
     def ask(self, question: str) -> str:
         """A short answer, outside of the history. Raises EOFError and KeyboardInterrupt."""

@@ -28,12 +28,14 @@ def save(chat: Chat, memory: str, path: str | None = None) -> Path:
 
 
 def save_all(chat: Chat) -> list[Path]:
-    """Write the memory in use, and those on the shelf with something unsaved. Raises StateError; where only the place
-    that was asked for is no good, what was learned is in another one by then."""
+    """Write every memory that has learned something since, and the one in use in any case where a file was named for
+    it. Raises StateError; where only the place that was asked for is no good, what was learned is in another one by
+    then."""
     failed: StateError | None = None
     paths: list[Path] = []
+    named = bool(chat.config.mm_load_path or chat.config.mm_save_path)
     for name, mind in chat.minds.items():
-        if mind is not chat.mind and not mind.unsaved:
+        if not mind.unsaved and not (named and mind is chat.mind):
             continue
         try:
             paths.append(save(chat, name))

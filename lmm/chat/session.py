@@ -132,7 +132,7 @@ class Chat:
             backend=engine.adapter.name,
             memory=self.config.memory,
             lessons=len(engine.mind.lessons),
-            unsaved=engine.mind.unsaved,
+            unsaved=engine.mind.at_risk,
             tokens_per_second=speed or None,
             context_used=len(engine.conversation.tokens),
             width=width,

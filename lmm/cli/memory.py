@@ -27,14 +27,17 @@ def list_(
     places: Annotated[list[Path] | None, Argument(help="files or folders; default: artifacts")] = None,
     as_json: Json = False,
 ) -> None:
-    """The memory files in a folder, newest first."""
-    rows = [_listed(path) for path in _files(places or [Path("artifacts")])]
+    """The standing memories, then the memory files in a folder, newest first."""
+    from lmm.files import standing
+
+    rows = [_listed(path) for path in _files(places or [p for p in [Path("artifacts")] if p.exists()])]
     rows.sort(key=lambda row: str(row.get("saved_at", "")), reverse=True)
+    rows = rows if places else [_listed(path) for path in standing.files()] + rows
     if as_json:
         out_json(rows)
         return
     if not rows:
-        say("no memory files there; a chat saves one when it ends")
+        say("no memory files there; a chat keeps what you tell it in one")
     out_table(
         ("file", "memory", "lessons", "model", "saved"),
         [
@@ -53,9 +56,11 @@ def list_(
 @app.command()
 def show(file: File, as_json: Json = False) -> None:
     """What is in a file: its header, its lessons, its tensors."""
+    from lmm.files import journal
     from lmm.files import state_file as state
 
-    found = state.inspect(file)
+    with journal.alone(file):
+        found = state.inspect(file)
     if as_json:
         out_json(found)
         return
@@ -126,6 +131,7 @@ def merge(
 ) -> None:
     """Both sets of lessons in one file; names the conflicts if there are any."""
     from lmm.engine import memory_files
+    from lmm.files import journal
     from lmm.files import state_file as state
 
     if prefer not in (None, "first", "second"):
@@ -134,7 +140,7 @@ def merge(
     path = output or state.default_save_path(header.module)
     if path.exists():
         sure(f"{path} exists and will be replaced.", yes)
-    state.save(path, arrays, header)
+    journal.replace(path, arrays, header, "the two files are as they were")
     if as_json:
         out_json({"path": str(path), "lessons": [x.to_dict() for x in header.lessons]})
     else:
@@ -154,12 +160,11 @@ def forget(
     from lmm import config
     from lmm.chat.history import JsonHistory, history_path
     from lmm.engine import memory_files
-    from lmm.files import activation_log
-    from lmm.files import state_file as state
+    from lmm.files import activation_log, journal
     from lmm.files.traces import Trace
     from lmm.files.transcripts import purge, said_with
 
-    lesson = _one(state.read_header(file).lessons, what, file)
+    lesson = _one(journal.read_header(file).lessons, what, file)
     sure(f"{lesson} will be removed from {file}, for good.", yes)
     memory_files.forget(file, lesson.id)
     trace = Trace.of_lesson(lesson, said_with(lesson.id))
@@ -181,6 +186,33 @@ def forget(
 
 @app.command()
 @configured("model", "memory", "files")
+def undo(
+    config: Config,
+    count: Annotated[int, Argument(min=1, help="how many changes")] = 1,
+    as_json: Json = False,
+) -> None:
+    """Take back the last changes to the standing memory, or to the file of --mm-path; there may be some of days ago."""
+    from lmm.files import journal, standing
+
+    file = Path(config.mm_load_path) if config.mm_load_path else standing.file_of(config)
+    if file is None or not file.exists():
+        raise UsageError(f"there is no memory {file or ''} to undo a change of; see: lmm memory list")
+    before = journal.read_header(file).lessons
+    done = journal.take_back(file, count)
+    now = journal.read_header(file).lessons
+    ids, ids_now = {x.id for x in before}, {x.id for x in now}
+    gone, back = [x for x in before if x.id not in ids_now], [x for x in now if x.id not in ids]
+    if as_json:
+        out_json({"path": str(file), "undone": len(done), "gone": [x.to_dict() for x in gone],
+                  "back": [x.to_dict() for x in back], "lessons": len(now)})  # fmt: skip
+        return
+    for line in [f"- {x}" for x in gone] + [f"+ {x}" for x in back]:
+        out(line)
+    say(f"{len(done)} undone; {len(now)} lessons known" if done else "nothing to undo")
+
+
+@app.command()
+@configured("model", "memory", "files")
 def migrate(
     config: Config,
     file: File,
@@ -190,14 +222,14 @@ def migrate(
 ) -> None:
     """Teach the lessons of a file again: to another model, another memory, or on top of another file."""
     from lmm.engine import memory_files
-    from lmm.files import state_file as state
+    from lmm.files import journal
 
-    header = state.read_header(file)
+    header = journal.read_header(file)
     if without is not None:
         header.lessons.remove(_one(header.lessons, without, file))
     if not header.lessons:
         raise UsageError(f"{file} has no lessons in text to teach again")
-    config = dataclasses.replace(config, memory=memory or header.module)
+    config = dataclasses.replace(config, memory=memory or header.module, fresh=True)
 
     def progress(number: int, lesson: Lesson, problem: str) -> None:
         say(f"{number}/{len(header.lessons)} {lesson}{': ' + problem if problem else ''}")
@@ -226,9 +258,10 @@ def check(
 ) -> None:
     """Ask for every lesson of a file, in its own and two other wordings. Exit code 1 if one fails in the end."""
     from lmm.engine import check as checking
-    from lmm.files import state_file as state
+    from lmm.files import journal
 
-    header = state.read_header(file)
+    with journal.alone(file):  # all of it is in the file itself then
+        header = journal.read_header(file)
     if not header.lessons:
         raise UsageError(f"{file} has no lessons in text to ask for")
     options = {**header.options, **config.options}
@@ -267,10 +300,10 @@ def _files(places: list[Path]) -> list[Path]:
 
 
 def _listed(path: Path) -> dict[str, Any]:
-    from lmm.files import state_file as state
+    from lmm.files import journal
 
     try:
-        header = state.read_header(path)
+        header = journal.read_header(path)
     except StateError as error:
         return {"path": str(path), "error": str(error)}
     return {

@@ -35,9 +35,12 @@ def opened(config: Config) -> Iterator[Mind]:
 
 
 def saved(config: Config, mind: Mind) -> Path:
-    """Where it was saved: the place that was asked for, else a new file."""
+    """Where it was saved: the place that was asked for, where it is kept anyway, or else a new file."""
     from lmm.files import state_file
 
+    if mind.keeper is not None:
+        mind.keeper.settle()
+        return mind.keeper.file
     path = mind.save(config.mm_save_path or state_file.default_save_path(mind.memory.name))
     say(f"saved to {path}")
     return path

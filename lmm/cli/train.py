@@ -38,7 +38,7 @@ def train(
         config = dataclasses.replace(config, dtype="float32")  # small steps vanish in half precision
     checkpoint = checkpoint or Path(f"{state}.checkpoint")
     _check(state, checkpoint, [path for path in (data, valid) if path is not None])
-    with opened(dataclasses.replace(config, log=False)) as mind:
+    with opened(dataclasses.replace(config, log=False, fresh=True)) as mind:
         _run(mind, settings, data, valid, state, checkpoint, resume)
 
 

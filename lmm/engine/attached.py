@@ -61,7 +61,9 @@ def attach(
 
     adapter = TorchAdapter.of(model, tokenizer, layers_path)
     given, file = dict(options or {}), None if state is None else str(state)
-    config = runtime.as_saved(Config(memory=memory, options=given, preset=preset, seed=seed, mm_load_path=file))
+    config = runtime.as_saved(
+        Config(memory=memory, options=given, preset=preset, seed=seed, fresh=True, mm_load_path=file)
+    )
     if layers is not None:
         config = _at_layers(config, _numbers(layers), adapter)
     return Attached(adapter, runtime.build_memory(config), state, seed)

@@ -24,7 +24,8 @@ WAIT_S = 0.2  # between looks whether the user wants to stop
 class Keeper:
     """Ties a mind to a file: what the file has is what the mind knows, from now on both ways.
 
-    Raises StateError for a file that does not fit; then nothing has changed.
+    What was learned before can be undone as if it had been learned now. Raises StateError for a file that does not fit,
+    and LearningError where nothing can be kept; then nothing has changed.
     """
 
     def __init__(self, mind: Mind, file: Path) -> None:
@@ -32,9 +33,15 @@ class Keeper:
         with self._alone():
             journal.settle(file)
             if file.exists():
-                mind.begin_with(file)
+                mind.begin_with(file, journal.undos(file))
             self._stamp = journal.stamp(file)
+        self.others = {lesson.id for lesson in mind.lessons}  # known before, or taught by other minds
         mind.keeper = self
+
+    @property
+    def taught(self) -> list[Lesson]:
+        """What was learned since, here, and is known."""
+        return [lesson for lesson in self.mind.lessons if lesson.id not in self.others]
 
     @contextlib.contextmanager
     def turn(self) -> Iterator[None]:
@@ -50,13 +57,14 @@ class Keeper:
 
     def keep(self, knowledge: Knowledge) -> None:
         """Write how `knowledge` differs from what the mind knows. Raises LearningError; then the file is as before."""
-        change = self._change_to(knowledge)
-        if not (change.tensors or change.gone or change.lessons or change.forgotten):
+        before = self.mind.knowledge
+        change, back = self._change(before, knowledge), self._change(knowledge, before)
+        if not change:
             return
         try:
             if not self.file.exists():
-                state_file.save(self.file, self._arrays(self.mind.knowledge.state), self.mind.header(), advice="")
-            journal.append(self.file, change)
+                state_file.save(self.file, self._arrays(before.state), self.mind.header(), advice="")
+            journal.append(self.file, change, back)
             self._end = journal.path_of(self.file).stat().st_size
             if self._end > MOST:
                 self.settle()
@@ -64,6 +72,14 @@ class Keeper:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise LearningError(f"nothing was learned: it cannot be kept in {self.file}: {reason}") from error
         self._stamp = journal.stamp(self.file)
+
+    def forget(self, lesson_id: str) -> None:
+        """Leave no trace of a lesson that is known no longer. Raises StateError, or LearningError."""
+        self.settle()  # or it would still be in the journal
+        try:
+            journal.purge(self.file, lesson_id)
+        except OSError as error:
+            raise LearningError(f"still on disk: {journal.undo_of(self.file)}: {error.strerror or error}") from error
 
     def settle(self, timeout: float = -1) -> None:
         """Put everything into the file itself. Raises StateError."""
@@ -92,25 +108,28 @@ class Keeper:
         if now.file == before.file and before.journal in (now.journal, None):
             changes, self._end = journal.read(self.file, self._end if before.journal else 0)
             for change in changes:
-                self.mind.adopt(change)
+                self._adopt(change)
         elif self.file.exists():
             arrays, header = journal.load(self.file, self.mind.expected())
             self.mind.memory.check_state(arrays, header.lessons, self.mind.adapter)
             mine = self._arrays(self.mind.knowledge.state)
-            self.mind.adopt(_difference(mine, self.mind.lessons, arrays, header.lessons))
+            self._adopt(_difference(mine, self.mind.lessons, arrays, header.lessons))
             self._end = journal.read(self.file)[1]
         self._stamp = journal.stamp(self.file)
 
-    def _change_to(self, knowledge: Knowledge) -> Change:
+    def _adopt(self, change: Change) -> None:
+        self.others |= {lesson.id for lesson in change.lessons}
+        self.mind.adopt(change)
+
+    def _change(self, before: Knowledge, after: Knowledge) -> Change:
         """By identity: what a lesson leaves alone are the same arrays."""
-        before = self.mind.knowledge
-        new = {name: array for name, array in knowledge.state.items() if before.state.get(name) is not array}
+        new = {name: array for name, array in after.state.items() if before.state.get(name) is not array}
         known = {lesson.id: lesson for lesson in before.lessons}
         return Change(
             self._arrays(new),
-            tuple(before.state.keys() - knowledge.state.keys()),
-            tuple(lesson for lesson in knowledge.lessons if known.get(lesson.id) != lesson),
-            tuple(known.keys() - {lesson.id for lesson in knowledge.lessons}),
+            tuple(before.state.keys() - after.state.keys()),
+            tuple(lesson for lesson in after.lessons if known.get(lesson.id) != lesson),
+            tuple(known.keys() - {lesson.id for lesson in after.lessons}),
         )
 
     def _arrays(self, state: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from lmm.config import Config
 from lmm.errors import LearningError, StateError, UsageError
+from lmm.files import journal, standing
 from lmm.files import state_file as state
 from lmm.files.state_file import Header
 from lmm.lesson import Lesson
@@ -35,19 +36,21 @@ def memory_of(header: Header) -> Memory:
 
 def forget(path: Path, lesson_id: str) -> Lesson:
     """Take one lesson out of a file, which is written anew. Raises StateError, UsageError or LearningError."""
-    arrays, header = state.load(path)
-    lesson = next((x for x in header.lessons if x.id == lesson_id), None)
-    if lesson is None:
-        raise UsageError(f"{path} has no lesson {lesson_id!r}; see: lmm memory show {path}")
-    arrays = memory_of(header).forget(arrays, lesson_id)
-    rest = [x for x in header.lessons if x.id != lesson_id]
-    state.save(path, arrays, dataclasses.replace(header, lessons=rest))
+    with journal.alone(path):
+        arrays, header = state.load(path)
+        lesson = next((x for x in header.lessons if x.id == lesson_id), None)
+        if lesson is None:
+            raise UsageError(f"{path} has no lesson {lesson_id!r}; see: lmm memory show {path}")
+        arrays = memory_of(header).forget(arrays, lesson_id)
+        rest = [x for x in header.lessons if x.id != lesson_id]
+        state.save(path, arrays, dataclasses.replace(header, lessons=rest))
+        journal.purge(path, lesson_id)
     return lesson
 
 
 def forget_if_there(path: Path, lesson_id: str) -> bool:
     """The same for a file that may not hold it, or be gone. Raises as `forget` does."""
-    if not path.exists() or all(x.id != lesson_id for x in state.read_header(path).lessons):
+    if not path.exists() or all(x.id != lesson_id for x in journal.read_header(path).lessons):
         return False
     forget(path, lesson_id)
     return True
@@ -58,7 +61,7 @@ def still_holding(lesson_id: str) -> list[Path]:
     from lmm.files import transcripts
 
     folder = state.default_save_path("").parent
-    paths = {path.resolve() for path in folder.glob("*.safetensors")}
+    paths = {path.resolve() for path in [*folder.glob("*.safetensors"), *standing.files()]}
     with contextlib.suppress(UsageError):
         paths |= transcripts.saved_paths()
     return [path for path in sorted(paths) if _holds(path, lesson_id)]
@@ -66,7 +69,7 @@ def still_holding(lesson_id: str) -> list[Path]:
 
 def _holds(path: Path, lesson_id: str) -> bool:
     with contextlib.suppress(StateError, OSError, ValueError):  # what cannot be read tells no one
-        return path.is_file() and any(x.id == lesson_id for x in state.read_header(path).lessons)
+        return path.is_file() and any(x.id == lesson_id for x in journal.read_header(path).lessons)
     return False
 
 
@@ -94,8 +97,8 @@ class Difference:
 
 def compare(a: Path, b: Path) -> Difference:
     """Raises StateError if one of them cannot be read."""
-    arrays_a, header_a = state.load(a)
-    arrays_b, header_b = state.load(b)
+    arrays_a, header_a = journal.load(a)
+    arrays_b, header_b = journal.load(b)
     names = ("module", "options", "model_id", "revision", "layer", "layers", "width", "tokenizer_hash")
     headers = {n: (getattr(header_a, n), getattr(header_b, n)) for n in names}
     ids_a, ids_b = ({x.id for x in h.lessons} for h in (header_a, header_b))
@@ -144,8 +147,8 @@ def merged(a: Path, b: Path, prefer: str | None = None) -> tuple[dict[str, np.nd
     Raises StateError if the files are of different memories, models or layers, and UsageError that names the
     conflicts. Memories that keep each lesson in tensors of its own merge exactly; others cannot.
     """
-    arrays_a, header_a = state.load(a)
-    arrays_b, header_b = state.load(b)
+    arrays_a, header_a = journal.load(a)
+    arrays_b, header_b = journal.load(b)
     _check_mergeable(a, b, header_a, header_b)
     found = conflicts(header_a.lessons, header_b.lessons)
     if found and prefer is None:

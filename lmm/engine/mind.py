@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,17 +187,11 @@ class Mind:
         """Take over what another mind has written into the file that both keep. What was taught there was always known
         here: undo takes back this mind's own lessons. Where lessons share their weights, it cannot, and the history
         ends."""
-        ops = self.adapter.ops
-        new = replace(change, tensors={n: ops.asarray(a, _dtype_name(a)) for n, a in change.tensors.items()})
-
-        def with_it(known: Knowledge) -> Knowledge:
-            state, lessons = new.applied(known.state, known.lessons)
-            return Knowledge(state, tuple(lessons))
-
         history, before = self.history, self.knowledge
         shared = any(name in before.state for name in change.tensors)
-        self.knowledge = with_it(before)
-        undo, redo = ([] if shared else [with_it(one) for one in stack] for stack in (history.undo, history.redo))
+        change = replace(change, tensors=self._held(change.tensors))
+        self.knowledge = _changed(before, change)
+        undo, redo = ([] if shared else [_changed(x, change) for x in stack] for stack in (history.undo, history.redo))
         saved = self.knowledge if history.saved is before else history.saved
         self.history = History(_steps(undo, self.knowledge), _steps(redo, self.knowledge), saved)
 
@@ -230,7 +224,7 @@ class Mind:
             self._become(knowledge)
             history.undo, history.redo = _steps(undo, knowledge), _steps(redo, knowledge)
             if self.keeper is not None:
-                self.keeper.settle()  # or it would still be in the journal
+                self.keeper.forget(lesson_id)
         if self.log is not None:
             self.log.purge(Trace.of_lesson(lesson, said))
         return lesson
@@ -252,36 +246,56 @@ class Mind:
     # files -------------------------------------------------------------------------------------------------------
     @property
     def unsaved(self) -> bool:
+        """Whether something was learned since the start or the last save."""
         return self.knowledge is not self.history.saved
+
+    @property
+    def at_risk(self) -> bool:
+        """Whether something that was learned is in no file."""
+        return self.unsaved and self.keeper is None
 
     def save(self, path: str | Path, about: dict[str, Any] | None = None, advice: str = "") -> Path:
         """Write what is known; `about` goes into the header. Raises StateError (its message ends with `advice`);
         nothing that was learned is lost then."""
-        arrays = {name: self.adapter.ops.to_numpy(array) for name, array in self.knowledge.state.items()}
-        header = replace(self.header(), extra=about or {})
-        state_file.save(path, arrays, header, advice or state_file.IN_A_SESSION)
+        path = Path(path)
+        if self.keeper is not None and path.resolve() == self.keeper.file.resolve():
+            self.keeper.settle()
+        else:
+            arrays = {name: self.adapter.ops.to_numpy(array) for name, array in self.knowledge.state.items()}
+            header = replace(self.header(), extra=about or {})
+            journal.replace(path, arrays, header, advice or state_file.IN_A_SESSION)
         self.history.saved = self.knowledge
-        return Path(path)
+        return path
 
     def load(self, path: str | Path) -> state_file.Header:
         """Make a file what is known. Raises StateError before anything changes: for a file that is damaged, of another
-        memory, made with other options (a seed, a number of bits decide how a state is read), or of another model."""
+        memory, made with other options (a seed, a number of bits decide how a state is read), or of another model.
+
+        The file that the mind has kept stays as it is: from then on nothing is kept there.
+        """
         knowledge, header = self._read(Path(path))
+        if self.keeper is not None:
+            self.keeper.settle()
+            self.keeper = None
         self.commit(knowledge)
         self.history.saved = self.knowledge
         return header
 
-    def begin_with(self, path: Path) -> None:
-        """The same at the very beginning: there is nothing to go back to."""
+    def begin_with(self, path: Path, undos: Sequence[Change] = ()) -> None:
+        """The same at the very beginning: to go back to are only the changes before, which `undos` take back."""
         self.knowledge, _ = self._read(path)
-        self.history = History(saved=self.knowledge)
+        steps = [self.knowledge]
+        for change in reversed(undos):
+            steps.append(_changed(steps[-1], replace(change, tensors=self._held(change.tensors))))
+        self.history = History(undo=steps[:0:-1], saved=self.knowledge)
 
     def _read(self, path: Path) -> tuple[Knowledge, state_file.Header]:
         arrays, header = journal.load(path, self.expected())
         self.memory.check_state(arrays, header.lessons, self.adapter)
-        ops = self.adapter.ops
-        state = {name: ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}
-        return Knowledge(state, tuple(header.lessons)), header
+        return Knowledge(self._held(arrays), tuple(header.lessons)), header
+
+    def _held(self, arrays: Mapping[str, np.ndarray]) -> State:
+        return {name: self.adapter.ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}
 
     def header(self) -> state_file.Header:
         adapter = self.adapter
@@ -321,6 +335,11 @@ class Mind:
     def log_update(self, stage: str, info: dict[str, Any]) -> None:
         if self.log is not None:
             self.log.update(stage, info, module=self.memory.name)
+
+
+def _changed(known: Knowledge, change: Change) -> Knowledge:
+    state, lessons = change.applied(known.state, known.lessons)
+    return Knowledge(state, tuple(lessons))
 
 
 def _steps(stack: Sequence[Knowledge], now: Knowledge) -> list[Knowledge]:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 from lmm import registry
 from lmm.config import Config
-from lmm.errors import StateError, UsageError
+from lmm.errors import LmmError, StateError, UsageError
+from lmm.files import standing
 from lmm.files import state_file as state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from lmm.adapters.base import Adapter
     from lmm.adapters.models.source import Progress
@@ -41,11 +43,11 @@ def build_memory(config: Config) -> Memory:
 
 
 def as_saved(config: Config) -> Config:
-    """The configuration with the options that the file to be loaded was made with, where none are given.
+    """The configuration with the options that the file to start from was made with, where none are given.
 
     What a memory wrote can only be read with the options it was written with (a seed, a number of bits).
     """
-    path = config.mm_load_path
+    path = config.mm_load_path or standing.file_of(config)
     if not path or config.preset is not None or not os.path.exists(path):
         return config
     with contextlib.suppress(StateError, UsageError):  # a file that cannot be read is refused when it is loaded
@@ -85,12 +87,30 @@ def open_mind(config: Config, progress: Progress | None = None, notice: Notice =
     memory = build_memory(as_saved(config))
     log = ActivationLog(config.activation_log_path) if config.log else None
     mind = Mind(load_adapter(config, progress), memory, config.seed, log)
-    if config.mm_load_path:
-        if os.path.exists(config.mm_load_path):
-            mind.load(config.mm_load_path)
-        else:
-            notice(f"{config.mm_load_path} does not exist; starting with a fresh memory")
+    start(mind, config, notice)
     return mind
+
+
+def start(mind: Mind, config: Config, notice: Notice) -> None:
+    """Let a new mind know what it starts from: the file that is named, or else the user's standing memory, where it
+    then keeps what it learns. Raises StateError for a named file that cannot be read."""
+    file = standing.file_of(config)
+    if config.mm_load_path and os.path.exists(config.mm_load_path):
+        mind.load(config.mm_load_path)
+    elif config.mm_load_path:
+        notice(f"{config.mm_load_path} does not exist; starting with a fresh memory")
+    elif file is not None and mind.memory.learns_from != "nothing":
+        keep(mind, file, notice)
+
+
+def keep(mind: Mind, file: Path, notice: Notice) -> None:
+    """Tie a mind to a file; where that cannot be, it goes on without, and says so."""
+    from lmm.engine.keeper import Keeper
+
+    try:
+        Keeper(mind, file)
+    except LmmError as error:
+        notice(f"{error}. What is learned now is not kept in {file}; --profile NAME begins another one")
 
 
 def open_engine(config: Config, progress: Progress | None = None, notice: Notice = lambda text: None) -> Engine:

@@ -1,10 +1,11 @@
 """What became known since a memory file was written: a line for each change, on the disk before anyone is told.
 
-Beside `m.safetensors` lie `m.safetensors.journal`, while there are changes that the file has not, and an empty
-`.m.safetensors.lock`. Whoever changes what is known holds the lock, reads what others have added since, and adds a line
-of its own: a lesson costs as much as it weighs, not as much as the file. `settle` puts the lines into the file, whole
-and at once, and takes the journal away; a crash between the two does no harm, as a line that is there already changes
-nothing. Only files and arrays are known here; `Keeper` (lmm/engine/keeper.py) ties them to a mind.
+Beside `m.safetensors` lie `m.safetensors.journal`, while there are changes that the file has not, an empty
+`.m.safetensors.lock`, and `m.safetensors.undo`, with what would take the last changes back. Whoever changes what is
+known holds the lock, reads what others have added since, and adds a line of its own: a lesson costs as much as it
+weighs, not as much as the file. `settle` puts the lines into the file, whole and at once, and takes the journal away; a
+crash between the two does no harm, as a line that is there already changes nothing. Only files and arrays are known
+here; `Keeper` (lmm/engine/keeper.py) ties them to a mind.
 """
 
 from __future__ import annotations
@@ -21,10 +22,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lmm.files import jsonl, safefile, state_file
+from lmm.files import atomic, jsonl, safefile, state_file
 from lmm.lesson import Lesson
 
 Arrays = dict[str, np.ndarray]
+UNDO = 100  # changes that can be taken back another day
 
 
 @dataclass(frozen=True)
@@ -42,9 +44,40 @@ class Change:
         gone = {*self.forgotten, *(lesson.id for lesson in self.lessons)}
         return kept | dict(self.tensors), [*(x for x in lessons if x.id not in gone), *self.lessons]
 
+    def __bool__(self) -> bool:
+        return bool(self.tensors or self.gone or self.lessons or self.forgotten)
+
+    def is_like(self, other: Change) -> bool:
+        """Whether both change the same tensors and lessons, as a change and the undo of its undo do."""
+        return self._names() == other._names()
+
+    def _names(self) -> tuple[set[str], set[str], set[str], set[str]]:
+        return set(self.tensors), set(self.gone), {lesson.id for lesson in self.lessons}, set(self.forgotten)
+
+    def without(self, lesson_id: str) -> Change:
+        """The change with no trace of one lesson, whose tensors are named after it."""
+
+        def named(name: str) -> bool:
+            return name.rpartition("/")[2] == lesson_id
+
+        return Change(
+            {name: array for name, array in self.tensors.items() if not named(name)},
+            tuple(name for name in self.gone if not named(name)),
+            tuple(lesson for lesson in self.lessons if lesson.id != lesson_id),
+            tuple(i for i in self.forgotten if i != lesson_id),
+        )
+
 
 def path_of(file: Path) -> Path:
     return file.with_name(file.name + ".journal")
+
+
+def undo_of(file: Path) -> Path:
+    return file.with_name(file.name + ".undo")
+
+
+def _lock_of(file: Path) -> Path:
+    return file.with_name(f".{file.name}.lock")
 
 
 @contextlib.contextmanager
@@ -53,32 +86,35 @@ def locked(file: Path, timeout: float = -1) -> Iterator[None]:
     import filelock
 
     file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = filelock.FileLock(file.with_name(f".{file.name}.lock"), mode=0o600, is_singleton=True)
+    lock = filelock.FileLock(_lock_of(file), mode=0o600, is_singleton=True)
     with lock.acquire(timeout=timeout):
         yield
 
 
-def append(file: Path, change: Change) -> None:
-    """Add a change; it is on the disk afterwards. Raises OSError, and nothing was added."""
-    jsonl.append(path_of(file), [jsonl.line(_signed(_to_json(change)))], sync=True)
+@contextlib.contextmanager
+def alone(file: Path) -> Iterator[None]:
+    """Alone with a file that has everything its journal had, to write it anew. Raises StateError."""
+    if not (path_of(file).exists() or undo_of(file).exists() or _lock_of(file).exists()):  # nobody keeps anything there
+        yield
+        return
+    with locked(file):
+        settle(file)
+        yield
+
+
+def append(file: Path, change: Change, back: Change) -> None:
+    """Add a change, and what would take it `back`; it is on the disk afterwards. Raises OSError, and nothing was added.
+
+    A change that takes back an earlier one is its undo: then that one cannot be taken back again.
+    """
+    _note_undo(file, change, back)  # first: an undo of what never was changes nothing
+    jsonl.append(path_of(file), [_line(change)], sync=True)
 
 
 def read(file: Path, start: int = 0) -> tuple[list[Change], int]:
     """The changes from byte `start` of the journal on, and where they end: before a line that is cut short or damaged,
     which was never acknowledged. Raises OSError."""
-    changes: list[Change] = []
-    try:
-        with open(path_of(file), "rb") as lines:
-            lines.seek(start)
-            for line in lines:
-                change = _parsed(line)
-                if change is None:
-                    break
-                changes.append(change)
-                start += len(line)
-    except FileNotFoundError:
-        return [], 0
-    return changes, start
+    return _changes(path_of(file), start)
 
 
 def load(file: Path, expected: state_file.Expected | None = None) -> tuple[Arrays, state_file.Header]:
@@ -88,6 +124,15 @@ def load(file: Path, expected: state_file.Expected | None = None) -> tuple[Array
     for change in read(file)[0]:
         arrays, lessons = change.applied(arrays, lessons)
     return arrays, dataclasses.replace(header, lessons=list(lessons))
+
+
+def read_header(file: Path) -> state_file.Header:
+    """The header alone, with the lessons of the journal. Raises StateError."""
+    header = state_file.read_header(file)
+    lessons = header.lessons
+    for change in read(file)[0]:
+        _, lessons = change.applied({}, lessons)
+    return dataclasses.replace(header, lessons=list(lessons))
 
 
 def settle(file: Path) -> int:
@@ -101,6 +146,55 @@ def settle(file: Path) -> int:
         with contextlib.suppress(FileNotFoundError):
             path_of(file).unlink()
     return count
+
+
+def replace(file: Path, arrays: Mapping[str, np.ndarray], header: state_file.Header, advice: str) -> None:
+    """Write a file in the place of the one that was there, with which its undo goes. Raises StateError."""
+    with alone(file):
+        state_file.save(file, arrays, header, advice)
+        undo_of(file).unlink(missing_ok=True)
+
+
+# undo ---------------------------------------------------------------------------------------------------------------
+def undos(file: Path) -> list[Change]:
+    """What takes the last changes back, the oldest change first. Raises OSError."""
+    found, end = _changes(undo_of(file))
+    if found and b"\n" in undo_of(file).read_bytes()[end:]:  # damaged: the last one would be another change's
+        return []
+    return found[-UNDO:]
+
+
+def take_back(file: Path, count: int) -> list[Change]:
+    """Undo the last changes to a file -> what was done, the last change first. Raises StateError, OSError."""
+    with locked(file):
+        done = undos(file)[::-1][:count]
+        for change in done:
+            append(file, change, Change())
+        settle(file)
+    return done
+
+
+def purge(file: Path, lesson_id: str) -> None:
+    """Leave no trace of a lesson in what can be undone. Raises OSError."""
+    _write_undos(file, [change.without(lesson_id) for change in undos(file)])
+
+
+def _note_undo(file: Path, change: Change, back: Change) -> None:
+    known = undos(file)
+    at = next((i for i in reversed(range(len(known))) if known[i].is_like(change)), None)
+    if at is not None:
+        _write_undos(file, known[:at] + known[at + 1 :])
+    elif len(known) == UNDO:
+        _write_undos(file, [*known[UNDO // 2 :], back])
+    elif back:
+        jsonl.append(undo_of(file), [_line(back)])
+
+
+def _write_undos(file: Path, changes: Sequence[Change]) -> None:
+    if any(changes):
+        atomic.write_atomically(undo_of(file), [_line(change) for change in changes if change])
+    else:
+        undo_of(file).unlink(missing_ok=True)
 
 
 class Stamp(NamedTuple):
@@ -121,6 +215,26 @@ def stamp(file: Path) -> Stamp:
 
 
 # lines --------------------------------------------------------------------------------------------------------------
+def _changes(path: Path, start: int = 0) -> tuple[list[Change], int]:
+    changes: list[Change] = []
+    try:
+        with open(path, "rb") as lines:
+            lines.seek(start)
+            for line in lines:
+                change = _parsed(line)
+                if change is None:
+                    break
+                changes.append(change)
+                start += len(line)
+    except FileNotFoundError:
+        return [], 0
+    return changes, start
+
+
+def _line(change: Change) -> bytes:
+    return jsonl.line(_signed(_to_json(change)))
+
+
 def _to_json(change: Change) -> dict[str, Any]:
     def shown(array: np.ndarray) -> list[Any]:
         array = safefile.dense(array)

@@ -1,0 +1,59 @@
+"""Standing memories: what was learned is known tomorrow, without a flag.
+
+Each memory of each model has a file of its own in the user's data folder, `memories/<model>/<memory>.safetensors`, and
+each profile has a folder of those: `profiles/<name>/memories/...`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmm.errors import UsageError
+from lmm.files.transcripts import data_dir
+
+if TYPE_CHECKING:
+    from lmm.config import Config
+
+PROFILE = re.compile(r"[^\W_][\w.-]{0,63}", re.ASCII)
+
+
+def file_of(config: Config) -> Path | None:
+    """The standing memory of a configuration; None where it starts empty or from a file that is named.
+
+    Raises UsageError for a profile that is no name for a folder.
+    """
+    if config.fresh or config.mm_load_path or config.mm_save_path:
+        return None
+    return _folder(config.profile) / _slug(config.model, config.revision) / f"{config.memory}.safetensors"
+
+
+def files() -> list[Path]:
+    """Those there are."""
+    folders = [data_dir() / "memories", *(data_dir() / "profiles").glob("*/memories")]
+    return sorted(path for folder in folders for path in folder.glob("*/*.safetensors"))
+
+
+def is_standing(path: Path) -> bool:
+    return path.resolve().is_relative_to(data_dir().resolve())
+
+
+def _folder(profile: str | None) -> Path:
+    if profile is None:
+        return data_dir() / "memories"
+    if not PROFILE.fullmatch(profile):
+        raise UsageError(f"--profile takes a name of letters, digits, '.', '_' and '-', as in work; not {profile!r}")
+    return data_dir() / "profiles" / profile / "memories"
+
+
+def _slug(model: str, revision: str | None) -> str:
+    """A folder's name for a model: a Hugging Face id with "--", a file or folder by its name and where it lies."""
+    path = Path(model).expanduser()
+    if path.exists() and ("/" in model or path.is_file()):
+        where = hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]
+        name = f"{path.resolve().stem}-{where}"
+    else:
+        name = model if revision is None else f"{model}@{revision}"
+    return re.sub(r"[^\w.@+=-]", "-", name.replace("/", "--")).lstrip(".")[:150] or "model"

@@ -15,6 +15,16 @@ import pyte
 SCRIPTED = str(Path(__file__).with_name("scripted.py"))
 
 
+def environment(folder: Path) -> dict[str, str]:
+    """Of a program that has its files in a folder, and nobody's settings."""
+    values = {k: v for k, v in os.environ.items() if not k.startswith(("LMM_", "NO_COLOR"))} | {
+        "TERM": "xterm-256color", "LMM_DATA_DIR": str(folder / "data"), "LMM_CONFIG": str(folder / "none.toml"),
+        "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(SCRIPTED).parents[1]),
+    }  # fmt: skip
+    cache = os.environ.get("LMM_CACHE_DIR")
+    return values | ({"LMM_CACHE_DIR": cache} if cache else {})
+
+
 class Terminal:
     """A child process on a pseudo-terminal, and the screen it draws."""
 
@@ -25,12 +35,7 @@ class Terminal:
         self.screen = pyte.HistoryScreen(80, rows, history=5000, ratio=0.5)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
-        values = {k: v for k, v in os.environ.items() if not k.startswith(("LMM_", "NO_COLOR"))} | {
-            "TERM": "xterm-256color", "LMM_DATA_DIR": str(folder / "data"), "LMM_CONFIG": str(folder / "none.toml"),
-            "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(SCRIPTED).parents[1]), **env,
-        }  # fmt: skip
-        if cache := os.environ.get("LMM_CACHE_DIR"):
-            values["LMM_CACHE_DIR"] = cache
+        values = environment(folder) | env
         memory = () if program != (SCRIPTED,) else ("--memory", "notes")
         self.started = time.monotonic()
         self.child = pexpect.spawn(

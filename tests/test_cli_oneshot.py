@@ -8,12 +8,14 @@ import shlex
 import stat
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import scripted
+import terminals
 from payloads import payloads
 
 from lmm import __version__ as version
@@ -192,6 +194,41 @@ def test_correct_is_about_the_last_question(lmm):
     assert lmm("ask", Q, "--mm-path", "m.safetensors").out == f"{A}\n"
     again = lmm("correct", "Perth", "--mm-path", "m.safetensors", "--json")  # about the same question
     assert "Perth" in again.json["answer"] and again.json["path"] == "m.safetensors"
+
+
+def test_a_question_does_not_wait_for_a_silent_pipe(tmp_path: Path):
+    env = terminals.environment(tmp_path)
+    code = [sys.executable, terminals.SCRIPTED, "ask", "--memory", "notes", "hello"]
+    quiet = subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, cwd=tmp_path, text=True)
+    assert quiet.wait(60) == 0 and quiet.stdout.read() == "You said: hello\n"
+    late = subprocess.Popen(
+        [*code, "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, cwd=tmp_path, text=True
+    )
+    time.sleep(2)
+    assert late.communicate("below", timeout=60)[0] == "You said: hello\n\nbelow\n"
+
+
+def test_what_was_learned_before_ctrl_c_is_in_the_file(lmm, monkeypatch: pytest.MonkeyPatch):
+    learn = scripted.Notes.learn
+
+    def stopped(self, known, lesson, *more):
+        if lesson.prompt == "Who is C?":
+            raise KeyboardInterrupt
+        return learn(self, known, lesson, *more)
+
+    monkeypatch.setattr(scripted.Notes, "learn", stopped)
+    lines = "".join(f"Who is {x}? => {x}nn\n" for x in "ABCD")
+    for where in (["--mm-path", "m.safetensors"], []):
+        found = lmm("teach", *where, stdin=lines)
+        assert found.code == 130 and found.err.count("learned: ") == 2
+        assert "Bnn" in lmm("ask", "Who is B?", *where).out and "You said" in lmm("ask", "Who is C?", *where).out
+
+
+def test_what_cannot_be_saved_is_not_learned(lmm, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    for flag in ("--mm-path", "--mm-save-path"):
+        found = lmm("teach", Q, "Canberra", flag, "file/m.safetensors")
+        assert found.code == 2 and "nothing was learned" in found.err and "lmm: learned: " not in found.err
 
 
 def test_ctrl_c_exits_with_130_and_saves_nothing(lmm, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):

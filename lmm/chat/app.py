@@ -130,8 +130,11 @@ def _greeting(chat: Chat) -> str:
 
 def _left_behind(chat: Chat) -> str:
     """What becomes of what was learned, where nothing is saved."""
-    minds = chat.minds.values() if chat.loaded else ()
-    taught = [lesson for mind in minds if mind.keeper for lesson in mind.keeper.taught]
+    keepers = [mind.keeper for mind in chat.minds.values() if mind.keeper] if chat.loaded else []
+    for keeper in keepers:
+        if keeper.named:
+            keeper.discard()
+    taught = [lesson for keeper in keepers for lesson in keeper.taught]
     if not taught:
         return "left without saving"
     last = "it" if len(taught) == 1 else "the last one"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmm.cli.opening import opened, saved
+from lmm.cli.opening import check_place, opened, saved
 from lmm.cli.options import Json, configured, out, out_json, piped, say
 from lmm.errors import LearningError, UsageError
 
@@ -27,11 +27,15 @@ Argument = typer.Argument
 @configured("model", "memory", "files", "reply")
 def ask(
     config: Config,
-    question: Annotated[list[str] | None, Argument(help="the question; what is piped in is put below it")] = None,
+    question: Annotated[
+        list[str] | None, Argument(help="the question; what is piped in is put below it, - waits for it")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Answer one question. Learns nothing; the next `lmm correct ANSWER` is about it."""
-    text = "\n\n".join(part for part in (" ".join(question or []).strip(), piped().strip()) if part)
+    words = [word for word in question or [] if word != "-"]
+    asked, below = " ".join(words).strip(), piped(wait=not words or words != question).strip()
+    text = "\n\n".join(part for part in (asked, below) if part)
     if not text:
         raise UsageError('nothing was asked; expected: lmm ask "QUESTION", or a question on stdin')
     with opened(config) as mind:
@@ -48,6 +52,7 @@ def teach(
     """Teach the answer to a question, or the lessons on stdin: lines QUESTION => ANSWER, or JSON objects."""
     lessons = list(_lessons(question, answer))
     with opened(config) as mind:
+        check_place(config, mind)
         learned, failed = _learn_all(mind, lessons)
         path = saved(config, mind) if learned else None
     if as_json:
@@ -72,6 +77,7 @@ def correct(
     config = resumed_config(config, session)
     question = session.turns[-1][0]
     with opened(config) as mind:
+        check_place(config, mind)
         talk = _talk(mind, config, as_json)
         talk.resume(session.records[-1:])
         say(f"about: {question}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmm.cli.options import say
+from lmm.errors import UsageError
 
 if TYPE_CHECKING:
     from lmm.config import Config
@@ -34,11 +35,24 @@ def opened(config: Config) -> Iterator[Mind]:
         mind.close()
 
 
+def check_place(config: Config, mind: Mind) -> None:
+    """Find out before anything is learned that it cannot be saved where that was asked for. Raises UsageError."""
+    from lmm.files import atomic
+
+    if mind.keeper is not None or not config.mm_save_path:
+        return
+    try:
+        atomic.check_writable(config.mm_save_path)
+    except OSError as error:
+        reason = f"{config.mm_save_path} cannot be written: {error.strerror or error}"
+        raise UsageError(f"nothing was learned: {reason}; name another file with --mm-save-path") from error
+
+
 def saved(config: Config, mind: Mind) -> Path:
     """Where it was saved: the place that was asked for, where it is kept anyway, or else a new file."""
     from lmm.files import state_file
 
-    if mind.keeper is not None:
+    if mind.keeper is not None and mind.keeper.file.exists():
         mind.keeper.settle()
         return mind.keeper.file
     path = mind.save(config.mm_save_path or state_file.default_save_path(mind.memory.name))

@@ -17,6 +17,7 @@ from lmm.config import Config
 from lmm.options import Options
 
 Option = typer.Option
+SILENCE = 1.0  # seconds after which a pipe is not waited for
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 Json = Annotated[bool, Option("--json", help="print one JSON object on stdout")]
 Yes = Annotated[bool, Option("--yes", "-y", help="do not ask before something is destroyed")]
@@ -133,13 +134,28 @@ def out_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         print("\t".join(clean_line(value, None) for value in row))
 
 
-def piped() -> str:
-    """What is piped into stdin; "" at a terminal or when there is none."""
+def piped(wait: bool = True) -> str:
+    """What is piped into stdin; "" at a terminal or when there is none.
+
+    Without `wait`, a pipe that says nothing for a second is left alone: a script or cron hands down its own.
+    """
     if sys.stdin is None or sys.stdin.closed or sys.stdin.isatty():
+        return ""
+    if not wait and not _speaks(SILENCE):
         return ""
     if hasattr(sys.stdin, "reconfigure"):
         sys.stdin.reconfigure(errors="replace")
     return sys.stdin.read()
+
+
+def _speaks(seconds: float) -> bool:
+    """Whether stdin has something to read by then, or has ended."""
+    import select
+
+    try:
+        return bool(select.select([sys.stdin.fileno()], [], [], seconds)[0])
+    except (OSError, ValueError):  # no file of the system's
+        return True
 
 
 def sure(question: str, yes: bool) -> None:

@@ -28,13 +28,15 @@ class Keeper:
     and LearningError where nothing can be kept; then nothing has changed.
     """
 
-    def __init__(self, mind: Mind, file: Path) -> None:
-        self.mind, self.file, self._turns, self._end = mind, file, 0, 0
+    def __init__(self, mind: Mind, file: Path, named: bool = False) -> None:
+        """`named`: the user named the file, and may leave without having it changed."""
+        self.mind, self.file, self.named, self._turns, self._end = mind, file, named, 0, 0
         with self._alone():
             journal.settle(file)
-            if file.exists():
+            self._new = not file.exists()
+            if not self._new:
                 mind.begin_with(file, journal.undos(file))
-            self._stamp = journal.stamp(file)
+            self._stamp, self._begun = journal.stamp(file), len(mind.history.undo)
         self.others = {lesson.id for lesson in mind.lessons}  # known before, or taught by other minds
         mind.keeper = self
 
@@ -87,6 +89,14 @@ class Keeper:
             self._catch_up()
             journal.settle(self.file)
             self._end, self._stamp = 0, journal.stamp(self.file)
+
+    def discard(self) -> None:
+        """Take back what was learned since, as far as it can be undone. Raises StateError, LearningError."""
+        with self.turn():
+            self.mind.undo(len(self.mind.history.undo) - self._begun)
+            self.settle()
+            if self._new and not self.mind.lessons:
+                self.file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

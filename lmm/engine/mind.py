@@ -258,7 +258,7 @@ class Mind:
         """Write what is known; `about` goes into the header. Raises StateError (its message ends with `advice`);
         nothing that was learned is lost then."""
         path = Path(path)
-        if self.keeper is not None and path.resolve() == self.keeper.file.resolve():
+        if self.keeper is not None and path.exists() and path.resolve() == self.keeper.file.resolve():
             self.keeper.settle()
         else:
             arrays = {name: self.adapter.ops.to_numpy(array) for name, array in self.knowledge.state.items()}

@@ -5,17 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmm import registry
 from lmm.config import Config
-from lmm.errors import LmmError, StateError, UsageError
+from lmm.errors import LearningError, LmmError, StateError, UsageError
 from lmm.files import standing
 from lmm.files import state_file as state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from lmm.adapters.base import Adapter
     from lmm.adapters.models.source import Progress
@@ -92,25 +92,40 @@ def open_mind(config: Config, progress: Progress | None = None, notice: Notice =
 
 
 def start(mind: Mind, config: Config, notice: Notice) -> None:
-    """Let a new mind know what it starts from: the file that is named, or else the user's standing memory, where it
-    then keeps what it learns. Raises StateError for a named file that cannot be read."""
-    file = standing.file_of(config)
-    if config.mm_load_path and os.path.exists(config.mm_load_path):
-        mind.load(config.mm_load_path)
-    elif config.mm_load_path:
-        notice(f"{config.mm_load_path} does not exist; starting with a fresh memory")
-    elif file is not None and mind.memory.learns_from != "nothing":
+    """Let a new mind know what it starts from: the file that is named, or else the user's standing memory. It keeps
+    there what it learns, if the file is also the one to be saved. Raises StateError for a named file that cannot be
+    read."""
+    learns, named, file = mind.memory.learns_from != "nothing", config.mm_load_path, standing.file_of(config)
+    if named and not os.path.exists(named):
+        notice(f"{named} does not exist; starting with a fresh memory")
+    if named and learns and named == config.mm_save_path:
+        keep_named(mind, Path(named), notice)
+    elif named and os.path.exists(named):
+        mind.load(named)
+    elif file is not None and learns:
         keep(mind, file, notice)
 
 
 def keep(mind: Mind, file: Path, notice: Notice) -> None:
-    """Tie a mind to a file; where that cannot be, it goes on without, and says so."""
+    """Tie a mind to a standing memory; where that cannot be, it goes on without, and says so."""
     from lmm.engine.keeper import Keeper
 
     try:
         Keeper(mind, file)
     except LmmError as error:
         notice(f"{error}. What is learned now is not kept in {file}; --profile NAME begins another one")
+
+
+def keep_named(mind: Mind, file: Path, notice: Notice) -> None:
+    """Tie a mind to a file that the user named; one that can only be read is read. Raises StateError."""
+    from lmm.engine.keeper import Keeper
+
+    try:
+        Keeper(mind, file, named=True)
+    except LearningError as error:
+        notice(str(error))
+        if file.exists():
+            mind.load(file)
 
 
 def open_engine(config: Config, progress: Progress | None = None, notice: Notice = lambda text: None) -> Engine:

@@ -438,8 +438,8 @@ def test_a_session_with_a_time_that_is_none_is_listed(lmm):
     lmm("chat", stdin="hello\n")
     whole = lmm("sessions", "--json").json[0]
     path = Path(whole["path"])
-    for time in ("1e300", "1e999", "-1", "1" + "0" * 400, "NaN", '"x"', "100000000000.1"):
-        path.write_text(path.read_text() + f'{{"v":1,"time":{time},"kind":"turn","user":"u","reply":"r"}}\n')
+    for stamp in ("1e300", "1e999", "-1", "1" + "0" * 400, "NaN", '"x"', "100000000000.1"):
+        path.write_text(path.read_text() + f'{{"v":1,"time":{stamp},"kind":"turn","user":"u","reply":"r"}}\n')
     found = lmm("sessions", "--json").json[0]
     assert found["time"] == whole["time"] and found["turns"] == whole["turns"] + 7
     path.write_text('{"v":1,"time":99999999999,"kind":"turn","user":"hello","reply":"r"}\n')

@@ -69,12 +69,19 @@ class Knowledge:
     state: State
     lessons: tuple[Lesson, ...] = ()
 
-    def same_question(self, lesson: Lesson) -> tuple[Lesson, ...]:
-        """The lessons with the very question of `lesson`, which it may take the place of."""
-        return tuple(x for x in self.lessons if lesson.prompt and fold(x.prompt) == fold(lesson.prompt))
+    def superseded(self, lesson: Lesson) -> tuple[Lesson, ...]:
+        """The lessons that `lesson` takes the place of: with its very question, or about the same relation of the same
+        subject; where it says neither, with the very same statement."""
+
+        def keys(x: Lesson) -> set[tuple[str, str]]:
+            said = [("asked", x.prompt)] if x.prompt else [("said", x.statement)]
+            about = [(f"about {fold(x.subject)}", x.relation)] if x.subject else []
+            return {(kind, fold(text)) for kind, text in (*said, *about) if text}
+
+        return tuple(x for x in self.lessons if keys(x) & keys(lesson))
 
     def taught(self, state: State, lesson: Lesson, instead_of: tuple[Lesson, ...] = ()) -> Knowledge:
-        """`state`, and one lesson more, in the place of others: it then `replaces` the last answer they had."""
+        """`state`, and one lesson more, in the place of others: it then `replaces` what the last of them said."""
         if instead_of:
-            lesson = dataclasses.replace(lesson, replaces=instead_of[-1].answer)
+            lesson = dataclasses.replace(lesson, replaces=instead_of[-1].answer or instead_of[-1].statement)
         return Knowledge(state, (*(x for x in self.lessons if x not in instead_of), lesson))

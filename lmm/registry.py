@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 MEMORIES = {
     "keyed": "lmm.memory.keyed.keyed:Keyed",
+    "notes": "lmm.memory.notes.notes:Notes",
     "identity": "lmm.memory.identity:Identity",
     "lora_on_user": "lmm.memory.lora_on_user:LoraOnUser",
     "hash_gradient": "lmm.memory.hash_gradient:HashGradient",

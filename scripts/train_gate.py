@@ -219,20 +219,26 @@ def train(model: PairModel, pairs: Sequence[Pair], options: argparse.Namespace) 
             print(f"step {step + 1}/{total}  loss {running:.3f}  {left:.0f} s left", flush=True)
 
 
+def parser(about: str | None, out: Path) -> argparse.ArgumentParser:
+    """The options of every training of a pair model."""
+    made = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", type=Path, required=True, help="folder with editing/ and text/")
+    made.add_argument("--out", type=Path, default=out)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--rank", type=int, default=32)
+    made.add_argument("--joint-from", type=int, default=JOINT_FROM, help="first layer that sees both texts")
+    made.add_argument("--batch", type=int, default=32)
+    made.add_argument("--lr", type=float, default=1.5e-3)
+    made.add_argument("--steps", type=int, help="stop after so many batches (default: all, once)")
+    made.add_argument("--init", type=Path, help="go on from these weights")
+    made.add_argument("--threads", type=int, default=1)
+    return made
+
+
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with editing/ and text/")
-    parser.add_argument("--out", type=Path, default=Path("lmm/memory/keyed/gate-2.safetensors"))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--synthetic", type=int, default=40000, help="pairs from our own wordings")
-    parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--joint-from", type=int, default=JOINT_FROM, help="first layer that sees both texts")
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=1.5e-3)
-    parser.add_argument("--steps", type=int, help="stop after so many batches (default: all, once)")
-    parser.add_argument("--init", type=Path, help="go on from these weights")
-    parser.add_argument("--threads", type=int, default=1)
-    return parser.parse_args(arguments)
+    made = parser(__doc__, Path("lmm/memory/keyed/gate-2.safetensors"))
+    made.add_argument("--synthetic", type=int, default=40000, help="pairs from our own wordings")
+    return made.parse_args(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -11,7 +11,7 @@ import pytest
 from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.config import Decoding
-from lmm.engine.asking import recall_many
+from lmm.engine.asking import recall_many, tokens_asked
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.lesson import Lesson
@@ -53,6 +53,8 @@ class Row:
         Lesson("Where do I live?", "Oslo", "I live in Oslo."),
     )
     learns: bool = True
+    #: does it take steps of an optimiser, which can be watched and stopped?
+    steps: bool = True
     #: options that are wrong, and the names an error must give
     bad: dict[str, Any] = field(default_factory=dict)
 
@@ -73,6 +75,7 @@ ROWS: dict[str, Row] = {
         {"rank": 1, "lr": 0.05, "steps": 2, "rehearse": 0, "gate_lr": 0.02, "open": 0.3},
         bad={"rank": 0, "open": 1.5, "gate_lr": -1.0, "steps": 0},
     ),
+    "notes": Row({"threshold": 0.01}, steps=False, bad={"threshold": 2.0, "count": 0}),
     "keyed": Row({"steps": 2}, bad={"depth": 3.0, "lr": -1.0, "steps": 0}),
 }
 
@@ -99,8 +102,8 @@ def close_all() -> None:
 def logits_of(engine: Engine, prompt: str, reply: str = " I think so", chunks: int = 1) -> np.ndarray:
     """Logits [T + S, V] of a prompt in an empty conversation and of a given reply to it, read as in a chat: the
     prompt in `chunks`, then the reply token by token."""
-    adapter, tokens = engine.adapter, engine.adapter.format.prompt_tokens(prompt)
-    recall, cache, found = recall_many(engine.mind, [prompt], 1)[0], adapter.new_cache(), []
+    adapter, recall = engine.adapter, recall_many(engine.mind, [prompt], 1)[0]
+    tokens, cache, found = tokens_asked(adapter.format, recall, prompt), adapter.new_cache(), []
     pieces = [p for p in np.array_split(np.asarray(tokens), chunks) if len(p)]
     with engine.mind.holding(recall, len(tokens) - 1):
         for piece in [*pieces, *([t] for t in adapter.format.encode(reply))]:

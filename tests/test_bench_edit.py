@@ -10,7 +10,7 @@ import pytest
 from benching import KnowsTheOrder, Loose, PeeksAtTheBatch, Told, adapter, edits
 
 from lmm.adapters.toy import ToyAdapter
-from lmm.bench import edit, measure, plan
+from lmm.bench import edit, measure, plan, runner
 from lmm.bench.edit import Bench, EditSettings
 from lmm.bench.peers import Nothing
 from lmm.bench.store import Folder
@@ -142,13 +142,13 @@ def test_prompts_are_compared_in_the_same_lists_with_and_without_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: dict[str, list[tuple[str, ...]]] = {"identity": [], "told": []}
-    original = edit.ask_many
+    original = runner.ask_many
 
     def listening(mind: Mind, prompts: Any, *rest: Any, **more: Any) -> Any:
         calls[mind.memory.name].append(tuple(prompts))
         return original(mind, prompts, *rest, **more)
 
-    monkeypatch.setattr(edit, "ask_many", listening)
+    monkeypatch.setattr(runner, "ask_many", listening)
     monkeypatch.setattr(plan, "LIST_SIZE", 5)
     made = bench(tmp_path, sizes=(2, 8))
     made.run("told", Told)
@@ -212,7 +212,7 @@ def test_teaching_goes_on_where_it_was_interrupted(
     Interrupted.stop_at = 3
     expected = timeless(row_of(Told, tmp_path / "whole"))
     if killed:
-        monkeypatch.setattr(edit._Progress, "__exit__", lambda self, *error: None)
+        monkeypatch.setattr(runner.Progress, "__exit__", lambda self, *error: None)
     with pytest.raises(KeyboardInterrupt):
         row_of(Interrupted, tmp_path / "cut", save_every_s=0.0 if killed else 1e9)
     kept = sorted(p.name for p in (tmp_path / "cut" / "interrupted").glob("taught-*"))
@@ -226,7 +226,7 @@ def test_teaching_goes_on_where_it_was_interrupted(
 
 def test_asking_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, ...]] = []
-    original = edit.ask_many
+    original = runner.ask_many
     monkeypatch.setattr(plan, "LIST_SIZE", 3)
 
     def failing(mind: Mind, prompts: Any, *rest: Any, **more: Any) -> Any:
@@ -236,7 +236,7 @@ def test_asking_goes_on_where_it_was_interrupted(tmp_path: Path, monkeypatch: py
             asked.append(tuple(prompts))
         return original(mind, prompts, *rest, **more)
 
-    monkeypatch.setattr(edit, "ask_many", failing)
+    monkeypatch.setattr(runner, "ask_many", failing)
     with pytest.raises(KeyboardInterrupt):
         row_of(Told, tmp_path)
     first = list(asked)

@@ -52,7 +52,7 @@ def test_a_new_lesson_extends_the_table(adapter: Adapter, monkeypatch) -> None:
     for lesson in LESSONS[:2]:
         made.mind.learn(lesson)
     recall_many(made.mind, ASKED[:1], 1)
-    index = made.mind.memory._indexed[2]
+    index = made.mind.memory.lookup.index
     made.mind.learn(LESSONS[3])
     grown: list[int] = []
     monkeypatch.setattr(Index, "extended", lambda self, prompts, keys: grown.append(len(prompts)) or index)

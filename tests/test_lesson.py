@@ -10,13 +10,13 @@ HOME, NAME = Lesson("Where do I live?", "Oslo"), Lesson("What is my name?", "Ada
 
 
 @pytest.mark.parametrize("question", ["Where do I live?", "where do i LIVE?", " Where  do I\nlive? "])
-def test_the_same_question_is_the_same_in_other_letters_and_blanks(question: str) -> None:
-    assert Knowledge({}, (HOME, NAME)).same_question(Lesson(question, "Rome")) == (HOME,)
+def test_the_superseded_is_the_same_in_other_letters_and_blanks(question: str) -> None:
+    assert Knowledge({}, (HOME, NAME)).superseded(Lesson(question, "Rome")) == (HOME,)
 
 
 @pytest.mark.parametrize("question", ["Where do we live?", ""])
 def test_another_question_and_none_are_not_the_same(question: str) -> None:
-    assert Knowledge({}, (HOME, Lesson("", "Oslo"))).same_question(Lesson(question, "Rome")) == ()
+    assert Knowledge({}, (HOME, Lesson("", "Oslo"))).superseded(Lesson(question, "Rome")) == ()
 
 
 def test_a_lesson_in_the_place_of_others_says_what_it_replaces() -> None:
@@ -25,3 +25,14 @@ def test_a_lesson_in_the_place_of_others_says_what_it_replaces() -> None:
     assert known.state == {"a": 1} and [x.answer for x in known.lessons] == ["Ada", "Rome"]
     assert known.lessons[-1].replaces == "Oslo"
     assert Knowledge({}, (NAME,)).taught({}, again).lessons == (NAME, again)
+
+
+def test_a_lesson_takes_the_place_of_what_says_the_same_relation_of_the_same_subject() -> None:
+    lena = Lesson("Where does my sister live?", "Linz", subject="my sister", relation="place")
+    car = Lesson(statement="The car is on level 3.", subject="the car", relation="place")
+    known = Knowledge({}, (HOME, lena, car))
+    assert known.superseded(Lesson("Where does Lena live?", "Graz", subject="My sister", relation="place")) == (lena,)
+    assert known.superseded(Lesson(statement="the car is on level 3", subject="my car")) == (car,)
+    assert known.superseded(Lesson(statement="My sister is a pilot.", subject="my sister", relation="job")) == ()
+    moved = known.taught({}, Lesson(statement="It is on level 5."), (car,)).lessons[-1]
+    assert moved.replaces == "The car is on level 3."

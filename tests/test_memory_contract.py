@@ -26,6 +26,7 @@ LEARNING = [name for name in NAMES if ROWS.get(name, ROWS["identity"]).learns]
 QUESTIONS = ["What is my sister's name?", "Where do I live?", "What is the capital of France?", "Say hello, please."]
 
 every_memory = pytest.mark.parametrize("name", NAMES)
+STEPPING = [name for name in LEARNING if ROWS.get(name, ROWS["identity"]).steps]
 every_learner = pytest.mark.parametrize("name", LEARNING)
 
 
@@ -198,7 +199,7 @@ def test_a_lesson_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str
 
 
 @on_each_small
-@every_learner
+@pytest.mark.parametrize("name", STEPPING)
 def test_a_loss_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, monkeypatch) -> None:
     made = engine(adapter, name)
     state, ops = frozen(made), adapter.ops
@@ -215,7 +216,7 @@ def test_a_loss_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, 
 
 
 @on_each_small
-@every_learner
+@pytest.mark.parametrize("name", STEPPING)
 def test_a_cancelled_lesson_is_rolled_back(adapter: Adapter, name: str) -> None:
     made = engine(adapter, name)
     made.mind.learn(ROWS[name].lessons[0])
@@ -412,7 +413,7 @@ def learns_and_undoes(adapter: Adapter, name: str) -> None:
     fresh = logits_of(made, lesson.prompt, lesson.answer)
     assert np.array_equal(fresh[: len(before)], before)
     report = made.mind.learn(lesson)
-    assert report.loss_before is not None and report.loss_after is not None and report.steps > 0
+    assert not ROWS[name].steps or (report.loss_after is not None and report.steps > 0)
     state = frozen(made)
     learned = logits_of(made, lesson.prompt, lesson.answer)
     assert not np.array_equal(learned, fresh)

@@ -22,9 +22,10 @@ import numpy as np
 from lmm.adapters.base import as_tokens
 from lmm.bench import compare_report, datasets, exact_match, measure, metrics, pages, rows, run
 from lmm.bench.datasets import Edit
-from lmm.bench.edit import Bench, Build, EditSettings, Track, _identity, quietly
+from lmm.bench.edit import Bench, EditSettings, _identity
 from lmm.bench.exact_match import TaskExample
 from lmm.bench.plan import PromptList
+from lmm.bench.runner import Build, Track, quietly
 from lmm.bench.store import Folder, KeptReplies, circumstances, digest, model_of, read_json, read_lines, write_json
 from lmm.config import Config, Decoding
 from lmm.engine import runtime

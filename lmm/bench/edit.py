@@ -7,24 +7,23 @@ that hides answers in its class or module is not stopped: it is code of the same
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.bench import measure, rows
 from lmm.bench.datasets import Edit
-from lmm.bench.plan import AskingPlan, PromptList, lessons_of, make_plan
+from lmm.bench.plan import AskingPlan, lessons_of, make_plan
+from lmm.bench.runner import Build, Progress, Runner, Track, last_saved, quietly
 from lmm.bench.store import (
     LEARNING,
     READING,
     SCORING,
     Folder,
     KeptReplies,
-    append_lines,
     code_digest,
     digest,
     read_json,
@@ -32,7 +31,6 @@ from lmm.bench.store import (
     stamp,
     write_json,
 )
-from lmm.engine.asking import ask_many
 from lmm.engine.mind import Mind
 from lmm.engine.scoring import token_hits
 from lmm.errors import LearningError, UsageError
@@ -47,13 +45,6 @@ if TYPE_CHECKING:
 #: what can be left out with --skip
 PARTS = ("locality", "known", "portability", "teacher-forced", "perplexity", "speed")
 CLOCKS = 8  # replies that are timed among the lessons of a run, so that both meet the same machine
-
-Build = Callable[[], Memory]
-Track = Callable[[str, int], Callable[[int], None]]  # (what, of how many) -> advance
-
-
-def quietly(what: str, total: int) -> Callable[[int], None]:
-    return lambda count: None
 
 
 @dataclass(frozen=True)
@@ -77,7 +68,7 @@ class EditSettings(Options):
 
 
 @dataclass
-class Bench:
+class Bench(Runner):
     """One adapter, one data set, one folder. `run(name, build)` gives the rows of one memory."""
 
     adapter: Adapter
@@ -94,7 +85,6 @@ class Bench:
         self.plan: AskingPlan = make_plan(
             self.edits, self.settings.sizes, self.known, self.adapter.format, self.settings.skip
         )
-        self._weights = measure.model_digest(self.adapter)
         perplexity = self.text is not None and "perplexity" not in self.settings.skip
         self._windows = measure.windows(self.text, self.adapter) if perplexity and self.text else []
         self._plain: dict[str, str] | None = None
@@ -132,21 +122,6 @@ class Bench:
                 self._plain_ppl = value
         self._plain = {prompt: record["reply"] for prompt, record in records.items()}
 
-    def _reading(self) -> dict[str, Any]:
-        """What a reply without memory depends on, beside its prompt and its batch."""
-        adapter = self.adapter
-        return {
-            "model": adapter.model_id,
-            "revision": adapter.revision,
-            "weights": self._weights,
-            "backend": adapter.name,
-            "dtype": adapter.dtype,
-            "device": adapter.device,
-            "batch_size": self.settings.batch_size,
-            "max_tokens": self.settings.max_tokens,
-            "code": code_digest(READING),
-        }
-
     # teaching ------------------------------------------------------------------------------------------------
     def _boundaries(self) -> dict[int, int]:
         """Number of edits -> number of lessons: a fact that is corrected takes two."""
@@ -158,14 +133,14 @@ class Bench:
         with self._session(build) as mind:
             if mind.memory.learns_from == "nothing":
                 return
-            done = _last_saved(folder)
+            done = last_saved(folder)
             if done == len(lessons):
                 return
             if done:
                 mind.load(folder / f"taught-{done}.safetensors")
             advance = self.track(f"{name}: teaching", len(lessons))
             advance(done)
-            progress = _Progress(mind, folder, done, set(self._boundaries().values()), self.settings.save_every_s)
+            progress = Progress(mind, folder, done, set(self._boundaries().values()), self.settings.save_every_s)
             every = max(1, len(lessons) // CLOCKS)
             with progress:
                 for i, lesson in enumerate(lessons[done:], done):
@@ -207,29 +182,6 @@ class Bench:
     def _known(self) -> Sequence[str]:
         return self.known if "known" not in self.settings.skip else ()
 
-    def _ask(
-        self, mind: Mind, lists: Sequence[PromptList], kept: KeptReplies, what: str
-    ) -> dict[str, Mapping[str, Any]]:
-        """Prompt -> record of its reply; each list is asked whole, and only if it was not answered before."""
-        advance = self.track(what, sum(len(asked.prompts) for asked in lists))
-        found: dict[str, Mapping[str, Any]] = {}
-        for asked in lists:
-            key = digest(asked.key, self._reading())
-            records = kept.get(key, asked.prompts)
-            if records is None:
-                replies = ask_many(
-                    mind, asked.prompts, self.settings.max_tokens, self.settings.batch_size, progress=advance
-                )
-                records = [
-                    {"prompt": r.prompt, "reply": r.text, "fired": r.recall.fired[0] if r.recall else []}
-                    for r in replies
-                ]
-                kept.put(key, records)
-            else:
-                advance(len(records))
-            found |= {record["prompt"]: record for record in records}
-        return found
-
     def _measure(self, mind: Mind, name: str, size: int) -> rows.Row:
         row: rows.Row = {"ppl": None, "ppl_ratio": None}
         if self._windows:
@@ -247,65 +199,10 @@ class Bench:
         prompts, answers = [p for p, _ in pairs], [a for _, a in pairs]
         return dict(zip(pairs, token_hits(mind, prompts, answers, self.settings.batch_size), strict=True))
 
-    # a memory at work ----------------------------------------------------------------------------------------
-    @contextlib.contextmanager
-    def _session(self, build: Build) -> Iterator[Mind]:
-        """A new memory on the model; afterwards the model's weights and taps are as they were, or the run ends."""
-        memory, adapter = build(), self.adapter
-        opened = getattr(memory, "opened", None)
-        with opened(adapter, self.settings.seed) if opened else contextlib.nullcontext():
-            mind = Mind(adapter, memory, self.settings.seed)
-            try:
-                yield mind
-            finally:
-                mind.detach()
-        if adapter.taps or measure.model_digest(adapter) != self._weights:
-            raise measure.BenchError(
-                f"memory {memory.name!r} left the model changed outside its state; its replies, and those of any "
-                "memory after it, would not be its own. Nothing was scored"
-            )
-
-
-class _Progress:
-    """What was taught, kept on disk: at every size, every so often, and when teaching is interrupted."""
-
-    def __init__(self, mind: Mind, folder: Path, done: int, boundaries: set[int], every_s: float) -> None:
-        self.mind, self.folder, self.boundaries, self.every_s = mind, folder, boundaries, every_s
-        self.done, self.records = done, read_lines(folder / "lessons.jsonl")[:done]
-        self.saved, self.time = done, time.monotonic()
-
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if self.done > self.saved:
-            self._save()
-
-    def taught(self, record: dict[str, Any]) -> None:
-        self.mind.history.undo.clear()  # or 500 versions of a matrix pile up
-        self.records.append(record)
-        self.done += 1
-        if self.done in self.boundaries or time.monotonic() - self.time > self.every_s:
-            self._save()
-
-    def _save(self) -> None:
-        """The records first: a state without them would be lost, records without a state are written again."""
-        path = self.folder / "lessons.jsonl"
-        path.unlink(missing_ok=True)
-        append_lines(path, self.records)
-        self.mind.save(self.folder / f"taught-{self.done}.safetensors")
-        if self.saved and self.saved not in self.boundaries:
-            (self.folder / f"taught-{self.saved}.safetensors").unlink(missing_ok=True)
-        self.saved, self.time = self.done, time.monotonic()
-
 
 def _identity(memory: Memory) -> str:
     """What a memory's lessons and replies depend on: its options and the code. Changed: it is taught anew."""
     return digest(memory.options_dict(), code_digest(READING + LEARNING, inspect.getsourcefile(type(memory))))
-
-
-def _last_saved(folder: Path) -> int:
-    return max((int(path.stem.partition("-")[2]) for path in folder.glob("taught-*.safetensors")), default=0)
 
 
 def _learn(mind: Mind, lesson: Lesson) -> dict[str, Any]:

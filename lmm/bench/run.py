@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 from lmm import config as configs
 from lmm.bench import datasets, pages, report
 from lmm.bench.datasets import Dataset
-from lmm.bench.edit import Bench, Build, EditSettings, Track, quietly
+from lmm.bench.edit import Bench, EditSettings
 from lmm.bench.peers import PEERS
+from lmm.bench.runner import Build, Track, quietly
 from lmm.bench.store import Folder, circumstances, model_of, read_json, write_json
 from lmm.config import Config
 from lmm.engine import runtime

@@ -116,20 +116,25 @@ def _table(lessons: list[Lesson]) -> Table:
 
 
 def why(chat: Chat, rest: str) -> None:
-    """Which lessons fired for the last reply, how strongly, and what the memory changed, token by token."""
+    """Which lessons fired for the last reply, how strongly, which notes were shown to the model, and what the memory
+    changed, token by token."""
     from lmm.chat.explain import strengths
+    from lmm.engine.conversation import notes_of
 
     turn = _last(chat)
     known = {x.id: x for x in chat.mind.lessons}
     hits = turn.recall.fired[0] if turn.recall is not None and turn.recall.fired else []
     fired = dict(sorted(hits, key=lambda hit: hit[1]))  # a lesson may have fired in several wordings
-    if not fired:
+    notes = notes_of(turn.recall)
+    if not fired and not notes:
         chat.view.show(
             "no lesson fired for the last reply" if "lessons" in chat.mind.memory.learns_from else _always(chat)
         )
     for lesson_id, strength in reversed(fired.items()):
         lesson = known.get(lesson_id)
         chat.view.show(f"{strength:.2f}  {lesson_id}  {lesson or '(no longer known)'}")
+    for note in notes:
+        chat.view.show(f"{note.strength:.2f}  {note.lesson_id}  shown to the model: {note.said} / {note.echo}")
     tokens = strengths(chat.engine, turn)
     if tokens:
         _strip(chat, tokens)

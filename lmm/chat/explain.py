@@ -26,9 +26,8 @@ def strengths(engine: Engine, turn: Turn) -> list[tuple[str, float]]:
     said = turn.generated.tokens if turn.generated else []
     if not said or not turn.read:
         return []
-    tokens = [*turn.read, *said[:-1]]
-    with_memory = probabilities(engine.mind, tokens, said, turn.recall)
-    without = probabilities(engine.mind, tokens, said, None, memory=False)
+    with_memory = probabilities(engine.mind, [*turn.read, *said[:-1]], said, turn.recall)
+    without = probabilities(engine.mind, [*_as_said(engine, turn), *said[:-1]], said, None, memory=False)
     pieces = _pieces(engine, said)
     return [(piece, max(0.0, float(p - q))) for piece, p, q in zip(pieces, with_memory, without, strict=True)]
 
@@ -46,16 +45,20 @@ def _pieces(engine: Engine, tokens: Sequence[int]) -> list[str]:
 
 def without_memory(engine: Engine, turn: Turn, decoding: Decoding, stop: Callable[[], bool]) -> Generated:
     """What the model alone would have said, decoded greedily from the same conversation."""
-    out, tokens = Generated(), turn.read
-    if turn.recall is not None and turn.recall.text and turn.recall.text[0]:
-        # What the memory put into the prompt is not the model's own: read the conversation as it was said.
-        said = engine.conversation
-        before = Conversation(said.format, said.system, said.turns[:-1])
-        before.ask(turn.user)
-        tokens = before.tokens
+    out, tokens = Generated(), _as_said(engine, turn)
     decoding = replace(decoding, decoding_strategy="greedy")
     adapter = engine.adapter
     with adapter.quiet():
         for _ in generation.stream(adapter, tokens, adapter.new_cache(), decoding, out, stop):
             pass
     return out
+
+
+def _as_said(engine: Engine, turn: Turn) -> list[int]:
+    """What is read before the last reply, without what a memory put into the prompt."""
+    if turn.recall is None or not turn.recall.in_prompt:
+        return turn.read
+    said = engine.conversation
+    before = Conversation(said.format, said.system, said.turns[:-1])
+    before.ask(turn.user)
+    return before.tokens

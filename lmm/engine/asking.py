@@ -11,10 +11,12 @@ import numpy as np
 
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
+from lmm.engine.conversation import as_asked
 from lmm.memory.base import Prompt, Recall
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
+    from lmm.adapters.models.chat_format import ChatFormat
     from lmm.engine.mind import Mind
 
 
@@ -41,7 +43,7 @@ def ask_many(
     """Greedy replies in the order of the prompts; `progress` hears how many more there are."""
     recalls = recall_many(mind, prompts, batch_size)
     replies = [Reply(prompt, recall=recall) for prompt, recall in zip(prompts, recalls, strict=True)]
-    tokens = [mind.adapter.format.prompt_tokens(with_text(r.recall, r.prompt)) for r in replies]
+    tokens = [tokens_asked(mind.adapter.format, r.recall, r.prompt) for r in replies]
     for rows in equal_lengths(tokens, batch_size):
         _answer(mind, [replies[i] for i in rows], np.array([tokens[i] for i in rows]), max_tokens)
         if progress is not None:
@@ -76,9 +78,9 @@ def _answer(mind: Mind, replies: Sequence[Reply], prompts: np.ndarray, max_token
         out.seconds = (time.perf_counter() - start) / len(replies)
 
 
-def with_text(recall: Recall | None, prompt: str) -> str:
-    """The prompt as the model reads it when the memory speaks through it."""
-    return f"{recall.text[0]}\n\n{prompt}" if recall is not None and recall.text and recall.text[0] else prompt
+def tokens_asked(format: ChatFormat, recall: Recall | None, text: str) -> list[int]:
+    """A question in an empty conversation, up to where the reply begins, with what the memory says in the prompt."""
+    return format.encode(format.render(as_asked(recall, text), reply=True))
 
 
 def equal_lengths(tokens: Sequence[Sequence[int]], batch_size: int) -> Iterator[list[int]]:

@@ -233,7 +233,7 @@ class _LiveMind(Mind):
         recall = self.recall_of(prompts)
         if recall is None:
             return [None] * len(prompts)
-        if any(recall.text):
+        if recall.in_prompt:
             raise UsageError(
                 f"memory {self.memory.name!r} speaks through the prompt; ask it with lmm's Engine or `lmm chat`"
             )

@@ -14,7 +14,7 @@ from typing import Any
 from lmm.adapters.generation import Generated
 from lmm.adapters.models.chat_format import ChatFormat, Message
 from lmm.lesson import Lesson
-from lmm.memory.base import Recall
+from lmm.memory.base import Note, Recall
 
 SURE = 0.9  # how strongly a lesson must have fired for a reply to be its own
 
@@ -33,7 +33,7 @@ class Turn:
     about: str = ""
     learned: str = ""
     lessons: tuple[Lesson, ...] = ()
-    fired: tuple[str, ...] = ()  # ids of the lessons that the reply surely comes from
+    fired: tuple[str, ...] = ()  # ids of the lessons that the reply surely comes from, or was given with
     interrupted: bool = False
     answered: bool = False
     generated: Generated | None = None
@@ -78,9 +78,25 @@ class Turn:
 
 
 def surely(recall: Recall | None) -> tuple[str, ...]:
-    """Ids of the lessons that a reply with this recall surely comes from."""
+    """Ids of the lessons that a reply with this recall surely comes from, and of those that were shown as notes."""
     hits = recall.fired[0] if recall is not None and recall.fired else []
-    return tuple(dict.fromkeys(lesson_id for lesson_id, strength in hits if strength >= SURE))
+    recited = [lesson_id for lesson_id, strength in hits if strength >= SURE]
+    return tuple(dict.fromkeys((*recited, *(note.lesson_id for note in notes_of(recall)))))
+
+
+def notes_of(recall: Recall | None) -> list[Note]:
+    """The notes that a reply was given with."""
+    return recall.notes[0] if recall is not None and recall.notes else []
+
+
+def as_asked(recall: Recall | None, text: str) -> list[Message]:
+    """A user's message as the model reads it: with what the memory puts before it, if it speaks through the prompt."""
+    before: list[Message] = []
+    for note in notes_of(recall):
+        before += [{"role": "user", "content": note.said}, {"role": "assistant", "content": note.echo}]
+    if recall is not None and recall.text and recall.text[0]:
+        text = f"{recall.text[0]}\n\n{text}"
+    return [*before, {"role": "user", "content": text}]
 
 
 class Conversation:
@@ -135,11 +151,13 @@ class Conversation:
         self.turns.pop()
         self.tokens, self.content, self._rendered = self._before_ask
 
-    def tokens_with(self, text: str) -> list[int]:
-        """All of it up to the reply that is waited for, with `text` put before the last message."""
+    def tokens_with(self, recall: Recall) -> list[int]:
+        """All of it up to the reply that is waited for, with what a memory says through the prompt.
+
+        That stands right before the last message, so what was read of those before it stays read.
+        """
         *before, asked = self.messages
-        asked = {**asked, "content": f"{text}\n\n{asked['content']}"} if text else asked
-        return self.format.encode(self.format.render([*before, asked], reply=True))
+        return self.format.encode(self.format.render([*before, *as_asked(recall, asked["content"])], reply=True))
 
     def replied(self, text: str, tokens: Sequence[int]) -> None:
         """Add the reply that was generated. The token that ended it is left out: the template closes every reply, also

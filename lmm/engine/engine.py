@@ -119,10 +119,10 @@ class Engine:
         return self.conversation.turns[-1]
 
     def _prompt(self, turn: Turn) -> list[int]:
-        """What is read before the reply: with the memory's text before the message, if it speaks through the prompt."""
-        if turn.recall is None or not turn.recall.text or not turn.recall.text[0]:
+        """What is read before the reply, with what the memory says if it speaks through the prompt."""
+        if turn.recall is None or not turn.recall.in_prompt:
             return list(self.conversation.tokens)
-        return self.conversation.tokens_with(turn.recall.text[0])
+        return self.conversation.tokens_with(turn.recall)
 
     def _steps(self, tokens: Sequence[int], decoding: Decoding, out: Generated) -> Generator[str, None, Cache]:
         stop = self.mind.cancelled.is_set

@@ -14,7 +14,8 @@ import numpy as np
 from lmm.adapters.base import as_tokens
 from lmm.adapters.ops import token_cross_entropy
 from lmm.adapters.sampling import softmax_at
-from lmm.engine.asking import equal_lengths, recall_many, with_text
+from lmm.engine.asking import equal_lengths, recall_many
+from lmm.engine.conversation import as_asked
 from lmm.memory.base import Prompt
 
 if TYPE_CHECKING:
@@ -30,12 +31,11 @@ def token_hits(mind: Mind, prompts: Sequence[str], answers: Sequence[str], batch
     """
     format = mind.adapter.format
     recalls = recall_many(mind, prompts, batch_size)
-    texts = [with_text(recall, prompt) for recall, prompt in zip(recalls, prompts, strict=True)]
-    tokens = [format.prompt_tokens(text) for text in texts]
-    targets = [
-        format.answer_tokens(format.render([{"role": "user", "content": text}], reply=True), answer)
-        for text, answer in zip(texts, answers, strict=True)
+    read = [
+        format.render(as_asked(recall, prompt), reply=True) for recall, prompt in zip(recalls, prompts, strict=True)
     ]
+    tokens = [format.encode(text) for text in read]
+    targets = [format.answer_tokens(text, answer) for text, answer in zip(read, answers, strict=True)]
     hits: list[list[bool]] = [[] for _ in prompts]
     for rows in equal_lengths(tokens, batch_size):
         found = _batch_hits(mind, [tokens[i] for i in rows], [targets[i] for i in rows], [recalls[i] for i in rows])
@@ -81,8 +81,9 @@ def text_losses(mind: Mind, tokens: Sequence[int]) -> np.ndarray:
     recall = mind.recall_of([Prompt(text, tokens)])
     recall = None if recall is None else mind.memory.row(recall, 0)
     before = _lead(format)
-    if recall is not None and recall.text and recall.text[0]:
-        before += format.encode(f"{recall.text[0]}\n\n")
+    if recall is not None and recall.in_prompt:
+        *exchanges, asked = as_asked(recall, "")
+        before += format.encode(format.render(exchanges, reply=False) if exchanges else asked["content"])
     read = as_tokens([*before, *tokens])
     with mind.holding(recall, 0):
         logits, _ = adapter.forward(read, adapter.new_cache(), keep=len(tokens))

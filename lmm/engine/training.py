@@ -109,7 +109,7 @@ def _recalls(memory: Memory, state: State, prompts: Sequence[Prompt], adapter: A
         for i in range(0, len(prompts), 32):
             some = prompts[i : i + 32]
             recall = memory.on_prompt(state, (), some, adapter)
-            if recall is not None and any(recall.text):
+            if recall is not None and recall.in_prompt:
                 raise UsageError(f"memory {memory.name!r} speaks through the prompt; there is nothing to train")
             found += [None if recall is None else memory.row(recall, b) for b in range(len(some))]
     return found

@@ -40,8 +40,9 @@ class Trace:
     def of_lesson(cls, lesson: Lesson, said: Iterable[str] = ()) -> Trace:
         """`said`: messages that taught it, among other things."""
         questions = (lesson.prompt, *lesson.wordings)
-        found = cls.of(lesson.id, questions, (lesson.answer, lesson.statement, *said))
-        own = set(words(lesson.answer).split()) - set(" ".join(_all_words(questions)).split())
+        found = cls.of(lesson.id, questions, (lesson.answer, lesson.statement, lesson.echo, *said))
+        told = lesson.answer or lesson.echo or lesson.statement
+        own = set(words(told).split()) - set(" ".join(_all_words(questions)).split())
         return cls(found.id, found.names, found.texts, frozenset(own))
 
     def is_named_in(self, text: str) -> bool:

@@ -26,10 +26,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prompt:
-    """One question as a reply is about to be given: the user's bare text, and the tokens the model will read."""
+    """One question as a reply is about to be given: the user's bare text, and the tokens the model will read.
+
+    `recited`: another memory beside this one has the answer already.
+    """
 
     text: str
     tokens: Sequence[int]
+    recited: bool = False
+
+
+@dataclass(frozen=True)
+class Note:
+    """A lesson shown to the model before it replies, as an exchange that went before: `said` by the user, `echo` the
+    assistant's. `strength` is how surely it helps."""
+
+    lesson_id: str
+    strength: float
+    said: str
+    echo: str
 
 
 @dataclass
@@ -37,13 +52,20 @@ class Recall:
     """What a memory decided once per reply, at prefill, and holds while the reply is decoded.
 
     `fired[b]` lists (lesson id, strength) for row b of the batch; `arrays` is the memory's own.
-    `text[b]` is text to be put into the prompt of row b, for memories that work through the prompt.
+    What a memory that works through the prompt has to say about row b stands in `notes[b]`, exchanges that are put
+    before the question, or in `text[b]`, put into the question itself.
     """
 
     fired: list[list[tuple[str, float]]] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)
     text: list[str] = field(default_factory=list)
+    notes: list[list[Note]] = field(default_factory=list)
     start: int = 0  # absolute position of the last prompt token: step 0 of the reply. Set by the engine.
+
+    @property
+    def in_prompt(self) -> bool:
+        """Does the memory speak through the prompt of any row?"""
+        return any(self.text) or any(self.notes)
 
 
 @dataclass(frozen=True)
@@ -122,9 +144,9 @@ class Memory:
 
     def row(self, recall: Recall, b: int) -> Recall | None:
         """The recall of one prompt of a batch; None where nothing fired."""
-        if not recall.fired[b] and not (recall.text and recall.text[b]):
-            return None
-        return Recall([recall.fired[b]], {k: v[b : b + 1] for k, v in recall.arrays.items()}, recall.text[b : b + 1])
+        arrays = {k: v[b : b + 1] for k, v in recall.arrays.items()}
+        row = Recall([recall.fired[b]], arrays, recall.text[b : b + 1], recall.notes[b : b + 1])
+        return row if recall.fired[b] or row.in_prompt else None
 
     def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
         """The recalls of several prompts as one batch: arrays [B, ...], zero where nothing fired."""
@@ -149,6 +171,10 @@ class Memory:
         take `lesson.statement` in an empty conversation. `report.step` is called after every step.
         """
         raise LearningError(f"memory {self.name!r} does not learn; pick another with --memory (see: lmm memories)")
+
+    def takes(self, lesson: Lesson) -> bool:
+        """Is there something in a lesson for a memory that learns from lessons?"""
+        return self.learns_from == "lessons" and bool(lesson.prompt.strip() and lesson.answer.strip())
 
     def needs_question_and_answer(self, lesson: Lesson) -> None:
         """For memories that learn from lessons: raises LearningError where there is nothing to ask or to answer."""

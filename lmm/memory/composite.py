@@ -1,12 +1,16 @@
 """`a+b`: several memories at once, `--memory keyed+lora_on_user`.
 
 The parts keep their own states, side by side under their names ("keyed:values/..."); each rewrites at its own sites, in
-the order given; a lesson goes to every part that learns from its kind.
+the order given; a lesson goes to every part that can take it, and what it replaces leaves them all. A part is told
+which questions an earlier one has the answer to: `keyed+notes` recites, and where it does not, it reminds.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from lmm import registry
@@ -72,19 +76,25 @@ class Composite(Memory):
     def on_prompt(
         self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
     ) -> Recall | None:
-        found = {p: p.on_prompt(self._of(p, state), lessons, prompts, adapter) for p in self.parts}
-        if not any(found.values()):
-            return None
+        found: dict[Memory, Recall | None] = {}
+        for part in self.parts:
+            recall = found[part] = part.on_prompt(self._of(part, state), lessons, prompts, adapter)
+            if recall is not None:
+                prompts = [replace(p, recited=p.recited or bool(f)) for p, f in zip(prompts, recall.fired, strict=True)]
         recalls = [recall for recall in found.values() if recall is not None]
-        fired = [[hit for recall in recalls for hit in recall.fired[b]] for b in range(len(prompts))]
-        texts = [[r.text[b] for r in recalls if r.text and r.text[b]] for b in range(len(prompts))]
-        return Recall(fired, {"parts": found}, ["\n\n".join(t) for t in texts] if any(texts) else [])
+        if not recalls:
+            return None
+        rows = range(len(prompts))
+        fired = [[hit for recall in recalls for hit in recall.fired[b]] for b in rows]
+        texts = [[r.text[b] for r in recalls if r.text and r.text[b]] for b in rows]
+        notes = [[note for r in recalls if r.notes for note in r.notes[b]] for b in rows]
+        return Recall(fired, {"parts": found}, ["\n\n".join(t) for t in texts] if any(texts) else [], notes)
 
     def row(self, recall: Recall, b: int) -> Recall | None:
         found = {p: r and p.row(r, b) for p, r in recall.arrays["parts"].items()}
         if not any(found.values()):
             return None
-        return Recall([recall.fired[b]], {"parts": found}, recall.text[b : b + 1])
+        return Recall([recall.fired[b]], {"parts": found}, recall.text[b : b + 1], recall.notes[b : b + 1])
 
     def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
         if not any(rows):
@@ -106,16 +116,20 @@ class Composite(Memory):
     def learn(
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
     ) -> Knowledge:
-        kind = "lessons" if lesson.prompt and lesson.answer else "messages"
-        able = [part for part in self.parts if part.learns_from == kind] or [
+        able = [part for part in self.parts if part.takes(lesson) and message is None] or [
             part for part in self.parts if part.learns_from == "messages"
         ]
         if not able:
+            kind = "lessons" if lesson.prompt and lesson.answer else "messages"
             raise LearningError(f"no part of memory {self.name!r} learns from {kind}")
         states, lessons = {part: self._of(part, known.state) for part in self.parts}, known.lessons
         for part in able:
             new = part.learn(Knowledge(states[part], known.lessons), lesson, adapter, message, report)
             states[part], lessons = new.state, new.lessons
+        gone = {lesson.id for lesson in known.lessons} - {lesson.id for lesson in lessons}
+        for part, lesson_id in product(set(self.parts) - set(able), gone):
+            with contextlib.suppress(LearningError):  # where lessons cannot be told apart, the old one stays underneath
+                states[part] = part.forget(states[part], lesson_id)
         return Knowledge(self._joined(states), lessons)
 
     def forget(self, state: State, lesson_id: str) -> State:

@@ -17,9 +17,10 @@ class Isolated(Memory):
     def learn(
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
     ) -> Knowledge:
-        """The new lesson takes the place of earlier ones with the very same question, and keeps the answer they had."""
-        self.needs_question_and_answer(lesson)
-        state, old = known.state, known.same_question(lesson)
+        """The new lesson takes the place of those it supersedes, and keeps the answer they had."""
+        if not self.takes(lesson):
+            self.needs_question_and_answer(lesson)
+        state, old = known.state, known.superseded(lesson)
         for earlier in old:
             state = self.forget(state, earlier.id)
         return known.taught(self.with_lesson(state, lesson, adapter, report), lesson, old)

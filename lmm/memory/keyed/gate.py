@@ -37,10 +37,6 @@ FEATURES = 3 * WIDTH + 4  # what the head sees
 
 #: chosen on validation pairs: docs/lab-log.md
 THRESHOLD = 0.5
-FLOOR = 0.45
-CANDIDATES = 3
-#: a candidate must come this close to the best one's cosine: the others are only there for another question
-MARGIN = 0.15
 EQUAL = 0.06  # lessons whose score + cosine differ by less are equally meant
 _KEPT_STATES = 4096  # lessons whose lower states stay in memory, about 20 KB each
 
@@ -122,20 +118,14 @@ class Gate:
 
     def lower(self, text: str) -> Lower:
         """The text as the layers below the joint ones leave it."""
-        weights, ids = self.encoder.weights, self.encoder.ids(text, LIMIT)
-        return Lower(np.asarray(ids), run_layers(weights, embed(weights, ids), 0, JOINT_FROM))
+        return _lower(self.encoder, text)
 
     def read(self, text: str) -> tuple[np.ndarray, Lower]:
         """A query, read once: vectors of its views [V, D], and what the pair model goes on from.
 
         The pair model's lower layers are those that the first view's vector needed anyway.
         """
-        weights, (whole, *others) = self.encoder.weights, views(text)
-        ids = self.encoder.ids(whole)
-        states = run_layers(weights, embed(weights, ids), 0, JOINT_FROM)
-        vector = unit_mean(run_layers(weights, states, JOINT_FROM, LAYERS))
-        vectors = np.concatenate([vector[None], self.encoder.encode(others)])
-        return vectors, Lower(np.asarray(ids), states) if len(ids) <= LIMIT else self.lower(whole)
+        return _read(self.encoder, text)
 
     def same(self, query: Lower, stored: Lower) -> float:
         """Probability that two texts ask the same: the mean over the pair models."""
@@ -150,6 +140,21 @@ class Gate:
         return self.same(self.lower(" ".join(query.split())), self.lower(" ".join(stored.split())))
 
 
+def _lower(encoder: Encoder, text: str) -> Lower:
+    ids = encoder.ids(text, LIMIT)
+    return Lower(np.asarray(ids), run_layers(encoder.weights, embed(encoder.weights, ids), 0, JOINT_FROM))
+
+
+@lru_cache(maxsize=64)  # two gates look at the same prompts, a batch of them one after the other
+def _read(encoder: Encoder, text: str) -> tuple[np.ndarray, Lower]:
+    weights, (whole, *others) = encoder.weights, views(text)
+    ids = encoder.ids(whole)
+    states = run_layers(weights, embed(weights, ids), 0, JOINT_FROM)
+    vector = unit_mean(run_layers(weights, states, JOINT_FROM, LAYERS))
+    vectors = np.concatenate([vector[None], encoder.encode(others)])
+    return vectors, Lower(np.asarray(ids), states) if len(ids) <= LIMIT else _lower(encoder, whole)
+
+
 @lru_cache(maxsize=1)
 def shared_gate() -> Gate:
     """The packaged gate, loaded once."""
@@ -161,6 +166,10 @@ class Index:
 
     Of lessons with the very same prompt only the last one counts. Raises StateError where lengths or shapes differ.
     """
+
+    floor = 0.45  # cosine below which nothing can be meant; chosen on validation pairs, too
+    margin = 0.15  # a candidate must come this close to the best one's cosine: others are there for another question
+    most = 3  # candidates that the pair model looks at
 
     def __init__(self, prompts: Sequence[str], fingerprints: Sequence[np.ndarray], gate: Gate | None = None) -> None:
         if len(prompts) != len(fingerprints):
@@ -216,10 +225,10 @@ class Index:
         # rounded, so that no order hangs on the last bits of a matrix product
         cosines = np.round((self._vectors @ vectors.T).max(axis=1), 4)
         best = float(cosines.max())
-        near = np.flatnonzero(cosines >= max(FLOOR, best - MARGIN))
+        near = np.flatnonzero(cosines >= max(self.floor, best - self.margin))
         found: dict[int, float] = {}
         for row in near[np.lexsort((-self._owner[near], -cosines[near]))]:
-            if found.setdefault(int(self._owner[row]), float(cosines[row])) and len(found) == CANDIDATES:
+            if found.setdefault(int(self._owner[row]), float(cosines[row])) and len(found) == self.most:
                 break
         return list(found.items())
 

@@ -32,7 +32,8 @@ from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Prompt, Recall
 from lmm.memory.batch import LEARNED, Batch, of_one_lesson
 from lmm.memory.isolated import Isolated
-from lmm.memory.keyed.gate import THRESHOLD, Index, shared_gate
+from lmm.memory.keyed.gate import THRESHOLD, shared_gate, views
+from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.optim import BETAS, Optimizer, fit
 from lmm.options import Options, learning, option
 from lmm.text.sanitize import listed
@@ -58,7 +59,7 @@ class Keyed(Isolated):
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
-        self._indexed: tuple[State, list[Lesson], Index, list[str]] = ({}, [], Index([], []), [])
+        self.lookup = Lookup("keys", _entries)
 
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
         layer = round(self.options.depth * adapter.shape.layers) if adapter.layer is None else adapter.layer
@@ -70,32 +71,13 @@ class Keyed(Isolated):
     ) -> Recall | None:
         if not state:
             return None
-        index, owners = self._index(state, lessons, adapter.ops)
+        index, owners = self.lookup.of(state, lessons, adapter.ops)
         found = index.match([prompt.text for prompt in prompts], self.options.threshold)
-        fired = [[(owners[position], score) for position, score in row] for row in found]
+        fired = [[(owners[position].id, score) for position, score in row] for row in found]
         if not any(fired):
             return None
         best = [state[f"values/{row[0][0]}"] if row else None for row in fired]
         return Recall(fired, {"values": _padded(adapter.ops, best)})
-
-    def _index(self, state: State, lessons: Sequence[Lesson], ops: Ops) -> tuple[Index, list[str]]:
-        """The look-up table of a state, made when the first question is asked of it. Owners: each row's lesson.
-
-        Where lessons were only added since the last state, the table is extended by them.
-        """
-        before, known, index, owners = self._indexed
-        if before is not state:
-            lessons = [lesson for lesson in lessons if f"keys/{lesson.id}" in state]  # others are another part's
-            names = [f"keys/{lesson.id}" for lesson in known]
-            if lessons[: len(known)] != known or any(state[name] is not before[name] for name in names):
-                known, index, owners = [], Index([], []), []
-            new = lessons[len(known) :]
-            prompts = [prompt for lesson in new for prompt in (lesson.prompt, *lesson.wordings)]
-            keys = [k for lesson in new for k in _split_keys(ops.to_numpy(state[f"keys/{lesson.id}"]), lesson)]
-            owners = owners + [lesson.id for lesson in new for _ in range(1 + len(lesson.wordings))]
-            index = index.extended(prompts, keys) if known else Index(prompts, keys)
-            self._indexed = (state, lessons, index, owners)
-        return index, owners
 
     def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
         if not any(rows):
@@ -169,13 +151,12 @@ def _padded(ops: Ops, rows: Sequence[Array | None]) -> Array:
     return ops.concat(full, 0)
 
 
-def _split_keys(keys: np.ndarray, lesson: Lesson) -> list[np.ndarray]:
-    """Fingerprints of a lesson's prompt and wordings, which are stored as one array."""
-    from lmm.memory.keyed.gate import views
-
-    sizes = [len(views(text)) for text in (lesson.prompt, *lesson.wordings)]
+def _entries(lesson: Lesson, keys: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """A lesson's prompt and wordings, each with its fingerprint: these are stored as one array."""
+    prompts = (lesson.prompt, *lesson.wordings)
+    sizes = [len(views(text)) for text in prompts]
     if sum(sizes) != len(keys):
         raise StateError(
             f"lesson {lesson.id} has {len(keys)} key vectors for {sum(sizes)}; re-teach it: lmm memory migrate"
         )
-    return np.split(keys, np.cumsum(sizes)[:-1])
+    return list(zip(prompts, np.split(keys, np.cumsum(sizes)[:-1]), strict=True))

@@ -190,7 +190,7 @@ class Memoir(Memory):
     ) -> Knowledge:
         """A lesson takes the place of those with its very question: it has their mask, and writes over what they
         wrote."""
-        old = known.same_question(lesson)
+        old = known.superseded(lesson)
         state = self._without(known.state, [x.id for x in old], adapter.ops)
         return known.taught(self.learn_together(state, [lesson], adapter, report), lesson, old)
 

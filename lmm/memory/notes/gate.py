@@ -1,0 +1,44 @@
+"""The gate of notes: does what was said help to answer, or to do, what is asked now?
+
+Two looks, as of the gate of `keyed` and with its parts: cosines of sentence vectors find the few notes that could
+matter, and a pair model reads question and note together. Below the joint layers both gates read a question the same,
+so it is read once. The model is trained by scripts/train_helps.py: what helps is what one needs to know, not what
+sounds alike. A near miss (another person, another matter of the same person, how things were before) does not.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from lmm.memory.keyed.gate import Gate, Index
+
+WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
+#: chosen on validation pairs: docs/notes.md
+THRESHOLD = 0.5
+
+
+@lru_cache(maxsize=1)
+def shared_gate() -> Gate:
+    """The packaged gate, loaded once."""
+    return Gate(WEIGHTS)
+
+
+class Notebook(Index):
+    """The notes and their vectors, looked up by what they help with."""
+
+    floor = 0.1
+    margin = 0.3
+    most = 4
+
+    @property
+    def gate(self) -> Gate:
+        self._gate = self._gate or shared_gate()
+        return self._gate
+
+    def _match(self, text: str, threshold: float) -> list[tuple[int, float]]:
+        if not self.prompts or not text.strip():
+            return []
+        vectors, query = self.gate.read(text)
+        scored = [(position, self.gate.same(query, self._lower(position))) for position, _ in self.candidates(vectors)]
+        return sorted((found for found in scored if found[1] >= threshold), key=lambda found: -found[1])

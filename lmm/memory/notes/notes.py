@@ -1,0 +1,95 @@
+"""`notes`: what was said, shown to the model where it helps to reply.
+
+A lesson is kept as
+
+    views   [V, 384]  sentence vectors of what the user said, of its echo, and of the question it answers
+
+Once per reply a gate (`lmm.memory.notes.gate`) reads the user's bare words: does one of the notes help to answer, or to
+do, this? Those that do are put before the question, as an exchange that went before: the user said it, and the
+assistant said it back. Beside `keyed`, which recites where the very question of a lesson is asked, notes are for all
+that needs what was said and does not ask for it. Where no note helps the prompt is as it was, and so is the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmm.encoders.minilm import WIDTH
+from lmm.errors import StateError
+from lmm.lesson import Lesson, State
+from lmm.memory.base import LearnReport, Note, Prompt, Recall
+from lmm.memory.isolated import Isolated
+from lmm.memory.keyed.lookup import Lookup
+from lmm.memory.notes.gate import THRESHOLD, Notebook, shared_gate
+from lmm.options import Options, option
+from lmm.text.sanitize import listed
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
+
+
+@dataclass(frozen=True)
+class NotesOptions(Options):
+    threshold: float = option(THRESHOLD, "probability that a note helps from which it is shown", "(0, 1]")
+    count: int = option(1, "notes shown at once, at most", "[1, 10]")
+
+
+class Notes(Isolated):
+    name = "notes"
+    summary = "what was said, shown to the model where it helps to reply"
+    Options = NotesOptions
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self.lookup = Lookup("views", lambda lesson, views: [(text_of(lesson), views)], Notebook)
+
+    def takes(self, lesson: Lesson) -> bool:
+        return bool(lesson.statement.strip()) or super().takes(lesson)
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        if not state or all(prompt.recited for prompt in prompts):
+            return None
+        notebook, owners = self.lookup.of(state, lessons, adapter.ops)
+        texts = ["" if prompt.recited else prompt.text for prompt in prompts]
+        found = [row[: self.options.count] for row in notebook.match(texts, self.options.threshold)]
+        notes = [
+            [_note(owners[position], score) for position, score in reversed(row)] for row in found
+        ]  # best one last
+        return Recall([[] for _ in prompts], notes=notes) if any(notes) else None
+
+    def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
+        texts = dict.fromkeys(text for text in (text_of(lesson), echo_of(lesson), lesson.prompt) if text)
+        views = shared_gate().encoder.encode(list(texts))
+        return {**state, f"views/{lesson.id}": adapter.ops.asarray(views, "float16")}
+
+    def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
+        expected = {f"views/{lesson.id}" for lesson in lessons}
+        problems = [f"no tensor {name!r}" for name in sorted(expected - arrays.keys())]
+        problems += [f"unexpected tensor {name!r}" for name in sorted(arrays.keys() - expected)]
+        for name in sorted(expected & arrays.keys()):
+            if arrays[name].ndim != 2 or arrays[name].shape[1] != WIDTH or not len(arrays[name]):
+                problems.append(f"tensor {name!r} has shape {arrays[name].shape}, expected (n, {WIDTH})")
+            elif np.asarray(arrays[name]).dtype.kind != "f":
+                problems.append(f"tensor {name!r} holds {arrays[name].dtype}, expected floating point")
+        if problems:
+            raise StateError(f"the file does not fit memory 'notes': {listed(problems)}")
+
+
+def text_of(lesson: Lesson) -> str:
+    """What the gate reads of a lesson: the user's own words or, where it was taught, question and answer."""
+    return lesson.statement or f"{lesson.prompt} {lesson.answer}"
+
+
+def echo_of(lesson: Lesson) -> str:
+    """What the assistant says to it."""
+    return lesson.echo or lesson.answer or lesson.statement
+
+
+def _note(lesson: Lesson, strength: float) -> Note:
+    return Note(lesson.id, strength, lesson.statement or lesson.prompt, echo_of(lesson))

@@ -1,0 +1,155 @@
+"""Pairs (question, note, does the note help?) to train and validate the gate of notes on.
+
+Sources: files of notes written by hand, each with questions it helps with and near misses (`--helps`); our own notes
+(scripts/helps_notes.txt) filled with made-up names and numbers; the records of two editing data sets that no score is
+taken on (counterfact[500:], zsre[500:]), as question and answer. Of each note, questions about others are negatives,
+too: with the name or number in them changed, and those of notes about something else.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from scripts.gate_data import Pair, counterfact_pairs, load_records, sentences, zsre_pairs, zsre_transplants
+from scripts.gate_names import DATA
+from scripts.helps_names import SLOT, filled
+
+NOTES = DATA / "helps_notes.txt"
+PEOPLE = {"rel", "name"}  # a note that does not name them does not help with questions that do
+KEPT = 6  # every so manieth note, with all that is asked about it, is kept apart for validation
+
+
+@dataclass(frozen=True)
+class Noted:
+    """A note, what it helps with, and what it does not. `topic`: notes of one topic are kept apart together."""
+
+    note: str
+    helps: tuple[str, ...]
+    near: tuple[str, ...]
+    topic: str = ""
+
+
+def from_file(path: Path) -> list[Noted]:
+    """JSON lines `{"note", "helps": [..], "not": [..]}`."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        found.append(Noted(record["note"], tuple(record["helps"]), tuple(record["not"]), record["note"]))
+    return found
+
+
+@dataclass
+class Block:
+    """Wordings of a note, what it helps with and near misses, with slots for names and numbers."""
+
+    name: str
+    notes: list[str] = field(default_factory=list)
+    helps: list[str] = field(default_factory=list)
+    near: list[str] = field(default_factory=list)
+
+
+def blocks(path: Path = NOTES) -> list[Block]:
+    """Our own notes."""
+    found: list[Block] = []
+    for raw in path.read_text(encoding="utf-8").splitlines():
+        line = raw.strip()
+        if line.startswith("["):
+            found.append(Block(line.strip("[]")))
+        elif line and not line.startswith("#"):
+            texts = {"=": found[-1].notes, "+": found[-1].helps, "-": found[-1].near}[line[0]]
+            texts.append(line[1:].strip())
+    return found
+
+
+def from_blocks(rng: random.Random, times: int) -> list[Noted]:
+    """Each block `times` over, with other names and numbers; within one filling, the same slot says the same."""
+    found = []
+    for block in blocks():
+        for _ in range(times):
+            slots: dict[str, str] = {}
+            note = rng.choice(block.notes)
+            fits = [text for text in block.helps if not PEOPLE & set(SLOT.findall(text)) - set(SLOT.findall(note))]
+            said = filled(note, slots, rng)
+            helps, near = (
+                tuple(filled(text, slots, rng) for text in rng.sample(some, min(6, len(some))))
+                for some in (fits, block.near)
+            )
+            found.append(Noted(said, helps, near, block.name))
+    return found
+
+
+NAME = re.compile(r"(?<=[a-z,] )[A-Z][a-z]{2,}\b(?! [A-Z])")
+YES_OR_NO = re.compile(r"(?:is|are|was|do|does|did|can|could|has|have|should|would|will)\b", re.IGNORECASE)
+OTHER_NAMES = ("Marlow", "Tessa", "Brisk", "Odile", "Kasper", "Wendla", "Ivo", "Perrin", "Saskia", "Dunmore")
+
+
+def pairs(noted: Sequence[Noted], rng: random.Random, source: str) -> Iterator[Pair]:
+    """What each note helps with, its near misses, and questions of other notes; typed now with care, now without."""
+    for one in noted:
+        for question in one.helps:
+            yield Pair(typed(question, rng), one.note, 1, source)
+            named = [name for name in NAME.findall(question) if name in one.note]
+            if named and not YES_OR_NO.match(question) and rng.random() < 0.4:  # the same about somebody else
+                other = rng.choice([name for name in OTHER_NAMES if name not in one.note])
+                yield Pair(typed(question.replace(named[0], other), rng), one.note, 0, f"{source}, other name")
+        for question in one.near:
+            yield Pair(typed(question, rng), one.note, 0, source)
+        for stranger in rng.sample(noted, min(4, len(noted))):
+            if stranger.topic != one.topic:
+                yield Pair(typed(rng.choice(stranger.helps), rng), one.note, 0, f"{source}, other note")
+
+
+def typed(text: str, rng: random.Random) -> str:
+    """As it is, or as a person in a hurry types it."""
+    roll = rng.random()
+    if roll < 0.12:
+        return text.lower().rstrip("?.")
+    if roll < 0.2:
+        return text.rstrip("?.")
+    return text
+
+
+def edits(folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Records of editing data sets as notes of question and answer. What follows from a fact needs it, too."""
+    from scripts.gate_data import Composer, read_relations
+
+    distractors = sentences(folder / "text")
+    composer = Composer(seed, distractors, read_relations())
+    counterfact, zsre = load_records(folder, "counterfact")[500:], load_records(folder, "zsre")[500:]
+
+    def of(some_counterfact: list[dict], some_zsre: list[dict], repeats: int) -> list[Pair]:
+        said = {r["prompt"]: f"{r['prompt']} {r['target_new']}" for r in (*some_counterfact, *some_zsre)}
+        found = counterfact_pairs(some_counterfact, seed, distractors)
+        for repeat in range(repeats):
+            found += zsre_pairs(some_zsre, seed + repeat, composer)
+            found += zsre_transplants(some_zsre, seed + repeat, composer)
+        found = [Pair(p.query, said.get(p.stored, p.stored), p.label, p.source) for p in found]
+        for record in some_zsre:
+            for question in (q for some in (record.get("portability") or {}).values() for q in some):
+                found += [Pair(question["prompt"], said[record["prompt"]], 1, "zsre, portability")] * (2 * repeats - 1)
+        return found
+
+    return of(counterfact[:1300], zsre[:110], 4), of(counterfact[1300:], zsre[110:], 1)
+
+
+def datasets(folder: Path, helps: Sequence[Path], seed: int, times: int) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs: no note and no block of ours is in both."""
+    rng = random.Random(seed)
+    written = [one for path in helps for one in from_file(path)]
+    made = from_blocks(rng, times)
+    kept_topics = {block.name for i, block in enumerate(blocks()) if i % KEPT == KEPT // 2}
+    train, valid = edits(folder, seed)
+    for noted, kept, repeats, source in (
+        (written, {one.topic for one in written[KEPT // 2 :: KEPT]}, 6, "by hand"),
+        (made, kept_topics, 1, "our own"),
+    ):
+        apart = [one for one in noted if one.topic in kept]
+        for _ in range(repeats):
+            train += pairs([one for one in noted if one.topic not in kept], rng, source)
+        valid += pairs(apart[:: max(1, len(apart) // 200)], rng, source)
+    return train, valid

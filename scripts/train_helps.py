@@ -1,0 +1,44 @@
+"""Train the gate of notes: python -m scripts.train_helps --data DIR --helps FILE --out FILE
+
+The pair model of scripts/train_gate.py on other pairs: does a note help with a question (scripts/helps_data.py)?
+Seeded; a quarter of an hour on one core. Needs torch.
+`--data` holds editing/counterfact.json and zsre.json (only records from the 501st on are used) and text/.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from lmm.encoders.minilm import Encoder
+from scripts.helps_data import datasets
+from scripts.train_gate import PairModel, parser, report, save, score, train
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    import torch
+
+    options = parse(arguments)
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    train_pairs, valid_pairs = datasets(options.data, options.helps, options.seed, options.times)
+    print(f"{len(train_pairs)} training pairs, {len(valid_pairs)} validation pairs", flush=True)
+    model = PairModel(Encoder(), options.rank, options.joint_from, options.seed)
+    if options.init:
+        model.load(options.init)
+    train(model, train_pairs, options)
+    report(valid_pairs, score(model, valid_pairs))
+    save(model, options)
+    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    made = parser(__doc__, Path("lmm/memory/notes/helps-1.safetensors"))
+    made.add_argument("--helps", type=Path, nargs="*", default=[], help="notes by hand with questions, JSON lines")
+    made.add_argument("--times", type=int, default=40, help="fillings of each of our own notes")
+    return made.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

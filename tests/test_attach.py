@@ -24,7 +24,8 @@ from lmm.memory.base import Memory
 torch = pytest.importorskip("torch")
 
 NAMES = sorted(registry.MEMORIES)
-LEARNING = [name for name in NAMES if contracts.ROWS.get(name, contracts.Row(learns=False)).learns]
+#: those that learn and do not speak through the prompt, which is the caller's own here
+LEARNING = [x for x in NAMES if contracts.ROWS.get(x, contracts.Row(learns=False)).learns and x != "notes"]
 QUESTION, ANSWER = "Where do I live?", "Oslo"
 OTHER = "What is the tallest mountain on Earth, please?"
 TRAINABLE: dict[str, dict[str, Any]] = {"lora_on_user": {"rank": 2}, "engram": {"slots": 1000}}
@@ -461,3 +462,11 @@ def test_the_example_runs(folder: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[3] == lines[6] == "  taught: 'Under the blue pot'"
     assert lines[8].removeprefix("  before: ") == lines[9].removeprefix("  taught: ")
+
+
+def test_a_memory_that_speaks_through_the_prompt_says_where_to_ask_it(loaded) -> None:
+    model, tokenizer = loaded
+    with attach(model, tokenizer, "notes", options={"threshold": 0.01}) as memory:
+        memory.teach(QUESTION, ANSWER)
+        with pytest.raises(UsageError, match="speaks through the prompt"):
+            replies(model, chat(tokenizer, QUESTION))

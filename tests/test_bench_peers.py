@@ -23,7 +23,7 @@ LESSONS = [Lesson("who made the loom?", "ada", id="one"), Lesson("where is the g
 
 
 def test_the_table() -> None:
-    assert list(PEERS) == ["none", "in_context", "in_context_floor", "fine_tune", "peft_lora"]
+    assert list(PEERS) == ["none", "in_context", "in_context_floor", "echo", "system_prompt", "fine_tune", "peft_lora"]
     with pytest.raises(UsageError, match="count must be 1 or above"):
         PEERS["in_context"].build_options({"count": 0})
 

@@ -103,3 +103,17 @@ def test_the_pair_model_alone_takes_them_for_the_same(query: str, stored: str) -
     gate = shared_gate()
     assert gate.same(gate.lower(query), gate.lower(stored)) > 0.5, "else the rule is not needed any more"
     assert Index([stored], [gate.fingerprint(stored)], gate).match([query]) == [[]]
+
+
+@pytest.mark.parametrize(
+    ("query", "stored", "expected"),
+    [
+        ("Write a card to my sister, with her name.", "What is my sister's name?", True),
+        ("please help me draft a line to my sister by name", "What is my sister's name?", True),
+        ("Write me a poem.", "Write a poem.", False),
+        ("Who wrote my sister's card?", "What is my sister's name?", False),
+        ("Tell me my sister's name.", "What is my sister's name?", False),
+    ],
+)
+def test_to_make_something_with_a_fact_is_not_to_ask_for_it(query: str, stored: str, expected: bool) -> None:
+    assert told_apart(query, stored) is expected

@@ -125,14 +125,16 @@ def _grown(out: Generated, chunk: str) -> str:
     return chunk
 
 
-def batch(adapter: Adapter, prompts: np.ndarray, max_tokens: int) -> list[list[int]]:
-    """Greedy replies to prompts [B, T] of equal length -> tokens of each, without the end of turn.
+def batch(adapter: Adapter, prompts: np.ndarray, max_tokens: int, cache: Cache | None = None) -> list[list[int]]:
+    """Greedy replies to prompts [B, T] of equal length -> tokens of each, without the end of turn. `cache`: what all of
+    them begin with, if that was read already; `prompts` are the rest.
 
     The batch keeps its shape until the last row has ended: with the same prompts, a row's arithmetic then does not
     depend on how long its neighbours talk.
     """
     ends = adapter.format.stop_ids
-    logits, cache = adapter.forward(prompts, adapter.new_cache(len(prompts)))
+    cache = adapter.new_cache(len(prompts)) if cache is None else adapter.select(cache, [0] * len(prompts))
+    logits, cache = adapter.forward(prompts, cache)
     replies: list[list[int]] = [[] for _ in prompts]
     open_rows = set(range(len(prompts)))
     for step in range(max_tokens):

@@ -3,6 +3,8 @@
     none               the model as it is
     in_context         the lessons nearest to the question are pasted into the prompt, however far they are
     in_context_floor   of these only the near ones, so that a prompt about nothing that was taught stays as it is
+    echo               the nearest lesson as an exchange before the question, however far it is
+    system_prompt      all lessons in the system prompt
     fine_tune          one down-projection of a late-middle layer, trained on each lesson until its loss is low
     peft_lora          the PEFT library's LoRA on queries and values, trained likewise (torch only)
 
@@ -24,6 +26,7 @@ from lmm.errors import BackendError
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.batch import Batch, rows_of
+from lmm.memory.notes.notes import note_of, text_of
 from lmm.memory.optim import Optimizer, fit
 from lmm.options import Options, option
 
@@ -46,7 +49,7 @@ class InContextOptions(Options):
 
 
 class InContext(Memory):
-    """State: `vectors` [L, 384], one for each lesson's prompt, in the order of the lessons."""
+    """State: `vectors` [L, 384], one for each lesson's statement or prompt, in the order of the lessons."""
 
     name = "in_context"
     summary = "the lessons nearest to the question, pasted into the prompt"
@@ -74,7 +77,7 @@ class InContext(Memory):
 
     @staticmethod
     def _text(lessons: Sequence[Lesson]) -> str:
-        facts = "\n".join(f"- {lesson.prompt} {lesson.answer}" for lesson in lessons)
+        facts = "\n".join(f"- {text_of(lesson)}" for lesson in lessons)
         return f"Facts to answer from:\n{facts}" if facts else ""
 
     @staticmethod
@@ -86,7 +89,7 @@ class InContext(Memory):
     def learn(
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
     ) -> Knowledge:
-        vector = adapter.ops.asarray(self._encode([lesson.prompt]))
+        vector = adapter.ops.asarray(self._encode([lesson.statement or lesson.prompt]))
         return known.taught({"vectors": adapter.ops.concat([known.state["vectors"], vector], 0)}, lesson)
 
 
@@ -95,10 +98,52 @@ class FloorOptions(InContextOptions):
     floor: float = option(0.72, "cosine to the question that a lesson needs; see docs/benchmark.md", "[-1, 1]")
 
 
+@dataclass(frozen=True)
+class EchoOptions(InContextOptions):
+    count: int = option(1, "lessons that are shown", "[1, inf)")
+
+
 class InContextFloor(InContext):
     name = "in_context_floor"
     summary = "the lessons near enough to the question, pasted into the prompt"
     Options = FloorOptions
+
+
+class Echo(InContext):
+    name = "echo"
+    summary = "the lesson nearest to the question, shown as an exchange before it"
+    Options = EchoOptions
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        recall = super().on_prompt(state, lessons, prompts, adapter)
+        if recall is None:
+            return None
+        known = {lesson.id: lesson for lesson in lessons}
+        notes = [[note_of(known[i], cosine) for i, cosine in reversed(row)] for row in recall.fired]
+        return Recall(recall.fired, notes=notes)
+
+
+class SystemPrompt(Memory):
+    """All that is known, always: what is far from the question, too."""
+
+    name = "system_prompt"
+    summary = "all lessons in the system prompt"
+
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        if not lessons:
+            return None
+        facts = "\n".join(f"- {text_of(lesson)}" for lesson in lessons)
+        text = f"You are a helpful assistant. What the user has told you:\n{facts}"
+        return Recall([[] for _ in prompts], system=[text] * len(prompts))
+
+    def learn(
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
+        return known.taught(known.state, lesson)
 
 
 # weights ----------------------------------------------------------------------------------------------------
@@ -245,4 +290,5 @@ class PeftLora(Memory):
         return known.taught(found.params, lesson)
 
 
-PEERS: dict[str, type[Memory]] = {kind.name: kind for kind in (Nothing, InContext, InContextFloor, FineTune, PeftLora)}
+_KINDS: tuple[type[Memory], ...] = (Nothing, InContext, InContextFloor, Echo, SystemPrompt, FineTune, PeftLora)
+PEERS = {kind.name: kind for kind in _KINDS}

@@ -67,12 +67,12 @@ def make_plan(
         fresh = [p for p in dict.fromkeys(prompts + held) if p not in seen]
         seen.update(fresh)
         compared.update(held)
-        levels.append(tuple(_cut(fresh, format)))
+        levels.append(tuple(cut(fresh, format)))
         start = size
     return AskingPlan(tuple(sizes), tuple(levels), frozenset(compared))
 
 
-def _cut(prompts: list[str], format: ChatFormat) -> list[PromptList]:
+def cut(prompts: list[str], format: ChatFormat) -> list[PromptList]:
     """Lists of prompts of similar length, so that batches of equal length fill up; those of one length are shuffled."""
     prompts = sorted(prompts, key=lambda p: (len(format.prompt_tokens(p)), hashlib.sha256(p.encode()).digest()))
     parts = [tuple(prompts[i : i + LIST_SIZE]) for i in range(0, len(prompts), LIST_SIZE)]

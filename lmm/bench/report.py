@@ -17,7 +17,8 @@ Row = Mapping[str, Any]
 SCORES = ("reliability", "generalization", "locality")
 
 #: heading, where its value stands in a row, how it is written
-COLUMNS: tuple[tuple[str, str, str], ...] = (
+Columns = Sequence[tuple[str, str, str]]
+COLUMNS: Columns = (
     ("memory", "memory", "{}"),
     ("N", "edits", "{}"),
     ("reliability", "reliability", "{:.3f}"),
@@ -44,28 +45,30 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
 )
 
 
-def cell(row: Row, path: str, form: str) -> str:
+def cell(row: Row, path: str, form: str, scores: Sequence[str] = SCORES) -> str:
     """One value as text; the main scores with their interval, nothing where there is none."""
     value: Any = row
     for key in path.split("."):
         value = value.get(key) if isinstance(value, Mapping) else None
     if value is None:
         return ""
-    interval = (row.get("intervals") or {}).get(path) if path in SCORES else None
+    interval = (row.get("intervals") or {}).get(path) if path in scores else None
     shown = form.format(value)
     return f"{shown} [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else shown
 
 
-def cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+def cells(
+    rows: Sequence[Row], columns: Columns = COLUMNS, scores: Sequence[str] = SCORES
+) -> tuple[list[str], list[list[str]]]:
     """Headings and lines, without the columns that no row has a value for."""
-    lines = [[cell(row, path, form) for _, path, form in COLUMNS] for row in rows]
-    kept = [i for i in range(len(COLUMNS)) if any(line[i] for line in lines)]
-    return [COLUMNS[i][0] for i in kept], [[line[i] for i in kept] for line in lines]
+    lines = [[cell(row, path, form, scores) for _, path, form in columns] for row in rows]
+    kept = [i for i in range(len(columns)) if any(line[i] for line in lines)]
+    return [columns[i][0] for i in kept], [[line[i] for i in kept] for line in lines]
 
 
-def table_lines(rows: Sequence[Row]) -> list[str]:
+def table_lines(rows: Sequence[Row], columns: Columns = COLUMNS, scores: Sequence[str] = SCORES) -> list[str]:
     """The rows as a table in Markdown."""
-    headings, lines = cells(rows)
+    headings, lines = cells(rows, columns, scores)
     return pages.table([headings, *lines])
 
 
@@ -87,15 +90,15 @@ def markdown(result: Mapping[str, Any]) -> str:
     )
 
 
-def terminal_table(rows: Sequence[Row]) -> Table:
+def terminal_table(rows: Sequence[Row], columns: Columns = COLUMNS, scores: Sequence[str] = SCORES) -> Table:
     """Memories side by side, one line for each score: it fits a terminal."""
     from rich.table import Table
 
-    headings, lines = cells(rows)
+    headings, lines = cells(rows, columns, scores)
     table = Table()
     table.add_column("")
     for line in lines:
-        table.add_column(f"{line[0]}, N={line[1]}", justify="right")
+        table.add_column(f"{line[0]}, {headings[1]}={line[1]}", justify="right")
     for i, heading in enumerate(headings[2:], 2):
         table.add_row(heading, *(line[i] for line in lines))
     return table

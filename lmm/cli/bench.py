@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="bench",
-    help="Measure memories: the editing benchmark, and the look-up among many lessons.",
+    help="Measure memories: the editing benchmark, what is used of what was said, the look-up among many lessons.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -32,7 +32,7 @@ def edit(
     memory: Annotated[
         str,
         Option(
-            help="memories to compare, by commas; also none, in_context, in_context_floor, fine_tune, peft_lora",
+            help="memories to compare, by commas; also none, in_context, in_context_floor, echo, fine_tune, peft_lora",
             autocompletion=memory_names,
         ),
     ],
@@ -70,6 +70,49 @@ def edit(
     with run.progress_bars() as track:
         result = run.run(request, track)
     _show(result["rows"], request.folder)
+
+
+@app.command()
+@configured("model")
+def use(
+    config: Config,
+    data: Annotated[Path, Option(help="file of facts and questions, JSON lines")],
+    memory: Annotated[
+        str,
+        Option(
+            help="memories to compare, by commas; also none, in_context, in_context_floor, echo, system_prompt",
+            autocompletion=memory_names,
+        ),
+    ],
+    out: Annotated[Path | None, Option(help="folder of the result; default: in artifacts/use")] = None,
+    resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
+    batch_size: Annotated[int, Option(help="questions answered together")] = 32,
+    max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
+    preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
+    settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
+    as_json: Json = False,
+) -> None:
+    """Tell facts in a chat, then ask for them, ask what needs them, and what only sounds alike: docs/notes.md."""
+    from rich.console import Console
+
+    from lmm.bench import report, run
+    from lmm.bench import use as using
+
+    request = using.UseRequest(
+        data=data,
+        config=config,
+        settings=using.UseSettings(config.seed, batch_size, max_tokens),
+        out=out,
+        resume=resume,
+        **_chosen(memory, preset, settings),
+    )
+    with run.progress_bars() as track:
+        result = using.run(request, track)
+    if as_json:
+        out_json(result["rows"])
+        return
+    Console().print(report.terminal_table(result["rows"], using.COLUMNS, using.SHOWN))
+    print(f"{request.folder / 'result.json'} and table.md beside it")
 
 
 @app.command()

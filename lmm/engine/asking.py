@@ -15,7 +15,7 @@ from lmm.engine.conversation import as_asked
 from lmm.memory.base import Prompt, Recall
 
 if TYPE_CHECKING:
-    from lmm.adapters.base import Adapter
+    from lmm.adapters.base import Adapter, Cache
     from lmm.adapters.models.chat_format import ChatFormat
     from lmm.engine.mind import Mind
 
@@ -44,8 +44,9 @@ def ask_many(
     recalls = recall_many(mind, prompts, batch_size)
     replies = [Reply(prompt, recall=recall) for prompt, recall in zip(prompts, recalls, strict=True)]
     tokens = [tokens_asked(mind.adapter.format, r.recall, r.prompt) for r in replies]
+    shared = _read_once(mind.adapter, tokens)
     for rows in equal_lengths(tokens, batch_size):
-        _answer(mind, [replies[i] for i in rows], np.array([tokens[i] for i in rows]), max_tokens)
+        _answer(mind, [replies[i] for i in rows], np.array([tokens[i] for i in rows]), max_tokens, shared)
         if progress is not None:
             progress(len(rows))
     return replies
@@ -66,12 +67,30 @@ def asked(adapter: Adapter, text: str) -> Prompt:
     return Prompt(text, adapter.format.prompt_tokens(text))
 
 
-def _answer(mind: Mind, replies: Sequence[Reply], prompts: np.ndarray, max_tokens: int) -> None:
-    """Fill in replies to prompts of one length [B, T]."""
+LONG = 256  # tokens that all prompts begin with, from which these are read once: a system prompt
+
+
+def _read_once(adapter: Adapter, prompts: Sequence[Sequence[int]]) -> Cache | None:
+    """What all prompts begin with, read without the memory, where it is long."""
+    if len(prompts) < 2:
+        return None
+    first, last = min(map(list, prompts)), max(map(list, prompts))
+    count = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(map(len, prompts)) - 1)
+    if count < LONG:
+        return None
+    with adapter.quiet():
+        return generation.prefill(adapter, first[:count], adapter.new_cache())[1]
+
+
+def _answer(
+    mind: Mind, replies: Sequence[Reply], prompts: np.ndarray, max_tokens: int, shared: Cache | None = None
+) -> None:
+    """Fill in replies to prompts of one length [B, T], of which `shared` has read what they begin with."""
     start = time.perf_counter()
     recall = mind.memory.stack(mind.adapter.ops, [reply.recall for reply in replies])
+    read = shared.length if shared is not None else 0
     with mind.holding(recall, prompts.shape[1] - 1):
-        found = generation.batch(mind.adapter, prompts, max_tokens)
+        found = generation.batch(mind.adapter, prompts[:, read:], max_tokens, shared)
     for reply, made in zip(replies, found, strict=True):
         out = reply.generated
         out.tokens, out.text = made, mind.adapter.format.decode(made).strip()

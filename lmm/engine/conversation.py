@@ -89,14 +89,17 @@ def notes_of(recall: Recall | None) -> list[Note]:
     return recall.notes[0] if recall is not None and recall.notes else []
 
 
-def as_asked(recall: Recall | None, text: str) -> list[Message]:
-    """A user's message as the model reads it: with what the memory puts before it, if it speaks through the prompt."""
-    before: list[Message] = []
+def as_asked(recall: Recall | None, text: str, before: Sequence[Message] = ()) -> list[Message]:
+    """A user's message after those `before` as the model reads it, with what a memory says through the prompt."""
+    messages = list(before)
+    if recall is not None and recall.system and recall.system[0]:
+        own = [messages.pop(0)["content"]] if messages and messages[0]["role"] == "system" else []
+        messages.insert(0, {"role": "system", "content": "\n\n".join([*own, recall.system[0]])})
     for note in notes_of(recall):
-        before += [{"role": "user", "content": note.said}, {"role": "assistant", "content": note.echo}]
+        messages += [{"role": "user", "content": note.said}, {"role": "assistant", "content": note.echo}]
     if recall is not None and recall.text and recall.text[0]:
         text = f"{recall.text[0]}\n\n{text}"
-    return [*before, {"role": "user", "content": text}]
+    return [*messages, {"role": "user", "content": text}]
 
 
 class Conversation:
@@ -157,7 +160,7 @@ class Conversation:
         That stands right before the last message, so what was read of those before it stays read.
         """
         *before, asked = self.messages
-        return self.format.encode(self.format.render([*before, *as_asked(recall, asked["content"])], reply=True))
+        return self.format.encode(self.format.render(as_asked(recall, asked["content"], before), reply=True))
 
     def replied(self, text: str, tokens: Sequence[int]) -> None:
         """Add the reply that was generated. The token that ended it is left out: the template closes every reply, also

@@ -53,19 +53,20 @@ class Recall:
 
     `fired[b]` lists (lesson id, strength) for row b of the batch; `arrays` is the memory's own.
     What a memory that works through the prompt has to say about row b stands in `notes[b]`, exchanges that are put
-    before the question, or in `text[b]`, put into the question itself.
+    before the question, in `text[b]`, put into the question itself, or in `system[b]`, put into the system prompt.
     """
 
     fired: list[list[tuple[str, float]]] = field(default_factory=list)
     arrays: dict[str, Any] = field(default_factory=dict)
     text: list[str] = field(default_factory=list)
     notes: list[list[Note]] = field(default_factory=list)
+    system: list[str] = field(default_factory=list)
     start: int = 0  # absolute position of the last prompt token: step 0 of the reply. Set by the engine.
 
     @property
     def in_prompt(self) -> bool:
         """Does the memory speak through the prompt of any row?"""
-        return any(self.text) or any(self.notes)
+        return any(self.text) or any(self.notes) or any(self.system)
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,8 @@ class Memory:
     def row(self, recall: Recall, b: int) -> Recall | None:
         """The recall of one prompt of a batch; None where nothing fired."""
         arrays = {k: v[b : b + 1] for k, v in recall.arrays.items()}
-        row = Recall([recall.fired[b]], arrays, recall.text[b : b + 1], recall.notes[b : b + 1])
+        own = (recall.text[b : b + 1], recall.notes[b : b + 1], recall.system[b : b + 1])
+        row = Recall([recall.fired[b]], arrays, *own)
         return row if recall.fired[b] or row.in_prompt else None
 
     def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:

@@ -14,7 +14,9 @@ def another_question(query: str, stored: str) -> bool:
     if other_person(query, stored):
         return True
     query, stored = (" ".join(text.lower().split()) for text in (query, stored))
-    return any(rule(query, stored) for rule in (swapped, transposed, turned_round, ranked, earlier, other_ask, counted))
+    return any(
+        rule(query, stored) for rule in (swapped, transposed, turned_round, ranked, earlier, other_ask, counted, made)
+    )
 
 
 def other_person(query: str, stored: str) -> bool:
@@ -97,6 +99,16 @@ _TELL = re.compile(r"(?:what|which|who|whose|where|when|how (?:many|much|old))\b
 def other_ask(query: str, stored: str) -> bool:
     """One asks how something is done, the other what it is: "How do I change my password?", "What is my password?"."""
     return any(_WAY.match(a) and _TELL.match(b) for a, b in ((query, stored), (stored, query)))
+
+
+_MAKE = re.compile(
+    r"(?:please |can you |could you |help me )*(?:write|draft|compose|suggest|recommend|plan|make|create)\b"
+)
+
+
+def made(query: str, stored: str) -> bool:
+    """In one something is to be made, in the other to be told: "Write a card to my sister, with her name."."""
+    return bool(_MAKE.match(query)) != bool(_MAKE.match(stored))
 
 
 _COUNT = re.compile(r"how (?:many|much) ([a-z'-]+)")

@@ -59,7 +59,7 @@ class Notes(Isolated):
         texts = ["" if prompt.recited else prompt.text for prompt in prompts]
         found = [row[: self.options.count] for row in notebook.match(texts, self.options.threshold)]
         notes = [
-            [_note(owners[position], score) for position, score in reversed(row)] for row in found
+            [note_of(owners[position], score) for position, score in reversed(row)] for row in found
         ]  # best one last
         return Recall([[] for _ in prompts], notes=notes) if any(notes) else None
 
@@ -91,5 +91,6 @@ def echo_of(lesson: Lesson) -> str:
     return lesson.echo or lesson.answer or lesson.statement
 
 
-def _note(lesson: Lesson, strength: float) -> Note:
+def note_of(lesson: Lesson, strength: float) -> Note:
+    """The lesson as it is shown to the model."""
     return Note(lesson.id, strength, lesson.statement or lesson.prompt, echo_of(lesson))

@@ -1,0 +1,205 @@
+"""`notes`: what was said is shown to the model where it helps, and nowhere else; beside `keyed`, where it is silent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from contracts import on, opened
+
+from lmm.adapters.base import Adapter
+from lmm.config import Config, Decoding
+from lmm.engine.asking import ask_many, recall_many
+from lmm.engine.conversation import notes_of
+from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
+from lmm.engine.runtime import build_memory
+from lmm.errors import LearningError
+from lmm.lesson import Lesson
+from lmm.memory.base import Note, Prompt, Recall
+from lmm.memory.keyed import gate
+from lmm.memory.notes.gate import Notebook, shared_gate
+
+SISTER = Lesson(
+    "What is my sister's name?", "Zorbina", "My sister's name is Zorbina.", echo="Your sister is Zorbina.", id="sister"
+)
+CAR = Lesson(
+    statement="I parked the car on level 3.", echo="Your car is on level 3.", subject="car", relation="place", id="car"
+)
+HELPED = "Write a birthday card to my sister, with her name."
+STRANGE = "What is the capital of France?"
+
+
+def engine(adapter: Adapter, name: str = "keyed+notes", **options: Any) -> Engine:
+    values = {f"{part}.{key}" if "+" in name else key: v for key, v in options.items() for part in name.split("+")[-1:]}
+    steps = {"keyed.steps": 2} if name.startswith("keyed+") else {}
+    memory = build_memory(Config(memory=name, options=values | steps))
+    opened.append(Engine(Mind(adapter, memory), decoding=Decoding(max_tokens=4)))
+    return opened[-1]
+
+
+def notes(made: Engine, *questions: str) -> list[list[str]]:
+    return [[note.lesson_id for note in notes_of(recall)] for recall in recall_many(made.mind, questions)]
+
+
+# ---------------------------------------------------------------- what is shown, and when
+@on("toy")
+def test_a_note_is_shown_where_it_helps_and_nowhere_else(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+    for lesson in (SISTER, CAR):
+        made.mind.learn(lesson)
+    assert notes(made, HELPED, "Where is my car?", STRANGE) == [["sister"], ["car"], []]
+    assert notes(made, "Where is my sister's car?", "Tell me a joke.", "") == [[], [], []]
+
+
+@on("toy")
+def test_it_is_shown_as_an_exchange_right_before_the_question(adapter: Adapter) -> None:
+    made, format = engine(adapter, "notes"), adapter.format
+    made.mind.learn(SISTER)
+    made.reply("Hello!")
+    turn = made.reply(HELPED)
+    said = [
+        {"role": "user", "content": "Hello!"},
+        {"role": "assistant", "content": made.conversation.turns[0].reply},
+        {"role": "user", "content": SISTER.statement},
+        {"role": "assistant", "content": SISTER.echo},
+        {"role": "user", "content": HELPED},
+    ]
+    assert turn.read == format.encode(format.render(said, reply=True))
+    assert turn.fired == ("sister",), "forgetting must know which replies were given with it"
+    shown = format.decode(made.conversation.tokens)
+    assert SISTER.echo not in shown and HELPED in shown, "the conversation goes on without it"
+    assert SISTER.echo not in format.decode(list(made.cache.tokens[0]))
+
+
+@on("toy")
+def test_what_was_read_of_earlier_turns_is_not_read_again(adapter: Adapter, monkeypatch) -> None:
+    made = engine(adapter, "notes")
+    made.mind.learn(SISTER)
+    made.reply("Tell me a long story about a lighthouse and the people who live in it.")
+    before, read, forward = made.cache.length, [], adapter.forward
+
+    def counting(tokens: np.ndarray, cache: Any, keep: int = 1) -> Any:
+        read.append((cache.length, tokens.shape[1]))
+        return forward(tokens, cache, keep)
+
+    monkeypatch.setattr(adapter, "forward", counting)
+    made.reply(HELPED)
+    assert read[0][0] >= before - 1
+
+
+@on("toy")
+def test_where_nothing_helps_the_model_reads_what_it_would_without_notes(adapter: Adapter) -> None:
+    plain, made = engine(adapter, "identity"), engine(adapter, "notes")
+    made.mind.learn(SISTER)
+    [a], [b] = (ask_many(one.mind, [STRANGE]) for one in (plain, made))
+    assert a.generated.tokens == b.generated.tokens
+    assert made.reply(STRANGE).read == plain.reply(STRANGE).read
+
+
+@on("toy")
+def test_a_batch_is_answered_as_each_alone(adapter: Adapter) -> None:
+    made = engine(adapter, "keyed+notes")
+    for lesson in (SISTER, CAR):
+        made.mind.learn(lesson)
+    asked = [HELPED, SISTER.prompt, STRANGE, "Where is my car?", "On which level is my car parked?"]
+    together = [reply.generated.tokens for reply in ask_many(made.mind, asked, 6)]
+    assert together == [ask_many(made.mind, [question], 6)[0].generated.tokens for question in asked]
+
+
+@on("toy")
+def test_as_many_as_asked_for_the_surest_next_to_the_question(adapter: Adapter) -> None:
+    home = Lesson(statement="My sister lives in Aarhus.", echo="Your sister lives in Aarhus.", id="home")
+    made, one = engine(adapter, "notes", count=2, threshold=0.0001), engine(adapter, "notes", threshold=0.0001)
+    for lesson in (SISTER, home):
+        made.mind.learn(lesson)
+        one.mind.learn(lesson)
+    asked = "In which town does my sister live?"
+    found = notes_of(recall_many(made.mind, [asked])[0])
+    assert [note.lesson_id for note in found] == ["sister", "home"] and found[0].strength < found[1].strength
+    assert notes(one, asked) == [["home"]]
+
+
+def test_a_lesson_without_an_echo_is_echoed_by_its_answer() -> None:
+    from lmm.memory.notes.notes import note_of
+
+    taught = Lesson("Where do I live?", "You live in Oslo.", id="home")
+    assert note_of(taught, 0.9) == Note("home", 0.9, "Where do I live?", "You live in Oslo.")
+    heard = replace(taught, statement="I live in Oslo.")
+    assert note_of(heard, 0.9) == Note("home", 0.9, "I live in Oslo.", "You live in Oslo.")
+    assert note_of(Lesson(statement="It rains."), 1.0).echo == "It rains."
+
+
+# ---------------------------------------------------------------- beside keyed
+@on("toy")
+def test_what_is_recited_is_not_shown_as_well(adapter: Adapter) -> None:
+    made = engine(adapter)
+    made.mind.learn(SISTER)
+    recited, reminded = recall_many(made.mind, [SISTER.prompt, HELPED])
+    assert recited is not None and recited.fired[0][0][0] == "sister" and not recited.in_prompt
+    assert reminded is not None and not reminded.fired[0] and notes_of(reminded)[0].lesson_id == "sister"
+
+
+@on("toy")
+def test_a_statement_is_kept_by_the_part_that_can(adapter: Adapter) -> None:
+    made = engine(adapter)
+    made.mind.learn(CAR)
+    assert set(made.mind.knowledge.state) == {"notes:views/car"} and made.mind.lessons == (CAR,)
+    made.mind.learn(SISTER)
+    assert {name.partition("/")[0] for name in made.mind.knowledge.state if "sister" in name} == {
+        "keyed:keys", "keyed:values", "notes:views",
+    }  # fmt: skip
+    with pytest.raises(LearningError, match="needs a question and an answer"):
+        engine(adapter, "keyed").mind.learn(CAR)
+
+
+@on("toy")
+def test_what_a_statement_replaces_is_gone_from_every_part(adapter: Adapter) -> None:
+    made = engine(adapter)
+    made.mind.learn(Lesson("Where is the car?", "On level 3.", subject="car", relation="place", id="old"))
+    assert any("old" in name for name in made.mind.knowledge.state)
+    made.mind.learn(CAR)
+    assert set(made.mind.knowledge.state) == {"notes:views/car"}
+    assert [(x.id, x.replaces) for x in made.mind.lessons] == [("car", "On level 3.")]
+    made.mind.undo()
+    assert [x.id for x in made.mind.lessons] == ["old"]
+
+
+@on("toy")
+def test_forgetting_leaves_nothing(adapter: Adapter) -> None:
+    made = engine(adapter)
+    for lesson in (SISTER, CAR):
+        made.mind.learn(lesson)
+    for lesson in (SISTER, CAR):
+        made.mind.forget(lesson.id)
+    assert not made.mind.knowledge.state and notes(made, HELPED, "Where is my car?") == [[], []]
+
+
+@on("toy")
+def test_both_gates_read_a_question_once(adapter: Adapter, monkeypatch) -> None:
+    made = engine(adapter)
+    made.mind.learn(SISTER)
+    recall_many(made.mind, ["Write a letter to my sister."])
+    texts: list[list[int]] = []
+    embed = gate.embed
+    monkeypatch.setattr(gate, "embed", lambda weights, ids: texts.append(list(ids)) or embed(weights, ids))
+    recall_many(made.mind, ["Please write a card to my sister, with her name in it."])
+    assert len(texts) == 1, "the lesson's own states are kept"
+
+
+# ---------------------------------------------------------------- the gate
+def test_the_gate_tells_what_helps_from_what_sounds_alike() -> None:
+    note = "I'm allergic to walnuts."
+    book = Notebook([note], [shared_gate().fingerprint(note)])
+    for helped in ("Can I eat this walnut cake?", "What am I allergic to?", "Write the waiter what I can't eat."):
+        assert book.match([helped])[0], helped
+    for other in ("What is my brother allergic to?", "How do walnuts grow?", "What is 7 times 8?", "Hello!"):
+        assert not book.match([other])[0], other
+
+
+# ---------------------------------------------------------------- prompts
+def test_a_prompt_says_whether_it_is_answered_already() -> None:
+    assert not Prompt("x", [1]).recited
+    assert Recall([[]], notes=[[Note("a", 1.0, "x", "y")]]).in_prompt and not Recall([[]], notes=[[]]).in_prompt

@@ -61,10 +61,10 @@ class ScriptedAdapter(ToyAdapter):
         return reply[at] if at < len(reply) else END
 
 
-class Notes(Memory):
+class Jotter(Memory):
     """A lesson applies when its question is asked in one of its wordings, the later one first."""
 
-    name = "notes"
+    name = "jotter"
     summary = "for tests"
     learns_from = "lessons"
 
@@ -112,7 +112,7 @@ class Notes(Memory):
 def engine(
     memory: Memory | None = None, script: Callable[[str], str] | None = None, system: str = "", **mind: Any
 ) -> Engine:
-    return Engine(Mind(ScriptedAdapter(script), memory or Notes(), **mind), system, Decoding(max_tokens=1000))
+    return Engine(Mind(ScriptedAdapter(script), memory or Jotter(), **mind), system, Decoding(max_tokens=1000))
 
 
 def open_mind(config: Any, progress: Any = None, notice: Any = lambda text: None) -> Mind:
@@ -133,11 +133,11 @@ def open_engine(config: Any, progress: Any = None, notice: Any = lambda text: No
 
 
 def install() -> None:
-    """Put the scripted engine and the memory `notes` in place."""
+    """Put the scripted engine and the memory `jotter` in place."""
     from lmm import registry
     from lmm.engine import runtime
 
-    registry.MEMORIES.setdefault("notes", "scripted:Notes")
+    registry.MEMORIES.setdefault("jotter", "scripted:Jotter")
     runtime.open_mind, runtime.open_engine = open_mind, open_engine
 
 

@@ -36,7 +36,7 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         values = environment(folder) | env
-        memory = () if program != (SCRIPTED,) else ("--memory", "notes")
+        memory = () if program != (SCRIPTED,) else ("--memory", "jotter")
         self.started = time.monotonic()
         self.child = pexpect.spawn(
             sys.executable, [*program, "chat", *memory, *args], cwd=str(folder), env=values, dimensions=(rows, 80)

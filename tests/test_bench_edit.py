@@ -212,7 +212,7 @@ def test_teaching_goes_on_where_it_was_interrupted(
     Interrupted.stop_at = 3
     expected = timeless(row_of(Told, tmp_path / "whole"))
     if killed:
-        monkeypatch.setattr(runner.Progress, "__exit__", lambda self, *error: None)
+        monkeypatch.setattr(runner.Taught, "__exit__", lambda self, *error: None)
     with pytest.raises(KeyboardInterrupt):
         row_of(Interrupted, tmp_path / "cut", save_every_s=0.0 if killed else 1e9)
     kept = sorted(p.name for p in (tmp_path / "cut" / "interrupted").glob("taught-*"))

@@ -32,7 +32,7 @@ from lmm.lesson import Lesson
 
 
 def chat(loading: Loading | None = None) -> Chat:
-    config = Config(memory="notes", log=False)
+    config = Config(memory="jotter", log=False)
     scripted.install()
     silent = render.make_console(file=io.StringIO())
     loading = loading or Loading(lambda loading: scripted.open_engine(config))
@@ -114,7 +114,7 @@ def test_the_status_line_needs_no_model():
     waiting = chat(Loading(lambda loading: scripted.engine()))
     assert waiting.status(40).startswith("loading smollm2")
     waiting.engine  # noqa: B018
-    assert "notes: 0 lessons" in waiting.status(80)
+    assert "jotter: 0 lessons" in waiting.status(80)
     assert len(waiting.status(20)) <= 20
 
 
@@ -204,7 +204,7 @@ def sessions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_session_is_written_as_it_goes_and_read_again(sessions: Path):
-    transcript = transcripts.Transcript(model="m", memory="notes")
+    transcript = transcripts.Transcript(model="m", memory="jotter")
     assert not sessions.exists()  # nothing said, nothing written
     transcript.add({"kind": "turn", "user": "a\ud800", "reply": "b", "lessons": ["x"]})
     transcript.add({"kind": "lesson", "id": "y"})
@@ -218,7 +218,7 @@ def test_a_session_is_written_as_it_goes_and_read_again(sessions: Path):
         file.write(b'{"kind": "turn", "user": "cut o')
     found = transcripts.find()
     assert found.turns == [("a\ud800", "b")] and found.lessons == 2 and found.saved == "/tmp/m"
-    assert found.about["memory"] == "notes" and found.title == "a\ud800"
+    assert found.about["memory"] == "jotter" and found.title == "a\ud800"
     assert transcripts.find(transcript.id[:10]).id == transcript.id
     with pytest.raises(UsageError, match="no session '1999'"):
         transcripts.find("1999")

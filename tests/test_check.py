@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import scripted
 from contracts import memory, opened
-from scripted import Notes
+from scripted import Jotter
 from test_commands import Session, session  # noqa: F401
 
 from lmm import registry
@@ -33,7 +33,7 @@ SISTER = Lesson("What is my sister's name?", "Vera", id="sister1")
 PORT = Lesson("What is the staging port?", "8443", id="port111")
 
 
-class Forgetful(Notes):
+class Forgetful(Jotter):
     """Knows the wordings it was taught in, and no other; a lesson learned only once is known only half the time."""
 
     name = "forgetful"
@@ -115,7 +115,7 @@ def test_checking_says_which_wordings_fail_and_changes_nothing() -> None:
 
 
 def test_a_reply_must_have_the_answer_in_whole_words() -> None:
-    engine = scripted.engine(Notes(), script=lambda text: "It is 18443." if "port" in text else "It is 8443!")
+    engine = scripted.engine(Jotter(), script=lambda text: "It is 18443." if "port" in text else "It is 8443!")
     opened.append(engine)
     (found,) = memory_check.check(engine.mind, [PORT])
     assert not any(a.ok for a in found.asked)
@@ -298,7 +298,7 @@ def test_it_can_be_stopped_and_other_memories_say_why_not(tiny_torch) -> None:
         consolidate(engine.mind, lambda report: engine.mind.cancelled.set())
     assert engine.mind.knowledge is version
     with pytest.raises(LearningError, match="nothing to consolidate"):
-        consolidate(taught(Notes, SISTER).mind)
+        consolidate(taught(Jotter, SISTER).mind)
 
 
 def test_the_chat_command_says_what_it_did_and_undoes(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
@@ -319,6 +319,6 @@ def test_the_chat_command_says_what_it_did_and_undoes(session: Session, monkeypa
     assert replies == ["Your sister is called Vera.\n"] * 2
     session.do("/undo")
     assert len(session.chat.engine.mind.lessons) == 2
-    session.do("/memory notes")
+    session.do("/memory jotter")
     session.do("/consolidate")
     assert "nothing to consolidate" in session.beside

@@ -44,7 +44,7 @@ def lmm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     """Run `lmm ARGS` in this process; stdin is no terminal."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LMM_DATA_DIR", str(tmp_path / "data"))
-    monkeypatch.setenv("LMM_MEMORY", "notes")
+    monkeypatch.setenv("LMM_MEMORY", "jotter")
     monkeypatch.setattr(runtime, "open_mind", runtime.open_mind)
     monkeypatch.setattr(runtime, "open_engine", runtime.open_engine)  # so that it is put back
     scripted.install()
@@ -67,7 +67,7 @@ def lmm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
 # standing memories -------------------------------------------------------------------------------------------------
 def test_what_was_taught_is_known_tomorrow_without_a_flag(lmm, tmp_path: Path):
     taught = lmm("teach", Q, "Canberra")
-    file = tmp_path / "data/memories/smollm2-135m-instruct/notes.safetensors"
+    file = tmp_path / "data/memories/smollm2-135m-instruct/jotter.safetensors"
     assert taught.out == f"{file}\n" and stat.S_IMODE(file.stat().st_mode) == 0o600
     assert not (tmp_path / "artifacts").exists()
     assert lmm("ask", Q).out == f"{A}\n"
@@ -79,7 +79,7 @@ def test_fresh_knows_nothing_and_touches_nothing(lmm, tmp_path: Path):
     lmm("teach", Q, "Canberra")
     before = {path: path.read_bytes() for path in (tmp_path / "data/memories").rglob("*") if path.is_file()}
     assert "Sydney" in lmm("ask", Q, "--fresh").out
-    assert lmm("teach", "Who?", "Maria", "--fresh").out.startswith("artifacts/notes_")
+    assert lmm("teach", "Who?", "Maria", "--fresh").out.startswith("artifacts/jotter_")
     lmm("chat", "--fresh", stdin="/teach Who? => Maria\n")
     assert before == {path: path.read_bytes() for path in (tmp_path / "data/memories").rglob("*") if path.is_file()}
 
@@ -93,8 +93,8 @@ def test_profiles_and_models_know_their_own(lmm, tmp_path: Path):
     listed = [row["path"] for row in lmm("memory", "list", "--json").json]
     folder = tmp_path / "data"
     assert listed == [
-        str(folder / "memories/some--where/notes.safetensors"),
-        str(folder / "profiles/work/memories/smollm2-135m-instruct/notes.safetensors"),
+        str(folder / "memories/some--where/jotter.safetensors"),
+        str(folder / "profiles/work/memories/smollm2-135m-instruct/jotter.safetensors"),
     ]
 
 
@@ -198,7 +198,7 @@ def test_correct_is_about_the_last_question(lmm):
 
 def test_a_question_does_not_wait_for_a_silent_pipe(tmp_path: Path):
     env = terminals.environment(tmp_path)
-    code = [sys.executable, terminals.SCRIPTED, "ask", "--memory", "notes", "hello"]
+    code = [sys.executable, terminals.SCRIPTED, "ask", "--memory", "jotter", "hello"]
     quiet = subprocess.Popen(code, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env, cwd=tmp_path, text=True)
     assert quiet.wait(60) == 0 and quiet.stdout.read() == "You said: hello\n"
     late = subprocess.Popen(
@@ -209,14 +209,14 @@ def test_a_question_does_not_wait_for_a_silent_pipe(tmp_path: Path):
 
 
 def test_what_was_learned_before_ctrl_c_is_in_the_file(lmm, monkeypatch: pytest.MonkeyPatch):
-    learn = scripted.Notes.learn
+    learn = scripted.Jotter.learn
 
     def stopped(self, known, lesson, *more):
         if lesson.prompt == "Who is C?":
             raise KeyboardInterrupt
         return learn(self, known, lesson, *more)
 
-    monkeypatch.setattr(scripted.Notes, "learn", stopped)
+    monkeypatch.setattr(scripted.Jotter, "learn", stopped)
     lines = "".join(f"Who is {x}? => {x}nn\n" for x in "ABCD")
     for where in (["--mm-path", "m.safetensors"], []):
         found = lmm("teach", *where, stdin=lines)
@@ -235,7 +235,7 @@ def test_ctrl_c_exits_with_130_and_saves_nothing(lmm, monkeypatch: pytest.Monkey
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scripted.Notes, "learn", interrupted)
+    monkeypatch.setattr(scripted.Jotter, "learn", interrupted)
     assert lmm("teach", Q, "Canberra").code == 130
     assert not list(tmp_path.rglob("*.safetensors"))
 
@@ -251,7 +251,7 @@ def test_a_piped_chat_answers_on_stdout_and_saves(lmm, tmp_path: Path):
     found = lmm("chat", stdin=f"{Q}\nNo, it's Canberra.\n{Q}\n/lessons\n")
     assert found.code == 0
     assert found.out.splitlines()[:3] == ["The capital of Australia is Sydney.", A, A]
-    assert "learned: capital of Australia -> Canberra" in found.err and "saved to artifacts/notes_" in found.err
+    assert "learned: capital of Australia -> Canberra" in found.err and "saved to artifacts/jotter_" in found.err
     assert len(list((tmp_path / "artifacts").iterdir())) == 1
     assert "\x1b" not in found.out + found.err
 
@@ -325,7 +325,7 @@ def test_list_show_and_verify(lmm, two):
     assert {x["path"] for x in listed} == set(two) and all(x["lessons"] == 2 for x in listed)
     assert lmm("memory", "list", ".").out.count("\n") == 3
     assert "Canberra" in lmm("memory", "show", two[0]).out
-    assert lmm("memory", "show", two[0], "--json").json["module"] == "notes"
+    assert lmm("memory", "show", two[0], "--json").json["module"] == "jotter"
     assert lmm("memory", "verify", *two).code == 0
     data = bytearray(Path(two[0]).read_bytes())
     data[-1] ^= 1
@@ -407,7 +407,7 @@ def test_log_show_and_plot(lmm):
     assert len(lmm("log", "show", "-n", "5").out.splitlines()) == 6
     records = lmm("log", "show", "--kind", "update", "--json").json
     assert [r["stage"] for r in records] == ["pre_hooks", "post_hooks"] * 2  # what was taught, and what was asked
-    assert "notes" in lmm("log", "plot").out
+    assert "jotter" in lmm("log", "plot").out
     rows = lmm("log", "plot", "--json").json
     assert rows and all(len(row["changes"]) > 3 for row in rows)
     assert lmm("log", "plot", "-o", "x.html").code == 0 and "<table>" in Path("x.html").read_text()

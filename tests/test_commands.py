@@ -12,7 +12,7 @@ import pytest
 import scripted
 from payloads import payloads
 from rich.console import Console
-from scripted import Notes
+from scripted import Jotter
 
 from lmm.chat import commands, render
 from lmm.chat.loading import Loading
@@ -71,11 +71,11 @@ def begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> S
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LMM_DATA_DIR", str(tmp_path / "data"))
     scripted.install()
-    config = Config(memory="notes", activation_log_path=str(tmp_path / "log.jsonl"), **settings)
+    config = Config(memory="jotter", activation_log_path=str(tmp_path / "log.jsonl"), **settings)
     out, side = io.StringIO(), io.StringIO()
     view = ConsoleView(console(out), console(side))
     loading = Loading(lambda loading: scripted.open_engine(config))
-    chat = Chat(config, loading, lambda: view, transcripts.Transcript(memory="notes"))
+    chat = Chat(config, loading, lambda: view, transcripts.Transcript(memory="jotter"))
     return Session(chat, out, side, tmp_path)
 
 
@@ -119,7 +119,7 @@ def test_completion_offers_commands_with_their_help_and_what_may_follow(session:
     found = {text: about for text, _, about in commands.complete(session.chat, "/un")}
     assert list(found) == ["/undo"] and "take back" in found["/undo"]
     assert "identity" in [text for text, *_ in commands.complete(session.chat, "/memory id")]
-    assert [(t, s) for t, s, _ in commands.complete(session.chat, "/memory notes+ident")] == [("identity", -5)]
+    assert [(t, s) for t, s, _ in commands.complete(session.chat, "/memory jotter+ident")] == [("identity", -5)]
     assert [text for text, *_ in commands.complete(session.chat, "/set temp")] == ["temperature"]
     assert list(commands.complete(session.chat, "/nothing x")) == []
 
@@ -287,7 +287,7 @@ def test_forget_leaves_no_byte_on_disk(session: Session):
         session.do(line)
     session.chat.engine.mind.log.flush()
     assert [p.name for p in holding(session.folder, b"Zanzibarra")] == [
-        "notes.safetensors.journal", session.chat.transcript.id + ".jsonl", "history.jsonl", "log.jsonl",
+        "jotter.safetensors.journal", session.chat.transcript.id + ".jsonl", "history.jsonl", "log.jsonl",
         "m.safetensors",
     ]  # fmt: skip
     history.append_string("/forget Zanzibarra")
@@ -354,7 +354,7 @@ def test_forgetting_a_short_value_takes_nothing_else_with_it(session: Session):
 
 
 def test_a_corrected_answer_counts_when_it_says_the_value_as_a_word(session: Session, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(scripted.Notes, "rewrite", lambda self, ops, state, recall, x_in, x_out, context: x_out)
+    monkeypatch.setattr(scripted.Jotter, "rewrite", lambda self, ops, state, recall, x_in, x_out, context: x_out)
     for reply, shown in (("It has 17.", "A spider has 7 legs."), ("It has 7.", "It has 7."), ("7", "7")):
         session.do("/new")
         session.chat.engine.adapter.script = lambda text: "A spider has 8 legs."
@@ -440,7 +440,7 @@ def test_diff_shows_the_reply_without_the_memory(session: Session):
     session.do(f"/teach {Q} => Canberra")
     session.do(Q)
     shown = session.do("/diff")
-    assert "without memory:\nThe capital of Australia is Sydney." in shown and f"with notes:\n{A}" in shown
+    assert "without memory:\nThe capital of Australia is Sydney." in shown and f"with jotter:\n{A}" in shown
     assert session.do(Q) == f"{A}\n"
 
 
@@ -469,12 +469,12 @@ def test_each_memory_keeps_its_state_when_swapped(session: Session):
     assert "Sydney" in session.do(Q)
     session.do("/teach a? => b")
     assert "does not learn" in session.beside
-    session.do("/memory notes")
+    session.do("/memory jotter")
     assert "1 lesson known" in session.beside and "Canberra" in session.do(Q)
     session.do("/undo")
     assert "1 step" in session.beside
-    session.do("/memory nots")
-    assert "did you mean 'notes'" in session.beside and session.chat.config.memory == "notes"
+    session.do("/memory joter")
+    assert "did you mean 'jotter'" in session.beside and session.chat.config.memory == "jotter"
 
 
 def test_forgetting_names_an_export_that_still_has_it(session: Session):
@@ -486,12 +486,12 @@ def test_forgetting_names_an_export_that_still_has_it(session: Session):
 
 def test_what_is_forgotten_is_forgotten_by_memories_put_aside_too(session: Session):
     session.do("/teach Who keeps the boat? => Zerafina")
-    session.do("/memory notes+identity")
+    session.do("/memory jotter+identity")
     assert len(session.chat.engine.mind.lessons) == 1
     session.do("/save two.safetensors")
-    session.do("/memory notes")
+    session.do("/memory jotter")
     session.do("/forget zerafina")
-    session.do("/memory notes+identity")
+    session.do("/memory jotter+identity")
     assert session.chat.engine.mind.lessons == () and not session.chat.engine.mind.unsaved
     assert "Zerafina" not in session.do("Who keeps the boat?")
     save_all(session.chat)
@@ -502,12 +502,12 @@ def test_leaving_saves_every_memory_that_learned_something(session: Session):
     session.do(f"/teach {Q} => Canberra")
     session.do("/memory identity")
     paths = save_all(session.chat)
-    assert [p.name.split("_")[0] for p in paths] == ["notes"] and all(p.exists() for p in paths)
+    assert [p.name.split("_")[0] for p in paths] == ["jotter"] and all(p.exists() for p in paths)
     assert save_all(session.chat) == []
 
 
 def test_the_save_path_given_is_for_the_memory_given(session: Session):
-    session.chat.config = Config(memory="notes", mm_save_path="mine.safetensors")
+    session.chat.config = Config(memory="jotter", mm_save_path="mine.safetensors")
     session.do(f"/teach {Q} => Canberra")
     session.do("/memory identity")
     assert [str(p) for p in save_all(session.chat)][1] == "mine.safetensors"
@@ -686,10 +686,10 @@ def test_a_model_that_does_not_load_leaves_the_old_one_in_place(session: Session
 
 def test_a_composition_begins_with_what_its_parts_know(session: Session):
     session.do(f"/teach {Q} => Canberra")
-    session.do("/memory notes+identity")
+    session.do("/memory jotter+identity")
     assert [x.prompt for x in session.chat.engine.mind.lessons] == [Q]
     assert session.do(Q) == f"{A}\n"
-    session.do("/memory notes")
+    session.do("/memory jotter")
     assert session.do(Q) == f"{A}\n"
 
 
@@ -730,23 +730,23 @@ def test_where_the_usual_place_is_no_good_the_memory_is_saved_elsewhere(
 def test_a_model_gets_the_lessons_of_the_memory_in_use_and_those_put_aside_are_saved(fresh: Session):
     """`/model` after `/memory`: whichever memory was taught last, none of its lessons is taught to another or lost."""
     fresh.do(f"/teach {Q} => Canberra")
-    fresh.do("/memory notes+identity")
+    fresh.do("/memory jotter+identity")
     fresh.do("/teach Who leads the choir? => Maria")
-    fresh.do("/memory notes")
+    fresh.do("/memory jotter")
     assert [x.prompt for x in fresh.chat.mind.lessons] == [Q]
     fresh.do("/teach Where is the loom? => In the shed")
     fresh.do("/model other")
-    assert fresh.chat.config.memory == fresh.chat.mind.memory.name == "notes"
+    assert fresh.chat.config.memory == fresh.chat.mind.memory.name == "jotter"
     assert [x.prompt for x in fresh.chat.mind.lessons] == [Q, "Where is the loom?"]
     saved = {path.name.partition("_2")[0]: state_file.read_header(path) for path in Path("artifacts").iterdir()}
-    assert sorted(saved) == ["notes", "notes+identity"]
-    assert [x.prompt for x in saved["notes+identity"].lessons] == [Q, "Who leads the choir?"]
-    assert [x.prompt for x in saved["notes"].lessons] == [Q, "Where is the loom?"]
+    assert sorted(saved) == ["jotter", "jotter+identity"]
+    assert [x.prompt for x in saved["jotter+identity"].lessons] == [Q, "Who leads the choir?"]
+    assert [x.prompt for x in saved["jotter"].lessons] == [Q, "Where is the loom?"]
 
 
 def test_saving_all_leaves_the_memory_in_use_in_place(fresh: Session):
     fresh.do(f"/teach {Q} => Canberra")
-    fresh.do("/memory notes+identity")
+    fresh.do("/memory jotter+identity")
     fresh.do("/teach Who leads the choir? => Maria")
     before = fresh.chat.mind
     assert len(save_all(fresh.chat)) == 2
@@ -798,14 +798,14 @@ def test_a_file_made_with_another_seed_is_refused_and_one_learned_in_more_steps_
 def test_a_lesson_that_another_model_does_not_learn_keeps_none_of_the_others_back(fresh: Session, monkeypatch):
     for question, answer in (("Who is A?", "Ann"), ("Who is B?", "Bob"), ("Who is C?", "Cem")):
         fresh.do(f"/teach {question} => {answer}")
-    honest = Notes.learn
+    honest = Jotter.learn
 
     def picky(self, known, lesson, *more):
         if lesson.prompt == "Who is B?":
             raise LearningError("too hard")
         return honest(self, known, lesson, *more)
 
-    monkeypatch.setattr(Notes, "learn", picky)
+    monkeypatch.setattr(Jotter, "learn", picky)
     fresh.do("/model other")
     assert [x.prompt for x in fresh.chat.mind.lessons] == ["Who is A?", "Who is C?"]
     assert "not learned: Who is B?: too hard" in fresh.beside and "fits the model before" in fresh.beside

@@ -45,7 +45,7 @@ def terminal(tmp_path: Path) -> Iterator[Open]:
 
 
 def ready(terminal: Terminal) -> Terminal:
-    terminal.see("notes: 0 lessons")
+    terminal.see("jotter: 0 lessons")
     return terminal
 
 
@@ -141,14 +141,14 @@ def test_ctrl_c_clears_the_line_then_hints_then_leaves_without_saving(terminal: 
 def test_tomorrow_it_knows_what_was_learned_even_after_ctrl_c(terminal: Open):
     t = ready(terminal())
     t.line(f"/teach {Q} => Canberra")
-    t.see("notes: 1 lesson")
+    t.see("jotter: 1 lesson")
     t.type("\x03")
     t.see("Ctrl-C again")
     t.type("\x03")
     assert t.rest() == 130 and not saved(t)
     assert "1 lesson of this chat stay known. To take it back: lmm memory undo" in t.all.replace("\n", " ")
     t = terminal()
-    t.see("notes: 1 lesson")
+    t.see("jotter: 1 lesson")
     assert "1 lesson since" in t.all.splitlines()[0]
     t.line(Q)
     t.see("Canberra")
@@ -162,7 +162,7 @@ def test_a_kill_right_after_learned_loses_nothing(terminal: Open):
     t.see("learned:")
     t.child.kill(signal.SIGKILL)
     t = terminal()
-    t.see("notes: 1 lesson")
+    t.see("jotter: 1 lesson")
     assert "1 lesson since" in t.all.splitlines()[0]
 
 
@@ -220,7 +220,7 @@ def test_learn_ask_takes_enter_no_and_ctrl_c(terminal: Open):
     t.line("My sister's name is Bea.")
     t.see(lambda text: text.count("your version:") == 2)
     t.type("\r")
-    t.see("notes: 1 lesson")
+    t.see("jotter: 1 lesson")
     t.line("/lessons")
     t.see(lambda text: "Bea" in text.rpartition("/lessons")[2])
 
@@ -230,9 +230,9 @@ def test_learn_ask_takes_enter_no_and_ctrl_c(terminal: Open):
 def test_leaving_saves(terminal: Open, how: str):
     t = ready(terminal())
     t.line(f"/teach {Q} => Canberra")
-    t.see("notes: 1 lesson")
+    t.see("jotter: 1 lesson")
     t.type(how)
-    assert t.rest() == 0 and len(saved(t)) == 1 and "saved to artifacts/notes_" in t.all
+    assert t.rest() == 0 and len(saved(t)) == 1 and "saved to artifacts/jotter_" in t.all
     assert b"Canberra" in saved(t)[0].read_bytes()
 
 
@@ -242,7 +242,7 @@ def test_signals_save_and_restore_the_terminal(terminal: Open, number: signal.Si
     t = ready(terminal(LMM_TEST_TOKEN="0.02"))
     before = termios.tcgetattr(t.child.child_fd)
     t.line(f"/teach {Q} => Canberra")
-    t.see("notes: 1 lesson")
+    t.see("jotter: 1 lesson")
     t.type("half") if when == "typing" else t.line("tell me a long story")
     t.see("half" if when == "typing" else "Once upon")
     t.child.kill(number)
@@ -255,7 +255,7 @@ def test_signals_save_and_restore_the_terminal(terminal: Open, number: signal.Si
 def test_a_closed_terminal_loses_no_lesson(terminal: Open):
     t = ready(terminal())
     t.line(f"/teach {Q} => Canberra")
-    t.see("notes: 1 lesson")
+    t.see("jotter: 1 lesson")
     t.child.ptyproc.fileobj.close()
     end = time.monotonic() + 60
     while not saved(t) and time.monotonic() < end:
@@ -297,11 +297,11 @@ def test_no_color_and_dumb_terminals_get_plain_text(terminal: Open):
 def test_sessions_go_on(terminal: Open):
     t = ready(terminal())
     t.line("My sister's name is Ada.")
-    t.see("notes: 1 lesson")
+    t.see("jotter: 1 lesson")
     t.line("exit")
     t.rest()
     t = terminal("--continue")
-    t.see("notes: 1 lesson")
+    t.see("jotter: 1 lesson")
     t.line("/history")
     t.see("user: My sister's name is Ada.")
     t.line("What is my sister's name?")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lmm.bench import measure, rows
 from lmm.bench.datasets import Edit
 from lmm.bench.plan import AskingPlan, lessons_of, make_plan
-from lmm.bench.runner import Build, Progress, Runner, Track, last_saved, quietly
+from lmm.bench.runner import Build, Taught, Runner, Track, last_saved, quietly
 from lmm.bench.store import (
     LEARNING,
     READING,
@@ -140,7 +140,7 @@ class Bench(Runner):
                 mind.load(folder / f"taught-{done}.safetensors")
             advance = self.track(f"{name}: teaching", len(lessons))
             advance(done)
-            progress = Progress(mind, folder, done, set(self._boundaries().values()), self.settings.save_every_s)
+            progress = Taught(mind, folder, done, set(self._boundaries().values()), self.settings.save_every_s)
             every = max(1, len(lessons) // CLOCKS)
             with progress:
                 for i, lesson in enumerate(lessons[done:], done):

@@ -100,7 +100,7 @@ class Runner:
             )
 
 
-class Progress:
+class Taught:
     """What was taught, kept on disk: at every size, every so often, and when teaching is interrupted."""
 
     def __init__(self, mind: Mind, folder: Path, done: int, boundaries: set[int], every_s: float) -> None:
@@ -108,7 +108,7 @@ class Progress:
         self.done, self.records = done, read_lines(folder / "lessons.jsonl")[:done]
         self.saved, self.time = done, time.monotonic()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Taught:
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -18,7 +18,7 @@ from lmm.bench import pages, report
 from lmm.bench.metrics import Groups, bootstrap, mean
 from lmm.bench.plan import cut
 from lmm.bench.run import builder
-from lmm.bench.runner import Build, Progress, Runner, Track, last_saved, quietly
+from lmm.bench.runner import Build, Taught, Runner, Track, last_saved, quietly
 from lmm.bench.store import (
     LEARNING,
     READING,
@@ -33,7 +33,7 @@ from lmm.bench.store import (
     stamp,
     write_json,
 )
-from lmm.bench.use_data import SCORES, Fact, load
+from lmm.bench.use_data import SCORES, StatedFact, load
 from lmm.chat.talk import Talk
 from lmm.config import Config
 from lmm.engine import runtime
@@ -54,7 +54,7 @@ COLUMNS = (
     *((name.replace("_", " "), name, "{:.3f}") for name in SHOWN),
 )
 Row = dict[str, Any]
-Teach = Callable[[Talk, Fact], Sequence["Lesson"]]
+Teach = Callable[[Talk, StatedFact], Sequence["Lesson"]]
 
 
 class Unseen:
@@ -74,7 +74,7 @@ class Unseen:
         return lesson
 
 
-def tell(talk: Talk, fact: Fact) -> Sequence[Lesson]:
+def tell(talk: Talk, fact: StatedFact) -> Sequence[Lesson]:
     """Say it all in a new conversation -> what was learned from the message that teaches."""
     talk.engine.start()
     for message in fact.before:
@@ -98,7 +98,7 @@ class UseBench(Runner):
     """One adapter, one file of facts, one folder. `run(name, build)` gives the row of one memory."""
 
     adapter: Adapter
-    facts: Sequence[Fact]
+    facts: Sequence[StatedFact]
     folder: Folder
     settings: UseSettings
     track: Track = quietly
@@ -135,12 +135,12 @@ class UseBench(Runner):
             advance(done)
             said = Config(max_tokens=self.settings.max_tokens)
             talk = Talk(Engine(mind, decoding=said), Unseen(), lambda: said)
-            with Progress(mind, folder, done, {len(self.facts)}, self.settings.save_every_s) as progress:
+            with Taught(mind, folder, done, {len(self.facts)}, self.settings.save_every_s) as progress:
                 for fact in self.facts[done:]:
                     progress.taught(self._told(talk, fact))
                     advance(1)
 
-    def _told(self, talk: Talk, fact: Fact) -> Row:
+    def _told(self, talk: Talk, fact: StatedFact) -> Row:
         """What came of telling one fact; what could not be learned is not known, and telling goes on."""
         before = {lesson.id for lesson in talk.mind.lessons}
         record: Row = {"id": fact.id, "lessons": []}
@@ -153,7 +153,7 @@ class UseBench(Runner):
 
 
 # scores -----------------------------------------------------------------------------------------------------
-def score(facts: Sequence[Fact], replies: Mapping[str, str], told: Sequence[Row], seed: int = 0) -> Row:
+def score(facts: Sequence[StatedFact], replies: Mapping[str, str], told: Sequence[Row], seed: int = 0) -> Row:
     """All scores of a memory that was told `facts`. Null: the data has no such questions."""
     records = {record["id"]: record for record in told}
     groups: dict[str, Groups] = {
@@ -181,12 +181,12 @@ def _texts(lesson: Mapping[str, Any]) -> str:
     return lesson.get("answer") or f"{lesson.get('statement')} {lesson.get('echo') or ''}"
 
 
-def _learned(fact: Fact, record: Row) -> bool:
+def _learned(fact: StatedFact, record: Row) -> bool:
     """Does something that was learned from the message say what the fact's question is answered with?"""
     return any(fact.direct.said_in(_texts(lesson)) for lesson in record.get("lessons", ()))
 
 
-def _wrongly(fact: Fact, record: Row) -> bool:
+def _wrongly(fact: StatedFact, record: Row) -> bool:
     """Was only something else learned, or a lesson of another fact lost? What `before` said may be replaced."""
     if record.get("lessons") and not _learned(fact, record):
         return True

@@ -58,7 +58,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Fact:
+class StatedFact:
     """`before` and then `teach` are said by the user; the questions are asked later, by themselves."""
 
     id: str
@@ -78,7 +78,7 @@ class Fact:
         return [asked.q for score in SCORES for asked in self.asked(score)]
 
 
-def load(path: str | Path) -> tuple[list[Fact], str]:
+def load(path: str | Path) -> tuple[list[StatedFact], str]:
     """The facts of a file, and the SHA-256 of it. Raises UsageError that names the line and the field."""
     try:
         raw = Path(path).read_bytes()
@@ -94,12 +94,12 @@ def load(path: str | Path) -> tuple[list[Fact], str]:
     return facts, hashlib.sha256(raw).hexdigest()
 
 
-def _fact(path: str | Path, number: int, line: str) -> Fact:
+def _fact(path: str | Path, number: int, line: str) -> StatedFact:
     try:
         record = json.loads(line)
         lists = {name: tuple(map(_asked, record.get(name) or ())) for name in ("rephrase", "use", "near")}
         before, category = (tuple(map(_text, record.get(name) or ())) for name in ("before", "category"))
-        return Fact(
+        return StatedFact(
             _text(record["id"]), category, before, _text(record["teach"]), direct=_asked(record["direct"]), **lists
         )
     except KeyError as error:

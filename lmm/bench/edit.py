@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lmm.bench import measure, rows
 from lmm.bench.datasets import Edit
 from lmm.bench.plan import AskingPlan, lessons_of, make_plan
-from lmm.bench.runner import Build, Taught, Runner, Track, last_saved, quietly
+from lmm.bench.runner import Build, Runner, Taught, Track, last_saved, quietly
 from lmm.bench.store import (
     LEARNING,
     READING,

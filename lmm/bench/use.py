@@ -18,7 +18,7 @@ from lmm.bench import pages, report
 from lmm.bench.metrics import Groups, bootstrap, mean
 from lmm.bench.plan import cut
 from lmm.bench.run import builder
-from lmm.bench.runner import Build, Taught, Runner, Track, last_saved, quietly
+from lmm.bench.runner import Build, Runner, Taught, Track, last_saved, quietly
 from lmm.bench.store import (
     LEARNING,
     READING,

@@ -414,7 +414,7 @@ def holding(folder: Path, text: bytes) -> list[Path]:
 def test_forget_wants_one_lesson(session: Session):
     session.do("/teach Who leads the choir? => Maria")
     session.do("/teach Who leads the band? => Maria")
-    assert "choir" in session.do("/forget maria") and "name one by its id" in session.beside
+    assert "choir" in session.do("/forget maria") and "name one by its number or id" in session.beside
     session.do("/forget nobody")
     assert "no lesson has 'nobody'" in session.beside
     assert len(session.chat.engine.mind.lessons) == 2
@@ -601,7 +601,8 @@ def test_edit_puts_the_text_into_the_prompt(session: Session, monkeypatch: pytes
     session.do("/edit")
     assert "needs a terminal" in session.beside
     session.chat.view.ask = lambda question: ""
-    monkeypatch.setattr("click.edit", lambda text, require_save: f"{text}two\nlines\n")
+    monkeypatch.setattr("click.edit", lambda text, editor, require_save: f"{text}two\nlines\n")
+    monkeypatch.setattr("shutil.which", lambda command: command == "ed")
     session.do("/edit")
     assert session.chat.prefill == "two\nlines"
 

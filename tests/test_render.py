@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.segment import Segment, Segments
 
 from lmm.chat import markdown, render
-from lmm.chat.render import StreamRenderer, make_console, side_by_side, status_line, strip, strip_plain, table
+from lmm.chat.render import StreamRenderer, make_console, side_by_side, status_line, strip, strip_plain
+from lmm.chat.tables import table
 from lmm.text.sanitize import clean
 
 ENVIRON = {"TERM": "xterm-256color"}

@@ -14,9 +14,8 @@ from lmm.text.counted import counted
 from lmm.text.fold import contains
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from lmm.chat.session import Chat
+    from lmm.chat.tables import Listing
     from lmm.engine.conversation import Turn
 
 
@@ -78,20 +77,50 @@ def found(lessons: Sequence[Lesson], text: str) -> list[Lesson]:
     return by_id or [x for x in lessons if any(contains(said, text) for said in (x.prompt, x.answer, x.statement))]
 
 
+def numbers(chat: Chat) -> dict[str, int]:
+    """Ids of the lessons of the memory in use -> their numbers: as they were listed last, later ones behind them.
+
+    So a number never comes to mean another lesson when one is forgotten.
+    """
+    listed = list(dict.fromkeys([*chat.listed, *(x.id for x in chat.mind.lessons)]))
+    return {lesson_id: number for number, lesson_id in enumerate(listed, 1)}
+
+
+def named(chat: Chat, text: str) -> list[Lesson]:
+    """The lessons that are meant by a number, an id, or words. Raises UsageError where a number may also be words."""
+    said = found(chat.mind.lessons, text) or found(chat.mind.lessons_ever, text)
+    numbered = [x for x in chat.mind.lessons if str(numbers(chat)[x.id]) == text]
+    others = [x for x in said if x not in numbered]
+    if numbered and others:
+        chat.view.show(_table(chat, [*numbered, *others]))
+        raise UsageError(f"{text} is the number of one lesson and in another; name one by its id")
+    return numbered or said
+
+
 def forget(chat: Chat, rest: str) -> None:
     """Remove one lesson from memory, undo, log, this session's files, transcripts, history and conversation."""
     from lmm.chat import forgetting
 
-    if not rest:
-        raise UsageError("expected: /forget TEXT|ID; /lessons lists them")
-    lessons = found(chat.mind.lessons, rest) or found(chat.mind.lessons_ever, rest)
-    if not lessons:
-        raise UsageError(f"no lesson has {rest!r} in it; /lessons lists them")
-    if len(lessons) > 1:
-        chat.view.show(_table(lessons))
-        raise UsageError(f"{len(lessons)} lessons have {rest!r} in them; name one by its id: /forget {lessons[0].id}")
-    lesson = forgetting.forget(chat, lessons[0].id, f"/forget {rest}")
+    lesson = _one(chat, "forget", rest)
+    forgetting.forget(chat, lesson.id, f"/forget {rest}")
     chat.view.say(f"forgotten: {lesson}; this cannot be undone")
+
+
+def _one(chat: Chat, command: str, text: str) -> Lesson:
+    """The one lesson that is meant. Raises UsageError where it is none or several, which are then shown."""
+    if not text:
+        raise UsageError(f"expected: /{command} NUMBER|TEXT|ID; /lessons lists them")
+    lessons = named(chat, text)
+    if not lessons:
+        none = f"there is no lesson {text}" if text.isdecimal() else f"no lesson has {text!r} in it"
+        raise UsageError(f"{none}; /lessons lists them")
+    if len(lessons) > 1:
+        chat.view.show(_table(chat, lessons))
+        example = numbers(chat).get(lessons[0].id, lessons[0].id)
+        raise UsageError(
+            f"{len(lessons)} lessons have {text!r} in them; name one by its number or id: /{command} {example}"
+        )
+    return lessons[0]
 
 
 def lessons(chat: Chat, rest: str) -> None:
@@ -100,32 +129,45 @@ def lessons(chat: Chat, rest: str) -> None:
     if not chosen:
         chat.view.say(f"no lesson has {rest!r} in it" if rest else "nothing was learned yet: /teach QUESTION => ANSWER")
         return
-    chat.view.show(_table(chosen))
+    chat.listed = [lesson.id for lesson in known]
+    chat.view.show(_table(chat, chosen))
 
 
-def _table(lessons: list[Lesson]) -> Table:
-    from lmm.chat.render import table
+def _table(chat: Chat, lessons: list[Lesson]) -> Listing:
+    from lmm.chat.tables import table
     from lmm.text.sanitize import clean_line
     from lmm.text.when import when
 
+    number = numbers(chat)
     rows = [
-        (x.id, clean_line(x.prompt or x.statement, 60), clean_line(x.answer, 60), when(x.time)[:16], x.source)
+        (
+            number.get(x.id, "-"),
+            clean_line(x.prompt or x.statement, 60),
+            clean_line(x.answer, 60),
+            when(x.time)[:16],
+            x.source,
+            x.id,
+        )
         for x in lessons
     ]
-    return table(("id", "question", "answer", "learned", "from"), rows)
+    return table(("", "question", "answer", "learned", "from", "id"), rows)
 
 
 def why(chat: Chat, rest: str) -> None:
     """Which lessons fired for the last reply, how strongly, which notes were shown to the model, and what the memory
-    changed, token by token."""
+    changed, token by token.
+
+    `/why NUMBER|TEXT|ID`: where one lesson comes from, and whether it fired.
+    """
     from lmm.chat.explain import strengths
     from lmm.engine.conversation import notes_of
 
+    if rest:
+        _why_lesson(chat, _one(chat, "why", rest))
+        return
     turn = _last(chat)
     known = {x.id: x for x in chat.mind.lessons}
-    hits = turn.recall.fired[0] if turn.recall is not None and turn.recall.fired else []
-    fired = dict(sorted(hits, key=lambda hit: hit[1]))  # a lesson may have fired in several wordings
-    notes = notes_of(turn.recall)
+    fired, notes = _fired(turn), notes_of(turn.recall)
     if not fired and not notes:
         chat.view.show(
             "no lesson fired for the last reply" if "lessons" in chat.mind.memory.learns_from else _always(chat)
@@ -138,6 +180,33 @@ def why(chat: Chat, rest: str) -> None:
     tokens = strengths(chat.engine, turn)
     if tokens:
         _strip(chat, tokens)
+
+
+def _fired(turn: Turn) -> dict[str, float]:
+    """Ids of the lessons that fired for a reply -> how strongly, the weakest first."""
+    hits = turn.recall.fired[0] if turn.recall is not None and turn.recall.fired else []
+    return dict(sorted(hits, key=lambda hit: hit[1]))
+
+
+def _why_lesson(chat: Chat, lesson: Lesson) -> None:
+    from lmm.chat.tables import table
+    from lmm.text.when import when
+
+    turn = chat.talk.last
+    strength = _fired(turn).get(lesson.id) if turn is not None else None
+    known = any(x.id == lesson.id for x in chat.mind.lessons)
+    rows = [
+        ("question", lesson.prompt),
+        ("answer", lesson.answer),
+        ("you said", lesson.statement),
+        ("instead of", lesson.replaces),
+        ("also asked as", "\n".join(lesson.wordings)),
+        ("learned", f"{when(lesson.time)[:16]}, from {lesson.source}"),
+        ("last reply", f"fired, {strength:.2f}" if strength is not None else "did not fire"),
+        ("state", "" if known else "taken back, /redo brings it back"),
+        ("id", lesson.id),
+    ]
+    chat.view.show(table(("", ""), [row for row in rows if row[1] and (turn is not None or row[0] != "last reply")]))
 
 
 def _always(chat: Chat) -> str:
@@ -164,8 +233,9 @@ def _last(chat: Chat) -> Turn:
 
 
 def diff(chat: Chat, rest: str) -> None:
-    from lmm.chat.explain import without_memory
+    from lmm.chat.explain import told_before, without_memory
     from lmm.chat.render import side_by_side
+    from lmm.text.sanitize import clean_line
 
     turn = _last(chat)
     bare = without_memory(chat.engine, turn, chat.config, chat.talk.stop.is_set)
@@ -177,16 +247,26 @@ def diff(chat: Chat, rest: str) -> None:
         chat.view.show(side_by_side("without memory", bare.text.rstrip(), name, turn.text))
     else:
         chat.view.write(f"without memory:\n{bare.text.rstrip()}\n\n{name}:\n{turn.text}\n")
+    spoke = {*_fired(turn), *turn.fired}
+    if said := told_before(chat.engine.conversation, [x for x in chat.mind.lessons if x.id in spoke]):
+        chat.view.say(
+            f'the conversation itself holds the answer ("{clean_line(said, 60)}"), so the model alone may have it from '
+            "there; to see what the memory does: /new, and ask again"
+        )
 
 
 def memory(chat: Chat, rest: str) -> None:
     from lmm import registry
     from lmm.chat.memories import use_memory
-    from lmm.chat.render import table
+    from lmm.chat.tables import table
 
     if rest:
+        before, left = chat.config.memory, len(chat.mind.lessons)
         use_memory(chat, rest)
-        chat.view.say(f"memory {rest}, {_known(len(chat.mind.lessons))}")
+        nothing = "; it learns nothing" if chat.mind.memory.learns_from == "nothing" else ""
+        chat.view.say(f"memory {rest}, {_known(len(chat.mind.lessons))}{nothing}")
+        if left and before not in rest.split("+") and before != rest:
+            chat.view.say(f"{before} keeps its {counted(left, 'lesson')}: /memory {before} goes back")
         return
     rows = []
     for name in registry.table("lmm.memories"):
@@ -255,6 +335,6 @@ def stats(chat: Chat, rest: str) -> None:
     with contextlib.suppress(LmmError, OSError):
         if mind.log is not None and mind.log.enabled:
             rows.append(("activation log", f"{mind.log.path}"))
-    from lmm.chat.render import table
+    from lmm.chat.tables import table
 
     chat.view.show(table(("", ""), rows))

@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmm.chat import commands
 from lmm.config import LIVE, coerce
 from lmm.errors import UnknownNameError, UsageError
+from lmm.text.counted import counted
 
 if TYPE_CHECKING:
     from lmm.chat.session import Chat
+    from lmm.config import Config
 
 
 def help(chat: Chat, rest: str) -> None:
-    from lmm.chat.render import table
+    from lmm.chat.tables import table
 
     name = rest.lstrip("/").lower()
     if name and name not in commands.COMMANDS:
@@ -25,18 +28,20 @@ def help(chat: Chat, rest: str) -> None:
     chosen = [commands.COMMANDS[name]] if name else commands.COMMANDS.values()
     chat.view.show(table(("command", ""), [(f"/{c.name} {c.usage}".strip(), c.help) for c in chosen]))
     if not name:
-        chat.view.show(KEYS)
+        chat.view.show('Just say what is wrong, as in "No, it\'s Canberra.": it is learned, and one line says so.\n')
+        chat.view.show(table(("key", ""), KEYS))
 
 
-KEYS = """Just say what is wrong, as in "No, it's Canberra.": it is learned, and one line says so.
-
-Alt-Enter  a new line            Ctrl-R  search in what you typed before
-Ctrl-C     stop; clear the line; twice at an empty line: leave without saving
-Ctrl-D     save and leave, as do exit and quit"""
+KEYS = (
+    ("Alt-Enter", "a new line"),
+    ("Ctrl-R", "search in what you typed before"),
+    ("Ctrl-C", "stop; clear the line; twice at an empty line: leave without saving"),
+    ("Ctrl-D", "save and leave, as do exit and quit"),
+)
 
 
 def set(chat: Chat, rest: str) -> None:
-    from lmm.chat.render import table
+    from lmm.chat.tables import table
 
     values = {key: getattr(chat.config, key) for key in LIVE}
     if not rest:
@@ -50,11 +55,25 @@ def set(chat: Chat, rest: str) -> None:
         chat.view.show(f"{key} = {values[key]}")
         return
     chat.config = dataclasses.replace(chat.config, **{key: coerce(key, text)})
-    chat.view.say(f"{key} = {getattr(chat.config, key)}")
+    chat.view.say(f"{key} = {getattr(chat.config, key)}{_idle(chat.config, key)}")
+
+
+#: settings that only one way of decoding heeds
+HEEDED_BY = {"temperature": "sample", "top_p": "sample", "min_p": "sample", "beams": "beam"}
+
+
+def _idle(config: Config, key: str) -> str:
+    """What is to be said of a setting that changes nothing as things are."""
+    now, needed = config.resolved, HEEDED_BY.get(key, config.resolved)
+    if needed != now:
+        return f"; it has no effect while decoding is {now}: /set decoding_strategy {needed}"
+    if key == "deterministic" and config.decoding_strategy != "auto":
+        return f"; it has no effect while decoding_strategy is {now}: /set decoding_strategy auto"
+    return ""
 
 
 def model(chat: Chat, rest: str) -> None:
-    from lmm.chat.render import table
+    from lmm.chat.tables import table
 
     if rest:
         from lmm.chat.memories import use_model
@@ -97,6 +116,7 @@ def export(chat: Chat, rest: str) -> None:
     text = as_markdown(chat) if kind == "md" else as_json(chat)
     if not path.strip():
         chat.view.write(text)
+        chat.view.say(f"to write this to a file: /export {kind} PATH")
         return
     target = Path(path.strip()).expanduser()
     if os.path.exists(target):
@@ -130,23 +150,59 @@ def retry(chat: Chat, rest: str) -> None:
     chat.done(chat.talk.retry())
 
 
+EDITORS = ("sensible-editor", "nano", "vim", "vi", "emacs", "micro", "ed")
+
+
 def edit(chat: Chat, rest: str) -> None:
-    """Write the next message in $EDITOR. Raises UsageError if none can be run."""
+    """Write the next message in $VISUAL or $EDITOR, or else in an editor that is there. Raises UsageError for none."""
     import click
 
     from lmm.chat.interrupts import typing_mode
 
     if chat.view.ask is None:
         raise UsageError("/edit needs a terminal")
+    editor = _editor(chat)
     try:
         with typing_mode(shown=True):
-            text = click.edit(rest, require_save=False)
+            text = click.edit(rest, editor=editor, require_save=False)
     except click.ClickException as error:
         raise UsageError(f"{error.message}; set EDITOR to the editor you like") from error
     if text and text.strip():
         chat.prefill = text.strip()
     else:
         chat.view.say("nothing was written")
+
+
+def _editor(chat: Chat) -> str:
+    """A command that opens an editor; what was asked for and is not here is said. Raises UsageError."""
+    asked = [(name, os.environ[name]) for name in ("VISUAL", "EDITOR") if os.environ.get(name, "").strip()]
+    for command in [*(value for _, value in asked), *EDITORS]:
+        if shutil.which(command) or shutil.which(command.split()[0]):
+            missing = [f"{name} is {value}, which is not here" for name, value in asked[:1] if value != command]
+            if missing:
+                chat.view.say(f"{missing[0]}: opening {command}")
+            return command
+    raise UsageError("there is no editor here; set EDITOR to one, or write lines with Alt-Enter")
+
+
+def copy(chat: Chat, rest: str) -> None:
+    """`/copy`: the last reply to the clipboard; `/copy N`: only its code block N. Raises UsageError."""
+    from lmm.chat.markdown import code_blocks
+    from lmm.text.sanitize import clean
+
+    turn = chat.engine.conversation.last
+    if turn is None:
+        raise UsageError("there is no reply to copy yet")
+    text = clean(turn.text)
+    blocks, what = code_blocks(text), "the last reply"
+    if rest:
+        if not rest.isascii() or not rest.isdecimal() or not 0 < int(rest[:9]) <= len(blocks):
+            there = f"has {counted(len(blocks), 'code block')}" if blocks else "has no code block"
+            raise UsageError(f"expected: /copy, or /copy N for one of its code blocks; the last reply {there}")
+        text, what = blocks[int(rest) - 1], f"code block {int(rest)}"
+    if not chat.view.to_clipboard(text):
+        raise UsageError("/copy needs a terminal that has a clipboard; /export md PATH writes a file")
+    chat.view.say(f"copied {what}, {counted(len(text), 'character')}, if your terminal lets programs set its clipboard")
 
 
 def new(chat: Chat, rest: str) -> None:

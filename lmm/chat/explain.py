@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
-from lmm.engine.conversation import Conversation
 from lmm.engine.scoring import probabilities
+from lmm.text.fold import words
 
 if TYPE_CHECKING:
     from lmm.config import Decoding
-    from lmm.engine.conversation import Turn
+    from lmm.engine.conversation import Conversation, Turn
     from lmm.engine.engine import Engine
+    from lmm.lesson import Lesson
 
 
 def strengths(engine: Engine, turn: Turn) -> list[tuple[str, float]]:
@@ -27,7 +28,7 @@ def strengths(engine: Engine, turn: Turn) -> list[tuple[str, float]]:
     if not said or not turn.read:
         return []
     with_memory = probabilities(engine.mind, [*turn.read, *said[:-1]], said, turn.recall)
-    without = probabilities(engine.mind, [*_as_said(engine, turn), *said[:-1]], said, None, memory=False)
+    without = probabilities(engine.mind, [*turn.asked, *said[:-1]], said, None, memory=False)
     pieces = _pieces(engine, said)
     return [(piece, max(0.0, float(p - q))) for piece, p, q in zip(pieces, with_memory, without, strict=True)]
 
@@ -43,22 +44,27 @@ def _pieces(engine: Engine, tokens: Sequence[int]) -> list[str]:
     return pieces
 
 
+def told_before(conversation: Conversation, lessons: Sequence[Lesson]) -> str:
+    """What was said before the last reply that says itself what one of its lessons does; "" if nothing does."""
+    *earlier, last = conversation.turns
+    said = [conversation.system, *(text for turn in earlier for text in (turn.user, turn.text)), last.user]
+    taught = {lesson.id: turn.user for turn in conversation.turns for lesson in turn.lessons}
+    for lesson in lessons:
+        if lesson.id in taught:
+            return taught[lesson.id]
+        new = set(words(lesson.answer).split()) - set(words(lesson.prompt).split())
+        for text in said:
+            if new and new <= set(words(text).split()):
+                return text
+    return ""
+
+
 def without_memory(engine: Engine, turn: Turn, decoding: Decoding, stop: Callable[[], bool]) -> Generated:
     """What the model alone would have said, decoded greedily from the same conversation."""
-    out, tokens = Generated(), _as_said(engine, turn)
+    out = Generated()
     decoding = replace(decoding, decoding_strategy="greedy")
     adapter = engine.adapter
     with adapter.quiet():
-        for _ in generation.stream(adapter, tokens, adapter.new_cache(), decoding, out, stop):
+        for _ in generation.stream(adapter, turn.asked, adapter.new_cache(), decoding, out, stop):
             pass
     return out
-
-
-def _as_said(engine: Engine, turn: Turn) -> list[int]:
-    """What is read before the last reply, without what a memory put into the prompt."""
-    if turn.recall is None or not turn.recall.in_prompt:
-        return turn.read
-    said = engine.conversation
-    before = Conversation(said.format, said.system, said.turns[:-1])
-    before.ask(turn.user)
-    return before.tokens

@@ -18,12 +18,13 @@ from typing import ClassVar
 
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from pygments.token import Token as TokenType
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.markdown import CodeBlock, Heading, HorizontalRule, ListItem, Markdown, TableElement
 from rich.segment import Segment
 from rich.style import Style
-from rich.syntax import Syntax
+from rich.syntax import ANSISyntaxTheme, Syntax
 from rich.table import Table
 from rich.text import Text
 
@@ -39,8 +40,27 @@ LEXER_CONTEXT = 16
 LEXER_COLUMNS = 1000
 #: with fewer columns than this left for its text, a nested block is shown as its source
 MIN_COLUMNS = 8
-#: the colours of the terminal's own palette, no background: right on light and dark, and lines need no padding
-CODE_THEME = "ansi_dark"
+#: The terminal's own palette, no background: lines need no padding. Of its colours these can be read on light and on
+#: dark; blue cannot on black, yellow and the bright ones not on white.
+CODE_THEME = ANSISyntaxTheme(
+    {
+        TokenType.Comment: Style(dim=True, italic=True),
+        TokenType.Keyword: Style(color="magenta"),
+        TokenType.Operator.Word: Style(color="magenta"),
+        TokenType.Name.Builtin: Style(color="cyan"),
+        TokenType.Name.Function: Style(bold=True),
+        TokenType.Name.Class: Style(bold=True),
+        TokenType.Name.Decorator: Style(color="cyan"),
+        TokenType.Name.Attribute: Style(color="cyan"),
+        TokenType.Name.Tag: Style(color="magenta"),
+        TokenType.Literal.String: Style(color="green"),
+        TokenType.Literal.Number: Style(color="cyan"),
+        TokenType.Generic.Deleted: Style(color="red"),
+        TokenType.Generic.Inserted: Style(color="green"),
+        TokenType.Generic.Heading: Style(bold=True),
+        TokenType.Error: Style(underline=True),
+    }
+)
 
 _MAX_NESTING = 60  # what is nested deeper is dropped by the parser
 _PARSER = MarkdownIt("commonmark", {"html": False, "maxNesting": _MAX_NESTING})
@@ -89,6 +109,11 @@ def split(source: str, offset: int = 0) -> list[Block]:
             block = _block([opening, *item, group[-1]], item[0], lines)
             blocks.append(replace(block, number=number + index, first=index == 0))
     return blocks
+
+
+def code_blocks(source: str) -> list[str]:
+    """The code in clean Markdown text, wherever it stands."""
+    return [token.content for token in _PARSER.parse(source) if token.type in ("fence", "code_block")]
 
 
 def _groups(tokens: list[Token], level: int) -> Iterator[list[Token]]:
@@ -187,7 +212,7 @@ class _Code(CodeBlock):
 
     @classmethod
     def create(cls, markdown: Markdown, token: Token) -> _Code:
-        return cls(_language(token), CODE_THEME)
+        return cls(_language(token), "")
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield _mark(self.lexer_name)
@@ -236,7 +261,7 @@ class _Markdown(Markdown):
     inlines = Markdown.inlines | {"link", "link_url"}
 
     def __init__(self, tokens: list[Token]) -> None:
-        super().__init__("", code_theme=CODE_THEME, hyperlinks=False)
+        super().__init__("", hyperlinks=False)
         self.parsed = tokens
 
 

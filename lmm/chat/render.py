@@ -253,7 +253,7 @@ def strip_plain(tokens: Iterable[tuple[str, float]]) -> str:
     )
 
 
-# --- /diff and tables -----------------------------------------------------------------------------------------------
+# --- /diff ----------------------------------------------------------------------------------------------------------
 
 
 def side_by_side(left_title: str, left: str, right_title: str, right: str) -> Table:
@@ -275,18 +275,6 @@ def side_by_side(left_title: str, left: str, right_title: str, right: str) -> Ta
 def _mark(text: Text, words: Sequence[re.Match[str]], style: str) -> None:
     if words:
         text.stylize(style, words[0].start(), words[-1].end())
-
-
-def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
-    """Untrusted values as a table. Columns that hold only numbers are set to the right."""
-    rows = [list(row) for row in rows]
-    out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    for index, header in enumerate(headers):
-        numeric = bool(rows) and all(isinstance(row[index], (int, float)) for row in rows)
-        out.add_column(as_text(header, limit=40), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        out.add_row(*(as_text(value) for value in row))
-    return out
 
 
 # --- status line ----------------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ class Chat:
         self.prefill = ""
         self.files: set[Path] = set()  # memory files loaded or saved in this session
         self.exports: set[Path] = set()  # conversations written out
+        self.listed: list[str] = []  # ids of the lessons as they were last listed: what a number means
         self.shelf: dict[str, Mind] = {}  # memories that are not in use, as they were when another took their place
         self.stop = threading.Event()
         self.history: JsonHistory | None = None  # of the prompt, if there is one
@@ -150,6 +151,8 @@ class Chat:
         except Cancelled as error:
             self.prefill = text if self._talk is None else ""
             self.view.say(str(error))
+            if not self.prefill and not commands.is_command(text):
+                self.view.say("your message was not answered" + ("; Up brings it back" if self.history else ""))
         except LmmError as error:
             if error is self.loading.error:
                 raise

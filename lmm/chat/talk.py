@@ -103,12 +103,19 @@ class Talk:
         """Answer the last message again. Greedy decoding would repeat itself, so a retry samples."""
         if self.last is None:
             raise UsageError("there is no reply to try again yet")
-        before = self.engine.conversation.drop_last()
-        self.engine.hear(before.user, learn=False)
-        self.retries += 1
-        now = self.settings()
-        sampling = replace(now, decoding_strategy="sample", seed=now.seed + self.retries)
-        return self._shown(self._chunks(before.about, sampling), "", before.lessons)
+        conversation, turn = self.engine.conversation, None
+        before = conversation.drop_last()
+        try:
+            self.engine.hear(before.user, learn=False)
+            self.retries += 1
+            now = self.settings()
+            sampling = replace(now, decoding_strategy="sample", seed=now.seed + self.retries)
+            turn = self._shown(self._chunks(before.about, sampling), "", before.lessons)
+        finally:
+            if turn is None:  # the reply before stands
+                conversation.turns.append(before)
+                conversation.render_anew()
+        return turn
 
     # learning ----------------------------------------------------------------------------------------------------
     def teach(self, lesson: Lesson, summary: str = "") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import sys
@@ -11,6 +12,7 @@ from dataclasses import replace
 from rich.console import Console, RenderableType
 from rich.control import Control
 from rich.segment import ControlType
+from rich.text import Text
 
 from lmm.chat import render
 from lmm.feedback import lesson_for
@@ -46,18 +48,35 @@ class ConsoleView:
     def say(self, text: str) -> None:
         self._clear()
         with self._going():
-            self.side.print(as_text(text if self.side.is_terminal else f"lmm: {text}", "dim"), soft_wrap=True)
+            self._print(self.side, as_text(text if self.side.is_terminal else f"lmm: {text}", "dim"))
 
     def show(self, what: RenderableType | str) -> None:
         """What a command was asked for. Text is cleaned here, other renderables are made of clean text."""
         with self._going():
-            self.out.print(as_text(what) if isinstance(what, str) else what, soft_wrap=isinstance(what, str))
+            if isinstance(what, str):
+                self._print(self.out, as_text(what))
+            else:
+                self.out.print(what)
+
+    @staticmethod
+    def _print(console: Console, text: Text) -> None:
+        """Wrapped at words on a terminal, which would break them; elsewhere just as it is."""
+        console.print(text, soft_wrap=not console.file.isatty())
 
     def write(self, text: str) -> None:
         """Text for machines: clean, and just as it is."""
         with self._going():
             self.out.file.write(clean(text))
             self.out.file.flush()
+
+    def to_clipboard(self, text: str) -> bool:
+        """Hand text to the terminal's clipboard (OSC 52 of xterm) -> False where there is no terminal that could."""
+        if not self.out.file.isatty() or os.environ.get("TERM", "dumb") in ("dumb", "unknown", "linux"):
+            return False
+        with self._going():
+            self.out.file.write(f"\x1b]52;c;{base64.b64encode(text.encode()).decode()}\a")
+            self.out.file.flush()
+        return True
 
     def learning(self, summary: str, report: LearnReport | None) -> None:
         if not self.side.is_terminal:

@@ -124,7 +124,8 @@ def out_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     if not rows:
         return
     if sys.stdout.isatty():
-        from lmm.chat.render import make_console, table
+        from lmm.chat.render import make_console
+        from lmm.chat.tables import table
 
         make_console().print(table(headers, rows))
         return

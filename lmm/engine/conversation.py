@@ -24,8 +24,8 @@ class Turn:
     """What the user said and what came of it. `about` is the question whose lessons apply, where it is not the message.
 
     `learned` is in one line what was learned from the message, `lessons` the lessons themselves. `read` are the tokens
-    the reply is a reply to, `generated` how it was made and `recall` what the memory decided: nothing of an earlier
-    session has them.
+    the reply is a reply to, `asked` those without what the memory put in, `generated` how it was made and `recall` what
+    the memory decided: nothing of an earlier session has them.
     """
 
     user: str
@@ -39,6 +39,7 @@ class Turn:
     generated: Generated | None = None
     recall: Recall | None = None
     read: list[int] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
 
     @property
     def text(self) -> str:

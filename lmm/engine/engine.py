@@ -99,7 +99,7 @@ class Engine:
         turn.about, out = about, Generated()
         self.refresh()
         turn.generated, turn.recall = out, mind.recall_of([asked(mind.adapter, turn.question)])
-        turn.read = self._prompt(turn)
+        turn.asked, turn.read = list(self.conversation.tokens), self._prompt(turn)
         self._trim_to(turn.read)
         try:
             with mind.holding(turn.recall, len(turn.read) - 1, self._below.add):

@@ -1,0 +1,76 @@
+"""Tables of untrusted values. Words stay whole: on a narrow terminal a row becomes a short paragraph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from lmm.text.sanitize import as_text
+
+SHORT = 16  # a column that is no wider is never broken
+COMFORT = 12  # columns that a longer text needs at least; fewer read like a list of words
+
+
+def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> Listing:
+    """Columns that hold only numbers are set to the right."""
+    return Listing([as_text(header, limit=40) for header in headers], [list(row) for row in rows])
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A table where it fits, else each row by itself: what it is about, and below it the rest with its headers."""
+
+    headers: list[Text]
+    rows: list[list[object]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        cells = [[as_text(value) for value in row] for row in self.rows]
+        columns = [[header, *column] for header, *column in zip(self.headers, *cells, strict=True)]
+        if sum(map(_needed, columns)) + 2 * (len(columns) - 1) <= options.max_width:
+            yield self._side_by_side(columns, cells)
+        else:
+            for row in cells:
+                yield from self._stacked(row)
+
+    def _numeric(self, index: int) -> bool:
+        return bool(self.rows) and all(isinstance(row[index], (int, float)) for row in self.rows)
+
+    def _side_by_side(self, columns: list[list[Text]], cells: list[list[Text]]) -> Table:
+        out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        for index, column in enumerate(columns):
+            justify = "right" if self._numeric(index) else "left"
+            short = max(map(_width, column)) <= SHORT
+            out.add_column(column[0], justify=justify, overflow="fold", no_wrap=short)  # type: ignore[arg-type]
+        for row in cells:
+            out.add_row(*row)
+        return out
+
+    def _stacked(self, row: list[Text]) -> RenderResult:
+        about = 2 if self._numeric(0) and len(row) > 1 else 1  # a number alone says nothing
+        yield Text("  ").join(row[:about])
+        rest = Table.grid(padding=(0, 1))
+        rest.add_column(style="dim", no_wrap=True)
+        rest.add_column(overflow="fold")
+        labels = any(header.plain for header in self.headers[about:])
+        for header, cell in zip(self.headers[about:], row[about:], strict=True):
+            if cell.plain:
+                rest.add_row(*([header, cell] if labels else ["", cell]))
+        yield Padding(rest, (0, 0, 0, 2 if labels else 1))
+
+
+def _width(cell: Text) -> int:
+    return max(map(cell_len, cell.plain.split("\n")))
+
+
+def _needed(column: list[Text]) -> int:
+    """Columns that a column needs so that its words stay whole; a word that is longer than most has to be broken."""
+    width = max(map(_width, column))
+    longest = max((cell_len(word) for cell in column for word in cell.plain.split()), default=0)
+    return width if width <= SHORT else max(COMFORT, min(longest, 2 * SHORT))

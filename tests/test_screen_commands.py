@@ -1,0 +1,141 @@
+"""What the chat's commands say: by themselves, and by the real program on a pseudo-terminal, wide and narrow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from scripted import Jotter
+from terminals import Terminal
+from test_commands import A, Q, Session, begun
+
+from lmm.chat.markdown import CODE_THEME, code_blocks
+
+Open = Callable[..., Terminal]
+CHOIR, BREAD = "/teach Who leads the choir? => Maria", "/teach Who sells bread? => Bo"
+
+
+@pytest.fixture
+def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
+    return begun(tmp_path, monkeypatch)
+
+
+# lessons by number ------------------------------------------------------------------------------------------------
+def test_lessons_are_numbered_and_a_number_never_comes_to_mean_another(session: Session):
+    session.do(CHOIR), session.do(BREAD), session.do("/teach Who bakes? => Ida")
+    rows = session.do("/lessons").splitlines()[2:]
+    assert [row.split()[0] for row in rows] == ["1", "2", "3"]
+    assert session.do("/lessons bread").splitlines()[2].split()[0] == "2"
+    session.do("/forget 1")
+    assert "forgotten: Who leads the choir?" in session.beside
+    session.do("/forget 1")
+    assert "there is no lesson 1" in session.beside
+    session.do("/forget 2")
+    assert "forgotten: Who sells bread?" in session.beside
+    assert [row.split()[0] for row in session.do("/lessons").splitlines()[2:]] == ["1"]
+
+
+def test_a_number_that_is_also_what_a_lesson_says_forgets_nothing(session: Session):
+    session.do(CHOIR), session.do("/teach How many cats have I? => 1")
+    shown = session.do("/forget 1")
+    assert "choir" in shown and "cats" in shown and "name one by its id" in session.beside
+    assert len(session.chat.mind.lessons) == 2
+
+
+def test_why_of_a_lesson_says_where_it_comes_from_and_whether_it_fired(session: Session):
+    session.do(Q), session.do("No, it's Canberra."), session.do(BREAD), session.do(Q)
+    first, second = session.do("/why 1"), session.do("/why bread")
+    assert A in first and "No, it's Canberra." in first and "fired, 0.90" in first
+    assert "Bo" in second and "did not fire" in second and "fired, " not in second
+    session.do("/why 7")
+    assert "there is no lesson 7" in session.beside
+
+
+# replies ----------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("between", ["/system Be brief.", "/set temperature 0.5", "/set decoding_strategy sample"])
+def test_retry_why_and_diff_go_on_after_settings_have_changed(session: Session, between: str):
+    session.do(Q), session.do("No, it's Canberra."), session.do(Q)
+    session.do(between)
+    assert session.do("/why").startswith("0.90") and "with notes" in session.do("/diff").replace(Jotter.name, "notes")
+    assert session.do("/retry") == f"{A}\n" and session.do("/why").startswith("0.90")
+
+
+def test_a_retry_that_comes_to_nothing_leaves_the_reply_before(session: Session, monkeypatch: pytest.MonkeyPatch):
+    session.do("hello")
+    before = session.chat.engine.conversation.messages
+    with monkeypatch.context() as patched:
+        adapter = session.chat.engine.adapter
+        patched.setattr(adapter, "shape", replace(adapter.shape, context=3))
+        session.do("/retry")
+    assert session.chat.engine.conversation.messages == before and "tokens" in session.beside
+    assert session.do("/retry") == "You said: hello\n"
+
+
+def test_diff_says_when_the_conversation_holds_the_answer(session: Session):
+    session.do("My sister's name is Vera."), session.do("What is my sister's name?")
+    session.do("/diff")
+    assert 'the conversation itself holds the answer ("My sister\'s name is Vera.")' in session.beside
+    session.do("/new"), session.do("What is my sister's name?"), session.do("/diff")
+    assert "holds the answer" not in session.beside
+    session.do("/system Canberra is the capital of Australia."), session.do(f"/teach {Q} => Canberra")
+    session.do(Q), session.do("/diff")
+    assert 'holds the answer ("Canberra is the capital' in session.beside
+
+
+def test_code_blocks_wherever_they_stand():
+    assert code_blocks("a\n\n```py\nx = 1\n```\n\n- one\n\n  ~~~\n  y\n  ~~~\n\nend") == ["x = 1\n", "y\n"]
+
+
+def test_colours_of_code_can_be_read_on_light_and_on_dark():
+    styles = CODE_THEME.style_map.values()
+    assert all(style.bgcolor is None for style in styles)
+    assert {style.color.name for style in styles if style.color} <= {"magenta", "cyan", "green", "red"}
+
+
+# settings, memories, editors --------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "line, said",
+    [
+        ("/set temperature 0.7", "no effect while decoding is greedy: /set decoding_strategy sample"),
+        ("/set beams 3", "no effect while decoding is greedy: /set decoding_strategy beam"),
+    ],
+)
+def test_a_setting_that_changes_nothing_says_so_and_how_it_would(session: Session, line: str, said: str):
+    session.do(line)
+    assert said in session.beside
+    session.do(session.beside.rpartition(": ")[2].strip()), session.do(line)
+    assert "no effect" not in session.beside
+    session.do("/set deterministic false")
+    assert "/set decoding_strategy auto" in session.beside
+
+
+def test_memory_says_that_it_learns_nothing_and_where_the_lessons_are(session: Session):
+    session.do(CHOIR), session.do("/memory identity")
+    assert "it learns nothing" in session.beside
+    assert f"{Jotter.name} keeps its 1 lesson: /memory {Jotter.name} goes back" in session.beside
+    session.do(f"/memory {Jotter.name}")
+    assert "nothing" not in session.beside and "keeps" not in session.beside
+
+
+def test_export_without_a_path_says_how_to_write_a_file(session: Session):
+    session.do("hello")
+    assert "**You:** hello" in session.do("/export md") and "/export md PATH" in session.beside
+
+
+def test_edit_falls_back_to_what_is_there(session: Session, monkeypatch: pytest.MonkeyPatch):
+    opened: list[str] = []
+    session.chat.view.ask = lambda question: ""
+    monkeypatch.setattr("click.edit", lambda text, editor, require_save: opened.append(editor))
+    monkeypatch.setattr("shutil.which", lambda command: command if command in ("vim", "vi") else None)
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.setenv("EDITOR", "nosuch -w")
+    session.do("/edit")
+    assert opened == ["vim"] and "EDITOR is nosuch -w, which is not here: opening vim" in session.beside
+    monkeypatch.setenv("EDITOR", "vi -n")
+    session.do("/edit")
+    assert opened[1:] == ["vi -n"] and "not here" not in session.beside
+    monkeypatch.setattr("shutil.which", lambda command: None)
+    session.do("/edit")
+    assert "there is no editor here" in session.beside

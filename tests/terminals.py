@@ -17,7 +17,7 @@ SCRIPTED = str(Path(__file__).with_name("scripted.py"))
 
 def environment(folder: Path) -> dict[str, str]:
     """Of a program that has its files in a folder, and nobody's settings."""
-    values = {k: v for k, v in os.environ.items() if not k.startswith(("LMM_", "NO_COLOR"))} | {
+    values = {k: v for k, v in os.environ.items() if not k.startswith(("LMM_", "NO_COLOR", "COLUMNS", "LINES"))} | {
         "TERM": "xterm-256color", "LMM_DATA_DIR": str(folder / "data"), "LMM_CONFIG": str(folder / "none.toml"),
         "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(SCRIPTED).parents[1]),
     }  # fmt: skip
@@ -29,17 +29,23 @@ class Terminal:
     """A child process on a pseudo-terminal, and the screen it draws."""
 
     def __init__(
-        self, folder: Path, *args: str, program: tuple[str, ...] = (SCRIPTED,), rows: int = 24, **env: str
+        self,
+        folder: Path,
+        *args: str,
+        program: tuple[str, ...] = (SCRIPTED,),
+        rows: int = 24,
+        columns: int = 80,
+        **env: str,
     ) -> None:
         self.folder, self.rows = folder, rows
-        self.screen = pyte.HistoryScreen(80, rows, history=5000, ratio=0.5)
+        self.screen = pyte.HistoryScreen(columns, rows, history=5000, ratio=0.5)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         values = environment(folder) | env
         memory = () if program != (SCRIPTED,) else ("--memory", "jotter")
         self.started = time.monotonic()
         self.child = pexpect.spawn(
-            sys.executable, [*program, "chat", *memory, *args], cwd=str(folder), env=values, dimensions=(rows, 80)
+            sys.executable, [*program, "chat", *memory, *args], cwd=str(folder), env=values, dimensions=(rows, columns)
         )
         self.child.delaybeforesend = None
 
@@ -56,7 +62,7 @@ class Terminal:
     @property
     def all(self) -> str:
         """What scrolled away, and the screen."""
-        above = ["".join(row[x].data for x in range(80)).rstrip() for row in self.screen.history.top]
+        above = ["".join(row[x].data for x in range(self.screen.columns)).rstrip() for row in self.screen.history.top]
         return "\n".join([*above, self.shown])
 
     def see(self, wanted: str | Callable[[str], bool], timeout: float = 90.0) -> str:

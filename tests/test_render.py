@@ -483,3 +483,28 @@ def test_status_line():
     assert status_line(**values, width=40) == "SmolLM2 · memoir: 12 lessons, unsaved"
     assert status_line(**values, width=5) == "Smol…"
     assert status_line(model="a\x1b[31m\nb", backend="[red]", memory="m", lessons=1) == "a b · [red] · m: 1 lesson"
+
+
+def shown_table(width: int) -> list[str]:
+    file = io.StringIO()
+    rows = [
+        [1, "What is the capital of Australia?", "The capital is Canberra.", "df04490ecef2"],
+        [2, "Who?", "Bo", "e6"],
+    ]
+    make_console(file=file, environ={"COLUMNS": str(width)}).print(table(["", "question", "answer", "id"], rows))
+    return [line.rstrip() for line in file.getvalue().splitlines()]
+
+
+def test_a_narrow_table_breaks_at_words_and_a_narrower_one_becomes_paragraphs():
+    assert "What is the capital of Australia?" in shown_table(80)[2]
+    assert shown_table(46)[2:4] == ["1   What is the    The capital    df04490ecef2", "    capital of     is Canberra."]
+    assert shown_table(26) == [
+        "1  What is the capital of",
+        "Australia?",
+        "  answer The capital is",
+        "         Canberra.",
+        "  id     df04490ecef2",
+        "2  Who?",
+        "  answer Bo",
+        "  id     e6",
+    ]

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import base64
+import contextlib
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pexpect
 import pytest
 from scripted import Jotter
 from terminals import Terminal
 from test_commands import A, Q, Session, begun
 
+from lmm.adapters import generation
+from lmm.chat.commands import COMMANDS
 from lmm.chat.markdown import CODE_THEME, code_blocks
+from lmm.memory.base import Recall
 
 Open = Callable[..., Terminal]
 CHOIR, BREAD = "/teach Who leads the choir? => Maria", "/teach Who sells bread? => Bo"
@@ -139,3 +146,128 @@ def test_edit_falls_back_to_what_is_there(session: Session, monkeypatch: pytest.
     monkeypatch.setattr("shutil.which", lambda command: None)
     session.do("/edit")
     assert "there is no editor here" in session.beside
+
+
+def test_diff_reads_what_was_read_then_whatever_the_system_prompt_is_now(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    read: list[str] = []
+    stream, format = generation.stream, session.chat.engine.adapter.format
+
+    def seen(adapter, tokens, *rest):
+        read.append(format.decode(tokens))
+        return stream(adapter, tokens, *rest)
+
+    def noted(memory, state, lessons, prompts, adapter):
+        memory.adapter = adapter
+        return Recall([[]], {"answer": "Fine."}, ["A note."])
+
+    monkeypatch.setattr(Jotter, "on_prompt", noted)
+    monkeypatch.setattr(generation, "stream", seen)
+    session.do("hello"), session.do("/system Be brief."), session.do("/diff")
+    assert "A note." in read[0] and "hello" in read[1] and "A note." not in read[1] and "Be brief." not in read[1]
+
+
+# the real program -------------------------------------------------------------------------------------------------
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Open]:
+    opened: list[Terminal] = []
+
+    def open_(*args: str, **more) -> Terminal:
+        opened.append(Terminal(tmp_path, *args, **more))
+        opened[-1].prompts(1)
+        opened[-1].see(lambda text: "loading" not in text)
+        return opened[-1]
+
+    yield open_
+    for one in opened:
+        with contextlib.suppress(OSError, pexpect.ExceptionPexpect):
+            one.child.close(force=True)
+
+
+def said(text: str) -> Callable[[str], bool]:
+    """Is it on the screen, on however many lines?"""
+    return lambda shown: text in " ".join(shown.split())
+
+
+def whole(shown: str, *texts: str) -> None:
+    """Every word of these is there, and in one piece."""
+    there = set(re.findall(r"\S+", shown))
+    assert [word for text in texts for word in text.split() if word not in there] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 40])
+def test_lessons_by_number_and_words_in_one_piece(terminal: Open, columns: int):
+    t = terminal(columns=columns, rows=60)
+    t.line("My neighbour's extraordinarily talkative grandmother lives in Thessaloniki.")
+    t.see(said("learned:"))
+    t.line(f"/teach {Q} => Canberra")
+    t.see(lambda text: text.count("learned:") == 2)
+    t.line("/lessons")
+    whole(t.see(said("Canberra.")), "2", Q, A)
+    t.line("/why 2")
+    t.see(said("last reply"))
+    t.line("/forget 2")
+    t.see(said("this cannot be undone"))
+    whole(t.shown, f"forgotten: {Q} => {A}; this cannot be undone")
+    t.line("/history")
+    whole(t.see(said("user:")), "user: My neighbour's extraordinarily talkative grandmother lives in Thessaloniki.")
+    t.line("/tech me")
+    whole(
+        t.see(said("sent as a message")), "unknown command /tech: did you mean /teach? a line with a blank before the"
+    )
+    t.line("/help")
+    t.see(said("save and leave, as do"))
+    helps = [f"/{command.name} {command.usage} {command.help}" for command in COMMANDS.values()]
+    whole(t.all, *helps, "Ctrl-C stop; clear the line; twice at an empty line: leave without saving")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 40])
+def test_copy_and_colours_of_code(terminal: Open, columns: int):
+    t = terminal(columns=columns)
+    t.line("list")
+    t.see(said("x = 1"))
+    assert b"\x1b[36m1" in t.raw and b"]52;" not in t.raw
+    t.line("/copy 2")
+    t.see(said("has 1 code block"))
+    t.line("/copy 1")
+    t.see(said("copied code block 1, 6 characters"))
+    assert b"\x1b]52;c;" + base64.b64encode(b"x = 1\n") + b"\a" in t.raw
+    t.line("/copy")
+    t.see(said("copied the last reply"))
+    assert base64.b64encode(b"# Title\n\n- one\n- two\n\n```python\nx = 1\n```") in t.raw
+    t.line("/retry")
+    t.see(lambda text: "x = 1" in text.rpartition("/retry")[2])
+
+
+@pytest.mark.slow
+def test_plain_terminals_get_no_colours_and_no_clipboard(terminal: Open):
+    t = terminal(NO_COLOR="1", columns=40)
+    t.line("list")
+    t.see(said("x = 1"))
+    assert b"\x1b[36m" not in t.raw
+    t.line("/tech me")
+    whole(t.see(said("message")), "a line with a blank before the / is sent as a message")
+    t.line("exit")
+    t.rest()
+    t = Terminal(t.folder, TERM="dumb")
+    t.see(said(">"))
+    t.line("list")
+    t.see(said("x = 1"))
+    t.line("/copy")
+    t.see(said("/copy needs a terminal that has a clipboard"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_stopped_lesson_says_that_the_message_was_not_answered(terminal: Open, columns: int):
+    t = terminal(columns=columns, LMM_TEST_STEP="0.5")
+    t.line("My sister's name is Ada.")
+    t.see(said("learning: "))
+    t.type("\x03")
+    t.see(said("not answered"))
+    whole(t.shown, "your message was not answered; Up brings it back")
+    t.type("\x1b[A")
+    t.see(lambda text: text.count("> My sister's name is Ada.") == 2)

@@ -142,8 +142,8 @@ def _table(chat: Chat, lessons: list[Lesson]) -> Listing:
     rows = [
         (
             number.get(x.id, "-"),
-            clean_line(x.prompt or x.statement, 60),
-            clean_line(x.answer, 60),
+            clean_line(x.prompt or x.statement, 120),
+            clean_line(x.answer, 120),
             when(x.time)[:16],
             x.source,
             x.id,

@@ -50,6 +50,8 @@ def make_console(
     environ = os.environ if environ is None else environ
     file = file or (sys.stderr if stderr else sys.stdout)
     plain = not file.isatty() or bool(environ.get("NO_COLOR")) or environ.get("TERM", "").lower() in ("dumb", "unknown")
+    if file.isatty():  # it knows its size best: COLUMNS is from before it was resized
+        environ = {key: value for key, value in environ.items() if key not in ("COLUMNS", "LINES")}
     if hasattr(file, "reconfigure"):
         file.reconfigure(errors="replace")  # a character the terminal's encoding lacks must not end the chat
     return Console(

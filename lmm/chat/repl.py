@@ -22,6 +22,7 @@ from prompt_toolkit.styles import Style
 
 from lmm.chat import commands
 from lmm.text.sanitize import clean_line
+from lmm.text.wrapped import wrapped
 
 if TYPE_CHECKING:
     from lmm.chat.session import Chat
@@ -96,7 +97,9 @@ class Repl:
 
     def show(self, text: str) -> None:
         """A dim line before the first prompt, without the libraries that a reply is shown with."""
-        print_formatted_text(FormattedText([("fg:ansibrightblack", clean_line(text))]), output=self._session.output)
+        output = self._session.output
+        line = wrapped(clean_line(text), output.get_size().columns - 1)
+        print_formatted_text(FormattedText([("fg:ansibrightblack", line)]), output=output)
 
     def ask(self, question: str) -> str:
         """A short answer, outside of the history. Raises EOFError and KeyboardInterrupt."""

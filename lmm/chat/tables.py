@@ -43,7 +43,8 @@ class Listing:
         return bool(self.rows) and all(isinstance(row[index], (int, float)) for row in self.rows)
 
     def _side_by_side(self, columns: list[list[Text]], cells: list[list[Text]]) -> Table:
-        out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        titled = any(header.plain for header in self.headers)
+        out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=titled)
         for index, column in enumerate(columns):
             justify = "right" if self._numeric(index) else "left"
             short = max(map(_width, column)) <= SHORT

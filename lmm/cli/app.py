@@ -14,7 +14,7 @@ from lmm.cli import log as cli_log
 from lmm.cli import memory as cli_memory
 from lmm.cli import train as cli_train
 from lmm.cli.bench import app as bench_app
-from lmm.cli.options import Json, configured, out_json, out_table
+from lmm.cli.options import Json, configured, out_json, out_table, say
 from lmm.config import GROUPS
 from lmm.errors import LmmError
 
@@ -62,9 +62,7 @@ def main() -> None:
 
 
 def fail(error: LmmError) -> None:
-    from lmm.text.sanitize import clean
-
-    print(f"lmm: {clean(str(error))}", file=sys.stderr)
+    say(str(error))
     sys.exit(error.exit_code)
 
 

@@ -6,6 +6,7 @@ import functools
 import inspect
 import json
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
@@ -101,10 +102,14 @@ def _read(flags: dict[str, Any]) -> dict[str, Any]:
 
 # output ------------------------------------------------------------------------------------------------------------
 def say(text: str) -> None:
-    """A line beside the answer: stderr, clean."""
+    """A line beside the answer: stderr, clean, wrapped at words on a terminal."""
     from lmm.text.sanitize import clean
+    from lmm.text.wrapped import wrapped
 
-    print(f"lmm: {clean(text)}", file=sys.stderr, flush=True)
+    line = f"lmm: {clean(text)}"
+    if sys.stderr.isatty():
+        line = wrapped(line, shutil.get_terminal_size().columns)
+    print(line, file=sys.stderr, flush=True)
 
 
 def out(text: str) -> None:

@@ -1,5 +1,5 @@
 """`python -m lmm` is the `lmm` command."""
 
-from lmm.cli.app import main
+from lmm.cli.entry import main
 
 main()

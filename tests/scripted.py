@@ -145,6 +145,6 @@ if __name__ == "__main__":
     import scripted
 
     scripted.install()
-    from lmm.cli.app import main
+    from lmm.cli.entry import main
 
     main()

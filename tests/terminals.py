@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import sys
 import time
@@ -25,6 +26,18 @@ def environment(folder: Path) -> dict[str, str]:
     return values | ({"LMM_CACHE_DIR": cache} if cache else {})
 
 
+class Screen(pyte.HistoryScreen):
+    """As tmux has it: what erases all from the top left on puts the screen into the scrollback."""
+
+    def erase_in_display(self, how: int = 0, *args: object, **kwargs: object) -> None:
+        if how == 0 and (self.cursor.x, self.cursor.y) == (0, 0):
+            used = [
+                self.buffer[y] for y in range(self.lines) if any(char.data.strip() for char in self.buffer[y].values())
+            ]
+            self.history.top.extend(copy.deepcopy(used))
+        super().erase_in_display(how, *args, **kwargs)
+
+
 class Terminal:
     """A child process on a pseudo-terminal, and the screen it draws."""
 
@@ -37,8 +50,8 @@ class Terminal:
         columns: int = 80,
         **env: str,
     ) -> None:
-        self.folder, self.rows = folder, rows
-        self.screen = pyte.HistoryScreen(columns, rows, history=5000, ratio=0.5)
+        self.folder, self.rows, self.columns = folder, rows, columns
+        self.screen = Screen(columns, rows, history=5000, ratio=0.5)
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         values = environment(folder) | env
@@ -62,7 +75,7 @@ class Terminal:
     @property
     def all(self) -> str:
         """What scrolled away, and the screen."""
-        above = ["".join(row[x].data for x in range(self.screen.columns)).rstrip() for row in self.screen.history.top]
+        above = ["".join(row[x].data for x in range(self.columns)).rstrip() for row in self.screen.history.top]
         return "\n".join([*above, self.shown])
 
     def see(self, wanted: str | Callable[[str], bool], timeout: float = 90.0) -> str:
@@ -89,6 +102,7 @@ class Terminal:
         return self.child.exitstatus if self.child.exitstatus is not None else -(self.child.signalstatus or 0)
 
     def resize(self, columns: int, rows: int) -> None:
+        self.columns = columns
         self.screen.resize(rows, columns)
         self.child.setwinsize(rows, columns)
 

@@ -400,7 +400,7 @@ def test_an_interrupted_reply_is_kept_and_marked():
 
 @pytest.mark.slow
 def test_payloads_reach_no_terminal():
-    ours = re.compile(r"\x1b\[(\d+(;\d+)*)?m|\x1b\[\d*[AJ]|\x1b\[\?(2026|7)[hl]|[\r\n]")
+    ours = re.compile(r"\x1b\[(\d+(;\d+)*)?m|\x1b\[\d*[ACDJK]|\x1b\[\?(2026|7)[hl]|[\r\n]")
     for number, payload in enumerate(payloads()):
         for text in (
             f"before {payload} after",

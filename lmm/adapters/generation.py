@@ -32,8 +32,14 @@ class Generated:
     ended: bool = False  # the model stopped by itself
     interrupted: bool = False
     prefill_tokens: int = 0
+    read: int = 0  # of the prompt's tokens, so far
     first_token_s: float = 0.0
     seconds: float = 0.0
+
+    @property
+    def reading(self) -> tuple[int, int] | None:
+        """How far a prompt of several parts is read: tokens, of how many. None once it is, or where it is short."""
+        return (self.read, self.prefill_tokens) if self.read < self.prefill_tokens > PREFILL_PART else None
 
     @property
     def tokens_per_s(self) -> float:
@@ -66,15 +72,22 @@ class Detokenizer:
 
 
 def prefill(
-    adapter: Adapter, tokens: Sequence[int], cache: Cache, stop: Stop = lambda: False
+    adapter: Adapter,
+    tokens: Sequence[int],
+    cache: Cache,
+    stop: Stop = lambda: False,
+    so_far: Callable[[int], object] = lambda read: None,
 ) -> tuple[np.ndarray, Cache]:
     """Read what `cache` has not read yet of `tokens` -> logits [V] of the last, float32, and the cache.
 
-    Long prompts are read in parts, so that `stop` need not wait; then the cache is shorter than `tokens`.
+    Long prompts are read in parts, so that `stop` need not wait; then the cache is shorter than `tokens`. `so_far` gets
+    how many tokens were read after each part.
     """
+    start = cache.length
     while True:
         new = np.asarray(tokens[cache.length : cache.length + PREFILL_PART], np.int64).reshape(1, -1)
         logits, cache = adapter.forward(new, cache)
+        so_far(cache.length - start)
         if cache.length >= len(tokens) or stop():
             return adapter.ops.to_numpy(logits)[0, -1], cache
 
@@ -86,7 +99,7 @@ def stream(
     value) the cache, which has read everything but the reply's last token."""
     start = time.perf_counter()
     out.prefill_tokens = len(tokens) - cache.length
-    logits, cache = prefill(adapter, tokens, cache, stop)
+    logits, cache = prefill(adapter, tokens, cache, stop, lambda read: setattr(out, "read", read))
     if cache.length < len(tokens):
         out.interrupted, out.seconds = True, time.perf_counter() - start
         return cache

@@ -162,6 +162,7 @@ def edit(chat: Chat, rest: str) -> None:
     if chat.view.ask is None:
         raise UsageError("/edit needs a terminal")
     editor = _editor(chat)
+    chat.busy.stop()
     try:
         with typing_mode(shown=True):
             text = click.edit(rest, editor=editor, require_save=False)

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 from rich.theme import Theme
 
+from lmm.chat.busy import ERASE_BELOW
 from lmm.chat.markdown import Line, MarkdownStream
 from lmm.text.counted import counted
 from lmm.text.sanitize import Cleaner, as_text, clean_line, fit
@@ -196,7 +197,7 @@ class _Tail:
         """To the start of that line of the tail, and nothing from there on."""
         if keep < len(self._drawn):
             up = sum(self._rows(line) for line in self._drawn[keep:]) - 1
-            yield _control((f"\x1b[{up}A" if up else "") + "\r\x1b[J")
+            yield _control((f"\x1b[{up}A" if up else "") + "\r" + ERASE_BELOW)
 
     def _rows(self, line: Line) -> int:
         """Rows that a line takes now: most terminals wrap it when they get narrower."""

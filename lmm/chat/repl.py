@@ -17,10 +17,12 @@ from prompt_toolkit.filters import has_focus, is_searching
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.output import create_output
 from prompt_toolkit.patch_stdout import StdoutProxy
 from prompt_toolkit.styles import Style
 
 from lmm.chat import commands
+from lmm.chat.busy import ERASE_BELOW
 from lmm.text.sanitize import clean_line
 from lmm.text.wrapped import wrapped
 
@@ -69,8 +71,11 @@ class Repl:
         self._chat = chat
         self._hinted = 0.0
         self._started: Callable[[], None] | None = None
+        output = session.pop("output", None) or create_output()
+        output.erase_down = lambda: output.write_raw(ERASE_BELOW)  # type: ignore[method-assign]
         self._session: PromptSession[str] = PromptSession(
             multiline=True,
+            output=output,
             history=history or InMemoryHistory(),
             completer=Completions(chat),
             complete_while_typing=True,
@@ -96,8 +101,10 @@ class Repl:
         return self._prompt(self._session, PROMPT, default=prefill)
 
     def show(self, text: str) -> None:
-        """A dim line before the first prompt, without the libraries that a reply is shown with."""
+        """A dim line before the first prompt, in the place of what was typed before there was one; without the
+        libraries that a reply is shown with."""
         output = self._session.output
+        output.write_raw("\r\x1b[K")
         line = wrapped(clean_line(text), output.get_size().columns - 1)
         print_formatted_text(FormattedText([("fg:ansibrightblack", line)]), output=output)
 

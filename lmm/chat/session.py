@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.chat import commands
+from lmm.chat.busy import Busy
 from lmm.chat.loading import Loading
 from lmm.config import Config
 from lmm.errors import Cancelled, LmmError
@@ -45,13 +46,16 @@ class Chat:
         self.history: JsonHistory | None = None  # of the prompt, if there is one
         self.make_view = view
         self.first_memory = config.memory  # for which a save path was given
+        self.busy = Busy(self.doing)
         self._talk: Talk | None = None
 
     # what commands use -------------------------------------------------------------------------------------------
     @cached_property
     def view(self) -> ConsoleView:
         """Made when first needed: it imports rich, for which the prompt does not wait."""
-        return self.make_view()
+        made = self.make_view()
+        made.busy = self.busy
+        return made
 
     @property
     def loaded(self) -> Engine | None:
@@ -115,6 +119,16 @@ class Chat:
         self.config, self.loading, self.resumed, self._talk = config, loading, None, None
         self.shelf.clear()
 
+    def doing(self) -> str:
+        """What is going on while the user waits."""
+        if self.loading.engine is None:
+            return f"loading {self.config.model} {self.loading.progress}".strip()
+        if learning := self.__dict__["view"].learns if "view" in self.__dict__ else "":
+            return learning
+        turn = self.loading.engine.conversation.last
+        read = turn.generated.reading if turn is not None and turn.generated is not None else None
+        return f"reading, {read[0]:,} of {read[1]:,} tokens" if read else "thinking"
+
     # the status line ---------------------------------------------------------------------------------------------
     def status(self, width: int) -> str:
         """One line under the prompt. Imports nothing while the model is loading."""
@@ -143,6 +157,7 @@ class Chat:
     def line(self, text: str) -> None:
         """A message or a command. Raises EOFError to leave, and what loading raised; other errors are shown."""
         self.stop.clear()
+        self.busy.start(after=0.2 if commands.is_command(text) else 0.0)
         try:
             if commands.is_command(text):
                 commands.run(self, text)
@@ -163,6 +178,8 @@ class Chat:
             if error is self.loading.error:
                 raise
             self._failed(error)
+        finally:
+            self.busy.stop()
 
     def _failed(self, error: Exception) -> None:
         """A mistake of ours: what was learned is still here, so the session goes on."""

@@ -10,15 +10,14 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
 from rich.console import Console, RenderableType
-from rich.control import Control
-from rich.segment import ControlType
 from rich.text import Text
 
 from lmm.chat import render
+from lmm.chat.busy import Busy
 from lmm.feedback import lesson_for
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
-from lmm.text.sanitize import as_text, clean, clean_line
+from lmm.text.sanitize import as_text, clean
 
 Ask = Callable[[str], str]  # a question on the terminal -> the line typed
 
@@ -32,12 +31,19 @@ class ConsoleView:
 
     def __init__(self, out: Console, side: Console, ask: Ask | None = None) -> None:
         self.out, self.side, self.ask = out, side, ask
-        self._live = False
+        self.busy: Busy | None = None  # the line that says what is going on
+        self.learns = ""  # what it says while something is learned
 
     def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
-        with self._going(), contextlib.closing(chunks), render.StreamRenderer(self.out, markdown) as renderer:
-            for chunk in chunks:
-                renderer.feed(chunk)
+        if self.busy is not None:
+            self.busy.start()
+        with contextlib.closing(chunks), self._going(wait=True), render.StreamRenderer(self.out, markdown) as renderer:
+            try:
+                for chunk in chunks:
+                    self._clear()
+                    renderer.feed(chunk)
+            finally:
+                self._clear()
             apart = stopped() and self.out is not self.side  # stdout carries the reply, and nothing about it
             renderer.finish(interrupted=stopped() and not apart)
             if apart:
@@ -46,7 +52,6 @@ class ConsoleView:
                 self.out.print()
 
     def say(self, text: str) -> None:
-        self._clear()
         with self._going():
             self._print(self.side, as_text(text if self.side.is_terminal else f"lmm: {text}", "dim"))
 
@@ -79,23 +84,14 @@ class ConsoleView:
         return True
 
     def learning(self, summary: str, report: LearnReport | None) -> None:
-        if not self.side.is_terminal:
-            return
-        self._clear()
-        if report is None:
-            return
-        step = f", step {report.steps}" if report.steps else ""
-        line = clean_line(f"learning: {summary}{step}", max(10, self.side.width - 1))
-        with self._going():
-            self.side.print(as_text(line, "dim"), end="", soft_wrap=True)
-            self.side.file.flush()
-        self._live = True
+        step = f", step {report.steps}" if report is not None and report.steps else ""
+        self.learns = "" if report is None else f"learning: {summary}{step}"
+        if report is not None and self.busy is not None:
+            self.busy.start()
 
     def _clear(self) -> None:
-        if self._live:
-            self._live = False
-            with self._going():
-                self.side.control(Control(ControlType.CARRIAGE_RETURN, (ControlType.ERASE_IN_LINE, 2)))
+        if self.busy is not None:
+            self.busy.stop()
 
     def confirm(self, lesson: Lesson) -> Lesson | None:
         """Enter learns it, n does not, anything else is the answer, or `QUESTION => ANSWER`, to learn instead."""
@@ -115,8 +111,11 @@ class ConsoleView:
         return self.out.is_terminal
 
     @contextlib.contextmanager
-    def _going(self) -> Iterator[None]:
-        """A terminal that is gone, or a reader that has left, ends the showing, not the work."""
+    def _going(self, wait: bool = False) -> Iterator[None]:
+        """A terminal that is gone, or a reader that has left, ends the showing, not the work. The line that says what
+        is going on goes first, unless what comes is still waited for."""
+        if not wait:
+            self._clear()
         try:
             yield
         except OSError:

@@ -1,0 +1,73 @@
+"""A line that says what is going on, from the moment Enter is pressed, and leaves no trace. Imports nothing heavy."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+
+from lmm.text.sanitize import clean_line
+
+#: Erase from the start of a line on. Not `CSI J` alone: at the top left of the screen tmux, and others, take that for
+#: the screen being cleared, and put a copy of it into the scrollback.
+ERASE_BELOW = "\x1b[K\x1b[C\x1b[J\x1b[D"
+
+FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+EVERY_S = 0.1
+
+
+class Busy:
+    """`start` shows a line that turns and is drawn anew until `stop`; both may be called at any time."""
+
+    def __init__(self, told: Callable[[], str]) -> None:
+        """`told` says what is going on; it is called from another thread."""
+        self._told = told
+        self._lock = threading.Lock()
+        self._ends: threading.Event | None = None
+        self._frame, self._drawn = 0, False
+
+    def start(self, after: float = 0.0) -> None:
+        """Show it, or show it if it is not stopped within `after` seconds."""
+        if self._ends is not None or not _can_turn():
+            return
+        self._ends = threading.Event()
+        if not after:
+            self._draw(self._ends)
+        threading.Thread(target=self._turn, args=(self._ends, after), name="busy", daemon=True).start()
+
+    def stop(self) -> None:
+        """The line is gone when this returns."""
+        ends, self._ends = self._ends, None
+        if ends is not None:
+            with self._lock:
+                ends.set()
+                if self._drawn:
+                    _write("\r\x1b[K")
+                self._drawn = False
+
+    def _turn(self, ends: threading.Event, after: float) -> None:
+        while not ends.wait(after or EVERY_S):
+            self._draw(ends)
+            after = 0.0
+
+    def _draw(self, ends: threading.Event) -> None:
+        line = clean_line(self._told(), max(10, shutil.get_terminal_size().columns - 3))
+        with self._lock:
+            if not ends.is_set():
+                self._frame, self._drawn = self._frame + 1, True
+                dim, plain = ("", "") if os.environ.get("NO_COLOR") else ("\x1b[2m", "\x1b[0m")
+                _write(f"\r{dim}{FRAMES[self._frame % len(FRAMES)]} {line}{plain}\x1b[K")
+
+
+def _can_turn() -> bool:
+    return sys.stdout.isatty() and os.environ.get("TERM") not in ("dumb", "")
+
+
+def _write(text: str) -> None:
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except (OSError, ValueError):  # the terminal is gone
+        pass

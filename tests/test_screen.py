@@ -1,0 +1,111 @@
+"""What the screen shows while the real program works, at two widths: something at once, each message once, no trace."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pexpect
+import pytest
+from terminals import Terminal
+
+pytestmark = pytest.mark.slow  # a program started for each test
+WIDTHS = pytest.mark.parametrize("columns", [80, 40])
+Q = "What is the capital of Australia?"
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
+    opened: list[Terminal] = []
+
+    def open_(*args: str, **more) -> Terminal:
+        opened.append(Terminal(tmp_path, *args, **more))
+        return opened[-1]
+
+    yield open_
+    for one in opened:
+        with contextlib.suppress(OSError, pexpect.ExceptionPexpect):
+            one.child.close(force=True)
+
+
+def lines_with(terminal: Terminal, text: str) -> list[str]:
+    return [line for line in terminal.all.splitlines() if text in line]
+
+
+# at once ----------------------------------------------------------------------------------------------------------
+@WIDTHS
+def test_something_is_there_at_once_and_leaves_no_trace(terminal, columns: int):
+    t = terminal(columns=columns, LMM_TEST_LOAD="2", LMM_TEST_PREFILL="1")
+    t.see("loading")  # in the status line
+    t.line("hello")
+    pressed = time.monotonic()
+    t.see(lambda text: any(line[2:].startswith("loading") for line in text.splitlines()), 10)
+    assert time.monotonic() - pressed < 0.3  # 0.1 and what a busy machine takes to draw
+    t.see("thinking")
+    t.see("You said: hello")
+    t.prompts(2)
+    assert not lines_with(t, "thinking")
+    t.line("hello again")
+    pressed = time.monotonic()
+    t.see("thinking", 10)
+    assert time.monotonic() - pressed < 0.3
+
+
+@WIDTHS
+def test_a_lesson_shows_its_steps_and_leaves_one_line(terminal, columns: int):
+    t = terminal(columns=columns, LMM_TEST_STEP="0.3")
+    t.see("notes: 0")
+    t.line("/teach Who leads? => Maria")
+    t.see("learning: ")
+    t.see("step 3")
+    t.see("learned: ")
+    t.prompts(2)
+    assert not lines_with(t, "learning: ")
+
+
+# once -------------------------------------------------------------------------------------------------------------
+@WIDTHS
+@pytest.mark.parametrize("after", [0.1, 0.5, 1.5])
+def test_a_message_typed_before_the_prompt_is_up_shows_once(terminal, columns: int, after: float):
+    t = terminal(columns=columns, LMM_TEST_LOAD="1")
+    time.sleep(after)
+    t.type("hello there")
+    t.see("> hello there")
+    t.type("\r")
+    t.see("You said: hello there")
+    t.prompts(2)
+    assert len(lines_with(t, "hello there")) == 2
+
+
+@WIDTHS
+def test_a_prompt_at_the_top_of_the_screen_shows_once(terminal, columns: int):
+    t = terminal(columns=columns)
+    t.see("notes: 0")
+    t.type("\x0c")  # Ctrl-L: the prompt is in the first row now
+    t.see(lambda text: text.startswith(">"))
+    t.line("hello there")
+    t.see("You said: hello there")
+    t.prompts(2)
+    assert len(lines_with(t, "hello there")) == 2
+
+
+def test_a_reply_longer_than_the_screen_shows_once(terminal):
+    t = terminal(rows=8)
+    t.see("notes: 0")
+    t.line("tell me a long story")
+    t.see(lambda text: t.all.count("upon") >= 40 and "notes: 0" in text)
+    assert t.all.count("upon") == 40 and t.all.count("> tell me") == 1
+
+
+def test_the_terminal_is_as_before_when_the_chat_has_ended(terminal):
+    import termios
+
+    t = terminal()
+    t.see("notes: 0")
+    t.line("exit")
+    before_end = t.child.child_fd
+    assert t.rest() == 0
+    with contextlib.suppress(OSError, termios.error, ValueError):
+        assert termios.tcgetattr(before_end)[3] & termios.ECHO

@@ -60,7 +60,10 @@ class Decoding(Options):
 
     decoding_strategy: str = _reply("auto", "auto: greedy when deterministic, else sample", one_of=STRATEGIES)
     deterministic: bool = _reply(True, "greedy, or sampling", flag="--deterministic/--non-deterministic")
-    max_tokens: int = _reply(256, "longest reply, in tokens", "[1, inf)")
+    max_tokens: int | None = _reply(
+        None, "longest reply, in tokens; default: what the context has room for", "[1, inf)"
+    )
+    stop_repeats: bool = _reply(True, "end a reply that repeats itself over and over")
     temperature: float = _reply(0.7, "for sampling", "(0, 10]")
     top_p: float = _reply(0.95, "for sampling: the likeliest tokens that have this share together", "(0, 1]")
     min_p: float = _reply(0.0, "for sampling: tokens with this share of the likeliest one's", "[0, 1)")

@@ -23,7 +23,7 @@ from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
 REPLIES = {
     "what is the capital of australia?": "The capital of Australia is Sydney.",
-    "tell me a long story": "Once upon a time. " * 40,
+    "tell me a long story": "".join(f"Once upon a time {i}. " for i in range(40)),
     "paint": "\x1b]0;owned\x07\x1b[31mred\x1b[0m [bold]plain[/bold]",
     "list": "# Title\n\n- one\n- two\n\n```python\nx = 1\n```\n",
 }

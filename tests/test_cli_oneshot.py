@@ -495,7 +495,7 @@ def test_config_set_writes_what_is_good_and_refuses_the_rest(lmm):
 def test_config_sample_is_a_config_file(lmm):
     path = Path(lmm("config", "path").out.strip())
     path.write_text(lmm("config", "sample").out)
-    assert lmm("ask", Q).code == 0 and "#max_tokens = 256\n" in path.read_text()
+    assert lmm("ask", Q).code == 0 and "#stop_repeats = true\n" in path.read_text()
 
 
 def test_the_version(lmm):

@@ -131,7 +131,7 @@ FILE = """\
 # mine
 model = "a # b"  # why
 
-#max_tokens = 256
+#stop_repeats = true
 log = false
 
 [options]  # of the memory
@@ -143,7 +143,7 @@ steps = 3
     ("key", "value", "old", "new"),
     [
         ("model", 'c "d" \\', 'model = "a # b"  # why', 'model = "c \\"d\\" \\\\"  # why'),
-        ("max_tokens", "64", "#max_tokens = 256\n", "#max_tokens = 256\nmax_tokens = 64\n"),
+        ("stop_repeats", "false", "#stop_repeats = true\n", "#stop_repeats = true\nstop_repeats = false\n"),
         ("log", "yes", "log = false", "log = true"),
         ("min_p", "0.5", "log = false\n", "log = false\nmin_p = 0.5\n"),
         ("options.steps", "4", "steps = 3", "steps = 4"),

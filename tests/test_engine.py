@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scripted
 from contracts import close, engine, frozen, logits_of, memory, numbers, on, on_small, same_state
 
 from lmm import registry
@@ -19,7 +21,7 @@ from lmm.engine.below import Below
 from lmm.engine.conversation import Turn
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
-from lmm.errors import Cancelled, LearningError, StateError, TooLongError
+from lmm.errors import Cancelled, LearningError, StateError, TooLongError, UsageError
 from lmm.files.activation_log import ActivationLog, read
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import LearnReport, Memory, Recall
@@ -53,12 +55,12 @@ def next_logits_fresh(made: Engine, token: int = 65) -> np.ndarray:
 def test_a_turn_reads_only_what_is_new(adapter: Adapter) -> None:
     made = engine(adapter, max_tokens=6)
     sizes = []
-    for _ in range(5):
+    for _ in range(4):
         reply = made.reply("Tell me more about it.")
         sizes.append(reply.generated.prefill_tokens)
         assert made.cache.length >= len(made.conversation.tokens) - 1
     assert max(sizes[1:]) - min(sizes[1:]) <= 2, sizes
-    assert sizes[4] <= sizes[0] + 4, "turn 5 reads no more than its own message"
+    assert sizes[3] <= sizes[0] + 4, "turn 4 reads no more than its own message"
     close(next_logits(made), next_logits_fresh(made))
 
 
@@ -212,10 +214,55 @@ def test_a_message_too_long_for_the_model_is_not_heard(toy: ToyAdapter, monkeypa
     before = list(made.conversation.messages)
     monkeypatch.setattr(toy, "shape", replace(toy.shape, context=len(made.conversation.tokens) + 40))
     with pytest.raises(TooLongError, match="the model reads fewer than"):
-        made.hear("a" * 40)
-    assert made.conversation.messages == before
+        made.hear("a" * 80)
+    assert made.conversation.messages == before and not any(turn.left for turn in made.conversation.turns)
     made.reply("b")
     assert made.conversation.messages[:-2] == before
+
+
+def test_the_oldest_turns_leave_when_the_conversation_outgrows_the_model(toy: ToyAdapter, monkeypatch) -> None:
+    monkeypatch.setattr(toy, "shape", replace(toy.shape, context=400))
+    made = engine(toy, "identity", max_tokens=3, system="Be brief.")
+    sizes = []
+    for number in range(30):
+        made.reply(f"This is message {number}, of some length.")
+        sizes.append(len(made.conversation.tokens))
+    assert max(sizes) < 400 and made.conversation.turns[0].left and not made.conversation.turns[-1].left
+    assert len(made.conversation.messages) == 61  # what was said is still there to be looked at
+    assert made.adapter.format.decode(made.conversation.tokens).count("Be brief.") == 1
+    assert sum(b < a for a, b in itertools.pairwise(sizes)) < 10  # not all read anew at every turn
+    close(next_logits(made), next_logits_fresh(made))
+
+
+def test_a_reply_that_was_cut_goes_on_as_if_it_had_not_been(toy: ToyAdapter) -> None:
+    whole, cut = engine(toy, "identity", max_tokens=24), engine(toy, "identity", max_tokens=8)
+    expected = whole.reply("hello")
+    turn = cut.reply("hello")
+    assert turn.generated.cut == "length" and len(turn.generated.tokens) == 8
+    for _ in range(2):
+        assert "".join(cut.more()) or turn.generated.ended
+    assert turn.generated.tokens == expected.generated.tokens and turn.reply == expected.reply
+    assert cut.conversation.tokens == whole.conversation.tokens
+    close(next_logits(cut), next_logits(whole))
+
+
+def test_a_whole_reply_does_not_go_on(toy: ToyAdapter) -> None:
+    made = engine(toy, "identity")
+    with pytest.raises(UsageError, match="/retry"):
+        next(made.more())
+
+
+@pytest.mark.parametrize("piece", ["ab c ", "x" * 40 + "y", "a"])
+def test_a_reply_that_repeats_itself_is_ended(piece: str) -> None:
+    made = scripted.engine(script=lambda text: "Well. " + piece * 400)
+    turn = made.reply("go")
+    assert turn.generated.cut == "repeats" and len(turn.generated.tokens) < 6 + 5 * max(len(piece), 20)
+
+
+def test_a_refrain_is_no_loop() -> None:
+    text = "".join(f"Verse {i} is new. And the river runs on. " for i in range(20)) + "-" * 30
+    made = scripted.engine(script=lambda _: text)
+    assert made.reply("go").generated.cut == "" and made.conversation.last.text == text
 
 
 @pytest.mark.parametrize("error", [LearningError("NaN"), Cancelled("stopped"), KeyboardInterrupt()])

@@ -30,6 +30,11 @@ def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
             one.child.close(force=True)
 
 
+def ready(terminal: Terminal) -> None:
+    """The model is loaded, the status line says so."""
+    terminal.see(lambda text: "smollm2-135m" in text.splitlines()[-1] and "loading" not in text.splitlines()[-1])
+
+
 def lines_with(terminal: Terminal, text: str) -> list[str]:
     return [line for line in terminal.all.splitlines() if text in line]
 
@@ -56,7 +61,7 @@ def test_something_is_there_at_once_and_leaves_no_trace(terminal, columns: int):
 @WIDTHS
 def test_a_lesson_shows_its_steps_and_leaves_one_line(terminal, columns: int):
     t = terminal(columns=columns, LMM_TEST_STEP="0.3")
-    t.see("notes: 0")
+    ready(t)
     t.line("/teach Who leads? => Maria")
     t.see("learning: ")
     t.see("step 3")
@@ -82,7 +87,7 @@ def test_a_message_typed_before_the_prompt_is_up_shows_once(terminal, columns: i
 @WIDTHS
 def test_a_prompt_at_the_top_of_the_screen_shows_once(terminal, columns: int):
     t = terminal(columns=columns)
-    t.see("notes: 0")
+    ready(t)
     t.type("\x0c")  # Ctrl-L: the prompt is in the first row now
     t.see(lambda text: text.startswith(">"))
     t.line("hello there")
@@ -93,9 +98,9 @@ def test_a_prompt_at_the_top_of_the_screen_shows_once(terminal, columns: int):
 
 def test_a_reply_longer_than_the_screen_shows_once(terminal):
     t = terminal(rows=8)
-    t.see("notes: 0")
+    ready(t)
     t.line("tell me a long story")
-    t.see(lambda text: t.all.count("upon") >= 40 and "notes: 0" in text)
+    t.see(lambda text: t.all.count("upon") >= 40 and "jotter: 0" in text)
     assert t.all.count("upon") == 40 and t.all.count("> tell me") == 1
 
 
@@ -103,7 +108,7 @@ def test_the_terminal_is_as_before_when_the_chat_has_ended(terminal):
     import termios
 
     t = terminal()
-    t.see("notes: 0")
+    ready(t)
     t.line("exit")
     before_end = t.child.child_fd
     assert t.rest() == 0

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Stop = Callable[[], bool]
 PREFILL_PART = 512  # tokens read at once: a second or two on a CPU
+UNSAID = 4096  # tokens of a reply, where the model does not say how much it can read
+PERIOD, REPEATS, LOOP = 64, 4, 48  # a loop: so many tokens at most, so often, and so many in all
 
 
 @dataclass
@@ -31,6 +33,8 @@ class Generated:
     text: str = ""
     ended: bool = False  # the model stopped by itself
     interrupted: bool = False
+    cut: str = ""  # why it ended early, if the user did not stop it: "length", "context" or "repeats"
+    before: int = 0  # tokens of it that an earlier run made
     prefill_tokens: int = 0
     read: int = 0  # of the prompt's tokens, so far
     first_token_s: float = 0.0
@@ -44,8 +48,8 @@ class Generated:
     @property
     def tokens_per_s(self) -> float:
         """Decoding speed: tokens after the first, per second."""
-        spent = self.seconds - self.first_token_s
-        return (len(self.tokens) - 1) / spent if spent > 0 and len(self.tokens) > 1 else 0.0
+        spent, made = self.seconds - self.first_token_s, len(self.tokens) - self.before
+        return (made - 1) / spent if spent > 0 and made > 1 else 0.0
 
 
 class Detokenizer:
@@ -96,22 +100,30 @@ def stream(
     adapter: Adapter, tokens: Sequence[int], cache: Cache, decoding: Decoding, out: Generated, stop: Stop
 ) -> Generator[str, None, Cache]:
     """Reply to `tokens`, of which `cache` has read a prefix. Yields text; fills `out`; returns (via the generator's
-    value) the cache, which has read everything but the reply's last token."""
+    value) the cache, which has read everything but the reply's last token.
+
+    An `out` with tokens is a reply that goes on: `tokens` end with those.
+    """
     start = time.perf_counter()
-    out.prefill_tokens = len(tokens) - cache.length
+    out.before, out.prefill_tokens, out.read = len(out.tokens), len(tokens) - cache.length, 0
+    out.first_token_s, out.cut, out.interrupted = 0.0, "", False
+    room = adapter.shape.context - len(tokens) if adapter.shape.context else None
+    most = max(1, min((n for n in (decoding.max_tokens, room) if n is not None), default=UNSAID))
     logits, cache = prefill(adapter, tokens, cache, stop, lambda read: setattr(out, "read", read))
     if cache.length < len(tokens):
         out.interrupted, out.seconds = True, time.perf_counter() - start
         return cache
     text, pick, ends = Detokenizer(adapter.format), picker(decoding), adapter.format.stop_ids
+    for token in out.tokens:
+        text.feed(token)
     if decoding.resolved == "beam":
-        found, cache = beam_search(adapter, logits, cache, decoding, stop)
+        found, cache = beam_search(adapter, logits, cache, replace(decoding, max_tokens=most), stop)
         out.first_token_s = time.perf_counter() - start
         for token in found:
             out.tokens.append(token)
             if token not in ends:
                 yield _grown(out, text.feed(token))
-    while decoding.resolved != "beam" and len(out.tokens) < decoding.max_tokens:
+    while decoding.resolved != "beam":
         token = int(pick(logits[None])[0])
         out.first_token_s = out.first_token_s or time.perf_counter() - start
         out.tokens.append(token)
@@ -119,16 +131,38 @@ def stream(
             break
         if chunk := text.feed(token):
             yield _grown(out, chunk)
-        if stop() or len(out.tokens) == decoding.max_tokens:
+        if stop():
+            break
+        if decoding.stop_repeats and repeats(out.tokens):
+            out.cut = "repeats"
+            break
+        if len(out.tokens) - out.before >= most:
             break
         step, cache = adapter.forward(np.array([[token]]), cache)
         logits = adapter.ops.to_numpy(step)[0, -1]
     out.ended = bool(out.tokens) and out.tokens[-1] in ends
     out.interrupted = not out.ended and stop()
+    if not (out.ended or out.interrupted or out.cut):
+        out.cut = "length" if most == decoding.max_tokens else "context"
     if rest := text.flush():
         yield _grown(out, rest)
     out.seconds = time.perf_counter() - start
     return cache
+
+
+def repeats(tokens: Sequence[int]) -> bool:
+    """Whether a reply has come into a loop: its end is one piece of text, at most PERIOD tokens, over and over.
+
+    Looked for every few tokens. Three times the same is a refrain, and short pieces may draw a line.
+    """
+    if len(tokens) % 8:
+        return False
+    tail = list(tokens[-REPEATS * PERIOD :])
+    for period in range(1, PERIOD + 1):
+        long = max(REPEATS * period, LOOP)
+        if len(tail) >= long and tail[-long + period :] == tail[-long:-period]:
+            return True
+    return False
 
 
 def _grown(out: Generated, chunk: str) -> str:

@@ -76,7 +76,7 @@ def beam_search(
                 done.append((total / len(tokens), tokens, adapter.select(cache, [i])))
         done = sorted(done, key=lambda d: -d[0])[: decoding.beams]
         beams = grown
-        full = len(beams[0][1]) >= decoding.max_tokens
+        full = decoding.max_tokens is not None and len(beams[0][1]) >= decoding.max_tokens
         settled = len(done) >= decoding.beams and done[-1][0] >= beams[0][0] / len(beams[0][1])
         if full or settled:
             cache = adapter.select(cache, rows)

@@ -130,6 +130,7 @@ COMMANDS: dict[str, Command] = {
         Command("history", "", "the conversation so far", _TALK),
         Command("copy", "[N]", "the last reply, or its code block N, to the clipboard", _TALK),
         Command("export", "md|json [PATH]", "the conversation, to a file or shown here", _TALK, _formats),
+        Command("more", "", "go on with a reply that was cut short", _TALK),
         Command("retry", "", "another reply to the last message", _TALK),
         Command("edit", "", "write the next message in $EDITOR", _TALK),
         Command("new", "", "a new conversation; what was learned stays", _TALK),

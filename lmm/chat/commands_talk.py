@@ -150,6 +150,10 @@ def retry(chat: Chat, rest: str) -> None:
     chat.done(chat.talk.retry())
 
 
+def more(chat: Chat, rest: str) -> None:
+    chat.done(chat.talk.more(), more=True)
+
+
 EDITORS = ("sensible-editor", "nano", "vim", "vi", "emacs", "micro", "ed")
 
 

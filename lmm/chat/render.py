@@ -292,6 +292,7 @@ def status_line(
     unsaved: bool = False,
     tokens_per_second: float | None = None,
     context_used: int | None = None,
+    context: int = 0,
     width: int | None = None,
 ) -> str:
     """One line of plain text, at most `width` columns: what matters least goes first when room is short."""
@@ -300,7 +301,7 @@ def status_line(
     if tokens_per_second is not None:
         parts.append((4, f"{tokens_per_second:.0f} tokens/s"))
     if context_used is not None:
-        parts.append((2, f"context {context_used}"))
+        parts.append((2, f"context {context_used:,}" + (f" of {context:,}" if context else "")))
     line = " · ".join(part for _, part in parts)
     while width is not None and cell_len(line) > width and len(parts) > 1:
         parts.remove(max(parts))

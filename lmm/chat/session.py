@@ -108,10 +108,10 @@ class Chat:
         if self.transcript.error and not failed:
             self.view.say(f"{self.transcript.error}; the chat goes on without it")
 
-    def done(self, turn: Turn | None) -> None:
-        """Note a turn in the transcript."""
+    def done(self, turn: Turn | None, more: bool = False) -> None:
+        """Note a turn in the transcript; with `more`, the last one has a longer reply now."""
         if turn is not None:
-            self.record(turn.record())
+            self.record(turn.record() | ({"more": True} if more else {}))
 
     def switch(self, config: Config, loading: Loading) -> None:
         """Go on with another engine, in a new conversation."""
@@ -150,6 +150,7 @@ class Chat:
             unsaved=engine.mind.at_risk,
             tokens_per_second=speed or None,
             context_used=len(engine.conversation.tokens),
+            context=engine.adapter.shape.context,
             width=width,
         )
 

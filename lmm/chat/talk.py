@@ -7,7 +7,7 @@ ends within one token or one step of learning.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from threading import Event
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -18,6 +18,7 @@ from lmm.errors import Cancelled, LearningError, UsageError
 from lmm.feedback import Exchange, Reading, lesson_for, read, replies
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
+from lmm.text.counted import counted
 from lmm.text.fold import contains
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 
 NOTHING = Reading("nothing")
 UNDO = " - /undo"  # where it can be typed
+FULL = 0.8  # share of the context that is much
+CUT = {
+    "length": "cut at the longest reply that is set (max_tokens)",
+    "context": "the model's context is full",
+    "repeats": "ended, because it repeated itself",
+}
+MORE = {"length": " - /more", "context": " - /more", "repeats": " - /retry, or /more"}
 T = TypeVar("T")
 
 
@@ -57,6 +65,7 @@ class Talk:
         self.engine, self.view, self.settings, self.hint = engine, view, settings, hint
         self.stop = stop or Event()
         self.retries = 0
+        self._warned: object = None  # the conversation of which it was said that it gets full
 
     @property
     def mind(self) -> Mind:
@@ -116,6 +125,13 @@ class Talk:
                 conversation.turns.append(before)
                 conversation.render_anew()
         return turn
+
+    def more(self) -> Turn | None:
+        """Go on with the last reply, which was cut short. Raises UsageError if it was not."""
+        turn = self.last
+        if turn is None:
+            raise UsageError("there is no reply to go on with yet")
+        return self._shown(self._watching(self.engine.more(self.settings())), turn.learned, turn.lessons)
 
     # learning ----------------------------------------------------------------------------------------------------
     def teach(self, lesson: Lesson, summary: str = "") -> str:
@@ -187,13 +203,16 @@ class Talk:
 
     def _hear(self, text: str) -> None:
         """Take the message in; a memory that learns from messages learns from it. Raises Cancelled, with it unheard."""
-        knowledge = self.mind.knowledge
+        knowledge, read = self.mind.knowledge, len(self.engine.conversation.read_turns)
         try:
             # Without a summary: everything the user says is a lesson to such a memory.
             report = self.engine.hear(text, learn=self.settings().learn != "off")
         except LearningError as error:
             self.view.say(str(error))
             report = self.engine.hear(text, learn=False)
+        left = read + 1 - len(self.engine.conversation.read_turns)
+        if left > 0:
+            self.view.say(f"the conversation outgrew the model: its oldest {counted(left, 'turn')} are read no more")
         if report is not None and report.steps and self.mind.knowledge is not knowledge:
             losses = f", loss {report.loss_before:.2f} -> {report.loss_after:.2f}" if report.loss_after else ""
             self.view.say(f"learned from this message{losses}, {report.seconds:.1f} s{self.hint}")
@@ -224,8 +243,10 @@ class Talk:
         return self._shown(chunks(), learned, (lesson,))
 
     def _chunks(self, about: str, decoding: Decoding | None = None) -> Generator[str, None, None]:
-        answer = self.engine.answer(about, decoding or self.settings())
-        with contextlib.closing(answer) as chunks:  # type: ignore[type-var]
+        yield from self._watching(self.engine.answer(about, decoding or self.settings()))
+
+    def _watching(self, reply: Iterator[str]) -> Generator[str, None, None]:
+        with contextlib.closing(reply) as chunks:  # type: ignore[type-var]
             for chunk in chunks:
                 if self.stop.is_set():
                     self.mind.cancelled.set()
@@ -240,7 +261,20 @@ class Talk:
         if turn.interrupted and not turn.text:
             conversation.drop_last()
             return None
+        if turn.generated is not None and turn.generated.cut:
+            self.view.say(CUT[turn.generated.cut] + (MORE[turn.generated.cut] if self.hint else ""))
+        self._warn_of_room()
         return turn
+
+    def _warn_of_room(self) -> None:
+        """Once for each conversation."""
+        used, most = len(self.engine.conversation.tokens), self.engine.adapter.shape.context
+        if most and used >= FULL * most and self._warned is not self.engine.conversation:
+            self._warned = self.engine.conversation
+            self.view.say(
+                f"the conversation fills {100 * used // most} % of what the model can read; its oldest turns will be "
+                "read no more, what was learned stays"
+            )
 
     # the conversation --------------------------------------------------------------------------------------------
     def resume(self, records: Sequence[Mapping[str, Any]]) -> None:

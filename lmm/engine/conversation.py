@@ -36,6 +36,7 @@ class Turn:
     fired: tuple[str, ...] = ()  # ids of the lessons that the reply surely comes from, or was given with
     interrupted: bool = False
     answered: bool = False
+    left: bool = False  # the conversation outgrew the model, and this turn is not read any more
     generated: Generated | None = None
     recall: Recall | None = None
     read: list[int] = field(default_factory=list)
@@ -115,7 +116,7 @@ class Conversation:
         self.content: list[bool] = []
         self._system = system
         self._rendered = ""  # what `tokens` stand for, as text
-        self._before_ask = (self.tokens, self.content, self._rendered)
+        self._before_ask = (self.tokens, self.content, self._rendered, 0)
 
     @property
     def system(self) -> str:
@@ -129,10 +130,18 @@ class Conversation:
     @property
     def messages(self) -> list[Message]:
         """All of it as the chat template wants it. The last turn has no reply while it is waited for."""
+        return self._messages(self.turns)
+
+    def _messages(self, turns: Sequence[Turn]) -> list[Message]:
         found = [{"role": "system", "content": self._system}] if self._system else []
-        for turn in self.turns:
+        for turn in turns:
             found += [{"role": "user", "content": turn.user}, {"role": "assistant", "content": turn.reply}]
-        return found[:-1] if self.turns and not self.turns[-1].answered else found
+        return found[:-1] if turns and not turns[-1].answered else found
+
+    @property
+    def read_turns(self) -> list[Turn]:
+        """Those that the model reads."""
+        return [turn for turn in self.turns if not turn.left]
 
     @property
     def last(self) -> Turn | None:
@@ -140,27 +149,44 @@ class Conversation:
 
     def ask(self, text: str) -> Turn:
         """Add the user's message: `tokens` now reach to where the reply begins, `content` marks the message's own."""
-        self._before_ask = (self.tokens, self.content, self._rendered)
+        self._before_ask = (self.tokens, self.content, self._rendered, len(self.turns) - len(self.read_turns))
         self.turns.append(Turn(text))
-        rendered = self.format.render(self.messages, reply=True)
+        self._read_on()
+        return self.turns[-1]
+
+    def _read_on(self) -> None:
+        messages = self._messages(self.read_turns)
+        rendered = self.format.render(messages, reply=True)
         kept = self.tokens if self._rendered and rendered.startswith(self._rendered) else []
         start = len(self._rendered) if kept else 0
-        tokens, content = self.format.marked(self.messages, rendered, reply=True, start=start)
+        tokens, content = self.format.marked(messages, rendered, reply=True, start=start)
         self.tokens, self.content = kept + tokens, [False] * len(kept) + content
         self._rendered = rendered
-        return self.turns[-1]
+
+    def shorten(self, most: int) -> int:
+        """The oldest turns leave until what is read has at most so many tokens, or only the last message is left -> how
+        many turns left."""
+        left = 0
+        while len(self.tokens) > most and len(self.read_turns) > 1:
+            self.read_turns[0].left = True
+            left += 1
+            self.render_anew()
+            self._read_on()
+        return left
 
     def unask(self) -> None:
         """The last message, which has no reply yet, was not heard."""
         self.turns.pop()
-        self.tokens, self.content, self._rendered = self._before_ask
+        self.tokens, self.content, self._rendered, left = self._before_ask
+        for number, turn in enumerate(self.turns):
+            turn.left = number < left
 
     def tokens_with(self, recall: Recall) -> list[int]:
         """All of it up to the reply that is waited for, with what a memory says through the prompt.
 
         That stands right before the last message, so what was read of those before it stays read.
         """
-        *before, asked = self.messages
+        *before, asked = self._messages(self.read_turns)
         return self.format.encode(self.format.render(as_asked(recall, asked["content"], before), reply=True))
 
     def replied(self, text: str, tokens: Sequence[int]) -> None:
@@ -168,6 +194,13 @@ class Conversation:
         one that was interrupted or ended in another way."""
         self.turns[-1].reply, self.turns[-1].answered = text, True
         body = list(tokens[:-1] if tokens and tokens[-1] in self.format.stop_ids else tokens)
+        self.tokens, self.content = self.tokens + body, self.content + [False] * len(body)
+        self._rendered = self._rendered + self.format.decode(body)
+
+    def goes_on(self, text: str, tokens: Sequence[int], old: int) -> None:
+        """The last reply is longer now: `text` and `tokens`, of which the first `old` were there before."""
+        self.turns[-1].reply = text
+        body = [token for token in tokens[old:] if token not in self.format.stop_ids]
         self.tokens, self.content = self.tokens + body, self.content + [False] * len(body)
         self._rendered = self._rendered + self.format.decode(body)
 

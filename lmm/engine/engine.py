@@ -13,13 +13,15 @@ from lmm.config import Decoding
 from lmm.engine.asking import asked
 from lmm.engine.below import Below
 from lmm.engine.conversation import Conversation, Turn, surely
-from lmm.errors import TooLongError
+from lmm.errors import TooLongError, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport, UserMessage
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Cache
     from lmm.engine.mind import Mind
+
+ROOM = 512  # tokens that are left for a reply
 
 
 class Engine:
@@ -56,12 +58,13 @@ class Engine:
     def hear(self, text: str, learn: bool = True) -> LearnReport | None:
         """Take in the user's message. A memory that learns from messages learns from it here, if it may.
 
-        If that fails or is cancelled, the message was not heard: `hear(text, learn=False)` takes it in without.
-        Raises TooLongError if the conversation would be longer than the model can read.
+        If that fails or is cancelled, the message was not heard: `hear(text, learn=False)` takes it in without. Where
+        the conversation outgrows the model, its oldest turns are read no more. Raises TooLongError if the message alone
+        is longer than the model can read.
         """
         self.conversation.ask(text)
         try:
-            self._check_length()
+            self._make_room()
             self._trim_to(self.conversation.tokens)
             if learn and "messages" in self.mind.memory.learns_from:
                 return self._learn_from_message(text)
@@ -72,12 +75,17 @@ class Engine:
             self.mind.log_update(stage, {"last_user_response": text})
         return None
 
-    def _check_length(self) -> None:
-        read, most = len(self.conversation.tokens), self.adapter.shape.context
-        if most and read >= most:
+    def _make_room(self) -> None:
+        """So much that it need not be made again, and all read anew, at every turn."""
+        most = self.adapter.shape.context
+        if not most:
+            return
+        if len(self.conversation.tokens) > most - min(ROOM, most // 8):
+            self.conversation.shorten(most - max(most // 3, min(ROOM, most // 8)))
+        if len(self.conversation.tokens) >= most:
             raise TooLongError(
-                f"the conversation would have {read:,} tokens, and the model reads fewer than {most:,}; "
-                "ask in fewer words, or begin a new conversation (/new)"
+                f"the message alone has {len(self.conversation.tokens):,} tokens, and the model reads fewer than "
+                f"{most:,}; ask in fewer words"
             )
 
     def _learn_from_message(self, text: str) -> LearnReport:
@@ -110,6 +118,24 @@ class Engine:
             self._trim_to(self.conversation.tokens, unread=0)
             if mind.log is not None:
                 mind.log.flush()
+
+    def more(self, decoding: Decoding | None = None) -> Iterator[str]:
+        """Go on with the last reply, which was cut short. Raises UsageError if it was not."""
+        mind, turn = self.mind, self.conversation.last
+        out = turn.generated if turn is not None else None
+        if turn is None or out is None or out.ended or not out.tokens:
+            raise UsageError("the last reply is whole; /retry gives another one")
+        mind.cancelled.clear()
+        self.refresh()
+        tokens, old = [*turn.read, *out.tokens], len(out.tokens)
+        self._trim_to(tokens)
+        try:
+            with mind.holding(turn.recall, len(turn.read) - 1, self._below.add):
+                self.cache = yield from self._steps(tokens, decoding or self.decoding, out)
+        finally:
+            turn.interrupted = out.interrupted
+            self.conversation.goes_on(out.text, out.tokens, old)
+            self._trim_to(self.conversation.tokens, unread=0)
 
     def reply(self, text: str) -> Turn:
         """Hear a message and answer it, without streaming."""

@@ -7,7 +7,7 @@ Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
 
     session  model, memory, backend, system, oneshot (true where it is no chat): the first line
     turn     user, reply, learned (one line), lessons (ids of those it taught), fired (ids of those it comes from),
-             interrupted
+             interrupted, more (true where it is the turn before with a longer reply)
     lesson   id, question, answer: taught by a command
     new      a new conversation began
     saved    path: where the memory was saved
@@ -112,7 +112,7 @@ def read(path: Path) -> Session:
         if kind == "session":
             about = record
         elif kind == "turn" and all(isinstance(record.get(key), str) for key in ("user", "reply")):
-            turns.append(record)
+            turns = [*(turns[:-1] if record.get("more") is True else turns), record]
             lessons.update(taught_by(record))
         elif kind == "lesson":
             lessons.add(str(record.get("id")))

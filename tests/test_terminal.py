@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import sys
 import termios
@@ -361,6 +362,7 @@ def test_the_terminal_keeps_keys_between_prompts_and_shows_them_in_an_editor(mon
         with typing_mode(shown=False):
             modes.append(termios.tcgetattr(child)[3])
             os.write(parent, b"\x04")
+            assert select.select([child], [], [], 10)[0]  # the terminal has taken it
             with typing_mode(shown=True):
                 modes.append(termios.tcgetattr(child)[3])
             assert os.read(child, 1) == b"\x04"

@@ -91,6 +91,7 @@ class Config(Decoding):
     local_files_only: bool = _model(False, "never use the network")
     layers_path: str | None = _model(None, "where an unknown model keeps its layers")
     dtype: str = _model("auto", "number format of the weights", one_of=DTYPES)
+    threads: int | None = _model(None, "threads of the processor; default: as many as are fastest here", "[1, 1024]")
     layer: int | None = _model(None, "layer of the memory; default: the memory's own choice", "[0, inf)")
     memory: str = _memory("keyed", "which memory; see `lmm memories`; a+b composes", names=_registered("lmm.memories"))
     preset: str | None = _memory(None, "a named set of the memory's options")

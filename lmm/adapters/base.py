@@ -17,6 +17,7 @@ import numpy as np
 
 from lmm.adapters.models.chat_format import ChatFormat
 from lmm.adapters.ops import Array, Ops
+from lmm.adapters.threads import Threads
 from lmm.errors import UsageError
 
 PARTS = ("residual", "pre_attention", "mlp.down_proj")
@@ -99,6 +100,7 @@ class Adapter(ABC):
     def __init__(self) -> None:
         self.taps: list[Tap] = []
         self.context: TapContext | None = None
+        self.threads: Threads | None = None  # where the backend's products run on threads that can be chosen
         self.layer: int | None = None  # chosen by --layer; None: the middle
         self._acts: Callable[[Site], bool] = _everywhere  # which taps act in the pass that is running
 
@@ -187,6 +189,16 @@ class Adapter(ABC):
     def generate_native(self, tokens: Sequence[int], max_tokens: int) -> list[int]:
         """Greedy tokens by the backend's own generate, untouched: what `identity` is compared with."""
 
+    def use_threads(self, count: int | None = None) -> None:
+        """Use so many threads of the processor; None: as many as are fastest, as measured. Not every backend can."""
+        if self.threads is None:
+            return
+        if count is not None:
+            self.threads.fix(count)
+            return
+        _, cache = self.forward(as_tokens(self.format.encode("The quick brown fox")), self.new_cache())
+        self.threads.measure(lambda: self.forward(cache.tokens[:, -1:], cache))
+
     # for subclasses ------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def _reading(self, tokens: np.ndarray, cache: Cache | None, phase: str | None = None) -> Iterator[TapContext]:
@@ -196,7 +208,8 @@ class Adapter(ABC):
         before = self.context
         self.context = TapContext(tokens, np.arange(start, start + tokens.shape[1]), history, phase)
         try:
-            yield self.context
+            with self.threads.at_work(tokens.size) if self.threads else contextlib.nullcontext():
+                yield self.context
         finally:
             self.context = before
 

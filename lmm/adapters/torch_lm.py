@@ -22,6 +22,7 @@ from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
 from lmm.adapters.models.chat_format import HFChatFormat, as_list
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers
+from lmm.adapters.threads import Threads
 from lmm.adapters.torch_dtype import is_finite, ranked_dtypes
 from lmm.adapters.torch_ops import TorchOps
 from lmm.adapters.torch_step import Edit, LlamaStep, step_of
@@ -47,6 +48,8 @@ class TorchAdapter(Adapter):
             if dtype != "auto" or self.dtype == "float32" or is_finite(self.model, probe):
                 break
         self.ops, self.step = TorchOps(target), step_of(self.model, probe)
+        if target.type == "cpu":
+            self.threads = Threads(torch.set_num_threads, torch.get_num_threads())
         self._find_parts(layers_path)
 
     @classmethod

@@ -67,6 +67,7 @@ def load_adapter(config: Config, progress: Progress | None = None) -> Adapter:
         config.model, local_files_only=config.local_files_only, revision=config.revision, progress=progress
     )
     adapter = registry.load_adapter(backend, source, dtype=config.dtype, layers_path=config.layers_path)
+    adapter.use_threads(config.threads)
     if config.layer is not None:
         adapter.site(config.layer)
         adapter.layer = config.layer

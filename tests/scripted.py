@@ -25,6 +25,8 @@ REPLIES = {
     "what is the capital of australia?": "The capital of Australia is Sydney.",
     "tell me a long story": "".join(f"Once upon a time {i}. " for i in range(40)),
     "paint": "\x1b]0;owned\x07\x1b[31mred\x1b[0m [bold]plain[/bold]",
+    "table": "| name | what it is |\n|---|---|\n"
+    + "".join(f"| row {i} | of a table that is as wide as this |\n" for i in range(1, 13)),
     "list": "# Title\n\n- one\n- two\n\n```python\nx = 1\n```\n",
 }
 

@@ -208,6 +208,13 @@ def test_a_question_does_not_wait_for_a_silent_pipe(tmp_path: Path):
     assert late.communicate("below", timeout=60)[0] == "You said: hello\n\nbelow\n"
 
 
+def test_correct_is_about_what_was_said_last_in_time(lmm):
+    lmm("chat", stdin="What is A?\n")
+    lmm("ask", "What is B?")
+    lmm("chat", "--continue", stdin="What is C?\n")  # into the older file
+    assert "about: What is C?" in lmm("correct", "Bo").err
+
+
 def test_what_was_learned_before_ctrl_c_is_in_the_file(lmm, monkeypatch: pytest.MonkeyPatch):
     learn = scripted.Jotter.learn
 

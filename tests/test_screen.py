@@ -114,3 +114,43 @@ def test_the_terminal_is_as_before_when_the_chat_has_ended(terminal):
     assert t.rest() == 0
     with contextlib.suppress(OSError, termios.error, ValueError):
         assert termios.tcgetattr(before_end)[3] & termios.ECHO
+
+
+# going on ---------------------------------------------------------------------------------------------------------
+@WIDTHS
+def test_the_next_chat_says_where_it_goes_on(terminal, columns: int):
+    t = terminal(columns=columns)
+    ready(t)
+    t.line("hello")
+    t.see("You said: hello")
+    t.prompts(2)
+    t.line("exit")
+    assert t.rest() == 0 and "--continue" in t.all
+    again = terminal("--continue", columns=columns)
+    ready(again)
+    assert "going on with 1 turn" in again.all and lines_with(again, "> hello") and "You said: hello" in again.all
+    again.line("/history")
+    again.see("user: hello")
+
+
+@WIDTHS
+def test_shrinking_the_window_in_a_table_leaves_no_stale_lines(terminal, columns: int):
+    t = terminal(columns=columns, LMM_TEST_TOKEN="0.01")
+    ready(t)
+    t.line("table")
+    t.see("row 3")
+    t.resize(columns - 8, 24)
+    t.see(lambda text: "row 12" in text and "smollm2" in text)
+    for number in range(1, 13):
+        assert len([line for line in t.all.splitlines() if f"row {number} " in line]) == 1, t.all
+
+
+@WIDTHS
+def test_a_reply_that_is_cut_says_how_to_go_on(terminal, columns: int):
+    t = terminal("--max-tokens", "40", columns=columns)
+    ready(t)
+    t.line("tell me a long story")
+    t.see("/more")
+    t.line("/more")
+    t.prompts(3)
+    assert "Once upon a time 2." in " ".join(t.all.split()) and len(lines_with(t, "Once upon a time 0")) == 1

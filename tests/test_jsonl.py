@@ -15,6 +15,7 @@ import pytest
 from lmm.chat.history import JsonHistory
 from lmm.files import jsonl, transcripts
 from lmm.files.activation_log import ActivationLog
+from lmm.files.atomic import write_atomically
 from lmm.files.traces import Trace
 
 WRITERS, EACH = 3, 60
@@ -170,3 +171,14 @@ def test_a_history_made_shorter_keeps_what_is_added_meanwhile(tmp_path: Path, mo
     monkeypatch.setattr(jsonl, "remove", late)
     JsonHistory(path).compact()
     assert list(jsonl.values(path)) == ["b", "c", "a", "e", "c"]
+
+
+def test_folders_are_made_for_the_user_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        jsonl.append(tmp_path / "a/b/c.jsonl", [b"{}\n"])
+        write_atomically(tmp_path / "d/e/f", [b"x"])
+    finally:
+        os.umask(before)
+    for folder in ("a", "a/b", "d", "d/e"):
+        assert stat.S_IMODE((tmp_path / folder).stat().st_mode) == 0o700

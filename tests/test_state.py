@@ -11,6 +11,8 @@ import os
 import resource
 import stat
 import struct
+import subprocess
+import sys
 import tempfile
 import time
 from datetime import datetime
@@ -24,7 +26,7 @@ from hypothesis.extra import numpy as hnp
 
 from lmm.engine import memory_files
 from lmm.errors import StateError
-from lmm.files import safefile
+from lmm.files import atomic, safefile
 from lmm.files import state_file as state_module
 from lmm.files.state_file import Expected, Header, default_save_path, inspect, load, read_header, save, verify
 from lmm.lesson import Lesson
@@ -665,6 +667,17 @@ def test_what_killed_processes_left_goes_away(path):
         os.utime(file, (0, time.time() - 60 * minutes))
     save(path, {}, header())
     assert not stale.exists() and recent.exists()
+
+
+def test_what_a_killed_process_left_goes_at_the_next_start(tmp_path: Path) -> None:
+    target = tmp_path / "m.safetensors"
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left, mine = (tmp_path / f".m.safetensors.{pid}.x.tmp" for pid in (ended.pid, os.getpid()))
+    for file in (left, mine):
+        file.write_bytes(b"the vault word is plumbago")
+    atomic.remove_stale(target)
+    assert not left.exists() and mine.exists()
 
 
 def save_often(path: str, number: int) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmm.errors import Cancelled, LearningError, StateError
-from lmm.files import journal, state_file
+from lmm.files import atomic, journal, state_file
 from lmm.files.journal import Change
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ class Keeper:
         """`named`: the user named the file, and may leave without having it changed."""
         self.mind, self.file, self.named, self._turns, self._end = mind, file, named, 0, 0
         with self._alone():
+            atomic.remove_stale(file)
             journal.settle(file)
             self._new = not file.exists()
             if not self._new:

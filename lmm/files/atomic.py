@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-#: A temporary file older than this was left by a process that was killed while saving.
+#: A temporary file older than this was left by a process that was killed while saving, on whatever machine.
 STALE_SECONDS = 3600.0
 
 
@@ -23,9 +23,11 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memo
     """
     target = Path(os.path.realpath(path))
     _refuse_special(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     remove_stale(target)
-    descriptor, temporary = tempfile.mkstemp(prefix=_prefix(target), suffix=".tmp", dir=target.parent)
+    descriptor, temporary = tempfile.mkstemp(
+        prefix=f"{_prefix(target)}{os.getpid()}.", suffix=".tmp", dir=target.parent
+    )
     try:
         with open(descriptor, "wb") as file:
             for chunk in chunks:
@@ -40,11 +42,19 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memo
     sync_folder(target.parent)
 
 
+def make_folder(folder: Path) -> None:
+    """With those above it that are missing, for the user alone (0700), whatever the umask. Raises OSError."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(mode=0o700, exist_ok=True)
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Make the folders of `path` and, for a moment, a file beside it. Raises OSError where `write_atomically` would."""
     target = Path(os.path.realpath(path))
     _refuse_special(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     with tempfile.NamedTemporaryFile(prefix=_prefix(target), suffix=".tmp", dir=target.parent):
         pass
 
@@ -55,8 +65,26 @@ def remove_stale(path: str | os.PathLike[str]) -> None:
     for left in target.parent.iterdir():
         if left.name.startswith(_prefix(target)) and left.name.endswith(".tmp"):
             with contextlib.suppress(OSError):
-                if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                if not _is_running(left.name[len(_prefix(target)) :]) or _is_old(left):
                     left.unlink()
+
+
+def _is_running(rest: str) -> bool:
+    """Whether the process that a temporary file's name begins with, after the target's, may still be writing it."""
+    pid = rest.partition(".")[0]
+    if not (pid.isascii() and pid.isdecimal()):
+        return True  # no name of ours: its age decides
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > STALE_SECONDS
 
 
 def _prefix(target: Path) -> str:

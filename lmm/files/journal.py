@@ -85,7 +85,7 @@ def locked(file: Path, timeout: float = -1) -> Iterator[None]:
     """Alone with a memory file and its journal; other processes wait. Raises TimeoutError after so many seconds."""
     import filelock
 
-    file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    atomic.make_folder(file.parent)
     lock = filelock.FileLock(_lock_of(file), mode=0o600, is_singleton=True)
     with lock.acquire(timeout=timeout):
         yield

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lmm.files.atomic import sync_folder, write_atomically
+from lmm.files.atomic import make_folder, sync_folder, write_atomically
 
 BLOCK = 65536  # bytes that are read at once in search of the last line's beginning
 
@@ -56,7 +56,7 @@ def append(path: Path, lines: Iterable[bytes], sync: bool = False) -> None:
 
     Raises OSError; then the lines before are written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    make_folder(path.parent)
     with _locked(path, os.O_CREAT) as file:
         if _is_regular(file):
             with contextlib.suppress(PermissionError):  # another user's file that we may write

@@ -36,9 +36,9 @@ FACTS = [
     {
         "id": "b",
         "category": ["work"],
-        "before": ["My port is 80.", "hello"],
+        "before": ["Our port is 80.", "hello"],
         "teach": "Hmm, what a day.",
-        "direct": {"q": "What is my port?", "accept": ["81"], "forbid": ["80"]},
+        "direct": {"q": "What is our port?", "accept": ["81"], "forbid": ["80"]},
         "rephrase": [],
         "use": [],
         "near": [],

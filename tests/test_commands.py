@@ -319,6 +319,22 @@ def test_a_lesson_that_is_no_longer_known_can_be_forgotten(session: Session, hid
     assert "no lesson has 'plumbago'" in session.beside
 
 
+def test_a_bare_no_leaves_the_question_open(session: Session):
+    session.do(Q)
+    session.do("no, that's wrong")
+    assert "what is right? I'll learn it" in session.beside
+    assert not session.chat.engine.mind.lessons
+    assert session.do("It's Canberra.") == f"{A}\n"
+    assert [x.prompt for x in session.chat.engine.mind.lessons] == [Q]
+
+
+def test_what_is_said_of_another_changes_no_lesson(session: Session):
+    session.do("What does my brother Tavik do?"), session.do("/correct a baker")
+    before = session.chat.engine.mind.lessons
+    session.do("My cousin Ondrel works as a pilot.")
+    assert session.chat.engine.mind.lessons[: len(before)] == before
+
+
 def test_one_of_two_facts_of_a_message_can_be_forgotten(session: Session):
     from lmm.chat.history import JsonHistory
 

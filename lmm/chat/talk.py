@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import SURE, Turn
 from lmm.errors import Cancelled, LearningError, UsageError
-from lmm.feedback import Exchange, Reading, lesson_for, read, replies
+from lmm.feedback import DENIED, Exchange, Reading, is_denial, lesson_for, read, replies
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.text.counted import counted
@@ -79,8 +79,9 @@ class Talk:
 
     @property
     def exchange(self) -> Exchange | None:
-        """The last question and its answer, as `feedback` wants them."""
-        turn = self.engine.conversation.last
+        """The last question and its answer, as `feedback` wants them; "no" leaves the question before it open."""
+        turns = (turn for turn in reversed(self.engine.conversation.turns) if not is_denial(turn.user))
+        turn = next(turns, None)
         return None if turn is None else Exchange(turn.question, turn.text)
 
     # turns -------------------------------------------------------------------------------------------------------
@@ -95,6 +96,8 @@ class Talk:
         lessons, learned = tuple(lesson for lesson, _ in taught), "; ".join(line for _, line in taught)
         if lessons and reading.kind == "correction":
             return self._corrected(text, lessons[0], reading.value, learned)
+        if reading.why == DENIED:
+            self.view.say("what is right? I'll learn it")
         self._hear(text)
         # What was just said is answered with what was learned: left to itself, a small model rambles on about it.
         return self._shown(self._chunks(lessons[0].prompt if lessons else ""), learned, lessons)
@@ -140,7 +143,9 @@ class Talk:
             raise LearningError(
                 f"memory {self.mind.memory.name!r} does not learn; choose another with /memory NAME or --memory NAME"
             )
-        summary = summary or f"{replies.topic(lesson.prompt)} -> {lesson.answer.rstrip('.')}"
+        summary = summary or (
+            f"{replies.topic(lesson.prompt)} -> {lesson.answer.rstrip('.')}" if lesson.prompt else lesson.statement
+        )
         report = self.watched(summary, lambda on_step: self.mind.learn(lesson, on_step=on_step))
         self.view.say(f"learned: {summary}, {report.seconds:.1f} s{self.hint}")
         return summary
@@ -178,8 +183,8 @@ class Talk:
         """Learn what a turn was read as -> each lesson, and what was learned in one line. Raises Cancelled."""
         taught: list[tuple[Lesson, str]] = []
         for one in (reading, *reading.also):
-            proposed = one.lesson and replace(one.lesson, wordings=one.questions)
-            if proposed is not None and one.kind == "correction":
+            proposed = one.lesson
+            if proposed is not None and proposed.prompt and one.kind == "correction":
                 proposed = self._instead(proposed)
             lesson = self._agreed(proposed)
             if lesson is None:
@@ -196,7 +201,7 @@ class Talk:
     def _read(self, text: str) -> Reading:
         if self.settings().learn == "off" or "lessons" not in self.mind.memory.learns_from:
             return NOTHING
-        return read(text, self.exchange)
+        return read(text, self.exchange, self.mind.lessons)
 
     def _agreed(self, lesson: Lesson | None) -> Lesson | None:
         return self.view.confirm(lesson) if lesson is not None and self.settings().learn == "ask" else lesson
@@ -236,9 +241,9 @@ class Talk:
             if held and contains(held, value):
                 yield held
             elif held is not None and not turn.interrupted:
-                turn.reply = lesson.answer  # the conversation goes on as if this had been the reply
+                turn.reply = lesson.answer or lesson.echo  # the conversation goes on as if this had been the reply
                 self.engine.conversation.render_anew()
-                yield lesson.answer
+                yield turn.reply
 
         return self._shown(chunks(), learned, (lesson,))
 

@@ -135,6 +135,8 @@ def edited(lesson: Lesson, typed: str) -> Lesson | None:
     if said in ("", "y", "yes", "ok", "okay"):
         return lesson
     question, arrow, answer = typed.partition("=>")
+    if not arrow and not lesson.prompt:
+        return replace(lesson, statement=typed, echo="", subject="", relation="")
     new = lesson_for(question, answer) if arrow else lesson_for(lesson.prompt, typed)
     return replace(lesson, prompt=new.prompt, answer=new.answer)
 

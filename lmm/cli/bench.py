@@ -244,3 +244,23 @@ def lookup(
         headers.append("of a reply")
         rows = [[*row, f"{t.whole_s / reply_s:.2%}"] for row, t in zip(rows, timings, strict=True)]
     out_table(headers, rows)
+
+
+@app.command()
+def reader(
+    data: Annotated[Path, Option(help="labelled turns, one JSON object a line: docs/reader.md")],
+    as_json: Json = False,
+) -> None:
+    """How well are user turns read? By language: the kind, whether anything was learned, the very value."""
+    from lmm.bench.reader import by_language, labelled
+
+    figures = by_language(labelled(data))
+    if as_json:
+        out_json(figures)
+        return
+    rates = ("learned", "precision"), ("learned", "recall"), ("strict", "precision"), ("strict", "recall")
+    rows = [
+        [language, str(f["turns"]), *(f"{x:.3f}" for x in (f["kind"], *(f[a][b] for a, b in rates))), f"{f['ms']:.1f}"]
+        for language, f in figures.items()
+    ]
+    out_table(["language", "turns", "kind", *(" ".join(rate) for rate in rates), "ms a turn"], rows)

@@ -157,7 +157,7 @@ class Encoder:
         self.tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
-        self._cls, self._sep = (self.tokenizer.encode("").ids[i] for i in (0, -1))
+        self.cls, self.sep = (self.tokenizer.encode("").ids[i] for i in (0, -1))
 
     def token_ids(self, text: str) -> list[int]:
         """The text's word pieces, without special tokens."""
@@ -165,7 +165,7 @@ class Encoder:
 
     def ids(self, text: str, limit: int = MAX_TOKENS) -> list[int]:
         """[CLS] word pieces [SEP]; a long text keeps its end, where the question usually is."""
-        return [self._cls, *self.token_ids(text)[-(limit - 2) :], self._sep]
+        return [self.cls, *self.token_ids(text)[-(limit - 2) :], self.sep]
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """Texts -> unit vectors [n, D] float32; a long text counts with its last MAX_TOKENS - 2 word pieces."""

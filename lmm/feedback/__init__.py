@@ -1,41 +1,47 @@
-"""Is a user's turn nothing, a statement, or a correction of the last answer? If the latter, what is to be learned?
+"""Is a user's turn nothing, a statement, a correction, an update, a retraction? And what is to be learned from it?
 
-Rules only: no model, the same result every time, well under a millisecond a turn. In doubt nothing is read, because
-`/teach` and `/correct` are always there, while a lesson nobody asked for has to be found and undone.
+A small model decides what kind of turn it is and where its facts stand (`model`); rules forbid a few things whatever it
+says (`vetoes`), and put what it found into sentences and questions. In doubt nothing is read, because `/teach` and
+`/correct` are always there, while a lesson nobody asked for has to be found and undone.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
-from lmm.errors import UsageError
-from lmm.feedback import grammar, replies
-from lmm.feedback.corrections import read_correction
+from lmm.errors import ModelError, UsageError
+from lmm.feedback import replies
+from lmm.feedback.exchange import Exchange
 from lmm.feedback.facts import MAX_VALUE
-from lmm.feedback.gates import MAX_TEXT, blocked, unreadable
-from lmm.feedback.reading import Exchange, Reading, reading
-from lmm.feedback.statements import statement_facts
+from lmm.feedback.reading import NOTHING, Reading
+from lmm.feedback.vetoes import MAX_TEXT, is_denial, unreadable, vetoed
 from lmm.lesson import Lesson
 
-__all__ = ["Exchange", "Reading", "lesson_for", "read", "understood"]
+__all__ = ["DENIED", "Exchange", "Reading", "is_denial", "lesson_for", "read", "replies", "understood"]
+
+DENIED = "denied, with nothing in its place"  # why a bare "no" teaches nothing
 
 
-def read(text: str, last: Exchange | None = None) -> Reading:
-    """Read one user turn; `last` is the exchange before it. Never raises on any text."""
-    reason = unreadable(text)
+def read(text: str, last: Exchange | None = None, known: Sequence[Lesson] = ()) -> Reading:
+    """Read one user turn; `last` is the exchange before it, `known` what was learned before. Raises on no text."""
+    reason = unreadable(text) or vetoed(text)
     if reason:
-        return Reading("nothing", why=reason)
-    line = grammar.plain(text)
-    reason = blocked(line)
-    if reason:
-        return Reading("nothing", why=reason)
-    if last is not None and not unreadable(last.user):
+        return replace(NOTHING, why=reason)
+    if last is not None:
+        if unreadable(last.user):
+            last = None
+        elif is_denial(text):
+            return replace(NOTHING, why=DENIED)
+    from lmm.feedback import lessons, model  # NumPy and the weights, when the first turn is read
+
+    if last is not None:
         last = Exchange(last.user, last.assistant[:MAX_TEXT])
-        correction = read_correction(text, line, last)
-        if correction:
-            return correction
-    return _statement(text, line) or Reading("nothing", why="no rule applies")
+    try:
+        return lessons.reading(model.shared_reader(), text, last, known)
+    except ModelError as error:
+        return replace(NOTHING, why=str(error))
 
 
 SMALL = re.compile(r"^(?:At|In|On|By|From|To|With|Near|Under|After|Before|About|Around|Every|An?|The)(?= [a-z\d])")
@@ -62,22 +68,7 @@ def understood(lesson: Lesson) -> Lesson:
     if lesson.prompt and lesson.answer:
         wordings = dict.fromkeys((*replies.reworded(lesson.prompt), *lesson.wordings))
         return replace(lesson, reading=replace(lesson, wordings=tuple(wordings), reading=None))
-    heard = read(lesson.statement)
-    if heard.lesson is None:
+    heard = None if lesson.echo else read(lesson.statement)  # with an echo it was read when it was heard
+    if heard is None or heard.lesson is None:
         return replace(lesson, reading=replace(lesson, reading=None))
-    return replace(lesson, reading=replace(heard.lesson, wordings=heard.questions, id=lesson.id))
-
-
-# ------------------------------------------------------------------ statements
-def _statement(text: str, line: str) -> Reading | None:
-    parts = grammar.sentences(line)
-    if len(parts) > 4:
-        return None
-    facts = {f.questions[0]: (clause, f, why) for part in parts for clause, f, why in statement_facts(part)}
-    found: list[Reading] = []
-    for clause, fact, why in facts.values():
-        # Each of several lessons keeps its own words only: one may be forgotten, and the others stay.
-        said = text if len(facts) == 1 else clause
-        one = reading("statement", said, fact, f"{why}: {fact.why}")
-        found += [one] if one else []
-    return replace(found[0], also=tuple(found[1:])) if found else None
+    return replace(lesson, reading=replace(heard.lesson, id=lesson.id))

@@ -21,6 +21,7 @@ DOINGS: tuple[tuple[str, str, str], ...] = (
     ("move|relocate", "to", "where"),
     ("study", "at|in", "where"),
     ("sit|park", PLACE, "where"),
+    ("go", "to", "where"),
     ("belong", "to", "who"),
     ("listen|run", "on", "what"),
     ("run", "every|at", "when"),
@@ -31,12 +32,19 @@ DOINGS: tuple[tuple[str, str, str], ...] = (
     (
         "study|speak|play|teach|drive|ride|own|use|wear|collect|love|like|hate|prefer|enjoy|dislike"
         "|detest|adore|support|weigh|cost"
-        "|contain|eat|drink|sell|manage|run|host",
+        "|contain|eat|drink|sell|manage|run|host|hold|need|take",
         "",
         "what",
     ),
 )
-PAST = {"grew up": "grow up", "moved": "move", "graduated": "graduate", "studied": "study", "relocated": "relocate"}
+PAST = {
+    "grew up": "grow up",
+    "moved": "move",
+    "graduated": "graduate",
+    "studied": "study",
+    "relocated": "relocate",
+    "parked": "park",
+}
 BARRED = anycase(
     r"(?:it|that|this|you|your|to|him|her|them|these|those|how|when|what|the (?:idea|way|answer|first|last|second"
     r"|sound|rest|one)|a lot|some|more|along|around|alone|hard|well|badly|together|dumb|fair|any|both|as|like|and|so"
@@ -47,9 +55,11 @@ BARRED = anycase(
 NOWHERE = anycase(
     r"(?:an?|the) (?:\w+ )?(?:society|world|simulation|democracy|bubble|dream|moment|past|present|future|era|times?)\b"
 )
+NAME = r"(?-i:[A-Z][\w'-]+(?: [A-Z][\w'-]+)?)"
 SUBJECT = anycase(
-    r"(?P<s>i|we|(?:my|our|the|mum|mom|dad)\b.{0,60}?) (?P<n>do not |cannot |can't )?(?:(?:now|currently|also|usually"
-    r"|always|really|only|still|often|normally|mostly|absolutely|just|never|both|all|recently) )*(?P<r>[a-z].*)$"
+    rf"(?P<s>i|we|(?:my|our|the|mum|mom|dad)\b.{{0,60}}?|{NAME}) (?P<n>do not |cannot |can't )?(?:(?:now|currently|also"
+    r"|usually|always|really|only|still|often|normally|mostly|absolutely|just|never|both|all|recently) )*"
+    r"(?P<r>[a-z].*)$"
 )
 
 
@@ -67,7 +77,7 @@ def doing(clause: str) -> Fact | None:
 def _longer(clause: str) -> Fact | None:
     """The same for subjects of several words: try each later word as the verb."""
     parts = clause.split()
-    if parts[0].lower() not in ("my", "our", "the", "mum", "mom", "dad"):
+    if not re.match(rf"(?:(?i:my|our|the|mum|mom|dad)|{NAME})\b", clause):
         return None
     for i in range(2, min(len(parts) - 1, 8)):
         fact = _does(" ".join(parts[:i]), False, trim(" ".join(parts[i:])))

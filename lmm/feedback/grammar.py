@@ -28,7 +28,7 @@ def tokens(text: str) -> list[str]:
 def plain(text: str) -> str:
     """One line with straight quotes, single blanks, and the commonest typos and contractions written out."""
     text = re.sub(r"\s+", " ", text.translate(APOSTROPHES)).strip()
-    text = _quiet(text) if _shouted(text) else text
+    text = quiet(text)
     text = re.sub(r"(?<![\w@./-])[A-Za-z]+(?![\w@/-])", lambda m: words.TYPOS.get(m[0].lower(), m[0]), text)
     text = re.sub(
         r"\b(?:its|it is) (?=(?:a|an|the|in|on|at|called|actually|not)\b|[A-Z0-9])", "it is ", text, flags=re.I
@@ -52,8 +52,10 @@ def _shouted(text: str) -> bool:
     return len(text) > 8 and mostly and bool(ordinary) and all(w[1:].isupper() for w in ordinary)
 
 
-def _quiet(text: str) -> str:
+def quiet(text: str) -> str:
     """Shouted text in small letters, but for what has digits in it and what such a code begins with ("LH 441")."""
+    if not _shouted(text):
+        return text
     parts = text.split(" ")
     code = [bool(re.search(r"\d", w)) for w in parts]
     for i, word in enumerate(parts[:-1]):

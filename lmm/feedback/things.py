@@ -14,8 +14,10 @@ SUBJECT = (
     r"(?:(?:my|our|the|this (?:year|week|month)'s) \S.{0,80}?|(?:mum|mom|dad|grandma|grandpa"
     r"|[A-Z][\w'-]+)(?:'s) \S.{0,60}?)"
 )
+A_NAME = r"(?-i:[A-Z][\w'-]+(?: [A-Z][\w'-]+)?)"
 IS = anycase(
-    rf"(?P<s>{SUBJECT}) (?P<be>is|are|was|were|will be) (?:now |also |actually |currently |always )?(?P<v>\S.*)$"
+    rf"(?P<s>{SUBJECT}|{A_NAME}) (?P<be>is|are|was|were|will be) (?:now |also |actually |currently |always )?"
+    r"(?P<v>\S.*)$"
 )
 AT = anycase(r"(?P<p>on|at|in|under|behind|near|next to|inside|above|below|beside|between) (?P<v>.+)$")
 SPACE = anycase(r"floor|street|road|avenue|shelf|page|corner|table|drawer|desk|kitchen|room\b|port")
@@ -177,7 +179,8 @@ def _placed(subject: str, be: str, value: str, done: str) -> Fact | None:
     time = grammar.TIME.search(value) or (at and at["p"].lower() == "at" and re.match(r"\d{1,2}(?::\d\d)?$", at["v"]))
     if head in ("name", "surname") or re.search(r"favou?rite (?:person|teacher|author|singer|actor|writer)", subject):
         value = as_name(value)
-    living = _living(subject, be, value) if head in words.KIN | words.PETS | words.HAVING else None
+    lives = head in words.KIN | words.PETS | words.HAVING or (grammar.is_proper(subject) and "'s " not in subject)
+    living = _living(subject, be, value) if lives else None
     if living:
         return living
     answer = f"{flip(subject)} {be} {done + ' ' if done else ''}{flip(value)}"
@@ -254,19 +257,6 @@ def custom(clause: str) -> Fact | None:
     return fact("moved", value, f"{flip(subject)} is {placed}", *ask("when" if when else "what", subject, "is"))
 
 
-def remembered(clause: str) -> Fact | None:
-    """What the user asked to be remembered and no other rule reads: keep the sentence, ask about its subject."""
-    m = re.match(
-        r"(?P<s>(?:my|our|the|[A-Z][\w']*|\w+) ?[\w' -]{0,40}?) (?P<be>is|are|was|were|has|have|will|must|can|needs?"
-        r"|goes|go|\w{3,}s) (?P<v>\S.*)$",
-        clause,
-    )
-    if not m or m["s"].lower() in ("it", "that", "this", "you", "to", "there", "what", "how"):
-        return None
-    asked = "What do you know about {s}? What did I tell you about {s}? Tell me about {s}."
-    return fact("asked to remember", m["v"], flip(clause), *filled(asked, s=m["s"]))
-
-
 NO_SUBJECT = anycase(
     r"(?:it|that|this|he|she|they|there|what|here|your?|not|how|all|everything|nothing|i|we|my|our|the)\b"
 )
@@ -287,5 +277,5 @@ def colon(clause: str, taught: bool) -> Fact | None:
     if timed and subject.lower() in BARE_NOUNS:
         return fact("when", timed["v"], clause, *ask("when", subject, "is"))
     if taught or (timed and _head(subject) not in words.TRANSIENT | words.REMARKS):
-        return copula(f"the {subject} is {value}", True)
+        return None if grammar.is_proper(subject) else copula(f"the {subject} is {value}", True)
     return None

@@ -118,12 +118,6 @@ COMMANDS = word_set(
     "run turn set add remove delete talk speak discuss teach outline format provide send do be don't keep start "
     "skip replace change rephrase simplify elaborate reply respond behave consider assume suppose return"
 )
-FOREIGN = word_set(
-    "es est ist il el la le les der die das und ein eine ich du nicht mein meine je mon ma ton nous vous une des "
-    "sono mi mio mia tu su è é são não meu minha och är jag inte min het een ik mijn niet en y se si por para que "
-    "qui c'est je m'appelle heiße heisse nombre nein non nee oui ja sí olá hola bonjour chiama bir benim "
-    "adım jest nie moje jeg er ikke hedder ne pas mais aber auf"
-)
 ENGLISH = word_set(
     "i the a an is are was were my our your it it's he she they of to on at for and not but you that this have has be"
 )

@@ -1,0 +1,96 @@
+"""Which language a text is in, and the same said from the other side: "my sister" is "your sister" in the echo."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from lmm.feedback import grammar
+
+FREQUENT = {
+    "en": "the and is are was my i you it of to in on at we our your that this not has have for with he she his her "
+    "me a am an us they their its but do does don't no so be as by now from can who what where when how name "
+    "called",
+    "de": "der die das und ist ich nicht wir mein meine meinen unser unsere ein eine auf mit den dem im in am hat habe "
+    "es bin du jetzt heißt wohnt von zu sich auch noch nein",
+    "fr": "le la les et est je j il elle on nous mon ma mes notre un une des du de pas dans en au aux à que qui c "
+    "s ne plus ai suis non maintenant habite",
+    "es": "el la los las y es yo mi mis nuestro nuestra un una de del no en que con se al por para está ahora vive "
+    "soy tengo somos me le su ya vivo",
+}
+_WORDS = {language: frozenset(words.split()) for language, words in FREQUENT.items()}
+FREQUENT_WORDS = frozenset[str]().union(*_WORDS.values())
+
+
+def language(text: str) -> str:
+    """Its language among those that can be echoed, by script and frequent words; English where nothing tells."""
+    if re.search(r"[\u3400-\u9fff]", text):
+        return "zh"
+    found = re.findall(r"[^\W\d_]+", text.lower())
+    counts = {name: sum(word in words for word in found) for name, words in _WORDS.items()}
+    return max(counts, key=lambda name: counts[name])
+
+
+# ------------------------------------------------------------------ the other point of view
+_DE = {
+    "ich bin": "du bist", "ich habe": "du hast", "ich hab": "du hast", "ich kann": "du kannst", "ich mag": "du magst",
+    "ich will": "du willst", "ich muss": "du musst", "ich darf": "du darfst", "ich war": "du warst",
+    "ich esse": "du isst", "ich fahre": "du fährst", "ich spreche": "du sprichst", "ich trage": "du trägst",
+    "ich vertrage": "du verträgst", "ich heiße": "du heißt", "ich schlafe": "du schläfst", "ich weiß": "du weißt",
+    "bin ich": "bist du", "habe ich": "hast du", "hab ich": "hast du", "kann ich": "kannst du",
+    "wir sind": "ihr seid", "wir haben": "ihr habt", "sind wir": "seid ihr", "haben wir": "habt ihr",
+    "ich": "du", "mich": "dich", "mir": "dir", "wir": "ihr", "uns": "euch",
+    "mein": "dein", "meine": "deine", "meinen": "deinen", "meinem": "deinem", "meiner": "deiner", "meines": "deines",
+    "unser": "euer", "unsere": "eure", "unseren": "euren", "unserem": "eurem", "unserer": "eurer",
+}  # fmt: skip
+_FR = {
+    "je suis": "tu es", "j'ai": "tu as", "j’ai": "tu as", "je vais": "tu vas", "je peux": "tu peux",
+    "je ne suis": "tu n'es", "je n'ai": "tu n'as", "je m'appelle": "tu t'appelles", "je fais": "tu fais",
+    "je viens": "tu viens", "je bois": "tu bois", "nous sommes": "vous êtes", "nous avons": "vous avez",
+    "on": "vous", "on a": "vous avez", "on est": "vous êtes", "on s'est": "vous vous êtes",
+    "je": "tu", "j": "tu", "me": "te", "moi": "toi", "mon": "ton", "ma": "ta", "mes": "tes", "mien": "tien",
+    "nous": "vous", "notre": "votre", "nos": "vos",
+}  # fmt: skip
+_ES = {
+    "yo": "tú", "soy": "eres", "estoy": "estás", "tengo": "tienes", "vivo": "vives", "trabajo": "trabajas",
+    "llamo": "llamas", "como": "comes", "bebo": "bebes", "hablo": "hablas", "juego": "juegas", "toco": "tocas",
+    "odio": "odias", "prefiero": "prefieres", "he": "has", "voy": "vas", "puedo": "puedes", "sé": "sabes",
+    "uso": "usas", "calzo": "calzas", "nací": "naciste", "estudio": "estudias", "conduzco": "conduces",
+    "tomo": "tomas", "quiero": "quieres", "hago": "haces", "somos": "sois", "tenemos": "tenéis",
+    "vivimos": "vivís", "estamos": "estáis", "hemos": "habéis", "nosotros": "vosotros", "nosotras": "vosotras",
+    "me": "te", "mí": "ti", "mi": "tu", "mis": "tus", "mío": "tuyo", "mía": "tuya", "conmigo": "contigo",
+    "nos": "os", "nuestro": "vuestro", "nuestra": "vuestra", "nuestros": "vuestros", "nuestras": "vuestras",
+}  # fmt: skip
+_ZH = {"我们": "你们", "咱们": "你们", "我": "你", "俺": "你"}
+_SWAPS = {"de": _DE, "fr": _FR, "es": _ES}
+#: a regular verb beside its pronoun: (pattern, what stands instead)
+_VERBS = {
+    "de": ((r"\bdu (\w+[^\Ws]|\w*s[^\Wt])e\b", r"du \1st"), (r"\bihr (\w{2,})en\b", r"ihr \1t")),
+    "fr": (
+        (r"\btu['’]", "tu "),
+        (r"\btu ((?:ne |n['’])?(?:te |t['’])?\w+e)\b", r"tu \1s"),
+        (r"\bvous (\w+)ons\b", r"vous \1ez"),
+    ),
+    "es": (),
+}
+
+
+def echoed(clause: str, tongue: str) -> str:
+    """A clause of the user's as the assistant says it: one sentence, from the other point of view."""
+    clause = " ".join(clause.split()).strip(" ,;:-–")
+    if tongue == "zh":
+        said = re.sub("|".join(_ZH), lambda m: _ZH[m[0]], clause).rstrip("。.!！~ ")
+        return said + "。"
+    if tongue == "en":
+        plain = re.sub(r"\b(i|we)'(d|ll)\b", r"\1 \2", grammar.plain(clause), flags=re.I)
+        return grammar.sentence(re.sub(r"\b(you) (?:d|ll)\b", r"\1 will", grammar.flip(plain)))
+    said = _swapped(clause, _SWAPS[tongue])
+    for pattern, instead in _VERBS[tongue]:
+        said = re.sub(pattern, instead, said, flags=re.I)
+    return grammar.sentence(said)
+
+
+def _swapped(text: str, swaps: Mapping[str, str]) -> str:
+    longest = sorted(swaps, key=len, reverse=True)
+    pattern = rf"(?<![\w@./-])(?:{'|'.join(map(re.escape, longest))})(?![\w@-])"
+    return re.sub(pattern, lambda m: swaps[m[0].lower()], text, flags=re.I)

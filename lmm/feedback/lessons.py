@@ -1,0 +1,260 @@
+"""What the model found in a turn, as lessons: the fact said back, and a question with its answer where one is sure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import cast
+
+from lmm.feedback import about, dates, grammar, replies, spans
+from lmm.feedback.exchange import Exchange
+from lmm.feedback.facts import MAX_VALUE, Fact
+from lmm.feedback.languages import FREQUENT_WORDS, echoed, language
+from lmm.feedback.model import Heard, Reader, Span
+from lmm.feedback.reading import NOTHING, Kind, Reading
+from lmm.feedback.statements import POLITE, TEACH, fact_of
+from lmm.feedback.vetoes import is_denial
+from lmm.feedback.words import anycase, word_set
+from lmm.lesson import Lesson
+from lmm.text.fold import contains, fold, words
+
+
+def reading(reader: Reader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
+    """A turn read by the model."""
+    text = grammar.quiet(said)
+    tongue = language(text if len(text) > 20 or last is None else f"{last.user} {last.assistant} {text}")
+    if reader.name == "minilm" and tongue != "en":
+        return replace(NOTHING, why="not English")
+    heard = reader.hear(text, last)
+    if not heard.facts:
+        return Reading(cast(Kind, heard.kind), why=f"{heard.kind}, {heard.sure:.2f}")
+    if last is not None and _about_last(heard, last):
+        found = [_correction(reader, text, heard, last, tongue, known)]
+    else:
+        heard = replace(heard, kind="statement") if heard.kind == "correction" else heard
+        first, *more = heard.facts
+        alone = [fact for fact in more if about.subject_of(fact.clause, fact.subject) or _named(fact.clause)]
+        found = [_statement(text, fact, heard, tongue, known) for fact in (first, *alone)]
+    told = [one for one in found if one is not None]
+    if not told:
+        return replace(NOTHING, why="nothing that lasts")
+    one = told[0]
+    if len(told) == 1 and one.lesson:  # several lessons keep their own words only: one may be forgotten
+        one = replace(one, lesson=replace(one.lesson, statement=said.strip()))
+    return replace(one, also=tuple(told[1:]))
+
+
+# ------------------------------------------------------------------ statements
+POINTING = anycase(
+    r"(?:(?:now|so|and|but|well|no),? )?(?:she|he|it|they|her|his|its|their|that|this|sie|er|es|elle|il|ella|él"
+    r"|她|他|它)(?:['’]s|['’]re)?(?![\w])"
+)
+
+
+def _statement(text: str, fact: Span, heard: Heard, tongue: str, known: Sequence[Lesson]) -> Reading | None:
+    """A fact the user states; None if it will not be true tomorrow."""
+    clause = _whole(text, fact)
+    stated = _stated(dates.dated(clause, tongue), tongue)
+    if POINTING.match(stated) or len(fact.value) > MAX_VALUE or grammar.RELATIVE.search(stated):
+        return None
+    subject, relation = _about(fact, known)
+    after = text[fact.at + len(clause) :][:1]
+    said = clause + (after if clause == fact.clause and after in ".!。！" else "")
+    lesson = Lesson(statement=said, echo=echoed(stated, tongue), subject=subject, relation=relation)
+    named = len(subject) > 2 and fact.subject and stated.startswith(fact.subject)  # not "I" and "we"
+    full = stated.replace(fact.subject, subject, 1) if named else stated
+    asked = question_of(full, fact.value) if tongue == "en" else None
+    value, summary = fact.value, lesson.echo.rstrip(".。")
+    if asked and not _taken(asked.questions[0], lesson, known):
+        prompt, *others = asked.questions
+        lesson = replace(lesson, prompt=prompt, answer=asked.answer, wordings=tuple(others))
+        value = value if value in asked.answer else asked.value
+        summary = f"{replies.topic(prompt)} -> {value}"
+    return Reading(cast(Kind, heard.kind), lesson, value, summary, f"{heard.kind}, {heard.sure:.2f}")
+
+
+def _whole(text: str, fact: Span) -> str:
+    """The clause, or all that was said where it cannot stand alone: "her name is Miso" does not say whose name."""
+    alone = " " in fact.clause.strip() or ord(fact.clause[0]) > 0x3400
+    return text.strip() if fact.at and (POINTING.match(fact.clause) or not alone) else fact.clause
+
+
+def _taken(question: str, lesson: Lesson, known: Sequence[Lesson]) -> bool:
+    """Would the answer push out one to the same question that stays true, as a second dish that is hated would?"""
+    rivals = [other for other in known if fold(other.prompt) == fold(question)]
+    return any(other.relation and other.relation != lesson.relation for other in rivals)
+
+
+USED_TO = anycase(
+    r"^(\S.*?) (?:used to be|was) [^,;]+?[,;]? (?:but|and)? ?(?:now|since [^,]+?|today|nowadays|these days),? "
+    r"(?:it is|it has been|they are|is) (?:now )?"
+)
+
+
+def _stated(clause: str, tongue: str) -> str:
+    """The clause without "btw" before it and without "remember that", as it was meant after "no wait"."""
+    for pattern in (POLITE, TEACH, POLITE):
+        clause = pattern.sub("", clause.strip(), count=1)
+    return USED_TO.sub(r"\1 is ", grammar.repaired(grammar.plain(clause)) or clause) if tongue == "en" else clause
+
+
+MOVED = re.compile(r"^(.+?)(?:['’]ve| have| has)? (?:just |recently )?moved to ", re.I)
+
+
+def question_of(clause: str, value: str) -> Fact | None:
+    """The question a clause answers, if the rules find the very value in it that the model found."""
+    clause = MOVED.sub(
+        lambda m: f"{m[1]} live{'' if m[1].lower() in ('i', 'we', 'they') else 's'} in ", _stated(clause, "en")
+    )
+    found = fact_of(clause, taught=True)
+    if found and contains(value, found.value):
+        return found
+    end = clause.find(value) + len(value)
+    found = fact_of(clause[:end], taught=True) if len(value) <= end < len(clause) else None
+    return found if found and words(grammar.bare(found.value)) == words(grammar.bare(value)) else None
+
+
+# ------------------------------------------------------------------ corrections
+def _about_last(heard: Heard, last: Exchange) -> bool:
+    """Is it about what was asked last? Not if it names a subject that question and reply do not: a cousin after a
+    brother, production after staging. "It is on Thursday now" is about the last thing also where nothing was wrong."""
+    fact = heard.facts[0]
+    if heard.kind != "correction":
+        return bool(POINTING.match(fact.clause)) and not fact.at and asks(last.user)
+    named, there = _named(fact.clause), f"{last.user} {last.assistant}"
+    if about.subject_of("", fact.subject or named) in ("I", "we"):
+        return bool(FIRST_PERSON.search(there))
+    return _content(f"{fact.subject} {named}") - _content(fact.value) <= _content(there)
+
+
+def _named(clause: str) -> str:
+    """What a clause is about by its form: "my name" of "Actually, my name is Bob"; "" if it has another."""
+    m = NAMED.match(_stated(clause, "en"))
+    if not m or _content(m["what"]):
+        return m["what"] if m else ""
+    return {"i": "I", "my": "I", "we": "we", "our": "we"}.get(m["of"].lower(), "")
+
+
+NAMED = anycase(
+    r"(?P<of>my|our|the|i|we)\b(?P<what>(?: (?!is\b|are\b|was\b|were\b|has\b)[\w'-]+){0,3}?)"
+    r" (?:is|are|was|were|am|has|have|runs?|lives?|works?|listens?|uses?|starts?|plays?)\b"
+)
+#: what is said of an answer, not of a thing
+ANSWERS = word_set("answer right correct real actual true spelling one name word number date year thing value")
+FIRST_PERSON = anycase(
+    r"\b(?:i|my|me|we|our|us|you|your|ich|du|mein\w*|dein\w*|wir|unser\w*|ihr|euer|je|tu|mon|ma|mes|ton|ta|tes|nous"
+    r"|vous|notre|votre|on|yo|mi|mis|tus|tú|nuestr\w+|vuestr\w+)\b|\bj['’]|¿|[我你]"
+)
+
+
+def _content(text: str) -> set[str]:
+    """The words that tell one thing from another, without endings of the plural and the genitive."""
+    return {spans.stem(word) for word in grammar.tokens(text)} - spans.FUNCTION - about.POINTERS - ANSWERS
+
+
+def _correction(
+    reader: Reader, text: str, heard: Heard, last: Exchange, tongue: str, known: Sequence[Lesson]
+) -> Reading | None:
+    """The right value in the place of the wrong one: in the last answer, or in what the user said last."""
+    fact = heard.facts[0]
+    if len(fact.value) > MAX_VALUE or grammar.RELATIVE.search(fact.value):
+        return None
+    if not asks(last.user):
+        own = reader.hear(last.user, None)
+        if own.facts:
+            return _restated(text, last.user, own, fact, tongue, known)
+        if tongue == "en" and not replies.is_factual(last.user):
+            return None
+    question = replies.core(last.user) if tongue == "en" else " ".join(last.user.split())
+    forgotten = FORGOTTEN.match(text)
+    wrong = _said_wrong(text, fact.value, question, last.assistant)
+    value = fact.value
+    if tongue == "en":
+        article = re.search(r"\b(?:an?|the) $", text[: text.rfind(value)], re.I)
+        phrase = spans.like((article[0] if article else "") + value, question, last.assistant)
+        value = grammar.bare(phrase)
+        answer = replies.answer_to(question, phrase, last.assistant, wrong, fact.clause)
+        others = replies.reworded(question)
+    else:
+        answer = put_right(question, last.assistant, wrong, value)
+        others = ()
+    if contains(last.assistant, value) and not wrong and not is_denial(re.split(r"[,.!，。！]", text)[0]):
+        return None  # it agrees
+    if forgotten:
+        answer = _with_one_more(last.assistant, value)
+    if not contains(answer, value):
+        answer = value
+    lesson = Lesson(prompt=question, answer=answer, statement=text, wordings=tuple(others))
+    if answer != value:
+        said = reader.hear(grammar.flip(answer) if tongue == "en" else answer, None).facts
+        subject, relation = _about(said[0], known) if said and words(said[0].value) == words(value) else ("", "")
+        lesson = replace(lesson, echo=answer, subject=subject, relation=relation)
+    return Reading(
+        "correction", lesson, value, f"{replies.topic(question)} -> {value}", f"correction, {heard.sure:.2f}"
+    )
+
+
+def _about(fact: Span, known: Sequence[Lesson]) -> tuple[str, str]:
+    """Subject and relation of a fact, both "" in doubt."""
+    subject = about.subject_of(_stated(fact.clause, "en"), fact.subject)
+    relation = about.relation_of(fact.clause, fact.subject, fact.value)
+    if not subject or not relation:
+        return "", ""
+    return about.same_subject(subject, [lesson.subject for lesson in known if lesson.subject]), relation
+
+
+FORGOTTEN = anycase(r"you (?:forgot|missed|left out|omitted|did not mention|didn't mention|skipped) ")
+
+
+def _with_one_more(reply: str, value: str) -> str:
+    """ "The colours are red and blue." and yellow -> "The colours are red, blue and yellow." """
+    said = (grammar.sentences(reply) or [reply])[0].rstrip(".! ")
+    parts = re.match(r"(?P<a>.+?),? and (?P<b>[^,]+?)(?P<c> (?:is|are|was|were) .+)?$", said)
+    return f"{parts['a']}, {parts['b']} and {value}{parts['c'] or ''}." if parts else f"{said} and {value}."
+
+
+def asks(text: str) -> bool:
+    """Does it end like a question, or begin like one?"""
+    return bool(re.search(r"[?？]\W*$", text)) or replies.is_factual(text)
+
+
+def _restated(text: str, before: str, own: Heard, fact: Span, tongue: str, known: Sequence[Lesson]) -> Reading | None:
+    """The user's own last statement with another value: "sorry, I meant Oslo" after "I live in Bergen"."""
+    old = own.facts[0]
+    clause = old.clause.replace(old.value, fact.value, 1)
+    new = Span(clause, fact.value, old.subject)
+    found = _statement(clause, new, Heard("correction", own.sure, (new,)), tongue, known)
+    if found is None or found.lesson is None:
+        return None
+    return replace(found, lesson=replace(found.lesson, statement=text))
+
+
+def _said_wrong(text: str, value: str, question: str, reply: str) -> str:
+    """What of the reply the turn repeats beside the right value: "it's X, not Y" names Y; "" if nothing."""
+    asked = spans.known_words(question) | spans.FUNCTION
+    said = [m[0] for m in _TOKEN.finditer(text.replace(value, " ", 1))]
+    found = [" ".join(said[a:b]) for a in range(len(said)) for b in range(a + 1, min(a + 6, len(said)) + 1)]
+    news = [part for part in found if contains(reply, part) and not set(grammar.tokens(part)) <= asked]
+    return max(news, key=len, default="")
+
+
+_TOKEN = re.compile(r"[\u3400-\u9fff]|[^\W_]+(?:['’.,:/@_+-][^\W_]+)*")
+_LINKS = about.POINTERS | set("你您我的是在叫了有到")
+
+
+def put_right(question: str, reply: str, wrong: str, value: str) -> str:
+    """The reply's first sentence with the value where the wrong one stood; the bare value where that is not clear.
+
+    Without a `wrong`: the one stretch of the sentence whose words the question does not have.
+    """
+    said = re.match(r"[^。！？!?\n]*?(?:[。！？!?\n]|\.(?=\s|$)|$)", reply.strip())
+    sentence = said[0] if said else reply
+    if wrong and sentence.count(wrong) == 1:
+        return sentence.replace(wrong, value)
+    asked = {m[0].casefold() for m in _TOKEN.finditer(question)} | _LINKS | FREQUENT_WORDS
+    news = [m.span() for m in _TOKEN.finditer(sentence) if m[0].casefold() not in asked]
+    if not news or sum(not sentence[a[1] : b[0]].isspace() and a[1] != b[0] for a, b in pairwise(news)):
+        return value
+    return sentence[: news[0][0]] + value + sentence[news[-1][1] :]

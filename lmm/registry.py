@@ -48,11 +48,15 @@ def table(group: str) -> dict[str, str]:
     return names
 
 
+def check(group: str, kind: str, name: str) -> None:
+    """Raises UnknownNameError."""
+    if name not in table(group):
+        raise UnknownNameError(kind, name, table(group))
+
+
 def find(group: str, kind: str, name: str) -> Any:
-    names = table(group)
-    if name not in names:
-        raise UnknownNameError(kind, name, names)
-    module, _, attribute = names[name].partition(":")
+    check(group, kind, name)
+    module, _, attribute = table(group)[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 
 

@@ -69,6 +69,7 @@ class Jotter(Memory):
     name = "jotter"
     summary = "for tests"
     learns_from = "lessons"
+    replies_per_lesson = seconds("REPLIES")
 
     def __init__(self, adapter: ScriptedAdapter | None = None) -> None:
         super().__init__()

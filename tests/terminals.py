@@ -48,6 +48,7 @@ class Terminal:
         program: tuple[str, ...] = (SCRIPTED,),
         rows: int = 24,
         columns: int = 80,
+        command: tuple[str, ...] = ("chat",),
         **env: str,
     ) -> None:
         self.folder, self.rows, self.columns = folder, rows, columns
@@ -55,10 +56,14 @@ class Terminal:
         self._stream = pyte.ByteStream(self.screen)
         self.raw = b""
         values = environment(folder) | env
-        memory = () if program != (SCRIPTED,) else ("--memory", "jotter")
+        memory = ("--memory", "jotter") if program == (SCRIPTED,) and command == ("chat",) else ()
         self.started = time.monotonic()
         self.child = pexpect.spawn(
-            sys.executable, [*program, "chat", *memory, *args], cwd=str(folder), env=values, dimensions=(rows, columns)
+            sys.executable,
+            [*program, *command, *memory, *args],
+            cwd=str(folder),
+            env=values,
+            dimensions=(rows, columns),
         )
         self.child.delaybeforesend = None
 

@@ -411,12 +411,21 @@ def test_log_show_and_plot(lmm):
     assert lmm("log", "show").code == 1  # there is none yet
     lmm("teach", Q, "Canberra", "--mm-path", "m.safetensors")
     lmm("ask", Q, "--mm-path", "m.safetensors")
-    assert len(lmm("log", "show", "-n", "5").out.splitlines()) == 6
+    assert len(lmm("log", "show", "-n", "5", "--all").out.splitlines()) == 6
+    found = lmm("log", "show")
+    kinds = [line.split("\t")[1] for line in found.out.splitlines()[1:]]
+    assert kinds == ["lesson"] and f"{Q} => {A}" in found.out  # a jotter changes no hidden state
+    assert "records in which nothing was learned or changed; --all" in found.err
+    with Path("logs/memory_activations.jsonl").open("a") as log:
+        moved = {"input_slice": [[1.0, 0.0]], "output_slice": [[1.0, 0.5]], "phase": "decode"}
+        log.write(json.dumps({"v": 1, "time": 1.0, "kind": "hook", "module": "m", **moved}) + "\n")
+    kinds = [line.split("\t")[1] for line in lmm("log", "show").out.splitlines()[1:]]
+    assert kinds == ["lesson", "hook"]
     records = lmm("log", "show", "--kind", "update", "--json").json
     assert [r["stage"] for r in records] == ["pre_hooks", "post_hooks"] * 2  # what was taught, and what was asked
     assert "jotter" in lmm("log", "plot").out
     rows = lmm("log", "plot", "--json").json
-    assert rows and all(len(row["changes"]) > 3 for row in rows)
+    assert rows and len(rows[0]["changes"]) > 3
     assert lmm("log", "plot", "-o", "x.html").code == 0 and "<table>" in Path("x.html").read_text()
     assert lmm("log", "plot", "-o", "x.exe").code == 2
     pytest.importorskip("matplotlib")
@@ -425,20 +434,35 @@ def test_log_show_and_plot(lmm):
 
 def test_a_record_that_makes_no_sense_costs_the_others_nothing(lmm):
     lmm("teach", Q, "Canberra", "--mm-path", "m.safetensors")
-    whole = lmm("log", "show").out.splitlines()
+    whole = lmm("log", "show", "--all").out.splitlines()
     odd: list[dict[str, Any]] = [{"time": t, "kind": "hook"} for t in (1e300, -1e20, "x", None, [1], 10**400)]
     odd += [{"time": 1.0, "kind": "hook", "positions": p} for p in (7, {}, [1], "abc")]
     odd += [{"time": 1.0, "kind": "update", "info": info} for info in ("x", [1], {"last_user_response": [2]})]
     odd += [{"time": 1.0, "kind": "hook", "input_slice": [1e200, 10**400], "output_slice": [-1e308, 1]}]
     log = Path("logs/memory_activations.jsonl")
     log.write_text("".join(json.dumps({"v": 1, **record}) + "\n" for record in odd) + log.read_text())
-    found = lmm("log", "show", "-n", "1000")
+    assert lmm("log", "show", "-n", "1000").code == 0
+    found = lmm("log", "show", "-n", "1000", "--all")
     assert found.code == 0
     lines = found.out.splitlines()
     assert lines[0] == whole[0] and lines[1 + len(odd) :] == whole[1:]
     assert [line.split("\t")[0] for line in lines[1:7]] == ["?"] * 6
     assert sum("not as a chat writes it" in line for line in lines) == 4
     assert lmm("log", "plot").code == lmm("log", "plot", "--json").code == 0
+
+
+def test_a_session_that_cannot_be_read_does_not_hide_the_others(lmm, tmp_path: Path):
+    lmm("chat", stdin="hello\n")
+    (tmp_path / "data/sessions/20990101-000000-000000.jsonl").mkdir()
+    found = lmm("sessions")
+    assert found.code == 0 and "hello" in found.out and "20990101-000000-000000 cannot be read" in found.err
+    assert [session["turns"] for session in lmm("sessions", "--json").json] == [1]
+
+
+def test_config_alone_shows_every_key_with_where_it_comes_from(lmm):
+    found = lmm("config")
+    assert found.code == 0 and "memory\tjotter\tenvironment" in found.out.splitlines()
+    assert found.out == lmm("config", "show").out and "beams\t4\tdefault" in found.out.splitlines()
 
 
 def test_a_session_with_a_time_that_is_none_is_listed(lmm):

@@ -14,6 +14,7 @@ import pytest
 from scripted import Jotter
 from terminals import Terminal
 from test_commands import A, Q, Session, begun
+from test_models_found import gguf, of_ollama
 
 from lmm.adapters import generation
 from lmm.chat.commands import COMMANDS
@@ -168,6 +169,23 @@ def test_diff_reads_what_was_read_then_whatever_the_system_prompt_is_now(
     assert "A note." in read[0] and "hello" in read[1] and "A note." not in read[1] and "Be brief." not in read[1]
 
 
+def test_a_slow_lesson_says_how_slow_before_it_begins(session: Session, monkeypatch: pytest.MonkeyPatch):
+    session.do(CHOIR)
+    assert "Ctrl-C" not in session.beside
+    monkeypatch.setattr(Jotter, "replies_per_lesson", 50.0)
+    session.chat.talk.took.clear()
+    session.do(BREAD)
+    assert session.beside.startswith(f"lmm: a lesson takes as long as 50 replies with {Jotter.name}; Ctrl-C stops it\n")
+    session.chat.talk.took[Jotter.name] = 81.2
+    session.do("No, it's Ida."), session.do("/teach Who bakes? => Ida")
+    assert session.beside.startswith("lmm: a lesson takes about 81 s")
+    session.do("hello"), session.chat.talk.took.clear()
+    made = session.chat.talk.last.generated
+    made.tokens, made.first_token_s, made.seconds = [1] * 33, 1.0, 5.0  # 8 tokens/s
+    session.do("/teach Who sings? => Eve")
+    assert session.beside.startswith("lmm: a lesson takes about 200 s")
+
+
 # the real program -------------------------------------------------------------------------------------------------
 @pytest.fixture
 def terminal(tmp_path: Path) -> Iterator[Open]:
@@ -183,6 +201,13 @@ def terminal(tmp_path: Path) -> Iterator[Open]:
     for one in opened:
         with contextlib.suppress(OSError, pexpect.ExceptionPexpect):
             one.child.close(force=True)
+
+
+def shown_by(folder: Path, columns: int, *command: str, **env: str) -> str:
+    """All that a command shows on a terminal."""
+    t = Terminal(folder, columns=columns, rows=60, command=command, **env)
+    assert t.rest() == 0, t.all
+    return t.all
 
 
 def said(text: str) -> Callable[[str], bool]:
@@ -271,3 +296,67 @@ def test_a_stopped_lesson_says_that_the_message_was_not_answered(terminal: Open,
     whole(t.shown, "your message was not answered; Up brings it back")
     t.type("\x1b[A")
     t.see(lambda text: text.count("> My sister's name is Ada.") == 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 40])
+def test_models_are_listed_and_list_is_none(terminal: Open, tmp_path: Path, columns: int):
+    home = {"HOME": str(tmp_path), "LMM_CACHE_DIR": str(tmp_path / "cache")}
+    of_ollama(tmp_path, "registry.ollama.ai/library/llama3.2/1b")
+    gguf(tmp_path / ".lmstudio/models/a/strange.gguf", "mamba")
+    t = terminal(columns=columns, rows=60, **home)
+    t.line(f"/teach {Q} => Canberra")
+    t.see(said("learned:"))
+    for line in ("/model", "/model list"):
+        t.line(line)
+        shown = t.see(lambda text, line=line: "/model NAME goes on" in text.rpartition(f"> {line}")[2])
+        whole(shown.rpartition(f"> {line}")[2], "ollama:llama3.2:1b GGUF Q4_K_M Ollama", f"{Jotter.name}: 1 lesson")
+        assert "strange" not in shown and "unknown model" not in shown
+    t.line("exit")
+    t.rest()
+    shown = shown_by(tmp_path, columns, "models", **home)
+    whole(shown, "ollama:llama3.2:1b GGUF Q4_K_M Ollama", f"smollm2-135m-instruct package {Jotter.name}: 1 lesson")
+    whole(shown, "cannot be used: its architecture is mamba; lmm converts llama,")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 40])
+def test_sessions_config_and_log_are_tables_on_a_terminal(terminal: Open, tmp_path: Path, columns: int):
+    t = terminal(columns=columns)
+    t.line("My sister's name is Ada.")
+    t.see(said("learned:"))
+    t.line("exit")
+    t.rest()
+    broken = tmp_path / "data/sessions/20990101-000000-000000.jsonl"
+    broken.mkdir()
+    [id] = [path.stem for path in broken.parent.iterdir() if path != broken]
+    shown = shown_by(tmp_path, columns, "sessions")
+    whole(shown, f"{id} turns lessons", "My sister's name is Ada.", f"the session {broken.stem} cannot be read")
+    whole(shown_by(tmp_path, columns, "config", LMM_BEAMS="7"), "beams 7 environment", "smollm2-135m-instruct default")
+    shown = shown_by(tmp_path, columns, "log", "show")
+    whole(
+        shown, f"lesson {Jotter.name} What is my sister's name? =>", "records in which nothing was learned or changed;"
+    )
+    assert "prefill" not in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 40])
+@pytest.mark.parametrize("flag, error", [("--model", "unknown model"), ("--memory", "unknown memory")])
+def test_a_name_that_is_none_gets_its_error_and_nothing_else(tmp_path: Path, columns: int, flag: str, error: str):
+    t = Terminal(tmp_path, columns=columns, command=("chat", flag, "nothere"), program=("-m", "lmm"))
+    assert t.rest() == 2
+    lines = [line for line in t.all.splitlines() if line]
+    assert error in t.all.replace("\n", " ") and "left" not in t.all and "saving" not in t.all, t.all
+    assert lines[0].startswith("lmm: unknown"), t.all
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 40])
+def test_how_slow_a_lesson_is_stands_above_it(terminal: Open, columns: int):
+    t = terminal(columns=columns, LMM_TEST_REPLIES="50", LMM_TEST_STEP="0.3")
+    t.line("My sister's name is Ada.")
+    t.see(said("Ctrl-C stops it"))
+    whole(t.shown, f"a lesson takes as long as 50 replies with {Jotter.name}; Ctrl-C stops it")
+    assert "learned:" not in t.shown
+    t.see(said("learned:"))

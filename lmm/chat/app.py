@@ -42,12 +42,23 @@ def run(config: Config, resume: str | None = None) -> None:
     resumed = transcripts.find(resume, piped=not talking) if resume is not None else None
     if resumed is not None:
         config = resumed_config(config, resumed)
+    _check_names(config)
     transcript = transcripts.Transcript(resumed.path if resumed else None, **config.about, piped=not talking)
     chat = Chat(config, Loading(lambda loading: _open(config, loading)), _make_view, transcript, resumed)
     if talking:
         _at_terminal(chat)
     else:
         _in_pipe(chat)
+
+
+def _check_names(config: Config) -> None:
+    """What is wrong with a name is said before anything else is shown. Raises UnknownNameError."""
+    from lmm import registry
+    from lmm.adapters.models import source
+
+    for part in config.memory.split("+"):
+        registry.check("lmm.memories", "memory", part)
+    source.check_name(config.model)
 
 
 def _open(config: Config, loading: Loading) -> Engine:

@@ -97,6 +97,12 @@ def _settings(chat: Chat) -> Choices:
     return LIVE.items()
 
 
+def _models(chat: Chat) -> Choices:
+    from lmm.adapters.models import found
+
+    return [(model.name, f"{model.format}, {model.origin}") for model in found.models() if not model.problem]
+
+
 def _names(chat: Chat) -> Choices:
     return ((command.name, command.help) for command in COMMANDS.values())
 
@@ -125,7 +131,9 @@ COMMANDS: dict[str, Command] = {
         Command("reset", "", "a fresh memory; /undo goes back", _MEMORY),
         Command("stats", "", "figures of this session", _MEMORY),
         Command("set", "[KEY VALUE]", "show or change settings", _TALK, _settings),
-        Command("model", "[NAME]", "which model on which backend; with a name, go on with that one", _TALK),
+        Command(
+            "model", "[NAME]", "which model, and which there are; with a name, go on with that one", _TALK, _models
+        ),
         Command("system", "[TEXT|off]", "show or change the system prompt", _TALK),
         Command("history", "", "the conversation so far", _TALK),
         Command("copy", "[N]", "the last reply, or its code block N, to the clipboard", _TALK),

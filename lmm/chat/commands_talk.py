@@ -73,9 +73,10 @@ def _idle(config: Config, key: str) -> str:
 
 
 def model(chat: Chat, rest: str) -> None:
+    from lmm.adapters.models import found
     from lmm.chat.tables import table
 
-    if rest:
+    if rest and rest != "list":
         from lmm.chat.memories import use_model
 
         use_model(chat, rest)
@@ -89,6 +90,10 @@ def model(chat: Chat, rest: str) -> None:
         ("memory sits at", ", ".join(f"layer {s.layer} ({s.part})" for s in chat.mind.memory.sites(adapter)) or "-"),
     ]
     chat.view.show(table(("", ""), rows))
+    if not rest or rest == "list":
+        chat.view.show("")
+        chat.view.show(table(found.HEADERS, [model.row for model in found.models() if not model.problem]))
+        chat.view.say("/model NAME goes on with another; lmm models says also what cannot be used, and why")
 
 
 def system(chat: Chat, rest: str) -> None:

@@ -36,6 +36,7 @@ CUT = {
     "repeats": "ended, because it repeated itself",
 }
 MORE = {"length": " - /more", "context": " - /more", "repeats": " - /retry, or /more"}
+SLOW_S = 15.0  # a lesson that takes longer is announced
 T = TypeVar("T")
 
 
@@ -66,6 +67,7 @@ class Talk:
         self.stop = stop or Event()
         self.retries = 0
         self._warned: object = None  # the conversation of which it was said that it gets full
+        self.took: dict[str, float] = {}  # seconds of the last lesson of each memory
 
     @property
     def mind(self) -> Mind:
@@ -146,9 +148,24 @@ class Talk:
         summary = summary or (
             f"{replies.topic(lesson.prompt)} -> {lesson.answer.rstrip('.')}" if lesson.prompt else lesson.statement
         )
+        if slow := self._slow():
+            self.view.say(slow)
         report = self.watched(summary, lambda on_step: self.mind.learn(lesson, on_step=on_step))
+        self.took[self.mind.memory.name] = report.seconds
         self.view.say(f"learned: {summary}, {report.seconds:.1f} s{self.hint}")
         return summary
+
+    def _slow(self) -> str:
+        """How long the next lesson takes, where that is long: as the last one did, or by the last reply's speed."""
+        memory, made = self.mind.memory, self.last.generated if self.last else None
+        replies = memory.replies_per_lesson
+        seconds = self.took.get(memory.name) or (
+            32 * replies / made.tokens_per_s if made and made.tokens_per_s else 0.0
+        )
+        if seconds < SLOW_S and (seconds or not replies):
+            return ""
+        how = f"about {seconds:.0f} s" if seconds else f"as long as {replies:.0f} replies"
+        return f"a lesson takes {how} with {memory.name}; Ctrl-C stops it"
 
     def watched(self, summary: str, learn: Callable[[Callable[[LearnReport], None]], T]) -> T:
         """Run something that learns step by step: shown while it runs, stopped by Ctrl-C."""

@@ -104,6 +104,23 @@ def doctor(config: Config, as_json: Json = False) -> None:
 
 
 @app.command()
+def models(as_json: Json = False) -> None:
+    """List the models on this machine, with what was learned with each; `--model` takes their names."""
+    import dataclasses
+
+    from lmm.adapters.models import found
+
+    known = found.models()
+    if as_json:
+        out_json([{**dataclasses.asdict(model), "memory": model.memory} for model in known])
+        return
+    out_table(found.HEADERS, [model.row for model in known if not model.problem])
+    for model in known:
+        if model.problem:
+            say(f"{model.name} cannot be used: {model.problem}")
+
+
+@app.command()
 def memories() -> None:
     """List the memories, one line each."""
     from lmm import registry

@@ -16,12 +16,19 @@ from lmm.cli.options import Json, configured, out, out_json, out_table, say
 from lmm.config import GROUPS, Config
 from lmm.errors import UnknownNameError, UsageError
 
-app = typer.Typer(name="config", help="What is set, and the config file.", no_args_is_help=True)
+app = typer.Typer(name="config", invoke_without_command=True)
 
 _HEAD = """\
 # The settings of lmm. Each line that begins with "#" and a key is a default: take the "#" away to change it.
 # Flags go over LMM_* variables (LMM_MAX_TOKENS=64), these over this file, and this file over the defaults.
 """
+
+
+@app.callback()
+def bare(context: typer.Context) -> None:
+    """What is set, and the config file. Alone: every key with its value and where that comes from."""
+    if context.invoked_subcommand is None:
+        show(as_json=False)
 
 
 @app.command()

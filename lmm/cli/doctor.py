@@ -101,7 +101,7 @@ def _packaged(name: str) -> Finding:
     from lmm.adapters.models import source as models
 
     weights = models.PACKAGED[name]
-    folder = models.cache_dir() / "models" / f"{name}-{weights.sha256[:12]}"
+    folder = models.folder_of(name)
     problem = models.damage(folder, thorough=True)
     if not problem:
         return Finding("model", GOOD, f"{name} ({weights.model_id}), converted in {folder}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +12,7 @@ import typer
 
 from lmm.cli.options import Json, Option, out, out_json, out_table, say
 from lmm.errors import UsageError
+from lmm.text.counted import counted
 
 app = typer.Typer(name="log", help="The activation log: what memories did.", no_args_is_help=True)
 Log = Annotated[Path | None, typer.Argument(help="default: the one a chat writes here")]
@@ -21,19 +23,44 @@ Last = Annotated[int, Option("--last", "-n", min=1, help="how many of the newest
 def show(
     log: Log = None,
     last: Last = 40,
-    kind: Annotated[str | None, Option(help="hook or update")] = None,
+    kind: Annotated[str | None, Option(help="hook or update: every record of that kind")] = None,
+    everything: Annotated[bool, Option("--all", help="every record, in its order")] = False,
     as_json: Json = False,
 ) -> None:
-    """The newest records as a table."""
+    """What was learned, then where a memory changed something; --json and --all give every record."""
     from lmm.files import activation_log
 
     if kind not in (None, "hook", "update"):
         raise UsageError(f"--kind takes hook or update, not {kind!r}")
-    records = deque((r for r in activation_log.read(_path(log)) if kind in (None, r.get("kind"))), maxlen=last)
+    records = (r for r in activation_log.read(_path(log)) if kind in (None, r.get("kind")))
     if as_json:
-        out_json(list(records))
+        out_json(list(deque(records, maxlen=last)))
         return
-    out_table(("time", "kind", "memory", "where", "what"), [_row(record) for record in records])
+    shown, hidden = (list(deque(records, maxlen=last)), 0) if everything or kind else _telling(records, last)
+    out_table(("time", "kind", "memory", "where", "what"), [_row(record) for record in shown])
+    if hidden:
+        say(f"{counted(hidden, 'record')} in which nothing was learned or changed; --all shows them, too")
+
+
+def _telling(records: Iterable[dict[str, Any]], last: int) -> tuple[list[dict[str, Any]], int]:
+    """The newest lessons and, after them, the newest hooks that changed something; and how many said nothing."""
+    from lmm.cli.log_plot import change
+
+    lessons, hooks, hidden = deque[dict[str, Any]](maxlen=last), deque[dict[str, Any]](maxlen=last), 0
+    for record in records:
+        if _lesson(record):
+            lessons.append(record)
+        elif record.get("kind") == "hook" and change(record) != 0:
+            hooks.append(record)
+        else:
+            hidden += 1
+    return [*lessons, *hooks], hidden
+
+
+def _lesson(record: dict[str, Any]) -> bool:
+    """Does it say what was learned? Its fellow, from before it was, says no more."""
+    info = record.get("info")
+    return record.get("stage") == "post_hooks" and isinstance(info, dict) and bool(info.get("lesson_id"))
 
 
 @app.command()
@@ -79,7 +106,7 @@ def sessions(
         for user, reply in session.turns:
             out(f"> {user}\n{reply}\n")
         return
-    found = [s for s in transcripts.sessions(last) if s.turns or s.lessons]
+    found = [s for s in transcripts.sessions(last, say) if s.turns or s.lessons]
     if as_json:
         out_json([_described(session) for session in found])
         return
@@ -89,7 +116,7 @@ def sessions(
     if not found:
         say("no sessions yet; start one with: lmm chat")
         return
-    rows = [(s.id, when(s.time), len(s.turns), s.lessons, clean_line(s.title, 50)) for s in found]
+    rows = [(s.id, when(s.time)[:16], len(s.turns), s.lessons, clean_line(s.title, 50)) for s in found]
     out_table(("id", "last used", "turns", "lessons", "first message"), rows)
 
 
@@ -109,7 +136,8 @@ def _row(record: dict[str, Any]) -> tuple[object, ...]:
     """A record as a line of the table; what in it is none of this log's fields is said to be so."""
     from lmm.text.when import when
 
-    head = (when(record.get("time")), record.get("kind", ""), record.get("module", ""))
+    kind = "lesson" if _lesson(record) else record.get("kind", "")
+    head = (when(record.get("time")), kind, record.get("module", ""))
     try:
         return (*head, *_what(record))
     except (TypeError, ValueError, AttributeError, RecursionError):
@@ -126,5 +154,6 @@ def _what(record: dict[str, Any]) -> tuple[object, object]:
         return (where, f"change {change(record):.4f}")
     info = record.get("info") or {}
     figures = [f"{k} {info[k]}" for k in ("steps", "loss_before", "loss_after", "seconds") if info.get(k) is not None]
-    said = clean_line(info.get("last_user_response", ""), 60)
+    taught = f"{info['question']} => {info['answer']}" if info.get("question") else ""
+    said = clean_line(taught or info.get("last_user_response", ""), 120)
     return (record.get("stage", ""), ", ".join([*([said] if said else []), *figures]))

@@ -364,6 +364,8 @@ def _update_info(lesson: Lesson, report: LearnReport, piece: Callable[[int], str
     info = {
         "lesson_id": lesson.id,
         "last_user_response": lesson.statement,
+        "question": lesson.prompt,
+        "answer": lesson.answer,
         "steps": report.steps,
         "loss_before": report.loss_before,
         "loss_after": report.loss_after,

@@ -36,6 +36,11 @@ def files() -> list[Path]:
     return sorted(path for folder in folders for path in folder.glob("*/*.safetensors"))
 
 
+def of_model(model: str) -> list[Path]:
+    """Those of a model, in every profile."""
+    return [path for path in files() if path.parent.name == _slug(model, None)]
+
+
 def is_standing(path: Path) -> bool:
     return path.resolve().is_relative_to(data_dir().resolve())
 

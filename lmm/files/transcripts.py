@@ -21,7 +21,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -139,7 +139,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
         yield from (record for record in jsonl.values(path) if isinstance(record, dict))
     except OSError as error:
         raise UsageError(
-            f"the session {path.stem} cannot be read: {error.strerror or error}; see: lmm sessions"
+            f"the session {path.stem} cannot be read ({error.strerror or error}); lmm sessions lists the others"
         ) from error
 
 
@@ -151,9 +151,17 @@ def paths() -> list[Path]:
     return []
 
 
-def sessions(limit: int | None = None) -> list[Session]:
-    """Chats, newest first. Raises UsageError if one cannot be read."""
-    return list(itertools.islice((s for s in map(read, paths()) if not s.oneshot), limit))
+def sessions(limit: int | None = None, warn: Callable[[str], object] = lambda text: None) -> list[Session]:
+    """Chats, newest first; `warn` is told of each that cannot be read."""
+
+    def readable() -> Iterator[Session]:
+        for path in paths():
+            try:
+                yield read(path)
+            except UsageError as error:
+                warn(str(error))
+
+    return list(itertools.islice((s for s in readable() if not s.oneshot), limit))
 
 
 def find(which: str = "", oneshots: bool = False, piped: bool = True) -> Session:

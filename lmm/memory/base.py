@@ -110,6 +110,8 @@ class Memory:
     Options: ClassVar[type[Options]] = Options
     #: what it learns from: "nothing", "messages" (every user message) or "lessons" (question and answer)
     learns_from: ClassVar[str] = "lessons"
+    #: as long as how many replies of 32 tokens a lesson takes, where that is to be said before it begins
+    replies_per_lesson: ClassVar[float] = 0.0
     #: True if a lesson changes how earlier turns would be read, so the cache above the site must be rebuilt
     rewrites_history: ClassVar[bool] = False
     #: tensors that grow together, a row of each for whatever is stored

@@ -61,6 +61,7 @@ class GatedLoraOptions(Options):
 class GatedLora(Memory):
     name = "gated_lora"
     summary = "a low-rank update behind a learned gate between base and tuned states"
+    replies_per_lesson = 50.0  # measured: 81 and 166 s where a reply took 2.2 s
     Options = GatedLoraOptions
     rows = ("keys", "owner")
 

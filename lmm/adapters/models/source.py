@@ -1,4 +1,4 @@
-"""What `--model` names (packaged weights, a folder, a .gguf file, a hub id) -> a folder that every backend can load.
+"""What `--model` names (packaged, a folder, a .gguf file, ollama:NAME, a hub id) -> a folder all backends can load.
 
 GGUF weights are converted once (`gguf_import.py`) into the user's cache, under a lock, into a temporary folder that is
 renamed when complete; `lmm.json` beside the weights records where they came from and the size and sha256 of every file.
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmm.adapters.models import ollama
 from lmm.adapters.models.gguf_import import Progress, convert_gguf
 from lmm.errors import ModelError, UnknownNameError, UsageError
 
@@ -99,28 +100,37 @@ def cache_dir() -> Path:
 def resolve(
     name: str, *, local_files_only: bool = False, revision: str | None = None, progress: Progress | None = None
 ) -> ModelSource:
-    """The model called `name`, ready to load: a short name of `PACKAGED`, a folder, a .gguf file, or hub owner/name.
+    """The model called `name`, ready to load: a short name of `PACKAGED`, a folder, a .gguf file, ollama:NAME, or hub
+    owner/name.
 
     `progress(done, total, text)` counts bytes; total 0 means a message only. `revision` pins a hub model to a branch,
     tag or commit. Raises ModelError (missing, damaged, no room, no network), UnknownNameError and UsageError.
     """
+    check_name(name)
     path = Path(name).expanduser()
-    if len(name) > 250:
-        raise UsageError(f"a model's name of {len(name)} characters is none; expected a name, a folder or owner/name")
-    is_hub_id = not path.exists() and _looks_like_hub_id(name)
-    if revision is not None and not is_hub_id:
+    if revision is not None and (path.exists() or not _looks_like_hub_id(name)):
         raise UsageError(f"a revision needs a Hugging Face id such as owner/name; {name!r} is not one")
     if name in PACKAGED:
         return _packaged(name, progress)
+    if ollama.is_name(name):
+        return _gguf_file(name, ollama.file_of(name), progress, name.removeprefix(ollama.PREFIX))
     if path.is_dir():
         return _folder(name, path)
     if path.is_file() and path.suffix.lower() == ".gguf":
-        return _gguf_file(name, path, progress)
+        return _gguf_file(name, path, progress, path.name)
     if path.exists():
         raise ModelError(f"{name} is neither a folder nor a .gguf file; expected one of them, or owner/name on the hub")
-    if is_hub_id:
-        return _hub(name, revision, local_files_only or _offline(), progress)
-    raise UnknownNameError("model", name, [*PACKAGED, *_nearby(path)])
+    return _hub(name, revision, local_files_only or _offline(), progress)
+
+
+def check_name(name: str) -> None:
+    """Raises UnknownNameError for what names no model, whatever is on the hub, and UsageError for what is too long."""
+    if len(name) > 250:
+        raise UsageError(f"a model's name of {len(name)} characters is none; expected a name, a folder or owner/name")
+    path = Path(name).expanduser()
+    known = name in PACKAGED or ollama.is_name(name) or _looks_like_hub_id(name)
+    if not known and not path.exists():
+        raise UnknownNameError("model", name, [*PACKAGED, *_nearby(path)])
 
 
 def _looks_like_hub_id(name: str) -> bool:
@@ -139,9 +149,14 @@ def _nearby(path: Path) -> list[str]:
 # ---- GGUF, packaged or a file: converted once into the cache
 
 
+def folder_of(name: str) -> Path:
+    """Where the weights of a packaged model are, once they are converted."""
+    return cache_dir() / "models" / f"{name}-{PACKAGED[name].sha256[:12]}"
+
+
 def _packaged(name: str, progress: Progress | None) -> ModelSource:
     weights = PACKAGED[name]
-    folder = cache_dir() / "models" / f"{name}-{weights.sha256[:12]}"
+    folder = folder_of(name)
     revision = f"sha256:{weights.sha256}"
     if damage(folder):
         paths = weights.paths()
@@ -151,7 +166,7 @@ def _packaged(name: str, progress: Progress | None) -> ModelSource:
                 convert_gguf(source, work, _named(progress, weights.model_id))
                 if len(paths) > 1:
                     source.unlink()
-                _write_manifest(work, weights.model_id, revision)
+                _write_manifest(work, weights.model_id, revision, name)
     return ModelSource(name, folder, weights.model_id, revision)
 
 
@@ -171,8 +186,8 @@ def _joined(paths: list[Path], weights: Packaged, work: Path) -> Path:
     return target
 
 
-def _gguf_file(name: str, path: Path, progress: Progress | None) -> ModelSource:
-    """A .gguf file of the user's. The folder's name says which file in which state, so it need not be read again."""
+def _gguf_file(name: str, path: Path, progress: Progress | None, model_id: str) -> ModelSource:
+    """A GGUF file of the user's. The folder's name says which file in which state, so it need not be read again."""
     try:
         status = path.resolve().stat()
         state = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
@@ -183,9 +198,9 @@ def _gguf_file(name: str, path: Path, progress: Progress | None) -> ModelSource:
     if revision:
         with _conversion(folder, progress) as work:
             if work is not None:
-                convert_gguf(path, work, _named(progress, path.name))
-                _write_manifest(work, path.name, revision)
-    return ModelSource(name, folder, path.name, _read_manifest(folder).get("revision"))
+                convert_gguf(path, work, _named(progress, model_id))
+                _write_manifest(work, model_id, revision, name if ollama.is_name(name) else str(path.resolve()))
+    return ModelSource(name, folder, model_id, read_manifest(folder).get("revision"))
 
 
 @contextlib.contextmanager
@@ -254,13 +269,14 @@ def _notice(progress: Progress | None, text: str) -> None:
 # ---- the manifest
 
 
-def _write_manifest(work: Path, model_id: str, revision: str) -> None:
+def _write_manifest(work: Path, model_id: str, revision: str, name: str) -> None:
+    """`name` is what `--model` takes, a file's with its folder."""
     files = {p.name: {"size": p.stat().st_size, "sha256": _sha256(p)} for p in sorted(work.iterdir())}
-    content = {"format": MANIFEST_FORMAT, "model_id": model_id, "revision": revision, "files": files}
+    content = {"format": MANIFEST_FORMAT, "model_id": model_id, "revision": revision, "name": name, "files": files}
     (work / MANIFEST).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest, or {} if there is none that can be understood."""
     try:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -272,7 +288,7 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
 
 def damage(folder: Path, thorough: bool = False) -> str:
     """What is wrong with a converted folder, "" if nothing: file sizes at every start, checksums if `thorough`."""
-    files = _read_manifest(folder).get("files")
+    files = read_manifest(folder).get("files")
     if not files:
         return f"no {MANIFEST}"
     for name, entry in files.items():
@@ -299,7 +315,7 @@ def _folder(name: str, path: Path) -> ModelSource:
         ggufs = sorted(path.glob("*.gguf"))
         hint = f"; it holds a GGUF file: --model {ggufs[0]}" if ggufs else ""
         raise ModelError(f"{name} is not a model in Hugging Face layout: {problem}{hint}")
-    manifest = _read_manifest(path)
+    manifest = read_manifest(path)
     if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):  # the hub's own cache
         return ModelSource(name, path, path.parents[1].name.removeprefix("models--").replace("--", "/"), path.name)
     return ModelSource(name, path, manifest.get("model_id", path.name), manifest.get("revision"))

@@ -1,0 +1,138 @@
+"""Models found on a machine: each place as its program leaves it, built here of a few bytes."""
+
+from __future__ import annotations
+
+import json
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from lmm.adapters.models import found, ollama, source
+from lmm.errors import ModelError, UnknownNameError
+from lmm.files import standing
+
+TEXT, U32, LIST = 8, 4, 9
+
+
+@pytest.fixture(autouse=True)
+def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LMM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("LMM_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(source, "PACKAGED", {})
+
+
+def gguf(path: Path, architecture: str = "llama", **more: int) -> Path:
+    """The beginning of a GGUF file, with a list behind what is asked for."""
+
+    def text(value: str) -> bytes:
+        return struct.pack("<Q", len(value)) + value.encode()
+
+    numbers = {"general.file_type": 15} | {key.replace("_", "."): value for key, value in more.items()}
+    entries = [text("general.architecture") + struct.pack("<I", TEXT) + text(architecture)]
+    entries += [text(key) + struct.pack("<II", U32, value) for key, value in numbers.items()]
+    entries += [text("tokenizer.ggml.tokens") + struct.pack("<IIQ", LIST, TEXT, 1) + text("x")]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(entries)) + b"".join(entries))
+    return path
+
+
+def of_ollama(home: Path, name: str, digest: str = "sha256:ab", architecture: str = "llama") -> Path:
+    models = home / ".ollama" / "models"
+    manifest = models / "manifests" / name
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    layers = [{"mediaType": "application/vnd.ollama.image.model", "digest": digest, "size": 1}, {"mediaType": "x"}]
+    manifest.write_text(json.dumps({"layers": layers}))
+    return gguf(models / "blobs" / digest.replace(":", "-"), architecture)
+
+
+def of_hub(cache: Path, name: str, kind: str = "LlamaForCausalLM") -> Path:
+    repo = cache / ("models--" + name.replace("/", "--"))
+    folder = repo / "snapshots" / "c0ffee"
+    folder.mkdir(parents=True)
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("c0ffee")
+    config = {"model_type": "llama", "architectures": [kind], "torch_dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    save_file({"x": np.zeros(1000, np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def test_each_place_is_found_with_format_and_size(tmp_path: Path):
+    blob = of_ollama(tmp_path, "registry.ollama.ai/library/llama3.2/1b")
+    of_hub(tmp_path / "hub", "owner/name")
+    gguf(tmp_path / ".lmstudio/models/pub/repo/small-Q4_K_M.gguf", "qwen2")
+    gguf(tmp_path / ".lmstudio/models/pub/repo/mmproj-small.gguf", "clip")
+    models = {model.name: model for model in found.models()}
+    assert [(m.name, m.format, m.origin, m.problem) for m in models.values()] == [
+        ("owner/name", "safetensors bfloat16", "Hugging Face", ""),
+        ("ollama:llama3.2:1b", "GGUF Q4_K_M", "Ollama", ""),
+        ("~/.lmstudio/models/pub/repo/small-Q4_K_M.gguf", "GGUF Q4_K_M", "LM Studio", ""),
+    ]
+    assert models["ollama:llama3.2:1b"].size == blob.stat().st_size and 4000 < models["owner/name"].size < 5000
+
+
+def test_what_cannot_be_used_says_why(tmp_path: Path):
+    of_hub(tmp_path / "hub", "some/bert", "BertModel")
+    (of_hub(tmp_path / "hub", "cut/off") / "model.safetensors").write_bytes(b"nonsense")
+    of_ollama(tmp_path, "registry.ollama.ai/library/strange/latest", architecture="mamba")
+    gguf(tmp_path / ".lmstudio/models/a/b/x-00001-of-00002.gguf", split_count=2)
+    (tmp_path / ".lmstudio/models/a/b/y.gguf").write_text("<html>not found</html>")
+    said = {model.name.rpartition("/")[2]: model.problem for model in found.models()}
+    assert "no language model" in said["bert"] and "damaged" in said["off"]
+    assert (
+        "architecture is mamba" in said["ollama:strange:latest"] and "one of 2 pieces" in said["x-00001-of-00002.gguf"]
+    )
+    assert "not a GGUF file" in said["y.gguf"]
+
+
+def test_names_of_ollama(tmp_path: Path):
+    with pytest.raises(ModelError, match="ollama pull"):
+        ollama.file_of("ollama:llama3.2")
+    blob = of_ollama(tmp_path, "registry.ollama.ai/library/llama3.2/latest")
+    other = of_ollama(tmp_path, "registry.ollama.ai/me/mine/v1", "sha256:cd")
+    (tmp_path / ".ollama/models/manifests/registry.ollama.ai/me/mine/broken").write_text("{")
+    assert ollama.file_of("ollama:llama3.2") == ollama.file_of("ollama:llama3.2:latest") == blob
+    assert ollama.file_of("ollama:me/mine:v1") == other
+    with pytest.raises(UnknownNameError, match=r"did you mean 'ollama:llama3\.2:latest'"):
+        source.resolve("ollama:llama3.3:latest")
+
+
+def test_a_model_of_ollama_goes_by_its_name_and_is_listed_as_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    blob = of_ollama(tmp_path, "registry.ollama.ai/library/llama3.2/1b")
+
+    def convert(path: Path, work: Path, progress: object) -> None:
+        assert path == blob
+        save_file({"x": np.zeros(3, np.float32)}, work / "model.safetensors")
+
+    monkeypatch.setattr(source, "convert_gguf", convert)
+    assert source.resolve("ollama:llama3.2:1b").model_id == "llama3.2:1b"
+    [model] = found.models()
+    assert model.converted and model.name == "ollama:llama3.2:1b" and model.row[3] == "Ollama, converted"
+    blob.unlink()
+    (tmp_path / ".ollama/models/manifests/registry.ollama.ai/library/llama3.2/1b").unlink()
+    [model] = found.models()  # the converted copy can still be used
+    assert model.name.startswith("~/cache/models/sha256-ab-") and model.origin == "cache"
+
+
+def test_what_was_learned_with_a_model_is_said(tmp_path: Path):
+    of_hub(tmp_path / "hub", "owner/name")
+    [model] = found.models()
+    assert model.memory == ""
+    for file in standing_files("owner/name"):
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"nonsense")
+    assert model.memory == "keyed: not readable, notes (work): not readable"
+
+
+def standing_files(model: str) -> list[Path]:
+    from lmm.config import Config
+
+    made = [Config(model=model), Config(model=model, profile="work", memory="notes")]
+    return [file for config in made if (file := standing.file_of(config))]

@@ -93,7 +93,7 @@ def model(chat: Chat, rest: str) -> None:
     if not rest or rest == "list":
         chat.view.show("")
         chat.view.show(table(found.HEADERS, [model.row for model in found.models() if not model.problem]))
-        chat.view.say("/model NAME goes on with another; lmm models says also what cannot be used, and why")
+        chat.view.show("\n/model NAME goes on with another; lmm models says also what cannot be used, and why")
 
 
 def system(chat: Chat, rest: str) -> None:

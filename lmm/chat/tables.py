@@ -47,8 +47,7 @@ class Listing:
         out = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, show_header=titled)
         for index, column in enumerate(columns):
             justify = "right" if self._numeric(index) else "left"
-            short = max(map(_width, column)) <= SHORT
-            out.add_column(column[0], justify=justify, overflow="fold", no_wrap=short)  # type: ignore[arg-type]
+            out.add_column(column[0], justify=justify, overflow="fold", no_wrap=_stiff(column))  # type: ignore[arg-type]
         for row in cells:
             out.add_row(*row)
         return out
@@ -70,8 +69,16 @@ def _width(cell: Text) -> int:
     return max(map(cell_len, cell.plain.split("\n")))
 
 
+def _longest(column: list[Text]) -> int:
+    return max((cell_len(word) for cell in column for word in cell.plain.split()), default=0)
+
+
+def _stiff(column: list[Text]) -> bool:
+    """Is it never broken? Short texts and single words, such as ids, are not."""
+    width = max(map(_width, column))
+    return width <= SHORT or width == _longest(column) <= 2 * SHORT
+
+
 def _needed(column: list[Text]) -> int:
     """Columns that a column needs so that its words stay whole; a word that is longer than most has to be broken."""
-    width = max(map(_width, column))
-    longest = max((cell_len(word) for cell in column for word in cell.plain.split()), default=0)
-    return width if width <= SHORT else max(COMFORT, min(longest, 2 * SHORT))
+    return max(map(_width, column)) if _stiff(column) else max(COMFORT, min(_longest(column), 2 * SHORT))

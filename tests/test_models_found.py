@@ -27,16 +27,19 @@ def empty_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(source, "PACKAGED", {})
 
 
-def gguf(path: Path, architecture: str = "llama", **more: int) -> Path:
-    """The beginning of a GGUF file, with a list behind what is asked for."""
+def gguf(path: Path, architecture: str = "llama") -> Path:
+    """The beginning of a GGUF file: a short list before the number that is wanted, and a long one that is cut off."""
 
     def text(value: str) -> bytes:
         return struct.pack("<Q", len(value)) + value.encode()
 
-    numbers = {"general.file_type": 15} | {key.replace("_", "."): value for key, value in more.items()}
-    entries = [text("general.architecture") + struct.pack("<I", TEXT) + text(architecture)]
-    entries += [text(key) + struct.pack("<II", U32, value) for key, value in numbers.items()]
-    entries += [text("tokenizer.ggml.tokens") + struct.pack("<IIQ", LIST, TEXT, 1) + text("x")]
+    entries = [
+        text("general.architecture") + struct.pack("<I", TEXT) + text(architecture),
+        text("general.languages") + struct.pack("<IIQ", LIST, TEXT, 2) + text("en") + text("de"),
+        text("general.sizes") + struct.pack("<IIQII", LIST, U32, 2, 7, 8),
+        text("general.file_type") + struct.pack("<II", U32, 15),
+        text("tokenizer.ggml.tokens") + struct.pack("<IIQ", LIST, TEXT, 49152) + text("x"),
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, len(entries)) + b"".join(entries))
     return path
@@ -82,7 +85,7 @@ def test_what_cannot_be_used_says_why(tmp_path: Path):
     of_hub(tmp_path / "hub", "some/bert", "BertModel")
     (of_hub(tmp_path / "hub", "cut/off") / "model.safetensors").write_bytes(b"nonsense")
     of_ollama(tmp_path, "registry.ollama.ai/library/strange/latest", architecture="mamba")
-    gguf(tmp_path / ".lmstudio/models/a/b/x-00001-of-00002.gguf", split_count=2)
+    gguf(tmp_path / ".lmstudio/models/a/b/x-00001-of-00002.gguf")
     (tmp_path / ".lmstudio/models/a/b/y.gguf").write_text("<html>not found</html>")
     said = {model.name.rpartition("/")[2]: model.problem for model in found.models()}
     assert "no language model" in said["bert"] and "damaged" in said["off"]

@@ -332,6 +332,7 @@ def test_sessions_config_and_log_are_tables_on_a_terminal(terminal: Open, tmp_pa
     [id] = [path.stem for path in broken.parent.iterdir() if path != broken]
     shown = shown_by(tmp_path, columns, "sessions")
     whole(shown, f"{id} turns lessons", "My sister's name is Ada.", f"the session {broken.stem} cannot be read")
+    whole(shown_by(tmp_path, columns, "memories"), "keyed one isolated edit per lesson, read only when its question")
     whole(shown_by(tmp_path, columns, "config", LMM_BEAMS="7"), "beams 7 environment", "smollm2-135m-instruct default")
     shown = shown_by(tmp_path, columns, "log", "show")
     whole(

@@ -140,7 +140,7 @@ COMMANDS: dict[str, Command] = {
         Command("export", "md|json [PATH]", "the conversation, to a file or shown here", _TALK, _formats),
         Command("more", "", "go on with a reply that was cut short", _TALK),
         Command("retry", "", "another reply to the last message", _TALK),
-        Command("edit", "", "write the next message in $EDITOR", _TALK),
+        Command("edit", "", "write the next message in your editor", _TALK),
         Command("new", "", "a new conversation; what was learned stays", _TALK),
         Command("quit", "", "save and leave", _TALK),
         Command("exit", "", "save and leave", _TALK),

@@ -126,9 +126,7 @@ def memories() -> None:
     from lmm import registry
 
     names = registry.table("lmm.memories")
-    width = max(map(len, names))
-    for name in names:
-        print(f"{name:<{width}}  {registry.memory_class(name).summary}")
+    out_table(("", ""), [(name, registry.memory_class(name).summary) for name in names])
 
 
 @app.command()

@@ -156,4 +156,4 @@ def _what(record: dict[str, Any]) -> tuple[object, object]:
     figures = [f"{k} {info[k]}" for k in ("steps", "loss_before", "loss_after", "seconds") if info.get(k) is not None]
     taught = f"{info['question']} => {info['answer']}" if info.get("question") else ""
     said = clean_line(taught or info.get("last_user_response", ""), 120)
-    return (record.get("stage", ""), ", ".join([*([said] if said else []), *figures]))
+    return ("" if _lesson(record) else record.get("stage", ""), ", ".join([*([said] if said else []), *figures]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,7 +21,8 @@ HEADERS = ("model", "format", "size", "from", "memory")
 LM_STUDIO = ("~/.lmstudio/models", "~/.cache/lm-studio/models")
 _HEAD_BYTES = 1 << 16  # metadata of a GGUF file before its vocabulary; usually one or two KB
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # GGUF's types
-_TEXT = 8
+_TEXT, _LIST = 8, 9
+_PIECE = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")  # as llama.cpp names the pieces of a file
 
 
 @dataclass(frozen=True)
@@ -129,8 +131,8 @@ def _gguf(name: str, path: Path, origin: str) -> Found:
     architecture, problem = str(head.get("general.architecture", "")), ""
     if not head:
         problem = "not a GGUF file that can be read"
-    elif head.get("split.count", 0) > 1:
-        problem = f"one of {head['split.count']} pieces; lmm reads whole files"
+    elif piece := _PIECE.search(path.name):
+        problem = f"one of {int(piece[1])} pieces; lmm reads whole files"
     elif architecture not in ARCHITECTURES:
         problem = f"its architecture is {architecture}; lmm converts {', '.join(ARCHITECTURES)}"
     return Found(name, f"GGUF {_quantised(head)}".strip(), path.stat().st_size, origin, problem=problem)
@@ -138,10 +140,10 @@ def _gguf(name: str, path: Path, origin: str) -> Found:
 
 # what they are ----------------------------------------------------------------------------------------------------
 def gguf_head(path: Path) -> dict[str, Any]:
-    """Numbers and texts at the beginning of a GGUF file's metadata, up to the first list; {} where it is no such file.
+    """Numbers and texts at the beginning of a GGUF file's metadata; {} where it is no such file.
 
     Layout (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md), little-endian: "GGUF", version u32, tensors u64,
-    entries u64; each entry a key (length u64, bytes), a type u32 and a value.
+    entries u64; each entry a key (length u64, bytes), a type u32 and a value; lists: type, length u64, items.
     """
     values: dict[str, Any] = {}
     with contextlib.suppress(OSError, struct.error, UnicodeDecodeError), path.open("rb") as file:
@@ -157,9 +159,21 @@ def gguf_head(path: Path) -> dict[str, Any]:
             elif kind in _NUMBERS:
                 [values[key]] = struct.unpack_from(f"<{_NUMBERS[kind]}", data, at)
                 at += struct.calcsize(f"<{_NUMBERS[kind]}")
+            elif kind == _LIST:
+                at = _behind_list(data, at)
             else:
                 break
     return values
+
+
+def _behind_list(data: bytes, at: int) -> int:
+    """Raises struct.error where the list goes on behind `data`, as a vocabulary does."""
+    [kind, count], at = struct.unpack_from("<IQ", data, at), at + 12
+    if kind != _TEXT:
+        return at + count * struct.calcsize(_NUMBERS.get(kind, "d"))
+    for _ in range(count):
+        _, at = _text(data, at)
+    return at
 
 
 def _text(data: bytes, at: int) -> tuple[str, int]:

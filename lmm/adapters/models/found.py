@@ -26,7 +26,7 @@ _PIECE = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")  # as llama.cpp names the piece
 
 
 @dataclass(frozen=True)
-class Found:
+class LocalModel:
     """A model under the name that `--model` takes; `problem` says why it cannot be used, "" if it can."""
 
     name: str
@@ -47,7 +47,7 @@ class Found:
         return self.name, self.format, _bytes(self.size), self.origin + ", converted" * self.converted, self.memory
 
 
-def models() -> list[Found]:
+def models() -> list[LocalModel]:
     """Those that can be used, and those that cannot, with the reason."""
     known = [*_packaged(), *_hugging_face(), *_ollama(), *_lm_studio()]
     converted = {_whole(name): model for name, model in _converted()}
@@ -62,7 +62,7 @@ def _whole(name: str) -> str:
 
 
 # where they are ---------------------------------------------------------------------------------------------------
-def _packaged() -> Iterator[Found]:
+def _packaged() -> Iterator[LocalModel]:
     for name, weights in source.PACKAGED.items():
         converted = not source.damage(source.folder_of(name))
         size, problem = 0, ""
@@ -71,10 +71,10 @@ def _packaged() -> Iterator[Found]:
         except ModelError as error:
             size, problem = _size(source.folder_of(name)), "" if converted else str(error)
         kind = f"GGUF {weights.parts[0][1].split('.gguf')[0].replace('.', '-').rpartition('-')[2].upper()}"
-        yield Found(name, kind, size, "package", converted, problem)
+        yield LocalModel(name, kind, size, "package", converted, problem)
 
 
-def _converted() -> Iterator[tuple[str, Found]]:
+def _converted() -> Iterator[tuple[str, LocalModel]]:
     """What was converted, by the name of the GGUF file, if that is known; where it is gone, the folder can be used."""
     packaged = [source.folder_of(name) for name in source.PACKAGED]
     for folder in sorted((source.cache_dir() / "models").glob("[!.]*/")):
@@ -82,7 +82,7 @@ def _converted() -> Iterator[tuple[str, Found]]:
         if manifest and folder not in packaged:
             name = str(manifest.get("name", ""))
             shown = name if name and Path(name).exists() else _short(folder)
-            yield name or shown, Found(shown, "safetensors", _size(folder), "cache", True, source.damage(folder))
+            yield name or shown, LocalModel(shown, "safetensors", _size(folder), "cache", True, source.damage(folder))
 
 
 def _short(path: Path) -> str:
@@ -91,7 +91,7 @@ def _short(path: Path) -> str:
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
-def _hugging_face() -> Iterator[Found]:
+def _hugging_face() -> Iterator[LocalModel]:
     from huggingface_hub import constants
 
     for repo in sorted(Path(constants.HF_HUB_CACHE).glob("models--*--*")):
@@ -103,7 +103,7 @@ def _hugging_face() -> Iterator[Found]:
             problem = source.incomplete(folder) or ("" if talks else f"{kinds[0]} is no language model that writes")
             dtype = str(config.get("dtype") or config.get("torch_dtype") or "")
             name = repo.name.removeprefix("models--").replace("--", "/")
-            yield Found(name, f"safetensors {dtype}".strip(), _size(folder), "Hugging Face", problem=problem)
+            yield LocalModel(name, f"safetensors {dtype}".strip(), _size(folder), "Hugging Face", problem=problem)
 
 
 def _snapshot(repo: Path) -> Path | None:
@@ -114,19 +114,19 @@ def _snapshot(repo: Path) -> Path | None:
     return None
 
 
-def _ollama() -> Iterator[Found]:
+def _ollama() -> Iterator[LocalModel]:
     for name, path in ollama.models():
         yield _gguf(name, path, "Ollama")
 
 
-def _lm_studio() -> Iterator[Found]:
+def _lm_studio() -> Iterator[LocalModel]:
     for place in LM_STUDIO:
         for path in sorted(Path(place).expanduser().glob("**/*.gguf")):
             if not path.name.startswith("mmproj"):  # the eyes of a model
                 yield _gguf(_short(path), path, "LM Studio")
 
 
-def _gguf(name: str, path: Path, origin: str) -> Found:
+def _gguf(name: str, path: Path, origin: str) -> LocalModel:
     head = gguf_head(path)
     architecture, problem = str(head.get("general.architecture", "")), ""
     if not head:
@@ -135,7 +135,7 @@ def _gguf(name: str, path: Path, origin: str) -> Found:
         problem = f"one of {int(piece[1])} pieces; lmm reads whole files"
     elif architecture not in ARCHITECTURES:
         problem = f"its architecture is {architecture}; lmm converts {', '.join(ARCHITECTURES)}"
-    return Found(name, f"GGUF {_quantised(head)}".strip(), path.stat().st_size, origin, problem=problem)
+    return LocalModel(name, f"GGUF {_quantised(head)}".strip(), path.stat().st_size, origin, problem=problem)
 
 
 # what they are ----------------------------------------------------------------------------------------------------

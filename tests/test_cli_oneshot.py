@@ -208,6 +208,23 @@ def test_a_question_does_not_wait_for_a_silent_pipe(tmp_path: Path):
     assert late.communicate("below", timeout=60)[0] == "You said: hello\n\nbelow\n"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["ask hi", "teach Who? Maria", "memories", "doctor", "log show", "config show"])
+@pytest.mark.parametrize("stream", [">/dev/full", ">&-", "2>&-", "<&-", "| true"])
+def test_a_stream_that_is_closed_or_full_is_one_line(tmp_path: Path, command: str, stream: str):
+    run = f"{sys.executable} {terminals.SCRIPTED} {command} {stream}"
+    env = terminals.environment(tmp_path) | {"LMM_MEMORY": "jotter"}
+    found = subprocess.run(run, shell=True, env=env, cwd=tmp_path, text=True, capture_output=True, timeout=60)
+    assert "Traceback" not in found.stderr and "Exception" not in found.stderr
+    if stream.startswith(">"):
+        assert found.returncode == 1 and found.stderr.splitlines()[-1].startswith("lmm: ")
+    if command.startswith("teach"):
+        env = terminals.environment(tmp_path) | {"LMM_MEMORY": "jotter"}
+        asked = subprocess.run([sys.executable, terminals.SCRIPTED, "ask", "Who?"], env=env, cwd=tmp_path, text=True,
+                               stdin=subprocess.DEVNULL, capture_output=True, timeout=60)  # fmt: skip
+        assert "Maria" in asked.stdout
+
+
 def test_correct_is_about_what_was_said_last_in_time(lmm):
     lmm("chat", stdin="What is A?\n")
     lmm("ask", "What is B?")

@@ -60,6 +60,8 @@ Teach = Callable[[Talk, StatedFact], Sequence["Lesson"]]
 class Unseen:
     """Where a conversation is shown that nobody looks at."""
 
+    failed = None
+
     def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
         for _ in chunks:
             pass

@@ -49,6 +49,8 @@ def run(config: Config, resume: str | None = None) -> None:
         _at_terminal(chat)
     else:
         _in_pipe(chat)
+        if chat.view.failed is not None:  # nobody has seen the replies
+            raise chat.view.failed
 
 
 def _check_names(config: Config) -> None:

@@ -43,6 +43,8 @@ T = TypeVar("T")
 class View(Protocol):
     """Where a turn is shown. Text that comes from a model or a user is not clean: whoever shows it cleans it."""
 
+    failed: OSError | None  # what ended the showing, if nobody sees it any more
+
     def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
         """Show a reply while it streams; afterwards `stopped` says whether it was cut short."""
 

@@ -32,6 +32,7 @@ class ConsoleView:
     def __init__(self, out: Console, side: Console, ask: Ask | None = None) -> None:
         self.out, self.side, self.ask = out, side, ask
         self.busy: Busy | None = None  # the line that says what is going on
+        self.failed: OSError | None = None  # what ended the showing
         self.learns = ""  # what it says while something is learned
 
     def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
@@ -118,7 +119,8 @@ class ConsoleView:
             self._clear()
         try:
             yield
-        except OSError:
+        except OSError as error:
+            self.failed = error
             self.out = self.side = nowhere()
 
 

@@ -39,7 +39,10 @@ def ask(
     if not text:
         raise UsageError('nothing was asked; expected: lmm ask "QUESTION", or a question on stdin')
     with opened(config) as mind:
-        _finished(config, _talk(mind, config, as_json).turn(text), as_json)
+        talk = _talk(mind, config, as_json)
+        _finished(config, talk.turn(text), as_json)
+    if talk.view.failed is not None:  # nobody has seen the answer
+        raise talk.view.failed
 
 
 @configured("model", "memory", "files")
@@ -109,6 +112,8 @@ def _finished(config: Config, turn: Turn | None, as_json: bool, path: Path | Non
     if file is not None and file.exists():
         transcript.add({"kind": "saved", "path": str(file.resolve())})
     transcript.add({**turn.record(), "user": question or turn.user})
+    if transcript.error:
+        say(f"{transcript.error}; `lmm correct` will not know of this")
     if as_json:
         out_json(_described(turn) | ({"path": str(path)} if path else {}))
 

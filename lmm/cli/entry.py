@@ -1,4 +1,7 @@
-"""The way in: from the first moment on, keys are kept for the prompt and not echoed, and Ctrl-C is no traceback."""
+"""The way in and out: from the first moment on keys are kept for the prompt and not echoed, and Ctrl-C is no traceback.
+
+A stream that is closed or full is one line on what is left, and exit code 1.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,48 @@ import atexit
 import contextlib
 import os
 import sys
+from typing import TextIO
 
 
 def main() -> None:
     """Run the command line."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the gate's products are too small to be shared
+    lost = _reopened()
+    code: object = 0
     try:
         if sys.argv[1:2] == ["chat"]:
             _silence()
         from lmm.cli.app import main as run
 
         run()
+    except SystemExit as left:
+        code = left.code
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    except OSError as error:
+        lost = lost or f"what lmm had to say could not be written: {error.strerror or error}"
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        lost = lost or f"standard output cannot be written: {error}"
+    if lost:
+        with contextlib.suppress(OSError, ValueError):
+            print(f"lmm: {lost}", file=sys.stderr, flush=True)
+        sys.stdout = _nowhere("w")  # or Python would try once more, and complain
+    sys.exit(code or (1 if lost else 0))  # type: ignore[arg-type]
+
+
+def _reopened() -> str:
+    """Something in the place of streams that were closed from the start -> what is missing, if it matters."""
+    closed = sys.stdout is None
+    sys.stdin = sys.stdin or _nowhere("r")
+    sys.stdout = sys.stdout or _nowhere("w")
+    sys.stderr = sys.stderr or _nowhere("w")
+    return "standard output is closed" if closed else ""
+
+
+def _nowhere(mode: str) -> TextIO:
+    return open(os.devnull, mode)  # type: ignore[return-value]  # noqa: SIM115
 
 
 def _silence() -> None:

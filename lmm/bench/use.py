@@ -60,7 +60,7 @@ Teach = Callable[[Talk, StatedFact], Sequence["Lesson"]]
 class Unseen:
     """Where a conversation is shown that nobody looks at."""
 
-    failed = None
+    failed: OSError | None = None
 
     def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
         for _ in chunks:

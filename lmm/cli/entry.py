@@ -50,7 +50,7 @@ def _reopened() -> str:
 
 
 def _nowhere(mode: str) -> TextIO:
-    return open(os.devnull, mode)  # type: ignore[return-value]  # noqa: SIM115
+    return open(os.devnull, mode)  # type: ignore[return-value]
 
 
 def _silence() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,10 @@ from lmm.config import Config, Decoding
 from lmm.engine.asking import ask_many, recall_many
 from lmm.engine.conversation import notes_of
 from lmm.engine.engine import Engine
+from lmm.engine.keeper import Keeper
 from lmm.engine.mind import Mind
 from lmm.engine.runtime import build_memory
-from lmm.errors import LearningError
+from lmm.errors import LearningError, StateError
 from lmm.lesson import Lesson
 from lmm.memory.base import Note, Prompt, Recall
 from lmm.memory.keyed import gate
@@ -203,3 +205,41 @@ def test_the_gate_tells_what_helps_from_what_sounds_alike() -> None:
 def test_a_prompt_says_whether_it_is_answered_already() -> None:
     assert not Prompt("x", [1]).recited
     assert Recall([[]], notes=[[Note("a", 1.0, "x", "y")]]).in_prompt and not Recall([[]], notes=[[]]).in_prompt
+
+
+# ---------------------------------------------------------------- files
+@on("toy")
+def test_a_file_of_keyed_is_read_beside_notes_which_then_know_its_lessons(adapter: Adapter, tmp_path: Path) -> None:
+    before, file = engine(adapter, "keyed", steps=2), tmp_path / "keyed.safetensors"
+    before.mind.learn(SISTER)
+    before.mind.save(file)
+    values = before.mind.knowledge.state
+    made = engine(adapter)
+    made.mind.load(file)
+    assert notes(made, HELPED) == [["sister"]] and made.mind.lessons == (SISTER,)
+    assert np.array_equal(made.mind.knowledge.state["keyed:values/sister"], values["values/sister"])
+    made.mind.save(tmp_path / "both.safetensors")
+    engine(adapter).mind.load(tmp_path / "both.safetensors")
+    with pytest.raises(StateError, match=r"start with --memory keyed\+notes"):
+        before.mind.load(tmp_path / "both.safetensors")
+    with pytest.raises(StateError, match="start with --memory keyed"):
+        engine(adapter, "keyed+lora_on_user").mind.load(file)
+
+
+@on("toy")
+def test_a_file_of_keyed_that_is_kept_becomes_one_of_both_at_the_next_lesson(adapter: Adapter, tmp_path: Path) -> None:
+    before, file = engine(adapter, "keyed", steps=2), tmp_path / "keyed.safetensors"
+    Keeper(before.mind, file)
+    before.mind.learn(SISTER)
+    opened.remove(before)
+    before.close()
+    made, held = engine(adapter), file.read_bytes()
+    Keeper(made.mind, file)
+    assert file.read_bytes() == held and not made.mind.undo(), "nothing was learned yet"
+    made.mind.learn(CAR)
+    made.mind.close()
+    again = engine(adapter)
+    Keeper(again.mind, file)
+    assert [x.id for x in again.mind.lessons] == ["sister", "car"]
+    assert notes(again, HELPED, "Where is my car?") == [["sister"], ["car"]]
+    assert again.mind.undo() == 1 and [x.id for x in again.mind.lessons] == ["sister"]

@@ -35,8 +35,9 @@ class Keeper:
             atomic.remove_stale(file)
             journal.settle(file)
             self._new = not file.exists()
-            if not self._new:
-                mind.begin_with(file, journal.undos(file))
+            self._own = self._new or state_file.read_header(file).module == mind.memory.name
+            if not self._new:  # what a part of the memory has changed in a file of its own is not undone with it
+                mind.begin_with(file, journal.undos(file) if self._own else ())
             self._stamp, self._begun = journal.stamp(file), len(mind.history.undo)
         self.others = {lesson.id for lesson in mind.lessons}  # known before, or taught by other minds
         mind.keeper = self
@@ -65,8 +66,9 @@ class Keeper:
         if not change:
             return
         try:
-            if not self.file.exists():
-                state_file.save(self.file, self._arrays(before.state), self.mind.header(), advice="")
+            if not self._own or not self.file.exists():
+                journal.replace(self.file, self._arrays(before.state), self.mind.header(), advice="")
+                self._own = True
             journal.append(self.file, change, back)
             self._end = journal.path_of(self.file).stat().st_size
             if self._end > MOST:

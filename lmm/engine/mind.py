@@ -269,7 +269,8 @@ class Mind:
 
     def load(self, path: str | Path) -> state_file.Header:
         """Make a file what is known. Raises StateError before anything changes: for a file that is damaged, of another
-        memory, made with other options (a seed, a number of bits decide how a state is read), or of another model.
+        memory, made with other options (a seed, a number of bits decide how a state is read), or of another model. A
+        composition also reads the file of its one part that takes steps to learn.
 
         The file that the mind has kept stays as it is: from then on nothing is kept there.
         """
@@ -290,9 +291,12 @@ class Mind:
         self.history = History(undo=steps[:0:-1], saved=self.knowledge)
 
     def _read(self, path: Path) -> tuple[Knowledge, state_file.Header]:
-        arrays, header = journal.load(path, self.expected())
-        self.memory.check_state(arrays, header.lessons, self.adapter)
-        return Knowledge(self._held(arrays), tuple(header.lessons)), header
+        memory = self.memory.reader_of(state_file.read_header(path).module) or self.memory
+        arrays, header = journal.load(path, self.expected(memory))
+        memory.check_state(arrays, header.lessons, self.adapter)
+        known = Knowledge(self._held(arrays), tuple(header.lessons))
+        with self.adapter.quiet():
+            return self.memory.completed(memory, known, self.adapter), header
 
     def _held(self, arrays: Mapping[str, np.ndarray]) -> State:
         return {name: self.adapter.ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}
@@ -312,17 +316,17 @@ class Mind:
             lessons=list(self.knowledge.lessons),
         )
 
-    def expected(self) -> state_file.Expected:
-        """What a file must say of itself to become what is known."""
-        header = self.header()
+    def expected(self, memory: Memory | None = None) -> state_file.Expected:
+        """What a file must say of itself to become what is known; `memory`: which reads it, if it is a part of ours."""
+        header, memory = self.header(), memory or self.memory
         return state_file.Expected(
             model_id=header.model_id,
-            layer=header.layer,
+            layer=memory.sites(self.adapter)[0].layer,
             layers=header.layers,
             width=header.width,
             tokenizer_hash=header.tokenizer_hash,
-            module=header.module,
-            options=self.memory.reading_options(),
+            module=memory.name,
+            options=memory.reading_options(),
         )
 
     # the log -----------------------------------------------------------------------------------------------------

@@ -52,8 +52,10 @@ def as_saved(config: Config) -> Config:
         return config
     with contextlib.suppress(StateError, UsageError):  # a file that cannot be read is refused when it is loaded
         header = state.read_header(path)
-        if header.module == config.memory:
-            made = dataclasses.replace(config, options=header.options | dict(config.options))
+        part = "" if header.module == config.memory else f"{header.module}."
+        if not part or header.module in config.memory.split("+"):
+            options = {f"{part}{name}": value for name, value in header.options.items()}
+            made = dataclasses.replace(config, options=options | dict(config.options))
             build_memory(made)
             return made
     return config

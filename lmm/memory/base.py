@@ -117,6 +117,9 @@ class Memory:
     #: tensors that grow together, a row of each for whatever is stored
     rows: ClassVar[tuple[str, ...]] = ()
 
+    #: a lesson is learned at once, from its text alone: a file that has only the lessons can be completed
+    instant: ClassVar[bool] = False
+
     #: named sets of options, for --preset
     presets: ClassVar[dict[str, dict[str, Any]]] = {}
 
@@ -233,6 +236,15 @@ class Memory:
             problems.append(f"as many rows are expected in each of {grown}")
         if problems:
             raise StateError(f"the file does not fit memory {self.name!r} with these options: {listed(problems)}")
+
+    def reader_of(self, name: str) -> Memory | None:
+        """Which memory reads the file of a memory of this name: itself, or the part of a composition that is all of it
+        but what `completed` adds."""
+        return self if name == self.name else None
+
+    def completed(self, reader: Memory, known: Knowledge, adapter: Adapter) -> Knowledge:
+        """What is known to this memory where `reader` has read a file of its own."""
+        return known
 
     def reading_options(self) -> dict[str, Any]:
         """The options that decide how a state is read: a file is loaded only with those it was made with."""

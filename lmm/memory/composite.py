@@ -73,6 +73,22 @@ class Composite(Memory):
         """The state with the parts' own `states`, by name; a part without one keeps what `otherwise` has of it."""
         return self._joined({part: states.get(part.name, self._of(part, otherwise)) for part in self.parts})
 
+    def reader_of(self, name: str) -> Memory | None:
+        rest = [part for part in self.parts if part.name != name]
+        if len(rest) == len(self.parts) - 1 and all(part.instant for part in rest):
+            return next(part for part in self.parts if part.name == name)
+        return super().reader_of(name)
+
+    def completed(self, reader: Memory, known: Knowledge, adapter: Adapter) -> Knowledge:
+        """The other parts learn what the file has in text."""
+        if reader is self:
+            return known
+        states = {part: part.fresh(adapter) for part in self.parts} | {reader: known.state}
+        for part, lesson in product((p for p in self.parts if p is not reader), known.lessons):
+            if part.takes(lesson):
+                states[part] = part.learn(Knowledge(states[part]), lesson, adapter, None, LearnReport()).state
+        return Knowledge(self._joined(states), known.lessons)
+
     def on_prompt(
         self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
     ) -> Recall | None:

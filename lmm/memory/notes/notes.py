@@ -42,6 +42,7 @@ class Notes(Isolated):
     name = "notes"
     summary = "what was said, shown to the model where it helps to reply"
     Options = NotesOptions
+    instant = True
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)

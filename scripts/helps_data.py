@@ -43,6 +43,17 @@ def from_file(path: Path) -> list[Noted]:
     return found
 
 
+def from_turns(path: Path) -> list[Noted]:
+    """Turns that state something, as the reader is trained on: `{"text", "facts": [{"question"}]}`. No near misses."""
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        record = json.loads(line)
+        asked = tuple(fact["question"] for fact in record["facts"] if fact.get("question"))
+        if asked and record["kind"] != "nothing":
+            found.append(Noted(record["text"], asked, (), record["text"]))
+    return found
+
+
 @dataclass
 class Block:
     """Wordings of a note, what it helps with and near misses, with slots for names and numbers."""
@@ -134,22 +145,27 @@ def edits(folder: Path, seed: int) -> tuple[list[Pair], list[Pair]]:
                 found += [Pair(question["prompt"], said[record["prompt"]], 1, "zsre, portability")] * (2 * repeats - 1)
         return found
 
-    return of(counterfact[:1300], zsre[:110], 4), of(counterfact[1300:], zsre[110:], 1)
+    return of(counterfact[:1300], zsre[:110], 2), of(counterfact[1300:][:150], zsre[110:], 1)
 
 
-def datasets(folder: Path, helps: Sequence[Path], seed: int, times: int) -> tuple[list[Pair], list[Pair]]:
-    """Training and validation pairs: no note and no block of ours is in both."""
+def datasets(
+    folder: Path, helps: Sequence[Path], turns: Sequence[Path], seed: int, times: int, repeats: int
+) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs: no note and no block of ours is in both. What is written by hand is drawn
+    `repeats` times, each time with other notes' questions and typed otherwise; our own are filled `times` over."""
     rng = random.Random(seed)
     written = [one for path in helps for one in from_file(path)]
-    made = from_blocks(rng, times)
-    kept_topics = {block.name for i, block in enumerate(blocks()) if i % KEPT == KEPT // 2}
+    heard = [one for path in turns for one in from_turns(path)]
+    kept = {one.topic for one in (*written[KEPT // 2 :: KEPT], *heard[KEPT // 2 :: KEPT])}
+    kept |= {block.name for i, block in enumerate(blocks()) if i % KEPT == KEPT // 2}
     train, valid = edits(folder, seed)
-    for noted, kept, repeats, source in (
-        (written, {one.topic for one in written[KEPT // 2 :: KEPT]}, 6, "by hand"),
-        (made, kept_topics, 1, "our own"),
+    for noted, count, source in (
+        (written, repeats, "by hand"),
+        (heard, repeats, "turns"),
+        (from_blocks(rng, times), 1, "our own"),
     ):
         apart = [one for one in noted if one.topic in kept]
-        for _ in range(repeats):
+        for _ in range(count):
             train += pairs([one for one in noted if one.topic not in kept], rng, source)
-        valid += pairs(apart[:: max(1, len(apart) // 200)], rng, source)
+        valid += pairs(apart[:: max(1, len(apart) // 60)], rng, source)
     return train, valid

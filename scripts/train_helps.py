@@ -22,7 +22,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    train_pairs, valid_pairs = datasets(options.data, options.helps, options.seed, options.times)
+    train_pairs, valid_pairs = datasets(
+        options.data, options.helps, options.turns, options.seed, options.times, options.repeats
+    )
     print(f"{len(train_pairs)} training pairs, {len(valid_pairs)} validation pairs", flush=True)
     model = PairModel(Encoder(), options.rank, options.joint_from, options.seed)
     if options.init:
@@ -36,6 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     made = parser(__doc__, Path("lmm/memory/notes/helps-1.safetensors"))
     made.add_argument("--helps", type=Path, nargs="*", default=[], help="notes by hand with questions, JSON lines")
+    made.add_argument("--turns", type=Path, nargs="*", default=[], help="turns that state something, JSON lines")
+    made.add_argument("--repeats", type=int, default=3, help="times that notes by hand are drawn")
     made.add_argument("--times", type=int, default=40, help="fillings of each of our own notes")
     return made.parse_args(arguments)
 

@@ -15,7 +15,8 @@ from lmm.memory.keyed.gate import Gate, Index
 
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
 #: chosen on validation pairs: docs/notes.md
-THRESHOLD = 0.5
+THRESHOLD = 0.7
+LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
 
 @lru_cache(maxsize=1)
@@ -28,8 +29,7 @@ class Notebook(Index):
     """The notes and their vectors, looked up by what they help with."""
 
     floor = 0.1
-    margin = 0.3
-    most = 4
+    margin = 0.2
 
     @property
     def gate(self) -> Gate:
@@ -40,5 +40,9 @@ class Notebook(Index):
         if not self.prompts or not text.strip():
             return []
         vectors, query = self.gate.read(text)
-        scored = [(position, self.gate.same(query, self._lower(position))) for position, _ in self.candidates(vectors)]
-        return sorted((found for found in scored if found[1] >= threshold), key=lambda found: -found[1])
+        found = []
+        for position, cosine in self.candidates(vectors):
+            score = self.gate.same(query, self._lower(position))
+            if score >= threshold:
+                found.append((score + LIKENESS * cosine, position, score))
+        return [(position, score) for _, position, score in sorted(found, reverse=True)]

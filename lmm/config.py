@@ -95,7 +95,9 @@ class Config(Decoding):
     dtype: str = _model("auto", "number format of the weights", one_of=DTYPES)
     threads: int | None = _model(None, "threads of the processor; default: as many as are fastest here", "[1, 1024]")
     layer: int | None = _model(None, "layer of the memory; default: the memory's own choice", "[0, inf)")
-    memory: str = _memory("keyed", "which memory; see `lmm memories`; a+b composes", names=_registered("lmm.memories"))
+    memory: str = _memory(
+        "keyed+notes", "which memory; see `lmm memories`; a+b composes", names=_registered("lmm.memories")
+    )
     preset: str | None = _memory(None, "a named set of the memory's options")
     options: Mapping[str, Any] = _memory(dict, "an option of the memory, name=value", flag="--set")
     fresh: bool = _files(False, "start empty, and keep nothing unless it is saved", flag="--fresh")

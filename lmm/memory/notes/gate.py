@@ -15,7 +15,7 @@ from lmm.memory.keyed.gate import Gate, Index
 
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
 #: chosen on validation pairs: docs/notes.md
-THRESHOLD = 0.8
+THRESHOLD = 0.9
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
 

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from lmm.encoders.minilm import HEADS, MATRICES, WIDTH
 from lmm.feedback import model as reader
 from lmm.feedback.exchange import Exchange
-from lmm.feedback.model import KINDS, SPANS, Turn
+from lmm.feedback.model import KINDS, SPANS, Pieces
 
 HIDDEN = 64
 ARTICLE = re.compile(
@@ -69,7 +69,7 @@ def places(text: str, fact: dict[str, str]) -> dict[str, tuple[int, int] | None]
     }
 
 
-def tags(turn: Turn, spans: Sequence[tuple[int, int] | None]) -> np.ndarray:
+def tags(turn: Pieces, spans: Sequence[tuple[int, int] | None]) -> np.ndarray:
     """Spans in characters -> for each word piece of the turn 0 outside, 1 first, 2 inside."""
     found = np.zeros(len(turn.offsets), np.int64)
     for start, end in (span for span in spans if span):

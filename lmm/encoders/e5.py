@@ -65,7 +65,7 @@ def _widened(blocks: np.ndarray) -> np.ndarray:
     return (whole * blocks["scale"].astype(np.float32)[..., None]).reshape(*blocks.shape[:-1], -1)
 
 
-class Reader:
+class Cursor:
     """Takes numbers and arrays from a file, one after the other."""
 
     def __init__(self, data: np.ndarray) -> None:
@@ -86,7 +86,7 @@ class E5:
     """Weights under the names of `minilm`, and the tokenizer. Raises ModelError for a file that holds neither."""
 
     def __init__(self, path: Path) -> None:
-        reader = Reader(np.memmap(path, np.uint8, "r"))
+        reader = Cursor(np.memmap(path, np.uint8, "r"))
         if bytes(reader.array("u1", 4)) != b"E5S1":
             raise ModelError(f"{path} holds no weights of multilingual-e5-small")
         _, width, layers, *_ = reader.take("Iiiiiiiifi")
@@ -107,7 +107,7 @@ class E5:
                 self.weights[f"{at}.weight"] = weight
 
 
-def _tokenizer(reader: Reader) -> Any:
+def _tokenizer(reader: Cursor) -> Any:
     """SentencePiece's unigram model (Kudo 2018, arXiv:1804.10959), as `tokenizers` has it."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
@@ -124,7 +124,7 @@ def _tokenizer(reader: Reader) -> Any:
     return tokenizer
 
 
-def _tensors(reader: Reader) -> dict[str, np.ndarray]:
+def _tensors(reader: Cursor) -> dict[str, np.ndarray]:
     found = {}
     (count,) = reader.take("i")
     for _ in range(count):

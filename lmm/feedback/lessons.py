@@ -12,7 +12,7 @@ from lmm.feedback import about, dates, grammar, replies, spans
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.facts import MAX_VALUE, Fact
 from lmm.feedback.languages import FREQUENT_WORDS, echoed, language
-from lmm.feedback.model import Heard, Reader, Span
+from lmm.feedback.model import Findings, Span, TurnReader
 from lmm.feedback.reading import NOTHING, Kind, Reading
 from lmm.feedback.statements import POLITE, TEACH, fact_of
 from lmm.feedback.vetoes import is_denial
@@ -21,7 +21,7 @@ from lmm.lesson import Lesson
 from lmm.text.fold import contains, fold, words
 
 
-def reading(reader: Reader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
+def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
     """A turn read by the model."""
     text = grammar.quiet(said)
     tongue = language(text if len(text) > 20 or last is None else f"{last.user} {last.assistant} {text}")
@@ -53,7 +53,7 @@ POINTING = anycase(
 )
 
 
-def _statement(text: str, fact: Span, heard: Heard, tongue: str, known: Sequence[Lesson]) -> Reading | None:
+def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Sequence[Lesson]) -> Reading | None:
     """A fact the user states; None if it will not be true tomorrow."""
     clause = _whole(text, fact)
     stated = _stated(dates.dated(clause, tongue), tongue)
@@ -117,7 +117,7 @@ def question_of(clause: str, value: str) -> Fact | None:
 
 
 # ------------------------------------------------------------------ corrections
-def _about_last(heard: Heard, last: Exchange) -> bool:
+def _about_last(heard: Findings, last: Exchange) -> bool:
     """Is it about what was asked last? Not if it names a subject that question and reply do not: a cousin after a
     brother, production after staging. "It is on Thursday now" is about the last thing also where nothing was wrong."""
     fact = heard.facts[0]
@@ -155,7 +155,7 @@ def _content(text: str) -> set[str]:
 
 
 def _correction(
-    reader: Reader, text: str, heard: Heard, last: Exchange, tongue: str, known: Sequence[Lesson]
+    reader: TurnReader, text: str, heard: Findings, last: Exchange, tongue: str, known: Sequence[Lesson]
 ) -> Reading | None:
     """The right value in the place of the wrong one: in the last answer, or in what the user said last."""
     fact = heard.facts[0]
@@ -220,12 +220,14 @@ def asks(text: str) -> bool:
     return bool(re.search(r"[?？]\W*$", text)) or replies.is_factual(text)
 
 
-def _restated(text: str, before: str, own: Heard, fact: Span, tongue: str, known: Sequence[Lesson]) -> Reading | None:
+def _restated(
+    text: str, before: str, own: Findings, fact: Span, tongue: str, known: Sequence[Lesson]
+) -> Reading | None:
     """The user's own last statement with another value: "sorry, I meant Oslo" after "I live in Bergen"."""
     old = own.facts[0]
     clause = old.clause.replace(old.value, fact.value, 1)
     new = Span(clause, fact.value, old.subject)
-    found = _statement(clause, new, Heard("correction", own.sure, (new,)), tongue, known)
+    found = _statement(clause, new, Findings("correction", own.sure, (new,)), tongue, known)
     if found is None or found.lesson is None:
         return None
     return replace(found, lesson=replace(found.lesson, statement=text))

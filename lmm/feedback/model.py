@@ -48,7 +48,7 @@ def head_shapes(hidden: int) -> dict[str, tuple[int, ...]]:
 
 
 @dataclass(frozen=True)
-class Turn:
+class Pieces:
     """Word pieces [T] with their segment (turn, question, reply) and marks; where the turn's own stand in its text."""
 
     ids: np.ndarray
@@ -57,7 +57,7 @@ class Turn:
     offsets: Sequence[tuple[int, int]]
 
 
-def turn(encoder: Any, text: str, last: Exchange | None) -> Turn:
+def turn(encoder: Any, text: str, last: Exchange | None) -> Pieces:
     """[CLS] turn [SEP] question [SEP] reply [SEP]; of a long turn the beginning.
 
     A piece is marked if the texts of the exchange have it too: a right value is rarely in the wrong reply.
@@ -80,7 +80,7 @@ def turn(encoder: Any, text: str, last: Exchange | None) -> Turn:
         segments += [at] * (len(part) + 1)
         if not last:
             break
-    return Turn(np.asarray(ids), np.asarray(segments), np.asarray(marks), own.offsets[:MAX_OWN])
+    return Pieces(np.asarray(ids), np.asarray(segments), np.asarray(marks), own.offsets[:MAX_OWN])
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Heard:
+class Findings:
     """What kind of turn it is, how sure that is, and its facts, if it teaches any."""
 
     kind: str
@@ -110,12 +110,12 @@ def encoder(name: str) -> Any:
     return found
 
 
-def below(weights: Mapping[str, Any], turn: Turn, layers: int) -> np.ndarray:
+def below(weights: Mapping[str, Any], turn: Pieces, layers: int) -> np.ndarray:
     """The states [T, D] above the first layers, those that no training changed."""
     return run_layers(weights, embed(weights, turn.ids.tolist()), 0, layers)
 
 
-class Reader:
+class TurnReader:
     """One trained reader: `scores(turn)`. Raises ModelError for a file that cannot be read or holds none."""
 
     def __init__(self, path: Path) -> None:
@@ -135,10 +135,10 @@ class Reader:
         self.weights = merge_lora(self.encoder.weights, trained)
         self.head = {name: trained[name] for name in head_shapes(1)}
 
-    def turn(self, text: str, last: Exchange | None) -> Turn:
+    def turn(self, text: str, last: Exchange | None) -> Pieces:
         return turn(self.encoder, text, last)
 
-    def scores(self, turn: Turn) -> tuple[np.ndarray, np.ndarray]:
+    def scores(self, turn: Pieces) -> tuple[np.ndarray, np.ndarray]:
         """Probabilities of the kinds [K], and of outside, first, inside for each own piece and span [N, S, 3]."""
         head = self.head
         x = below(self.weights, turn, self.below) + head["segment"][turn.segments] + head["marks"][turn.marks]
@@ -149,7 +149,7 @@ class Reader:
         spans = _layer(head, "span", own).reshape(len(own), len(SPANS), 3)
         return _softmax(kinds), _softmax(spans)
 
-    def hear(self, text: str, last: Exchange | None) -> Heard:
+    def hear(self, text: str, last: Exchange | None) -> Findings:
         """The kind of a turn and the facts in it. Nothing, unless it is likely enough to teach."""
         read = self.turn(text, last)
         kinds, tags = self.scores(read)
@@ -159,15 +159,15 @@ class Reader:
         teaches = float(kinds[TEACHING].sum())
         if teaches < THRESHOLD or not read.offsets:
             kind = "retraction" if kinds[4] > max(kinds[0], teaches) else "nothing"
-            return Heard(kind, float(kinds[KINDS.index(kind)]))
+            return Findings(kind, float(kinds[KINDS.index(kind)]))
         kind = KINDS[1 + int(kinds[TEACHING].argmax())]
         whole = [(0, len(read.offsets))]
         stretches = whole if kind == "correction" else clauses(tags[:, 0]) or whole
         found = [fact for first, end in stretches if (fact := fact_in(text, read, tags, first, end))]
-        return Heard(kind, teaches, tuple(found)) if found else Heard("nothing", 1 - teaches)
+        return Findings(kind, teaches, tuple(found)) if found else Findings("nothing", 1 - teaches)
 
 
-def fact_in(text: str, turn: Turn, tags: np.ndarray, first: int, end: int) -> Span | None:
+def fact_in(text: str, turn: Pieces, tags: np.ndarray, first: int, end: int) -> Span | None:
     """The fact in one stretch of word pieces; None if no value stands out in it."""
 
     def words(span: tuple[int, int]) -> tuple[int, int]:
@@ -194,9 +194,9 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 
 
 @lru_cache(maxsize=1)
-def shared_reader() -> Reader:
+def shared_reader() -> TurnReader:
     """The shipped reader, loaded once: of many languages where that encoder is installed, else of English."""
-    return Reader(WEIGHTS["e5" if e5.weights_file() else "minilm"])
+    return TurnReader(WEIGHTS["e5" if e5.weights_file() else "minilm"])
 
 
 # ------------------------------------------------------------------ spans

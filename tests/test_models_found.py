@@ -137,5 +137,5 @@ def test_what_was_learned_with_a_model_is_said(tmp_path: Path):
 def standing_files(model: str) -> list[Path]:
     from lmm.config import Config
 
-    made = [Config(model=model), Config(model=model, profile="work", memory="notes")]
+    made = [Config(model=model, memory="keyed"), Config(model=model, profile="work", memory="notes")]
     return [file for config in made if (file := standing.file_of(config))]

@@ -231,8 +231,9 @@ def test_earlier_lessons_are_rehearsed_unless_they_were_corrected(adapter, monke
 
     monkeypatch.setattr("lmm.memory.lora_on_user.rows_of", watched)
     engine = Engine(Mind(adapter, LoraOnUser(LoraOnUser.build_options(LoraOnUser.presets["gentle"] | {"steps": 1}))))
-    for text in ("I am Nora.", "I live in Graz.", "I am Tom."):
-        engine.mind.learn(Lesson(statement=text))
+    name, home = "What is my name?", "Where do I live?"
+    for question, answer in ((name, "Your name is Nora."), (home, "You live in Graz."), (name, "Your name is Tom.")):
+        engine.mind.learn(Lesson(prompt=question, answer=answer))
     first, second, third = taught
     assert ("What is my name?", "Your name is Nora.") in first and "Graz" not in str(first)
     assert second[-1] == ("What is my name?", "Your name is Nora.")

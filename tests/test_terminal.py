@@ -319,10 +319,10 @@ def test_a_whole_session_with_a_model(terminal: Open):
     t = terminal("--max-tokens", "24", program=REAL, rows=50)
     t.see(">")
     t.line("Who leads our choir?")
-    t.see("tokens/s", 240)
+    t.see("cut at the longest", 240)
     t.line("No, Zerafina leads our choir.")
     t.see("learned: ", 120)
-    t.see("1 lesson, unsaved", 120)
+    t.see("keyed+notes: 1 lesson", 120)
     t.line("who is leading our choir?")
     t.see(lambda text: text.count("Zerafina") >= 4, 120)
     t.line("/why")
@@ -342,7 +342,7 @@ def test_a_whole_session_with_a_model(terminal: Open):
 @pytest.mark.real
 def test_ctrl_c_stops_a_model_within_a_token(terminal: Open):
     t = terminal(program=REAL)
-    t.see("keyed: 0 lessons", 240)
+    t.see("keyed+notes: 0 lessons", 240)
     t.line("Tell me a very long story about a ship.")
     t.see(lambda text: len(text.partition("ship.")[2].split()) > 12, 120)
     pressed = time.monotonic()

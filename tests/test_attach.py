@@ -466,7 +466,7 @@ def test_the_example_runs(folder: Path) -> None:
 
 def test_a_memory_that_speaks_through_the_prompt_says_where_to_ask_it(loaded) -> None:
     model, tokenizer = loaded
-    with attach(model, tokenizer, "notes", options={"threshold": 0.01}) as memory:
+    with attach(model, tokenizer, "notes", options={"threshold": 0.01, "taught": 0.01}) as memory:
         memory.teach(QUESTION, ANSWER)
         with pytest.raises(UsageError, match="speaks through the prompt"):
             replies(model, chat(tokenizer, QUESTION))

@@ -134,6 +134,15 @@ def test_a_lesson_without_an_echo_is_echoed_by_its_answer() -> None:
     assert note_of(Lesson(statement="It rains."), 1.0).echo == "It rains."
 
 
+@on("toy")
+def test_what_was_taught_must_help_more_surely_than_what_was_said(adapter: Adapter) -> None:
+    taught, asked = replace(SISTER, statement="", id="taught"), "What is the name of my sister?"
+    for lesson, shown in ((SISTER, [["sister"]]), (taught, [[]])):
+        made = engine(adapter, "notes", threshold=0.01, taught=1.0)
+        made.mind.learn(lesson)
+        assert notes(made, asked) == shown
+
+
 # ---------------------------------------------------------------- beside keyed
 @on("toy")
 def test_what_is_recited_is_not_shown_as_well(adapter: Adapter) -> None:

@@ -24,7 +24,7 @@ from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Note, Prompt, Recall
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.lookup import Lookup
-from lmm.memory.notes.gate import THRESHOLD, Notebook, shared_gate
+from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
 from lmm.text.sanitize import listed
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class NotesOptions(Options):
     threshold: float = option(THRESHOLD, "probability that a note helps from which it is shown", "(0, 1]")
+    taught: float = option(TAUGHT, "the same for what was not said, but taught as question and answer", "(0, 1]")
     count: int = option(1, "notes shown at once, at most", "[1, 10]")
 
 
@@ -58,11 +59,16 @@ class Notes(Isolated):
             return None
         notebook, owners = self.lookup.of(state, lessons, adapter.ops)
         texts = ["" if prompt.recited else prompt.text for prompt in prompts]
-        found = [row[: self.options.count] for row in notebook.match(texts, self.options.threshold)]
-        notes = [
-            [note_of(owners[position], score) for position, score in reversed(row)] for row in found
-        ]  # best one last
+        lowest = min(self.options.threshold, self.options.taught)
+        found = [
+            [note for position, score in row if self._helps(note := note_of(owners[position], score), owners[position])]
+            for row in notebook.match(texts, lowest)
+        ]
+        notes = [row[: self.options.count][::-1] for row in found]  # the best one last, next to the question
         return Recall([[] for _ in prompts], notes=notes) if any(notes) else None
+
+    def _helps(self, note: Note, lesson: Lesson) -> bool:
+        return note.strength >= (self.options.threshold if lesson.statement else self.options.taught)
 
     def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
         texts = dict.fromkeys(text for text in (text_of(lesson), echo_of(lesson), lesson.prompt) if text)

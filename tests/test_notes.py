@@ -57,7 +57,7 @@ def test_a_note_is_shown_where_it_helps_and_nowhere_else(adapter: Adapter) -> No
 
 
 @on("toy")
-def test_it_is_shown_as_an_exchange_right_before_the_question(adapter: Adapter) -> None:
+def test_it_is_shown_as_an_exchange_and_again_right_before_the_question(adapter: Adapter) -> None:
     made, format = engine(adapter, "notes"), adapter.format
     made.mind.learn(SISTER)
     made.reply("Hello!")
@@ -67,7 +67,7 @@ def test_it_is_shown_as_an_exchange_right_before_the_question(adapter: Adapter) 
         {"role": "assistant", "content": made.conversation.turns[0].reply},
         {"role": "user", "content": SISTER.statement},
         {"role": "assistant", "content": SISTER.echo},
-        {"role": "user", "content": HELPED},
+        {"role": "user", "content": f"{SISTER.statement}\n\n{HELPED}"},
     ]
     assert turn.read == format.encode(format.render(said, reply=True))
     assert turn.fired == ("sister",), "forgetting must know which replies were given with it"

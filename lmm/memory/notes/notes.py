@@ -5,9 +5,11 @@ A lesson is kept as
     views   [V, 384]  sentence vectors of what the user said, of its echo, and of the question it answers
 
 Once per reply a gate (`lmm.memory.notes.gate`) reads the user's bare words: does one of the notes help to answer, or to
-do, this? Those that do are put before the question, as an exchange that went before: the user said it, and the
-assistant said it back. Beside `keyed`, which recites where the very question of a lesson is asked, notes are for all
-that needs what was said and does not ask for it. Where no note helps the prompt is as it was, and so is the model.
+do, this? Those that do are put before the question, as an exchange that went before (the user said it, and the
+assistant said it back), and the user's words once more in front of the question itself: a small model uses the two
+together nearly twice as often as either (docs/notes.md). Beside `keyed`, which recites where the very question of a
+lesson is asked, notes are for all that needs what was said and does not ask for it. Where no note helps the prompt is
+as it was, and so is the model.
 """
 
 from __future__ import annotations
@@ -65,7 +67,8 @@ class Notes(Isolated):
             for row in notebook.match(texts, lowest)
         ]
         notes = [row[: self.options.count][::-1] for row in found]  # the best one last, next to the question
-        return Recall([[] for _ in prompts], notes=notes) if any(notes) else None
+        again = ["\n".join(note.said for note in row) for row in notes]
+        return Recall([[] for _ in prompts], notes=notes, text=again) if any(notes) else None
 
     def _helps(self, note: Note, lesson: Lesson) -> bool:
         return note.strength >= (self.options.threshold if lesson.statement else self.options.taught)

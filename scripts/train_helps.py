@@ -1,8 +1,11 @@
-"""Train the gate of notes: python -m scripts.train_helps --data DIR --helps FILE --out FILE
+"""Train the gate of notes: python -m scripts.train_helps --data DIR --helps FILES --turns FILES --out FILE
 
 The pair model of scripts/train_gate.py on other pairs: does a note help with a question (scripts/helps_data.py)?
-Seeded; a quarter of an hour on one core. Needs torch.
-`--data` holds editing/counterfact.json and zsre.json (only records from the 501st on are used) and text/.
+Seeded; half an hour on one core. Needs torch.
+`--data` holds editing/counterfact.json and zsre.json (only records from the 501st on are used) and text/; `--helps` are
+scripts/helps_hand/*.jsonl and `--turns` scripts/reader_turns/*.jsonl. The packaged weights went on twice: from the gate
+of `keyed` (`--init lmm/memory/keyed/gate-1.safetensors --lr 1e-3 --times 25 --repeats 6`, helps_hand/a.jsonl alone, the
+notes' own direct questions among the positives), then from that (`--seed 1 --steps 560 --lr 8e-4 --times 8`).
 """
 
 from __future__ import annotations

@@ -262,3 +262,23 @@ def test_what_was_said_to_be_learned_outlives_a_kill(open_mind, file: Path) -> N
 def test_the_rows_of_the_contract_are_kept(open_mind, file: Path) -> None:
     """What `KEPT` leaves out has no lesson of its own here, or takes minutes of numerical gradients."""
     assert set(ROWS) - set(KEPT) == {"identity", "engram_hybrid", "gated_lora"}
+
+
+def test_a_reset_after_one_lesson_is_no_undo(open_mind, file: Path) -> None:
+    mind = open_mind()
+    mind.learn(A)
+    mind.reset()
+    mind.close()
+    again = open_mind()
+    assert ids(again) == [] and again.undo() == 1 and ids(again) == ["one"] and again.undo() == 1 and ids(again) == []
+
+
+def test_what_can_be_undone_does_not_grow_for_ever(open_mind, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "UNDO", 2)
+    mind = open_mind()
+    for number in range(6):
+        mind.learn(Lesson(f"What is {number}?", f"{number}", id=str(number)))
+    mind.close()
+    assert journal.undo_of(file).read_bytes().count(b"\n") == 2
+    again = open_mind()
+    assert again.undo(9) == 2 and ids(again) == ["0", "1", "2", "3"]

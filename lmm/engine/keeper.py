@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +14,11 @@ import numpy as np
 from lmm.errors import Cancelled, LearningError, StateError
 from lmm.files import atomic, journal, state_file
 from lmm.files.journal import Change
+from lmm.lesson import Knowledge
 
 if TYPE_CHECKING:
     from lmm.engine.mind import Mind
-    from lmm.lesson import Knowledge, Lesson
+    from lmm.lesson import Lesson
 
 MOST = 16_000_000  # bytes of a journal from which it is put into the file
 WAIT_S = 0.2  # between looks whether the user wants to stop
@@ -59,10 +62,12 @@ class Keeper:
             finally:
                 self._turns -= 1
 
-    def keep(self, knowledge: Knowledge) -> None:
-        """Write how `knowledge` differs from what the mind knows. Raises LearningError; then the file is as before."""
+    def keep(self, knowledge: Knowledge, undoing: bool = False) -> None:
+        """Write how `knowledge` differs from what the mind knows; `undoing`: it takes an earlier change back. Raises
+        LearningError; then the file is as before."""
         before = self.mind.knowledge
-        change, back = self._change(before, knowledge), self._change(knowledge, before)
+        change = self._change(before, knowledge)
+        back = None if undoing else self._change(knowledge, before)
         if not change:
             return
         try:
@@ -125,8 +130,9 @@ class Keeper:
         elif self.file.exists():
             arrays, header = journal.load(self.file, self.mind.expected())
             self.mind.memory.check_state(arrays, header.lessons, self.mind.adapter)
-            mine = self._arrays(self.mind.knowledge.state)
-            self._adopt(_difference(mine, self.mind.lessons, arrays, header.lessons))
+            mine = Knowledge(self._arrays(self.mind.knowledge.state), self.mind.lessons)
+            # by value: a file that was written anew has the same tensors as other arrays
+            self._adopt(_difference(mine, Knowledge(arrays, tuple(header.lessons)), np.array_equal))
             self._end = journal.read(self.file)[1]
         self._stamp = journal.stamp(self.file)
 
@@ -136,30 +142,19 @@ class Keeper:
 
     def _change(self, before: Knowledge, after: Knowledge) -> Change:
         """By identity: what a lesson leaves alone are the same arrays."""
-        new = {name: array for name, array in after.state.items() if before.state.get(name) is not array}
-        known = {lesson.id: lesson for lesson in before.lessons}
-        return Change(
-            self._arrays(new),
-            tuple(before.state.keys() - after.state.keys()),
-            tuple(lesson for lesson in after.lessons if known.get(lesson.id) != lesson),
-            tuple(known.keys() - {lesson.id for lesson in after.lessons}),
-        )
+        change = _difference(before, after, operator.is_)
+        return replace(change, tensors=self._arrays(change.tensors))
 
     def _arrays(self, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {name: self.mind.adapter.ops.to_numpy(array) for name, array in state.items()}
 
 
-def _difference(
-    before: Mapping[str, np.ndarray],
-    known: Sequence[Lesson],
-    after: Mapping[str, np.ndarray],
-    lessons: Sequence[Lesson],
-) -> Change:
-    """By value: a file that was written anew has the same tensors as other arrays."""
-    ids = {lesson.id: lesson for lesson in known}
+def _difference(before: Knowledge, after: Knowledge, same: Callable[[Any, Any], bool]) -> Change:
+    """From one to the other; `same` compares two arrays of one name."""
+    known = {lesson.id: lesson for lesson in before.lessons}
     return Change(
-        {name: a for name, a in after.items() if name not in before or not np.array_equal(before[name], a)},
-        tuple(before.keys() - after.keys()),
-        tuple(lesson for lesson in lessons if ids.get(lesson.id) != lesson),
-        tuple(ids.keys() - {lesson.id for lesson in lessons}),
+        {name: a for name, a in after.state.items() if name not in before.state or not same(before.state[name], a)},
+        tuple(before.state.keys() - after.state.keys()),
+        tuple(lesson for lesson in after.lessons if known.get(lesson.id) != lesson),
+        tuple(known.keys() - {lesson.id for lesson in after.lessons}),
     )

@@ -158,25 +158,27 @@ class Mind:
 
     def undo(self, count: int = 1) -> int:
         """Step back in time, bit for bit; returns how many steps there were."""
-        return self._travel(lambda history: (history.undo, history.redo), count)
+        return self._travel(lambda history: (history.undo, history.redo), count, undoing=True)
 
     def redo(self, count: int = 1) -> int:
-        return self._travel(lambda history: (history.redo, history.undo), count)
+        return self._travel(lambda history: (history.redo, history.undo), count, undoing=False)
 
-    def _travel(self, stacks: Callable[[History], tuple[list[Knowledge], list[Knowledge]]], count: int) -> int:
+    def _travel(
+        self, stacks: Callable[[History], tuple[list[Knowledge], list[Knowledge]]], count: int, undoing: bool
+    ) -> int:
         with self._turn():
             back, forth = stacks(self.history)
             done = min(count, len(back))
             for _ in range(done):
                 before = self.knowledge
-                self._become(back[-1])
+                self._become(back[-1], undoing)
                 back.pop()
                 forth.append(before)
             return done
 
-    def _become(self, knowledge: Knowledge) -> None:
+    def _become(self, knowledge: Knowledge, undoing: bool = False) -> None:
         if self.keeper is not None:
-            self.keeper.keep(knowledge)
+            self.keeper.keep(knowledge, undoing)
         self.knowledge = knowledge
 
     def _turn(self) -> contextlib.AbstractContextManager[None]:

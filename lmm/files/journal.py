@@ -102,12 +102,15 @@ def alone(file: Path) -> Iterator[None]:
         yield
 
 
-def append(file: Path, change: Change, back: Change) -> None:
+def append(file: Path, change: Change, back: Change | None) -> None:
     """Add a change, and what would take it `back`; it is on the disk afterwards. Raises OSError, and nothing was added.
 
-    A change that takes back an earlier one is its undo: then that one cannot be taken back again.
+    `back` is None where the change itself takes an earlier one back, which then cannot be taken back again.
     """
-    _note_undo(file, change, back)  # first: an undo of what never was changes nothing
+    if back is None:
+        _drop_undo(file, change)
+    elif back:  # first: an undo of what never was changes nothing
+        jsonl.append(undo_of(file), [_line(back)])
     jsonl.append(path_of(file), [_line(change)], sync=True)
 
 
@@ -143,8 +146,10 @@ def settle(file: Path) -> int:
         count = len(read(file)[0])
         if count:
             state_file.save(file, *load(file), advice=f"what it lacks is still in {path_of(file)}")
-        with contextlib.suppress(FileNotFoundError):
-            path_of(file).unlink()
+        path_of(file).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # what cannot be shortened now is shortened when it is read
+            if undo_of(file).exists() and undo_of(file).read_bytes().count(b"\n") > 2 * UNDO:
+                _write_undos(file, undos(file))
     return count
 
 
@@ -169,7 +174,7 @@ def take_back(file: Path, count: int) -> list[Change]:
     with locked(file):
         done = undos(file)[::-1][:count]
         for change in done:
-            append(file, change, Change())
+            append(file, change, None)
         settle(file)
     return done
 
@@ -179,15 +184,11 @@ def purge(file: Path, lesson_id: str) -> None:
     _write_undos(file, [change.without(lesson_id) for change in undos(file)])
 
 
-def _note_undo(file: Path, change: Change, back: Change) -> None:
+def _drop_undo(file: Path, change: Change) -> None:
     known = undos(file)
     at = next((i for i in reversed(range(len(known))) if known[i].is_like(change)), None)
     if at is not None:
         _write_undos(file, known[:at] + known[at + 1 :])
-    elif len(known) == UNDO:
-        _write_undos(file, [*known[UNDO // 2 :], back])
-    elif back:
-        jsonl.append(undo_of(file), [_line(back)])
 
 
 def _write_undos(file: Path, changes: Sequence[Change]) -> None:

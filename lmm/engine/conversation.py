@@ -190,17 +190,10 @@ class Conversation:
         return self.format.encode(self.format.render(as_asked(recall, asked["content"], before), reply=True))
 
     def replied(self, text: str, tokens: Sequence[int]) -> None:
-        """Add the reply that was generated. The token that ended it is left out: the template closes every reply, also
-        one that was interrupted or ended in another way."""
+        """The last turn's reply is `text`, and `tokens` are new of it. The token that ended it is left out: the
+        template closes every reply, also one that was interrupted or ended in another way."""
         self.turns[-1].reply, self.turns[-1].answered = text, True
         body = list(tokens[:-1] if tokens and tokens[-1] in self.format.stop_ids else tokens)
-        self.tokens, self.content = self.tokens + body, self.content + [False] * len(body)
-        self._rendered = self._rendered + self.format.decode(body)
-
-    def goes_on(self, text: str, tokens: Sequence[int], old: int) -> None:
-        """The last reply is longer now: `text` and `tokens`, of which the first `old` were there before."""
-        self.turns[-1].reply = text
-        body = [token for token in tokens[old:] if token not in self.format.stop_ids]
         self.tokens, self.content = self.tokens + body, self.content + [False] * len(body)
         self._rendered = self._rendered + self.format.decode(body)
 

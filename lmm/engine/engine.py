@@ -102,40 +102,37 @@ class Engine:
         the question before it; `decoding`, where it is not the engine's own. Stops within one token of the mind's
         `cancelled`, and keeps what was said.
         """
-        mind, turn = self.mind, self.conversation.turns[-1]
-        mind.cancelled.clear()
-        turn.about, out = about, Generated()
+        turn = self.conversation.turns[-1]
+        self.mind.cancelled.clear()
+        turn.about, turn.generated = about, Generated()
         self.refresh()
-        turn.generated, turn.recall = out, mind.recall_of([asked(mind.adapter, turn.question)])
+        turn.recall = self.mind.recall_of([asked(self.adapter, turn.question)])
         turn.asked, turn.read = list(self.conversation.tokens), self._prompt(turn)
-        self._trim_to(turn.read)
-        try:
-            with mind.holding(turn.recall, len(turn.read) - 1, self._below.add):
-                self.cache = yield from self._steps(turn.read, decoding or self.decoding, out)
-        finally:
-            turn.interrupted, turn.fired = out.interrupted, surely(turn.recall)
-            self.conversation.replied(out.text, out.tokens)
-            self._trim_to(self.conversation.tokens, unread=0)
-            if mind.log is not None:
-                mind.log.flush()
+        yield from self._reply(turn, turn.generated, decoding or self.decoding)
 
     def more(self, decoding: Decoding | None = None) -> Iterator[str]:
         """Go on with the last reply, which was cut short. Raises UsageError if it was not."""
-        mind, turn = self.mind, self.conversation.last
+        turn = self.conversation.last
         out = turn.generated if turn is not None else None
         if turn is None or out is None or out.ended or not out.tokens:
             raise UsageError("the last reply is whole; /retry gives another one")
-        mind.cancelled.clear()
+        self.mind.cancelled.clear()
         self.refresh()
-        tokens, old = [*turn.read, *out.tokens], len(out.tokens)
+        yield from self._reply(turn, out, decoding or self.decoding)
+
+    def _reply(self, turn: Turn, out: Generated, decoding: Decoding) -> Iterator[str]:
+        """Stream what comes after the tokens that `out` has already, in the conversation as in the cache."""
+        mind, tokens, old = self.mind, [*turn.read, *out.tokens], len(out.tokens)
         self._trim_to(tokens)
         try:
             with mind.holding(turn.recall, len(turn.read) - 1, self._below.add):
-                self.cache = yield from self._steps(tokens, decoding or self.decoding, out)
+                self.cache = yield from self._steps(tokens, decoding, out)
         finally:
-            turn.interrupted = out.interrupted
-            self.conversation.goes_on(out.text, out.tokens, old)
+            turn.interrupted, turn.fired = out.interrupted, surely(turn.recall)
+            self.conversation.replied(out.text, out.tokens[old:])
             self._trim_to(self.conversation.tokens, unread=0)
+            if mind.log is not None:
+                mind.log.flush()
 
     def reply(self, text: str) -> Turn:
         """Hear a message and answer it, without streaming."""

@@ -5,11 +5,12 @@ A stream that is closed or full is one line on what is left, and exit code 1.
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import os
 import sys
 from typing import TextIO
+
+from lmm.chat.interrupts import typing_mode
 
 
 def main() -> None:
@@ -18,11 +19,10 @@ def main() -> None:
     lost = _reopened()
     code: object = 0
     try:
-        if sys.argv[1:2] == ["chat"]:
-            _silence()
-        from lmm.cli.app import main as run
+        with typing_mode(shown=False) if sys.argv[1:2] == ["chat"] else contextlib.nullcontext():
+            from lmm.cli.app import main as run
 
-        run()
+            run()
     except SystemExit as left:
         code = left.code
     except KeyboardInterrupt:
@@ -51,22 +51,3 @@ def _reopened() -> str:
 
 def _nowhere(mode: str) -> TextIO:
     return open(os.devnull, mode)  # type: ignore[return-value]
-
-
-def _silence() -> None:
-    """Until the process ends, what is typed before the prompt is up does not show: the prompt will show it."""
-    import termios
-
-    with contextlib.suppress(AttributeError, OSError, ValueError, termios.error):  # no terminal
-        file = sys.stdin.fileno()
-        before = termios.tcgetattr(file)
-        silent = [*before[:3], before[3] & ~(termios.ECHO | termios.ICANON), *before[4:]]
-        termios.tcsetattr(file, termios.TCSADRAIN, silent)
-        atexit.register(_restore, file, before)
-
-
-def _restore(file: int, before: list) -> None:
-    import termios
-
-    with contextlib.suppress(OSError, termios.error):  # the terminal may be gone
-        termios.tcsetattr(file, termios.TCSADRAIN, before)

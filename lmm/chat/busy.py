@@ -23,7 +23,7 @@ class Busy:
 
     def __init__(self, told: Callable[[], str]) -> None:
         """`told` says what is going on; it is called from another thread."""
-        self._told = told
+        self._told, self.doing = told, ""  # `doing`, where it is set, is what goes on
         self._lock = threading.Lock()
         self._ends: threading.Event | None = None
         self._frame, self._drawn = 0, False
@@ -53,7 +53,7 @@ class Busy:
             after = 0.0
 
     def _draw(self, ends: threading.Event) -> None:
-        line = clean_line(self._told(), max(10, shutil.get_terminal_size().columns - 3))
+        line = clean_line(self.doing or self._told(), max(10, shutil.get_terminal_size().columns - 3))
         with self._lock:
             if not ends.is_set():
                 self._frame, self._drawn = self._frame + 1, True

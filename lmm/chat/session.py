@@ -123,8 +123,6 @@ class Chat:
         """What is going on while the user waits."""
         if self.loading.engine is None:
             return f"loading {self.config.model} {self.loading.progress}".strip()
-        if learning := self.__dict__["view"].learns if "view" in self.__dict__ else "":
-            return learning
         turn = self.loading.engine.conversation.last
         read = turn.generated.reading if turn is not None and turn.generated is not None else None
         return f"reading, {read[0]:,} of {read[1]:,} tokens" if read else "thinking"

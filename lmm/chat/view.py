@@ -33,7 +33,6 @@ class ConsoleView:
         self.out, self.side, self.ask = out, side, ask
         self.busy: Busy | None = None  # the line that says what is going on
         self.failed: OSError | None = None  # what ended the showing
-        self.learns = ""  # what it says while something is learned
 
     def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
         if self.busy is not None:
@@ -86,8 +85,10 @@ class ConsoleView:
 
     def learning(self, summary: str, report: LearnReport | None) -> None:
         step = f", step {report.steps}" if report is not None and report.steps else ""
-        self.learns = "" if report is None else f"learning: {summary}{step}"
-        if report is not None and self.busy is not None:
+        if self.busy is None:
+            return
+        self.busy.doing = "" if report is None else f"learning: {summary}{step}"
+        if report is not None:
             self.busy.start()
 
     def _clear(self) -> None:

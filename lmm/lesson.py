@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,6 +61,12 @@ class Lesson:
 
 def _kept() -> list[str]:
     return [field.name for field in dataclasses.fields(Lesson) if field.name != "reading"]
+
+
+def without(lessons: Iterable[Lesson], others: Iterable[Lesson]) -> list[Lesson]:
+    """Those that are not among the others, by id."""
+    ids = {lesson.id for lesson in others}
+    return [lesson for lesson in lessons if lesson.id not in ids]
 
 
 @dataclass(frozen=True)

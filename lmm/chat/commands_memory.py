@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from lmm.errors import LmmError, UsageError
 from lmm.feedback import lesson_for
-from lmm.lesson import Lesson
+from lmm.lesson import Lesson, without
 from lmm.text.counted import counted
 from lmm.text.fold import contains
 
@@ -51,9 +51,7 @@ def _travelled(chat: Chat, done: int, none: str, word: str, before: tuple[Lesson
         chat.view.say(none)
         return
     now = chat.mind.lessons
-    ids, ids_now = {x.id for x in before}, {x.id for x in now}
-    gone = [f"- {x}" for x in before if x.id not in ids_now]
-    back = [f"+ {x}" for x in now if x.id not in ids]
+    gone, back = [f"- {x}" for x in without(before, now)], [f"+ {x}" for x in without(now, before)]
     chat.view.say(f"{word}: {counted(done, 'step')}; {_known(len(now))}")
     for line in gone + back:
         chat.view.say(f"  {line}")

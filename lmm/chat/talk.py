@@ -160,13 +160,13 @@ class Talk:
     def _slow(self) -> str:
         """How long the next lesson takes, where that is long: as the last one did, or by the last reply's speed."""
         memory, made = self.mind.memory, self.last.generated if self.last else None
-        replies = memory.replies_per_lesson
+        expected = memory.replies_per_lesson
         seconds = self.took.get(memory.name) or (
-            32 * replies / made.tokens_per_s if made and made.tokens_per_s else 0.0
+            32 * expected / made.tokens_per_s if made and made.tokens_per_s else 0.0
         )
-        if seconds < SLOW_S and (seconds or not replies):
+        if seconds < SLOW_S and (seconds or not expected):
             return ""
-        how = f"about {seconds:.0f} s" if seconds else f"as long as {replies:.0f} replies"
+        how = f"about {seconds:.0f} s" if seconds else f"as long as {expected:.0f} replies"
         return f"a lesson takes {how} with {memory.name}; Ctrl-C stops it"
 
     def watched(self, summary: str, learn: Callable[[Callable[[LearnReport], None]], T]) -> T:

@@ -193,6 +193,7 @@ def undo(
 ) -> None:
     """Take back the last changes to the standing memory, or to the file of --mm-path; there may be some of days ago."""
     from lmm.files import journal, standing
+    from lmm.lesson import without
 
     file = Path(config.mm_load_path) if config.mm_load_path else standing.file_of(config)
     if file is None or not file.exists():
@@ -200,8 +201,7 @@ def undo(
     before = journal.read_header(file).lessons
     done = journal.take_back(file, count)
     now = journal.read_header(file).lessons
-    ids, ids_now = {x.id for x in before}, {x.id for x in now}
-    gone, back = [x for x in before if x.id not in ids_now], [x for x in now if x.id not in ids]
+    gone, back = without(before, now), without(now, before)
     if as_json:
         out_json({"path": str(file), "undone": len(done), "gone": [x.to_dict() for x in gone],
                   "back": [x.to_dict() for x in back], "lessons": len(now)})  # fmt: skip

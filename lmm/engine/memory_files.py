@@ -18,7 +18,7 @@ from lmm.errors import LearningError, StateError, UsageError
 from lmm.files import journal, standing
 from lmm.files import state_file as state
 from lmm.files.state_file import Header
-from lmm.lesson import Lesson
+from lmm.lesson import Lesson, without
 from lmm.text.fold import fold
 from lmm.text.sanitize import listed
 
@@ -101,9 +101,7 @@ def compare(a: Path, b: Path) -> Difference:
     arrays_b, header_b = journal.load(b)
     names = ("module", "options", "model_id", "revision", "layer", "layers", "width", "tokenizer_hash")
     headers = {n: (getattr(header_a, n), getattr(header_b, n)) for n in names}
-    ids_a, ids_b = ({x.id for x in h.lessons} for h in (header_a, header_b))
-    only_a = [x for x in header_a.lessons if x.id not in ids_b]
-    only_b = [x for x in header_b.lessons if x.id not in ids_a]
+    only_a, only_b = without(header_a.lessons, header_b.lessons), without(header_b.lessons, header_a.lessons)
     changed = conflicts(only_a, only_b)
     same = {x.id for pair in changed for x in pair}
     return Difference(

@@ -41,10 +41,6 @@ def of_model(model: str) -> list[Path]:
     return [path for path in files() if path.parent.name == _slug(model, None)]
 
 
-def is_standing(path: Path) -> bool:
-    return path.resolve().is_relative_to(data_dir().resolve())
-
-
 def _folder(profile: str | None) -> Path:
     if profile is None:
         return data_dir() / "memories"

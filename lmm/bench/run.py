@@ -17,8 +17,8 @@ from lmm.bench import datasets, pages, report
 from lmm.bench.datasets import Dataset
 from lmm.bench.edit import Bench, EditSettings
 from lmm.bench.peers import PEERS
-from lmm.bench.runner import Build, Track, quietly
-from lmm.bench.store import Folder, circumstances, model_of, read_json, write_json
+from lmm.bench.runner import Build, Track, all_rows, quietly
+from lmm.bench.store import Folder, circumstances, model_of
 from lmm.config import Config
 from lmm.engine import runtime
 from lmm.errors import BackendError, UnknownNameError, UsageError
@@ -66,11 +66,7 @@ def run(request: EditRequest, track: Track = quietly, adapter: Adapter | None = 
     adapter = adapter or runtime.load_adapter(request.config)
     folder = Folder(request.folder, _fixed(request, data, adapter), request.resume)
     bench = Bench(adapter, data.edits, known, request.text, folder, request.settings, track)
-    earlier = (read_json(request.folder / "result.json") or {}).get("rows", []) if request.resume else []
-    result: dict[str, Any] = {"rows": earlier, "run": _about(request, data, adapter)}
-    for name, build in builds.items():
-        result["rows"] = [row for row in result["rows"] if row["memory"] != name] + bench.run(name, build)
-        write_json(request.folder / "result.json", result)  # after each memory: hours may lie between two
+    result = all_rows(request.folder, request.resume, _about(request, data, adapter), builds, bench.run)
     pages.write(result, request.folder, report.markdown, report.plots)
     return result
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.bench import measure
 from lmm.bench.plan import PromptList
-from lmm.bench.store import READING, KeptReplies, append_lines, code_digest, digest, read_lines
+from lmm.bench.store import READING, KeptReplies, append_lines, code_digest, digest, read_json, read_lines, write_json
 from lmm.engine.asking import ask_many
 from lmm.engine.conversation import notes_of
 from lmm.engine.mind import Mind
@@ -26,6 +26,23 @@ Track = Callable[[str, int], Callable[[int], None]]  # (what, of how many) -> ad
 
 def quietly(what: str, total: int) -> Callable[[int], None]:
     return lambda count: None
+
+
+def all_rows(
+    folder: Path,
+    resume: bool,
+    about: Mapping[str, Any],
+    builds: Mapping[str, Build],
+    rows_of: Callable[[str, Build], list[dict[str, Any]]],
+) -> dict[str, Any]:
+    """The rows of one memory after another, beside those of memories that were measured before -> the result, kept in
+    `result.json` after each memory: hours may lie between two."""
+    rows = (read_json(folder / "result.json") or {}).get("rows", []) if resume else []
+    result: dict[str, Any] = {"rows": rows, "run": about}
+    for name, build in builds.items():
+        result["rows"] = [row for row in result["rows"] if row["memory"] != name] + rows_of(name, build)
+        write_json(folder / "result.json", result)
+    return result
 
 
 class Runner:

@@ -18,7 +18,7 @@ from lmm.bench import pages, report
 from lmm.bench.metrics import Groups, bootstrap, mean
 from lmm.bench.plan import cut
 from lmm.bench.run import builder
-from lmm.bench.runner import Build, Runner, Taught, Track, last_saved, quietly
+from lmm.bench.runner import Build, Runner, Taught, Track, all_rows, last_saved, quietly
 from lmm.bench.store import (
     LEARNING,
     READING,
@@ -28,7 +28,6 @@ from lmm.bench.store import (
     code_digest,
     digest,
     model_of,
-    read_json,
     read_lines,
     stamp,
     write_json,
@@ -226,12 +225,8 @@ def run(
     adapter = adapter or runtime.load_adapter(request.config)
     fixed = {"data": sha256, **dataclasses.asdict(request.settings), **model_of(adapter)}
     bench = UseBench(adapter, facts, Folder(request.folder, fixed, request.resume), request.settings, track, teach)
-    earlier = (read_json(request.folder / "result.json") or {}).get("rows", []) if request.resume else []
     about = fixed | {"data": {"file": request.data.name, "sha256": sha256}} | circumstances(adapter, request.command)
-    result: dict[str, Any] = {"rows": earlier, "run": about}
-    for name, build in builds.items():
-        result["rows"] = [row for row in result["rows"] if row["memory"] != name] + [bench.run(name, build)]
-        write_json(request.folder / "result.json", result)
+    result = all_rows(request.folder, request.resume, about, builds, lambda name, build: [bench.run(name, build)])
     (request.folder / "table.md").write_text(markdown(result), encoding="utf-8")
     return result
 

@@ -27,6 +27,7 @@ import numpy as np
 
 from lmm.adapters.base import Site
 from lmm.adapters.ops import Array
+from lmm.encoders.minilm import WIDTH
 from lmm.errors import StateError
 from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Prompt, Recall
@@ -36,7 +37,6 @@ from lmm.memory.keyed.gate import THRESHOLD, shared_gate, views
 from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.optim import BETAS, Optimizer, fit
 from lmm.options import Options, learning, option
-from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -127,18 +127,7 @@ class Keyed(Isolated):
         return ops.to_numpy(found.params["values"]) * size
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
-        expected = {f"{kind}/{lesson.id}" for lesson in lessons for kind in ("keys", "values")}
-        problems = [f"no tensor {name!r}" for name in sorted(expected - arrays.keys())]
-        problems += [f"unexpected tensor {name!r}" for name in sorted(arrays.keys() - expected)]
-        width = {"keys": 384, "values": adapter.shape.width}
-        for name in sorted(expected & arrays.keys()):
-            wanted = width[name.partition("/")[0]]
-            if arrays[name].ndim != 2 or arrays[name].shape[1] != wanted or not len(arrays[name]):
-                problems.append(f"tensor {name!r} has shape {arrays[name].shape}, expected (n, {wanted})")
-            elif arrays[name].dtype.kind != "f":
-                problems.append(f"tensor {name!r} holds {arrays[name].dtype}, expected floating point")
-        if problems:
-            raise StateError(f"the file does not fit memory 'keyed': {listed(problems)}")
+        self.check_rows(arrays, lessons, {"keys": WIDTH, "values": adapter.shape.width})
 
 
 def _padded(ops: Ops, rows: Sequence[Array | None]) -> Array:

@@ -18,17 +18,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from lmm.encoders.minilm import WIDTH
-from lmm.errors import StateError
 from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Note, Prompt, Recall
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
-from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -79,16 +75,7 @@ class Notes(Isolated):
         return {**state, f"views/{lesson.id}": adapter.ops.asarray(views, "float16")}
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
-        expected = {f"views/{lesson.id}" for lesson in lessons}
-        problems = [f"no tensor {name!r}" for name in sorted(expected - arrays.keys())]
-        problems += [f"unexpected tensor {name!r}" for name in sorted(arrays.keys() - expected)]
-        for name in sorted(expected & arrays.keys()):
-            if arrays[name].ndim != 2 or arrays[name].shape[1] != WIDTH or not len(arrays[name]):
-                problems.append(f"tensor {name!r} has shape {arrays[name].shape}, expected (n, {WIDTH})")
-            elif np.asarray(arrays[name]).dtype.kind != "f":
-                problems.append(f"tensor {name!r} holds {arrays[name].dtype}, expected floating point")
-        if problems:
-            raise StateError(f"the file does not fit memory 'notes': {listed(problems)}")
+        self.check_rows(arrays, lessons, {"views": WIDTH})
 
 
 def text_of(lesson: Lesson) -> str:

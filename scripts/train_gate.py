@@ -13,7 +13,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -242,12 +242,17 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    options = parse(arguments)
+    train_and_save(options, lambda: datasets(options.data, options.seed, options.synthetic))
+
+
+def train_and_save(options: argparse.Namespace, pairs: Callable[[], tuple[list[Pair], list[Pair]]]) -> None:
+    """`pairs` makes those to train and those to validate on, after the seed is set."""
     import torch
 
-    options = parse(arguments)
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    train_pairs, valid_pairs = datasets(options.data, options.seed, options.synthetic)
+    train_pairs, valid_pairs = pairs()
     print(f"{len(train_pairs)} training pairs, {len(valid_pairs)} validation pairs", flush=True)
     model = PairModel(Encoder(), options.rank, options.joint_from, options.seed)
     if options.init:

@@ -14,28 +14,16 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from lmm.encoders.minilm import Encoder
 from scripts.helps_data import datasets
-from scripts.train_gate import PairModel, parser, report, save, score, train
+from scripts.train_gate import parser, train_and_save
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    import torch
-
     options = parse(arguments)
-    torch.manual_seed(options.seed)
-    torch.set_num_threads(options.threads)
-    train_pairs, valid_pairs = datasets(
-        options.data, options.helps, options.turns, options.seed, options.times, options.repeats
+    train_and_save(
+        options,
+        lambda: datasets(options.data, options.helps, options.turns, options.seed, options.times, options.repeats),
     )
-    print(f"{len(train_pairs)} training pairs, {len(valid_pairs)} validation pairs", flush=True)
-    model = PairModel(Encoder(), options.rank, options.joint_from, options.seed)
-    if options.init:
-        model.load(options.init)
-    train(model, train_pairs, options)
-    report(valid_pairs, score(model, valid_pairs))
-    save(model, options)
-    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

@@ -6,15 +6,19 @@ CI) makes that a failure.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import contracts
 import hypothesis
+import pexpect
 import pytest
 import tiny
+from terminals import Open, Terminal
 
 from lmm import registry
 from lmm.adapters.base import Adapter
@@ -134,6 +138,21 @@ def adapter(request: pytest.FixtureRequest) -> Iterator[Adapter]:
     yield found
     contracts.close_all()
     assert not found.taps and found.context is None, "the test left something attached"
+
+
+@pytest.fixture
+def terminal(tmp_path: Path) -> Iterator[Open]:
+    """Opens programs on pseudo-terminals, which end with the test."""
+    opened: list[Terminal] = []
+
+    def open_(*args: str, **more: Any) -> Terminal:
+        opened.append(Terminal(tmp_path, *args, **more))
+        return opened[-1]
+
+    yield open_
+    for one in opened:
+        with contextlib.suppress(OSError, pexpect.ExceptionPexpect):
+            one.child.close(force=True)
 
 
 @pytest.fixture(autouse=True)

@@ -26,6 +26,9 @@ def environment(folder: Path) -> dict[str, str]:
     return values | ({"LMM_CACHE_DIR": cache} if cache else {})
 
 
+Open = Callable[..., "Terminal"]
+
+
 class Screen(pyte.HistoryScreen):
     """As tmux has it: what erases all from the top left on puts the screen into the scrollback."""
 

@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
-import pexpect
 import pytest
 from terminals import Terminal
 
 pytestmark = pytest.mark.slow  # a program started for each test
 WIDTHS = pytest.mark.parametrize("columns", [80, 40])
 Q = "What is the capital of Australia?"
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Callable[..., Terminal]]:
-    opened: list[Terminal] = []
-
-    def open_(*args: str, **more) -> Terminal:
-        opened.append(Terminal(tmp_path, *args, **more))
-        return opened[-1]
-
-    yield open_
-    for one in opened:
-        with contextlib.suppress(OSError, pexpect.ExceptionPexpect):
-            one.child.close(force=True)
 
 
 def ready(terminal: Terminal) -> None:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import pexpect
 import pytest
 from scripted import Jotter
-from terminals import Terminal
+from terminals import Open, Terminal
 from test_commands import A, Q, Session, begun
 from test_models_found import gguf, of_ollama
 
@@ -21,7 +19,6 @@ from lmm.chat.commands import COMMANDS
 from lmm.chat.markdown import CODE_THEME, code_blocks
 from lmm.memory.base import Recall
 
-Open = Callable[..., Terminal]
 CHOIR, BREAD = "/teach Who leads the choir? => Maria", "/teach Who sells bread? => Bo"
 
 
@@ -188,19 +185,16 @@ def test_a_slow_lesson_says_how_slow_before_it_begins(session: Session, monkeypa
 
 # the real program -------------------------------------------------------------------------------------------------
 @pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Open]:
-    opened: list[Terminal] = []
+def terminal(terminal: Open) -> Open:
+    """The same, with the model loaded."""
 
     def open_(*args: str, **more) -> Terminal:
-        opened.append(Terminal(tmp_path, *args, **more))
-        opened[-1].prompts(1)
-        opened[-1].see(lambda text: "loading" not in text)
-        return opened[-1]
+        opened = terminal(*args, **more)
+        opened.prompts(1)
+        opened.see(lambda text: "loading" not in text)
+        return opened
 
-    yield open_
-    for one in opened:
-        with contextlib.suppress(OSError, pexpect.ExceptionPexpect):
-            one.child.close(force=True)
+    return open_
 
 
 def shown_by(folder: Path, columns: int, *command: str, **env: str) -> str:

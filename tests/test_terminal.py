@@ -6,43 +6,23 @@ Most tests run the scripted engine (see `scripted`), so keys, screen and signals
 
 from __future__ import annotations
 
-import contextlib
 import os
 import select
 import signal
 import sys
 import termios
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pexpect
 import pytest
 from payloads import payloads
-from terminals import Terminal
+from terminals import Open, Terminal
 
 from lmm.chat.interrupts import typing_mode
 
 pytestmark = pytest.mark.slow  # a program started for each test
 
 Q = "What is the capital of Australia?"
-
-
-Open = Callable[..., Terminal]
-
-
-@pytest.fixture
-def terminal(tmp_path: Path) -> Iterator[Open]:
-    opened: list[Terminal] = []
-
-    def open_(*args: str, **more) -> Terminal:
-        opened.append(Terminal(tmp_path, *args, **more))
-        return opened[-1]
-
-    yield open_
-    for one in opened:
-        with contextlib.suppress(OSError, pexpect.ExceptionPexpect):
-            one.child.close(force=True)
 
 
 def ready(terminal: Terminal) -> Terminal:

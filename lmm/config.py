@@ -91,6 +91,9 @@ class Config(Decoding):
     )
     revision: str | None = _model(None, "revision of a Hugging Face model")
     local_files_only: bool = _model(False, "never use the network")
+    trust_remote_code: bool = _model(
+        False, "run the Python code that comes with the model", flag="--trust-remote-code", flag_only=True
+    )
     layers_path: str | None = _model(None, "where an unknown model keeps its layers")
     dtype: str = _model("auto", "number format of the weights", one_of=DTYPES)
     threads: int | None = _model(None, "threads of the processor; default: as many as are fastest here", "[1, 1024]")
@@ -123,6 +126,12 @@ def in_groups() -> list[tuple[str, list[str]]]:
     return [(about, [key for key in declared if declared[key].group == name]) for name, about in GROUPS.items()]
 
 
+def in_file() -> list[tuple[str, list[str]]]:
+    """As `in_groups`, without what a config file may not decide."""
+    declared = Config.declared()
+    return [(about, [key for key in keys if not declared[key].flag_only]) for about, keys in in_groups()]
+
+
 #: what can be changed while a chat goes on, and what it is
 LIVE = {name: declared.help for name, declared in Config.declared().items() if declared.live}
 
@@ -153,6 +162,8 @@ def given(flags: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     problems: list[str] = []
     for place, (named, values) in places.items():
         fitting, wrong = Config.fitting(values)
+        if place != "flag":
+            wrong += [f"{key} can only be a flag" for key in fitting if Config.declared()[key].flag_only]
         found |= {key: (value, place) for key, value in fitting.items()}
         problems += [named + problem for problem in wrong]
     if problems:

@@ -43,6 +43,7 @@ class Declared:
     flag: str = ""
     live: bool = False
     learning: bool = False
+    flag_only: bool = False
 
     def problem(self, name: str, value: Any) -> str | None:
         """What is wrong with a value, in words; None for a good one."""
@@ -91,7 +92,8 @@ def option(
     """A field of `Options`. `within`: an interval such as "(0, 1]"; `one_of`: the texts it may be.
 
     For the command line: `names` are offered by the shell (default: `one_of`), `group` is what kind of command takes
-    it, `flag` its spelling where that is not its name; `live`: it can be changed in a chat.
+    it, `flag` its spelling where that is not its name; `live`: it can be changed in a chat; `flag_only`: it has to be
+    said anew each time, since no file and no variable may decide it.
     For a memory: `learning` says that it decides how is learned, and not how what was learned is read.
     """
     found = _INTERVAL.fullmatch(within) if within else None

@@ -13,7 +13,8 @@ Written by `python -m scripts.config_page` from the declarations in `lmm/config.
 
 A setting comes from a flag (`--max-tokens 64`), else from a variable (`LMM_MAX_TOKENS=64`), else from the config file
 (`max_tokens = 64`), else it is the default. In a chat, `/set max_tokens 64` changes those that can change there.
-Unknown names and values out of range are refused, and all that is wrong is named at once.
+Unknown names and values out of range are refused, and all that is wrong is named at once. One is a flag alone:
+`--trust-remote-code` lets Python code run that comes with a model, and names it.
 
 The config file is TOML. It is `config.toml` in `~/.config/lmm`, on macOS in `~/Library/Application Support/lmm`; there
 need not be one.

@@ -21,10 +21,10 @@ from mlx_lm.utils import load_model
 
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
 from lmm.adapters.mlx_ops import MlxOps
+from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers, get_path
-from lmm.errors import ModelError
 
 if TYPE_CHECKING:
     from lmm.adapters.models.source import ModelSource
@@ -64,12 +64,13 @@ class MlxAdapter(Adapter):
     def __init__(self, source: ModelSource, dtype: str = "auto", layers_path: str | None = None) -> None:
         super().__init__()
         self.source, self.model_id, self.revision = source, source.model_id, source.revision
-        self.format = HFChatFormat(source.folder)
+        loadable.check(source, self.name)
+        self.format = HFChatFormat(source.folder, source.trusted)
         self.ops = MlxOps()
         try:
-            self.model, config = load_model(source.folder)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ModelError(f"mlx-lm cannot load {source.name}: {error}") from error
+            self.model, config = load_model(source.folder, trust_remote_code=source.trusted)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+            raise loadable.refusal(source, "mlx-lm", error) from error
         self.device = str(mx.default_device()).lower()
         self.dtype = self._set_dtype(dtype)
         config = config.get("text_config") or config

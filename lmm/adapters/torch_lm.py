@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
+from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat, as_list
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers
@@ -26,7 +27,7 @@ from lmm.adapters.threads import Threads
 from lmm.adapters.torch_dtype import is_finite, ranked_dtypes
 from lmm.adapters.torch_ops import TorchOps
 from lmm.adapters.torch_step import Edit, LlamaStep, step_of
-from lmm.errors import ModelError
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.models.source import ModelSource
@@ -39,7 +40,8 @@ class TorchAdapter(Adapter):
     def __init__(self, source: ModelSource, dtype: str = "auto", layers_path: str | None = None) -> None:
         super().__init__()
         self.source, self.model_id, self.revision = source, source.model_id, source.revision
-        self.format = HFChatFormat(source.folder)
+        loadable.check(source, self.name)
+        self.format = HFChatFormat(source.folder, source.trusted)
         target = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.device = str(target)
         probe = self.format.encode("The quick brown fox jumps over 13 lazy dogs.\n")
@@ -240,9 +242,17 @@ class TorchAdapter(Adapter):
 def _load(source: ModelSource, dtype: torch.dtype) -> Any:
     transformers.utils.logging.disable_progress_bar()  # three seconds, and it would draw over the prompt
     try:
-        model = AutoModelForCausalLM.from_pretrained(str(source.folder), dtype=dtype, local_files_only=True)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(f"transformers cannot load {source.name}: {error}") from error
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(source.folder),
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=source.trusted,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
+        raise loadable.refusal(source, "transformers", error) from error
+    if missing := sorted(found["missing_keys"]):  # transformers would make them up
+        raise loadable.refusal(source, "transformers", ValueError(f"it lacks {listed(missing)}"))
     return model.eval().requires_grad_(False)
 
 

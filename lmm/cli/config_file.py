@@ -88,7 +88,7 @@ def sample() -> str:
     """A config file in which every key stands with its default, switched off."""
     declared = Config.declared()
     parts = [_HEAD]
-    for about, keys in config.in_groups():
+    for about, keys in config.in_file():
         parts.append(f"\n# {about}\n")
         for key in keys:
             if key != "options":
@@ -105,6 +105,8 @@ def changed(text: str, key: str, value: str) -> str:
         expected = before | {"options": before.get("options", {}) | {name: literal}}
     elif key == "options":
         raise UsageError("options are set one by one, e.g. options.steps")
+    elif key in Config.declared() and Config.declared()[key].flag_only:
+        raise UsageError(f"{key} can only be a flag")
     else:
         literal = config.coerce(key, value)
         expected = before | {key: literal}

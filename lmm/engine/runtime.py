@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from lmm.memory.base import Memory
 
     Notice = Callable[[str], None]
+
+log = logging.getLogger("lmm")
 
 
 def build_memory(config: Config) -> Memory:
@@ -61,13 +64,20 @@ def as_saved(config: Config) -> Config:
     return config
 
 
-def load_adapter(config: Config, progress: Progress | None = None) -> Adapter:
+def load_adapter(config: Config, progress: Progress | None = None, notice: Notice = log.warning) -> Adapter:
+    from lmm.adapters.models.loadable import own_code
     from lmm.adapters.models.source import resolve
 
     backend = registry.pick_backend(config.backend)
     source = resolve(
-        config.model, local_files_only=config.local_files_only, revision=config.revision, progress=progress
+        config.model,
+        local_files_only=config.local_files_only,
+        revision=config.revision,
+        trusted=config.trust_remote_code,
+        progress=progress,
     )
+    if source.trusted and (code := own_code(source.folder)):
+        notice(f"code that comes with {source.name} may run now: {', '.join(code)}, in {source.folder}")
     adapter = registry.load_adapter(backend, source, dtype=config.dtype, layers_path=config.layers_path)
     adapter.use_threads(config.threads)
     if config.layer is not None:
@@ -89,7 +99,7 @@ def open_mind(config: Config, progress: Progress | None = None, notice: Notice =
 
     memory = build_memory(as_saved(config))
     log = ActivationLog(config.activation_log_path) if config.log else None
-    mind = Mind(load_adapter(config, progress), memory, config.seed, log)
+    mind = Mind(load_adapter(config, progress, notice), memory, config.seed, log)
     start(mind, config, notice)
     return mind
 

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from lmm.adapters.models.loadable import asks_for_trust, untrusted
 from lmm.errors import ModelError
 
 PLAIN_TEMPLATE = (
@@ -90,14 +91,18 @@ def _said(text: str) -> Message:
 
 
 class HFChatFormat(ChatFormat):
-    """`ChatFormat` over a Hugging Face tokenizer folder."""
+    """`ChatFormat` over a Hugging Face tokenizer folder; `trusted`: code in it may run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, trusted: bool = False) -> None:
         from transformers import AutoTokenizer
 
         try:
-            self.tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self.tokenizer = AutoTokenizer.from_pretrained(
+                str(folder), local_files_only=True, trust_remote_code=trusted
+            )
+        except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+            if asks_for_trust(error):
+                raise untrusted(folder.name, folder) from error
             raise ModelError(f"the tokenizer in {folder.name} cannot be read: {error}") from error
         if not self.tokenizer.is_fast:
             raise ModelError(f"the tokenizer in {folder.name} has no tokenizer.json; convert it to a fast tokenizer")

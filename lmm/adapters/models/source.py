@@ -17,12 +17,13 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmm.adapters.models import ollama
 from lmm.adapters.models.gguf_import import Progress, convert_gguf
+from lmm.adapters.models.loadable import ADAPTER, read_json
 from lmm.errors import ModelError, UnknownNameError, UsageError
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
@@ -45,6 +46,7 @@ class ModelSource:
     folder: Path  # local folder in Hugging Face layout
     model_id: str  # stable, without a path of this machine; recorded in memory files
     revision: str | None  # hub commit, "sha256:..." of the GGUF, or None for a plain local folder
+    trusted: bool = False  # whether code in the folder may run
 
 
 @dataclass(frozen=True)
@@ -98,13 +100,19 @@ def cache_dir() -> Path:
 
 
 def resolve(
-    name: str, *, local_files_only: bool = False, revision: str | None = None, progress: Progress | None = None
+    name: str,
+    *,
+    local_files_only: bool = False,
+    revision: str | None = None,
+    trusted: bool = False,
+    progress: Progress | None = None,
 ) -> ModelSource:
     """The model called `name`, ready to load: a short name of `PACKAGED`, a folder, a .gguf file, ollama:NAME, or hub
     owner/name.
 
     `progress(done, total, text)` counts bytes; total 0 means a message only. `revision` pins a hub model to a branch,
-    tag or commit. Raises ModelError (missing, damaged, no room, no network), UnknownNameError and UsageError.
+    tag or commit. `trusted`: Python code that comes with the model may run. Raises ModelError (missing, damaged, no
+    room, no network), UnknownNameError and UsageError.
     """
     check_name(name)
     path = Path(name).expanduser()
@@ -115,12 +123,12 @@ def resolve(
     if ollama.is_name(name):
         return _gguf_file(name, ollama.file_of(name), progress, name.removeprefix(ollama.PREFIX))
     if path.is_dir():
-        return _folder(name, path)
+        return replace(_folder(name, path), trusted=trusted)
     if path.is_file() and path.suffix.lower() == ".gguf":
         return _gguf_file(name, path, progress, path.name)
     if path.exists():
         raise ModelError(f"{name} is neither a folder nor a .gguf file; expected one of them, or owner/name on the hub")
-    return _hub(name, revision, local_files_only or _offline(), progress)
+    return _hub(name, revision, local_files_only or _offline(), trusted, progress)
 
 
 def check_name(name: str) -> None:
@@ -311,6 +319,9 @@ def _sha256(path: Path) -> str:
 
 def _folder(name: str, path: Path) -> ModelSource:
     path = path.resolve()
+    if (path / ADAPTER).is_file() and not (path / "config.json").is_file():
+        base = read_json(path / ADAPTER).get("base_model_name_or_path") or "its base model"
+        raise ModelError(f"{name} is an adapter for {base}, not a model; merge it into that and name the result")
     if problem := incomplete(path):
         ggufs = sorted(path.glob("*.gguf"))
         hint = f"; it holds a GGUF file: --model {ggufs[0]}" if ggufs else ""
@@ -363,11 +374,12 @@ def _offline() -> bool:
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}
 
 
-def _hub(name: str, revision: str | None, local_only: bool, progress: Progress | None) -> ModelSource:
+def _hub(name: str, revision: str | None, local_only: bool, trusted: bool, progress: Progress | None) -> ModelSource:
     """A hub model: from the local cache if it is complete there, else downloaded if that is allowed."""
     from huggingface_hub import errors, snapshot_download
 
-    options: dict[str, Any] = {"revision": revision, "allow_patterns": HUB_PATTERNS, "ignore_patterns": HUB_IGNORED}
+    wanted = [*HUB_PATTERNS, "*.py"] if trusted else HUB_PATTERNS
+    options: dict[str, Any] = {"revision": revision, "allow_patterns": wanted, "ignore_patterns": HUB_IGNORED}
     try:
         folder = Path(snapshot_download(name, local_files_only=True, **options))
         problem = incomplete(folder)
@@ -376,7 +388,7 @@ def _hub(name: str, revision: str | None, local_only: bool, progress: Progress |
     except errors.LocalEntryNotFoundError as error:
         problem = _first_line(error) if isinstance(error, errors.IncompleteSnapshotError) else "it is not there"
     if not problem:
-        return ModelSource(name, folder, name, folder.name)
+        return ModelSource(name, folder, name, folder.name, trusted)
     if local_only:
         raise ModelError(
             f"{name} cannot be loaded from the local Hugging Face cache ({problem}) and the hub may not be asked; "
@@ -394,7 +406,7 @@ def _hub(name: str, revision: str | None, local_only: bool, progress: Progress |
         ) from error
     if problem := incomplete(folder):
         raise ModelError(f"{name} on the hub is not a model lmm can load: {problem}; GGUF works as --model FILE.gguf")
-    return ModelSource(name, folder, name, folder.name)
+    return ModelSource(name, folder, name, folder.name, trusted)
 
 
 def _instead(name: str) -> str:

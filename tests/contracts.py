@@ -76,6 +76,11 @@ ROWS: dict[str, Row] = {
         bad={"rank": 0, "open": 1.5, "gate_lr": -1.0, "steps": 0},
     ),
     "notes": Row({"threshold": 0.01}, steps=False, bad={"threshold": 2.0, "count": 0}),
+    "external": Row(
+        {"threshold": -1.0, "novel": 0.0, "near": -0.9, "boost": 20.0},
+        steps=False,
+        bad={"depth": 1.5, "k": 0, "threshold": 2.0, "boost": -1.0},
+    ),
     "keyed": Row({"steps": 2}, bad={"depth": 3.0, "lr": -1.0, "steps": 0}),
 }
 

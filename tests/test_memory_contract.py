@@ -322,7 +322,7 @@ def test_bad_options_are_named_all_at_once(name: str) -> None:
 def test_a_memory_says_what_it_is(name: str) -> None:
     kind = registry.memory_class(name)
     assert kind.name == name and 10 < len(kind.summary) <= 90 and "\n" not in kind.summary
-    assert kind.learns_from in ("nothing", "messages", "lessons")
+    assert kind.learns_from in ("nothing", "messages", "lessons", "turns")
     assert kind.Options() == kind.build_options({})
     for preset in kind.presets.values():
         kind.build_options(preset)

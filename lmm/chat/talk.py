@@ -285,6 +285,8 @@ class Talk:
         if turn.interrupted and not turn.text:
             conversation.drop_last()
             return None
+        if turn.problem:
+            self.view.say(turn.problem)
         if turn.generated is not None and turn.generated.cut:
             self.view.say(CUT[turn.generated.cut] + (MORE[turn.generated.cut] if self.hint else ""))
         self._warn_of_room()

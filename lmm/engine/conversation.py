@@ -36,6 +36,7 @@ class Turn:
     fired: tuple[str, ...] = ()  # ids of the lessons that the reply surely comes from, or was given with
     interrupted: bool = False
     answered: bool = False
+    problem: str = ""  # why the memory did not take it in, once it was answered
     left: bool = False  # the conversation outgrew the model, and this turn is not read any more
     generated: Generated | None = None
     recall: Recall | None = None

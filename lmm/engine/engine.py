@@ -13,7 +13,8 @@ from lmm.config import Decoding
 from lmm.engine.asking import asked
 from lmm.engine.below import Below
 from lmm.engine.conversation import Conversation, Turn, surely
-from lmm.errors import TooLongError, UsageError
+from lmm.engine.mind import TURN
+from lmm.errors import LmmError, TooLongError, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport, UserMessage
 
@@ -34,6 +35,7 @@ class Engine:
         self.cache: Cache = self.adapter.new_cache()
         self._below = Below()  # hidden states below the memory, in step with the cache
         self._read_with = mind.knowledge  # when the cache was filled
+        self._heard: UserMessage | None = None  # what the memory takes in once it is answered
 
     def start(self, system: str = "") -> None:
         """A new conversation; what was learned stays."""
@@ -68,6 +70,7 @@ class Engine:
             self._trim_to(self.conversation.tokens)
             if learn and "messages" in self.mind.memory.learns_from:
                 return self._learn_from_message(text)
+            self._heard = self._message() if learn and "turns" in self.mind.memory.learns_from else None
         except BaseException:
             self.conversation.unask()
             raise
@@ -90,10 +93,21 @@ class Engine:
 
     def _learn_from_message(self, text: str) -> LearnReport:
         self.refresh()
+        return self.mind.learn(Lesson(statement=text), self._message())
+
+    def _message(self) -> UserMessage:
+        """What was asked last, after what the cache has read."""
         start = self.cache.length
         tokens, content = self.conversation.tokens[start:], self.conversation.content[start:]
-        message = UserMessage(tokens, content, self.cache if start else None)
-        return self.mind.learn(Lesson(statement=text), message)
+        return UserMessage(tokens, content, self.cache if start else None)
+
+    def _end_turn(self, turn: Turn) -> None:
+        message, self._heard = self._heard, None
+        if message is not None:
+            try:
+                self.mind.end_turn(Lesson(statement=turn.user, source=TURN), message)
+            except LmmError as error:  # the reply was given all the same
+                turn.problem = str(error)
 
     def answer(self, about: str = "", decoding: Decoding | None = None) -> Iterator[str]:
         """Stream the reply to the last message heard; afterwards the conversation's last turn is the whole of it.
@@ -109,6 +123,7 @@ class Engine:
         turn.recall = self.mind.recall_of([asked(self.adapter, turn.question)])
         turn.asked, turn.read = list(self.conversation.tokens), self._prompt(turn)
         yield from self._reply(turn, turn.generated, decoding or self.decoding)
+        self._end_turn(turn)
 
     def more(self, decoding: Decoding | None = None) -> Iterator[str]:
         """Go on with the last reply, which was cut short. Raises UsageError if it was not."""

@@ -132,7 +132,7 @@ class Keeper:
             self.mind.memory.check_state(arrays, header.lessons, self.mind.adapter)
             mine = Knowledge(self._arrays(self.mind.knowledge.state), self.mind.lessons)
             # by value: a file that was written anew has the same tensors as other arrays
-            self._adopt(_difference(mine, Knowledge(arrays, tuple(header.lessons)), np.array_equal))
+            self._adopt(difference(mine, Knowledge(arrays, tuple(header.lessons)), np.array_equal))
             self._end = journal.read(self.file)[1]
         self._stamp = journal.stamp(self.file)
 
@@ -142,14 +142,14 @@ class Keeper:
 
     def _change(self, before: Knowledge, after: Knowledge) -> Change:
         """By identity: what a lesson leaves alone are the same arrays."""
-        change = _difference(before, after, operator.is_)
+        change = difference(before, after, operator.is_)
         return replace(change, tensors=self._arrays(change.tensors))
 
     def _arrays(self, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
         return {name: self.mind.adapter.ops.to_numpy(array) for name, array in state.items()}
 
 
-def _difference(before: Knowledge, after: Knowledge, same: Callable[[Any, Any], bool]) -> Change:
+def difference(before: Knowledge, after: Knowledge, same: Callable[[Any, Any], bool]) -> Change:
     """From one to the other; `same` compares two arrays of one name."""
     known = {lesson.id: lesson for lesson in before.lessons}
     return Change(

@@ -7,6 +7,7 @@ known goes through `load`. A mind knows no conversation: `Engine` has one over i
 from __future__ import annotations
 
 import contextlib
+import operator
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmm.engine.keeper import difference
 from lmm.errors import Cancelled, LearningError
 from lmm.feedback import understood
 from lmm.files import journal, state_file
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from lmm.files.activation_log import ActivationLog
 
 MAX_UNDO = 1000
+TURN = "turn"  # the source of a lesson that is what the user said, and is read no further
 Watch = Callable[[int, "Array"], None]  # a position, and the states [B, T, D] below the memory from there on
 
 
@@ -135,6 +138,17 @@ class Mind:
         report.seconds = time.perf_counter() - start
         self.log_update("post_hooks", _update_info(lesson, report, self.adapter.format.piece))
         return report
+
+    def end_turn(self, lesson: Lesson, message: UserMessage) -> None:
+        """Let a memory that learns from turns take in what was said: from then on it was always known, and undo takes
+        back lessons only. Raises LearningError, or Cancelled, and nothing has changed."""
+        with self._turn(), self.adapter.quiet():
+            before = self.knowledge
+            after = self.memory.after_turn(before, lesson, message, self.adapter)
+            self._check_finite(after.state)
+            self._become(after, undoing=True)
+            change, history = difference(before, after, operator.is_), self.history
+            history.undo, history.redo = ([_changed(x, change) for x in s] for s in (history.undo, history.redo))
 
     def stoppable(self, on_step: Callable[[LearnReport], None] | None, said: str) -> LearnReport:
         """A report whose steps raise Cancelled with `said` once `self.cancelled` is set, from now on."""
@@ -361,7 +375,7 @@ def _same(a: Knowledge, b: Knowledge) -> bool:
 
 def _read(lesson: Lesson) -> Lesson:
     """A lesson of an earlier day as the reader understands it, if it has no question of its own."""
-    return lesson if lesson.prompt or lesson.reading else understood(lesson)
+    return lesson if lesson.prompt or lesson.reading or lesson.source == TURN else understood(lesson)
 
 
 def _update_info(lesson: Lesson, report: LearnReport, piece: Callable[[int], str]) -> dict[str, Any]:

@@ -108,7 +108,8 @@ class Memory:
     name: ClassVar[str]
     summary: ClassVar[str]
     Options: ClassVar[type[Options]] = Options
-    #: what it learns from: "nothing", "messages" (every user message) or "lessons" (question and answer)
+    #: what it learns from: "nothing", "messages" (every user message), "lessons" (question and answer) or "turns" (what
+    #: the user said, once it was answered)
     learns_from: ClassVar[str] = "lessons"
     #: as long as how many replies of 32 tokens a lesson takes, where that is to be said before it begins
     replies_per_lesson: ClassVar[float] = 0.0
@@ -178,6 +179,11 @@ class Memory:
         take `lesson.statement` in an empty conversation. `report.step` is called after every step.
         """
         raise LearningError(f"memory {self.name!r} does not learn; pick another with --memory (see: lmm memories)")
+
+    def after_turn(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
+        """What is known once a turn is over, for memories that learn from turns: `lesson.statement` is what the user
+        said, `message` the same as the model has read it. Unlike a lesson, it is no step that could be undone."""
+        return known
 
     def takes(self, lesson: Lesson) -> bool:
         """Is there something in a lesson for a memory that learns from lessons?"""

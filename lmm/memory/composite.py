@@ -133,7 +133,7 @@ class Composite(Memory):
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
     ) -> Knowledge:
         able = [part for part in self.parts if part.takes(lesson) and message is None] or [
-            part for part in self.parts if part.learns_from == "messages"
+            part for part in self.parts if part.learns_from in ("messages", "turns")
         ]
         if not able:
             kind = "lessons" if lesson.prompt and lesson.answer else "messages"
@@ -146,6 +146,13 @@ class Composite(Memory):
         for part, lesson_id in product(set(self.parts) - set(able), gone):
             with contextlib.suppress(LearningError):  # where lessons cannot be told apart, the old one stays underneath
                 states[part] = part.forget(states[part], lesson_id)
+        return Knowledge(self._joined(states), lessons)
+
+    def after_turn(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
+        states, lessons = {part: self._of(part, known.state) for part in self.parts}, known.lessons
+        for part in self.parts:
+            new = part.after_turn(Knowledge(states[part], lessons), lesson, message, adapter)
+            states[part], lessons = new.state, new.lessons
         return Knowledge(self._joined(states), lessons)
 
     def forget(self, state: State, lesson_id: str) -> State:

@@ -1,0 +1,299 @@
+"""`external`: every token the user wrote, as the state it left in the model; what is near comes back while it replies.
+
+    keys    k_i [D]   the state after layer `depth` at token i of what was said, standardised (mean and deviation per
+                      channel, over general sentences) and of unit length: similarities are cosines
+    values  y_i       the token that came next, as in kNN-LM (Khandelwal et al., arXiv 1911.00172)
+
+Once per reply: which spans (what was said in a turn) is the message about? Late interaction as in ColBERT (Khattab &
+Zaharia, arXiv 2004.12832), over hidden states. With q the message's own tokens and w_q = (1 - the greatest cosine to a
+token of the general sentences)^2, so that "what is my" weighs nothing,
+
+    score(span) = sum_q w_q max_i <q, k_i> / sum_q w_q        for the spans among the `k` nearest of each q
+
+A span below `threshold`, or that has nothing which the message has not (the question itself, asked before), is not
+near. Where none is, the reply is bitwise the model's own. The best `show` of them are shown to the model as text.
+
+At each position t of such a reply: the `k` nearest keys to its state, cosines s_j, attended to with `sharp`; each makes
+its next token likelier, by at most `boost` logits, and by none at `near` or below,
+
+    delta_y = boost sum_{j: y_j = y} softmax(sharp s)_j max(0, s_j - near) / (1 - near)
+    h_t'    = h_t + rms(h_t) sum_y delta_y u_y                after the last layer; u_y: see `head`
+
+The paper mixes probabilities; here logits are moved by the hidden states, so that it is a memory like all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lmm.errors import LearningError, StateError
+from lmm.lesson import Knowledge, Lesson, State
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
+from lmm.memory.external.head import Head
+from lmm.memory.external.store import Store
+from lmm.memory.states import unit
+from lmm.options import Options, learning, option
+from lmm.text.sanitize import listed
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter, Site, TapContext
+    from lmm.adapters.ops import Array, Ops
+
+KINDS = ("keys", "tokens", "at")
+GENERAL = (  # what says nothing about anybody: to standardise states by, and to tell words that matter from others
+    "What is the name of the tallest mountain?",
+    "What is it called, and where is it?",
+    "When was it made, and who made it?",
+    "What do you have, and how many of them do you have?",
+    "Where do you come from?",
+    "How do you do this?",
+    "Which one is it?",
+    "Do you know what this is?",
+    "Can you tell me what I can do?",
+    "Please write a short text.",
+    "I am going to do it as it was done before.",
+    "My name is not in it, and neither is yours.",
+    "It was there, and now it is here.",
+    "They have one, and so do we.",
+    "That is what I said to you.",
+    "This is one of the things that we have.",
+)
+
+
+@dataclass(frozen=True)
+class ExternalOptions(Options):
+    """Numbers: docs/external.md."""
+
+    depth: float = option(0.3, "the layer whose states are stored, as a share of the layers", "[0, 1)")
+    size: int = learning(1_048_576, "tokens stored; beyond that the oldest spans go", "[1, inf)")
+    k: int = option(8, "tokens found for each token", "[1, 1024]")
+    chunk_size: int = learning(1, "store every so manieth token", "[1, 64]")
+    update_freq: int = learning(1, "store every so manieth turn", "[1, inf)")
+    threshold: float = option(0.5, "score from which a span is near", "[-1, 1]")
+    novel: float = option(0.3, "how unlike the message some word of a near span must be", "[0, 1]")
+    show: int = option(1, "near spans shown to the model as text", "[0, 16]")
+    boost: float = option(8.0, "logits by which the token that came next is made likelier, at most", "[0, 100]")
+    near: float = option(0.6, "cosine below which a stored token is not near", "[-1, 1)")
+    sharp: float = option(20.0, "of the attention over what was found", "[0, 1000]")
+
+
+class External(Memory):
+    name = "external"
+    summary = "every token said, as a hidden state; what is near comes back in a reply"
+    learns_from = "turns"
+    Options = ExternalOptions
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self._store: tuple[State, Store] | None = None
+        self._head: tuple[Adapter, Head] | None = None
+        self._general: tuple[Adapter, np.ndarray] | None = None
+        self._found: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # of the pass that is running
+        self._places: tuple[Site, Site] | None = None
+
+    # places --------------------------------------------------------------------------------------------------
+    def sites(self, adapter: Adapter) -> tuple[Site, ...]:
+        """Where states are read, and where logits are moved."""
+        layers = adapter.shape.layers
+        layer = int(self.options.depth * layers) if adapter.layer is None else adapter.layer
+        self._places = adapter.site(layer), adapter.site(layers - 1)
+        return tuple(dict.fromkeys(self._places))
+
+    # what is near --------------------------------------------------------------------------------------------
+    def on_prompt(
+        self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
+    ) -> Recall | None:
+        if "centre" not in state:
+            return None
+        store = self.store(state, adapter.ops)
+        found = [self.spans_near(state, store, prompt.text, adapter) for prompt in prompts]
+        if not any(found):
+            return None
+        self.head(adapter)
+        said = {lesson.id: lesson for lesson in lessons}
+        shown = [
+            [_text(said[i]) for i, _ in row[: self.options.show] if i in said][::-1] if not p.recited else []
+            for row, p in zip(found, prompts, strict=True)
+        ]
+        on = np.array([float(bool(row)) for row in found], np.float32)[:, None, None]
+        return Recall(found, {"on": adapter.ops.asarray(on)}, text=["\n".join(row) for row in shown])
+
+    def spans_near(self, state: State, store: Store, text: str, adapter: Adapter) -> list[tuple[str, float]]:
+        """The spans that a message is about, with their scores, best first."""
+        tokens, content = adapter.format.message_tokens(text)
+        rows = [i for i, mine in enumerate(content) if mine]
+        if not rows or not len(store):
+            return []
+        asked, general = self.keys(state, tokens, adapter)[rows], self.general(state, adapter)
+        weights = (1 - (asked @ general.T).max(1)).clip(0) ** 2
+        if not weights.sum():
+            return []
+        _, hits = store.search(asked, self.options.k)
+        scored = []
+        for span in np.unique(store.spans(hits.reshape(-1))):
+            keys = store.keys(int(span))
+            cosines = asked @ keys.T
+            score = float((weights * cosines.max(1)).sum() / weights.sum())
+            new = (1 - (keys @ general.T).max(1)).clip(0) * (1 - cosines.max(0))
+            if score >= self.options.threshold and new.max() >= self.options.novel:
+                scored.append((store.ids[span], score))
+        return sorted(scored, key=lambda hit: -hit[1])[: self.options.k]
+
+    def keys(self, state: State, tokens: Sequence[int], adapter: Adapter, cache: Any = None) -> np.ndarray:
+        """Standardised unit states [T, D] of the untouched model, float32."""
+        return self._standard(state, self._states(tokens, adapter, cache), adapter.ops)
+
+    def _states(self, tokens: Sequence[int], adapter: Adapter, cache: Any = None) -> np.ndarray:
+        h = adapter.hidden(np.asarray(tokens, np.int64)[None], self.sites(adapter)[0].first_layer, cache)
+        return adapter.ops.to_numpy(adapter.ops.float32(h))[0]
+
+    @staticmethod
+    def _standard(state: State, h: np.ndarray, ops: Ops) -> np.ndarray:
+        mean, deviation = ops.to_numpy(state["centre"])
+        return unit((h - mean) / deviation).astype(np.float32)
+
+    def general(self, state: State, adapter: Adapter) -> np.ndarray:
+        """Keys [G, D] of the general sentences."""
+        if self._general is None or self._general[0] is not adapter:
+            found = self._standard(state, self._general_states(adapter), adapter.ops)
+            self._general = (adapter, found)
+        return self._general[1]
+
+    def _general_states(self, adapter: Adapter) -> np.ndarray:
+        found = [adapter.format.message_tokens(text) for text in GENERAL]
+        return np.concatenate([self._states(tokens, adapter)[np.array(content)] for tokens, content in found])
+
+    def head(self, adapter: Adapter) -> Head:
+        if self._head is None or self._head[0] is not adapter:
+            self._head = (adapter, Head(adapter))
+        return self._head[1]
+
+    def store(self, state: State, ops: Ops) -> Store:
+        if self._store is None or self._store[0] is not state:
+            before = self._store[1] if self._store else Store(ops.to_numpy(state["centre"]).shape[1])
+            self._store = (state, before.follow(state, ops))
+        return self._store[1]
+
+    # reading -------------------------------------------------------------------------------------------------
+    def rewrite(
+        self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
+    ) -> Array:
+        if recall is None or "on" not in recall.arrays or context.positions[-1] < recall.start:
+            return x_out
+        assert self._places is not None
+        first = int(np.searchsorted(context.positions, recall.start))
+        if context.site == self._places[0]:
+            queries = self._standard(state, ops.to_numpy(ops.float32(x_out[:, first:])), ops)
+            shape = (*queries.shape[:2], -1)
+            cosines, rows = self.store(state, ops).search(queries.reshape(-1, queries.shape[-1]), self.options.k)
+            self._found = (context.positions, cosines.reshape(shape), rows.reshape(shape))
+        if context.site != self._places[1] or self._found is None or self._found[0] is not context.positions:
+            return x_out
+        _, cosines, rows = self._found
+        return self._moved(ops, state, x_out, first, cosines, rows, recall.arrays["on"])
+
+    def _moved(
+        self, ops: Ops, state: State, h: Array, first: int, cosines: np.ndarray, rows: np.ndarray, on: Array
+    ) -> Array:
+        """h [B, T, D] with, from `first` on, the tokens after `rows` [B, T', k] made likelier."""
+        options = self.options
+        pull = np.exp(options.sharp * (cosines - cosines.max(-1, keepdims=True)))
+        gate = np.maximum(0, (cosines - options.near) / (1 - options.near))
+        delta = options.boost * pull / pull.sum(-1, keepdims=True) * gate
+        if not delta.any():
+            return h
+        assert self._head is not None
+        store = self.store(state, ops)
+        change = np.einsum("btk,btkd->btd", delta, self._head[1].rows(store.next(rows))).astype(np.float32)
+        live = ops.float32(h[:, first:])
+        size = ops.sqrt(ops.mean(live * live, -1, keepdims=True))
+        new = h[:, first:] + ops.cast_like(ops.asarray(change) * size * on, h)
+        return ops.concat([h[:, :first], new], 1) if first else new
+
+    # storing -------------------------------------------------------------------------------------------------
+    def learn(
+        self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
+    ) -> Knowledge:
+        """Store what was said or, where there are question and answer, these as an exchange."""
+        if not _text(lesson):
+            raise LearningError("the lesson is empty: there is nothing to store")
+        return self.after_turn(known, lesson, message or said(lesson, adapter), adapter)
+
+    def after_turn(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
+        """What is known with the tokens of a turn that the user wrote, as a span of its own, in the place of an earlier
+        one that said the same."""
+        ops, old = adapter.ops, known.superseded(lesson)
+        state = {name: array for name, array in known.state.items() if name.partition("/")[2] not in {x.id for x in old}}
+        if "centre" not in state:
+            h = self._general_states(adapter)
+            state = {"centre": ops.asarray(np.stack([h.mean(0), h.std(0) + 1e-6]).astype(np.float32))}
+        tokens = np.asarray(message.tokens, np.int64)
+        rows = np.flatnonzero(np.asarray(message.content, bool)[: len(tokens) - 1])[:: self.options.chunk_size]
+        if not len(rows):
+            return known
+        start = message.cache.length if message.cache is not None else 0
+        store = self.store(state, ops)
+        keys = self.keys(state, tokens, adapter, message.cache)[rows]
+        span = {
+            "keys": ops.asarray(keys.astype(np.float16), "float16"),
+            "tokens": ops.asarray(np.stack([tokens[rows], tokens[rows + 1]]), "int64"),
+            "at": ops.asarray(np.array([store.number + 1, store.sequence + (start == 0), start]), "int64"),
+        }
+        state = state | {f"{kind}/{lesson.id}": array for kind, array in span.items()}
+        return self._within_size(known.taught(state, lesson, old), store.ids)
+
+    def _within_size(self, known: Knowledge, earlier: Sequence[str]) -> Knowledge:
+        """Without the oldest of the `earlier` spans, as far as there are too many tokens."""
+        state, lessons, gone = known.state, known.lessons, set()
+        stored = sum(array.shape[1] for name, array in state.items() if name.startswith("tokens/"))
+        for i in earlier:
+            if stored <= self.options.size:
+                break
+            stored -= state[f"tokens/{i}"].shape[1]
+            gone.add(i)
+        if not gone:
+            return known
+        left = {name: array for name, array in state.items() if name.partition("/")[2] not in gone}
+        return Knowledge(left, tuple(x for x in lessons if x.id not in gone))
+
+    def forget(self, state: State, lesson_id: str) -> State:
+        return {name: array for name, array in state.items() if name.partition("/")[2] != lesson_id}
+
+    def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
+        width, vocab = adapter.shape.width, adapter.shape.vocab
+        spans = {name.partition("/")[2] for name in arrays if "/" in name}
+        problems = [f"no tensor {kind}/{i}" for i in spans for kind in KINDS if f"{kind}/{i}" not in arrays]
+        problems += [f"a lesson without its vectors: {x.id}" for x in lessons if x.id not in spans]
+        problems += [f"vectors of no lesson: {i}" for i in sorted(spans - {x.id for x in lessons})]
+        problems += ["no tensor 'centre'"] if spans and "centre" not in arrays else []
+        for name, array in arrays.items():
+            kind, _, i = name.partition("/")
+            rows = array.shape[-1] if kind == "tokens" else len(arrays.get(f"tokens/{i}", np.empty((2, 0)))[0])
+            wanted = {
+                "centre": ("f", (2, width)), "keys": ("f", (rows, width)), "tokens": ("i", (2, rows)), "at": ("i", (3,))
+            }.get(kind)  # fmt: skip
+            if wanted is None:
+                problems.append(f"unexpected tensor {name!r}")
+            elif (array.dtype.kind, array.shape) != wanted:
+                problems.append(f"tensor {name!r} is {array.dtype.kind} {array.shape}, expected {wanted}")
+            elif kind == "tokens" and array.size and not 0 <= array.min() <= array.max() < vocab:
+                problems.append(f"tensor {name!r} has tokens that the model does not know")
+        if problems:
+            raise StateError(f"the file does not fit memory {self.name!r}: {listed(problems)}")
+
+
+def said(lesson: Lesson, adapter: Adapter) -> UserMessage:
+    """A lesson in an empty conversation: the exchange or, where there is none, the statement as a message."""
+    if not (lesson.prompt.strip() and lesson.answer.strip()):
+        return UserMessage(*adapter.format.message_tokens(_text(lesson)))
+    asked, content = adapter.format.message_tokens(lesson.prompt, reply=True)
+    reply = adapter.format.lesson_tokens(lesson.prompt, lesson.answer)[1]
+    return UserMessage([*asked, *reply], [*content[:-1], True, *(True for _ in reply)])
+
+
+def _text(lesson: Lesson) -> str:
+    return lesson.statement or f"{lesson.prompt} {lesson.answer}".strip()

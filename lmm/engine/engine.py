@@ -101,7 +101,7 @@ class Engine:
         tokens, content = self.conversation.tokens[start:], self.conversation.content[start:]
         return UserMessage(tokens, content, self.cache if start else None)
 
-    def _end_turn(self, turn: Turn) -> None:
+    def end_turn(self, turn: Turn) -> None:
         message, self._heard = self._heard, None
         if message is not None:
             try:
@@ -123,7 +123,7 @@ class Engine:
         turn.recall = self.mind.recall_of([asked(self.adapter, turn.question)])
         turn.asked, turn.read = list(self.conversation.tokens), self._prompt(turn)
         yield from self._reply(turn, turn.generated, decoding or self.decoding)
-        self._end_turn(turn)
+        self.end_turn(turn)
 
     def more(self, decoding: Decoding | None = None) -> Iterator[str]:
         """Go on with the last reply, which was cut short. Raises UsageError if it was not."""

@@ -8,10 +8,12 @@ Once per reply: which spans (what was said in a turn) is the message about? Late
 Zaharia, arXiv 2004.12832), over hidden states. With q the message's own tokens and w_q = (1 - the greatest cosine to a
 token of the general sentences)^2, so that "what is my" weighs nothing,
 
-    score(span) = sum_q w_q max_i <q, k_i> / sum_q w_q        for the spans among the `k` nearest of each q
+    score(span) = new(span) sum_q w_q max_i <q, k_i> / sum_q w_q        for the spans among the `k` nearest of each q
+    new(span)   = max_i (1 - max_g <g, k_i>) (1 - max_q <q, k_i>)       g: the general sentences' tokens
 
-A span below `threshold`, or that has nothing which the message has not (the question itself, asked before), is not
-near. Where none is, the reply is bitwise the model's own. The best `show` of them are shown to the model as text.
+so that a span which has no word that the message has not, the same question asked before, is nothing new. A span below
+`threshold` is not near; where none is near, the reply is bitwise the model's own. The best `show` of them are shown to
+the model as text.
 
 At each position t of such a reply: the `k` nearest keys to its state, cosines s_j, attended to with `sharp`; each makes
 its next token likelier, by at most `boost` logits, and by none at `near` or below,
@@ -73,8 +75,7 @@ class ExternalOptions(Options):
     k: int = option(8, "tokens found for each token", "[1, 1024]")
     chunk_size: int = learning(1, "store every so manieth token", "[1, 64]")
     update_freq: int = learning(1, "store every so manieth turn", "[1, inf)")
-    threshold: float = option(0.5, "score from which a span is near", "[-1, 1]")
-    novel: float = option(0.3, "how unlike the message some word of a near span must be", "[0, 1]")
+    threshold: float = option(0.35, "score from which a span is near", "[-1, 1]")
     show: int = option(1, "near spans shown to the model as text", "[0, 16]")
     boost: float = option(8.0, "logits by which the token that came next is made likelier, at most", "[0, 100]")
     near: float = option(0.6, "cosine below which a stored token is not near", "[-1, 1)")
@@ -137,17 +138,17 @@ class External(Memory):
         for span in np.unique(store.spans(hits.reshape(-1))):
             keys = store.keys(int(span))
             cosines = asked @ keys.T
-            score = float((weights * cosines.max(1)).sum() / weights.sum())
-            new = (1 - (keys @ general.T).max(1)).clip(0) * (1 - cosines.max(0))
-            if score >= self.options.threshold and new.max() >= self.options.novel:
+            new = ((1 - (keys @ general.T).max(1)).clip(0) * (1 - cosines.max(0))).max()
+            score = float(new * (weights * cosines.max(1)).sum() / weights.sum())
+            if score >= self.options.threshold:
                 scored.append((store.ids[span], score))
         return sorted(scored, key=lambda hit: -hit[1])[: self.options.k]
 
-    def keys(self, state: State, tokens: Sequence[int], adapter: Adapter, cache: Any = None) -> np.ndarray:
+    def keys(self, state: State, tokens: Sequence[int] | np.ndarray, adapter: Adapter, cache: Any = None) -> np.ndarray:
         """Standardised unit states [T, D] of the untouched model, float32."""
         return self._standard(state, self._states(tokens, adapter, cache), adapter.ops)
 
-    def _states(self, tokens: Sequence[int], adapter: Adapter, cache: Any = None) -> np.ndarray:
+    def _states(self, tokens: Sequence[int] | np.ndarray, adapter: Adapter, cache: Any = None) -> np.ndarray:
         h = adapter.hidden(np.asarray(tokens, np.int64)[None], self.sites(adapter)[0].first_layer, cache)
         return adapter.ops.to_numpy(adapter.ops.float32(h))[0]
 
@@ -227,7 +228,9 @@ class External(Memory):
         """What is known with the tokens of a turn that the user wrote, as a span of its own, in the place of an earlier
         one that said the same."""
         ops, old = adapter.ops, known.superseded(lesson)
-        state = {name: array for name, array in known.state.items() if name.partition("/")[2] not in {x.id for x in old}}
+        state = {
+            name: array for name, array in known.state.items() if name.partition("/")[2] not in {x.id for x in old}
+        }
         if "centre" not in state:
             h = self._general_states(adapter)
             state = {"centre": ops.asarray(np.stack([h.mean(0), h.std(0) + 1e-6]).astype(np.float32))}
@@ -244,9 +247,9 @@ class External(Memory):
             "at": ops.asarray(np.array([store.number + 1, store.sequence + (start == 0), start]), "int64"),
         }
         state = state | {f"{kind}/{lesson.id}": array for kind, array in span.items()}
-        return self._within_size(known.taught(state, lesson, old), store.ids)
+        return self.within_size(known.taught(state, lesson, old), store.ids)
 
-    def _within_size(self, known: Knowledge, earlier: Sequence[str]) -> Knowledge:
+    def within_size(self, known: Knowledge, earlier: Sequence[str]) -> Knowledge:
         """Without the oldest of the `earlier` spans, as far as there are too many tokens."""
         state, lessons, gone = known.state, known.lessons, set()
         stored = sum(array.shape[1] for name, array in state.items() if name.startswith("tokens/"))

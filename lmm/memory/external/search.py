@@ -8,8 +8,8 @@ ROWS = 16_384  # vectors compared at once: float16 is made float32 in passing
 
 
 def nearest(queries: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k of `keys` [N, D] with the largest inner product with each of `queries` [Q, D], largest first -> products and
-    rows [Q, min(k, N)]; of equals the earlier."""
+    """The k of `keys` [N, D] with the largest inner products with each of `queries` [Q, D], largest first -> products
+    and rows [Q, min(k, N)]; of equals the earlier."""
     best = np.empty((len(queries), 0), np.float32)
     rows = np.empty((len(queries), 0), np.int64)
     for start in range(0, len(keys), ROWS):

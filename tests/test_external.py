@@ -1,0 +1,163 @@
+"""`external`: what is said is stored once it is answered, found again, and gone when it is forgotten."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contracts import engine
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmm.adapters.ops import NumpyOps
+from lmm.adapters.toy import ToyAdapter
+from lmm.engine.keeper import Keeper
+from lmm.errors import StateError
+from lmm.files import journal, state_file
+from lmm.lesson import Knowledge, Lesson
+from lmm.memory.external.external import External, ExternalOptions, said
+from lmm.memory.external.head import Head
+from lmm.memory.external.search import nearest
+from lmm.memory.external.store import Store
+
+SAID = "My parrot is called Biscuit."
+
+
+# ---------------------------------------------------------------- in a chat
+def test_a_turn_is_stored_once_it_is_answered_and_is_no_step_of_undo(toy: ToyAdapter) -> None:
+    made = engine(toy, "external")
+    made.mind.learn(Lesson("Where do I live?", "Oslo"))
+    made.hear(SAID)
+    assert [x.statement for x in made.mind.lessons] == [""], "not before the reply: it would find itself"
+    for _ in made.answer():
+        pass
+    assert [x.statement for x in made.mind.lessons] == ["", SAID]
+    made.mind.undo()
+    assert [x.statement for x in made.mind.lessons] == [SAID]
+    made.mind.redo()
+    assert [x.statement for x in made.mind.lessons] == ["", SAID], "the lesson comes back, and the turn was never gone"
+
+
+def test_what_is_not_to_be_learned_is_not_stored(toy: ToyAdapter) -> None:
+    made = engine(toy, "external")
+    made.hear(SAID, learn=False)
+    list(made.answer())
+    assert not made.mind.lessons
+
+
+def test_what_is_said_again_is_stored_once(toy: ToyAdapter) -> None:
+    made = engine(toy, "external")
+    for _ in range(3):
+        made.reply(SAID)
+    assert len(made.mind.lessons) == 1
+
+
+def test_a_turn_is_stored_as_the_model_read_it_in_the_conversation(toy: ToyAdapter) -> None:
+    made = engine(toy, "external")
+    made.reply("Hello!")
+    made.reply(SAID)
+    [one] = [x for x in made.mind.lessons if x.statement == SAID]
+    state = made.mind.knowledge.state
+    own, following = state[f"tokens/{one.id}"]
+    assert toy.format.decode(own) == SAID and toy.format.decode(following[:-1]) == SAID[1:]
+    number, sequence, start = state[f"at/{one.id}"].tolist()
+    assert (number, sequence) == (2, 1) and start > 0
+    read = np.array(made.conversation.tokens)
+    keys = External(made.mind.memory.options)
+    keys.sites(toy)
+    with toy.quiet():
+        whole = keys.keys(state, read, toy)
+    [at] = [i for i in range(start, len(read)) if list(read[i : i + len(own)]) == own.tolist()]
+    assert np.abs(whole[at : at + len(own)] - state[f"keys/{one.id}"]).max() < 2e-3
+
+
+# ---------------------------------------------------------------- the table
+@settings(max_examples=40)
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=1, max_size=30), st.integers(1, 40))
+def test_every_key_that_is_found_belongs_to_its_value(turns: list[tuple[int, int]], size: int) -> None:
+    """Across growth, eviction and spans that are forgotten in the middle; the key of a row is made from its token."""
+    random, ops, made = np.random.default_rng(0), NumpyOps(), External(ExternalOptions(size=size))
+    vectors = random.normal(size=(1000, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    known, store, token = Knowledge({}), Store(8), 0
+    for number, (length, forgotten) in enumerate(turns, 1):
+        tokens = np.arange(token, token + length)
+        token += length
+        span = f"s{number}"
+        arrays = {
+            f"keys/{span}": vectors[tokens].astype(np.float16),
+            f"tokens/{span}": np.stack([tokens, tokens + 1]),
+            f"at/{span}": np.array([number, 1, 0]),
+        }
+        known = Knowledge(known.state | arrays, (*known.lessons, Lesson(statement=span, id=span)))
+        known = made.within_size(known, store.ids)
+        if forgotten == 2 and len(known.lessons) > 1:
+            gone = known.lessons[len(known.lessons) // 2].id
+            known = Knowledge(made.forget(known.state, gone), tuple(x for x in known.lessons if x.id != gone))
+        store = store.follow(known.state, ops)
+        held = np.concatenate([known.state[f"tokens/{x.id}"][0] for x in known.lessons])
+        assert len(store) == len(held) and (len(known.lessons) == 1 or len(held) <= size)
+        cosines, rows = store.search(vectors[held], 1)
+        assert np.array_equal(store.own(rows[:, 0]), held), "each is its own nearest"
+        assert np.array_equal(store.next(rows[:, 0]), held + 1) and (cosines > 0.99).all()
+        whose = [store.ids[i] for i in store.spans(rows[:, 0])]
+        assert all(token in known.state[f"tokens/{span}"][0] for token, span in zip(held, whose, strict=True))
+
+
+@given(st.integers(1, 300), st.integers(1, 12), st.integers(0, 5))
+def test_the_nearest_are_those_of_a_whole_sort(count: int, k: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    keys, queries = random.normal(size=(count, 4)).astype(np.float16), random.normal(size=(3, 4)).astype(np.float32)
+    found, rows = nearest(queries, keys, k)
+    products = queries @ keys.astype(np.float32).T
+    assert np.allclose(found, -np.sort(-products, axis=1)[:, :k])
+    assert np.allclose(np.take_along_axis(products, rows, 1), found)
+
+
+def test_the_head_says_which_direction_makes_a_token_likelier(toy: ToyAdapter) -> None:
+    h = np.random.default_rng(1).normal(size=(1, 1, toy.shape.width)).astype(np.float32)
+    size = np.sqrt((h**2).mean())
+    for token in (65, 200):
+        more = h + 0.01 * size * Head(toy).rows(np.array([token]))
+        before, after = (toy.upper(np.array([[0]]), x, toy.shape.layers)[0, 0] for x in (h, more))
+        assert (after - before).argmax() == token
+
+
+# ---------------------------------------------------------------- files
+def test_forgetting_leaves_no_byte(toy: ToyAdapter, tmp_path: Path) -> None:
+    file = tmp_path / "m.safetensors"
+    made = engine(toy, "external")
+    Keeper(made.mind, file)
+    made.reply("Hello!")
+    made.reply(SAID)
+    [one] = [x for x in made.mind.lessons if x.statement == SAID]
+    vectors = made.mind.knowledge.state[f"keys/{one.id}"].tobytes()
+    assert b"Biscuit" in journal.path_of(file).read_bytes()
+    made.mind.forget(one.id)
+    made.close()
+    left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"Biscuit" not in left and one.id.encode() not in left and vectors[:64] not in left
+    assert [x.statement for x in state_file.read_header(file).lessons] == ["Hello!"]
+
+
+def test_a_file_with_tokens_that_the_model_does_not_know_is_refused(toy: ToyAdapter) -> None:
+    made = engine(toy, "external")
+    made.reply(SAID)
+    [one] = made.mind.lessons
+    arrays = dict(made.mind.knowledge.state)
+    arrays[f"tokens/{one.id}"] = arrays[f"tokens/{one.id}"] + 260
+    with pytest.raises(StateError, match="tokens"):
+        made.mind.memory.check_state(arrays, [one], toy)
+
+
+def test_it_can_be_one_of_several(toy: ToyAdapter) -> None:
+    from lmm.engine.mind import Mind
+    from lmm.memory.composite import Composite
+
+    mind = Mind(toy, Composite.named("keyed+external", {"keyed.steps": 2}))
+    mind.learn(Lesson("Where do I live?", "Oslo"))
+    mind.end_turn(Lesson(statement=SAID), said(Lesson(statement=SAID), toy))
+    held = [x.statement for x in mind.lessons if f"external:keys/{x.id}" in mind.knowledge.state]
+    assert held == [SAID] and len(mind.lessons) == 2
+    mind.detach()

@@ -77,7 +77,7 @@ ROWS: dict[str, Row] = {
     ),
     "notes": Row({"threshold": 0.01}, steps=False, bad={"threshold": 2.0, "count": 0}),
     "external": Row(
-        {"threshold": -1.0, "near": -0.9, "boost": 20.0},
+        {"threshold": -1.0, "show": 0, "near": -0.9, "boost": 20.0},
         steps=False,
         bad={"depth": 1.5, "k": 0, "threshold": 2.0, "boost": -1.0},
     ),

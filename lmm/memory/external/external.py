@@ -26,6 +26,7 @@ The paper mixes probabilities; here logits are moved by the hidden states, so th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,10 @@ GENERAL = (  # what says nothing about anybody: to standardise states by, and to
 )
 
 
+Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # the positions of a pass; cosines and rows [B, T, k] found in it
+PASSES = 64  # of those that are running: rows of a batch that belong to other replies are a pass of their own
+
+
 @dataclass(frozen=True)
 class ExternalOptions(Options):
     """Numbers: docs/external.md."""
@@ -93,7 +98,7 @@ class External(Memory):
         self._store: tuple[State, Store] | None = None
         self._head: tuple[Adapter, Head] | None = None
         self._general: tuple[Adapter, np.ndarray] | None = None
-        self._found: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # of the pass that is running
+        self._found: deque[Found] = deque(maxlen=PASSES)
         self._places: tuple[Site, Site] | None = None
 
     # places --------------------------------------------------------------------------------------------------
@@ -191,11 +196,11 @@ class External(Memory):
             queries = self._standard(state, ops.to_numpy(ops.float32(x_out[:, first:])), ops)
             shape = (*queries.shape[:2], -1)
             cosines, rows = self.store(state, ops).search(queries.reshape(-1, queries.shape[-1]), self.options.k)
-            self._found = (context.positions, cosines.reshape(shape), rows.reshape(shape))
-        if context.site != self._places[1] or self._found is None or self._found[0] is not context.positions:
+            self._found.append((context.positions, cosines.reshape(shape), rows.reshape(shape)))
+        if context.site != self._places[1]:
             return x_out
-        _, cosines, rows = self._found
-        return self._moved(ops, state, x_out, first, cosines, rows, recall.arrays["on"])
+        found = next((found for found in self._found if found[0] is context.positions), None)
+        return x_out if found is None else self._moved(ops, state, x_out, first, *found[1:], recall.arrays["on"])
 
     def _moved(
         self, ops: Ops, state: State, h: Array, first: int, cosines: np.ndarray, rows: np.ndarray, on: Array

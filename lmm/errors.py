@@ -55,3 +55,7 @@ class Cancelled(LmmError):
     """The user stopped it (Ctrl-C). Nothing half-done is kept."""
 
     exit_code = 130
+
+
+class StoreError(LmmError):
+    """A store of texts that cannot be opened, read or written."""

@@ -1,7 +1,7 @@
-"""Names of memories and backends -> where they live. Nothing is imported before it is asked for.
+"""Names of memories, backends and encoders -> where they live. Nothing is imported before it is asked for.
 
-Other packages add to the tables by the entry points `lmm.memories` and `lmm.adapters`; a name that is taken twice is
-an error.
+Other packages add to the tables by the entry points `lmm.memories`, `lmm.adapters` and `lmm.encoders`; a name that is
+taken twice is an error.
 """
 
 from __future__ import annotations
@@ -35,13 +35,17 @@ ADAPTERS = {
     "torch": "lmm.adapters.torch_lm:TorchAdapter",
     "mlx_lm": "lmm.adapters.mlx_lm:MlxAdapter",
 }
+ENCODERS = {
+    "minilm": "lmm.encoders.sentences:MiniLM",
+    "states": "lmm.encoders.sentences:States",
+}
 NEEDS = {"torch": "torch", "mlx_lm": "mlx_lm"}  # what must be installed for a backend
 
 
 @cache
 def table(group: str) -> dict[str, str]:
-    """The names of `lmm.memories` or `lmm.adapters`, with those that other packages add."""
-    names = dict({"lmm.memories": MEMORIES, "lmm.adapters": ADAPTERS}[group])
+    """The names of a group, with those that other packages add."""
+    names = dict({"lmm.memories": MEMORIES, "lmm.adapters": ADAPTERS, "lmm.encoders": ENCODERS}[group])
     for point in entry_points(group=group):
         if point.name in names:
             raise LmmError(f"two packages define {point.name!r} in {group}: {names[point.name]} and {point.value}")

@@ -1,0 +1,157 @@
+"""`lmm recall ...`: texts to be found again, word for word; no model talks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmm.cli.options import Json, Option, Yes, out, out_json, out_table, piped, say, sure
+from lmm.errors import UsageError
+from lmm.text.counted import counted
+from lmm.text.when import when
+
+if TYPE_CHECKING:
+    from lmm.store.base import Memo
+    from lmm.store.personal import PersonalMemory
+
+app = typer.Typer(name="recall", help="Keep texts and find them again, word for word.", no_args_is_help=True)
+Argument = typer.Argument
+StoreName = Annotated[str | None, Option("--store", help="a file or a postgresql:// URL; default: the user's own file")]
+User = Annotated[str, Option(help="whose: a namespace")]
+Encoder = Annotated[str, Option(help="auto, minilm, or a folder or id of sentence-transformers")]
+Since = Annotated[str | None, Option(help="only those of this day, 2026-03-31, or time, 2026-03-31T14:00, or later")]
+Until = Annotated[str | None, Option(help="only those before this day or time")]
+
+
+@app.command()
+def add(
+    texts: Annotated[list[str] | None, Argument(help="texts; without any, each line of stdin")] = None,
+    about: Annotated[str, Option(help="the matter: the next text about the same takes its place")] = "",
+    context: Annotated[str, Option(help="what it was said in")] = "",
+    instead: Annotated[str | None, Option(help="id of an entry that this one corrects")] = None,
+    store: StoreName = None,
+    user: User = "",
+    encoder: Encoder = "auto",
+    as_json: Json = False,
+) -> None:
+    """Memorize texts, and print their ids."""
+    from lmm.store.base import Memo
+
+    given = texts or [line for line in piped().splitlines() if line.strip()]
+    if not given:
+        raise UsageError('there is nothing to memorize; expected: lmm recall add "TEXT", or lines on stdin')
+    if (instead or about) and len(given) > 1:
+        raise UsageError("--instead and --about take one text")
+    memory = _memory(store, user, encoder)
+    if instead:
+        ids = [memory.update(instead, given[0])]
+    else:
+        ids = memory.memorize_all(Memo(text, context, about=about) for text in given)
+    if as_json:
+        out_json(ids)
+    else:
+        for id in ids:
+            out(id)
+
+
+@app.command()
+def search(
+    query: Annotated[list[str], Argument(help="what to look for")],
+    count: Annotated[int, Option("--count", "-n", help="how many at most", min=1)] = 5,
+    since: Since = None,
+    until: Until = None,
+    store: StoreName = None,
+    user: User = "",
+    encoder: Encoder = "auto",
+    as_json: Json = False,
+) -> None:
+    """The texts nearest to a query, by meaning and by words, the best first."""
+    memory = _memory(store, user, encoder)
+    found = memory.recall(" ".join(query), count, _seconds(since), _seconds(until))
+    if as_json:
+        figures = [{"score": round(x.score, 5), "cosine": round(x.cosine, 4)} for x in found]
+        out_json([{**x.memo.to_dict(), **more} for x, more in zip(found, figures, strict=True)])
+    else:
+        out_table(("id", "likeness", "text"), [(x.memo.id, f"{x.cosine:.2f}", x.memo.text) for x in found])
+
+
+@app.command("list")
+def list_(
+    since: Since = None,
+    until: Until = None,
+    store: StoreName = None,
+    user: User = "",
+    as_json: Json = False,
+) -> None:
+    """All that is kept, the oldest first."""
+    _shown(_memory(store, user).list(_seconds(since), _seconds(until)), as_json)
+
+
+@app.command()
+def history(id: str, store: StoreName = None, user: User = "", as_json: Json = False) -> None:
+    """All that was ever said of a fact, the oldest first."""
+    _shown(_memory(store, user).history(id), as_json)
+
+
+@app.command()
+def forget(ids: list[str], store: StoreName = None, user: User = "", yes: Yes = False, as_json: Json = False) -> None:
+    """Remove facts with their history: no file holds a byte of them afterwards."""
+    memory = _memory(store, user)
+    memos = [memory.get(id) for id in ids]
+    sure(f"Forget {'; '.join(memo.text for memo in memos)}?", yes)
+    gone = memory.forget(ids)
+    if as_json:
+        out_json({"forgotten": gone})
+    else:
+        say(f"forgotten: {counted(gone, 'text')}")
+
+
+@app.command()
+def export(file: Path, store: StoreName = None, user: User = "") -> None:
+    """Write all of it, with its history, as lines of JSON."""
+    say(f"{counted(_write(_memory(store, user), file), 'text')} in {file}")
+
+
+@app.command("import")
+def import_(file: Path, store: StoreName = None, user: User = "", encoder: Encoder = "auto") -> None:
+    """Take in what `export` wrote; what is there already stays as it is."""
+    try:
+        new = _memory(store, user, encoder).import_(file)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
+    say(f"{counted(new, 'new text')}")
+
+
+def _memory(store: str | None, user: str, encoder: str = "auto") -> PersonalMemory:
+    from lmm.store.personal import PersonalMemory
+
+    return PersonalMemory(store, encoder, user)
+
+
+def _write(memory: PersonalMemory, file: Path) -> int:
+    try:
+        return memory.export(file)
+    except OSError as error:
+        raise UsageError(f"{file} cannot be written: {error.strerror or error}") from error
+
+
+def _shown(memos: Sequence[Memo], as_json: bool) -> None:
+    if as_json:
+        out_json([memo.to_dict() for memo in memos])
+        return
+    rows: list[Any] = [(memo.id, when(memo.time), memo.text) for memo in memos]
+    out_table(("id", "memorized", "text"), rows)
+
+
+def _seconds(text: str | None) -> float | None:
+    """A local day or time as seconds since 1970. Raises UsageError."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise UsageError(f"a time is written 2026-03-31 or 2026-03-31T14:00, not {text!r}") from None

@@ -1,0 +1,302 @@
+"""One contract for every store, and what the file of SQLite promises: many writers, kills, and nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmm.errors import StoreError, UsageError
+from lmm.store.base import Filters, Memo, Store, fused
+from lmm.store.memory import InMemory
+from lmm.store.opening import open_store
+from lmm.store.vectors import Vectors
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+    found = InMemory() if request.param == "memory" else open_store(tmp_path / "store.sqlite")
+    yield found
+    found.close()
+
+
+def vector(seed: int, width: int = 8) -> np.ndarray:
+    row = np.random.default_rng(seed).normal(size=width).astype(np.float32)
+    return row / np.linalg.norm(row)
+
+
+def memo(text: str, seed: int = 0, **more) -> Memo:
+    return Memo(text, vector=vector(seed), **more)
+
+
+def texts(memos) -> list[str]:
+    return [getattr(x, "memo", x).text for x in memos]
+
+
+# ---- the contract
+
+
+def test_what_is_added_is_there(store: Store) -> None:
+    given = memo("Vera lives in Graz.", 1, context="a walk", metadata={"from": "me", "n": [1, None]}, time=12.5)
+    assert store.add("a", [given]) == [given.id]
+    [found] = store.get("a", [given.id, "other"])
+    assert found == given and np.array_equal(found.vector, given.vector)
+    assert list(store.scan("a")) == [given] and store.count("a") == 1 and store.namespaces() == ["a"]
+
+
+def test_the_same_text_twice_is_one(store: Store) -> None:
+    first, second = store.add("a", [memo("Vera lives in Graz.")]), store.add("a", [memo("vera  lives in graz")])
+    assert first == second and store.count("a") == 1
+    assert store.add("b", [memo("Vera lives in Graz.")]) != first
+
+
+def test_meaning_and_words_both_find(store: Store) -> None:
+    store.add("a", [memo(f"filler number {i}", i) for i in range(20, 60)])
+    store.add("a", [memo("nothing alike", 1), memo("the word zorbina", 2), memo("zorbina meant", 1)])
+    found = store.search("a", vector(1), "who is zorbina?", 3)
+    assert found[0].memo.text == "zorbina meant" and found[0].cosine == pytest.approx(1, abs=1e-5)
+    assert sorted(texts(found)) == ["nothing alike", "the word zorbina", "zorbina meant"]
+    assert [x.score for x in found] == sorted((x.score for x in found), reverse=True)
+    assert texts(store.search("a", vector(1), "", 1)) and store.search("a", vector(1), '"(*^ OR', 1)
+
+
+def test_another_namespace_is_never_found(store: Store) -> None:
+    [id] = store.add("a", [memo("a secret", 1)])
+    for space in ("b", "", "a ", "A", "a' OR 1=1 --", "a%", "s61", "*"):
+        assert store.search(space, vector(1), "a secret") == [] and store.get(space, [id]) == []
+        assert list(store.scan(space, history=True)) == [] and store.history(space, id) == []
+        assert store.forget(space, [id]) == 0 and store.count(space) == 0
+        with pytest.raises(UsageError, match="no current entry"):
+            store.supersede(space, id, memo("mine now"))
+    assert store.count("a") == 1
+
+
+def test_a_correction_takes_the_place_and_keeps_the_history(store: Store) -> None:
+    [id] = store.add("a", [memo("Vera lives in Graz.", 1)])
+    new = store.supersede("a", id, memo("Vera lives in Linz.", 2))
+    newer = store.supersede("a", new, memo("Vera lives in Wels.", 3))
+    assert texts(store.scan("a")) == ["Vera lives in Wels."] and store.count("a") == 1
+    assert texts(store.search("a", vector(1), "Graz Linz")) == ["Vera lives in Wels."]
+    for one in (id, new, newer):
+        assert texts(store.history("a", one)) == ["Vera lives in Graz.", "Vera lives in Linz.", "Vera lives in Wels."]
+    assert [x.current for x in store.history("a", id)] == [False, False, True]
+    with pytest.raises(UsageError, match="no current entry"):
+        store.supersede("a", id, memo("Vera lives in Rome."))
+    assert store.supersede("a", newer, memo("vera lives in wels", 4)) == newer
+
+
+def test_the_next_about_the_same_matter_supersedes(store: Store) -> None:
+    store.add("a", [memo("Vera lives in Graz.", about="vera's home"), memo("It is Tom.", about="my name")])
+    store.add("a", [memo("She moved to Linz.", about="vera's home")])
+    assert texts(store.scan("a")) == ["It is Tom.", "She moved to Linz."]
+    store.add("a", [memo("Vera lives in Graz.", about="vera's home")])  # and back: what was said once can be said again
+    assert texts(store.scan("a")) == ["It is Tom.", "Vera lives in Graz."]
+
+
+def test_forgetting_takes_the_history_along(store: Store) -> None:
+    [id, other] = store.add("a", [memo("Vera lives in Graz.", 1), memo("It rains.", 2)])
+    new = store.supersede("a", id, memo("Vera lives in Linz.", 3))
+    assert store.forget("a", [new]) == 2 and store.forget("a", [new, "other"]) == 0
+    assert [x.id for x in store.scan("a", history=True)] == [other]
+    assert texts(store.search("a", vector(3), "Vera Linz Graz", 5)) == ["It rains."]
+    store.add("a", [memo("Vera lives in Graz.", 1)])
+    assert store.search("a", vector(1), "", 1)[0].memo.text == "Vera lives in Graz."
+
+
+def test_filters(store: Store) -> None:
+    for i in range(10):
+        store.add("a", [memo(f"day {i}", i, time=float(i), metadata={"even": i % 2 == 0, "n": i, "s": "x"})])
+    some = Filters(since=2, until=5)
+    assert texts(store.scan("a", some)) == ["day 2", "day 3", "day 4"]
+    assert sorted(texts(store.search("a", vector(9), "day 9", 5, some))) == ["day 2", "day 3", "day 4"]
+    even = Filters(metadata={"even": True, "s": "x"})
+    assert sorted(texts(store.search("a", vector(9), "day 9", 9, even))) == [f"day {i}" for i in range(0, 10, 2)]
+    assert texts(store.scan("a", Filters(metadata={"n": 1}))) == ["day 1"]
+    assert not texts(store.scan("a", Filters(metadata={"n": "1"}))) and not texts(
+        store.scan("a", Filters(metadata={"even": 1, "other": 2}))
+    )
+
+
+def test_a_transaction_is_all_or_nothing(store: Store) -> None:
+    [id] = store.add("a", [memo("one", 1)])
+    with pytest.raises(RuntimeError), store.transaction():
+        store.add("a", [memo("two", 2)])
+        store.supersede("a", id, memo("three", 3))
+        raise RuntimeError
+    assert texts(store.scan("a", history=True)) == ["one"]
+    assert texts(store.search("a", vector(2), "two", 5)) == ["one"]
+    with store.transaction():
+        store.add("a", [memo("two", 2)])
+    assert texts(store.search("a", vector(2), "two", 1)) == ["two"]
+
+
+def test_it_says_whose_vectors_it_has(store: Store) -> None:
+    assert store.about() == {}
+    store.describe({"encoder": "e", "width": 8})
+    store.describe({"encoder": "e", "width": 8})
+    assert store.about() == {"encoder": "e", "width": 8}
+    with pytest.raises(StoreError, match="not of"):
+        store.describe({"encoder": "f", "width": 8})
+
+
+def test_what_another_store_had_is_put_back(store: Store) -> None:
+    old = InMemory()
+    [id, _] = old.add("a", [memo("Vera lives in Graz.", 1), memo("It rains.", 2)])
+    old.supersede("a", id, memo("Vera lives in Linz.", 3))
+    everything = list(old.scan("a", history=True))
+    for _ in range(2):
+        store.restore("a", everything)
+        assert list(store.scan("a", history=True)) == everything
+        assert texts(store.history("a", id)) == ["Vera lives in Graz.", "Vera lives in Linz."]
+    assert texts(store.search("a", vector(3), "", 1)) == ["Vera lives in Linz."]
+
+
+@pytest.mark.parametrize("text", ["", "  \n", "\ud800", "a\0b"])
+def test_what_is_no_text_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        Memo(text)
+
+
+def test_rankings_are_fused_by_reciprocal_rank() -> None:
+    assert [one for one, _ in fused([[1, 2, 3], [3, 1]], 3)] == [1, 3, 2]
+    assert fused([[7]], 5) == [(7, 1 / 61)]
+
+
+# ---- vectors
+
+
+def test_lists_find_what_all_rows_find() -> None:
+    random = np.random.default_rng(0)
+    centres = random.normal(size=(40, 16))
+    rows = (centres[random.integers(40, size=3000)] + 0.3 * random.normal(size=(3000, 16))).astype(np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    exact, lists = Vectors(), Vectors(exact=1000)
+    for start in range(0, 3000, 500):
+        numbers = np.arange(start, start + 500)
+        exact.extend(numbers, rows[start : start + 500])
+        lists.extend(numbers, rows[start : start + 500])
+    assert lists._centroids is not None and exact._centroids is None
+    hits = 0
+    for row in rows[::60]:
+        a, b = ([n for n, _ in found.nearest(row, 10)] for found in (exact, lists))
+        assert a[0] == b[0]
+        hits += len(set(a) & set(b))
+    assert hits / 500 >= 0.9
+    lists.remove({0, 60})
+    assert not {0, 60} & {n for n, _ in lists.nearest(rows[0], 3000)}
+    assert lists.nearest(rows[5], 1, np.array([7, 9]))[0][0] in (7, 9)
+    with pytest.raises(StoreError, match="width"):
+        lists.nearest(rows[0][:4], 1)
+
+
+# ---- the file
+
+WRITER = """
+import sys, numpy as np
+from pathlib import Path
+from lmm.store.base import Memo
+from lmm.store.sqlite import Sqlite
+path, name, count = sys.argv[1:]
+store = Sqlite(Path(path))
+for i in range(int(count)):
+    [id] = store.add("a", [Memo(f"{name} {i}", vector=np.eye(8, dtype=np.float32)[i % 8])])
+    print(id, flush=True)
+"""
+
+
+def writer(path: Path, name: str, count: int) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(path), name, str(count)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.slow
+def test_two_processes_write_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    both = [writer(path, name, 200) for name in ("one", "two")]
+    ids = {line for process in both for line in process.communicate()[0].split()}
+    store = open_store(path)
+    assert [process.returncode for process in both] == [0, 0]
+    assert len(ids) == 400 and {x.id for x in store.scan("a")} == ids
+    assert len(store.search("a", np.eye(8, dtype=np.float32)[0], "one", 400)) >= 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lines", [0, 1, 7])
+def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path, lines: int) -> None:
+    path = tmp_path / "store.sqlite"
+    process = writer(path, "one", 1_000_000)
+    assert process.stdout is not None
+    seen = [process.stdout.readline().strip() for _ in range(lines)]
+    os.kill(process.pid, signal.SIGKILL)
+    seen += process.communicate()[0].split()
+    store = open_store(path)
+    there = {x.id for x in store.scan("a")}
+    assert {id for id in seen if len(id) == 32} <= there and len(there) <= len(seen) + 1
+
+
+def test_another_process_is_seen_at_once(tmp_path: Path) -> None:
+    one, two = open_store(tmp_path / "store.sqlite"), open_store(tmp_path / "store.sqlite")
+    [id] = one.add("a", [memo("one", 1)])
+    assert texts(two.search("a", vector(1), "", 1)) == ["one"]
+    new = two.supersede("a", id, memo("two", 2))
+    assert texts(one.search("a", vector(1), "one", 5)) == ["two"]
+    one.forget("a", [new])
+    assert two.search("a", vector(1), "two", 5) == []
+    two.add("a", [memo("three", 3)])
+    assert texts(one.search("a", vector(3), "", 5)) == ["three"]
+
+
+def test_no_file_has_a_byte_of_what_was_forgotten(tmp_path: Path) -> None:
+    store = open_store(tmp_path / "store.sqlite")
+    for i in range(300):
+        store.add("a", [memo(f"filler number {i} {'and more ' * (i % 40)}", i)])
+    secrets = [store.add("a", [memo(f"quixotic{i} zweisamkeit{i} {'long ' * 60}", i)])[0] for i in range(40)]
+    store.supersede("a", secrets[0], memo("zweisamkeit was wrong: quixotic", 3))
+    for i in range(300, 400):
+        store.add("a", [memo(f"filler number {i}", i)])
+    held = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"quixotic" in held and b"zweisamkeit" in held  # so that it would be found
+    assert store.forget("a", secrets) == 41
+    for path in tmp_path.iterdir():
+        data = path.read_bytes().lower()
+        assert not any(word in data for word in (b"quixotic", b"uixot", b"zweisam", *(id.encode() for id in secrets)))
+    assert store.count("a") == 400 and store.search("a", vector(5), "filler number 5", 1)
+
+
+def test_a_reader_in_the_way_of_forgetting_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmm.store.sqlite.WAIT_S", 0.1)
+    path = tmp_path / "store.sqlite"
+    store = open_store(path)
+    [id] = store.add("a", [memo("secret", 1)])
+    with contextlib.closing(sqlite3.connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM memos").fetchall()
+        with pytest.raises(StoreError, match="forgotten, but it is still in"):
+            store.forget("a", [id])
+    assert store.count("a") == 0
+
+
+@pytest.mark.parametrize("content", [b"not a store at all" * 100, None])
+def test_what_is_no_store_is_said(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "store.sqlite"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"store\.sqlite cannot be opened"):
+        open_store(path)
+
+
+def test_a_later_version_is_refused_and_the_file_is_private(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "store.sqlite"
+    open_store(path).close()
+    assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 99")
+    with pytest.raises(StoreError, match="later lmm"):
+        open_store(path)

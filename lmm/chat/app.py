@@ -134,14 +134,17 @@ def _in_pipe(chat: Chat) -> None:
 def _greeting(chat: Chat) -> str:
     """One line: what this is, what it talks with, and what it knows. It waits for no model."""
     import lmm
-    from lmm.files import journal, standing
+    from lmm.files import standing
 
     config = chat.config
     file = Path(config.mm_load_path) if config.mm_load_path else standing.file_of(config)
     known = ""
-    with contextlib.suppress(StateError, OSError):  # what is wrong with it is said once it is loaded
-        lessons = journal.read_header(file).lessons if file is not None and file.exists() else []
-        known = f", {counted(len(lessons), 'lesson')} since {day(min(x.time for x in lessons))}" if lessons else ""
+    if file is not None and file.exists():
+        from lmm.files import journal  # brings NumPy, which an empty start does not wait for
+
+        with contextlib.suppress(StateError, OSError):  # what is wrong with it is said once it is loaded
+            lessons = journal.read_header(file).lessons
+            known = f", {counted(len(lessons), 'lesson')} since {day(min(x.time for x in lessons))}" if lessons else ""
     return f"lmm {lmm.__version__} · {config.model} · {config.memory}{known} · /help"
 
 

@@ -19,12 +19,14 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmm.adapters.models import ollama
-from lmm.adapters.models.gguf_import import Progress, convert_gguf
 from lmm.adapters.models.loadable import ADAPTER, read_json
 from lmm.errors import ModelError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from lmm.adapters.models.gguf_import import Progress
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
@@ -163,6 +165,8 @@ def folder_of(name: str) -> Path:
 
 
 def _packaged(name: str, progress: Progress | None) -> ModelSource:
+    from lmm.adapters.models.gguf_import import convert_gguf
+
     weights = PACKAGED[name]
     folder = folder_of(name)
     revision = f"sha256:{weights.sha256}"
@@ -196,6 +200,8 @@ def _joined(paths: list[Path], weights: Packaged, work: Path) -> Path:
 
 def _gguf_file(name: str, path: Path, progress: Progress | None, model_id: str) -> ModelSource:
     """A GGUF file of the user's. The folder's name says which file in which state, so it need not be read again."""
+    from lmm.adapters.models.gguf_import import convert_gguf
+
     try:
         status = path.resolve().stat()
         state = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"

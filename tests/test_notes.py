@@ -58,7 +58,7 @@ def test_a_note_is_shown_where_it_helps_and_nowhere_else(adapter: Adapter) -> No
 
 @on("toy")
 def test_it_is_shown_as_an_exchange_and_again_right_before_the_question(adapter: Adapter) -> None:
-    made, format = engine(adapter, "notes"), adapter.format
+    made, format = engine(adapter, "notes", opening=False), adapter.format
     made.mind.learn(SISTER)
     made.reply("Hello!")
     turn = made.reply(HELPED)
@@ -74,6 +74,24 @@ def test_it_is_shown_as_an_exchange_and_again_right_before_the_question(adapter:
     shown = format.decode(made.conversation.tokens)
     assert SISTER.echo not in shown and HELPED in shown, "the conversation goes on without it"
     assert SISTER.echo not in format.decode(list(made.cache.tokens[0]))
+
+
+@on("toy")
+def test_the_reply_begins_with_the_note_and_the_model_goes_on(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+    made.mind.learn(SISTER)
+    opening = adapter.format.encode(SISTER.echo)
+    made.hear(HELPED)
+    chunks = list(made.answer(decoding=Decoding(max_tokens=len(opening) + 4)))
+    turn = made.conversation.turns[-1]
+    assert chunks[0] == SISTER.echo, "it is there before the model has read anything"
+    assert turn.reply == "".join(chunks) and len(turn.reply) > len(SISTER.echo)
+    assert turn.generated.tokens[: len(opening)] == opening and len(turn.generated.tokens) == len(opening) + 4
+    assert list(made.cache.tokens[0]) == made.conversation.tokens[: made.cache.length], "and it is read once"
+    [reply] = ask_many(made.mind, [HELPED], len(opening) + 4)
+    assert reply.generated.tokens == turn.generated.tokens
+    [short] = ask_many(made.mind, [HELPED], 2)
+    assert short.generated.tokens == opening[:2]
 
 
 @on("toy")

@@ -102,20 +102,23 @@ def stream(
     """Reply to `tokens`, of which `cache` has read a prefix. Yields text; fills `out`; returns (via the generator's
     value) the cache, which has read everything but the reply's last token.
 
-    An `out` with tokens is a reply that goes on: `tokens` end with those.
+    An `out` with tokens is a reply that goes on: `tokens` end with those. Without their text, they are its opening.
     """
     start = time.perf_counter()
+    text = Detokenizer(adapter.format)
+    begun = "".join(map(text.feed, out.tokens))
+    made = len(out.tokens) if out.text else 0  # an opening counts among the most that may come
     out.before, out.prefill_tokens, out.read = len(out.tokens), len(tokens) - cache.length, 0
     out.first_token_s, out.cut, out.interrupted = 0.0, "", False
     room = adapter.shape.context - len(tokens) if adapter.shape.context else None
     most = max(1, min((n for n in (decoding.max_tokens, room) if n is not None), default=UNSAID))
+    if begun and not out.text:
+        yield _grown(out, begun)
     logits, cache = prefill(adapter, tokens, cache, stop, lambda read: setattr(out, "read", read))
     if cache.length < len(tokens):
         out.interrupted, out.seconds = True, time.perf_counter() - start
         return cache
-    text, pick, ends = Detokenizer(adapter.format), picker(decoding), adapter.format.stop_ids
-    for token in out.tokens:
-        text.feed(token)
+    pick, ends = picker(decoding), adapter.format.stop_ids
     if decoding.resolved == "beam":
         found, cache = beam_search(adapter, logits, cache, replace(decoding, max_tokens=most), stop)
         out.first_token_s = time.perf_counter() - start
@@ -136,7 +139,7 @@ def stream(
         if decoding.stop_repeats and repeats(out.tokens):
             out.cut = "repeats"
             break
-        if len(out.tokens) - out.before >= most:
+        if len(out.tokens) - made >= most:
             break
         step, cache = adapter.forward(np.array([[token]]), cache)
         logits = adapter.ops.to_numpy(step)[0, -1]

@@ -11,7 +11,7 @@ import numpy as np
 
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
-from lmm.engine.conversation import as_asked
+from lmm.engine.conversation import as_asked, opening_of
 from lmm.memory.base import Prompt, Recall
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def ask_many(
     """Greedy replies in the order of the prompts; `progress` hears how many more there are."""
     recalls = recall_many(mind, prompts, batch_size)
     replies = [Reply(prompt, recall=recall) for prompt, recall in zip(prompts, recalls, strict=True)]
-    tokens = [tokens_asked(mind.adapter.format, r.recall, r.prompt) for r in replies]
+    for reply in replies:
+        reply.generated.tokens = mind.adapter.format.encode(opening_of(reply.recall))[:max_tokens]
+    tokens = [[*tokens_asked(mind.adapter.format, r.recall, r.prompt), *r.generated.tokens] for r in replies]
     shared = _read_once(mind.adapter, tokens)
     for rows in equal_lengths(tokens, batch_size):
         _answer(mind, [replies[i] for i in rows], np.array([tokens[i] for i in rows]), max_tokens, shared)
@@ -85,15 +87,20 @@ def _read_once(adapter: Adapter, prompts: Sequence[Sequence[int]]) -> Cache | No
 def _answer(
     mind: Mind, replies: Sequence[Reply], prompts: np.ndarray, max_tokens: int, shared: Cache | None = None
 ) -> None:
-    """Fill in replies to prompts of one length [B, T], of which `shared` has read what they begin with."""
+    """Fill in replies to prompts of one length [B, T], of which `shared` has read what they begin with.
+
+    A prompt ends with what the reply to it has already.
+    """
     start = time.perf_counter()
     recall = mind.memory.stack(mind.adapter.ops, [reply.recall for reply in replies])
     read = shared.length if shared is not None else 0
     with mind.holding(recall, prompts.shape[1] - 1):
-        found = generation.batch(mind.adapter, prompts[:, read:], max_tokens, shared)
+        most = max_tokens - min(len(reply.generated.tokens) for reply in replies)
+        found = generation.batch(mind.adapter, prompts[:, read:], most, shared)
     for reply, made in zip(replies, found, strict=True):
         out = reply.generated
-        out.tokens, out.text = made, mind.adapter.format.decode(made).strip()
+        out.tokens = [*out.tokens, *made][:max_tokens]
+        out.text = mind.adapter.format.decode(out.tokens).strip()
         out.seconds = (time.perf_counter() - start) / len(replies)
 
 

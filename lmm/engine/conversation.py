@@ -92,6 +92,11 @@ def notes_of(recall: Recall | None) -> list[Note]:
     return recall.notes[0] if recall is not None and recall.notes else []
 
 
+def opening_of(recall: Recall | None) -> str:
+    """What the reply begins with, before the model goes on."""
+    return " ".join(note.opening for note in notes_of(recall) if note.opening)
+
+
 def as_asked(recall: Recall | None, text: str, before: Sequence[Message] = ()) -> list[Message]:
     """A user's message after those `before` as the model reads it, with what a memory says through the prompt."""
     messages = list(before)

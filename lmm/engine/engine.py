@@ -12,7 +12,7 @@ from lmm.adapters.generation import Generated
 from lmm.config import Decoding
 from lmm.engine.asking import asked
 from lmm.engine.below import Below
-from lmm.engine.conversation import Conversation, Turn, surely
+from lmm.engine.conversation import Conversation, Turn, opening_of, surely
 from lmm.engine.mind import TURN
 from lmm.errors import LmmError, TooLongError, UsageError
 from lmm.lesson import Lesson
@@ -121,6 +121,7 @@ class Engine:
         turn.about, turn.generated = about, Generated()
         self.refresh()
         turn.recall = self.mind.recall_of([asked(self.adapter, turn.question)])
+        turn.generated.tokens = self.adapter.format.encode(opening_of(turn.recall))
         turn.asked, turn.read = list(self.conversation.tokens), self._prompt(turn)
         yield from self._reply(turn, turn.generated, decoding or self.decoding)
         self.end_turn(turn)
@@ -136,8 +137,8 @@ class Engine:
         yield from self._reply(turn, out, decoding or self.decoding)
 
     def _reply(self, turn: Turn, out: Generated, decoding: Decoding) -> Iterator[str]:
-        """Stream what comes after the tokens that `out` has already, in the conversation as in the cache."""
-        mind, tokens, old = self.mind, [*turn.read, *out.tokens], len(out.tokens)
+        """Stream what comes after the text that `out` has already, in the conversation as in the cache."""
+        mind, tokens, old = self.mind, [*turn.read, *out.tokens], len(out.tokens) if out.text else 0
         self._trim_to(tokens)
         try:
             with mind.holding(turn.recall, len(turn.read) - 1, self._below.add):

@@ -39,12 +39,13 @@ class Prompt:
 @dataclass(frozen=True)
 class Note:
     """A lesson shown to the model before it replies, as an exchange that went before: `said` by the user, `echo` the
-    assistant's. `strength` is how surely it helps."""
+    assistant's. `strength` is how surely it helps; with `opening` the reply begins."""
 
     lesson_id: str
     strength: float
     said: str
     echo: str
+    opening: str = ""
 
 
 @dataclass

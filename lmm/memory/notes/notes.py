@@ -15,7 +15,7 @@ as it was, and so is the model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lmm.encoders.minilm import WIDTH
@@ -35,6 +35,7 @@ class NotesOptions(Options):
     threshold: float = option(THRESHOLD, "probability that a note helps from which it is shown", "(0, 1]")
     taught: float = option(TAUGHT, "the same for what was not said, but taught as question and answer", "(0, 1]")
     count: int = option(1, "notes shown at once, at most", "[1, 10]")
+    opening: bool = option(True, "the reply begins with the note that helps most, and the model goes on")
 
 
 class Notes(Isolated):
@@ -63,6 +64,8 @@ class Notes(Isolated):
             for row in notebook.match(texts, lowest)
         ]
         notes = [row[: self.options.count][::-1] for row in found]  # the best one last, next to the question
+        if self.options.opening:
+            notes = [[*row[:-1], replace(row[-1], opening=row[-1].echo)] if row else row for row in notes]
         again = ["\n".join(note.said for note in row) for row in notes]
         return Recall([[] for _ in prompts], notes=notes, text=again) if any(notes) else None
 

@@ -13,7 +13,7 @@ from contracts import on, opened
 from lmm.adapters.base import Adapter
 from lmm.config import Config, Decoding
 from lmm.engine.asking import ask_many, recall_many
-from lmm.engine.conversation import notes_of
+from lmm.engine.conversation import notes_of, opening_of
 from lmm.engine.engine import Engine
 from lmm.engine.keeper import Keeper
 from lmm.engine.mind import Mind
@@ -92,6 +92,15 @@ def test_the_reply_begins_with_the_note_and_the_model_goes_on(adapter: Adapter) 
     assert reply.generated.tokens == turn.generated.tokens
     [short] = ask_many(made.mind, [HELPED], 2)
     assert short.generated.tokens == opening[:2]
+
+
+@on("toy")
+def test_of_a_long_note_the_reply_begins_with_what_helps(adapter: Adapter) -> None:
+    echo = "Your sister is Zorbina. She plays the cello in a band. They rehearse in a barn near the old mill."
+    made = engine(adapter, "notes")
+    made.mind.learn(replace(SISTER, statement=echo, echo=echo))
+    [recall] = recall_many(made.mind, ["What is the name of my sister?"])
+    assert opening_of(recall) == "Your sister is Zorbina."
 
 
 @on("toy")

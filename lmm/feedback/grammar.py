@@ -63,18 +63,6 @@ def quiet(text: str) -> str:
     return " ".join(w if kept else w.lower() for w, kept in zip(parts, code, strict=True))
 
 
-def sentences(text: str) -> list[str]:
-    """Split at . ! ? followed by a blank, but not after initials and titles ("Dr.", "Rufus T.")."""
-    parts = re.split(r"(?<=[.!?…])\s+", text)
-    out: list[str] = []
-    for part in parts:
-        if out and re.search(r"(?:^|\s)(?:mr|mrs|ms|dr|prof|st|vs|no|[A-Z])\.$", out[-1], re.I) and len(out[-1]) > 3:
-            out[-1] += " " + part
-        elif part.strip(" .!?…"):
-            out.append(part)
-    return out
-
-
 FLIPS = {
     "i": "you", "me": "you", "my": "your", "mine": "yours", "we": "you", "us": "you", "our": "your", "ours": "yours",
     "myself": "yourself", "am": "are", "i was": "you were", "we was": "you were", "was i": "were you",

@@ -82,8 +82,8 @@ def echoed(clause: str, tongue: str) -> str:
         said = re.sub("|".join(_ZH), lambda m: _ZH[m[0]], clause).rstrip("。.!！~ ")
         return said + "。"
     if tongue == "en":
-        plain = re.sub(r"\b(i|we)'(d|ll)\b", r"\1 \2", grammar.plain(clause), flags=re.I)
-        return grammar.sentence(re.sub(r"\b(you) (?:d|ll)\b", r"\1 will", grammar.flip(plain)))
+        plain = re.sub(r"\b(i|we)'(d|ll)\b", r"\1 '\2", grammar.plain(clause), flags=re.I)
+        return grammar.sentence(re.sub(r"\b(you) '(d|ll)\b", r"\1'\2", grammar.flip(plain), flags=re.I))
     said = _swapped(clause, _SWAPS[tongue])
     for pattern, instead in _VERBS[tongue]:
         said = re.sub(pattern, instead, said, flags=re.I)

@@ -19,6 +19,7 @@ from lmm.feedback.vetoes import is_denial
 from lmm.feedback.words import anycase, word_set
 from lmm.lesson import Lesson
 from lmm.text.fold import contains, fold, words
+from lmm.text.sentences import sentences
 
 
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
@@ -31,17 +32,15 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     if not heard.facts:
         return Reading(cast(Kind, heard.kind), why=f"{heard.kind}, {heard.sure:.2f}")
     if last is not None and _about_last(heard, last):
-        found = [_correction(reader, text, heard, last, tongue, known)]
+        found = _correction(reader, text, heard, last, tongue, known)
+        told = [found] if found else []
     else:
         heard = replace(heard, kind="statement") if heard.kind == "correction" else heard
-        first, *more = heard.facts
-        alone = [fact for fact in more if about.subject_of(fact.clause, fact.subject) or _named(fact.clause)]
-        found = [_statement(text, fact, heard, tongue, known) for fact in (first, *alone)]
-    told = [one for one in found if one is not None]
+        told = _statements(text, heard, tongue, known)
     if not told:
         return replace(NOTHING, why="nothing that lasts")
     one = told[0]
-    if len(told) == 1 and one.lesson:  # several lessons keep their own words only: one may be forgotten
+    if len(told) == 1 and one.lesson:
         one = replace(one, lesson=replace(one.lesson, statement=said.strip()))
     return replace(one, also=tuple(told[1:]))
 
@@ -51,6 +50,48 @@ POINTING = anycase(
     r"(?:(?:now|so|and|but|well|no),? )?(?:she|he|it|they|her|his|its|their|that|this|sie|er|es|elle|il|ella|él"
     r"|她|他|它)(?:['’]s|['’]re)?(?![\w])"
 )
+
+
+def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]) -> list[Reading]:
+    """The facts of a turn. Each has its part of it, and nothing that was said is lost; each may be forgotten alone."""
+    first, *more = heard.facts
+    alone = [fact for fact in more if (fact.subject and fact.subject in fact.clause) or _named(fact.clause)]
+    told = [(fact, found) for fact in (first, *alone) if (found := _statement(text, fact, heard, tongue, known))]
+    starts = [0, *(fact.at for fact, _ in told[1:]), len(text)]
+    parts = [LINK.sub("", text[a:b].strip(" ,;:-–(")) for a, b in pairwise(starts)]
+    return [_with_all(found, part, fact, tongue) for part, (fact, found) in zip(parts, told, strict=False)]
+
+
+LINK = anycase(r"[,; ]+(?:and|but|so|&|und|aber|et|mais|y|e|pero)$")
+
+
+def _with_all(found: Reading, part: str, fact: Span, tongue: str) -> Reading:
+    """The lesson with the whole of its part of the turn, said back sentence by sentence."""
+    if found.lesson is None:
+        return found
+    said = [
+        _said_back(one, fact.clause, tongue)
+        for one in sentences(part)
+        if not (one.endswith("?") and replies.is_factual(one))
+    ]
+    lesson = replace(found.lesson, statement=part, echo=" ".join(said) or found.lesson.echo)
+    return replace(found, lesson=lesson, summary=found.summary if lesson.prompt else lesson.echo.rstrip(".。"))
+
+
+#: before a clause, "btw" and "just so you know:" more likely than a part of the fact
+FRAME = anycase(r".{,11}|.{,32}[,:;–—](?: (?:so|and|but|well|now|that))? ")
+SPEAKS = anycase(r"\b(?:i|im|ive|id|me|my|mine|myself|we|us|our|ours)\b")
+
+
+def _said_back(sentence: str, clause: str, tongue: str) -> str:
+    """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact."""
+    at = sentence.find(clause)
+    framed = at >= 0 and FRAME.fullmatch(sentence[:at])
+    sentence = dates.dated(sentence[at:] if framed else sentence, tongue)
+    sentence = _stated(sentence, tongue) if framed else sentence
+    if tongue == "en" and not SPEAKS.search(sentence):  # "you" is anyone then
+        return grammar.sentence(grammar.plain(sentence))
+    return echoed(sentence, tongue)
 
 
 def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Sequence[Lesson]) -> Reading | None:
@@ -210,7 +251,7 @@ FORGOTTEN = anycase(r"you (?:forgot|missed|left out|omitted|did not mention|didn
 
 def _with_one_more(reply: str, value: str) -> str:
     """ "The colours are red and blue." and yellow -> "The colours are red, blue and yellow." """
-    said = (grammar.sentences(reply) or [reply])[0].rstrip(".! ")
+    said = (sentences(reply) or [reply])[0].rstrip(".! ")
     parts = re.match(r"(?P<a>.+?),? and (?P<b>[^,]+?)(?P<c> (?:is|are|was|were) .+)?$", said)
     return f"{parts['a']}, {parts['b']} and {value}{parts['c'] or ''}." if parts else f"{said} and {value}."
 

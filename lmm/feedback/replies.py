@@ -13,6 +13,7 @@ from lmm.feedback import grammar, words
 from lmm.feedback.grammar import bare, capital, conjugate, flip, plain, sentence, with_preposition
 from lmm.feedback.spans import from_reply, known_words, runs
 from lmm.feedback.words import anycase
+from lmm.text.sentences import sentences
 
 OPENING = anycase(
     r"^(?:(?:hi|hello|hey|ok|okay|so|well|thanks|thank you|please|and|but|quick question|just curious|one more thing"
@@ -32,7 +33,7 @@ def core(question: str) -> str:
     Of several sentences, the last that asks something.
     """
     text = re.sub(r"\s+", " ", question.translate(grammar.APOSTROPHES)).strip()
-    asking = [s for s in grammar.sentences(text) if s.endswith("?") or re.match(rf"(?:{WH})\b", s, re.I)]
+    asking = [s for s in sentences(text) if s.endswith("?") or re.match(rf"(?:{WH})\b", s, re.I)]
     text = CLOSING.sub("", OPENING.sub("", asking[-1] if asking else text)).strip()
     if not text:
         return question.strip()

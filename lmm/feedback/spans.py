@@ -8,6 +8,7 @@ from functools import lru_cache
 from lmm.feedback import grammar, words
 from lmm.feedback.grammar import as_name, flip, plain, sentence, with_preposition
 from lmm.feedback.words import anycase
+from lmm.text.sentences import sentences
 
 FUNCTION = words.word_set(
     "a an the of in on at is are was were be been am to by for with from and or it its it's he she they that this "
@@ -76,13 +77,13 @@ def with_epithet(text: str, span: tuple[int, int]) -> tuple[int, int]:
 def wrong_span(question: str, reply: str, value: str, wrong: str = "") -> tuple[str, tuple[int, int]] | None:
     """The sentence of the reply that holds the wrong value, and where in it."""
     if wrong:
-        for part in grammar.sentences(reply):
+        for part in sentences(reply):
             m = re.search(rf"(?<!\w){re.escape(wrong)}(?!\w)", part, re.I)
             if m:
                 names = [n for s in runs(part, known_words(question)) for n in _members(part, s)]
                 name = [s for s in names if s[0] <= m.start() and m.end() <= s[1]]
                 return part, with_epithet(part, name[0]) if name and shape(wrong) == "name" else m.span()
-    parts = grammar.sentences(reply)
+    parts = sentences(reply)
     if not parts or REFUSAL.search(parts[0]) or len(parts[0]) > 300:
         return None
     found = runs(parts[0], known_words(question))

@@ -166,6 +166,12 @@ class Model:
         spans = torch.tanh(states @ p["span.hidden"] + p["span.hidden_bias"]) @ p["span.out"] + p["span.out_bias"]
         return kinds, spans.unflatten(-1, (len(SPANS), 3))
 
+    def load(self, path: Path) -> None:
+        from safetensors.torch import load_file
+
+        for name, value in load_file(str(path)).items():
+            self.params[name].data.copy_(value)
+
     def arrays(self) -> dict[str, np.ndarray]:
         return {name: value.detach().numpy().astype(np.float16) for name, value in self.params.items()}
 
@@ -226,6 +232,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--init", type=Path, help="go on from these weights")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args(arguments)
 
@@ -238,6 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     examples = [Example(row, encoder, options.lora_from) for row in turns(options.data)]
     print(f"{len(examples)} turns", flush=True)
     model = Model(encoder, options.layers, options.rank, options.lora_from, options.seed)
+    if options.init:
+        model.load(options.init)
     train(model, examples, options)
     save(model, options)
     print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")

@@ -470,6 +470,14 @@ def test_lessons_can_be_searched(session: Session):
     assert "no lesson has 'zebra'" in session.beside
 
 
+def test_lessons_say_what_was_so_before(session: Session):
+    session.do("/teach Who leads the choir? => Maria")
+    session.do("/teach Who leads the choir? => Noor")
+    assert "Maria" not in session.do("/lessons") and "Noor" in session.do("/lessons")
+    shown = session.do("/lessons --history choir")
+    assert "before" in shown and "Maria" in shown and "Noor" in shown
+
+
 @pytest.mark.parametrize("line", ["/help", "/help teach", "/stats", "/model", "/history", "/set", "/memory", "/system"])
 def test_what_only_shows_changes_nothing(session: Session, line: str):
     session.do("hello")

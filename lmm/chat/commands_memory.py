@@ -123,15 +123,17 @@ def _one(chat: Chat, command: str, text: str) -> Lesson:
 
 def lessons(chat: Chat, rest: str) -> None:
     known = chat.mind.lessons
+    history = rest.split()[:1] == ["--history"]
+    rest = rest.strip().removeprefix("--history").strip() if history else rest
     chosen = found(known, rest) if rest else list(known)
     if not chosen:
         chat.view.say(f"no lesson has {rest!r} in it" if rest else "nothing was learned yet: /teach QUESTION => ANSWER")
         return
     chat.listed = [lesson.id for lesson in known]
-    chat.view.show(_table(chat, chosen))
+    chat.view.show(_table(chat, chosen, history))
 
 
-def _table(chat: Chat, lessons: list[Lesson]) -> Listing:
+def _table(chat: Chat, lessons: list[Lesson], history: bool = False) -> Listing:
     from lmm.chat.tables import table
     from lmm.text.sanitize import clean_line
     from lmm.text.when import when
@@ -142,13 +144,14 @@ def _table(chat: Chat, lessons: list[Lesson]) -> Listing:
             number.get(x.id, "-"),
             clean_line(x.prompt or x.statement, 120),
             clean_line(x.answer, 120),
+            *([clean_line(x.replaces, 120)] if history else []),
             when(x.time)[:16],
             x.source,
             x.id,
         )
         for x in lessons
     ]
-    return table(("", "question", "answer", "learned", "from", "id"), rows)
+    return table(("", "question", "answer", *(["before"] if history else []), "learned", "from", "id"), rows)
 
 
 def why(chat: Chat, rest: str) -> None:

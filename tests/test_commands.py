@@ -471,8 +471,8 @@ def test_lessons_can_be_searched(session: Session):
 
 
 def test_lessons_say_what_was_so_before(session: Session):
-    session.do("/teach Who leads the choir? => Maria")
-    session.do("/teach Who leads the choir? => Noor")
+    lesson = Lesson("Who leads the choir?", "Noor leads the choir.", replaces="Maria leads the choir.")
+    session.chat.talk.teach(lesson)
     assert "Maria" not in session.do("/lessons") and "Noor" in session.do("/lessons")
     shown = session.do("/lessons --history choir")
     assert "before" in shown and "Maria" in shown and "Noor" in shown

@@ -379,8 +379,8 @@ def test_a_cache_that_cannot_be_made_names_the_variable(
 
 def test_two_at_once_convert_once(tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conversions, inside = [], threading.Barrier(2)
-    convert = models.convert_gguf
-    monkeypatch.setattr(models, "convert_gguf", lambda *args: (conversions.append(1), convert(*args)))
+    convert = gguf_import.convert_gguf
+    monkeypatch.setattr(gguf_import, "convert_gguf", lambda *args: (conversions.append(1), convert(*args)))
     damage, first = models.damage, threading.local()
 
     def both_see_nothing(folder: Path, thorough: bool = False) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from lmm.adapters.models import found, ollama, source
+from lmm.adapters.models import found, gguf_import, ollama, source
 from lmm.errors import ModelError, UnknownNameError
 from lmm.files import standing
 
@@ -114,7 +114,7 @@ def test_a_model_of_ollama_goes_by_its_name_and_is_listed_as_converted(tmp_path:
         assert path == blob
         save_file({"x": np.zeros(3, np.float32)}, work / "model.safetensors")
 
-    monkeypatch.setattr(source, "convert_gguf", convert)
+    monkeypatch.setattr(gguf_import, "convert_gguf", convert)
     assert source.resolve("ollama:llama3.2:1b").model_id == "llama3.2:1b"
     [model] = found.models()
     assert model.converted and model.name == "ollama:llama3.2:1b" and model.row[3] == "Ollama, converted"

@@ -29,6 +29,7 @@ MEMORIES = {
     "engram_hybrid": "lmm.memory.engram.hybrid:EngramHybrid",
     "gated_lora": "lmm.memory.gated_lora:GatedLora",
     "memoir": "lmm.memory.memoir.memoir:Memoir",
+    "lm2": "lmm.memory.lm2.lm2:Lm2",
     "external": "lmm.memory.external.external:External",
 }
 ADAPTERS = {

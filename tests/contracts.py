@@ -76,6 +76,10 @@ ROWS: dict[str, Row] = {
         bad={"rank": 0, "open": 1.5, "gate_lr": -1.0, "steps": 0},
     ),
     "notes": Row({"threshold": 0.01}, steps=False, bad={"threshold": 2.0, "count": 0}),
+    "lm2": Row(
+        {"memory_slots": 3, "slot_width": 4, "num_mem_heads": 2, "steps": 2, "lr": 0.05},
+        bad={"memory_slots": 0, "depth": 1.5, "reset": "daily", "lr": -1.0, "steps": 0},
+    ),
     "external": Row(
         {"threshold": -1.0, "show": 0, "near": -0.9, "boost": 20.0},
         steps=False,

@@ -21,7 +21,7 @@ from lmm.errors import LearningError, StateError
 from lmm.files import journal, jsonl, state_file
 from lmm.lesson import Lesson
 
-KEPT = ["external", "keyed", "notes", "engram", "memoir", "lora_on_user", "hash_gradient"]
+KEPT = ["external", "lm2", "keyed", "notes", "engram", "memoir", "lora_on_user", "hash_gradient"]
 A, B, C = (Lesson(f"What is {name}?", name, f"It is {name}.", id=name) for name in ("one", "two", "three"))
 
 

@@ -43,6 +43,7 @@ class TaskExample:
     key: str
     wordings: tuple[str, ...] = ()
     seen: bool = False
+    before: tuple[str, ...] = ()  # what was said in earlier turns, which are not read any more
 
 
 Family = Iterator[list[TaskExample]]  # lists of examples with a key in common: they stay in one split
@@ -302,5 +303,5 @@ def _example(values: dict[str, Any]) -> TaskExample:
     if not (isinstance(question, str) and isinstance(answer, str) and question.strip() and answer.strip()):
         raise ValueError("question and answer must be texts")
     category, key = str(values.get("category", "")), str(values.get("key", question))
-    wordings = tuple(map(str, values.get("wordings", ())))
-    return TaskExample(question, answer, category, key, wordings, bool(values.get("seen", False)))
+    wordings, before = (tuple(map(str, values.get(name, ()))) for name in ("wordings", "before"))
+    return TaskExample(question, answer, category, key, wordings, bool(values.get("seen", False)), before)

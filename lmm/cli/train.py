@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 def train(
     config: Config,
     settings: TrainingSettings,
-    data: Annotated[Path, Option(help='JSON lines {"question", "answer"}, e.g. of `lmm data`')],
+    data: Annotated[
+        Path, Option(help='JSON lines {"question", "answer"}, e.g. of `lmm data`; "before": earlier messages, for lm2')
+    ],
     state: Annotated[Path, Option("--out", help="memory file to be written")],
     valid: Annotated[Path | None, Option(help="the same, to say when to stop; default: the training loss says")] = None,
     resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
@@ -48,7 +50,7 @@ def _run(
     from lmm.bench import exact_match
     from lmm.engine.training import Training
 
-    pairs, held = ([(x.question, x.answer) for x in exact_match.read(p)] if p else [] for p in (data, valid))
+    pairs, held = ([(x.question, x.answer, *x.before) for x in exact_match.read(p)] if p else [] for p in (data, valid))
     mind.detach()  # training has taps of its own
     training = Training(mind.adapter, mind.memory, pairs, held, settings, mind.knowledge.state, checkpoint, say)
     if not resume:

@@ -36,11 +36,17 @@ class Engine:
         self._below = Below()  # hidden states below the memory, in step with the cache
         self._read_with = mind.knowledge  # when the cache was filled
         self._heard: UserMessage | None = None  # what the memory takes in once it is answered
+        self._begin()
 
     def start(self, system: str = "") -> None:
         """A new conversation; what was learned stays."""
         self.conversation = Conversation(self.adapter.format, system)
+        self._begin()
         self._clear_cache()
+
+    def _begin(self) -> None:
+        if "turns" in self.mind.memory.learns_from:
+            self.mind.begin()
 
     def use(self, mind: Mind) -> None:
         """Go on with another mind in the same model; the one before is detached. What was said is read anew."""

@@ -143,11 +143,21 @@ class Mind:
         """Let a memory that learns from turns take in what was said: from then on it was always known, and undo takes
         back lessons only. Raises LearningError, or Cancelled, and nothing has changed."""
         with self._turn(), self.adapter.quiet():
-            before = self.knowledge
-            after = self.memory.after_turn(before, lesson, message, self.adapter)
+            after = self.memory.after_turn(self.knowledge, lesson, message, self.adapter)
             self._check_finite(after.state)
+            self._drift(after)
+
+    def begin(self) -> None:
+        """A conversation begins. Raises LearningError, or Cancelled, and nothing has changed."""
+        with self._turn():
+            self._drift(self.memory.begun(self.knowledge))
+
+    def _drift(self, after: Knowledge) -> None:
+        """Come to know something without a step that could be undone."""
+        before, history = self.knowledge, self.history
+        if after is not before:
             self._become(after, undoing=True)
-            change, history = difference(before, after, operator.is_), self.history
+            change = difference(before, after, operator.is_)
             history.undo, history.redo = ([_changed(x, change) for x in s] for s in (history.undo, history.redo))
 
     def stoppable(self, on_step: Callable[[LearnReport], None] | None, said: str) -> LearnReport:

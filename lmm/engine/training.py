@@ -39,9 +39,13 @@ from lmm.memory.optim import Optimizer
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site
 
-Pairs = Sequence[tuple[str, str]]
+Pairs = Sequence[tuple[str, ...]]  # question, answer, and what was said in earlier turns that are not read any more
 KEPT_BYTES = 2_000_000_000  # of hidden states; beyond that they are computed again in every epoch
 CHUNK = 16  # examples whose states are computed together, if they are kept
+
+
+def asked_and_answered(pairs: Pairs) -> list[tuple[str, str]]:
+    return [(question, answer) for question, answer, *_ in pairs]
 
 
 class Examples:
@@ -49,10 +53,13 @@ class Examples:
 
     def __init__(self, adapter: Adapter, memory: Memory, state: State, pairs: Pairs, layer: int) -> None:
         self.adapter, self.layer = adapter, layer
-        self.rows = rows_of(adapter, pairs)
+        self.rows = rows_of(adapter, asked_and_answered(pairs))
         self.starts = [len(prompt) - 1 for prompt, _ in self.rows]
         self.tokens = [[*prompt, *answer[:-1]] for prompt, answer in self.rows]
-        prompts = [Prompt(question, prompt) for (question, _), (prompt, _) in zip(pairs, self.rows, strict=True)]
+        prompts = [
+            Prompt(question, prompt, before=tuple(before))
+            for (question, _, *before), (prompt, _) in zip(pairs, self.rows, strict=True)
+        ]
         self.recalls = _recalls(memory, state, prompts, adapter)
         self._chunks = self._chunks_kept()
         self._h: dict[int, Array] = {}
@@ -157,7 +164,8 @@ class Training:
         sites: tuple[Site, ...] = memory.sites(adapter)
         layer = min(site.layer for site in sites)
         with adapter.quiet():
-            self.state = memory.prepare(state or memory.fresh(adapter, self.settings.seed), pairs, adapter)
+            made = state or memory.fresh(adapter, self.settings.seed)
+            self.state = memory.prepare(made, asked_and_answered(pairs), adapter)
         self.names = memory.trainable(self.state)
         if not self.names:
             raise UsageError(f"memory {memory.name!r} has nothing to train offline; teach it instead: lmm teach")

@@ -28,12 +28,14 @@ if TYPE_CHECKING:
 class Prompt:
     """One question as a reply is about to be given: the user's bare text, and the tokens the model will read.
 
-    `recited`: another memory beside this one has the answer already.
+    `recited`: another memory beside this one has the answer already. `before`: what the user said in turns that are not
+    read any more, in offline training.
     """
 
     text: str
     tokens: Sequence[int]
     recited: bool = False
+    before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -184,6 +186,10 @@ class Memory:
     def after_turn(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         """What is known once a turn is over, for memories that learn from turns: `lesson.statement` is what the user
         said, `message` the same as the model has read it. Unlike a lesson, it is no step that could be undone."""
+        return known
+
+    def begun(self, known: Knowledge) -> Knowledge:
+        """What is known where a conversation begins."""
         return known
 
     def takes(self, lesson: Lesson) -> bool:

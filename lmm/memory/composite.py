@@ -155,6 +155,11 @@ class Composite(Memory):
             states[part], lessons = new.state, new.lessons
         return Knowledge(self._joined(states), lessons)
 
+    def begun(self, known: Knowledge) -> Knowledge:
+        states = {part: part.begun(Knowledge(self._of(part, known.state))).state for part in self.parts}
+        same = all(states[part] is self._of(part, known.state) for part in self.parts)
+        return known if same else Knowledge(self._joined(states), known.lessons)
+
     def forget(self, state: State, lesson_id: str) -> State:
         """Forget in the parts that hold the lesson on its own. Raises LearningError if there is none."""
         states, refusals, forgot = {}, [], False

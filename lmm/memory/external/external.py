@@ -38,6 +38,7 @@ from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 from lmm.memory.external.head import Head
 from lmm.memory.external.store import Store
+from lmm.memory.general import centre, general_states, states_of
 from lmm.memory.states import unit
 from lmm.options import Options, learning, option
 from lmm.text.sanitize import listed
@@ -47,24 +48,6 @@ if TYPE_CHECKING:
     from lmm.adapters.ops import Array, Ops
 
 KINDS = ("keys", "tokens", "at")
-GENERAL = (  # what says nothing about anybody: to standardise states by, and to tell words that matter from others
-    "What is the name of the tallest mountain?",
-    "What is it called, and where is it?",
-    "When was it made, and who made it?",
-    "What do you have, and how many of them do you have?",
-    "Where do you come from?",
-    "How do you do this?",
-    "Which one is it?",
-    "Do you know what this is?",
-    "Can you tell me what I can do?",
-    "Please write a short text.",
-    "I am going to do it as it was done before.",
-    "My name is not in it, and neither is yours.",
-    "It was there, and now it is here.",
-    "They have one, and so do we.",
-    "That is what I said to you.",
-    "This is one of the things that we have.",
-)
 
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]  # the positions of a pass; cosines and rows [B, T, k] found in it
@@ -151,11 +134,7 @@ class External(Memory):
 
     def keys(self, state: State, tokens: Sequence[int] | np.ndarray, adapter: Adapter, cache: Any = None) -> np.ndarray:
         """Standardised unit states [T, D] of the untouched model, float32."""
-        return self._standard(state, self._states(tokens, adapter, cache), adapter.ops)
-
-    def _states(self, tokens: Sequence[int] | np.ndarray, adapter: Adapter, cache: Any = None) -> np.ndarray:
-        h = adapter.hidden(np.asarray(tokens, np.int64)[None], self.sites(adapter)[0].first_layer, cache)
-        return adapter.ops.to_numpy(adapter.ops.float32(h))[0]
+        return self._standard(state, states_of(adapter, self.sites(adapter)[0], tokens, cache), adapter.ops)
 
     @staticmethod
     def _standard(state: State, h: np.ndarray, ops: Ops) -> np.ndarray:
@@ -165,13 +144,9 @@ class External(Memory):
     def general(self, state: State, adapter: Adapter) -> np.ndarray:
         """Keys [G, D] of the general sentences."""
         if self._general is None or self._general[0] is not adapter:
-            found = self._standard(state, self._general_states(adapter), adapter.ops)
+            found = self._standard(state, general_states(adapter, self.sites(adapter)[0]), adapter.ops)
             self._general = (adapter, found)
         return self._general[1]
-
-    def _general_states(self, adapter: Adapter) -> np.ndarray:
-        found = [adapter.format.message_tokens(text) for text in GENERAL]
-        return np.concatenate([self._states(tokens, adapter)[np.array(content)] for tokens, content in found])
 
     def head(self, adapter: Adapter) -> Head:
         if self._head is None or self._head[0] is not adapter:
@@ -237,8 +212,7 @@ class External(Memory):
             name: array for name, array in known.state.items() if name.partition("/")[2] not in {x.id for x in old}
         }
         if "centre" not in state:
-            h = self._general_states(adapter)
-            state = {"centre": ops.asarray(np.stack([h.mean(0), h.std(0) + 1e-6]).astype(np.float32))}
+            state = {"centre": ops.asarray(centre(adapter, self.sites(adapter)[0]))}
         tokens = np.asarray(message.tokens, np.int64)
         rows = np.flatnonzero(np.asarray(message.content, bool)[: len(tokens) - 1])[:: self.options.chunk_size]
         if not len(rows):

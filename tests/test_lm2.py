@@ -1,0 +1,142 @@
+"""`lm2`: slots that are read by what comes later and written by what is over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from contracts import close, engine, numbers, on_small
+
+from lmm.adapters.base import Adapter, TapContext
+from lmm.adapters.toy import ToyAdapter
+from lmm.engine.mind import Mind
+from lmm.engine.training import Training
+from lmm.engine.training_settings import TrainingSettings
+from lmm.lesson import Knowledge, Lesson
+from lmm.memory.base import Prompt
+from lmm.memory.lm2.lm2 import Lm2, Lm2Options
+
+SMALL = {"memory_slots": 3, "slot_width": 4, "num_mem_heads": 2}
+
+
+def opened(adapter: Adapter, **options) -> Lm2:
+    made = Lm2(Lm2Options(**SMALL | options))
+    made.sites(adapter)
+    return made
+
+
+def lively(made: Lm2, adapter: Adapter) -> dict:
+    """A state whose slots are read: a fresh one adds nothing."""
+    state = made.fresh(adapter)
+    return state | {"read_out": adapter.ops.normal(state["read_out"].shape, 7)}
+
+
+def through(made: Lm2, adapter: Adapter, state: dict, tokens: list[int], chunks: int = 1) -> np.ndarray:
+    """Logits [T, V] of tokens, read in chunks."""
+
+    def rewrite(x_in, x_out, context: TapContext):
+        return made.rewrite(adapter.ops, state, None, x_in, x_out, context)
+
+    found, cache = [], adapter.new_cache()
+    with adapter.tap(made.sites(adapter)[0], rewrite):
+        for piece in np.array_split(np.asarray(tokens), chunks):
+            out, cache = adapter.forward(piece.reshape(1, -1), cache, keep=len(piece))
+            found.append(numbers(adapter, out)[0])
+    return np.concatenate(found)
+
+
+@on_small
+def test_what_is_read_at_a_token_does_not_depend_on_later_ones(adapter: Adapter) -> None:
+    made = opened(adapter)
+    state, tokens = lively(made, adapter), list(range(40, 60))
+    whole = through(made, adapter, state, tokens)
+    other = through(made, adapter, state, [*tokens[:10], *range(70, 80)])
+    close(other[:10], whole[:10])
+    assert np.abs(other[10:] - whole[10:]).max() > 0.01
+    for chunks in (2, 20):
+        close(through(made, adapter, state, tokens, chunks), whole)
+
+
+@on_small
+def test_slots_are_written_by_the_equations(adapter: Adapter) -> None:
+    """One head, against the same in NumPy."""
+    made = opened(adapter, num_mem_heads=1)
+    state = made.fresh(adapter)
+    x = np.random.default_rng(0).normal(size=(5, adapter.shape.width)).astype(np.float32)
+    got, how = made.written(adapter.ops, state, state["slots"][None], adapter.ops.asarray(x[None]))
+    s = {name: np.asarray(adapter.ops.to_numpy(a), np.float64) for name, a in state.items()}
+    scores = (s["slots"] @ s["write_query"]) @ (x @ s["write_key"]).T / 2.0
+    attention = np.exp(scores) / np.exp(scores).sum(-1, keepdims=True)
+    seen = attention @ (x @ s["write_value"])
+    gate = {n: 1 / (1 + np.exp(-(seen @ s[f"{n}_gate"] + s[f"{n}_bias"]))) for n in ("input", "forget")}
+    close(numbers(adapter, got)[0], gate["input"] * np.tanh(seen) + gate["forget"] * s["slots"])
+    close(numbers(adapter, how["attention"])[0, 0], attention)
+    assert s["forget_bias"].tolist() == [1.0] * 4 and np.array_equal(s["slots"], np.eye(3, 4))
+
+
+def test_slots_are_written_at_the_end_of_a_turn_and_reset_as_told(toy: ToyAdapter) -> None:
+    for reset, after_turn, after_session in (("never", True, True), ("session", True, False), ("turn", False, False)):
+        made = engine(toy, "lm2")
+        made.mind.memory.options = Lm2Options(**SMALL, reset=reset)
+        made.hear("My parrot is called Biscuit.")
+        assert not made.mind.knowledge.state["moved"].any()
+        list(made.answer())
+        assert made.mind.knowledge.state["moved"].any() == after_turn, reset
+        made.start()
+        assert made.mind.knowledge.state["moved"].any() == after_session, reset
+        made.close()
+
+
+def test_an_undone_lesson_leaves_the_slots_what_turns_made_of_them(toy: ToyAdapter) -> None:
+    made = engine(toy, "lm2")
+    made.reply("Hello!")
+    slots = made.mind.knowledge.state["moved"]
+    made.mind.learn(Lesson("Where do I live?", "Oslo"))
+    assert not np.array_equal(made.mind.knowledge.state["moved"], slots)
+    made.mind.undo()
+    assert made.mind.knowledge.state["moved"] is slots
+
+
+def test_training_sees_the_slots_that_earlier_turns_would_make(toy: ToyAdapter) -> None:
+    """What `before` says goes through the same equations as turns of a conversation do."""
+    made, before = opened(toy), ("My cat is Felix.", "Hello!")
+    state = lively(made, toy)
+    recall = made.on_prompt(state, (), [Prompt("Who?", toy.format.prompt_tokens("Who?"), before=before)], toy)
+    assert recall is not None
+    one = made.after_training_turns(toy.ops, state, recall)
+    known = Knowledge(state)
+    for text in before:
+        from lmm.memory.external.external import said
+
+        lesson = Lesson(statement=text)
+        known = made.after_turn(known, lesson, said(lesson, toy), toy)
+    close(one[0], known.state["slots"] + known.state["moved"], 1e-4)
+
+
+def test_it_can_be_trained_to_say_what_was_said_before(tiny_torch: Adapter, tmp_path: Path) -> None:
+    """Two facts, one question: only the slots can tell the answers apart."""
+    made = Lm2(Lm2Options(memory_slots=4, slot_width=8, num_mem_heads=2))
+    pairs = [("Who?", name, f"{name} is here.") for name in ("Ada", "Tom")]
+    settings = TrainingSettings(epochs=120, batch_size=2, lr=0.1, patience=120, goal=0.02)
+    with tiny_torch.quiet():
+        plain = Training(tiny_torch, made, [p[:2] for p in pairs], settings=settings).run()
+        told = Training(tiny_torch, made, pairs, settings=settings).run()
+    assert told.progress.best is not None and plain.progress.best is not None
+    assert told.progress.best < 0.75 * plain.progress.best
+    assert plain.progress.best > 0.05, "without what was said, nobody could know"
+
+
+@pytest.mark.parametrize("first,second", [("lm2", "external"), ("external", "lm2")])
+def test_both_together_keep_their_own(toy: ToyAdapter, first: str, second: str) -> None:
+    from lmm.engine.engine import Engine
+    from lmm.memory.composite import Composite
+
+    options = {"lm2." + name: value for name, value in SMALL.items()} | {"lm2.steps": 1}
+    mind = Mind(toy, Composite.named(f"{first}+{second}", options))
+    made = Engine(mind)
+    made.reply("My parrot is called Biscuit.")
+    assert mind.knowledge.state["lm2:moved"].any() and len(mind.lessons) == 1
+    mind.learn(Lesson("Where do I live?", "Oslo"))
+    assert len(mind.lessons) == 2
+    made.close()

@@ -183,6 +183,8 @@ def read_file(path: Path) -> dict[str, Any]:
     """What a config file sets, unchecked; nothing where there is none. Raises UsageError if it cannot be read."""
     if not path.exists():
         return {}
+    if not path.is_file():  # a pipe would be waited for, and a device may never end
+        raise UsageError(f"the config file {path} is not a regular file")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

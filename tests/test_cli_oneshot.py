@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shlex
 import stat
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,22 @@ def test_a_piped_chat_answers_on_stdout_and_saves(lmm, tmp_path: Path):
     assert "\x1b" not in found.out + found.err
 
 
+def test_a_message_in_a_pipe_that_cannot_be_answered_is_exit_1(lmm, monkeypatch: pytest.MonkeyPatch):
+    make = scripted.ScriptedAdapter.__init__
+
+    def small(self: scripted.ScriptedAdapter, *args: Any) -> None:
+        make(self, *args)
+        self.shape = replace(self.shape, context=120)
+
+    monkeypatch.setattr(scripted.ScriptedAdapter, "__init__", small)
+    lines = [f"Hello {number}" for number in range(12)]
+    found = lmm("chat", stdin="\n".join(lines))
+    assert found.code == 0 and found.out.splitlines() == [f"You said: {line}" for line in lines]  # it made room
+    found = lmm("chat", stdin=f"hi\n{'long ' * 40}\n/nonsense\nho\n")
+    assert found.code == 1 and found.out == "You said: hi\nYou said: ho\n"
+    assert "in fewer words" in found.err and found.err.endswith("1 message could not be answered\n")
+
+
 @pytest.mark.parametrize("last", ["exit\n", "QUIT\n", "/quit\n", ""])
 def test_leaving_a_piped_chat(lmm, last: str):
     found = lmm("chat", "--mm-save-path", "m.safetensors", stdin=f"hello\n{last}")
@@ -467,7 +484,7 @@ def test_a_record_that_makes_no_sense_costs_the_others_nothing(lmm):
     lines = found.out.splitlines()
     assert lines[0] == whole[0] and lines[1 + len(odd) :] == whole[1:]
     assert [line.split("\t")[0] for line in lines[1:7]] == ["?"] * 6
-    assert sum("not as a chat writes it" in line for line in lines) == 4
+    assert sum("not as a chat writes it" in line for line in lines) == 12
     assert lmm("log", "plot").code == lmm("log", "plot", "--json").code == 0
 
 
@@ -477,6 +494,29 @@ def test_a_session_that_cannot_be_read_does_not_hide_the_others(lmm, tmp_path: P
     found = lmm("sessions")
     assert found.code == 0 and "hello" in found.out and "20990101-000000-000000 cannot be read" in found.err
     assert [session["turns"] for session in lmm("sessions", "--json").json] == [1]
+
+
+def test_a_pipe_or_a_device_is_not_waited_for(lmm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    lmm("chat", stdin="hello\n")
+    os.mkfifo(tmp_path / "data/sessions/20990101-000000-000000.jsonl")
+    found = lmm("sessions")
+    assert found.code == 0 and "hello" in found.out and "cannot be read (it is not a regular file)" in found.err
+    for place in ("/dev/zero", tmp_path / "data/sessions/20990101-000000-000000.jsonl"):
+        assert lmm("log", "show", str(place)).code == lmm("log", "plot", str(place)).code == 1
+        assert lmm("memory", "verify", str(place)).code == 1
+        monkeypatch.setenv("LMM_CONFIG", str(place))
+        assert lmm("config", "show").code == 2
+        monkeypatch.delenv("LMM_CONFIG")
+
+
+def test_a_line_that_is_no_record_is_shown_as_such_beside_the_others(lmm):
+    lmm("teach", Q, "Canberra")
+    log = Path("logs/memory_activations.jsonl")
+    deep = '{"v":1,"kind":"hook","module":["m"],"output_slice":' + "[" * 900 + "]" * 900 + "}"
+    log.write_text(f"junk\n{deep}\n{log.read_text()}")
+    found = lmm("log", "show", "-n", "1000")
+    assert found.code == 0 and "bad\t\tline 1\tno record of an activation log" in found.out and A in found.out
+    assert lmm("log", "plot").code == lmm("log", "show", "--all").code == 0
 
 
 def test_config_alone_shows_every_key_with_where_it_comes_from(lmm):

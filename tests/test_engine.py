@@ -220,6 +220,20 @@ def test_a_message_too_long_for_the_model_is_not_heard(toy: ToyAdapter, monkeypa
     assert made.conversation.messages[:-2] == before
 
 
+def test_what_is_too_long_for_the_model_is_not_learned(toy: ToyAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    mind = engine(toy, "keyed").mind
+    monkeypatch.setattr(toy, "shape", replace(toy.shape, context=256))
+    for lesson in (
+        Lesson("Why? " * 40_000, "Because."),
+        Lesson("Why?", "a" * 256),
+        Lesson("Why?", "So.", wordings=("Why " * 70,)),
+        Lesson(statement="a" * 200, echo="b" * 60),
+    ):
+        with pytest.raises(LearningError, match="tokens, and the model reads fewer than 256"):
+            mind.learn(lesson)
+    assert not mind.lessons and not mind.history.undo
+
+
 def test_the_oldest_turns_leave_when_the_conversation_outgrows_the_model(toy: ToyAdapter, monkeypatch) -> None:
     monkeypatch.setattr(toy, "shape", replace(toy.shape, context=400))
     made = engine(toy, "identity", max_tokens=3, system="Be brief.")

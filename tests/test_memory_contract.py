@@ -277,6 +277,30 @@ def test_a_file_that_does_not_fit_changes_nothing(adapter: Adapter, name: str, t
     assert stranger.mind.knowledge is not version and not stranger.mind.lessons and not stranger.mind.history.undo
 
 
+@on("toy")
+@every_learner
+def test_what_a_check_lets_through_can_be_read(adapter: Adapter, name: str) -> None:
+    """Other rows, and numbers that are no places: refused when a file is loaded, or else no question fails of it."""
+    made = taught(adapter, name)
+    mind, good = made.mind, made.mind.knowledge
+    arrays = {k: np.array(v) for k, v in frozen(made).items()}
+    for key, array in arrays.items():
+        others = [array[:-1], np.concatenate([array, array[-1:]]), array[:0]] if array.ndim else []
+        others += [np.full_like(array, number) for number in (-1, 2**31 - 1)] if array.dtype.kind == "i" else []
+        for other in others:
+            changed = arrays | {key: other}
+            try:
+                mind.memory.check_state(changed, mind.lessons, adapter)
+            except StateError:
+                continue
+            mind.knowledge = Knowledge(
+                {k: adapter.ops.asarray(v, v.dtype.name) for k, v in changed.items()}, good.lessons
+            )
+            for question in QUESTIONS[:3]:
+                assert np.isfinite(logits_of(made, question)).all(), key
+    mind.knowledge = good
+
+
 # ---------------------------------------------------------------- reading
 @on_each_small
 @every_learner

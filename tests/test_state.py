@@ -385,7 +385,34 @@ def test_a_name_of_a_megabyte_is_cut_and_many_problems_are_counted(path, valid, 
         load(path)
     assert len(str(caught.value)) < 3000 and str(caught.value).isprintable()
     assert ("; and 20 more." in str(caught.value)) is (dtype == "BF16")
-    assert len(verify(path)) == (30 if dtype == "BF16" else 1)
+    problems = verify(path)
+    assert len(problems) == (11 if dtype == "BF16" else 1) and max(map(len, problems)) <= 300
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["lessons", "tensors"])
+def test_more_than_can_be_held_is_refused_before_anything_is_built(path, what):
+    most = safefile.MAX_COMMAS
+    many = "[" + "{}," * most + "{}]"
+    if what == "tensors":
+        one = '"dtype":"U8","shape":[0],"data_offsets":[0,0]'
+        header = ('{"__metadata__":{}' + "".join(f',"{i}":{{{one}}}' for i in range(most // 3))).encode() + b"}"
+    else:
+        header = json.dumps({"__metadata__": {"format": "lmm-memory", "lessons": many}}).encode()
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    code = "import sys, resource; from lmm.files import state_file; before = resource.getrusage(0).ru_maxrss\n"
+    code += "[problem] = state_file.verify(sys.argv[1])\n"
+    code += "print(problem); print((resource.getrusage(0).ru_maxrss - before) / 1024)"
+    run = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, timeout=60, check=True)
+    problem, megabytes = run.stdout.splitlines()
+    assert "commas" in problem and float(megabytes) < 2 * len(header) / 1e6
+
+
+def test_what_cannot_be_read_again_is_not_saved(path, monkeypatch):
+    monkeypatch.setattr(safefile, "MAX_COMMAS", 50)
+    with pytest.raises(StateError, match="commas"):
+        save(path, small_state(), header(lessons=[dataclasses.replace(LESSON, id=str(i)) for i in range(9)]))
+    assert not path.exists()
 
 
 @pytest.mark.parametrize(

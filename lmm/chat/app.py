@@ -18,7 +18,7 @@ from lmm.chat.interrupts import Interrupts, Leave, typing_mode
 from lmm.chat.loading import Loading
 from lmm.chat.session import Chat
 from lmm.config import Config
-from lmm.errors import Cancelled, StateError
+from lmm.errors import Cancelled, LmmError, StateError
 from lmm.text.counted import counted
 from lmm.text.when import day
 
@@ -51,6 +51,8 @@ def run(config: Config, resume: str | None = None) -> None:
         _in_pipe(chat)
         if chat.view.failed is not None:  # nobody has seen the replies
             raise chat.view.failed
+        if chat.unanswered:
+            raise LmmError(f"{counted(chat.unanswered, 'message')} could not be answered")
 
 
 def _check_names(config: Config) -> None:

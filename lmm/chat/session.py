@@ -42,6 +42,7 @@ class Chat:
         self.exports: set[Path] = set()  # conversations written out
         self.listed: list[str] = []  # ids of the lessons as they were last listed: what a number means
         self.shelf: dict[str, Mind] = {}  # memories that are not in use, as they were when another took their place
+        self.unanswered = 0  # messages that an error kept from being answered
         self.stop = threading.Event()
         self.history: JsonHistory | None = None  # of the prompt, if there is one
         self.make_view = view
@@ -170,12 +171,14 @@ class Chat:
         except LmmError as error:
             if error is self.loading.error:
                 raise
+            self.unanswered += not commands.is_command(text)
             self.view.say(str(error))
         except EOFError:
             raise
         except Exception as error:
             if error is self.loading.error:
                 raise
+            self.unanswered += not commands.is_command(text)
             self._failed(error)
         finally:
             self.busy.stop()

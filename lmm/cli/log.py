@@ -43,12 +43,14 @@ def show(
 
 
 def _telling(records: Iterable[dict[str, Any]], last: int) -> tuple[list[dict[str, Any]], int]:
-    """The newest lessons and, after them, the newest hooks that changed something; and how many said nothing."""
+    """The newest lessons, with the lines that are no records, and, after them, the newest hooks that changed something;
+    and how many said nothing."""
     from lmm.cli.log_plot import change
+    from lmm.files import activation_log
 
     lessons, hooks, hidden = deque[dict[str, Any]](maxlen=last), deque[dict[str, Any]](maxlen=last), 0
     for record in records:
-        if _lesson(record):
+        if _lesson(record) or record.get("kind") == activation_log.BAD:
             lessons.append(record)
         elif record.get("kind") == "hook" and change(record) != 0:
             hooks.append(record)
@@ -148,7 +150,11 @@ def _what(record: dict[str, Any]) -> tuple[object, object]:
     from lmm.cli.log_plot import change
     from lmm.text.sanitize import clean_line
 
+    if "problem" in record:
+        return (f"line {record['line']}", record["problem"])
     if record.get("kind") == "hook":
+        if not isinstance(record.get("output_slice"), list):
+            raise ValueError("a pass without numbers")
         first, last = (record.get("positions") or [0, 0])[:2]
         where = f"layer {record.get('layer')} {record.get('phase')} {first}-{last}"
         return (where, f"change {change(record):.4f}")

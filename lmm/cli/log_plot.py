@@ -38,7 +38,7 @@ def rows(records: Iterable[Mapping[str, Any]], last: int = 40) -> list[PlotRow]:
     for record in records:
         if record.get("kind") != "hook":
             continue
-        site = (record.get("module"), record.get("layer"), record.get("part"))
+        site = tuple(str(record.get(name)) for name in ("module", "layer", "part"))
         if record.get("phase") != "decode" or site not in open_rows:
             name = clean_line(f"{record.get('module')} {record.get('layer')} {record.get('phase')}", 40)
             open_rows[site] = PlotRow(name)
@@ -49,7 +49,10 @@ def rows(records: Iterable[Mapping[str, Any]], last: int = 40) -> list[PlotRow]:
 
 def change(record: Mapping[str, Any]) -> float:
     """How far a record's memory moved the last position, relative to its size; NaN where the numbers are not finite."""
-    before, after = (_flat(record.get(name)) for name in ("input_slice", "output_slice"))
+    try:
+        before, after = (_flat(record.get(name)) for name in ("input_slice", "output_slice"))
+    except RecursionError:
+        return math.nan
     if len(before) != len(after) or not before:
         return math.nan
     moved, size = math.dist(before, after), math.hypot(*before)

@@ -58,6 +58,7 @@ def show(file: File, as_json: Json = False) -> None:
     """What is in a file: its header, its lessons, its tensors."""
     from lmm.files import journal
     from lmm.files import state_file as state
+    from lmm.text.sanitize import clean_line
 
     with journal.alone(file):
         found = state.inspect(file)
@@ -70,11 +71,11 @@ def show(file: File, as_json: Json = False) -> None:
     if found["lessons"]:
         out_table(
             ("id", "question", "answer"),
-            [(x["id"], x["prompt"] or x["statement"], x["answer"]) for x in found["lessons"]],
+            [(clean_line(x["id"], 80), x["prompt"] or x["statement"], x["answer"]) for x in found["lessons"]],
         )
     out_table(
         ("tensor", "dtype", "shape", "bytes"),
-        [(t["name"], t["dtype"], str(t["shape"]), t["bytes"]) for t in found["tensors"]],
+        [(clean_line(t["name"], 80), t["dtype"], str(t["shape"]), t["bytes"]) for t in found["tensors"]],
     )
 
 
@@ -82,14 +83,13 @@ def show(file: File, as_json: Json = False) -> None:
 def verify(files: Annotated[list[Path], Argument(help="memory files")], as_json: Json = False) -> None:
     """Check files whole, tensors included. Exit code 1 if one is damaged."""
     from lmm.files import state_file as state
-    from lmm.text.sanitize import listed
 
     found = {str(path): state.verify(path) for path in files}
     if as_json:
         out_json(found)
     else:
         for path, problems in found.items():
-            out(f"{path}: {listed(problems) or 'good'}")
+            out(f"{path}: {'; '.join(problems) or 'good'}")
     if any(found.values()):
         raise typer.Exit(1)
 
@@ -98,6 +98,7 @@ def verify(files: Annotated[list[Path], Argument(help="memory files")], as_json:
 def diff(a: File, b: File, as_json: Json = False) -> None:
     """What differs between two files: lessons, header, tensors."""
     from lmm.engine import memory_files
+    from lmm.text.sanitize import clean_line
 
     found = memory_files.compare(a, b)
     if as_json:
@@ -113,7 +114,7 @@ def diff(a: File, b: File, as_json: Json = False) -> None:
         out(f"! {x.prompt} => {x.answer} | {y.answer}")
     for tensor in found.tensors:
         by = f", differs by up to {tensor['largest']:.3g}" if "largest" in tensor else ""
-        out(f"tensor {tensor['name']}: {tensor['a']} | {tensor['b']}{by}")
+        out(f"tensor {clean_line(tensor['name'], 80)}: {tensor['a']} | {tensor['b']}{by}")
     if not found:
         say("the same")
 

@@ -127,6 +127,7 @@ class Mind:
 
         Raises LearningError, or Cancelled.
         """
+        self._check_length(lesson)
         start = time.perf_counter()
         report = self.stoppable(on_step, "learning was stopped; the memory is as before")
         self.log_update("pre_hooks", {"lesson_id": lesson.id, "last_user_response": lesson.statement})
@@ -159,6 +160,18 @@ class Mind:
             self._become(after, undoing=True)
             change = difference(before, after, operator.is_)
             history.undo, history.redo = ([_changed(x, change) for x in s] for s in (history.undo, history.redo))
+
+    def _check_length(self, lesson: Lesson) -> None:
+        """What the model cannot read at once it cannot be taught: said before anything is computed."""
+        format, most = self.adapter.format, self.adapter.shape.context
+        if not most:
+            return
+        asked = max(len(format.prompt_tokens(text)) for text in (lesson.prompt, lesson.statement, *lesson.wordings))
+        found = asked + len(format.encode(lesson.answer or lesson.echo))
+        if found >= most:
+            raise LearningError(
+                f"it has {found:,} tokens, and the model reads fewer than {most:,}; say it in fewer words"
+            )
 
     def stoppable(self, on_step: Callable[[LearnReport], None] | None, said: str) -> LearnReport:
         """A report whose steps raise Cancelled with `said` once `self.cancelled` is set, from now on."""

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from lmm.adapters.base import Site
 
 VERSION = 1
+BAD = "bad"  # the kind of a line that is no record; none of a log's own
 STAGES = ("pre_hooks", "post_hooks")
 #: The names under which learning reports what it did.
 INFO_FIELDS = (
@@ -191,17 +192,17 @@ class ActivationLog:
 def read(path: PathLike) -> Iterator[dict[str, Any]]:
     """The records of a log, in order. A last line without its end is skipped: its writer may still be at it.
 
-    Raises LmmError with the line's number for any other line that is no record, or one of a newer version.
+    Any other line that is no record, or one of a newer version, is one of the kind BAD, with its number as `line` and
+    what is wrong as `problem`. Raises LmmError for a file that cannot be read.
     """
     try:
-        with open(path, "rb") as file:
+        with jsonl.opened(path) as file:
             for number, line in enumerate(file, 1):
                 record = jsonl.parse(line)
                 if record is None and not line.endswith(b"\n"):
                     return
-                if problem := _problem(record):
-                    raise LmmError(f"line {number} of the activation log {clean_line(path, 1000)} {problem}")
-                yield record
+                problem = _problem(record)
+                yield {"kind": BAD, "line": number, "problem": problem} if problem else record
     except (OSError, ValueError) as error:
         reason = clean_line(getattr(error, "strerror", None) or error)
         raise LmmError(
@@ -212,8 +213,8 @@ def read(path: PathLike) -> Iterator[dict[str, Any]]:
 
 def _problem(record: Any) -> str:
     if not isinstance(record, dict) or type(version := record.get("v")) is not int or version < 1:
-        return "is not one of its records; remove the line, or move the file away and a new one is begun"
-    return f"has version {version}, this lmm reads {VERSION}: upgrade lmm" if version > VERSION else ""
+        return "no record of an activation log"
+    return f"of version {version}, this lmm reads {VERSION}: upgrade lmm" if version > VERSION else ""
 
 
 # records -----------------------------------------------------------------------------------------------------

@@ -219,7 +219,7 @@ def stamp(file: Path) -> Stamp:
 def _changes(path: Path, start: int = 0) -> tuple[list[Change], int]:
     changes: list[Change] = []
     try:
-        with open(path, "rb") as lines:
+        with jsonl.opened(path) as lines:
             lines.seek(start)
             for line in lines:
                 change = _parsed(line)

@@ -7,13 +7,14 @@ that a crash cut short is taken away before the next is written, so that nothing
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from lmm.files.atomic import make_folder, sync_folder, write_atomically
 
@@ -44,9 +45,19 @@ def parse(line: bytes) -> Any:
         return None
 
 
+@contextlib.contextmanager
+def opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A regular file for reading: a pipe would be waited for, and a device may never end. Raises OSError."""
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # what a folder is, opening it says
+            raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+        yield file
+
+
 def values(path: Path) -> Iterator[Any]:
     """What can be read of a file, in order. Raises OSError."""
-    with open(path, "rb") as lines:
+    with opened(path) as lines:
         yield from (value for value in map(parse, lines) if value is not None)
 
 

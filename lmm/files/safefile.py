@@ -15,7 +15,7 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -23,7 +23,7 @@ import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
 from safetensors.numpy import save
 
-from lmm.text.sanitize import clean_line, listed
+from lmm.text.sanitize import clean_line, first
 
 DTYPES = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BOOL": "bool",
@@ -31,14 +31,15 @@ DTYPES = {
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
 MAX_HEADER = 100_000_000  # bytes; the library's limit when it reads
+MAX_COMMAS = 4_000_000  # in a header: what there is in it is separated by them, a lesson with its tensors by 20 or so
 
 
 class LayoutError(ValueError):
-    """What is wrong with a file, one short line each; text from the file in it is cleaned."""
+    """What is wrong with a file, one short line each, the first of them; text from the file in it is cleaned."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__(listed(problems))
-        self.problems = list(problems)
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = first(problems)
+        super().__init__("; ".join(self.problems))
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,12 @@ def opened(path: str | os.PathLike[str]) -> Iterator[File]:
         info = os.fstat(descriptor)
         if not stat.S_ISREG(info.st_mode):
             raise LayoutError(["it is not a regular file"])
+        header = file.read(min(int.from_bytes(file.read(8), "little"), MAX_HEADER))
+        if problem := _too_many(header):  # before anything is built of it
+            raise LayoutError([problem])
         try:
             with safe_open(path, "numpy"):
-                yield File(file, info.st_size, *_header(file.read(int.from_bytes(file.read(8), "little"))))
+                yield File(file, info.st_size, *_header(header))
         except SafetensorError as error:
             reason = str(error).removeprefix("Error while deserializing header: ")
             raise LayoutError([f"it is damaged or no safetensors file ({clean_line(reason)})"]) from error
@@ -107,8 +111,13 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
+def _too_many(header: bytes) -> str:
+    count = header.count(b",")
+    return f"its header has {count:,} commas; at most {MAX_COMMAS:,} are allowed" if count > MAX_COMMAS else ""
+
+
 def _header(text: bytes) -> tuple[dict[str, str], dict[str, Entry]]:
-    """Metadata and table of a header that the library has read. Raises LayoutError that lists every bad tensor."""
+    """Metadata and table of a header that the library has read. Raises LayoutError that lists the bad tensors."""
     try:
         header = parse_json(text)
     except ValueError as error:
@@ -167,4 +176,6 @@ def to_bytes(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> byte
         raise ValueError(str(error)) from error
     if (length := int.from_bytes(data[:8], "little")) > MAX_HEADER:
         raise ValueError(f"its lessons and names take {length} bytes; at most {MAX_HEADER} are allowed")
+    if problem := _too_many(data[8 : 8 + length]):
+        raise ValueError(problem)
     return data

@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import json
 import os
 import shlex
@@ -36,7 +37,7 @@ from lmm.files.atomic import write_atomically
 from lmm.files.jsonl import compact
 from lmm.files.safefile import LayoutError
 from lmm.lesson import Lesson
-from lmm.text.sanitize import clean_line, listed
+from lmm.text.sanitize import clean_line, first, listed
 
 FORMAT = "lmm-memory"
 FORMAT_VERSION = 1
@@ -84,11 +85,12 @@ class Expected:
 
 
 class InvalidStateError(StateError):
-    """A file that is damaged or no memory of lmm; `problems` has one short line for each thing wrong."""
+    """A file that is damaged or no memory of lmm; `problems` has one short line for each of the first things wrong, and
+    how many more there are."""
 
     def __init__(self, path: PathLike, problems: Sequence[str]) -> None:
         super().__init__(
-            f"cannot load the memory {clean_line(path, 1000)}: {listed(problems)}. Nothing was loaded or changed; "
+            f"cannot load the memory {clean_line(path, 1000)}: {'; '.join(problems)}. Nothing was loaded or changed; "
             "name another file"
         )
         self.problems = list(problems)
@@ -275,7 +277,7 @@ def _from_metadata(metadata: Mapping[str, str]) -> tuple[Header | None, list[str
         lessons = safefile.parse_json(metadata.get("lessons", ""))
     except ValueError as error:
         return None, [f"its header cannot be read ({error})"]
-    problems = _value_problems(values) + _lesson_problems(lessons)
+    problems = first(itertools.chain(_value_problems(values), _lesson_problems(lessons)))
     if problems:
         return None, problems
     return Header(**values, lessons=[Lesson.from_dict(lesson) for lesson in lessons]), []
@@ -294,24 +296,24 @@ def _value_problems(values: Any) -> list[str]:
     return problems
 
 
-def _lesson_problems(lessons: Any) -> list[str]:
+def _lesson_problems(lessons: Any) -> Iterator[str]:
     """Each lesson has the fields of `Lesson` in their types; `id` and `time` are a must, ids are unique."""
     if not isinstance(lessons, list):
-        return ["its lessons are not a list"]
+        yield "its lessons are not a list"
+        return
     types = {name: type(value) for name, value in Lesson().to_dict().items()}
-    problems, ids = [], set()
+    ids = set()
     for number, lesson in enumerate(lessons, 1):
         if not isinstance(lesson, dict) or not {"id", "time"} <= lesson.keys() <= types.keys():
-            problems.append(f"lesson {number} has not the fields of a lesson")
+            yield f"lesson {number} has not the fields of a lesson"
             continue
         wrong = [name for name, value in lesson.items() if not _has_type(value, types[name])]
         if wrong:
-            problems.append(f"lesson {number} has a malformed {', '.join(wrong)}")
+            yield f"lesson {number} has a malformed {', '.join(wrong)}"
         elif lesson["id"] in ids:
-            problems.append(f"lesson {number} has the id of another, '{clean_line(lesson['id'], 20)}'")
+            yield f"lesson {number} has the id of another, '{clean_line(lesson['id'], 20)}'"
         else:
             ids.add(lesson["id"])
-    return problems
 
 
 def _has_type(value: Any, wanted: type) -> bool:

@@ -17,6 +17,7 @@ from lmm import registry
 from lmm.errors import LearningError, StateError, UsageError
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
@@ -182,9 +183,9 @@ class Composite(Memory):
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         known = {part.name for part in self.parts}
-        strange = sorted(name for name in arrays if name.partition(":")[0] not in known)
+        strange = sorted(f"unexpected tensor {name!r}" for name in arrays if name.partition(":")[0] not in known)
         if strange:
-            raise StateError(f"the file does not fit memory {self.name!r}: unexpected tensor {strange[0]!r}")
+            raise StateError(f"the file does not fit memory {self.name!r}: {listed(strange)}")
         for part in self.parts:
             mine = {name.partition(":")[2]: a for name, a in arrays.items() if name.partition(":")[0] == part.name}
             held = {name.partition("/")[2] for name in mine}

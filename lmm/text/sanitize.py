@@ -25,9 +25,10 @@ will do.
 
 from __future__ import annotations
 
+import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -204,10 +205,17 @@ def clean_line(text: object, limit: int | None = 200) -> str:
     return line if limit is None else fit(line, limit)
 
 
-def listed(problems: Sequence[str], most: int = 10, limit: int = 300) -> str:
-    """Many problems as one line: the first of them, each at most `limit` columns wide, and how many more there are."""
-    rest = [f"and {len(problems) - most} more"] if len(problems) > most else []
-    return "; ".join([*(clean_line(problem, limit) for problem in problems[:most]), *rest])
+def first(problems: Iterable[str], most: int = 10, limit: int = 300) -> list[str]:
+    """The first of many problems, each at most `limit` columns wide, and how many more there are."""
+    found = iter(problems)
+    shown = [clean_line(problem, limit) for problem in itertools.islice(found, most)]
+    rest = sum(1 for _ in found)
+    return [*shown, f"and {rest} more"] if rest else shown
+
+
+def listed(problems: Iterable[str], most: int = 10, limit: int = 300) -> str:
+    """The same as one line."""
+    return "; ".join(first(problems, most, limit))
 
 
 def fit(line: str, columns: int) -> str:

@@ -128,6 +128,8 @@ class Keyed(Isolated):
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         self.check_rows(arrays, lessons, {"keys": WIDTH, "values": adapter.shape.width})
+        for lesson in lessons:
+            _entries(lesson, arrays[f"keys/{lesson.id}"])
 
 
 def _padded(ops: Ops, rows: Sequence[Array | None]) -> Array:
@@ -141,7 +143,7 @@ def _padded(ops: Ops, rows: Sequence[Array | None]) -> Array:
 
 
 def _entries(lesson: Lesson, keys: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """A lesson's prompt and wordings, each with its fingerprint: these are stored as one array."""
+    """A lesson's prompt and wordings, each with its fingerprint: these are stored as one array. Raises StateError."""
     prompts = (lesson.prompt, *lesson.wordings)
     sizes = [len(views(text)) for text in prompts]
     if sum(sizes) != len(keys):

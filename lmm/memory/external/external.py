@@ -254,9 +254,9 @@ class External(Memory):
         problems += ["no tensor 'centre'"] if spans and "centre" not in arrays else []
         for name, array in arrays.items():
             kind, _, i = name.partition("/")
-            rows = array.shape[-1] if kind == "tokens" else len(arrays.get(f"tokens/{i}", np.empty((2, 0)))[0])
+            rows = arrays.get(f"tokens/{i}", np.empty((2, 0))).shape[-1:] or (0,)
             wanted = {
-                "centre": ("f", (2, width)), "keys": ("f", (rows, width)), "tokens": ("i", (2, rows)), "at": ("i", (3,))
+                "centre": ("f", (2, width)), "keys": ("f", (*rows, width)), "tokens": ("i", (2, *rows)), "at": ("i", (3,))
             }.get(kind)  # fmt: skip
             if wanted is None:
                 problems.append(f"unexpected tensor {name!r}")

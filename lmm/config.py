@@ -109,6 +109,8 @@ class Config(Decoding):
     mm_save_path: str | None = _files(None, "where to save; default: artifacts/<memory>_<time>.safetensors")
     log: bool = _files(True, "write the activation log")
     activation_log_path: str = _files("logs/memory_activations.jsonl", "where the activation log goes")
+    log_mb: int = _files(50, "MB from which the activation log is begun anew, and the old one numbered", "[1, inf)")
+    log_keep: int = _files(3, "numbered activation logs that are kept", "[0, 1000]")
     system: str = _reply("", "system prompt", live=False)
     learn: str = _chat("auto", "learn from what is said; ask shows each lesson first", one_of=("auto", "ask", "off"))
     markdown: bool = _chat(True, "show replies as Markdown on a terminal")
@@ -184,7 +186,7 @@ def read_file(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     if not path.is_file():  # a pipe would be waited for, and a device may never end
-        raise UsageError(f"the config file {path} is not a regular file")
+        raise UsageError(f"the config file {path} cannot be read: it is not a regular file")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

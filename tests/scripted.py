@@ -121,11 +121,9 @@ def engine(
 def open_mind(config: Any, progress: Any = None, notice: Any = lambda text: None) -> Mind:
     """Stands in for `runtime.open_mind`."""
     from lmm.engine import runtime
-    from lmm.files.activation_log import ActivationLog
 
     time.sleep(seconds("LOAD"))
-    log = ActivationLog(config.activation_log_path) if config.log else None
-    made = Mind(ScriptedAdapter(), runtime.build_memory(config), log=log)
+    made = Mind(ScriptedAdapter(), runtime.build_memory(config), log=runtime.open_log(config))
     runtime.start(made, config, notice)
     return made
 

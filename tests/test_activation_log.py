@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from lmm.adapters.base import Site
 from lmm.errors import LmmError
-from lmm.files import activation_log
+from lmm.files import activation_log, jsonl
 from lmm.files.activation_log import INFO_FIELDS, ActivationLog, loss_by_decoded_token, read
 from lmm.files.traces import Trace
 
@@ -415,11 +415,50 @@ def test_a_purge_that_fails_says_so_and_changes_nothing(path):
         log.update("post_hooks", {"last_user_response": "secret"})
         log.flush()
         before = path.read_bytes()
-        with largest_file(500), pytest.raises(LmmError, match=r"cannot remove a forgotten lesson .* delete that file"):
+        with largest_file(500), pytest.raises(LmmError, match=r"cannot remove anything .* delete that file"):
             log.purge(Trace.of("id", [], ["secret"]))
         assert path.read_bytes() == before and os.listdir(path.parent) == [path.name]
         hook(log)
     assert len(strict(path)) == 7
+
+
+# sizes -----------------------------------------------------------------------------------------------------------
+def say_often(path: Path, number: int) -> None:
+    with ActivationLog(path, buffer_bytes=200, most_bytes=2000, keep=100) as log:
+        for count in range(60):
+            log.update(
+                "post_hooks", {"text": f"{number} {count} {'x' * 80}", "secret": "Rumpelstiltskin" * (count == 7)}
+            )
+
+
+def test_a_log_is_begun_anew_and_no_record_of_any_process_is_lost(path):
+    fork = multiprocessing.get_context("fork")
+    writers = [fork.Process(target=say_often, args=(path, number)) for number in range(3)]
+    for writer in writers:
+        writer.start()
+    while any(writer.is_alive() for writer in writers):
+        said = [tuple(r["info"]["text"].split()[:2]) for r in read(path)] if path.exists() else []
+        assert len(set(said)) == len(said)  # a file that moves on while it is read is read once
+    found = [r["info"]["text"].split() for r in read(path)]
+    for number in range(3):
+        assert [int(count) for n, count, _ in found if int(n) == number] == list(range(60))
+    files = jsonl.rotated(path)
+    assert len(files) > 5 and all(at.stat().st_size < 4000 and at.stat().st_mode & 0o77 == 0 for at in files)
+    assert ActivationLog(path, enabled=False).purge(Trace.of("id", [], ["Rumpelstiltskin"])) == 3
+    assert len(list(read(path))) == 177
+
+
+def test_only_so_many_logs_are_kept_and_passes_can_be_pruned(path):
+    for keep in (2, 0):
+        with ActivationLog(path, buffer_bytes=1, most_bytes=1, keep=keep) as log:
+            for _ in range(5):
+                hook(log)
+        assert [at.name for at in jsonl.rotated(path)][1:] == [f"{path.name}.{n}" for n in (1, 2)]
+    with ActivationLog(path) as log:
+        hook(log)
+        log.update("post_hooks", {"last_user_response": "Hello"})
+    assert log.prune(time.time() - 1000) == 0 and log.prune(time.time() + 1) == 4
+    assert [record["kind"] for record in read(path)] == ["update"]
 
 
 # cost ------------------------------------------------------------------------------------------------------------

@@ -509,6 +509,17 @@ def test_a_pipe_or_a_device_is_not_waited_for(lmm, tmp_path: Path, monkeypatch: 
         monkeypatch.delenv("LMM_CONFIG")
 
 
+def test_passes_are_pruned_from_the_log_and_lessons_stay(lmm):
+    assert lmm("log", "prune", "--yes").code == 2  # there is none
+    lmm("teach", Q, "Canberra")
+    lmm("ask", Q)
+    assert lmm("log", "prune").code == 2 and lmm("log", "prune", "--days", "1", "--yes").code == 0
+    before = len(lmm("log", "show", "--all", "-n", "1000").out.splitlines())
+    found = lmm("log", "prune", "--yes", "--json").json
+    after = lmm("log", "show", "--all", "-n", "1000").out
+    assert found["records"] > 10 and before - found["records"] == len(after.splitlines()) and A in after
+
+
 def test_a_line_that_is_no_record_is_shown_as_such_beside_the_others(lmm):
     lmm("teach", Q, "Canberra")
     log = Path("logs/memory_activations.jsonl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from lmm.cli.options import Json, Option, out, out_json, out_table, say
+from lmm.cli.options import Json, Option, Yes, out, out_json, out_table, say, sure
 from lmm.errors import UsageError
 from lmm.text.counted import counted
 
@@ -63,6 +64,33 @@ def _lesson(record: dict[str, Any]) -> bool:
     """Does it say what was learned? Its fellow, from before it was, says no more."""
     info = record.get("info")
     return record.get("stage") == "post_hooks" and isinstance(info, dict) and bool(info.get("lesson_id"))
+
+
+@app.command()
+def prune(
+    log: Log = None,
+    days: Annotated[float, Option(min=0, help="leave what is younger than so many days")] = 0.0,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Take the passes through the model out of a log, and keep what was learned."""
+    from lmm.files import jsonl
+    from lmm.files.activation_log import ActivationLog
+
+    path = _path(log)
+    if not path.is_file():
+        raise UsageError(f"there is no activation log {path}")
+    sure(f"Passes that are older than {days:g} days will be removed from {path}, for good.", yes)
+
+    def size() -> int:
+        return sum(at.stat().st_size for at in jsonl.rotated(path) if at.exists())
+
+    before = size()
+    gone = ActivationLog(path, enabled=False).prune(time.time() - 86400 * days)
+    if as_json:
+        out_json({"records": gone, "bytes": before - size()})
+    else:
+        say(f"{counted(gone, 'record')} removed, {(before - size()) / 1e6:.1f} MB")
 
 
 @app.command()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lmm.adapters.models.source import Progress
     from lmm.engine.engine import Engine
     from lmm.engine.mind import Mind
+    from lmm.files.activation_log import ActivationLog
     from lmm.memory.base import Memory
 
     Notice = Callable[[str], None]
@@ -95,13 +96,21 @@ def check(config: Config) -> None:
 def open_mind(config: Config, progress: Progress | None = None, notice: Notice = lambda text: None) -> Mind:
     """A loaded model with its memory, and what `mm_load_path` holds. `notice` gets what a user should know."""
     from lmm.engine.mind import Mind
-    from lmm.files.activation_log import ActivationLog
 
     memory = build_memory(as_saved(config))
-    log = ActivationLog(config.activation_log_path) if config.log else None
+    log = open_log(config)
     mind = Mind(load_adapter(config, progress, notice), memory, config.seed, log)
     start(mind, config, notice)
     return mind
+
+
+def open_log(config: Config) -> ActivationLog | None:
+    """None where nothing is to be logged."""
+    from lmm.files.activation_log import ActivationLog
+
+    if not config.log:
+        return None
+    return ActivationLog(config.activation_log_path, most_bytes=config.log_mb * 1_000_000, keep=config.log_keep)
 
 
 def start(mind: Mind, config: Config, notice: Notice) -> None:

@@ -8,7 +8,8 @@ Every record has `v` (the version of this layout), `time` (seconds since 1970) a
             hooks put there, under the names of INFO_FIELDS where they are known
 
 Records are kept in memory and written at the end of a turn, after `buffer_bytes` or `flush_seconds`; each by one
-`write` to a file opened for appending, so several chats may share it. NaN and infinity become the strings "NaN",
+`write` to a file opened for appending, so several chats may share it. A file of `most_bytes` becomes `PATH.1`, that
+`PATH.2` and so on, `keep` of them: a reader gets all of them as one log. NaN and infinity become the strings "NaN",
 "Infinity" and "-Infinity", which `float` reads. A chat never fails because of its log: the first error is reported
 once and turns the log off.
 """
@@ -23,7 +24,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lmm.errors import LmmError
 from lmm.files import jsonl
@@ -87,9 +88,11 @@ class ActivationLog:
         buffer_bytes: int = 65536,
         flush_seconds: float = 1.0,
         warn: Callable[[str], None] = _report,
+        most_bytes: int = 50_000_000,
+        keep: int = 3,
     ) -> None:
         self.path = Path(path)
-        self.enabled = enabled
+        self.enabled, self.most_bytes, self.keep = enabled, most_bytes, keep
         self.buffer_bytes, self.flush_seconds, self._warn = buffer_bytes, flush_seconds, warn
         self._lines: list[bytes] = []
         self._size = 0
@@ -141,6 +144,7 @@ class ActivationLog:
             if not self._lines:
                 return
             lines, self._lines, self._size = self._lines, [], 0
+            jsonl.rotate(self.path, self.most_bytes, self.keep)
             jsonl.append(self.path, lines)
 
     def close(self) -> None:
@@ -150,20 +154,37 @@ class ActivationLog:
             self.enabled = False
 
     def purge(self, trace: Trace) -> int:
-        """Rewrite the file without the records that mention a lesson -> how many were removed.
+        """Rewrite the files without the records that mention a lesson -> how many were removed.
 
         A record goes if it has the id, or a text that is long enough to name the lesson, also spread over the tokens of
         a map; a short one only where it is a whole field of a record that names no lesson. A line that cannot be read
         goes too. Works on a disabled log. Raises LmmError, and then the file is as it was.
         """
+        return self._without(lambda line: _mentions(line, trace))
+
+    def prune(self, before: float) -> int:
+        """Take out the passes before a time, in seconds since 1970, and keep what was learned -> how many went. Raises
+        LmmError."""
+
+        def goes(line: bytes) -> bool:
+            record = jsonl.parse(line)
+            if not isinstance(record, dict):
+                return True
+            time = record.get("time")
+            return record.get("kind") == "hook" and not (isinstance(time, (int, float)) and time >= before)
+
+        return self._without(goes)
+
+    def _without(self, goes: Callable[[bytes], bool]) -> int:
+        """The newest file first: one that moves on meanwhile is still met."""
         self.flush()
         with self._lock:
             try:
-                return jsonl.remove(self.path, lambda line: _mentions(line, trace))
+                return sum(jsonl.remove(path, goes) for path in jsonl.rotated(self.path))
             except OSError as error:
                 reason = clean_line(error.strerror or error)
                 raise LmmError(
-                    f"cannot remove a forgotten lesson from the log {clean_line(self.path, 1000)}: {reason}; "
+                    f"cannot remove anything from the log {clean_line(self.path, 1000)}: {reason}; "
                     "free some space or delete that file"
                 ) from error
 
@@ -190,25 +211,35 @@ class ActivationLog:
 
 
 def read(path: PathLike) -> Iterator[dict[str, Any]]:
-    """The records of a log, in order. A last line without its end is skipped: its writer may still be at it.
+    """The records of a log and of those before it, in order. A last line without its end is skipped: its writer may
+    still be at it.
 
     Any other line that is no record, or one of a newer version, is one of the kind BAD, with its number as `line` and
     what is wrong as `problem`. Raises LmmError for a file that cannot be read.
     """
     try:
-        with jsonl.opened(path) as file:
-            for number, line in enumerate(file, 1):
-                record = jsonl.parse(line)
-                if record is None and not line.endswith(b"\n"):
-                    return
-                problem = _problem(record)
-                yield {"kind": BAD, "line": number, "problem": problem} if problem else record
+        with contextlib.ExitStack() as stack:
+            there = [at for at in jsonl.rotated(Path(path)) if at.exists()] or [Path(path)]
+            files = [
+                stack.enter_context(jsonl.opened(at)) for at in there
+            ]  # the newest first: it may move on meanwhile
+            for file in reversed(files):
+                yield from _records(file)
     except (OSError, ValueError) as error:
         reason = clean_line(getattr(error, "strerror", None) or error)
         raise LmmError(
             f"cannot read the activation log {clean_line(path, 1000)}: {reason}; "
             "a chat writes one unless --no-log is given (another place: --activation-log-path)"
         ) from error
+
+
+def _records(file: BinaryIO) -> Iterator[dict[str, Any]]:
+    for number, line in enumerate(file, 1):
+        record = jsonl.parse(line)
+        if record is None and not line.endswith(b"\n"):
+            return
+        problem = _problem(record)
+        yield {"kind": BAD, "line": number, "problem": problem} if problem else record
 
 
 def _problem(record: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import json
 import os
 import stat
@@ -82,11 +83,38 @@ def append(path: Path, lines: Iterable[bytes], sync: bool = False) -> None:
         sync_folder(path.parent)
 
 
+def rotate(path: Path, most: int, keep: int) -> bool:
+    """Where the file has `most` bytes or more, it becomes `path.1`, that `path.2`, ... up to `keep`; the last goes.
+
+    Nobody's line is lost: who waits for the lock then writes into a new file. Raises OSError.
+    """
+    if not path.exists() or path.stat().st_size < most:
+        return False
+    with _locked(path) as file:
+        if not _is_regular(file) or os.fstat(file).st_size < most:  # another process was first
+            return False
+        places = [path, *(numbered(path, n + 1) for n in range(keep))]
+        for older, newer in itertools.pairwise(reversed(places)):
+            if newer.exists():
+                os.replace(newer, older)
+        if not keep:
+            os.unlink(path)
+    return True
+
+
+def numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.name}.{number}")
+
+
+def rotated(path: Path) -> list[Path]:
+    """A file and those that it was before, the newest first."""
+    older = itertools.takewhile(Path.exists, (numbered(path, n) for n in itertools.count(1)))
+    return [path, *older]
+
+
 def remove(path: Path, goes: Callable[[bytes], bool]) -> int:
     """Write the file anew without some of its lines -> how many went. Raises OSError; then it is as it was."""
-    if not path.exists():
-        return 0
-    with _locked(path) as file, open(os.dup(file), "rb") as lines:
+    with contextlib.suppress(FileNotFoundError), _locked(path) as file, open(os.dup(file), "rb") as lines:
         if not _is_regular(file):
             return 0
         gone = {number for number, data in enumerate(lines) if goes(data)}
@@ -94,6 +122,7 @@ def remove(path: Path, goes: Callable[[bytes], bool]) -> int:
             lines.seek(0)
             write_atomically(path, (data for number, data in enumerate(lines) if number not in gone))
         return len(gone)
+    return 0
 
 
 @contextlib.contextmanager

@@ -320,12 +320,26 @@ def test_layers_that_are_not_recognised_say_how_to_name_them() -> None:
         def __init__(self) -> None:
             self.deep = {"down": [Block(), Block()]}
 
-    with pytest.raises(ModelError, match=r"a list of 2 layers.*found lists: experts \(3\).*--layers-path"):
+    with pytest.raises(ModelError, match=r"one list of 2 layers.*found lists: experts \(3\).*--layers-path"):
         find_layers(Model(), [("experts", [1, 2, 3])], 2)
     with pytest.raises(ModelError, match=r"'a\.b' does not lead to a list"):
         find_layers(Model(), [], 2, path="a.b")
     blocks = [Block(), Block()]
     assert find_layers(Model(), [("short", blocks[:1]), ("model.layers", blocks)], 2) == ("model.layers", blocks)
+
+
+def test_layers_of_any_kind_will_do_where_there_is_one_list_of_them() -> None:
+    class Usual:
+        self_attn = mlp = None
+
+    plain, usual = [object(), object()], [Usual(), Usual()]
+    eyes = ("model.vision_tower.layers", usual)
+    assert find_layers(None, [eyes, ("h", plain)], 2) == ("h", plain)
+    assert find_layers(None, [eyes, ("h", plain), ("model.layers", usual)], 2) == ("model.layers", usual)
+    with pytest.raises(ModelError, match="not recognised"):
+        find_layers(None, [("h", plain), ("g", plain)], 2)
+    with pytest.raises(ModelError, match="not recognised"):
+        find_layers(None, [eyes], 2)
 
 
 # ---------------------------------------------------------------- the backend's own generate

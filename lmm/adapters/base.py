@@ -21,6 +21,7 @@ from lmm.adapters.threads import Threads
 from lmm.errors import UsageError
 
 PARTS = ("residual", "pre_attention", "mlp.down_proj")
+MARKS = 4  # lengths that a cache with states can go back to: the last turns' ends and replies' beginnings
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,15 @@ class TapContext:
 
 @dataclass(frozen=True)
 class Cache:
-    """Keys and values of what was read so far. A value: `forward` returns a new one, old ones stay usable."""
+    """What is kept of what was read so far. A value: `forward` returns a new one, old ones stay usable.
+
+    Keys and values can be cut; the state of a layer with linear attention or a state space cannot. `marks` are
+    lengths to which such a cache can go back, with the states of then.
+    """
 
     tokens: np.ndarray  # [B, T] ids read so far
     raw: Any
+    marks: tuple[tuple[int, Any], ...] = ()
 
     @property
     def length(self) -> int:
@@ -96,6 +102,7 @@ class Adapter(ABC):
     revision: str | None
     dtype: str
     device: str
+    recurrent = False  # whether some layer keeps a state that cannot be cut
 
     def __init__(self) -> None:
         self.taps: list[Tap] = []
@@ -140,7 +147,7 @@ class Adapter(ABC):
     # caches --------------------------------------------------------------------------------------------------
     @abstractmethod
     def trim(self, cache: Cache, length: int) -> Cache:
-        """The first `length` tokens of a cache."""
+        """The first `length` tokens of a cache; of a `recurrent` model fewer, where it keeps no state of then."""
 
     @abstractmethod
     def select(self, cache: Cache, rows: Sequence[int]) -> Cache:
@@ -227,9 +234,26 @@ class Adapter(ABC):
             return x_out
         return tap.rewrite(x_in, x_out, replace(self.context, site=tap.site))
 
-    @staticmethod
-    def _appended(cache: Cache, tokens: np.ndarray, raw: Any) -> Cache:
-        return replace(cache, tokens=np.concatenate([cache.tokens, tokens], axis=1), raw=raw)
+    def _appended(self, cache: Cache, tokens: np.ndarray, raw: Any) -> Cache:
+        new = replace(cache, tokens=np.concatenate([cache.tokens, tokens], axis=1), raw=raw)
+        return self._marked(self._marked(new, cache), new) if self.recurrent and tokens.shape[1] > 1 else new
+
+    def _marked(self, cache: Cache, at: Cache) -> Cache:
+        """`cache`, which can go back to where `at` is."""
+        last = cache.marks[-1][0] if cache.marks else 0
+        return (
+            replace(cache, marks=(*cache.marks, (at.length, self._states(at.raw)))[-MARKS:])
+            if at.length > last
+            else cache
+        )
+
+    def _last_mark(self, cache: Cache, length: int) -> tuple[int, Any]:
+        """The last mark at `length` or before; (0, None) where there is none."""
+        return max((mark for mark in cache.marks if mark[0] <= length), default=(0, None), key=lambda mark: mark[0])
+
+    def _states(self, raw: Any) -> Any:
+        """Of a `recurrent` model, the states in a cache."""
+        raise NotImplementedError
 
 
 def _everywhere(site: Site) -> bool:

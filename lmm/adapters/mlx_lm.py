@@ -16,20 +16,23 @@ from typing import TYPE_CHECKING, Any
 import mlx.core as mx
 import numpy as np
 from mlx_lm.generate import generate_step
-from mlx_lm.models.cache import create_attention_mask
-from mlx_lm.utils import load_model
+from mlx_lm.models.cache import ArraysCache, CacheList, create_attention_mask, make_prompt_cache
+from mlx_lm.utils import load_config, load_model
 
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
+from lmm.adapters.mlx_config import OTHERWISE, older_keys, window
 from lmm.adapters.mlx_ops import MlxOps
 from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers, get_path
+from lmm.errors import ModelError
 
 if TYPE_CHECKING:
     from lmm.adapters.models.source import ModelSource
 
 FINAL_NORMS = ("norm", "final_layernorm", "final_norm")
+Change = Callable[[Array], Array]
 Wrapper = Callable[[Callable[[Array], Any], Array], Any]
 
 
@@ -54,8 +57,40 @@ class LayerCache:
     def make_mask(self, n: int, return_array: bool = False, window_size: int | None = None) -> Any:
         return create_attention_mask(n, self.offset, return_array, window_size)
 
-    def copy(self, change: Callable[[Array], Array] = lambda x: x) -> LayerCache:
+    def copy(self, change: Change, state: Change) -> LayerCache:
         return LayerCache() if self.keys is None else LayerCache(change(self.keys), change(self.values))
+
+    def arrays(self) -> list[Array]:
+        return [] if self.keys is None else [self.keys, self.values]
+
+
+class StateCache(ArraysCache):
+    """mlx-lm's cache of a layer with linear attention or a state space: arrays [B, ...] that stand for all before."""
+
+    def copy(self, change: Change, state: Change) -> StateCache:
+        twin = StateCache(len(self.cache))
+        twin.cache = [None if x is None else state(x) for x in self.cache]
+        return twin
+
+    def arrays(self) -> list[Array]:
+        return [x for x in self.cache if x is not None]
+
+
+class BothCaches(CacheList):
+    """Of a layer with a state and attention side by side."""
+
+    def copy(self, change: Change, state: Change) -> BothCaches:
+        return BothCaches(*(part.copy(change, state) for part in self.caches))
+
+    def arrays(self) -> list[Array]:
+        return [x for part in self.caches for x in part.arrays()]
+
+
+def _own(cache: Any) -> Any:
+    """A cache of ours in the place of one of mlx-lm's; one that keeps a window's keys alone could not be cut."""
+    if isinstance(cache, ArraysCache):
+        return StateCache(len(cache.cache))
+    return BothCaches(*map(_own, cache.caches)) if isinstance(cache, CacheList) else LayerCache()
 
 
 class MlxAdapter(Adapter):
@@ -65,11 +100,14 @@ class MlxAdapter(Adapter):
         super().__init__()
         self.source, self.model_id, self.revision = source, source.model_id, source.revision
         loadable.check(source, self.name)
+        if (kind := load_config(source.folder).get("model_type")) in OTHERWISE:
+            raise ModelError(f"mlx-lm computes {kind} otherwise than transformers does; use --backend torch")
         self.format = HFChatFormat(source.folder, source.trusted)
         self.ops = MlxOps()
         try:
-            self.model, config = load_model(source.folder, trust_remote_code=source.trusted)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError) as error:
+            more = older_keys(load_config(source.folder))
+            self.model, config = load_model(source.folder, model_config=more, trust_remote_code=source.trusted)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SystemExit) as error:
             raise loadable.refusal(source, "mlx-lm", error) from error
         self.device = str(mx.default_device()).lower()
         self.dtype = self._set_dtype(dtype)
@@ -84,6 +122,18 @@ class MlxAdapter(Adapter):
             int(config.get("intermediate_size") or 0),
             int(config.get("max_position_embeddings") or 0),
         )
+        self.shape = replace(self.shape, context=self._context(config))
+        self.recurrent = any(_has_state(cache) for cache in self._empty())
+
+    def _context(self, config: dict[str, Any]) -> int:
+        """How far it may read."""
+        parts: list[Any] = [self.model, getattr(self.model, "language_model", None)]
+        args = [part.args for part in parts if "num_hidden_layers" in vars(getattr(part, "args", Shape))]
+        seen = window(config, args[0]) if args else 0
+        return min(seen, self.shape.context or seen) if seen else self.shape.context
+
+    def _empty(self) -> list[Any]:
+        return [_own(cache) for cache in make_prompt_cache(self.model)]
 
     def _set_dtype(self, dtype: str) -> str:
         """On the CPU everything but float32 is emulated; on Metal the weights' own format is right."""
@@ -96,14 +146,14 @@ class MlxAdapter(Adapter):
 
     # forward passes ------------------------------------------------------------------------------------------
     def new_cache(self, batch: int = 1) -> Cache:
-        return Cache(np.zeros((batch, 0), np.int64), [LayerCache() for _ in self.layers])
+        return Cache(np.zeros((batch, 0), np.int64), self._empty())
 
     def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
         raw = _copy(cache.raw)
         kept = range(tokens.shape[1] - keep, tokens.shape[1])
         with self._keeping(kept, tokens.shape[1]), self._reading(tokens, cache):
             logits = self.model(mx.array(tokens), cache=raw)
-        mx.eval(logits, [(c.keys, c.values) for c in raw])
+        mx.eval(logits, [c.arrays() for c in raw])
         return logits, self._appended(cache, tokens, raw)
 
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
@@ -146,13 +196,16 @@ class MlxAdapter(Adapter):
             return self.model(mx.array(tokens), cache=raw)
 
     def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
-        raw = [LayerCache() for _ in self.layers]
+        raw = self._empty()
+        if len(raw) != len(self.layers):  # which layer a cache belongs to is the model's own business
+            return self.forward(cache.tokens, self.new_cache(len(cache.tokens)))[1]
         above = self._acting(lambda site: site.first_layer >= first_layer)
         with self._starting_from(h, first_layer), above, self._reading(cache.tokens, None):
             self.body(mx.array(cache.tokens), cache=raw)
         merged = [*cache.raw[:first_layer], *raw[first_layer:]]
-        mx.eval([(c.keys, c.values) for c in raw[first_layer:]])
-        return replace(cache, raw=merged)
+        mx.eval([c.arrays() for c in raw[first_layer:]])
+        new = replace(cache, raw=merged, marks=())
+        return self._marked(new, new) if self.recurrent else new
 
     def generate_native(self, tokens: Sequence[int], max_tokens: int) -> list[int]:
         made: list[int] = []
@@ -165,11 +218,22 @@ class MlxAdapter(Adapter):
 
     # caches --------------------------------------------------------------------------------------------------
     def trim(self, cache: Cache, length: int) -> Cache:
-        return Cache(cache.tokens[:, :length], _copy(cache.raw, lambda x: x[..., :length, :]))
+        states: Any = None
+        if self.recurrent and length < cache.length:
+            length, states = self._last_mark(cache, length)
+            if not length:
+                return self.new_cache(len(cache.tokens))
+        raw = _copy(cache.raw, lambda x: x[..., :length, :])
+        raw = [state or one for state, one in zip(states or [None] * len(raw), raw, strict=True)]
+        return Cache(cache.tokens[:, :length], raw, tuple(mark for mark in cache.marks if mark[0] <= length))
+
+    def _states(self, raw: list[Any]) -> list[Any]:
+        """Of each layer that keeps one; no pass changes them, as it works on copies."""
+        return [cache if _has_state(cache) else None for cache in raw]
 
     def select(self, cache: Cache, rows: Sequence[int]) -> Cache:
         index = mx.array(list(rows))
-        return Cache(cache.tokens[list(rows)], _copy(cache.raw, lambda x: mx.take(x, index, axis=0)))
+        return Cache(cache.tokens[list(rows)], _copy(cache.raw, *[lambda x: mx.take(x, index, axis=0)] * 2))
 
     # taps ----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -276,8 +340,17 @@ def _probing(module: Any) -> Iterator[_Probe]:
             module.__class__ = probe.original
 
 
-def _copy(raw: list[LayerCache], change: Callable[[Array], Array] = lambda x: x) -> list[LayerCache]:
-    return [layer.copy(change) for layer in raw]
+def _same(x: Array) -> Array:
+    return x
+
+
+def _copy(raw: list[Any], change: Change = _same, state: Change = _same) -> list[Any]:
+    """Caches of their own over the same arrays, or what these become by `change` (keys, values) and `state`."""
+    return [cache.copy(change, state) for cache in raw]
+
+
+def _has_state(cache: Any) -> bool:
+    return isinstance(cache, StateCache | BothCaches)
 
 
 def _hand_on(call: Callable[[Array], Any], x: Array) -> Array:

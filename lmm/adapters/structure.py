@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any
 
 from lmm.errors import ModelError
+
+_SENSES = re.compile(r"vision|visual|image|audio|speech", re.I)
 
 
 def get_path(root: Any, path: str) -> Any:
@@ -20,7 +23,9 @@ def find_layers(
 ) -> tuple[str, list[Any]]:
     """The list of `count` decoder layers among `candidates` (name, list of modules), or at `path` if one is given.
 
-    A decoder layer has a self-attention and an MLP. Raises ModelError that says how to name an unknown structure.
+    A decoder layer has a self-attention and an MLP; where no list is of such layers, the one list of `count` modules
+    will do. What looks at pictures or listens is no decoder. Raises ModelError that says how to name an unknown
+    structure.
     """
     if path:
         try:
@@ -30,12 +35,13 @@ def find_layers(
                 f"--layers-path {path!r} does not lead to a list of layers in this model: {error}"
             ) from error
     found = [(name, list(layers)) for name, layers in candidates]
-    for name, layers in found:
-        if len(layers) == count and all(hasattr(layer, "self_attn") and hasattr(layer, "mlp") for layer in layers):
-            return name, layers
+    fitting = [(name, layers) for name, layers in found if len(layers) == count and not _SENSES.search(name)]
+    usual = [one for one in fitting if all(hasattr(layer, "self_attn") and hasattr(layer, "mlp") for layer in one[1])]
+    if len(usual or fitting) == 1 or usual:
+        return (usual or fitting)[0]
     seen = ", ".join(f"{name} ({len(layers)})" for name, layers in found) or "none"
     raise ModelError(
-        f"this model's decoder layers were not recognised: expected a list of {count} layers with self_attn and mlp, "
+        f"this model's decoder layers were not recognised: expected one list of {count} layers, "
         f"found lists: {seen}. Name it with --layers-path, e.g. --layers-path model.layers"
     )
 

@@ -7,6 +7,9 @@ last skipped one hands on the cached hidden states. So masks, rotary embeddings 
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +19,14 @@ import numpy as np
 import torch
 import transformers
 from transformers import AutoModelForCausalLM, DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import (
+    DummyLayer,
+    DynamicLayer,
+    DynamicSlidingWindowLayer,
+    LinearAttentionAndFullAttentionLayer,
+    LinearAttentionAndSlidingWindowAttentionLayer,
+    LinearAttentionCacheLayerMixin,
+)
 
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
 from lmm.adapters.models import loadable
@@ -82,10 +92,37 @@ class TorchAdapter(Adapter):
             int(getattr(config, "intermediate_size", 0) or 0),
             int(getattr(config, "max_position_embeddings", 0) or 0),
         )
+        takes = inspect.signature(self.model.forward).parameters
+        self._cached = "cache_params" if "cache_params" in takes else "past_key_values"
+        self.recurrent = any(_has_state(layer) for layer in self._empty().layers)
+
+    def _empty(self) -> DynamicCache:
+        """A cache in which every layer keeps what it needs; all keys and values, also where a window sees few, since
+        a cache with gaps cannot be cut."""
+        try:
+            made = DynamicCache(config=self.model.config)
+        except (KeyError, AttributeError, TypeError, ValueError):  # a configuration that says nothing of its layers
+            return DynamicCache()
+        if not any(_has_state(layer) or isinstance(layer, DummyLayer) for layer in made.layers):
+            return DynamicCache()
+        for i, layer in enumerate(made.layers):
+            if isinstance(layer, LinearAttentionAndSlidingWindowAttentionLayer):
+                made.layers[i] = LinearAttentionAndFullAttentionLayer(layer.number_of_states)
+            elif isinstance(layer, DynamicSlidingWindowLayer):
+                made.layers[i] = DynamicLayer()
+        return made
+
+    @functools.cached_property
+    def _outputs(self) -> int:
+        """How many things a layer returns, the hidden states first; 0: these alone."""
+        seen: list[int] = []
+        with _hook(self.layers[0], lambda module, args, out: seen.append(len(out) if isinstance(out, tuple) else 0)):
+            self.model(self._ids(np.zeros((1, 1), np.int64)), use_cache=False)
+        return seen[0]
 
     # forward passes ------------------------------------------------------------------------------------------
     def new_cache(self, batch: int = 1) -> Cache:
-        return Cache(np.zeros((batch, 0), np.int64), DynamicCache())
+        return Cache(np.zeros((batch, 0), np.int64), self._empty())
 
     @torch.no_grad()
     def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
@@ -93,7 +130,7 @@ class TorchAdapter(Adapter):
         with self._reading(tokens, cache) as context:
             if self.step is not None and context.phase == "decode":
                 return self.step(self._ids(tokens), raw, self._edit()), self._appended(cache, tokens, raw)
-            out = self.model(self._ids(tokens), past_key_values=raw, use_cache=True, logits_to_keep=keep)
+            out = self.model(self._ids(tokens), use_cache=True, logits_to_keep=keep, **{self._cached: raw})
         return out.logits, self._appended(cache, tokens, raw)
 
     @torch.no_grad()
@@ -112,7 +149,7 @@ class TorchAdapter(Adapter):
             collecting = _hook(self.layers[-1], lambda module, args, out: seen.append(_first(out)))
         below = self._acting(lambda site: site.layer < first_layer)
         with self._standing_in(stand_ins), collecting, below, self._reading(tokens, cache, "learn"):
-            self.model(self._ids(tokens), past_key_values=_copy(cache.raw) if cache else None, logits_to_keep=1)
+            self.model(self._ids(tokens), logits_to_keep=1, **{self._cached: _copy(cache.raw) if cache else None})
         return seen[-1]
 
     def upper(
@@ -128,18 +165,19 @@ class TorchAdapter(Adapter):
         above = self._acting(lambda site: site.layer >= first_layer)
         with self._starting_from(h, first_layer), above, self._reading(tokens, cache, "learn"):
             return self.model(
-                self._ids(tokens), past_key_values=raw, use_cache=raw is not None, logits_to_keep=kept
+                self._ids(tokens), use_cache=raw is not None, logits_to_keep=kept, **{self._cached: raw}
             ).logits
 
     @torch.no_grad()
     def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
-        raw = DynamicCache()
+        raw = self._empty()
         above = self._acting(lambda site: site.first_layer >= first_layer)
         with self._starting_from(h, first_layer), above, self._reading(cache.tokens, None):
-            self.model(self._ids(cache.tokens), past_key_values=raw, use_cache=True, logits_to_keep=1)
+            self.model(self._ids(cache.tokens), use_cache=True, logits_to_keep=1, **{self._cached: raw})
         merged = DynamicCache()
         merged.layers = list(cache.raw.layers[:first_layer]) + list(raw.layers[first_layer:])
-        return replace(cache, raw=merged)
+        new = replace(cache, raw=merged, marks=())
+        return self._marked(new, new) if self.recurrent else new
 
     def generate_native(self, tokens: Sequence[int], max_tokens: int) -> list[int]:
         ids = torch.as_tensor([list(tokens)], device=self.device)
@@ -156,11 +194,25 @@ class TorchAdapter(Adapter):
 
     # caches --------------------------------------------------------------------------------------------------
     def trim(self, cache: Cache, length: int) -> Cache:
-        return Cache(cache.tokens[:, :length], _copy(cache.raw, lambda x: x[..., :length, :]))
+        states: dict[int, Any] = {}
+        if self.recurrent and length < cache.length:
+            length, states = self._last_mark(cache, length)
+            if not length:
+                return self.new_cache(len(cache.tokens))
+        raw = DynamicCache()
+        raw.layers = [
+            states.get(i) or _copied(layer, lambda x: x[..., :length, :]) for i, layer in enumerate(cache.raw.layers)
+        ]
+        return Cache(cache.tokens[:, :length], raw, tuple(mark for mark in cache.marks if mark[0] <= length))
+
+    def _states(self, raw: DynamicCache) -> dict[int, Any]:
+        """By layer; no pass changes them, as it works on copies."""
+        return {i: layer for i, layer in enumerate(raw.layers) if _has_state(layer)}
 
     def select(self, cache: Cache, rows: Sequence[int]) -> Cache:
         index = torch.as_tensor(list(rows), device=self.device)
-        return Cache(cache.tokens[list(rows)], _copy(cache.raw, lambda x: x.index_select(0, index)))
+        chosen: Callable[[Any], Any] = lambda x: x.index_select(0, index)  # noqa: E731
+        return Cache(cache.tokens[list(rows)], _copy(cache.raw, chosen, chosen))
 
     # taps ----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -214,8 +266,13 @@ class TorchAdapter(Adapter):
     @contextlib.contextmanager
     def _standing_in(self, stand_ins: dict[int, Callable[[Array], Array]]) -> Iterator[None]:
         """Replace layers by functions of their hidden states; the instance attribute hides the class's `forward`."""
+        more = (None,) * (self._outputs - 1)
         for i, function in stand_ins.items():
-            self.layers[i].forward = lambda hidden_states, *args, _f=function, **kwargs: _f(hidden_states)
+
+            def stand_in(hidden_states: Array, *args: Any, _f: Any = function, **kwargs: Any) -> Any:
+                return (_f(hidden_states), *more) if self._outputs else _f(hidden_states)
+
+            self.layers[i].forward = stand_in
         try:
             yield
         finally:
@@ -256,16 +313,34 @@ def _load(source: ModelSource, dtype: torch.dtype) -> Any:
     return model.eval().requires_grad_(False)
 
 
-def _copy(raw: DynamicCache, change: Callable[[Any], Any] = lambda x: x) -> DynamicCache:
-    """A cache of its own over the same arrays: an update concatenates and never writes in place."""
+def _same(x: Any) -> Any:
+    return x
+
+
+def _copy(
+    raw: DynamicCache, change: Callable[[Any], Any] = _same, state: Callable[[Any], Any] = torch.clone
+) -> DynamicCache:
+    """A cache of its own over the same keys and values, each changed so: an update concatenates those and never writes
+    in place. It does write over states."""
     new = DynamicCache()
-    for layer in raw.layers:
-        copy = DynamicLayer()
-        if layer.is_initialized:
-            copy.dtype, copy.device, copy.is_initialized = layer.dtype, layer.device, True
-            copy.keys, copy.values = change(layer.keys), change(layer.values)
-        new.layers.append(copy)
+    new.layers = [_copied(layer, change, state) for layer in raw.layers]
     return new
+
+
+def _copied(layer: Any, change: Callable[[Any], Any], state: Callable[[Any], Any] = torch.clone) -> Any:
+    twin = copy.copy(layer)
+    if isinstance(getattr(layer, "keys", None), torch.Tensor):
+        twin.keys, twin.values = change(layer.keys), change(layer.values)
+    if _has_state(layer):
+        for name, value in vars(layer).items():
+            if isinstance(value, dict):  # by number: a layer may have several states
+                made = {i: state(x) if isinstance(x, torch.Tensor) else x for i, x in value.items()}
+                setattr(twin, name, made)
+    return twin
+
+
+def _has_state(layer: Any) -> bool:
+    return isinstance(layer, LinearAttentionCacheLayerMixin)
 
 
 def _with_states(h: Array, args: Any, kwargs: Any) -> Any:

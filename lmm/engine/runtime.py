@@ -66,6 +66,7 @@ def as_saved(config: Config) -> Config:
 
 
 def load_adapter(config: Config, progress: Progress | None = None, notice: Notice = log.warning) -> Adapter:
+    from lmm.adapters import selfcheck
     from lmm.adapters.models.loadable import own_code
     from lmm.adapters.models.source import resolve
 
@@ -80,6 +81,7 @@ def load_adapter(config: Config, progress: Progress | None = None, notice: Notic
     if source.trusted and (code := own_code(source.folder)):
         notice(f"code that comes with {source.name} may run now: {', '.join(code)}, in {source.folder}")
     adapter = registry.load_adapter(backend, source, dtype=config.dtype, layers_path=config.layers_path)
+    selfcheck.once(adapter)
     adapter.use_threads(config.threads)
     if config.layer is not None:
         adapter.site(config.layer)

@@ -73,7 +73,7 @@ def needs_own_code(config: dict[str, Any], backend: str) -> bool:
     return bool(config.get("auto_map")) and config.get("model_type") not in CONFIG_MAPPING_NAMES
 
 
-def refusal(source: ModelSource, loader: str, error: Exception) -> ModelError:
+def refusal(source: ModelSource, loader: str, error: BaseException) -> ModelError:
     """What `loader` could not do, in one line with a way out."""
     if asks_for_trust(error):
         return untrusted(source.name, source.folder)
@@ -87,7 +87,7 @@ def refusal(source: ModelSource, loader: str, error: Exception) -> ModelError:
     return ModelError(f"{loader} cannot load {source.name}: {reason}")
 
 
-def asks_for_trust(error: Exception) -> bool:
+def asks_for_trust(error: BaseException) -> bool:
     """Whether a loader of transformers refused to run the folder's code."""
     return isinstance(error, ValueError) and "trust_remote_code" in str(error)
 

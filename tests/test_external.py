@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from lmm.adapters.ops import NumpyOps
 from lmm.adapters.toy import ToyAdapter
+from lmm.engine import memory_files
 from lmm.engine.keeper import Keeper
 from lmm.errors import StateError
 from lmm.files import journal, state_file
 from lmm.lesson import Knowledge, Lesson
+from lmm.memory.external import index
 from lmm.memory.external.external import External, ExternalOptions, said
 from lmm.memory.external.head import Head
 from lmm.memory.external.search import nearest
@@ -161,3 +163,80 @@ def test_it_can_be_one_of_several(toy: ToyAdapter) -> None:
     held = [x.statement for x in mind.lessons if f"external:keys/{x.id}" in mind.knowledge.state]
     assert held == [SAID] and len(mind.lessons) == 2
     mind.detach()
+
+
+# ---------------------------------------------------------------- the index
+needs_faiss = pytest.mark.skipif(not index.available, reason="faiss is not installed: pip install 'lmm[faiss]'")
+
+
+def spans(count: int, length: int = 40, width: int = 16) -> dict[str, np.ndarray]:
+    """A state of so many spans of unit vectors."""
+    random = np.random.default_rng(3)
+    state: dict[str, np.ndarray] = {"centre": np.stack([np.zeros(width), np.ones(width)]).astype(np.float32)}
+    for i in range(count):
+        keys = random.normal(size=(length, width))
+        keys /= np.linalg.norm(keys, axis=1, keepdims=True)
+        state[f"keys/s{i}"] = keys.astype(np.float16)
+        state[f"tokens/s{i}"] = np.stack([np.arange(length), np.arange(length) + 1])
+        state[f"at/s{i}"] = np.array([i + 1, 1, 0])
+    return state
+
+
+def indexed(state: dict[str, np.ndarray]) -> Store:
+    store = Store(16)
+    store.indexed.flat = 1000
+    store.follow(state, NumpyOps()).search(state["keys/s0"].astype(np.float32), 1)
+    store.indexed.wait()
+    return store
+
+
+@needs_faiss
+def test_the_index_finds_what_comparing_all_finds_while_spans_come_and_go() -> None:
+    whole, ops = spans(80), NumpyOps()
+    store = indexed({name: a for name, a in whole.items() if name == "centre" or int(name.partition("/s")[2]) < 40})
+    assert store.indexed.index is not None
+    for first, last in ((0, 40), (5, 60), (30, 80), (55, 80)):
+        left = {n: a for n, a in whole.items() if n == "centre" or first <= int(n.partition("/s")[2]) < last}
+        store = store.follow(left, ops)
+        queries = np.concatenate([a for n, a in left.items() if n.startswith("keys/")]).astype(np.float32)
+        cosines, rows = store.search(queries, 4)
+        exact, _ = nearest(queries, queries.astype(np.float16), 4)
+        assert np.mean(np.abs(cosines - exact) < 1e-3) > 0.95 and (rows >= 0).all()
+        mine = np.array([store.keys(int(s))[0] for s in store.spans(rows[:, 0])])
+        assert np.isfinite(mine).all() and np.array_equal(store.ids, [f"s{i}" for i in range(first, last)])
+        store.indexed.wait()
+
+
+@needs_faiss
+def test_an_index_is_taken_over_only_by_the_spans_it_is_of() -> None:
+    state, ops = spans(40), NumpyOps()
+    data = indexed(state).index_to_bytes()
+    assert data is not None
+    assert Store(16).follow(state, ops).index_from_bytes(data)
+    assert Store(16).follow(spans(50), ops).index_from_bytes(data), "what came later is searched beside it"
+    less = {name: a for name, a in state.items() if not name.endswith("/s7")}
+    assert not Store(16).follow(less, ops).index_from_bytes(data)
+    assert not Store(16).follow(state, ops).index_from_bytes(data[:-9])
+
+
+@needs_faiss
+def test_the_index_lies_beside_the_file_and_goes_when_something_is_forgotten(toy: ToyAdapter, tmp_path: Path) -> None:
+    file = tmp_path / "m.safetensors"
+    made = engine(toy, "external")
+    state = spans(40, width=toy.shape.width)
+    made.mind.commit(Knowledge(state, tuple(Lesson(statement=f"said {i}", id=f"s{i}") for i in range(40))))
+    store = made.mind.memory.store(made.mind.knowledge.state, toy.ops)
+    store.indexed.flat = 1000
+    store.search(state["keys/s0"].astype(np.float32), 1)
+    store.indexed.wait()
+    made.mind.save(file)
+    assert journal.beside_of(file).exists()
+    again = engine(toy, "external")
+    again.mind.load(file)
+    assert again.mind.memory.store(again.mind.knowledge.state, toy.ops).indexed.index is not None
+    journal.beside_of(file).write_bytes(journal.beside_of(file).read_bytes()[:-1])
+    third = engine(toy, "external")
+    third.mind.load(file)
+    assert third.mind.memory.store(third.mind.knowledge.state, toy.ops).indexed.index is None, "made again, not trusted"
+    memory_files.forget(file, "s7")
+    assert not journal.beside_of(file).exists()

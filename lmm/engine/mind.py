@@ -7,6 +7,7 @@ known goes through `load`. A mind knows no conversation: `Engine` has one over i
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import operator
 import threading
 import time
@@ -21,6 +22,7 @@ from lmm.engine.keeper import difference
 from lmm.errors import Cancelled, LearningError
 from lmm.feedback import understood
 from lmm.files import journal, state_file
+from lmm.files.atomic import write_atomically
 from lmm.files.journal import Change
 from lmm.files.traces import Trace
 from lmm.lesson import Knowledge, Lesson, State
@@ -82,6 +84,7 @@ class Mind:
         self.detach()
         if self.keeper is not None:
             self.keeper.settle(timeout=1.0)
+            self.save_beside(self.keeper.file)
         if self.log is not None:
             self.log.close()
 
@@ -303,8 +306,22 @@ class Mind:
             arrays = {name: self.adapter.ops.to_numpy(array) for name, array in self.knowledge.state.items()}
             header = replace(self.header(), extra=about or {})
             journal.replace(path, arrays, header, advice or state_file.IN_A_SESSION)
+            self.save_beside(path)
         self.history.saved = self.knowledge
         return path
+
+    def save_beside(self, path: Path) -> None:
+        """Keep beside a file what would take long to make again; not being able to is no loss."""
+        data = self.memory.to_beside(self.knowledge.state, self.adapter.ops)
+        if data is not None:
+            with contextlib.suppress(OSError):
+                write_atomically(journal.beside_of(path), [hashlib.sha256(data).digest(), data])
+
+    def _load_beside(self, path: Path, state: State) -> None:
+        with contextlib.suppress(OSError):
+            data = journal.beside_of(path).read_bytes()
+            if hashlib.sha256(data[32:]).digest() == data[:32]:
+                self.memory.from_beside(state, data[32:], self.adapter.ops)
 
     def load(self, path: str | Path) -> state_file.Header:
         """Make a file what is known. Raises StateError before anything changes: for a file that is damaged, of another
@@ -335,7 +352,9 @@ class Mind:
         memory.check_state(arrays, header.lessons, self.adapter)
         known = Knowledge(self._held(arrays), tuple(header.lessons))
         with self.adapter.quiet():
-            return self.memory.completed(memory, known, self.adapter), header
+            known = self.memory.completed(memory, known, self.adapter)
+        self._load_beside(path, known.state)
+        return known, header
 
     def _held(self, arrays: Mapping[str, np.ndarray]) -> State:
         return {name: self.adapter.ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}

@@ -76,6 +76,11 @@ def undo_of(file: Path) -> Path:
     return file.with_name(file.name + ".undo")
 
 
+def beside_of(file: Path) -> Path:
+    """What spares a memory work when the file is loaded, and can be made again."""
+    return file.with_name(file.name + ".faiss")
+
+
 def _lock_of(file: Path) -> Path:
     return file.with_name(f".{file.name}.lock")
 
@@ -158,6 +163,7 @@ def replace(file: Path, arrays: Mapping[str, np.ndarray], header: state_file.Hea
     with alone(file):
         state_file.save(file, arrays, header, advice)
         undo_of(file).unlink(missing_ok=True)
+        beside_of(file).unlink(missing_ok=True)
 
 
 # undo ---------------------------------------------------------------------------------------------------------------
@@ -181,6 +187,7 @@ def take_back(file: Path, count: int) -> list[Change]:
 
 def purge(file: Path, lesson_id: str) -> None:
     """Leave no trace of a lesson in what can be undone. Raises OSError."""
+    beside_of(file).unlink(missing_ok=True)
     _write_undos(file, [change.without(lesson_id) for change in undos(file)])
 
 

@@ -250,6 +250,14 @@ class Memory:
         if problems:
             raise StateError(f"the file does not fit memory {self.name!r} with these options: {listed(problems)}")
 
+    def to_beside(self, state: State, ops: Ops) -> bytes | None:
+        """What is kept in a file beside the memory file since it takes long to make; None for nothing. It can always be
+        made again, and says itself what it belongs to."""
+        return None
+
+    def from_beside(self, state: State, data: bytes, ops: Ops) -> None:
+        """Take it over, unless it belongs to another state: then it is made again."""
+
     def reader_of(self, name: str) -> Memory | None:
         """Which memory reads the file of a memory of this name: itself, or the part of a composition that is all of it
         but what `completed` adds."""

@@ -161,6 +161,14 @@ class Composite(Memory):
         same = all(states[part] is self._of(part, known.state) for part in self.parts)
         return known if same else Knowledge(self._joined(states), known.lessons)
 
+    def to_beside(self, state: State, ops: Ops) -> bytes | None:
+        found = (part.to_beside(self._of(part, state), ops) for part in self.parts)
+        return next((data for data in found if data is not None), None)
+
+    def from_beside(self, state: State, data: bytes, ops: Ops) -> None:
+        for part in self.parts:
+            part.from_beside(self._of(part, state), data, ops)
+
     def forget(self, state: State, lesson_id: str) -> State:
         """Forget in the parts that hold the lesson on its own. Raises LearningError if there is none."""
         states, refusals, forgot = {}, [], False

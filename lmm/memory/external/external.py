@@ -242,6 +242,13 @@ class External(Memory):
         left = {name: array for name, array in state.items() if name.partition("/")[2] not in gone}
         return Knowledge(left, tuple(x for x in lessons if x.id not in gone))
 
+    def to_beside(self, state: State, ops: Ops) -> bytes | None:
+        return self.store(state, ops).index_to_bytes() if "centre" in state else None
+
+    def from_beside(self, state: State, data: bytes, ops: Ops) -> None:
+        if "centre" in state:
+            self.store(state, ops).index_from_bytes(data)
+
     def forget(self, state: State, lesson_id: str) -> State:
         return {name: array for name, array in state.items() if name.partition("/")[2] != lesson_id}
 

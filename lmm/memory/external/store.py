@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmm.memory.external.search import nearest
+from lmm.memory.external.index import Index, Indexed, available
 
 if TYPE_CHECKING:
     from lmm.adapters.ops import Ops
 
 LEAST = 1024  # rows of the smallest table
+DIGEST = 32  # bytes
 
 
 class Store:
@@ -29,6 +31,8 @@ class Store:
         self._starts = [0]  # the first row of each span, and of the one to come
         self._keys = np.empty((0, width), np.float16)
         self._tokens = np.empty((2, 0), np.int64)
+        self.indexed = Indexed()
+        self._base = 0  # rows that were there before the table's first
         self._arrays: dict[str, Any] = {}  # of each span, as the state has it: another array is another span
 
     def __len__(self) -> int:
@@ -51,8 +55,37 @@ class Store:
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Similarities and rows [Q, k'] of the nearest vectors to `queries` [Q, D] of unit length."""
         first, end = self._starts[0], self._starts[-1]
-        found, rows = nearest(queries, self._keys[first:end], k)
-        return found, rows + first
+        found, rows = self.indexed.search(queries, self._keys[first:end], self._base + first, k)
+        return found, rows - self._base
+
+    def index_to_bytes(self) -> bytes | None:
+        """The index, tied to the spans it is of; None while there is none."""
+        index = self.indexed.index
+        if index is None:
+            return None
+        begin = self._base + self._starts[0]
+        return self._digest(index.end - begin) + index.to_bytes(begin)
+
+    def index_from_bytes(self, data: bytes) -> bool:
+        """Take over the index of another table with the same spans at its beginning -> whether it was one."""
+        if not available:
+            return False
+        try:
+            index = Index.from_bytes(data[DIGEST:])
+        except ValueError:
+            return False
+        begin = self._base + self._starts[0]
+        fits = index.end <= len(self) and data[:DIGEST] == self._digest(index.end)
+        if fits:
+            index.first, index.end = index.first + begin, index.end + begin
+            self.indexed.index = index
+        return fits
+
+    def _digest(self, end: int) -> bytes:
+        """Of the spans in the first `end` rows: an id is never given twice."""
+        starts = [start - self._starts[0] for start in self._starts]
+        known = [f"{i} {start}\n" for i, start in zip(self.ids, starts, strict=False) if start < end]
+        return hashlib.sha256("".join((*known, str(end))).encode()).digest()
 
     def follow(self, state: Mapping[str, Any], ops: Ops) -> Store:
         """The table of a state: this one, with what is new and without what has gone; or another one, where that is not
@@ -87,3 +120,4 @@ class Store:
         keys[: end - first], tokens[:, : end - first] = self._keys[first:end], self._tokens[:, first:end]
         self._keys, self._tokens = keys, tokens
         self._starts = [start - first for start in self._starts]
+        self._base += first

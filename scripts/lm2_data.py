@@ -27,14 +27,14 @@ VALUES = {
     kind: text.split()
     for kind, text in {
         "names": "Ada Tom Eva Max Anna Paul Rosa Leo Ruth Karl Nora Hugo Ella Ivan Mona Otto",
-        "places": "Paris Rome Oslo Cairo Lima Berlin Madrid Vienna Tokyo Delhi London Dublin Boston Athens Prague Kyoto",
+        "places": "Paris Rome Oslo Cairo Lima Berlin Madrid Vienna Tokyo Delhi London Dublin Boston Athens Prague Kiev",
         "jobs": "baker teacher nurse lawyer farmer pilot writer singer doctor driver painter tailor cook judge miner "
         "waiter",
         "colours": "red green blue yellow orange purple brown pink black white grey gold silver violet turquoise beige",
     }.items()
 }
 SHARES = {"train": slice(0, 12), "valid": slice(12, 14), "test": slice(14, 16), "seen": slice(0, 12)}
-SIZES = {"train": 600, "valid": 60, "test": 60, "seen": 60}
+SIZES = {"train": 1.0, "valid": 0.1, "test": 0.1, "seen": 0.1}  # shares of --count
 
 
 def conversation(rng: random.Random, split: str, turns: int) -> dict[str, Any]:
@@ -68,11 +68,13 @@ def main() -> None:
     parser.add_argument("--text", type=Path, required=True, help="a plain text, a paragraph on each line")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--count", type=int, default=600, help="conversations for training")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = random.Random(args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    for split, size in SIZES.items():
+    for split, share in SIZES.items():
+        size = max(20, round(share * args.count))
         rows = [conversation(rng, split, args.turns) for _ in range(size)]
         rows += texts(args.text, rng, size // 5) if split in ("train", "valid") else []
         (args.out / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -263,9 +263,11 @@ class External(Memory):
             kind, _, i = name.partition("/")
             rows = arrays.get(f"tokens/{i}", np.empty((2, 0))).shape[-1:] or (0,)
             wanted = {
-                "centre": ("f", (2, width)), "keys": ("f", (*rows, width)),
-                "tokens": ("i", (2, *rows)), "at": ("i", (3,)),
-            }.get(kind)  # fmt: skip
+                "centre": ("f", (2, width)),
+                "keys": ("f", (*rows, width)),
+                "tokens": ("i", (2, *rows)),
+                "at": ("i", (3,)),
+            }.get(kind)
             if wanted is None:
                 problems.append(f"unexpected tensor {name!r}")
             elif (array.dtype.kind, array.shape) != wanted:

@@ -34,6 +34,7 @@ VARIABLES = {
     "LMM_CONFIG": "the config file, instead of config.toml in the user's configuration folder",
     "LMM_CACHE_DIR": "folder of converted models, instead of lmm in the user's cache folder",
     "LMM_DATA_DIR": "folder of what was learned and said, instead of lmm in the user's data folder",
+    "LMM_API_KEY": "key that `lmm serve` asks for, where no file of keys is named",
     "LMM_DEBUG": "set to anything: an internal error in a chat shows its traceback",
 }
 

@@ -18,6 +18,7 @@ from lmm.adapters.toy import ASSISTANT, END, USER, ToyAdapter
 from lmm.config import Decoding
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
+from lmm.engine.seats import Seat
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
@@ -84,7 +85,7 @@ class Jotter(Memory):
     def on_prompt(
         self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
     ) -> Recall | None:
-        self.adapter = adapter  # type: ignore[assignment]
+        self.adapter = adapter.seats.adapter if isinstance(adapter, Seat) else adapter  # type: ignore[assignment]
         asked = prompts[0].text.lower().strip(" ?")
         forms = ((x, form) for x in reversed(lessons) for form in (x.prompt, *x.wordings))
         hit = next((x for x, form in forms if form.lower().strip(" ?") == asked), None)

@@ -15,14 +15,14 @@ import numpy as np
 import pytest
 
 from lmm.errors import StoreError, UsageError
-from lmm.store.base import Filters, Memo, Store, fused
+from lmm.store.base import Filters, Memo, TextStore, fused
 from lmm.store.memory import InMemory
 from lmm.store.opening import open_store
 from lmm.store.vectors import Vectors
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TextStore]:
     found = InMemory() if request.param == "memory" else open_store(tmp_path / "store.sqlite")
     yield found
     found.close()
@@ -44,7 +44,7 @@ def texts(memos) -> list[str]:
 # ---- the contract
 
 
-def test_what_is_added_is_there(store: Store) -> None:
+def test_what_is_added_is_there(store: TextStore) -> None:
     given = memo("Vera lives in Graz.", 1, context="a walk", metadata={"from": "me", "n": [1, None]}, time=12.5)
     assert store.add("a", [given]) == [given.id]
     [found] = store.get("a", [given.id, "other"])
@@ -52,13 +52,13 @@ def test_what_is_added_is_there(store: Store) -> None:
     assert list(store.scan("a")) == [given] and store.count("a") == 1 and store.namespaces() == ["a"]
 
 
-def test_the_same_text_twice_is_one(store: Store) -> None:
+def test_the_same_text_twice_is_one(store: TextStore) -> None:
     first, second = store.add("a", [memo("Vera lives in Graz.")]), store.add("a", [memo("vera  lives in graz")])
     assert first == second and store.count("a") == 1
     assert store.add("b", [memo("Vera lives in Graz.")]) != first
 
 
-def test_meaning_and_words_both_find(store: Store) -> None:
+def test_meaning_and_words_both_find(store: TextStore) -> None:
     store.add("a", [memo(f"filler number {i}", i) for i in range(20, 60)])
     store.add("a", [memo("nothing alike", 1), memo("the word zorbina", 2), memo("zorbina meant", 1)])
     found = store.search("a", vector(1), "who is zorbina?", 3)
@@ -68,7 +68,7 @@ def test_meaning_and_words_both_find(store: Store) -> None:
     assert texts(store.search("a", vector(1), "", 1)) and store.search("a", vector(1), '"(*^ OR', 1)
 
 
-def test_another_namespace_is_never_found(store: Store) -> None:
+def test_another_namespace_is_never_found(store: TextStore) -> None:
     [id] = store.add("a", [memo("a secret", 1)])
     for space in ("b", "", "a ", "A", "a' OR 1=1 --", "a%", "s61", "*"):
         assert store.search(space, vector(1), "a secret") == [] and store.get(space, [id]) == []
@@ -79,7 +79,7 @@ def test_another_namespace_is_never_found(store: Store) -> None:
     assert store.count("a") == 1
 
 
-def test_a_correction_takes_the_place_and_keeps_the_history(store: Store) -> None:
+def test_a_correction_takes_the_place_and_keeps_the_history(store: TextStore) -> None:
     [id] = store.add("a", [memo("Vera lives in Graz.", 1)])
     new = store.supersede("a", id, memo("Vera lives in Linz.", 2))
     newer = store.supersede("a", new, memo("Vera lives in Wels.", 3))
@@ -93,7 +93,7 @@ def test_a_correction_takes_the_place_and_keeps_the_history(store: Store) -> Non
     assert store.supersede("a", newer, memo("vera lives in wels", 4)) == newer
 
 
-def test_the_next_about_the_same_matter_supersedes(store: Store) -> None:
+def test_the_next_about_the_same_matter_supersedes(store: TextStore) -> None:
     store.add("a", [memo("Vera lives in Graz.", about="vera's home"), memo("It is Tom.", about="my name")])
     store.add("a", [memo("She moved to Linz.", about="vera's home")])
     assert texts(store.scan("a")) == ["It is Tom.", "She moved to Linz."]
@@ -101,7 +101,7 @@ def test_the_next_about_the_same_matter_supersedes(store: Store) -> None:
     assert texts(store.scan("a")) == ["It is Tom.", "Vera lives in Graz."]
 
 
-def test_forgetting_takes_the_history_along(store: Store) -> None:
+def test_forgetting_takes_the_history_along(store: TextStore) -> None:
     [id, other] = store.add("a", [memo("Vera lives in Graz.", 1), memo("It rains.", 2)])
     new = store.supersede("a", id, memo("Vera lives in Linz.", 3))
     assert store.forget("a", [new]) == 2 and store.forget("a", [new, "other"]) == 0
@@ -111,7 +111,7 @@ def test_forgetting_takes_the_history_along(store: Store) -> None:
     assert store.search("a", vector(1), "", 1)[0].memo.text == "Vera lives in Graz."
 
 
-def test_filters(store: Store) -> None:
+def test_filters(store: TextStore) -> None:
     for i in range(10):
         store.add("a", [memo(f"day {i}", i, time=float(i), metadata={"even": i % 2 == 0, "n": i, "s": "x"})])
     some = Filters(since=2, until=5)
@@ -125,7 +125,7 @@ def test_filters(store: Store) -> None:
     )
 
 
-def test_a_transaction_is_all_or_nothing(store: Store) -> None:
+def test_a_transaction_is_all_or_nothing(store: TextStore) -> None:
     [id] = store.add("a", [memo("one", 1)])
     with pytest.raises(RuntimeError), store.transaction():
         store.add("a", [memo("two", 2)])
@@ -138,7 +138,7 @@ def test_a_transaction_is_all_or_nothing(store: Store) -> None:
     assert texts(store.search("a", vector(2), "two", 1)) == ["two"]
 
 
-def test_it_says_whose_vectors_it_has(store: Store) -> None:
+def test_it_says_whose_vectors_it_has(store: TextStore) -> None:
     assert store.about() == {}
     store.describe({"encoder": "e", "width": 8})
     store.describe({"encoder": "e", "width": 8})
@@ -147,7 +147,7 @@ def test_it_says_whose_vectors_it_has(store: Store) -> None:
         store.describe({"encoder": "f", "width": 8})
 
 
-def test_what_another_store_had_is_put_back(store: Store) -> None:
+def test_what_another_store_had_is_put_back(store: TextStore) -> None:
     old = InMemory()
     [id, _] = old.add("a", [memo("Vera lives in Graz.", 1), memo("It rains.", 2)])
     old.supersede("a", id, memo("Vera lives in Linz.", 3))

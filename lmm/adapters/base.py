@@ -54,7 +54,7 @@ class Shape:
 class TapContext:
     """The slice in hand: `tokens` [B, T] ids, `positions` [T] absolute, `history` [B, T0] the ids before it.
 
-    `phase` is "prefill", "decode" or "learn".
+    `phase` is "prefill", "decode" or "learn". In `forward_each` a tap sees one conversation at a time: number `row`.
     """
 
     tokens: np.ndarray
@@ -62,6 +62,7 @@ class TapContext:
     history: np.ndarray
     phase: str
     site: Site | None = None
+    row: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class Adapter(ABC):
         self.threads: Threads | None = None  # where the backend's products run on threads that can be chosen
         self.layer: int | None = None  # chosen by --layer; None: the middle
         self._acts: Callable[[Site], bool] = _everywhere  # which taps act in the pass that is running
+        self._each: Sequence[TapContext] = ()  # of `forward_each`, one for each conversation
 
     # forward passes ------------------------------------------------------------------------------------------
     @abstractmethod
@@ -119,6 +121,18 @@ class Adapter(ABC):
     @abstractmethod
     def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
         """Read tokens [B, T] after `cache`, through the taps -> logits [B, keep, V] of the last, and the new cache."""
+
+    def forward_each(self, tokens: Sequence[int], caches: Sequence[Cache]) -> tuple[list[Array], list[Cache]]:
+        """One more token of each of several conversations, of whatever lengths -> logits [1, 1, V] and cache of each.
+
+        As `forward` of each, but for the order in which numbers are added up. Taps see one conversation at a time.
+        """
+        with self._reading_each(tokens, caches) as contexts:
+            found = []
+            for token, cache, context in zip(tokens, caches, contexts, strict=True):
+                self._each = (context,)
+                found.append(self.forward(np.array([[token]]), cache))
+        return [logits for logits, _ in found], [cache for _, cache in found]
 
     @abstractmethod
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
@@ -221,6 +235,17 @@ class Adapter(ABC):
             self.context = before
 
     @contextlib.contextmanager
+    def _reading_each(self, tokens: Sequence[int], caches: Sequence[Cache]) -> Iterator[Sequence[TapContext]]:
+        self._each = contexts = tuple(
+            TapContext(as_tokens([token]), np.array([cache.length]), cache.tokens, "decode", row=row)
+            for row, (token, cache) in enumerate(zip(tokens, caches, strict=True))
+        )
+        try:
+            yield contexts
+        finally:
+            self._each = ()
+
+    @contextlib.contextmanager
     def _acting(self, acts: Callable[[Site], bool]) -> Iterator[None]:
         """Only part of the model runs: the taps of layers that are stood in for would see nothing real."""
         before, self._acts = self._acts, acts
@@ -232,7 +257,11 @@ class Adapter(ABC):
     def _rewritten(self, tap: Tap, x_in: Array, x_out: Array) -> Array:
         if not tap.enabled or self.context is None or not self._acts(tap.site):
             return x_out
-        return tap.rewrite(x_in, x_out, replace(self.context, site=tap.site))
+        if not self._each:
+            return tap.rewrite(x_in, x_out, replace(self.context, site=tap.site))
+        rows = (slice(i, i + 1) for i in range(len(self._each)))
+        contexts = (replace(context, site=tap.site) for context in self._each)
+        return self.ops.concat([tap.rewrite(x_in[r], x_out[r], c) for r, c in zip(rows, contexts, strict=True)], 0)
 
     def _appended(self, cache: Cache, tokens: np.ndarray, raw: Any) -> Cache:
         new = replace(cache, tokens=np.concatenate([cache.tokens, tokens], axis=1), raw=raw)

@@ -134,6 +134,18 @@ class TorchAdapter(Adapter):
         return out.logits, self._appended(cache, tokens, raw)
 
     @torch.no_grad()
+    def forward_each(self, tokens: Sequence[int], caches: Sequence[Cache]) -> tuple[list[Array], list[Cache]]:
+        if self.step is None:
+            return super().forward_each(tokens, caches)
+        ids, raws = np.asarray(tokens)[:, None], [_copy(cache.raw) for cache in caches]
+        with self._reading(ids, None, "decode"), self._reading_each(tokens, caches):
+            logits = self.step.each(self._ids(ids), raws, self._edit())
+        new = [
+            self._appended(cache, ids[i : i + 1], raw) for i, (cache, raw) in enumerate(zip(caches, raws, strict=True))
+        ]
+        return [logits[i : i + 1] for i in range(len(new))], new
+
+    @torch.no_grad()
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
         seen: list[Array] = []
 

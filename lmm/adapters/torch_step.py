@@ -11,7 +11,7 @@ forward on a probe and returns None where they differ.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -54,6 +54,41 @@ class LlamaStep:
             h = h + mlp.down_proj(inner)
             h = edit(i, "residual", h)
         return self.model.lm_head(self._norm(self.model.model.norm, h))
+
+    @torch.no_grad()
+    def each(self, ids: Tensor, caches: Sequence[DynamicCache], edit: Edit | None = None) -> Tensor:
+        """The same for conversations of different lengths, each in a cache of its own: ids [B, 1] -> logits [B, 1, V].
+
+        The weights are read once for all of them; only what a token reads of its own past is done one by one.
+        """
+        edit = edit or _unchanged
+        h = self.model.model.embed_tokens(ids)
+        positions = [cache.layers[0].keys.shape[-2] for cache in caches]
+        self._rotary(max(positions), h)
+        cos, sin = (table[positions][:, None] for table in self._cos_sin)  # [B, 1, E]
+        for i, layer in enumerate(self.model.model.layers):
+            h = edit(i, "pre_attention", h)
+            kept = [cache.layers[i] for cache in caches]
+            h = h + self._attended_each(layer.self_attn, self._norm(layer.input_layernorm, h), kept, cos, sin)
+            x, mlp = self._norm(layer.post_attention_layernorm, h), layer.mlp
+            h = h + mlp.down_proj(silu(mlp.gate_proj(x)) * mlp.up_proj(x))
+            h = edit(i, "residual", h)
+        return self.model.lm_head(self._norm(self.model.model.norm, h))
+
+    def _attended_each(self, attention: Any, x: Tensor, kept: Sequence[Any], cos: Tensor, sin: Tensor) -> Tensor:
+        rows, heads, groups = len(x), self.heads, self.groups
+        turned = torch.cat((attention.q_proj(x), attention.k_proj(x)), -1)
+        turned = turned.view(rows, heads + groups, -1)
+        half = turned.shape[-1] // 2
+        turned = turned * cos + torch.cat((-turned[..., half:], turned[..., :half]), -1) * sin
+        values = attention.v_proj(x).view(rows, groups, 1, -1)
+        queries = turned[:, :heads].reshape(rows, groups, heads // groups, -1)
+        read = []
+        for row, cache in enumerate(kept):
+            cache.keys = torch.cat((cache.keys, turned[row : row + 1, heads:, None]), 2)
+            cache.values = torch.cat((cache.values, values[row : row + 1]), 2)
+            read.append(scaled_dot_product_attention(queries[row : row + 1], cache.keys, cache.values))
+        return attention.o_proj(torch.cat(read).reshape(rows, 1, -1))
 
     def _attended(self, attention: Any, x: Tensor, kept: Any, cos: Tensor, sin: Tensor) -> Tensor:
         """What one token [B, 1, D] reads from the layer's cache, which grows by it."""

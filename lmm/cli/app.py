@@ -13,6 +13,7 @@ from lmm.cli import data as cli_data
 from lmm.cli import log as cli_log
 from lmm.cli import memory as cli_memory
 from lmm.cli import recall as cli_recall
+from lmm.cli import serve as cli_serve
 from lmm.cli import train as cli_train
 from lmm.cli.bench import app as bench_app
 from lmm.cli.options import Json, configured, out_json, out_table, say
@@ -85,6 +86,7 @@ app.command()(cli_ask.ask)
 app.command()(cli_ask.teach)
 app.command()(cli_ask.correct)
 app.command()(cli_log.sessions)
+app.command()(cli_serve.serve)
 app.command()(cli_train.train)
 
 

@@ -30,6 +30,10 @@ class SentenceEncoder:
         """Texts -> vectors [n, D] float32, of any length."""
         raise NotImplementedError
 
+    def count_tokens(self, text: str) -> int:
+        """How many tokens are read of a text."""
+        raise NotImplementedError
+
     def encode(
         self,
         sentences: str | Sequence[str],
@@ -73,6 +77,9 @@ class MiniLM(SentenceEncoder):
     def vectors(self, texts: Sequence[str], max_length: int) -> np.ndarray:
         return np.stack([self._mean(text, min(max_length, 512)) for text in texts])
 
+    def count_tokens(self, text: str) -> int:
+        return min(len(self.model.token_ids(text)) + 2, self.max_length)
+
     def _mean(self, text: str, limit: int) -> np.ndarray:
         model = self.model
         ids = [model.cls, *model.token_ids(text)[: limit - 2], model.sep]
@@ -90,6 +97,9 @@ class States(SentenceEncoder):
 
     def vectors(self, texts: Sequence[str], max_length: int) -> np.ndarray:
         return np.stack([self._mean(text, max_length) for text in texts])
+
+    def count_tokens(self, text: str) -> int:
+        return min(len(self.adapter.format.encode(text)), self.max_length)
 
     def _mean(self, text: str, limit: int) -> np.ndarray:
         format = self.adapter.format
@@ -120,6 +130,9 @@ class Transformer(SentenceEncoder):
     def vectors(self, texts: Sequence[str], max_length: int) -> np.ndarray:
         self.model.max_seq_length = max_length
         return self.model.encode(list(texts), convert_to_numpy=True)
+
+    def count_tokens(self, text: str) -> int:
+        return min(len(self.model.tokenizer(text)["input_ids"]), self.max_length)
 
 
 def _shown(starts: range, wanted: bool) -> Any:

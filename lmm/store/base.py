@@ -107,7 +107,7 @@ class Recalled:
     cosine: float
 
 
-class Store(Protocol):
+class TextStore(Protocol):
     """All of it raises StoreError where the store itself fails; what was not acknowledged may then be missing."""
 
     def about(self) -> dict[str, Any]:

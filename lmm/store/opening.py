@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmm.files.transcripts import data_dir
-from lmm.store.base import Store
+from lmm.store.base import TextStore
 
 POSTGRES = ("postgresql://", "postgres://")
 
@@ -14,7 +14,7 @@ def default_store() -> Path:
     return data_dir() / "recall.sqlite"
 
 
-def open_store(name: str | Path | None = None) -> Store:
+def open_store(name: str | Path | None = None) -> TextStore:
     """Without a name, the user's own file. Raises StoreError."""
     text = str(name or default_store())
     if text == "memory:":

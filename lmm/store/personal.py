@@ -17,7 +17,7 @@ from lmm.encoders import load_encoder
 from lmm.errors import StoreError, UsageError
 from lmm.files import jsonl
 from lmm.files.atomic import write_atomically
-from lmm.store.base import ALL, Filters, Memo, Recalled, Store, storable
+from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, storable
 from lmm.store.opening import open_store
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class PersonalMemory:
     """
 
     def __init__(
-        self, store: Store | str | Path | None = None, encoder: SentenceEncoder | str = "auto", user: str = ""
+        self, store: TextStore | str | Path | None = None, encoder: SentenceEncoder | str = "auto", user: str = ""
     ) -> None:
         storable(user)
         if len(user) > LONGEST:

@@ -1,0 +1,105 @@
+"""What every request passes first: the name it calls the server by, its key, and how long its body is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lmm.server.keys import ANYBODY, Keys, is_loopback
+from lmm.server.schema import problem
+
+if TYPE_CHECKING:
+    from lmm.server.metrics import Metrics
+
+OPEN = ("/healthz", "/")  # paths that need no key
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server behaves towards those who ask."""
+
+    keys: Keys
+    local: bool = True  # reached from this machine alone
+    origins: tuple[str, ...] = ()  # of pages elsewhere that may ask
+    body: int = 16_000_000  # bytes
+    seconds: float = 600.0  # for a reply
+    at_once: int = 64  # replies that are given at the same time; others wait
+    waiting: int = 1024  # beyond which they are refused
+
+
+class TooLarge(Exception):
+    """More came than is read."""
+
+
+class Guard:
+    """ASGI middleware. Whose memory a request's key opens is in its `state.user`."""
+
+    def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
+        self.app, self.settings, self.metrics = app, settings, metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        read, status, over = 0, 0, False
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+
+        async def limited() -> Any:
+            nonlocal read, over
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self.settings.body:
+                over = True
+                raise TooLarge
+            return message
+
+        async def sending(message: Any) -> None:
+            nonlocal status
+            if over and not status:
+                raise TooLarge  # whatever the application makes of it
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff")]
+            await send(message)
+
+        try:
+            if refusal := self._refusal(scope, headers):
+                await _send(sending, *refusal)
+            else:
+                await self.app(scope, limited, sending)
+        except TooLarge:
+            over = False
+            if not status:
+                await _send(sending, *self._too_large())
+        finally:
+            path = getattr(scope.get("route"), "path", "other")
+            self.metrics.add("lmm_requests_total", path=path, status=str(status))
+
+    def _refusal(self, scope: Any, headers: dict[bytes, str]) -> tuple[int, dict[str, Any]] | None:
+        settings, host = self.settings, headers.get(b"host", "")
+        name = host if host.endswith("]") or ":" not in host else host.rpartition(":")[0]
+        scope.setdefault("state", {})["user"] = ANYBODY
+        if settings.local and not settings.keys and not is_loopback(name):  # a page whose name points at this machine
+            return 403, problem(f"this server is not called {name!r}", "permission_error")
+        length = headers.get(b"content-length", "0")
+        if length.isdecimal() and int(length) > settings.body:
+            return self._too_large()
+        if not settings.keys or scope["path"] in OPEN or scope["method"] == "OPTIONS":
+            return None
+        user = settings.keys.user_of(headers.get(b"authorization"))
+        if user is None:
+            told = "a key is needed, as in: Authorization: Bearer KEY"
+            return 401, problem(told, "authentication_error", code="invalid_api_key")
+        scope["state"]["user"] = user
+        return None
+
+    def _too_large(self) -> tuple[int, dict[str, Any]]:
+        return 413, problem(f"a request has at most {self.settings.body:,} bytes", code="too_large")
+
+
+async def _send(send: Any, status: int, content: dict[str, Any]) -> None:
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": json.dumps(content).encode()})

@@ -1,0 +1,69 @@
+"""Start the server: what it may listen on, the model it serves, and a stop that finishes what it began."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmm.encoders import load_encoder
+from lmm.engine import runtime
+from lmm.errors import UsageError
+from lmm.server.app import make_app
+from lmm.server.guard import Settings
+from lmm.server.keys import VARIABLE, is_loopback, load_keys
+from lmm.server.service import Service
+from lmm.store.opening import default_store
+from lmm.store.personal import PersonalMemory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lmm.config import Config
+
+ENDING_S = 30  # for replies that are being given when the server is told to stop
+
+
+def serve(
+    config: Config,
+    host: str,
+    port: int,
+    keys: Path | None,
+    store: str | None,
+    encoder: str,
+    origins: tuple[str, ...],
+    seconds: float,
+    notice: Callable[[str], None],
+) -> None:
+    """Serve until SIGINT or SIGTERM. Raises UsageError for what must not be, before a model is loaded."""
+    import uvicorn
+
+    local, known = is_loopback(host), load_keys(keys)
+    if not local and not known:
+        raise UsageError(
+            f"{host} is reached from other machines: a key is needed, in a file (--api-key FILE) or in {VARIABLE}"
+        )
+    settings = Settings(known, local, origins, seconds=seconds)
+    runtime.check(config)
+    listening = _listening(host, port)
+    adapter = runtime.load_adapter(config, notice=notice)
+    texts = PersonalMemory(store or default_store(), load_encoder(encoder, adapter, notice))
+    app = make_app(Service(config, adapter, texts, notice), settings)
+    options = uvicorn.Config(
+        app, log_level="warning", access_log=False, timeout_graceful_shutdown=ENDING_S, server_header=False
+    )
+    where = f"[{host}]" if ":" in host else host
+    notice(f"{config.model} is served at http://{where}:{listening.getsockname()[1]}/v1; Ctrl-C ends it")
+    uvicorn.Server(options).run(sockets=[listening])
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Raises UsageError where it cannot listen."""
+    try:
+        kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        found = socket.socket(kind, socket.SOCK_STREAM)
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(address)
+    except OSError as error:
+        raise UsageError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+    return found

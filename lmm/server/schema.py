@@ -1,0 +1,208 @@
+"""What requests hold and what replies look like: OpenAI's, and what is lmm's own beside it."""
+
+from __future__ import annotations
+
+import base64
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from lmm.errors import UsageError
+
+Text = Annotated[str, StringConstraints(max_length=1_000_000)]
+Said = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
+MOST_STOPS = 4
+MOST_INPUTS = 2048
+
+
+class Part(BaseModel):
+    type: Literal["text"]
+    text: Text
+
+
+class ChatMessage(BaseModel):
+    """A message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[Part] | None = None
+
+    @property
+    def text(self) -> str:
+        content = self.content or ""
+        return content if isinstance(content, str) else "\n".join(part.text for part in content)
+
+
+class StreamOptions(BaseModel):
+    include_usage: bool = False
+
+
+class AnyRequest(BaseModel):
+    """What completions have in common. Fields that are not named here are ignored, as other servers do."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    model: str | None = None
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    stop: Text | list[Text] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Literal[1] | None = None
+    user: str | None = None
+
+    @property
+    def stops(self) -> list[str]:
+        """Raises UsageError for too many, and for empty ones."""
+        found = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        if len(found) > MOST_STOPS or not all(found):
+            raise UsageError(f"stop takes up to {MOST_STOPS} texts that are not empty")
+        return found
+
+    @property
+    def with_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class ChatRequest(AnyRequest):
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
+    max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    tools: list[Any] | None = None
+    lmm_learn: Literal["auto", "off"] | None = None
+
+
+class CompletionRequest(AnyRequest):
+    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=1)]
+    echo: bool | None = None
+
+    @property
+    def text(self) -> str:
+        return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+
+
+class EmbeddingRequest(BaseModel):
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)]
+    model: str | None = None
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    user: str | None = None
+
+
+class MemorizeRequest(BaseModel):
+    text: Said
+    context: Text | None = None
+    metadata: dict[str, Any] | None = None
+    about: Text = ""
+    user: str | None = None
+
+
+class UpdateRequest(BaseModel):
+    text: Said
+    metadata: dict[str, Any] | None = None
+    user: str | None = None
+
+
+class RecallRequest(BaseModel):
+    query: Said
+    top_k: Annotated[int, Field(ge=1, le=1000)] = 5
+    since: float | None = None
+    until: float | None = None
+    metadata: dict[str, Any] | None = None
+    user: str | None = None
+
+
+class TeachRequest(BaseModel):
+    question: Said
+    answer: Said
+    user: str | None = None
+
+
+class CorrectRequest(BaseModel):
+    """A question, what was replied, and what should have been."""
+
+    question: Said
+    reply: Text = ""
+    answer: Said
+    user: str | None = None
+
+
+class WhyRequest(BaseModel):
+    question: Said
+    user: str | None = None
+
+
+class UndoRequest(BaseModel):
+    count: Annotated[int, Field(ge=1, le=1000)] = 1
+    user: str | None = None
+
+
+def new_id(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex}"
+
+
+def problem(
+    message: str, kind: str = "invalid_request_error", param: str | None = None, code: str | None = None
+) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def usage(read: int, made: int) -> dict[str, int]:
+    return {"prompt_tokens": read, "completion_tokens": made, "total_tokens": read + made}
+
+
+class Completion:
+    """The parts of one reply, whole or in chunks; they share an id."""
+
+    def __init__(self, kind: Literal["chat", "text"], model: str) -> None:
+        self.chat = kind == "chat"
+        self.model, self.id, self.created = model, new_id("chatcmpl" if self.chat else "cmpl"), int(time.time())
+
+    def _of(self, choices: list[dict[str, Any]], chunk: bool) -> dict[str, Any]:
+        kind = ("chat.completion.chunk" if chunk else "chat.completion") if self.chat else "text_completion"
+        return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
+
+    def whole(self, text: str, ended: str, used: Mapping[str, int], **more: Any) -> dict[str, Any]:
+        said: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
+        choice = {"index": 0, **said, "logprobs": more.pop("logprobs", None), "finish_reason": ended}
+        return self._of([choice], chunk=False) | {"usage": dict(used)} | more
+
+    def first(self) -> dict[str, Any]:
+        return self._chunk({"role": "assistant", "content": ""})
+
+    def part(self, text: str) -> dict[str, Any]:
+        return self._chunk({"content": text} if self.chat else text)
+
+    def last(self, ended: str, **more: Any) -> dict[str, Any]:
+        return self._chunk({} if self.chat else "", ended, more.pop("logprobs", None)) | more
+
+    def used(self, used: Mapping[str, int]) -> dict[str, Any]:
+        return self._of([], chunk=True) | {"usage": dict(used)}
+
+    def _chunk(self, said: Any, ended: str | None = None, logprobs: Any = None) -> dict[str, Any]:
+        name = "delta" if self.chat else "text"
+        return self._of([{"index": 0, name: said, "logprobs": logprobs, "finish_reason": ended}], chunk=True)
+
+
+def embedding(index: int, vector: np.ndarray, encoding: str | None) -> dict[str, Any]:
+    packed: Any = vector.tolist()
+    if encoding == "base64":
+        packed = base64.b64encode(vector.astype("<f4").tobytes()).decode()
+    return {"object": "embedding", "index": index, "embedding": packed}
+
+
+def chat_logprobs(pieces: Sequence[str], values: Sequence[float]) -> dict[str, Any]:
+    """The log-probability of each token that was said."""
+    rows = zip(pieces, values, strict=True)
+    return {
+        "content": [
+            {"token": piece, "logprob": value, "bytes": list(piece.encode("utf-8", "replace")), "top_logprobs": []}
+            for piece, value in rows
+        ]
+    }

@@ -1,0 +1,259 @@
+"""What the server can do, without HTTP: replies, embeddings, texts, lessons, memory files, each for one user."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmm.adapters import generation
+from lmm.adapters.generation import Generated
+from lmm.engine.asking import recall_many
+from lmm.engine.conversation import Turn, notes_of
+from lmm.engine.scoring import probabilities
+from lmm.errors import TooLongError, UsageError
+from lmm.feedback import lesson_for
+from lmm.files import state_file
+from lmm.memory.base import Prompt
+from lmm.server import speaking
+from lmm.server.metrics import Metrics
+from lmm.server.schema import chat_logprobs
+from lmm.server.users import Users
+from lmm.store.personal import PersonalMemory
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
+    from lmm.config import Config
+    from lmm.engine.engine import Engine
+    from lmm.lesson import Lesson
+    from lmm.server.schema import ChatRequest, CompletionRequest
+    from lmm.store.base import Memo
+
+Emit = Callable[[str], None]
+
+
+@dataclasses.dataclass
+class Replied:
+    """One that was given: text, why it ended, tokens read and made, and what lmm says beside it."""
+
+    text: str
+    ended: str
+    read: int
+    made: int
+    about: dict[str, Any]
+    logprobs: dict[str, Any] | None = None
+
+
+class Service:
+    """One model, its users, and their texts."""
+
+    def __init__(
+        self, config: Config, adapter: Adapter, texts: PersonalMemory, notice: Callable[[str], None] = lambda text: None
+    ) -> None:
+        self.config, self.adapter, self.texts = config, adapter, texts
+        self.users = Users(config, adapter, notice)
+        self.metrics = Metrics()
+        self.started = int(time.time())
+
+    @property
+    def model(self) -> str:
+        return self.config.model
+
+    def close(self) -> None:
+        self.users.close()
+        self.texts.store.close()
+
+    # replies -----------------------------------------------------------------------------------------------------
+    def chat(self, request: ChatRequest, user: str, emit: Emit, stop: threading.Event) -> Replied:
+        if request.tools:
+            raise UsageError("this model calls no tools")
+        if request.top_logprobs:
+            raise UsageError("top_logprobs is not supported; logprobs gives those of the tokens that were said")
+        config = self._decoding(request, request.max_completion_tokens or request.max_tokens, request.lmm_learn)
+        messages = [
+            {"role": "system" if m.role == "developer" else m.role, "content": m.text} for m in request.messages
+        ]
+        with self.users.engine(user) as engine, self._first_token(emit) as timed:
+            spoken = speaking.reply(engine, messages, config, timed, stop, request.stops)
+            turn = spoken.turn
+            logprobs = _logprobs(engine, turn) if request.logprobs and turn is not None else None
+        self.metrics.add("lmm_lessons_total", len(turn.lessons) if turn else 0)
+        about = {
+            "learned": turn.learned if turn else "",
+            "lessons": [lesson.id for lesson in turn.lessons] if turn else [],
+            "fired": list(turn.fired) if turn else [],
+            "said": spoken.said,
+        }
+        made = turn.generated if turn is not None else None
+        read, count = (len(turn.read), len(made.tokens)) if turn is not None and made is not None else (0, 0)
+        self.metrics.add("lmm_tokens_total", count)
+        return Replied(spoken.text, spoken.ended, read, count, about, logprobs)
+
+    def complete(self, request: CompletionRequest, user: str, emit: Emit, stop: threading.Event) -> Replied:
+        """Text that goes on as it began, without a chat's form; nothing is learned."""
+        config = self._decoding(request, request.max_tokens or 16, "off")
+        if not request.text.strip():
+            raise UsageError("there is nothing to complete in an empty prompt")
+        with self.users.engine(user) as engine, self._first_token(emit) as timed:
+            mind, format = engine.mind, engine.adapter.format
+            tokens = format.encode(format.harmless(request.text))
+            if self.adapter.shape.context and len(tokens) >= self.adapter.shape.context:
+                raise TooLongError(
+                    f"the prompt has {len(tokens):,} tokens; the model reads fewer than {self.adapter.shape.context:,}"
+                )
+            recall = mind.recall_of([Prompt(request.text, tokens)])
+            out, cutter, text = Generated(), speaking.Cutter(request.stops), ""
+            with mind.holding(recall, len(tokens) - 1):
+                cache = engine.adapter.new_cache()
+                chunks = generation.stream(engine.adapter, tokens, cache, config, out, stop.is_set)
+                for chunk in chunks:
+                    text += (ready := cutter.feed(chunk))
+                    timed(ready)
+                    if cutter.found:
+                        break
+            text += (ready := cutter.rest())
+            timed(ready)
+        self.metrics.add("lmm_tokens_total", len(out.tokens))
+        ended = "length" if speaking.is_cut(out) and not cutter.found else "stop"
+        text = request.text + text if request.echo else text
+        return Replied(text, ended, len(tokens), len(out.tokens), {})
+
+    def _decoding(self, request: ChatRequest | CompletionRequest, most: int | None, learn: str | None) -> Config:
+        if request.model not in (None, "", self.model):
+            raise UnknownModel(f"there is no model {request.model!r} here; this server has {self.model!r}")
+        return speaking.decoding(self.config, request.temperature, request.top_p, most, request.seed, learn)
+
+    @contextlib.contextmanager
+    def _first_token(self, emit: Emit) -> Iterator[Emit]:
+        begun, first = time.perf_counter(), True
+
+        def timed(text: str) -> None:
+            nonlocal first
+            if text and first:
+                self.metrics.observe("lmm_first_token_seconds", time.perf_counter() - begun)
+                first = False
+            if text:
+                emit(text)
+
+        yield timed
+
+    # lessons -----------------------------------------------------------------------------------------------------
+    def lessons(self, user: str) -> list[dict[str, Any]]:
+        with self.users.engine(user) as engine:
+            return [_told(lesson) for lesson in engine.mind.lessons]
+
+    def teach(self, user: str, question: str, answer: str) -> dict[str, Any]:
+        with self.users.engine(user) as engine:
+            lesson = lesson_for(question, answer)
+            engine.mind.learn(lesson)
+        self.metrics.add("lmm_lessons_total")
+        return _told(lesson)
+
+    def correct(self, user: str, question: str, reply: str, answer: str) -> dict[str, Any]:
+        """Learn the right answer to a question, and give it."""
+        from lmm.chat.talk import Talk
+
+        with self.users.engine(user) as engine:
+            engine.start(self.config.system)
+            view = speaking.Listener(lambda text: None, threading.Event())
+            talk = Talk(engine, view, lambda: dataclasses.replace(self.config, learn="off"), hint="")
+            talk.resume([{"user": question, "reply": reply}])
+            turn = talk.correct(answer)
+        self.metrics.add("lmm_lessons_total")
+        return {"reply": view.text, "lessons": [_told(lesson) for lesson in turn.lessons] if turn else []}
+
+    def undo(self, user: str, count: int) -> int:
+        with self.users.newest(user) as mind:
+            return mind.undo(count)
+
+    def forget(self, user: str, lesson_id: str) -> dict[str, Any]:
+        with self.users.engine(user) as engine:
+            if all(lesson.id != lesson_id for lesson in engine.mind.lessons):
+                raise Missing(f"there is no lesson {lesson_id!r}")
+            lesson = engine.mind.forget(lesson_id)
+            engine.start(self.config.system)
+        return _told(lesson)
+
+    def why(self, user: str, question: str) -> dict[str, Any]:
+        """Which lessons and notes would speak if this were asked now."""
+        with self.users.engine(user) as engine:
+            [recall] = recall_many(engine.mind, [question])
+            known = {lesson.id: lesson for lesson in engine.mind.lessons}
+            hits = recall.fired[0] if recall is not None and recall.fired else []
+            notes = [(note.lesson_id, note.strength) for note in notes_of(recall)]
+        told = [("lesson", *hit) for hit in hits] + [("note", *note) for note in notes]
+        return {
+            "fired": [
+                {"as": kind, "strength": round(float(strength), 4), **_told(known[id])}
+                for kind, id, strength in told
+                if id in known
+            ]
+        }
+
+    # memory files ------------------------------------------------------------------------------------------------
+    def download(self, user: str) -> bytes:
+        with self.users.engine(user) as engine, tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "memory.safetensors"
+            saved = engine.mind.history.saved
+            try:
+                engine.mind.save(file)
+            finally:
+                engine.mind.history.saved = saved
+            return file.read_bytes()
+
+    def upload(self, user: str, data: bytes) -> int:
+        with _as_file(data) as file:
+            return self.users.adopt(user, file)
+
+    def verify(self, data: bytes) -> list[str]:
+        with _as_file(data) as file:
+            return state_file.verify(file)
+
+    # texts -------------------------------------------------------------------------------------------------------
+    def of(self, user: str) -> PersonalMemory:
+        """The texts of a user, as they were memorized."""
+        return self.texts.of(user)
+
+    def memo(self, user: str, id: str) -> Memo:
+        """Raises Missing."""
+        found = self.texts.store.get(user, [id])
+        if not found:
+            raise Missing(f"there is no memory {id!r}")
+        return found[0]
+
+
+class UnknownModel(UsageError):
+    """A model that is not this server's."""
+
+
+class Missing(UsageError):
+    """Something that is not there for this user."""
+
+
+def _told(lesson: Lesson) -> dict[str, Any]:
+    values = lesson.to_dict()
+    return {name: values[name] for name in ("id", "prompt", "answer", "statement", "source", "time", "replaces")}
+
+
+def _logprobs(engine: Engine, turn: Turn) -> dict[str, Any] | None:
+    said = turn.generated.tokens if turn.generated is not None else []
+    said = [token for token in said if token not in engine.adapter.format.stop_ids]
+    if not said:
+        return None
+    found = probabilities(engine.mind, [*turn.read, *said[:-1]], said, turn.recall)
+    pieces: Sequence[str] = [engine.adapter.format.piece(token) for token in said]
+    return chat_logprobs(pieces, [math.log(max(float(p), 1e-30)) for p in found])
+
+
+@contextlib.contextmanager
+def _as_file(data: bytes) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "memory.safetensors"
+        file.write_bytes(data)
+        yield file

@@ -1,0 +1,145 @@
+"""One reply over HTTP: the same `Talk` as at a terminal, shown to a queue instead of a screen."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field
+from threading import Event
+from typing import TYPE_CHECKING, Any
+
+from lmm.adapters.generation import Generated
+from lmm.chat.talk import Talk
+from lmm.config import Config
+from lmm.engine.conversation import Conversation, Turn
+from lmm.errors import UsageError
+from lmm.lesson import Lesson
+from lmm.memory.base import LearnReport
+
+if TYPE_CHECKING:
+    from lmm.adapters.models.chat_format import Message
+    from lmm.engine.engine import Engine
+
+Emit = Callable[[str], None]
+
+
+class Cutter:
+    """Hands text on up to the first stop sequence, and holds back what may become one."""
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self.stops, self.held, self.found = stops, "", False
+
+    def feed(self, text: str) -> str:
+        self.held += text
+        places = [place for stop in self.stops if (place := self.held.find(stop)) >= 0]
+        if places:
+            self.found = True
+            ready, self.held = self.held[: min(places)], ""
+            return ready
+        keep = max((n for stop in self.stops for n in range(1, len(stop)) if self.held.endswith(stop[:n])), default=0)
+        ready, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
+        return ready
+
+    def rest(self) -> str:
+        ready, self.held = self.held, ""
+        return ready
+
+
+@dataclass
+class Listener:
+    """Where a turn is shown: `emit` gets the text as it comes, `said` the lines beside it."""
+
+    emit: Emit
+    stop: Event
+    stops: Sequence[str] = ()
+    said: list[str] = field(default_factory=list)
+    text: str = ""
+    cut: bool = False  # by a stop sequence
+    failed: OSError | None = None
+
+    def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
+        cutter = Cutter(self.stops)
+        with contextlib.closing(chunks):
+            for chunk in chunks:
+                self._show(cutter.feed(chunk))
+                if cutter.found:
+                    self.cut = True
+                    return
+        self._show(cutter.rest())
+
+    def _show(self, text: str) -> None:
+        if text:
+            self.text += text
+            self.emit(text)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+    def learning(self, summary: str, report: LearnReport | None) -> None: ...
+
+    def confirm(self, lesson: Lesson) -> Lesson | None:
+        return lesson
+
+
+@dataclass
+class Spoken:
+    """What came of a request: text, the turn it is of, and why it ended ("stop" or "length")."""
+
+    text: str
+    turn: Turn | None
+    said: list[str]
+    ended: str
+
+
+def reply(
+    engine: Engine, messages: Sequence[Message], config: Config, emit: Emit, stop: Event, stops: Sequence[str] = ()
+) -> Spoken:
+    """Answer the last of `messages`, and learn from it what it teaches. Raises UsageError for messages that are no
+    conversation, TooLongError, ModelError; Cancelled if it was stopped before the reply began."""
+    system, turns, question = as_turns(messages)
+    engine.conversation = Conversation(engine.adapter.format, system or config.system, turns)
+    view = Listener(emit, stop, stops)
+    turn = Talk(engine, view, lambda: config, stop, hint="").turn(question)
+    cut = turn is not None and (turn.interrupted or (turn.generated is not None and is_cut(turn.generated)))
+    return Spoken(view.text, turn, view.said, "length" if cut and not view.cut else "stop")
+
+
+def is_cut(made: Generated) -> bool:
+    """Whether a reply ended because there was no room for more; one that only repeated itself had ended."""
+    return made.cut in ("length", "context")
+
+
+def as_turns(messages: Sequence[Message]) -> tuple[str, list[Turn], str]:
+    """The system prompt, the turns before, and what is to be answered. Raises UsageError."""
+    system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
+    turns: list[Turn] = []
+    for message in messages:
+        if message["role"] == "user" and turns and not turns[-1].answered:
+            turns[-1].user += f"\n\n{message['content']}"
+        elif message["role"] == "user":
+            turns.append(Turn(message["content"]))
+        elif message["role"] == "assistant" and turns:
+            last = turns[-1]
+            last.reply = f"{last.reply}\n\n{message['content']}" if last.answered else message["content"]
+            last.answered = True
+    if not turns or turns[-1].answered or not turns[-1].user.strip():
+        raise UsageError("the last message must be the user's, and say something")
+    return system, turns[:-1], turns[-1].user
+
+
+def decoding(
+    config: Config,
+    temperature: float | None,
+    top_p: float | None,
+    max_tokens: int | None,
+    seed: int | None,
+    learn: str | None,
+) -> Config:
+    """The settings of one request. Raises UsageError."""
+    given = {"top_p": top_p, "max_tokens": max_tokens, "seed": seed, "learn": learn}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if temperature is not None:
+        changes |= {"decoding_strategy": "sample" if temperature else "greedy"}
+        changes |= {"temperature": temperature} if temperature else {}
+    return dataclasses.replace(config, **changes)

@@ -1,0 +1,169 @@
+"""Whose memory is whose: minds over one model, each user's kept in a file of its own.
+
+A user is a profile of the command line, so what was taught in a terminal is known here. The user without a name has the
+standing memory. A user's requests that come at once each get a mind; all of them keep to the one file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmm.engine import runtime
+from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
+from lmm.engine.seats import Seats
+from lmm.errors import LmmError, UsageError
+from lmm.files.standing import PROFILE
+from lmm.store.base import storable
+
+if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
+    from lmm.config import Config
+
+LONGEST = 200  # characters of a name
+AT_ONCE = 4  # minds of one user
+CACHED = 8  # conversations whose caches are kept, in case they go on
+MINDS = 512  # that are held ready, of users that are not talking
+
+
+def profile_of(user: str) -> str | None:
+    """The profile that keeps a user's memory: of the same name where that is a name for a folder, else made of its
+    hash. No two users share one, also where file names have no case."""
+    if not user:
+        return None
+    plain = PROFILE.fullmatch(user) and user == user.lower() and not user.startswith("user-") and user[-1] != "."
+    return user if plain else f"user-{hashlib.sha256(user.encode()).hexdigest()[:40]}"
+
+
+def checked(user: str) -> str:
+    """Raises UsageError for what cannot name a user."""
+    storable(user)
+    if len(user) > LONGEST:
+        raise UsageError(f"a user's name has at most {LONGEST} characters")
+    return user
+
+
+class Users:
+    """All who talk to one model."""
+
+    def __init__(self, config: Config, adapter: Adapter, notice: Callable[[str], None]) -> None:
+        self.config, self.notice, self.seats = config, notice, Seats(adapter)
+        self._free: dict[str, list[Engine]] = {}
+        self._busy: dict[str, int] = {}
+        self._idle: OrderedDict[int, tuple[str, Engine]] = OrderedDict()  # by how long nobody has used them
+        self._changed = threading.Condition()
+
+    @contextlib.contextmanager
+    def engine(self, user: str) -> Iterator[Engine]:
+        """An engine over the user's mind, up to date with what was taught elsewhere; nobody else has it meanwhile."""
+        engine = self._taken(checked(user))
+        try:
+            if engine.mind.keeper is not None:
+                with engine.mind.keeper.turn():
+                    pass
+            yield engine
+        finally:
+            self._give_back(user, engine)
+
+    @contextlib.contextmanager
+    def newest(self, user: str) -> Iterator[Mind]:
+        """The user's mind with a history that reaches back to what others have learned for it."""
+        with self.engine(user) as engine:
+            if engine.mind.keeper is None:
+                yield engine.mind
+                return
+            mind = self._opened(user)
+            try:
+                yield mind
+            finally:
+                mind.close()
+
+    def _taken(self, user: str) -> Engine:
+        with self._changed:
+            self._changed.wait_for(lambda: self._free.get(user) or self._busy.get(user, 0) < self._most(user))
+            self._busy[user] = self._busy.get(user, 0) + 1
+            if free := self._free.get(user):
+                engine = free.pop()
+                del self._idle[id(engine)]
+                return engine
+        try:
+            return Engine(self._opened(user), self.config.system)
+        except BaseException:
+            self._left(user)
+            raise
+
+    def _most(self, user: str) -> int:
+        return AT_ONCE if runtime.standing.file_of(self._config(user)) is not None else 1
+
+    def _give_back(self, user: str, engine: Engine) -> None:
+        dropped: list[Engine] = []
+        with self._changed:
+            self._free.setdefault(user, []).append(engine)
+            self._idle[id(engine)] = user, engine
+            for _, (_, old) in list(self._idle.items())[:-CACHED]:
+                old.start()
+            while len(self._idle) > MINDS and self._keeps(next(iter(self._idle.values()))[1]):
+                _, (owner, old) = self._idle.popitem(last=False)
+                self._free[owner].remove(old)
+                dropped.append(old)
+            self._left(user)
+        for old in dropped:
+            self._close(old)
+
+    @staticmethod
+    def _keeps(engine: Engine) -> bool:
+        return engine.mind.keeper is not None
+
+    def _left(self, user: str) -> None:
+        with self._changed:
+            self._busy[user] -= 1
+            if not self._busy[user]:
+                del self._busy[user]
+            if not self._free.get(user):
+                self._free.pop(user, None)
+            self._changed.notify_all()
+
+    def _opened(self, user: str) -> Mind:
+        config = self._config(user)
+        mind = Mind(self.seats.seat(), runtime.build_memory(runtime.as_saved(config)), config.seed)
+        runtime.start(mind, config, self.notice)
+        return mind
+
+    def _config(self, user: str) -> Config:
+        if not user:
+            return self.config
+        return dataclasses.replace(self.config, profile=profile_of(user), mm_load_path=None, mm_save_path=None)
+
+    def adopt(self, user: str, file: Path) -> int:
+        """Make a memory file what a user's mind knows -> its lessons. Raises StateError, with nothing changed."""
+        other = Mind(self.seats.seat(), runtime.build_memory(self._config(user)), self.config.seed)
+        try:
+            other.load(file)
+        finally:
+            other.detach()
+        with self.engine(user) as engine:
+            engine.mind.commit(other.knowledge)
+            return len(engine.mind.lessons)
+
+    def close(self) -> None:
+        """Put everything into its file, and leave the model as it was."""
+        with self._changed:
+            engines = [engine for _, engine in self._idle.values()]
+            self._idle.clear()
+            self._free.clear()
+        for engine in engines:
+            self._close(engine)
+        self.seats.close()
+
+    def _close(self, engine: Engine) -> None:
+        try:
+            engine.close()
+        except LmmError as error:
+            self.notice(str(error))

@@ -1,0 +1,447 @@
+"""The server, through httpx and the real `openai` client: OpenAI's behaviours, whose memory is whose, and limits."""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+fastapi = pytest.importorskip("fastapi", reason="the server is not installed: pip install 'lmm[serve]'")
+openai = pytest.importorskip("openai", reason="the openai client is not installed")
+uvicorn = pytest.importorskip("uvicorn", reason="the server is not installed: pip install 'lmm[serve]'")
+
+from scripted import ScriptedAdapter, install  # noqa: E402
+from serving import Served, serving  # noqa: E402
+
+from lmm.adapters.base import Adapter  # noqa: E402
+from lmm.errors import UsageError  # noqa: E402
+from lmm.server.keys import Keys, is_loopback, load_keys  # noqa: E402
+from lmm.server.run import serve  # noqa: E402
+from lmm.server.speaking import Cutter, as_turns  # noqa: E402
+from lmm.server.users import profile_of  # noqa: E402
+
+QUESTION = "What is my sister's name?"
+KEY, OTHER_KEY = "k" * 20, "o" * 20
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[Served]:
+    """Replies are scripted, lessons answer their very question."""
+    install()
+    with serving(ScriptedAdapter(), tmp_path, "jotter") as found:
+        yield found
+
+
+def ask(client: Any, text: str = "hello", **more: Any) -> Any:
+    messages = more.pop("messages", [{"role": "user", "content": text}])
+    return client.chat.completions.create(model="tiny", messages=messages, **more)
+
+
+# ---- OpenAI's behaviours
+
+
+def test_a_chat(served: Served) -> None:
+    found = ask(served.openai())
+    assert found.object == "chat.completion" and found.id.startswith("chatcmpl-") and found.model == "tiny"
+    [choice] = found.choices
+    assert (choice.index, choice.finish_reason, choice.message.role) == (0, "stop", "assistant")
+    assert choice.message.content == "You said: hello"
+    assert found.usage.prompt_tokens > 5 and found.usage.completion_tokens == len("You said: hello") + 1
+    assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
+    assert found.lmm == {"learned": "", "lessons": [], "fired": [], "said": []}
+
+
+def test_a_stream(served: Served) -> None:
+    chunks = list(ask(served.openai(), "tell me a long story", stream=True, max_tokens=400))
+    assert len({chunk.id for chunk in chunks}) == 1 and {chunk.object for chunk in chunks} == {"chat.completion.chunk"}
+    deltas = [chunk.choices[0].delta for chunk in chunks]
+    assert deltas[0].role == "assistant" and all(delta.role is None for delta in deltas[1:])
+    text = "".join(delta.content or "" for delta in deltas)
+    assert text.startswith("Once upon a time 0.") and len(text) == 400
+    assert [c.choices[0].finish_reason for c in chunks[:-1]] == [None] * (len(chunks) - 1)
+    assert chunks[-1].choices[0].finish_reason == "length" and not deltas[-1].content
+    assert len(chunks) > 100 and all(chunk.usage is None for chunk in chunks)
+
+
+def test_a_stream_with_usage_ends_with_it(served: Served) -> None:
+    chunks = list(ask(served.openai(), stream=True, stream_options={"include_usage": True}))
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens == len("You said: hello") + 1
+    assert chunks[-2].choices[0].finish_reason == "stop"
+    with served.client() as client:
+        body = {"messages": [{"role": "user", "content": "hello"}], "stream": True}
+        lines = client.post("/v1/chat/completions", json=body).text.strip().split("\n\n")
+    assert lines[-1] == "data: [DONE]" and all(line.startswith("data: ") for line in lines)
+    assert json.loads(lines[-2][6:])["lmm"]["fired"] == []
+
+
+@pytest.mark.parametrize(
+    ("stop", "text"), [("said", "You "), (["xx", ": "], "You said"), ("hello!", "You said: hello")]
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_stop_sequences(served: Served, stop: Any, text: str, stream: bool) -> None:
+    found = ask(served.openai(), stop=stop, stream=stream)
+    if stream:
+        chunks = list(found)
+        assert "".join(c.choices[0].delta.content or "" for c in chunks) == text
+        assert chunks[-1].choices[0].finish_reason == "stop"
+    else:
+        assert found.choices[0].message.content == text and found.choices[0].finish_reason == "stop"
+
+
+def test_a_conversation_goes_on(served: Served) -> None:
+    messages = [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "one"},
+        {"role": "assistant", "content": "two"},
+        {"role": "user", "content": [{"type": "text", "text": "three"}]},
+    ]
+    assert ask(served.openai(), messages=messages).choices[0].message.content == "You said: three"
+
+
+def test_max_tokens_seed_and_sampling(tiny_torch: Adapter, tmp_path: Path) -> None:
+    with serving(tiny_torch, tmp_path, "identity") as served:
+        client = served.openai()
+
+        def said(**more: Any) -> str:
+            return ask(client, **more).choices[0].message.content
+
+        greedy = ask(client, max_tokens=5, temperature=0)
+        assert greedy.usage.completion_tokens == 5 and greedy.choices[0].finish_reason == "length"
+        assert ask(client, max_completion_tokens=3).usage.completion_tokens == 3
+        assert said(max_tokens=12) == said(max_tokens=12, temperature=0)
+        one = said(max_tokens=12, temperature=1.5, seed=1)
+        assert one == said(max_tokens=12, temperature=1.5, seed=1)
+        assert len({said(max_tokens=12, temperature=1.5, seed=i) for i in range(4)}) > 1
+        found = ask(client, max_tokens=4, logprobs=True).choices[0].logprobs.content
+        assert len(found) == 4 and all(row.logprob <= 0 and row.bytes is not None for row in found)
+        text = client.completions.create(model="tiny", prompt="hello", max_tokens=4)
+        assert text.object == "text_completion" and text.usage.completion_tokens == 4
+        chunks = list(client.completions.create(model="tiny", prompt="hello", max_tokens=4, stream=True))
+        assert "".join(c.choices[0].text for c in chunks) == text.choices[0].text
+        assert chunks[-1].choices[0].finish_reason == "length" and len({c.id for c in chunks}) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"messages": []},
+        {"messages": [{"role": "user"}]},
+        {"messages": [{"role": "assistant", "content": "x"}]},
+        {"messages": [{"role": "nobody", "content": "x"}]},
+        {"messages": [{"role": "user", "content": "x"}], "n": 2},
+        {"messages": [{"role": "user", "content": "x"}], "max_tokens": 0},
+        {"messages": [{"role": "user", "content": "x"}], "max_tokens": "many"},
+        {"messages": [{"role": "user", "content": "x"}], "temperature": 3},
+        {"messages": [{"role": "user", "content": "x"}], "top_p": 0},
+        {"messages": [{"role": "user", "content": "x"}], "seed": -1},
+        {"messages": [{"role": "user", "content": "x"}], "stop": ["a", "b", "c", "d", "e"]},
+        {"messages": [{"role": "user", "content": "x"}], "stop": ""},
+        {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]},
+        {"messages": [{"role": "user", "content": "x"}], "user": "x" * 300},
+    ],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_bad_input_is_refused_as_openai_does(served: Served, body: dict, stream: bool) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        served.openai().post("/chat/completions", body=body | {"stream": stream}, cast_to=object)
+    assert caught.value.body["type"] == "invalid_request_error" and caught.value.body["message"]
+
+
+def test_other_errors_have_their_status(served: Served) -> None:
+    client = served.openai()
+    with pytest.raises(openai.NotFoundError) as caught:
+        client.chat.completions.create(model="gpt-9", messages=[{"role": "user", "content": "x"}])
+    assert caught.value.body["code"] == "model_not_found"
+    with served.client() as http:
+        assert http.get("/v1/nowhere").json()["error"]["message"] == "Not Found"
+        assert http.get("/v1/chat/completions").status_code == 405
+        assert http.post("/v1/chat/completions", content="{").status_code == 400
+
+
+def test_models_and_embeddings(served: Served) -> None:
+    client = served.openai()
+    assert [model.id for model in client.models.list()] == ["tiny", "all-MiniLM-L6-v2"]
+    assert client.models.retrieve("tiny").owned_by == "lmm"
+    encoder = served.service.texts.encoder
+    expected = encoder.encode(["one", "two words"])
+    for encoding in (openai.NOT_GIVEN, "float"):  # the client asks for base64 itself
+        found = client.embeddings.create(model="all-MiniLM-L6-v2", input=["one", "two words"], encoding_format=encoding)
+        assert np.allclose([row.embedding for row in found.data], expected, atol=1e-6)
+        assert [row.index for row in found.data] == [0, 1] and found.usage.prompt_tokens == 7
+    assert np.allclose(client.embeddings.create(model="all-MiniLM-L6-v2", input="one").data[0].embedding, expected[0])
+    for bad in ([], "", [1, 2], ["one", " "]):
+        with pytest.raises(openai.BadRequestError):
+            client.embeddings.create(model="all-MiniLM-L6-v2", input=bad)
+
+
+# ---- memory by request
+
+
+def test_a_chat_learns_for_its_user_alone(served: Served) -> None:
+    client = served.openai()
+    told = ask(client, "My sister's name is Vera.", user="ann")
+    assert told.lmm["lessons"] and "Vera" in told.lmm["learned"]
+    reply = ask(client, QUESTION, user="ann")
+    assert "Vera" in reply.choices[0].message.content and reply.lmm["fired"] == told.lmm["lessons"]
+    for other in ("bob", "Ann", "ann ", None):
+        more = {"user": other} if other else {}
+        assert ask(client, QUESTION, **more).choices[0].message.content == f"You said: {QUESTION}"
+    named = ask(client, QUESTION, extra_headers={"X-LMM-Memory": "ann"})
+    assert "Vera" in named.choices[0].message.content
+    off = ask(client, "My dog's name is Rex.", user="ann", extra_body={"lmm_learn": "off"})
+    assert not off.lmm["lessons"]
+    last = list(ask(client, "My brother's name is Tom.", user="ann", stream=True))[-1]
+    assert "Tom" in last.lmm["learned"]
+
+
+def test_a_correction_in_a_conversation(served: Served) -> None:
+    question = "What is the capital of Australia?"
+    messages = [
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": "The capital of Australia is Sydney."},
+        {"role": "user", "content": "No, it's Canberra."},
+    ]
+    found = ask(served.openai(), messages=messages, user="ann")
+    assert "Canberra" in found.choices[0].message.content and found.lmm["lessons"]
+    assert "Canberra" in ask(served.openai(), question, user="ann").choices[0].message.content
+
+
+def test_what_was_learned_is_there_after_a_restart(tmp_path: Path) -> None:
+    install()
+    for expected in ("You said", "Vera"):
+        with serving(ScriptedAdapter(), tmp_path, "jotter") as served:
+            reply = ask(served.openai(), QUESTION, user="ann").choices[0].message.content
+            assert expected in reply
+            ask(served.openai(), "My sister's name is Vera.", user="ann")
+
+
+def test_lessons_over_http(served: Served) -> None:
+    with served.client(**{"X-LMM-Memory": "ann"}) as ann, served.client(**{"X-LMM-Memory": "bob"}) as bob:
+        made = ann.post("/v1/lessons", json={"question": "Who is Tom?", "answer": "a cat"}).json()
+        assert [x["id"] for x in ann.get("/v1/lessons").json()["data"]] == [made["id"]]
+        why = ann.post("/v1/lessons/why", json={"question": "Who is Tom?"}).json()["fired"]
+        assert [x["id"] for x in why] == [made["id"]] and why[0]["strength"] == 0.9
+        body = {"question": "Who is Tom?", "reply": "a cat", "answer": "a dog"}
+        assert "dog" in ann.post("/v1/lessons/correct", json=body).json()["reply"]
+        assert ann.post("/v1/lessons/undo", json={}).json() == {"undone": 1}
+        assert "cat" in ann.get("/v1/lessons").json()["data"][0]["answer"]
+        data = ann.get("/v1/memory").content
+        assert bob.get("/v1/lessons").json()["data"] == []
+        assert bob.post("/v1/memory/verify", content=data).json() == {"good": True, "problems": []}
+        assert bob.post("/v1/memory/verify", content=b"junk").json()["good"] is False
+        assert bob.put("/v1/memory", content=data).json() == {"lessons": 1}
+        assert bob.put("/v1/memory", content=data[:-9]).status_code == 422
+        assert [x["id"] for x in bob.get("/v1/lessons").json()["data"]] == [made["id"]]
+        assert bob.delete(f"/v1/lessons/{made['id']}").json()["deleted"] is True
+        assert bob.delete(f"/v1/lessons/{made['id']}").status_code == 404
+        assert len(ann.get("/v1/lessons").json()["data"]) == 1
+        assert ann.post("/v1/lessons", json={"question": "", "answer": "x"}).status_code == 400
+
+
+def test_texts_over_http(served: Served) -> None:
+    with served.client(**{"X-LMM-Memory": "ann"}) as ann, served.client() as other:
+        made = ann.post("/v1/memories", json={"text": "The key is under the pot.", "metadata": {"n": 1}}).json()
+        found = ann.post("/v1/memories/search", json={"query": "where is the key"}).json()["data"]
+        assert found[0]["id"] == made["id"] and found[0]["cosine"] > 0.5 and found[0]["metadata"] == {"n": 1}
+        new = ann.put(f"/v1/memories/{made['id']}", json={"text": "The key is with Tom."}).json()
+        history = ann.get(f"/v1/memories/{new['id']}/history").json()["data"]
+        assert [x["text"] for x in history] == ["The key is under the pot.", "The key is with Tom."]
+        assert [x["id"] for x in ann.get("/v1/memories").json()["data"]] == [new["id"]]
+        assert ann.get("/v1/memories?until=5").json()["data"] == []
+        path = f"/v1/memories/{new['id']}"
+        for user in ("", "bob", "%", "ann'--", "ANN"):
+            asked = {"params": {"user": user}}
+            assert other.get(path, **asked).status_code == other.delete(path, **asked).status_code == 404
+            assert other.put(path, json={"text": "mine"}, **asked).status_code == 404
+            assert other.get(f"{path}/history", **asked).status_code == 404
+            assert other.get("/v1/memories", **asked).json()["data"] == []
+        assert ann.delete(path).json() == {"id": new["id"], "deleted": True, "count": 2}
+        assert ann.get(path).status_code == 404
+
+
+def test_many_users_ask_at_once_and_none_hears_anothers(tiny_torch: Adapter, tmp_path: Path) -> None:
+    """Different answers to one question, many requests at once, some of which their client leaves."""
+    names = ["Vera", "Ada", "Zora", "Mila", "Ines", "Olga", "Rita", "Nora"]
+    with serving(tiny_torch, tmp_path, "keyed") as served:
+        for name in names:
+            served.service.teach(name, QUESTION, name)
+        requests = [(name, i) for i in range(12) for name in names]
+        random.Random(0).shuffle(requests)
+
+        def one(request: tuple[str, int]) -> tuple[str, str]:
+            name, i = request
+            client = served.openai()
+            if i % 4 == 3:  # leave after the first part
+                with ask(client, QUESTION, user=name, stream=True, max_tokens=40) as stream:
+                    next(iter(stream))
+                return name, name
+            if i % 4 == 2:
+                chunks = ask(client, QUESTION, user=name, stream=True, max_tokens=40)
+                return name, "".join(c.choices[0].delta.content or "" for c in chunks)
+            return name, ask(client, QUESTION, user=name, max_tokens=40).choices[0].message.content
+
+        with ThreadPoolExecutor(16) as pool:
+            for name, reply in pool.map(one, requests):
+                assert name in reply and not [other for other in names if other != name and other in reply], reply
+        assert served.service.users.seats.passes < served.service.users.seats.tokens
+
+
+def test_a_client_that_leaves_ends_its_reply(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMM_TEST_TOKEN", "0.01")
+    with served.client() as client:
+        body = {"messages": [{"role": "user", "content": "tell me a long story"}], "stream": True, "max_tokens": 700}
+        with client.stream("POST", "/v1/chat/completions", json=body) as stream:
+            next(stream.iter_lines())
+        end = time.monotonic() + 5
+        while "lmm_requests_running 0" not in client.get("/metrics").text:
+            assert time.monotonic() < end, "the reply goes on"
+            time.sleep(0.05)
+        assert served.service.users.seats.tokens < 300
+
+
+def test_a_stop_finishes_what_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install()
+    monkeypatch.setenv("LMM_TEST_TOKEN", "0.01")
+    replies: list[str] = []
+    with serving(ScriptedAdapter(), tmp_path, "jotter") as served:
+        client = served.openai()
+        thread = threading.Thread(target=lambda: replies.append(ask(client, "list").choices[0].message.content))
+        thread.start()
+        while not served.service.users.seats.tokens:
+            time.sleep(0.01)
+    thread.join()
+    assert replies and replies[0].endswith("```\n")
+
+
+# ---- who may ask
+
+
+def test_keys(tmp_path: Path) -> None:
+    install()
+    with serving(ScriptedAdapter(), tmp_path, "jotter", keys=Keys({KEY: "", OTHER_KEY: "bob"})) as served:
+        for key in ("wrong", "", KEY[:-1], KEY + "x"):
+            with pytest.raises(openai.AuthenticationError):
+                ask(served.openai(key or "x"))
+        with served.client() as client:
+            assert client.get("/healthz").json() == {"status": "ok"} and client.get("/").status_code == 200
+            for path in ("/v1/models", "/metrics", "/openapi.json", "/v1/lessons", "/v1/memory", "/nowhere"):
+                assert client.get(path).status_code == 401
+            assert client.get("/v1/models", headers={"Authorization": f"Basic {KEY}"}).status_code == 401
+        ask(served.openai(KEY), "My sister's name is Vera.", user="ann")
+        assert "Vera" in ask(served.openai(KEY), QUESTION, user="ann").choices[0].message.content
+        with pytest.raises(openai.PermissionDeniedError):
+            ask(served.openai(OTHER_KEY), QUESTION, user="ann")
+        ask(served.openai(OTHER_KEY), "My sister's name is Ada.")
+        assert "Ada" in ask(served.openai(KEY), QUESTION, user="bob").choices[0].message.content
+        with served.client(Authorization=f"Bearer {OTHER_KEY}") as bob:
+            assert bob.get("/v1/memories", params={"user": "ann"}).status_code == 403
+            assert bob.get("/v1/lessons", headers={"X-LMM-Memory": "ann"}).status_code == 403
+
+
+def test_where_keys_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "keys"
+    file.write_text(f"{KEY}\n\n{OTHER_KEY}  bob\n")
+    file.chmod(0o644)
+    with pytest.raises(UsageError, match="chmod 600"):
+        load_keys(file)
+    file.chmod(0o600)
+    keys = load_keys(file)
+    assert keys.user_of(f"Bearer {KEY}") == "" and keys.user_of(f"bearer {OTHER_KEY}") == "bob"
+    assert keys.user_of(None) is keys.user_of("Bearer") is keys.user_of(KEY) is None
+    assert not load_keys(None)
+    monkeypatch.setenv("LMM_API_KEY", KEY)
+    assert load_keys(None).user_of(f"Bearer {KEY}") == ""
+    for wrong in ("short", ""):
+        file.write_text(wrong)
+        with pytest.raises(UsageError, match="key"):
+            load_keys(file)
+
+
+def test_a_public_address_needs_a_key() -> None:
+    from lmm.config import Config
+
+    for host in ("0.0.0.0", "::", "10.1.2.3", "example.org"):
+        with pytest.raises(UsageError, match="a key is needed"):
+            serve(Config(), host, 0, None, None, "auto", (), 60.0, print)
+    assert is_loopback("127.0.0.2") and is_loopback("[::1]") and is_loopback("LOCALHOST") and not is_loopback("")
+
+
+def test_pages_elsewhere_get_nothing(served: Served, tmp_path: Path) -> None:
+    with served.client() as client:
+        assert client.get("/v1/models", headers={"Host": "evil.example:80"}).status_code == 403
+        found = client.options("/v1/models", headers={"Origin": "http://x.y", "Access-Control-Request-Method": "GET"})
+        assert "access-control-allow-origin" not in found.headers
+        page = client.get("/")
+        assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert (
+            page.headers["x-content-type-options"] == "nosniff" and "http" not in page.text.split("<body")[-1].lower()
+        )
+    with serving(ScriptedAdapter(), tmp_path, "jotter", origins=("http://x.y",)) as open_, open_.client() as client:
+        found = client.get("/v1/models", headers={"Origin": "http://x.y"})
+        assert found.headers["access-control-allow-origin"] == "http://x.y"
+
+
+def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install()
+    monkeypatch.setenv("LMM_TEST_TOKEN", "0.02")
+    with serving(ScriptedAdapter(), tmp_path, "jotter", body=2000, seconds=0.3, at_once=1, waiting=0) as served:
+        with served.client() as client:
+            big = json.dumps({"messages": [{"role": "user", "content": "x" * 3000}]}).encode()
+            for content in (big, (part for part in (big[:1500], big[1500:]))):
+                found = client.post(
+                    "/v1/chat/completions", content=content, headers={"Content-Type": "application/json"}
+                )
+                assert found.status_code == 413 and found.json()["error"]["code"] == "too_large"
+        with ThreadPoolExecutor(2) as pool:
+            slow = pool.submit(ask, served.openai(), "tell me a long story", max_tokens=500)
+            while "lmm_requests_running 1" not in served.service.metrics.text():
+                time.sleep(0.01)
+            with pytest.raises(openai.RateLimitError):
+                ask(served.openai())
+            assert slow.result().choices[0].finish_reason == "length"
+
+
+def test_metrics_and_openapi(served: Served) -> None:
+    ask(served.openai())
+    with served.client() as client:
+        text = client.get("/metrics").text
+        assert 'lmm_requests_total{path="/v1/chat/completions",status="200"} 1' in text
+        assert f"lmm_tokens_total {len('You said: hello') + 1}" in text
+        assert 'lmm_first_token_seconds_bucket{le="+Inf"} 1' in text and "# TYPE lmm_lessons_total counter" in text
+        paths = client.get("/openapi.json").json()["paths"]
+        assert {"/v1/chat/completions", "/v1/memories", "/v1/lessons/why", "/v1/memory"} <= paths.keys()
+
+
+# ---- parts
+
+
+def test_stops_are_found_across_chunks() -> None:
+    cutter = Cutter(["END", "stop now"])
+    assert [cutter.feed(x) for x in ("a st", "op", " then E", "N", "D more")] == ["a ", "", "stop then ", "", ""]
+    assert cutter.found
+    cutter = Cutter(["xyz"])
+    assert cutter.feed("ab x") + cutter.rest() == "ab x" and not cutter.found
+
+
+def test_messages_become_turns() -> None:
+    roles = [("system", "S"), ("user", "a"), ("user", "b"), ("assistant", "c"), ("assistant", "d"), ("user", "e")]
+    system, turns, question = as_turns([{"role": role, "content": text} for role, text in roles])
+    assert (system, question) == ("S", "e") and [(t.user, t.reply, t.answered) for t in turns] == [
+        ("a\n\nb", "c\n\nd", True)
+    ]
+
+
+def test_no_two_users_share_a_profile() -> None:
+    users = ["ann", "Ann", "ANN", "a/b", "../x", "user-1", "ann.", "ann ", "é", "x" * 200, profile_of("Ann")]
+    profiles = [profile_of(user) for user in users if user]
+    assert profile_of("") is None and profiles[0] == "ann"
+    assert len({str(p).lower() for p in profiles}) == len(profiles)

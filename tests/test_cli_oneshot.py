@@ -20,6 +20,7 @@ import terminals
 from payloads import payloads
 
 from lmm import __version__ as version
+from lmm.chat.history import JsonHistory, history_path
 from lmm.cli import app as cli
 from lmm.config import Config
 from lmm.engine import runtime
@@ -408,6 +409,49 @@ def test_forget_asks_and_leaves_no_byte(lmm, two, tmp_path: Path):
     assert found.code == 0 and found.json["forgotten"]["prompt"] == Q
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"Canberra" in p.read_bytes()]
     assert state.verify(two[0]) == [] and "Sydney" in lmm("ask", Q, "--mm-path", two[0]).out
+
+
+SECRET = "What is the code of the vault?"
+
+
+def said_everywhere(lmm) -> None:
+    """A code that was taught, corrected, said again later, typed, exported and put aside."""
+    lmm("teach", SECRET, "Zx-4711")
+    lmm("chat", stdin=f"So the code is Zx-4711, right?\n{SECRET}\nhello\n/save copy.safetensors\n/export md said.md\n")
+    lmm("teach", SECRET, "Zx-4712")
+    lmm("memory", "undo")
+    lmm("memory", "undo")
+    lmm("teach", SECRET, "Zx-4711")
+    JsonHistory(history_path()).store_string("is zx-4711 still right?")
+
+
+def bytes_of(value: bytes) -> list[str]:
+    found = [path for path in Path().rglob("*") if path.is_file() and value.lower() in path.read_bytes().lower()]
+    return sorted(path.name for path in found)
+
+
+def test_a_value_is_forgotten_everywhere_and_what_is_yours_is_named(lmm):
+    said_everywhere(lmm)
+    assert len(bytes_of(b"Zx-4711")) >= 6
+    assert lmm("memory", "forget", "--everywhere", "Zx-4711").code == 2  # it asks
+    found = lmm("memory", "forget", "--everywhere", "Zx-4711", "--yes")
+    assert found.code == 1 and "said.md: exported before" in found.err  # which is the user's own
+    assert bytes_of(b"4711") == ["said.md"] and "hello" in lmm("sessions").out + Path("said.md").read_text()
+    Path("said.md").unlink()
+    assert lmm("memory", "forget", "--everywhere", "Zx-4711", "--yes").err == "lmm: nothing here says 'Zx-4711'\n"
+    assert "Zx" not in lmm("ask", SECRET).out and lmm("memory", "verify", "copy.safetensors").code == 0
+    assert lmm("memory", "forget", "--yes").code == lmm("memory", "forget", "x", "--yes").code == 2
+
+
+def test_forgetting_deep_takes_what_was_repeated_later_and_else_says_where_it_is(lmm):
+    said_everywhere(lmm)
+    found = lmm("chat", stdin="/forget Zx-4711\n")
+    assert "still said in" in found.err and "lmm memory forget --everywhere 'zx 4711'" in found.err
+    assert "said.md, which was exported before" in found.err and "So the code is" in lmm("sessions", "-n", "9").out
+    lmm("teach", SECRET, "Zx-4711")
+    assert "--everywhere" in lmm("memory", "forget", "copy.safetensors", "Zx-4711", "--yes").err
+    found = lmm("chat", stdin="/forget Zx-4711 --deep\n")
+    assert "still said in" not in found.err and set(bytes_of(b"Zx-4711")) == {"said.md"}
 
 
 def test_forgetting_names_the_earlier_files_that_still_hold_the_lesson(lmm, tmp_path: Path):

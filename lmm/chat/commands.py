@@ -120,7 +120,9 @@ COMMANDS: dict[str, Command] = {
         Command("correct", "ANSWER", "what the last reply should have said", _MEMORY),
         Command("undo", "[N]", "take back the last lesson, or the last N", _MEMORY),
         Command("redo", "[N]", "learn again what was taken back", _MEMORY),
-        Command("forget", "N|TEXT|ID", "remove a lesson from memory, files, log and history", _MEMORY, _lessons),
+        Command(
+            "forget", "N|TEXT|ID [--deep]", "remove a lesson from memory, files, log and history", _MEMORY, _lessons
+        ),
         Command("lessons", "[--history] [SEARCH]", "what was learned, and what was so before", _MEMORY),
         Command("why", "[N|TEXT|ID]", "what made the last reply, or a lesson", _MEMORY, _lessons),
         Command("diff", "", "the last reply with and without the memory", _MEMORY),

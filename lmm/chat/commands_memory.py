@@ -96,11 +96,13 @@ def named(chat: Chat, text: str) -> list[Lesson]:
 
 
 def forget(chat: Chat, rest: str) -> None:
-    """Remove one lesson from memory, undo, log, this session's files, transcripts, history and conversation."""
+    """Remove one lesson from memory, undo, log, this session's files, transcripts, history and conversation; with
+    --deep, also whatever else says its value."""
     from lmm.chat import forgetting
 
-    lesson = _one(chat, "forget", rest)
-    forgetting.forget(chat, lesson.id, f"/forget {rest}")
+    what = rest.removesuffix("--deep").rstrip()
+    lesson = _one(chat, "forget", what)
+    forgetting.forget(chat, lesson.id, f"/forget {rest}", deep=what != rest)
     chat.view.say(f"forgotten: {lesson}; this cannot be undone")
 
 

@@ -131,6 +131,7 @@ def export(chat: Chat, rest: str) -> None:
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror or error}; name another file") from error
     chat.exports.add(target)
+    chat.record({"kind": "exported", "path": str(target.resolve())})
     chat.view.say(f"exported to {target}")
 
 

@@ -50,6 +50,10 @@ class JsonHistory(History):
         self._loaded_strings = [s for s in self._loaded_strings if not goes(s)]
         return jsonl.remove(self.path, lambda line: not isinstance(s := jsonl.parse(line), str) or goes(s))
 
+    def count(self, trace: Trace) -> int:
+        """How many lines on disk are a lesson's. Raises OSError."""
+        return jsonl.count(self.path, lambda line: isinstance(s := jsonl.parse(line), str) and trace.is_typed(s))
+
     def compact(self) -> None:
         """Drop repetitions and what is very old, if there is much of it."""
         strings = self._read()

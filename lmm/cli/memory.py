@@ -151,14 +151,45 @@ def merge(
 
 @app.command()
 def forget(
-    file: File,
-    what: Annotated[str, Argument(help="a lesson's id, or text that only one lesson has in it")],
+    file: Annotated[Path | None, Argument(help="a memory file")] = None,
+    what: Annotated[str, Argument(help="a lesson's id, or text that only one lesson has in it")] = "",
+    everywhere: Annotated[str, Option(help="a value: whatever says it goes, in all files that are known here")] = "",
     activation_log_path: Annotated[Path | None, Option(help="a log that may mention it, too")] = None,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Remove one lesson from a file, the activation log, the transcripts and the history. Cannot be undone."""
     from lmm import config
+
+    log = activation_log_path or Path(config.load({}).activation_log_path)
+    if everywhere and file is None:
+        _forget_everywhere(everywhere, log, yes, as_json)
+    elif file is not None and what and not everywhere:
+        _forget_lesson(file, what, log, yes, as_json)
+    else:
+        raise UsageError("expected: lmm memory forget FILE WHAT, or lmm memory forget --everywhere VALUE")
+
+
+def _forget_everywhere(value: str, log: Path, yes: bool, as_json: bool) -> None:
+    from lmm.chat.forgetting import everywhere
+
+    sure(f"Every lesson, turn, typed line and log record that says {value!r} will be removed, for good.", yes)
+    gone, left = everywhere(value, log)
+    if as_json:
+        out_json({"forgotten": gone, "still_in": left})
+    else:
+        for line in gone:
+            say(f"forgotten: {line}")
+        for place, reason in left.items():
+            say(f"still in {place}: {reason}")
+        if not gone and not left:
+            say(f"nothing here says {value!r}")
+    if left:
+        raise typer.Exit(1)
+
+
+def _forget_lesson(file: Path, what: str, log: Path, yes: bool, as_json: bool) -> None:
+    from lmm.chat.forgetting import everywhere_hint
     from lmm.chat.history import JsonHistory, history_path
     from lmm.engine import memory_files
     from lmm.files import activation_log, journal
@@ -169,7 +200,6 @@ def forget(
     sure(f"{lesson} will be removed from {file}, for good.", yes)
     memory_files.forget(file, lesson.id)
     trace = Trace.of_lesson(lesson, said_with(lesson.id))
-    log = activation_log_path or Path(config.load({}).activation_log_path)
     removed = activation_log.ActivationLog(log, enabled=False).purge(trace) if log.exists() else 0
     try:
         said = purge(trace) + JsonHistory(history_path()).purge(trace)
@@ -183,6 +213,8 @@ def forget(
         say(f"forgotten: {lesson}; {removed} log records and {said} transcript lines went with it")
         if left:
             say(memory_files.still_there(left, lesson.id))
+        if trace.value:
+            say(f'other turns may say "{trace.value}"; {everywhere_hint(trace)}')
 
 
 @app.command()

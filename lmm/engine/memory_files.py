@@ -19,7 +19,7 @@ from lmm.files import journal, standing
 from lmm.files import state_file as state
 from lmm.files.state_file import Header
 from lmm.lesson import Lesson, without
-from lmm.text.fold import fold
+from lmm.text.fold import contains, fold
 from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
@@ -56,15 +56,43 @@ def forget_if_there(path: Path, lesson_id: str) -> bool:
     return True
 
 
+def forget_value(path: Path, value: str) -> list[Lesson]:
+    """Take every lesson that says a value out of a file, and of what can be undone -> those that were known. Raises as
+    `forget` does."""
+
+    def says(lesson: Lesson) -> bool:
+        return any(contains(text, value) for text in (str(lesson), lesson.statement, lesson.echo, *lesson.wordings))
+
+    known = journal.read_header(path).lessons
+    gone = [lesson for lesson in known if says(lesson)]
+    for lesson in gone:
+        forget(path, lesson.id)
+    with journal.alone(path):
+        undone = [lesson for change in journal.undos(path) for lesson in change.lessons]
+        for lesson in undone:
+            if says(lesson) or contains(lesson.replaces, value):
+                journal.purge(path, lesson.id)
+        arrays, header = state.load(path)
+        if any(contains(lesson.replaces, value) for lesson in header.lessons):
+            rest = [dataclasses.replace(x, replaces="") if contains(x.replaces, value) else x for x in header.lessons]
+            state.save(path, arrays, dataclasses.replace(header, lessons=rest))
+    return gone
+
+
 def still_holding(lesson_id: str) -> list[Path]:
-    """The files that sessions saved, and those where saving puts them, which have a lesson; others cannot be known."""
+    """The files that are known here and have a lesson."""
+    return [path for path in known_files() if _holds(path, lesson_id)]
+
+
+def known_files() -> list[Path]:
+    """The files that sessions saved, and those where saving puts them; others cannot be known."""
     from lmm.files import transcripts
 
     folder = state.default_save_path("").parent
     paths = {path.resolve() for path in [*folder.glob("*.safetensors"), *standing.files()]}
     with contextlib.suppress(UsageError):
-        paths |= transcripts.saved_paths()
-    return [path for path in sorted(paths) if _holds(path, lesson_id)]
+        paths |= transcripts.written("saved")
+    return sorted(paths)
 
 
 def _holds(path: Path, lesson_id: str) -> bool:
@@ -75,9 +103,14 @@ def _holds(path: Path, lesson_id: str) -> bool:
 
 def still_there(paths: Sequence[Path], lesson_id: str) -> str:
     """One line: where a forgotten lesson still is, and how to take it out there."""
-    names = [shlex.quote(os.path.relpath(p) if p.is_relative_to(Path.cwd()) else str(p)) for p in paths]
+    names = [shlex.quote(from_here(path)) for path in paths]
     file = names[0] if len(names) == 1 else "FILE"
     return f"still in {', '.join(names)}; take it out there with: lmm memory forget {file} {lesson_id} --yes"
+
+
+def from_here(path: Path) -> str:
+    """A path as one would type it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 # comparing --------------------------------------------------------------------------------------------------------

@@ -160,7 +160,7 @@ class ActivationLog:
         a map; a short one only where it is a whole field of a record that names no lesson. A line that cannot be read
         goes too. Works on a disabled log. Raises LmmError, and then the file is as it was.
         """
-        return self._without(lambda line: _mentions(line, trace))
+        return self._without(lambda line: mentions(line, trace))
 
     def prune(self, before: float) -> int:
         """Take out the passes before a time, in seconds since 1970, and keep what was learned -> how many went. Raises
@@ -266,7 +266,7 @@ def _plain(value: Any) -> Any:
 
 
 # forgetting --------------------------------------------------------------------------------------------------
-def _mentions(line: bytes, wanted: Trace) -> bool:
+def mentions(line: bytes, wanted: Trace) -> bool:
     record = jsonl.parse(line)
     if not isinstance(record, dict) or not line.endswith(b"\n"):
         return True

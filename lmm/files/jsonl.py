@@ -112,6 +112,13 @@ def rotated(path: Path) -> list[Path]:
     return [path, *older]
 
 
+def count(path: Path, wanted: Callable[[bytes], bool]) -> int:
+    """How many lines are of a kind; none of a file that is not there. Raises OSError."""
+    with contextlib.suppress(FileNotFoundError), opened(path) as lines:
+        return sum(map(wanted, lines))
+    return 0
+
+
 def remove(path: Path, goes: Callable[[bytes], bool]) -> int:
     """Write the file anew without some of its lines -> how many went. Raises OSError; then it is as it was."""
     with contextlib.suppress(FileNotFoundError), _locked(path) as file, open(os.dup(file), "rb") as lines:

@@ -1,14 +1,16 @@
 """What a lesson leaves behind when it is forgotten: which turns and typed lines are its own, and which share a word.
 
 A corrected value ("7", "Paul", "yes") is in countless other turns, so it never decides alone. What decides is the
-lesson's id, or a question or sentence of it that is long enough to be no other's.
+lesson's id, or a question or sentence of it that is long enough to be no other's. Where the user asks for it (`deep`),
+so does the value, wherever it is said.
 """
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lmm.text.fold import contains, words
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from lmm.lesson import Lesson
 
 SAID = ("user", "reply", "learned", "question", "answer")  # fields of a transcript's record that someone said
+#: words of an answer that are no part of its value
+LITTLE = frozenset((
+    "a", "an", "and", "are", "at", "by", "for", "i", "in", "is", "it", "its", "me", "my", "of", "on", "our", "that",
+    "the", "this", "to", "was", "we", "were", "you", "your",
+))  # fmt: skip
 _COMMAND = re.compile(r"/(?:teach|correct|forget)\b\s*", re.I)
 
 
@@ -28,6 +35,8 @@ class Trace:
     names: tuple[str, ...]
     texts: frozenset[str]
     own: frozenset[str] = frozenset()
+    value: str = ""  # what a lesson says that its questions do not: "4711" of "Your code is 4711."
+    deep: bool = False
 
     @classmethod
     def of(cls, id: str, questions: Iterable[str], said: Iterable[str]) -> Trace:
@@ -43,11 +52,16 @@ class Trace:
         found = cls.of(lesson.id, questions, (lesson.answer, lesson.statement, lesson.echo, *said))
         told = lesson.answer or lesson.echo or lesson.statement
         own = set(words(told).split()) - set(" ".join(_all_words(questions)).split())
-        return cls(found.id, found.names, found.texts, frozenset(own))
+        return replace(found, own=frozenset(own), value=_longest_run(words(told).split(), own - LITTLE))
+
+    @classmethod
+    def of_value(cls, text: str) -> Trace:
+        """Of no lesson: of whatever says a text, in whole words."""
+        return cls("", (), frozenset(), value=words(text), deep=True)
 
     def is_named_in(self, text: str) -> bool:
-        """Does a text have in it, in whole words, what can only be this lesson?"""
-        return any(contains(text, name) for name in self.names)
+        """Does a text have in it, in whole words, what can only be this lesson, or (deep) its value?"""
+        return any(contains(text, name) for name in self.names) or (self.deep and contains(text, self.value))
 
     def is_text(self, text: str) -> bool:
         """Is it one of the lesson's texts, however short?"""
@@ -60,7 +74,8 @@ class Trace:
 
     def has_turn(self, record: Mapping[str, Any]) -> bool:
         """Is a record of a transcript the lesson's: it taught it, names it, or is a reply in which it spoke?"""
-        said = [record[name] for name in SAID if isinstance(record.get(name), str)]
+        fields = record.keys() - {"kind"} if self.deep else SAID
+        said = [record[name] for name in fields if isinstance(record.get(name), str)]
         if self.id and (self.id == record.get("id") or self.id in taught_by(record)):
             return True
         if any(self.is_named_in(text) for text in said):
@@ -80,6 +95,12 @@ def taught_by(record: Mapping[str, Any]) -> list[str]:
 
 def _all_words(texts: Iterable[str]) -> list[str]:
     return [text for text in dict.fromkeys(map(words, texts)) if text]
+
+
+def _longest_run(said: Sequence[str], wanted: Collection[str]) -> str:
+    """The longest piece of a text that is made of some words only."""
+    runs = (list(run) for own, run in itertools.groupby(said, wanted.__contains__) if own)
+    return max(map(" ".join, runs), key=len, default="")
 
 
 def _is_long(text: str) -> bool:

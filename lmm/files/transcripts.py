@@ -12,6 +12,7 @@ Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
     lesson   id, question, answer: taught by a command
     new      a new conversation began
     saved    path: where the memory was saved
+    exported path: where the conversation was written to
 """
 
 from __future__ import annotations
@@ -194,9 +195,9 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def saved_paths() -> set[Path]:
-    """Every memory file that a session says it saved. Raises UsageError if one cannot be read."""
-    records = (record for path in paths() for record in _records(path) if record.get("kind") == "saved")
+def written(kind: str) -> set[Path]:
+    """Every file that a session says it `saved` or `exported`. Raises UsageError if a session cannot be read."""
+    records = (record for path in paths() for record in _records(path) if record.get("kind") == kind)
     return {Path(record["path"]) for record in records if isinstance(record.get("path"), str)}
 
 
@@ -208,13 +209,16 @@ def said_with(lesson_id: str) -> list[str]:
 
 def purge(trace: Trace) -> int:
     """Take every record that is a lesson's out of all sessions -> how many went. Raises OSError."""
-    return sum(jsonl.remove(path, lambda line: _is_of(trace, line)) for path in paths())
+    return sum(jsonl.remove(path, lambda line: is_of(trace, line)) for path in paths())
 
 
-def _is_of(trace: Trace, line: bytes) -> bool:
+def is_of(trace: Trace, line: bytes) -> bool:
     """A line that cannot be read, as a crash leaves it, goes with any of the lesson's words: nobody misses it."""
     record = jsonl.parse(line)
     if record is None:
         text = line.decode(errors="replace")
-        return any(contains(text, words) for words in (trace.id, *trace.texts, *trace.own))
+        return any(
+            contains(text, words)
+            for words in (trace.id, *trace.texts, *trace.own, *([trace.value] if trace.deep else []))
+        )
     return isinstance(record, dict) and trace.has_turn(record)

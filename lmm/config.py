@@ -85,7 +85,7 @@ class Config(Decoding):
     called: ClassVar[str] = "setting"
 
     backend: str = _model(
-        "auto", "torch, mlx_lm, or auto: the best one installed", names=_registered("lmm.adapters", "auto")
+        "auto", "torch, mlx_lm, llama_cpp, or auto: the best one installed", names=_registered("lmm.adapters", "auto")
     )
     model: str = _model(
         "smollm2-135m-instruct", "a packaged name, a folder, a .gguf file, ollama:NAME or a Hugging Face id"

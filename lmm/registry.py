@@ -35,12 +35,14 @@ MEMORIES = {
 ADAPTERS = {
     "torch": "lmm.adapters.torch_lm:TorchAdapter",
     "mlx_lm": "lmm.adapters.mlx_lm:MlxAdapter",
+    "llama_cpp": "lmm.adapters.llama_cpp:LlamaCppAdapter",
 }
 ENCODERS = {
     "minilm": "lmm.encoders.sentences:MiniLM",
     "states": "lmm.encoders.sentences:States",
 }
-NEEDS = {"torch": "torch", "mlx_lm": "mlx_lm"}  # what must be installed for a backend
+NEEDS = {"torch": "torch", "mlx_lm": "mlx_lm", "llama_cpp": "xllamacpp"}  # what must be installed for a backend
+EXTRAS = {"torch": "torch", "mlx_lm": "mlx", "llama_cpp": "llama"}  # lmm[...] that brings it
 
 
 @cache
@@ -72,7 +74,7 @@ def memory_class(name: str) -> type[Memory]:
 
 def installed_backends() -> list[str]:
     """Backends whose framework is installed here, best first."""
-    order = ("mlx_lm", "torch") if _apple() else ("torch", "mlx_lm")
+    order = (*(("mlx_lm", "torch") if _apple() else ("torch", "mlx_lm")), "llama_cpp")
     return [name for name in order if importlib.util.find_spec(NEEDS[name])]
 
 
@@ -85,8 +87,7 @@ def pick_backend(name: str) -> str:
     if name not in table("lmm.adapters"):
         raise UnknownNameError("backend", name, [*table("lmm.adapters"), "auto"])
     if name in NEEDS and importlib.util.find_spec(NEEDS[name]) is None:
-        extra = "mlx" if name == "mlx_lm" else name
-        raise BackendError(f"backend {name!r} is not installed; run: pip install 'lmm[{extra}]'")
+        raise BackendError(f"backend {name!r} is not installed; run: pip install 'lmm[{EXTRAS[name]}]'")
     return name
 
 

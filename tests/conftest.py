@@ -126,8 +126,22 @@ def tiny_mlx(tiny_torch: Adapter) -> Adapter:
     return registry.load_adapter("mlx_lm", tiny_torch.source, dtype="float32")  # type: ignore[attr-defined]
 
 
+@pytest.fixture(scope="session")
+def llama_adapter() -> Adapter:
+    return load("llama_cpp")
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tiny_torch: Adapter) -> Adapter:
+    """The same weights as `tiny_torch`."""
+    need("llama_cpp")
+    tiny.write_gguf(tiny_torch.source.folder)  # type: ignore[attr-defined]
+    return registry.load_adapter("llama_cpp", tiny_torch.source, dtype="float32")  # type: ignore[attr-defined]
+
+
 FIXTURES = {
-    "toy": "toy", "tiny-torch": "tiny_torch", "tiny-mlx": "tiny_mlx", "torch": "torch_adapter", "mlx_lm": "mlx_adapter"
+    "toy": "toy", "tiny-torch": "tiny_torch", "tiny-mlx": "tiny_mlx", "tiny-llama": "tiny_llama",
+    "torch": "torch_adapter", "mlx_lm": "mlx_adapter", "llama_cpp": "llama_adapter",
 }  # fmt: skip
 
 

@@ -17,15 +17,21 @@ from lmm.engine.mind import Mind
 from lmm.lesson import Lesson
 from lmm.memory.base import Memory
 
-MARKS = {"torch": [pytest.mark.real], "mlx_lm": [pytest.mark.real, pytest.mark.mlx], "tiny-mlx": [pytest.mark.mlx]}
+MARKS = {
+    "torch": [pytest.mark.real],
+    "mlx_lm": [pytest.mark.real, pytest.mark.mlx],
+    "tiny-mlx": [pytest.mark.mlx],
+    "llama_cpp": [pytest.mark.real],
+}
 
 
 def on(*names: str) -> pytest.MarkDecorator:
-    """Run a test on these adapters: "toy", "tiny-torch", "tiny-mlx" (milliseconds), "torch", "mlx_lm" (real)."""
+    """Run a test on these adapters: "toy", "tiny-torch", "tiny-mlx", "tiny-llama" (milliseconds), "torch", "mlx_lm",
+    "llama_cpp" (real)."""
     return pytest.mark.parametrize("adapter", [pytest.param(n, marks=MARKS.get(n, [])) for n in names], indirect=True)
 
 
-on_small = on("toy", "tiny-torch", "tiny-mlx")
+on_small = on("toy", "tiny-torch", "tiny-mlx", "tiny-llama")
 #: For what is repeated for every memory: torch stands for the backends until `make test`.
 on_each_small = pytest.mark.parametrize(
     "adapter", ["toy", "tiny-torch", pytest.param("tiny-mlx", marks=[pytest.mark.mlx, pytest.mark.slow])], indirect=True
@@ -41,6 +47,14 @@ def close(a: np.ndarray, b: np.ndarray, atol: float = 2e-4) -> None:
     off = np.abs(np.asarray(a, np.float64) - np.asarray(b, np.float64))
     print(f"max difference {off.max():.2e}, mean {off.mean():.2e}")
     assert off.max() <= atol * max(1.0, float(np.abs(b).max())), f"differ by up to {off.max():.2e}"
+
+
+def same(adapter: Adapter, a: np.ndarray, b: np.ndarray) -> None:
+    """Bit for bit; but llama.cpp adds up in the order in which tokens lie in its store, which is another each time."""
+    if adapter.name == "llama_cpp":
+        close(a, b, atol=1e-5)
+    else:
+        assert np.array_equal(a, b)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from conftest import load, need
-from contracts import close, numbers, on, on_small
+from contracts import close, numbers, on, on_small, same
 
 from lmm import registry
 from lmm.adapters.base import PARTS, Adapter, Site
@@ -19,7 +19,7 @@ from lmm.engine.mind import Mind
 from lmm.errors import ModelError, UsageError
 from lmm.memory.identity import Identity
 
-on_all = on("toy", "tiny-torch", "tiny-mlx", "torch", "mlx_lm")
+on_all = on("toy", "tiny-torch", "tiny-mlx", "tiny-llama", "torch", "mlx_lm")
 TEXT = "The capital of France is Paris, and the capital of Norway is"
 
 
@@ -111,7 +111,7 @@ def test_an_old_cache_stays_usable(adapter: Adapter) -> None:
     adapter.upper(tokens[:, 5:8], h, 1, start)
     adapter.refill(start, adapter.hidden(tokens[:, :5], 1), 1)
     assert start.length == 5
-    assert np.array_equal(read(adapter, tokens[:, 5:8], start)[0], before)
+    same(adapter, read(adapter, tokens[:, 5:8], start)[0], before)
 
 
 @on_all
@@ -185,8 +185,8 @@ def test_a_tap_acts_and_leaves_no_trace(adapter: Adapter, part: str) -> None:
     assert np.array_equal(second.tokens, tokens[:, -1:]) and np.array_equal(second.history, tokens[:, :-1])
     assert weights(adapter) == names
     after, cache = read(adapter, tokens[:, :-1])
-    assert np.array_equal(after, before)
-    assert np.array_equal(read(adapter, tokens[:, -1:], cache)[0], last)
+    same(adapter, after, before)
+    same(adapter, read(adapter, tokens[:, -1:], cache)[0], last)
 
 
 @on_small
@@ -214,11 +214,11 @@ def test_quiet_silences_what_is_open_and_nothing_else(adapter: Adapter, part: st
     with adapter.tap(site, skewed(adapter, 3.0)):
         loud, _ = read(adapter, tokens)
         with adapter.quiet():
-            assert np.array_equal(read(adapter, tokens)[0], plain)
+            same(adapter, read(adapter, tokens)[0], plain)
             with adapter.tap(site, skewed(adapter, 3.0)):
                 close(read(adapter, tokens)[0], loud)
                 with adapter.quiet():
-                    assert np.array_equal(read(adapter, tokens)[0], plain)
+                    same(adapter, read(adapter, tokens)[0], plain)
         close(read(adapter, tokens)[0], loud)
     assert np.abs(loud - plain).max() > 1e-3
 
@@ -257,7 +257,7 @@ class Boom(Exception):
     pass
 
 
-@on("toy", "tiny-torch", "tiny-mlx", "torch")
+@on("toy", "tiny-torch", "tiny-mlx", "tiny-llama", "torch")
 @pytest.mark.parametrize("part", PARTS)
 def test_an_exception_inside_a_tap_leaves_no_trace(adapter: Adapter, part: str) -> None:
     tokens, names = ids(adapter), weights(adapter)
@@ -277,7 +277,7 @@ def test_an_exception_inside_a_tap_leaves_no_trace(adapter: Adapter, part: str) 
             call()
         assert weights(adapter) == names, name
         assert not adapter.taps and adapter.context is None, name
-        assert np.array_equal(read(adapter, tokens)[0], before), name
+        same(adapter, read(adapter, tokens)[0], before)
 
 
 @on_small
@@ -375,10 +375,10 @@ def test_identity_gives_the_tokens_of_the_backends_own_generate(adapter: Adapter
     same_as_native(adapter, PROMPTS[:4], 16)
 
 
-@pytest.mark.real
-def test_identity_gives_the_tokens_of_generate_on_twenty_prompts(torch_adapter: Adapter) -> None:
+@on("torch", "llama_cpp")
+def test_identity_gives_the_tokens_of_generate_on_twenty_prompts(adapter: Adapter) -> None:
     assert len(PROMPTS) == 20
-    same_as_native(torch_adapter, PROMPTS, 16)
+    same_as_native(adapter, PROMPTS, 16)
 
 
 @pytest.mark.real

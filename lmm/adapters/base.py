@@ -96,6 +96,7 @@ class Adapter(ABC):
     """One loaded model on one backend."""
 
     name: str
+    learns_apart: bool = False  # `upper` computes less exactly what `forward` does: what it learned is to be tried out
     ops: Ops
     shape: Shape
     format: ChatFormat

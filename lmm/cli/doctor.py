@@ -53,7 +53,7 @@ def _python(config: Config) -> list[Finding]:
 def _backends(config: Config) -> list[Finding]:
     found = []
     for name, module in registry.NEEDS.items():
-        extra = "mlx" if name == "mlx_lm" else name
+        extra = registry.EXTRAS[name]
         if importlib.util.find_spec(module) is None:
             found.append(Finding(f"backend {name}", NOTE, "not installed", f"pip install 'lmm[{extra}]'"))
         else:
@@ -74,10 +74,18 @@ def _version(module: str) -> str:
 
 def _device(config: Config) -> list[Finding]:
     name = registry.pick_backend(config.backend)
-    if name == "torch":
+    if name in ("torch", "llama_cpp"):
         import torch
 
-        device = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        device = (
+            "cpu"
+            if name == "llama_cpp"
+            else "cuda"
+            if torch.cuda.is_available()
+            else "mps"
+            if torch.backends.mps.is_available()
+            else "cpu"
+        )
         advice = "fine for small models" if device == "cpu" else ""
         return [Finding("device", GOOD, f"{device}, {torch.get_num_threads()} threads", advice)]
     import mlx.core as mx

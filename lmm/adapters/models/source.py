@@ -320,6 +320,37 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def gguf_of(source: ModelSource) -> Path:
+    """The GGUF file that a model came from, for a backend that runs it as it is.
+
+    Raises ModelError where there is none any more, or never was.
+    """
+    name = str(read_manifest(source.folder).get("name", ""))
+    for packaged in PACKAGED.values():
+        if source.revision == f"sha256:{packaged.sha256}":
+            return _whole(packaged, source.folder)
+    if ollama.is_name(name):
+        return ollama.file_of(name)
+    found = [Path(name)] if name.endswith(".gguf") else sorted(source.folder.glob("*.gguf"))
+    if len(found) != 1 or not found[0].is_file():
+        raise ModelError(
+            f"{source.name} is no GGUF file, and llama.cpp runs nothing else; name one with --model, "
+            "or use --backend torch"
+        )
+    return found[0]
+
+
+def _whole(weights: Packaged, folder: Path) -> Path:
+    """The file of a packaged model: where it comes in pieces, they are put together beside the converted folder."""
+    paths, whole = weights.paths(), folder.with_name(f"{folder.name}.gguf")
+    if len(paths) == 1:
+        return paths[0]
+    if not whole.exists():
+        with tempfile.TemporaryDirectory(dir=folder.parent) as work:
+            _joined(paths, weights, Path(work)).rename(whole)
+    return whole
+
+
 # ---- folders and the hub
 
 

@@ -1,0 +1,248 @@
+"""The llama.cpp backend: a GGUF file as it is, read and decoded by llama.cpp on the CPU.
+
+Taps act in llama.cpp's own graph: at the nodes that carry the hidden states, its evaluation callback reads and rewrites
+them in place. Learning needs gradients, which llama.cpp has not: the layers above a memory are built in torch from the
+same weights when the first lesson comes (`llama_cpp_upper`), and what enters them comes from llama.cpp.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from lmm.adapters import llama_cpp_api as api
+from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
+from lmm.adapters.llama_cpp_context import AT_ONCE, Context, Handler, Model, Text, own_greedy
+from lmm.adapters.llama_cpp_upper import UpperLayers
+from lmm.adapters.models import loadable
+from lmm.adapters.models.chat_format import HFChatFormat
+from lmm.adapters.models.source import gguf_of
+from lmm.adapters.ops import Array
+from lmm.adapters.threads import Threads
+from lmm.adapters.torch_ops import TorchOps
+from lmm.errors import LmmError, ModelError, UsageError
+
+if TYPE_CHECKING:
+    from lmm.adapters.models.source import ModelSource
+
+PROBE = "The quick brown fox jumps over 13 lazy dogs.\n"
+
+
+@dataclass
+class Read:
+    """Who has read the rows of a cache, and what the layers in torch have made of it, by their first layer."""
+
+    texts: list[Text]
+    above: dict[int, Cache] = field(default_factory=dict)
+
+
+class LlamaCppAdapter(Adapter):
+    name = "llama_cpp"
+    learns_apart = True
+
+    def __init__(self, source: ModelSource, dtype: str = "auto", layers_path: str | None = None) -> None:
+        super().__init__()
+        if dtype not in ("auto", "float32"):
+            raise UsageError(
+                f"llama.cpp runs the file's own weights, not {dtype}; --dtype auto, or float32 for the cache"
+            )
+        self.source, self.model_id, self.revision = source, source.model_id, source.revision
+        loadable.check(source, self.name)
+        self.format = HFChatFormat(source.folder, source.trusted)
+        self.file = Model(gguf_of(source))
+        if (own := self.file.encode(PROBE)) != (read := self.format.encode(PROBE)):
+            raise ModelError(f"{source.name}: llama.cpp reads {PROBE!r} as {own}, its tokenizer's files as {read}")
+        self.device, self.dtype, self.ops = "cpu", self.file.kind, TorchOps(torch.device("cpu"))
+        self.store = Context(self.file, precise=dtype == "float32")
+        self.threads = Threads(self._set_threads, torch.get_num_threads())
+        config = loadable.read_json(source.folder / "config.json")
+        self.shape = Shape(
+            self.file.layers,
+            self.file.width,
+            self.file.tokens,
+            int(config.get("intermediate_size") or 0),
+            int(config.get("max_position_embeddings") or 0),
+        )
+        self._upper: UpperLayers | None = None
+        self._first_node = self._entering_the_first()
+
+    def _set_threads(self, count: int) -> None:
+        torch.set_num_threads(count)
+        self.store.set_threads(count)
+
+    # forward passes ------------------------------------------------------------------------------------------
+    def new_cache(self, batch: int = 1) -> Cache:
+        return Cache(np.zeros((batch, 0), np.int64), Read([self.store.new() for _ in range(batch)]))
+
+    def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
+        phase = "decode" if tokens.shape[1] == 1 and cache.length else "prefill"
+        wanted = np.zeros(tokens.shape, bool)
+        wanted[:, tokens.shape[1] - keep :] = True
+        parts = []
+        for part, some in self._parts(tokens, wanted):
+            logits, cache = self._pass(part, cache, some, phase)
+            parts.append(logits.reshape(len(tokens), -1, self.shape.vocab))
+        return torch.from_numpy(parts[-1] if len(parts) == 1 else np.concatenate(parts, 1)), cache
+
+    def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
+        cache = cache or self.new_cache(len(tokens))
+        texts = [self.store.branch(text, cache.length) for text in cache.raw.texts]  # above it, nothing real is kept
+        cache, at = replace(cache, raw=Read(texts)), _At(self._entering(first_layer))
+        with self._acting(lambda site: site.layer < first_layer):
+            for part, none in self._parts(tokens, np.zeros(tokens.shape, bool)):
+                _, cache = self._pass(part, cache, none, "learn", at)
+        return torch.from_numpy(np.concatenate(at.taken, 1))
+
+    def upper(
+        self,
+        tokens: np.ndarray,
+        h: Array,
+        first_layer: int,
+        cache: Cache | None = None,
+        keep: Sequence[int] | None = None,
+    ) -> Array:
+        layers = self._layers_from(first_layer)
+        before = self._above(cache, first_layer) if cache is not None and cache.length else None
+        acting = self._acting(lambda site: site.layer >= first_layer)
+        with layers.tapped(self.taps, self._rewritten), acting, self._reading(tokens, cache, "learn"):
+            return layers.upper(tokens, h, first_layer - layers.first, before, keep)
+
+    def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
+        """llama.cpp cannot begin in the middle: all layers run, as long as a prompt of that length takes."""
+        states = self.ops.to_numpy(h)
+        new, start = self.new_cache(len(cache.tokens)), 0
+        for part, none in self._parts(cache.tokens, np.zeros(cache.tokens.shape, bool)):
+            put = states[:, start : start + part.shape[1]]
+            with self._acting(lambda site: site.first_layer >= first_layer):
+                _, new = self._pass(part, new, none, "prefill", _At(self._entering(first_layer), put=put))
+            start += part.shape[1]
+        return new
+
+    def generate_native(self, tokens: Sequence[int], max_tokens: int) -> list[int]:
+        return own_greedy(self.store, tokens, max_tokens, self.format.stop_ids)
+
+    # caches --------------------------------------------------------------------------------------------------
+    def trim(self, cache: Cache, length: int) -> Cache:
+        return Cache(cache.tokens[:, :length], Read(cache.raw.texts))
+
+    def select(self, cache: Cache, rows: Sequence[int]) -> Cache:
+        return Cache(cache.tokens[list(rows)], Read([cache.raw.texts[row] for row in rows]))
+
+    # taps ----------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def tap(self, site: Site, rewrite: Rewrite) -> Iterator[Tap]:
+        self.site(site.layer, site.part)
+        tap = Tap(site, rewrite)
+        self.taps.append(tap)
+        try:
+            yield tap
+        finally:
+            self.taps.remove(tap)
+
+    def _entering(self, layer: int) -> str:
+        """The node of the hidden states that enter a layer, or leave the last."""
+        return f"l_out-{layer - 1}" if layer else self._first_node
+
+    def _node(self, site: Site) -> str:
+        if site.part == "mlp.down_proj":
+            return f"ffn_out-{site.layer}"
+        return self._entering(site.layer + (site.part == "residual"))
+
+    def _entering_the_first(self) -> str:
+        names: list[str] = []
+
+        def look(tensor: int) -> bool:
+            names.append(api.name_of(api.operand(tensor, 0)))
+            return False
+
+        self.store.read(np.zeros((1, 1), int), [self.store.new()], np.zeros((1, 1), bool), {"norm-0": look})
+        return names[0] if names else "embd"
+
+    # one pass ------------------------------------------------------------------------------------------------
+    def _parts(self, tokens: np.ndarray, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Tokens [B, T] in parts that llama.cpp reads in one pass."""
+        size = max(1, AT_ONCE // len(tokens))
+        for start in range(0, tokens.shape[1], size):
+            yield tokens[:, start : start + size], wanted[:, start : start + size]
+
+    def _pass(
+        self, tokens: np.ndarray, cache: Cache, wanted: np.ndarray, phase: str, at: _At | None = None
+    ) -> tuple[np.ndarray, Cache]:
+        """Tokens [B, T] through the taps -> logits [n, V] of the `wanted`, and the cache after them."""
+        texts = self.store.to_read_on(cache.raw.texts, cache.length)
+        nodes = self._nodes(at)
+        last = self.shape.layers - 1
+        whole = nodes.keys() & {f"l_out-{last}", f"ffn_out-{last}"}  # else the last layer runs for the wanted only
+        shown = np.ones_like(wanted) if whole else wanted
+        missed = set(nodes)
+
+        def handler(name: str) -> Handler:
+            def handle(tensor: int) -> bool:
+                missed.discard(name)
+                return self._at_node(tensor, tokens.shape, nodes[name], at if at and at.node == name else None)
+
+            return handle
+
+        with self._reading(tokens, cache, phase):
+            logits = self.store.read(tokens, texts, shown, {name: handler(name) for name in nodes})
+        if missed:
+            raise LmmError(f"llama.cpp does not show {min(missed)} of this model; use --backend torch with this memory")
+        return logits[wanted[shown]] if whole else logits, self._appended(cache, tokens, Read(texts))
+
+    def _nodes(self, at: _At | None) -> dict[str, list[Tap]]:
+        """The taps that act in a pass, by their nodes."""
+        nodes: dict[str, list[Tap]] = {at.node: []} if at else {}
+        acting = [tap for tap in self.taps if tap.enabled and self._acts(tap.site)]
+        for tap in sorted(acting, key=lambda tap: tap.site.part == "pre_attention"):  # after the layer before it
+            nodes.setdefault(self._node(tap.site), []).append(tap)
+        return nodes
+
+    def _at_node(self, tensor: int, shape: tuple[int, ...], taps: list[Tap], at: _At | None) -> bool:
+        if at is not None and at.put is not None:
+            self.store.set(tensor, at.put)
+        h = found = self._values_of(tensor, shape)
+        for tap in taps:
+            inside = tap.site.part == "mlp.down_proj"
+            h = self._rewritten(tap, self._values_of(api.operand(tensor, 1), shape) if inside else h, h)
+        if h is not found:
+            self.store.set(tensor, self.ops.to_numpy(h))
+        if at is None or at.put is not None:
+            return True
+        at.taken.append(self.ops.to_numpy(h))
+        return False
+
+    def _values_of(self, tensor: int, shape: tuple[int, ...]) -> Array:
+        return torch.from_numpy(self.store.get(tensor).reshape(*shape, -1))
+
+    # the layers that learn -----------------------------------------------------------------------------------
+    def _layers_from(self, first_layer: int) -> UpperLayers:
+        first = min(first_layer, self.shape.layers - 1)
+        if self._upper is None or self._upper.first != first:
+            self._upper = UpperLayers(self.source, self.format, first)
+        return self._upper
+
+    def _above(self, cache: Cache, first_layer: int) -> Cache | None:
+        """What the layers in torch keep of the tokens of a cache; the head alone keeps nothing."""
+        above, layers = cache.raw.above, self._layers_from(first_layer)
+        if first_layer == self.shape.layers:
+            return None
+        if first_layer not in above:
+            h = self.hidden(cache.tokens, first_layer)
+            acting = self._acting(lambda site: site.layer >= first_layer)
+            with layers.tapped(self.taps, self._rewritten), acting, self._reading(cache.tokens, None):
+                above[first_layer] = layers.refill(layers.empty(cache.tokens), h, 0)
+        return above[first_layer]
+
+
+@dataclass
+class _At:
+    """A node where states [B, T, D] are put in, or taken out and the pass ends."""
+
+    node: str
+    put: np.ndarray | None = None
+    taken: list[np.ndarray] = field(default_factory=list)

@@ -1,0 +1,230 @@
+"""A llama.cpp model with what it has read: sequences in one store of keys and values, which are only ever appended to.
+
+So a cache is the first n tokens of a sequence: reading on after a cache that ends where its sequence ends appends, and
+after a shorter one it begins a sequence of its own, which shares the cells of what went before. Nothing is copied.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from ctypes import POINTER, c_float, c_int8, c_int32
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmm.adapters import llama_cpp_api as api
+from lmm.errors import LmmError, ModelError
+
+FIRST_CELLS = 2048  # tokens in the store at the beginning; it doubles when it is full
+AT_ONCE = 512  # tokens in one pass through the graph
+Handler = Callable[[int], bool]  # a computed node -> whether the pass goes on
+
+
+class Text:
+    """What one row of a cache has read; gone when nobody holds it."""
+
+    def __init__(self, number: int, length: int) -> None:
+        self.number, self.length = number, length
+
+
+class Model:
+    """The weights of a file. Raises ModelError where llama.cpp does not take it."""
+
+    def __init__(self, path: Path) -> None:
+        self.lib, self.path = api.library(), path
+        params = self.lib.llama_model_default_params()
+        params.n_gpu_layers = 0
+        api.complaints.clear()
+        self.handle = self.lib.llama_model_load_from_file(str(path).encode(), params)
+        if not self.handle:
+            why = "; ".join(api.complaints) or "it does not say why"
+            raise ModelError(f"llama.cpp cannot load {path.name} ({why}); another backend may: --backend torch")
+        weakref.finalize(self, self.lib.llama_model_free, self.handle)
+        self.vocab = self.lib.llama_model_get_vocab(self.handle)
+        self.tokens = self.lib.llama_vocab_n_tokens(self.vocab)
+        description = ctypes.create_string_buffer(128)
+        self.lib.llama_model_desc(self.handle, description, len(description))
+        self.kind = description.value.decode().split(maxsplit=2)[-1]  # "llama 8B Q4_K - Medium"
+        self.layers, self.width = self.lib.llama_model_n_layer(self.handle), self.lib.llama_model_n_embd(self.handle)
+
+    def encode(self, text: str) -> list[int]:
+        """Text as llama.cpp's own tokenizer reads it; control tokens are tokens."""
+        raw = text.encode()
+        room = (c_int32 * (len(raw) + 8))()
+        count = self.lib.llama_tokenize(self.vocab, raw, len(raw), room, len(room), False, True)
+        return room[: max(0, count)]
+
+    def context(self, cells: int, rows: int, precise: bool, filter: api.Filter | None, threads: int) -> int:
+        """A new llama_context; `precise` keeps keys and values in float32."""
+        params = self.lib.llama_context_default_params()
+        params.n_ctx, params.n_seq_max, params.kv_unified = cells, rows, 1
+        params.n_batch = params.n_ubatch = min(AT_ONCE, cells)
+        params.n_threads = params.n_threads_batch = threads
+        if precise:
+            params.type_k = params.type_v = api.F32
+            params.flash_attn_type = api.NO_FLASH
+        if filter is not None:
+            params.cb_eval, params.cb_eval_user_data = filter.function, filter.data
+        handle = self.lib.llama_init_from_model(self.handle, params)
+        if not handle:
+            raise ModelError(f"llama.cpp has no room to run {self.path.name}; close other programs")
+        return handle
+
+
+class Context:
+    """Reads tokens [B, T]; `nodes` says who sees which nodes of the graph in the pass that is running."""
+
+    def __init__(self, model: Model, precise: bool) -> None:
+        self.model, self.lib, self.precise, self.threads = model, model.lib, precise, 1
+        self.filter = api.Filter(self._seen)
+        self.cells = FIRST_CELLS
+        self._handle = model.context(self.cells, api.MOST_ROWS, precise, self.filter, self.threads)
+        self._free = deque(range(api.MOST_ROWS))
+        self._dropped: deque[int] = deque()  # by whoever let go last, perhaps on another thread, while a pass runs
+        self._living: weakref.WeakSet[Text] = weakref.WeakSet()
+        self._nodes: dict[str, Handler] = {}
+        self._error: BaseException | None = None
+        self._batch = _Room(AT_ONCE)
+
+    def set_threads(self, count: int) -> None:
+        self.threads = count
+        self.lib.llama_set_n_threads(self._handle, count, count)
+
+    # sequences -----------------------------------------------------------------------------------------------
+    def new(self) -> Text:
+        """An empty sequence."""
+        self._tidy()
+        if not self._free:
+            raise LmmError(f"llama.cpp reads at most {api.MOST_ROWS} texts at a time; use a smaller --batch-size")
+        made = Text(self._free.popleft(), 0)
+        weakref.finalize(made, self._dropped.append, made.number)
+        self._living.add(made)
+        return made
+
+    def to_read_on(self, rows: Sequence[Text], length: int) -> list[Text]:
+        """For each row a sequence that ends after the `length` tokens that they begin with."""
+        found: list[Text] = []
+        for row in rows:
+            found.append(row if row.length == length and row not in found else self.branch(row, length))
+        return found
+
+    def branch(self, text: Text, length: int) -> Text:
+        """A text of its own that begins with the first `length` tokens of another."""
+        made = self.new()
+        self.lib.llama_memory_seq_cp(self._memory, text.number, made.number, 0, length)
+        made.length = length
+        return made
+
+    @property
+    def _memory(self) -> int:
+        return self.lib.llama_get_memory(self._handle)
+
+    def _tidy(self) -> None:
+        while self._dropped:
+            number = self._dropped.popleft()
+            self.lib.llama_memory_seq_rm(self._memory, number, -1, -1)
+            self._free.append(number)
+
+    # passes --------------------------------------------------------------------------------------------------
+    def read(
+        self, tokens: np.ndarray, rows: Sequence[Text], wanted: np.ndarray, nodes: dict[str, Handler]
+    ) -> np.ndarray:
+        """Tokens [B, T], at most AT_ONCE in all, appended to `rows`, of one length -> logits [n, V] of the n of
+        `wanted` [B, T], in float32. Where a handler raises, the rows are as before; where it stops the pass, nothing is
+        kept above its node."""
+        self._tidy()
+        self._nodes, self._error = nodes, None
+        self.filter.watch(list(nodes))
+        at = self._batch.fill(tokens, [row.number for row in rows], rows[0].length, wanted)
+        while (status := self.lib.llama_decode(self._handle, self._batch.value)) == 1:
+            self._grow()
+        if self._error is not None or status != 0:
+            for row in rows:
+                self.lib.llama_memory_seq_rm(self._memory, row.number, row.length, -1)
+            raise self._error or LmmError(f"llama.cpp could not read {tokens.size} tokens (status {status})")
+        for row in rows:
+            row.length += tokens.shape[1]
+        size = (self.model.tokens,)
+        logits = [np.ctypeslib.as_array(self.lib.llama_get_logits_ith(self._handle, i), size) for i in at]
+        return np.array(logits) if logits else np.zeros((0, *size), np.float32)
+
+    def _seen(self, tensor: int) -> bool:
+        try:
+            return self._nodes[api.name_of(tensor)](tensor)
+        except BaseException as error:  # nothing may be raised through C
+            self._error = error
+            return False
+
+    def get(self, tensor: int) -> np.ndarray:
+        """A node's numbers, flat, as a copy."""
+        values = np.empty(self.lib.ggml_nelements(tensor), np.float32)
+        self.lib.ggml_backend_tensor_get(tensor, values.ctypes.data, 0, values.nbytes)
+        return values
+
+    def set(self, tensor: int, values: np.ndarray) -> None:
+        values = np.ascontiguousarray(values, np.float32)
+        self.lib.ggml_backend_tensor_set(tensor, values.ctypes.data, 0, values.nbytes)
+
+    def _grow(self) -> None:
+        """A store twice as large, with all that is in this one."""
+        old = self._handle
+        self.cells *= 2
+        self._handle = self.model.context(self.cells, api.MOST_ROWS, self.precise, self.filter, self.threads)
+        for row in self._living:
+            if row.length:
+                room = ctypes.create_string_buffer(self.lib.llama_state_seq_get_size(old, row.number))
+                self.lib.llama_state_seq_get_data(old, room, len(room), row.number)
+                self.lib.llama_state_seq_set_data(self._handle, room, len(room), row.number)
+        self.lib.llama_free(old)
+
+
+class _Room:
+    """The arrays of a `llama_batch`."""
+
+    def __init__(self, size: int) -> None:
+        self.token, self.pos, self.rows = (np.zeros(size, np.int32) for _ in range(3))
+        self.count, self.wanted = np.ones(size, np.int32), np.zeros(size, np.int8)
+        first = self.rows.ctypes.data
+        addresses = [ctypes.cast(first + 4 * i, POINTER(c_int32)) for i in range(size)]
+        self.seq = (POINTER(c_int32) * size)(*addresses)
+        numbers = (self.token, self.pos, self.count)
+        token, pos, count = (array.ctypes.data_as(POINTER(c_int32)) for array in numbers)
+        wanted = self.wanted.ctypes.data_as(POINTER(c_int8))
+        self.value = api.Batch(0, token, POINTER(c_float)(), pos, count, self.seq, wanted)
+
+    def fill(self, tokens: np.ndarray, rows: Sequence[int], start: int, wanted: np.ndarray) -> list[int]:
+        """Tokens [B, T] of sequences `rows`, from position `start` on -> the places of the `wanted` ones."""
+        n, (count, length) = tokens.size, tokens.shape
+        self.token[:n] = tokens.ravel()
+        self.pos[:n].reshape(count, length)[:] = np.arange(start, start + length)
+        self.rows[:n].reshape(count, length)[:] = np.asarray(rows)[:, None]
+        self.wanted[:n] = wanted.ravel()
+        self.value.n_tokens = n
+        return np.flatnonzero(wanted).tolist()
+
+
+def own_greedy(store: Context, tokens: Sequence[int], most: int, ends: frozenset[int]) -> list[int]:
+    """llama.cpp's own loop, in a store of its own: read, take the likeliest token, read that."""
+    model, lib, room = store.model, store.lib, _Room(AT_ONCE)
+    handle: Any = model.context(len(tokens) + most + 1, 1, store.precise, None, store.threads)
+    sampler, made, start = lib.llama_sampler_init_greedy(), list[int](), 0
+    try:
+        new = np.asarray(tokens, np.int32)
+        while len(made) < most:
+            for part in np.split(new, range(AT_ONCE, len(new), AT_ONCE)):
+                last = np.arange(1, len(part) + 1)[None] == len(part)
+                room.fill(part[None], [0], start, last)
+                lib.llama_decode(handle, room.value)
+                start += len(part)
+            made.append(lib.llama_sampler_sample(sampler, handle, -1))
+            if made[-1] in ends:
+                break
+            new = np.asarray(made[-1:], np.int32)
+    finally:
+        lib.llama_sampler_free(sampler)
+        lib.llama_free(handle)
+    return made

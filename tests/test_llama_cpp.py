@@ -1,0 +1,146 @@
+"""What is llama.cpp's own: its structs, its store of many texts, a node that is not shown. The rest of the backend is
+held by the contract suites."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from conftest import need
+from contracts import close, numbers
+
+from lmm.adapters.base import Adapter
+from lmm.adapters.models import source
+from lmm.adapters.models.source import ModelSource, gguf_of
+from lmm.errors import BackendError, LmmError, ModelError, UsageError
+from lmm.registry import load_adapter
+
+
+@pytest.fixture(autouse=True)
+def installed() -> None:
+    need("llama_cpp")
+
+
+def read(adapter: Adapter, tokens: np.ndarray, cache=None):
+    logits, cache = adapter.forward(tokens, cache or adapter.new_cache(len(tokens)), keep=tokens.shape[1])
+    return numbers(adapter, logits), cache
+
+
+def some(adapter: Adapter, rows: int, length: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(3, adapter.shape.vocab, (rows, length))
+
+
+def test_another_version_of_the_library_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmm.adapters import llama_cpp_api as api
+
+    lib = api.library()
+    api.check_words("context", lib.llama_context_default_params(), {0: 512})
+    with pytest.raises(BackendError, match=r"context differ at byte 4: 2048, expected 1.*pip install"):
+        api.check_words("context", lib.llama_context_default_params(), {0: 512, 4: 1})
+    api.library.cache_clear()
+    monkeypatch.setattr(api, "VERSION", "1.0")
+    with pytest.raises(BackendError, match=r"expected 1\.0.*pip install 'lmm\[llama\]'"):
+        api.library()
+    api.library.cache_clear()
+
+
+@pytest.fixture(params=["machine code", "Python"])
+def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Names of the nodes that Python was asked about."""
+    from lmm.adapters import llama_cpp_api as api
+
+    names: list[str] = []
+    if request.param == "Python":
+        monkeypatch.setattr(api, "_machine_code", lambda: None)
+    elif api._machine_code() is None:
+        pytest.skip("no machine code for this processor")
+    called = api.Filter._called
+    monkeypatch.setattr(
+        api.Filter,
+        "_called",
+        lambda self, tensor, ask, data: (names.append(api.name_of(tensor)), called(self, tensor, ask, data))[1],
+    )
+    yield names
+
+
+def test_only_nodes_that_were_asked_for_reach_python(asked, tiny_llama, request: pytest.FixtureRequest) -> None:
+    adapter = load_adapter("llama_cpp", tiny_llama.source, dtype="float32")
+    tokens, seen = some(adapter, 1, 5), []
+    asked.clear()
+    plain, _ = read(adapter, tokens)
+    if "machine" in request.node.name:
+        assert not asked, "nothing is tapped"
+    with adapter.tap(adapter.site(2), lambda x_in, x_out, context: (seen.append(x_out), x_out * 2)[1]):
+        changed, _ = read(adapter, tokens)
+    assert len(seen) == 1 and tuple(seen[0].shape) == (1, 5, adapter.shape.width)
+    close(numbers(adapter, seen[0]), numbers(adapter, adapter.hidden(tokens, 3)))
+    assert np.abs(changed - plain).max() > 1e-3
+    if "machine" in request.node.name:
+        assert set(asked) <= {"l_out-2"} and len(asked) < 20
+
+
+def test_a_store_that_is_full_grows_and_keeps_what_was_read(tiny_llama) -> None:
+    adapter = load_adapter("llama_cpp", tiny_llama.source, dtype="float32")
+    tokens, more = some(adapter, 1, 40), some(adapter, 1, 4)
+    _, kept = read(adapter, tokens)
+    expected, _ = read(adapter, more, kept)
+    before, held = adapter.store.cells, []
+    while adapter.store.cells == before:
+        held.append(read(adapter, some(adapter, 8, 60))[1])
+    close(read(adapter, more, kept)[0], expected)
+    assert adapter.store.cells == 2 * before
+
+
+def test_texts_that_nobody_holds_make_room(tiny_llama) -> None:
+    tokens = some(tiny_llama, 200, 2)
+    for _ in range(3):
+        read(tiny_llama, tokens)
+        gc.collect()
+    with pytest.raises(LmmError, match="at most 256 texts"):
+        tiny_llama.new_cache(300)
+
+
+def test_more_tokens_than_one_pass_takes_are_read_in_parts(tiny_llama, tiny_torch) -> None:
+    tokens = some(tiny_llama, 8, 100)
+    close(read(tiny_llama, tokens)[0], read(tiny_torch, tokens)[0])
+    h = tiny_llama.hidden(tokens, 2)
+    close(numbers(tiny_llama, h), numbers(tiny_torch, tiny_torch.hidden(tokens, 2)))
+
+
+def test_a_node_that_is_not_shown_is_an_error_that_names_a_backend(tiny_llama, monkeypatch) -> None:
+    monkeypatch.setattr(tiny_llama, "_node", lambda site: "nothing-1")
+    with (
+        pytest.raises(LmmError, match=r"does not show nothing-1.*--backend torch"),
+        tiny_llama.tap(tiny_llama.site(1), lambda x_in, x_out, context: x_out),
+    ):
+        read(tiny_llama, some(tiny_llama, 1, 3))
+
+
+def test_what_is_no_gguf_says_so(tmp_path, tiny_llama) -> None:
+    with pytest.raises(ModelError, match=r"is no GGUF file.*--backend torch"):
+        gguf_of(ModelSource("folder", tmp_path, "folder", None))
+    with pytest.raises(UsageError, match="not int8"):
+        load_adapter("llama_cpp", tiny_llama.source, dtype="int8")
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(64))
+    for file in tiny_llama.source.folder.glob("*.json"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ModelError, match=r"llama\.cpp cannot load broken\.gguf \(.+\).*--backend torch"):
+        load_adapter("llama_cpp", ModelSource("broken", tmp_path, "broken", None))
+
+
+def test_a_model_in_pieces_is_put_together_once(tmp_path, monkeypatch) -> None:
+    pieces = [tmp_path / "a", tmp_path / "b"]
+    for piece in pieces:
+        piece.write_bytes(piece.name.encode())
+    digest = hashlib.sha256(b"ab").hexdigest()
+    packaged = source.Packaged("some/model", (), digest, "")
+    monkeypatch.setattr(source.Packaged, "paths", lambda self: pieces)
+    monkeypatch.setattr(source, "PACKAGED", {"some": packaged})
+    whole = gguf_of(ModelSource("some", tmp_path / "some-ab", "some/model", f"sha256:{digest}"))
+    assert whole == tmp_path / "some-ab.gguf" and whole.read_bytes() == b"ab"
+    pieces.clear()
+    pieces.extend([tmp_path / "gone"] * 2)
+    assert gguf_of(ModelSource("some", tmp_path / "some-ab", "some/model", f"sha256:{digest}")) == whole

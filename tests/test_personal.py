@@ -209,3 +209,13 @@ def test_the_same_from_the_shell(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(args: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
         CliRunner().invoke(app, ["recall", *args], input="", catch_exceptions=False)
+
+
+def test_a_store_is_copied_from_the_shell(tmp_path: Path) -> None:
+    a, b = str(tmp_path / "a.sqlite"), str(tmp_path / "b.sqlite")
+    lmm("add", *FACTS, "--store", a, "--user", "ann")
+    done = CliRunner().invoke(app, ["store", "copy", a, b], catch_exceptions=False)
+    assert done.exit_code == 0 and "6 texts copied and checked" in done.output
+    assert len(json.loads(lmm("list", "--store", b, "--user", "ann", "--json"))) == 6
+    with pytest.raises(UsageError, match="the same store"):
+        CliRunner().invoke(app, ["store", "copy", a, a], catch_exceptions=False)

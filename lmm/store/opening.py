@@ -21,6 +21,10 @@ def open_store(name: str | Path | None = None) -> TextStore:
         from lmm.store.memory import InMemory
 
         return InMemory()
+    if text.startswith(POSTGRES):
+        from lmm.store.postgres import Postgres
+
+        return Postgres(text)
     from lmm.store.sqlite import Sqlite
 
     return Sqlite(Path(text))

@@ -1,0 +1,37 @@
+"""`lmm store ...`: move texts from one store to another."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from lmm.cli.options import say
+from lmm.errors import UsageError
+from lmm.text.counted import counted
+
+app = typer.Typer(name="store", help="Move texts from one store to another.", no_args_is_help=True)
+
+
+@app.callback()
+def _store() -> None:
+    """So that `copy` is a command of its own name."""
+
+
+@app.command()
+def copy(source: str, target: str) -> None:
+    """Copy everything: a file or a postgresql:// URL into another; then check that it has arrived."""
+    from lmm.store import copying
+    from lmm.store.opening import open_store
+
+    if source == target:
+        raise UsageError("both are the same store")
+    steps: set[int] = set()
+
+    def progress(done: int, total: int) -> None:
+        tenth = 10 * done // max(total, 1)
+        if tenth not in steps and sys.stderr.isatty():
+            steps.add(tenth)
+            say(f"{done:,} of {total:,}")
+
+    say(f"{counted(copying.copy(open_store(source), open_store(target), progress), 'text')} copied and checked")

@@ -1,0 +1,56 @@
+"""Everything of one store into another, and whether it has arrived."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import numpy as np
+
+from lmm.errors import StoreError
+from lmm.store.base import Memo, TextStore
+
+BATCH = 500
+Progress = Callable[[int, int], None]  # entries so far, of how many
+
+
+def copy(source: TextStore, target: TextStore, progress: Progress = lambda done, total: None) -> int:
+    """All namespaces with their history and vectors -> how many entries. What is there stays; again does no harm.
+
+    Raises StoreError where afterwards something is missing or differs.
+    """
+    if about := source.about():
+        target.describe(about)
+    spaces = source.namespaces()
+    total, done = sum(_count(source, space) for space in spaces), 0
+    for space in spaces:
+        for batch in _batches(source.scan(space, history=True)):
+            target.restore(space, batch)
+            done += len(batch)
+            progress(done, total)
+    for space in spaces:
+        for batch in _batches(source.scan(space, history=True)):
+            _check(space, batch, target)
+    return done
+
+
+def _check(space: str, batch: list[Memo], target: TextStore) -> None:
+    there = {memo.id: memo for memo in target.get(space, [memo.id for memo in batch])}
+    for memo in batch:
+        found = there.get(memo.id)
+        if found != memo or not _equal(found.vector, memo.vector):
+            what = "is missing" if found is None else "differs"
+            raise StoreError(f"entry {memo.id} of namespace {space!r} {what}; what was copied stays")
+
+
+def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
+    return a is b if a is None or b is None else np.array_equal(a, b)
+
+
+def _count(store: TextStore, space: str) -> int:
+    return sum(1 for _ in store.scan(space, history=True))
+
+
+def _batches(memos: Iterator[Memo]) -> Iterator[list[Memo]]:
+    while batch := list(islice(memos, BATCH)):
+        yield batch

@@ -1,0 +1,299 @@
+"""A store in PostgreSQL, for many users on many machines: vectors with pgvector, words with its text search.
+
+Every query names its namespace, and row-level security holds the same once more, for roles that it binds: a query sees
+the rows of the namespace that its transaction was opened for. What is forgotten is deleted and the table written anew;
+what the server's own log and backups keep, and for how long, is the server's matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, LiteralString
+
+import numpy as np
+
+from lmm.errors import StoreError
+from lmm.store.base import ALL, Filters, Memo, Recalled, current, depth, fused, succeeded
+
+try:
+    import psycopg
+    from psycopg.types.json import Jsonb
+    from psycopg_pool import ConnectionPool
+except ImportError as error:
+    raise StoreError(f"{error.name} is not installed; run: pip install 'lmm[postgres]'") from error
+
+CONNECTIONS = 8
+WAIT_S = 30.0  # for a connection
+MANY = 2000  # entries that are read at once
+LOCK = 0x6C6D6D  # of the schema, among the server's advisory locks
+#: each brings the schema from one version to the next
+MIGRATIONS: tuple[LiteralString, ...] = (
+    """
+    CREATE EXTENSION IF NOT EXISTS vector;
+    CREATE TABLE lmm_about (name TEXT PRIMARY KEY, value JSONB NOT NULL);
+    CREATE TABLE lmm_memos (
+        n BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, space TEXT NOT NULL, id TEXT NOT NULL, key TEXT NOT NULL,
+        text TEXT NOT NULL, context TEXT NOT NULL, metadata JSONB NOT NULL, about TEXT NOT NULL,
+        time DOUBLE PRECISION NOT NULL, replaces TEXT NOT NULL, replaced_by TEXT NOT NULL, vector VECTOR,
+        said TSVECTOR GENERATED ALWAYS AS (to_tsvector('simple', text)) STORED
+    );
+    CREATE UNIQUE INDEX lmm_memo_ids ON lmm_memos (space, id);
+    CREATE UNIQUE INDEX lmm_memo_keys ON lmm_memos (space, key) WHERE replaced_by = '';
+    CREATE INDEX lmm_memo_matters ON lmm_memos (space, about) WHERE replaced_by = '' AND about <> '';
+    CREATE INDEX lmm_memo_chains ON lmm_memos (space, replaces) WHERE replaces <> '';
+    CREATE INDEX lmm_memo_times ON lmm_memos (space, time);
+    CREATE INDEX lmm_memo_said ON lmm_memos USING gin (said);
+    ALTER TABLE lmm_memos ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE lmm_memos FORCE ROW LEVEL SECURITY;
+    CREATE POLICY lmm_own ON lmm_memos USING (
+        space = current_setting('lmm.space', true) OR current_setting('lmm.every', true) = 'yes'
+    );
+    """,
+)
+COLUMNS = "n, id, text, context, metadata, about, time, replaces, replaced_by, vector::real[]"
+
+
+class Postgres:
+    """A pool of connections. Raises StoreError where the server cannot be reached, or lacks pgvector."""
+
+    def __init__(self, url: str) -> None:
+        self._held = threading.local()  # the connection of a transaction that this thread is in
+        self._described: dict[str, Any] = {}
+        with _told("the store cannot be opened"):
+            self._pool = ConnectionPool(url, min_size=1, max_size=CONNECTIONS, timeout=WAIT_S, open=False)
+            self._pool.open()
+            try:
+                with self._pool.connection() as connection:
+                    self._migrate(connection)
+            except BaseException:
+                self._pool.close()
+                raise
+
+    def _migrate(self, connection: Any) -> None:
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+        connection.execute("CREATE TABLE IF NOT EXISTS lmm_version (number INTEGER NOT NULL)")
+        row = connection.execute("SELECT number FROM lmm_version").fetchone()
+        version = row[0] if row else 0
+        if version > len(MIGRATIONS):
+            raise StoreError(
+                f"the store is of a later lmm, which writes version {version}; this reads {len(MIGRATIONS)}"
+            )
+        for migration in MIGRATIONS[version:]:
+            connection.execute(migration)
+        if version < len(MIGRATIONS):
+            connection.execute("DELETE FROM lmm_version")
+            connection.execute("INSERT INTO lmm_version VALUES (%s)", [len(MIGRATIONS)])
+
+    # about the whole ---------------------------------------------------------------------------------------------
+    def about(self) -> dict[str, Any]:
+        with self._in("") as query:
+            return dict(query("SELECT name, value FROM lmm_about").fetchall())
+
+    def describe(self, values: Mapping[str, Any]) -> None:
+        if self._described == dict(values):
+            return
+        with self._in("") as query:
+            query("SELECT pg_advisory_xact_lock(%s)", LOCK)
+            there = self.about()
+            if there and there != dict(values):
+                raise StoreError(f"the store is of {there}, not of {dict(values)}")
+            for name, value in values.items():
+                query("INSERT INTO lmm_about VALUES (%s, %s) ON CONFLICT DO NOTHING", name, Jsonb(value))
+            if width := int(values.get("width", 0)):
+                query(
+                    "CREATE INDEX IF NOT EXISTS lmm_memo_vectors ON lmm_memos USING hnsw "
+                    f"((vector::vector({width})) vector_cosine_ops) WHERE replaced_by = ''"
+                )
+        self._described = dict(values)
+
+    def count(self, space: str) -> int:
+        with self._in(space) as query:
+            return query("SELECT count(*) FROM lmm_memos WHERE space = %s AND replaced_by = ''", space).fetchone()[0]
+
+    def namespaces(self) -> list[str]:
+        with self._in("") as query:
+            query("SELECT set_config('lmm.every', 'yes', true)")
+            found = query('SELECT DISTINCT space COLLATE "C" FROM lmm_memos ORDER BY 1').fetchall()
+            query("SELECT set_config('lmm.every', '', true)")
+            return [space for [space] in found]
+
+    # changes -----------------------------------------------------------------------------------------------------
+    def add(self, space: str, memos: Sequence[Memo]) -> list[str]:
+        with self._changing(space):
+            return [self._add(space, memo) for memo in memos]
+
+    def _add(self, space: str, memo: Memo) -> str:
+        current = "SELECT id FROM lmm_memos WHERE space = %s AND replaced_by = '' AND"
+        with self._in(space) as query:
+            if same := query(f"{current} key = %s", space, memo.key).fetchone():
+                return same[0]
+            if memo.about and (old := query(f"{current} about = %s", space, memo.about).fetchone()):
+                return self._replace(space, self.get(space, old)[0], memo)
+        return self._insert(space, memo)
+
+    def _insert(self, space: str, memo: Memo) -> str:
+        vector = memo.vector.tolist() if memo.vector is not None and memo.current else None
+        try:
+            with self._in(space) as query:
+                query(
+                    "INSERT INTO lmm_memos "
+                    "(space, id, key, text, context, metadata, about, time, replaces, replaced_by, vector) "
+                    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::real[]::vector)",
+                    *(space, memo.id, memo.key, memo.text, memo.context, Jsonb(dict(memo.metadata)), memo.about),
+                    *(memo.time, memo.replaces, memo.replaced_by, vector),
+                )
+        except psycopg.errors.UniqueViolation:
+            raise StoreError(f"there is an entry {memo.id} with another text") from None
+        return memo.id
+
+    def _replace(self, space: str, old: Memo, memo: Memo) -> str:
+        with self._in(space) as query:
+            gone = "UPDATE lmm_memos SET replaced_by = %s, vector = NULL WHERE space = %s AND id = %s"
+            query(gone, memo.id, space, old.id)
+        return self._insert(space, succeeded(old, memo))
+
+    def supersede(self, space: str, id: str, memo: Memo) -> str:
+        with self._changing(space):
+            old = current(self.get(space, [id]), id)
+            return id if old.key == memo.key else self._replace(space, old, memo)
+
+    def forget(self, space: str, ids: Sequence[str]) -> int:
+        with self._changing(space) as query:
+            gone = {memo.id for id in ids for memo in self.history(space, id)}
+            query("DELETE FROM lmm_memos WHERE space = %s AND id = ANY(%s)", space, list(gone))
+        if gone and getattr(self._held, "connection", None) is None:
+            with _told("forgotten, but parts of it are still in the table"), self._pool.connection() as connection:
+                connection.autocommit = True
+                try:
+                    connection.execute("VACUUM FULL lmm_memos")
+                finally:
+                    connection.autocommit = False
+        return len(gone)
+
+    def restore(self, space: str, memos: Sequence[Memo]) -> None:
+        with self._changing(space) as query:
+            there = {memo.id for memo in self.get(space, [memo.id for memo in memos])}
+            keys = "SELECT 1 FROM lmm_memos WHERE space = %s AND replaced_by = '' AND key = %s"
+            for memo in memos:
+                if memo.id not in there and not (memo.current and query(keys, space, memo.key).fetchone()):
+                    self._insert(space, memo)
+
+    # reading -----------------------------------------------------------------------------------------------------
+    def get(self, space: str, ids: Sequence[str]) -> list[Memo]:
+        with self._in(space) as query:
+            rows = query(f"SELECT {COLUMNS} FROM lmm_memos WHERE space = %s AND id = ANY(%s)", space, list(ids))
+            found = {memo.id: memo for memo in map(_memo, rows)}
+        return [found[id] for id in ids if id in found]
+
+    def search(self, space: str, vector: np.ndarray, text: str, k: int = 5, filters: Filters = ALL) -> list[Recalled]:
+        where, values = _where(filters)
+        some = f"FROM lmm_memos WHERE space = %s AND replaced_by = ''{where}"
+        distance = f"vector::vector({len(vector)}) <=> %s::real[]::vector({len(vector)})"
+        words = "replace(plainto_tsquery('simple', %s)::text, '&', '|')::tsquery"
+        asked = vector.tolist()
+        with self._in(space) as query:
+            near = query(
+                f"SELECT n, 1 - ({distance}) {some} AND vector IS NOT NULL ORDER BY {distance} LIMIT %s",
+                *(asked, space, *values, asked, depth(k)),
+            ).fetchall()
+            said = query(
+                f"SELECT n {some} AND said @@ {words} ORDER BY ts_rank_cd(said, {words}, 1) DESC, n LIMIT %s",
+                *(space, *values, text, text, depth(k)),
+            ).fetchall()
+            best = fused([[n for n, _ in near], [n for [n] in said]], k)
+            rows = query(
+                f"SELECT {COLUMNS} FROM lmm_memos WHERE n = ANY(%s) AND space = %s", [n for n, _ in best], space
+            )
+            memos = {row[0]: _memo(row) for row in rows}
+        return [Recalled(memos[n], score, _cosine(memos[n], vector)) for n, score in best if n in memos]
+
+    def scan(self, space: str, filters: Filters = ALL, history: bool = False) -> Iterator[Memo]:
+        where, values = _where(filters)
+        where += "" if history else " AND replaced_by = ''"
+        last = 0
+        while True:
+            with self._in(space) as query:
+                some = f"SELECT {COLUMNS} FROM lmm_memos WHERE space = %s AND n > %s{where} ORDER BY n LIMIT %s"
+                rows = query(some, space, last, *values, MANY).fetchall()
+            yield from map(_memo, rows)
+            if len(rows) < MANY:
+                return
+            last = rows[-1][0]
+
+    def history(self, space: str, id: str) -> list[Memo]:
+        chain = """
+            WITH RECURSIVE chain (id) AS (
+                SELECT %s::text UNION
+                SELECT CASE WHEN m.id = c.id THEN m.replaces ELSE m.id END FROM chain c JOIN lmm_memos m
+                ON m.space = %s AND m.replaces <> '' AND (m.id = c.id OR m.replaces = c.id)
+            )
+        """
+        with self._in(space) as query:
+            some = (
+                f"{chain} SELECT {COLUMNS} FROM lmm_memos WHERE space = %s AND id IN (SELECT id FROM chain) ORDER BY n"
+            )
+            return list(map(_memo, query(some, id, space, space).fetchall()))
+
+    # connections -------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        with self._in(""):
+            yield
+
+    @contextlib.contextmanager
+    def _in(self, space: str) -> Iterator[Any]:
+        """`query(text, *values)` within a transaction that sees one namespace; in the one that goes on, if any."""
+        outer = getattr(self._held, "connection", None)
+        with _told("the store failed"), contextlib.ExitStack() as stack:
+            if outer is None:
+                self._held.connection = stack.enter_context(self._pool.connection())
+            connection = self._held.connection
+            try:
+                connection.execute("SELECT set_config('lmm.space', %s, true)", [space])
+                yield lambda text, *values: connection.execute(text, values)
+            finally:
+                self._held.connection = outer
+
+    @contextlib.contextmanager
+    def _changing(self, space: str) -> Iterator[Any]:
+        """The same for one writer of the namespace at a time."""
+        with self._in(space) as query:
+            query("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", space)
+            yield query
+
+    def close(self) -> None:
+        self._pool.close()
+
+
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.errors.UniqueViolation:
+        raise
+    except (psycopg.Error, OSError) as error:
+        raise StoreError(f"{what}: {str(error).strip()}") from error
+
+
+def _memo(row: Sequence[Any]) -> Memo:
+    _, id, text, context, metadata, about, time, replaces, replaced_by, vector = row
+    held = None if vector is None else np.array(vector, np.float32)
+    return Memo(text, context, metadata, about, time, id, replaces, replaced_by, held)
+
+
+def _where(filters: Filters) -> tuple[str, list[Any]]:
+    parts: list[tuple[str, list[Any]]] = []
+    if filters.since is not None:
+        parts.append((" AND time >= %s", [filters.since]))
+    if filters.until is not None:
+        parts.append((" AND time < %s", [filters.until]))
+    for name, value in filters.metadata.items():
+        parts.append((" AND metadata -> %s = %s::jsonb", [name, json.dumps(value)]))
+    return "".join(text for text, _ in parts), [value for _, values in parts for value in values]
+
+
+def _cosine(memo: Memo, vector: np.ndarray) -> float:
+    return float(memo.vector @ vector) if memo.vector is not None else 0.0

@@ -91,6 +91,15 @@ SHARED = {
     "global_head_dim": 8,
     "intermediate_size": [64] * 8,
 }
+EYES: dict[str, Any] = {
+    "vision_config": {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 4, "depth": 4, "num_heads": 2,
+        "num_attention_heads": 2, "num_key_value_heads": 2, "out_hidden_size": 32, "head_dim": 8, "global_head_dim": 8,
+        "patch_size": 14, "image_size": 28, "deepstack_visual_indexes": [], "fullatt_block_indexes": [],
+    },
+    "text_config": {},
+    "audio_config": None,
+}  # fmt: skip
 UNFIT = (("falcon", "head_dim"),)  # settings that mean something else there
 #: architecture -> what more it needs to be small
 KINDS: dict[str, dict[str, Any]] = {
@@ -178,31 +187,49 @@ KINDS: dict[str, dict[str, Any]] = {
     "gemma3n_text": SHARED,
     "gemma4_text": SHARED | {"intermediate_size": 64},
     # with eyes
-    "qwen2_5_vl": {},
-    "qwen3_vl": {},
-    "gemma3": {},
-    "mistral3": {},
-    "llava": {},
-    "qwen3_5": {},
-    "gemma4": {},
+    "qwen2_5_vl": EYES
+    | {
+        "text_config": {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 10000.0,
+                "mrope_section": [1, 1, 2],
+            }
+        }
+    },
+    "qwen3_vl": EYES,
+    "gemma3": EYES,
+    "mistral3": EYES,
+    "qwen3_5": EYES,
+    "gemma4": EYES
+    | {"text_config": {"hidden_size_per_layer_input": 0, "global_head_dim": 8, "num_kv_shared_layers": 0}},
 }
 
 
 def make(kind: str, folder: Path) -> None:
     """A model of `kind` with seeded weights, and a tokenizer of bytes, in `folder`."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    from lmm.adapters.torch_lm import auto_class
 
     sys.path.append(str(ROOT / "tests"))
     import tiny
 
     name = kind.partition("+")[0]
-    fields = dir(CONFIG_MAPPING[name]())
-    common = {key: value for key, value in COMMON.items() if key in fields and (name, key) not in UNFIT}
-    config = AutoConfig.for_model(name, **common | KINDS[kind])
+    plain, wanted = CONFIG_MAPPING[name](), dict(KINDS[kind])
+
+    def small(config: Any) -> dict[str, Any]:
+        return {key: value for key, value in COMMON.items() if key in dir(config) and (name, key) not in UNFIT}
+
+    if "text_config" in wanted:
+        wanted["text_config"] = small(plain.get_text_config()) | wanted["text_config"]
+    else:
+        wanted = small(plain) | wanted
+    config = AutoConfig.for_model(name, **wanted)
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(config)
+    model = auto_class(config).from_config(config)
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.dim() > 1:  # far from their start, so that every part matters

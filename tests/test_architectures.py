@@ -27,8 +27,8 @@ from lmm.memory.identity import Identity
 from lmm.memory.keyed.keyed import Keyed
 from scripts.check_models import make, some_logits
 
-BOTH = ("llama+rope", "smollm3", "gpt_neox", "qwen2_moe", "qwen3_next", "lfm2", "granitemoehybrid", "nemotron_h")
-TORCH = ("gpt2", "opt", "bloom", "mamba2")
+BOTH = ("llama+rope", "smollm3", "gpt_neox", "qwen2_moe", "qwen3_next", "lfm2", "granitemoehybrid", "gemma4_text")
+TORCH = ("gpt2", "opt", "bloom", "mamba2", "gemma3n_text", "qwen2_5_vl")
 MLX = ("falcon_h1",)
 CASES = [(kind, "torch") for kind in BOTH + TORCH] + [(kind, "mlx_lm") for kind in BOTH + MLX]
 
@@ -105,6 +105,19 @@ def test_it_learns_above_a_state(backend: str, folders) -> None:
     mind.learn(Lesson(prompt="Who?", answer="Xy", statement="It is Xy."))
     assert engine.reply("Who?").text == "Xy"
     mind.close()
+
+
+@pytest.mark.parametrize("backend", ["torch", "mlx_lm"])
+def test_what_layers_share_is_found_again(backend: str, folders) -> None:
+    """Also where the states below a site come from elsewhere than the pass before."""
+    adapter = load("gemma4_text", backend, folders)
+    assert adapter.shares
+    tokens = as_tokens(adapter.format.encode(selfcheck.TEXT)[:40])
+    whole, _ = adapter.forward(tokens, adapter.new_cache(), keep=40)
+    h = adapter.hidden(tokens, 6)
+    adapter.hidden(tokens[:, ::-1].copy(), 6)
+    found = adapter.upper(tokens, h, 6)
+    assert not selfcheck.far(adapter.ops.to_numpy(found)[0], adapter.ops.to_numpy(whole)[0])
 
 
 # ---- what an unknown architecture has to show

@@ -104,6 +104,7 @@ class Adapter(ABC):
     revision: str | None
     dtype: str
     device: str
+    shares = False  # whether layers pass more on to those above than hidden states
     recurrent = False  # whether some layer keeps a state that cannot be cut
 
     def __init__(self) -> None:
@@ -111,6 +112,7 @@ class Adapter(ABC):
         self.context: TapContext | None = None
         self.threads: Threads | None = None  # where the backend's products run on threads that can be chosen
         self.layer: int | None = None  # chosen by --layer; None: the middle
+        self._shared: tuple[np.ndarray, np.ndarray, int, Any] | None = None
         self._acts: Callable[[Site], bool] = _everywhere  # which taps act in the pass that is running
         self._each: Sequence[TapContext] = ()  # of `forward_each`, one for each conversation
 
@@ -264,6 +266,19 @@ class Adapter(ABC):
         contexts = (replace(context, site=tap.site) for context in self._each)
         return self.ops.concat([tap.rewrite(x_in[r], x_out[r], c) for r, c in zip(rows, contexts, strict=True)], 0)
 
+    def _share(self, tokens: np.ndarray, first_layer: int, cache: Cache | None) -> None:
+        """Have at hand what the layers below `first_layer` pass on beside hidden states: `hidden` found it, if it ran
+        last on the same."""
+        if not self.shares:
+            return
+        known, (read, history, below) = self._shared, _of(tokens, first_layer, cache)
+        if (
+            known is None
+            or known[2] != below
+            or any(not np.array_equal(a, b) for a, b in ((known[0], read), (known[1], history)))
+        ):
+            self.hidden(tokens, first_layer, cache)
+
     def _appended(self, cache: Cache, tokens: np.ndarray, raw: Any) -> Cache:
         new = replace(cache, tokens=np.concatenate([cache.tokens, tokens], axis=1), raw=raw)
         return self._marked(self._marked(new, cache), new) if self.recurrent and tokens.shape[1] > 1 else new
@@ -284,6 +299,11 @@ class Adapter(ABC):
     def _states(self, raw: Any) -> Any:
         """Of a `recurrent` model, the states in a cache."""
         raise NotImplementedError
+
+
+def _of(tokens: np.ndarray, first_layer: int, cache: Cache | None) -> tuple[np.ndarray, np.ndarray, int]:
+    """What the layers below `first_layer` have read: these tokens after those in the cache."""
+    return tokens, tokens[:, :0] if cache is None else cache.tokens, first_layer
 
 
 def _everywhere(site: Site) -> bool:

@@ -9,6 +9,8 @@ Config = dict[str, Any]
 #: what became fixed in transformers, and mlx-lm still asks for
 #: what mlx-lm computes otherwise than transformers: rotary embeddings of whole heads, the choice of experts
 OTHERWISE = ("glm", "ernie4_5_moe")
+#: the language half of a model that sees -> the model, which is all that mlx-lm knows
+WHOLE = {"qwen3_5_text": "qwen3_5", "qwen3_5_moe_text": "qwen3_5_moe"}
 OLD_KINDS = ("granitemoehybrid", "jamba")
 _OLD_NAMES = {"full_attention": "attention", "linear_attention": "mamba"}
 FIXED: dict[str, Config] = {"apertus": {"mlp_bias": False, "post_norm": False, "qk_norm": True}}
@@ -16,6 +18,9 @@ FIXED: dict[str, Config] = {"apertus": {"mlp_bias": False, "post_norm": False, "
 
 def older_keys(config: Config) -> Config:
     """Keys to be added to a config.json; those it has stay as they are."""
+    if whole := WHOLE.get(str(config.get("model_type"))):
+        config = {"model_type": whole, "text_config": config}
+        return {**config, **older_keys(config)}
     found = _text_keys(config)
     if isinstance(text := config.get("text_config"), dict):
         found["text_config"] = {**text, **_text_keys(text)}
@@ -24,6 +29,10 @@ def older_keys(config: Config) -> Config:
 
 def _text_keys(config: Config) -> Config:
     found = {**FIXED.get(str(config.get("model_type")), {}), **_aliases(config), **_rotary(config), **_windows(config)}
+    if isinstance(own := config.get("per_layer_config"), dict):  # what layers have of their own: those that see all
+        found["global_head_dim"] = next(
+            (c["head_dim"] for c in own.values() if "head_dim" in c), config.get("head_dim")
+        )
     heads, width = config.get("num_attention_heads"), config.get("hidden_size")
     if isinstance(heads, int) and isinstance(width, int) and heads:
         found["head_dim"] = width // heads

@@ -19,13 +19,13 @@ from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import ArraysCache, CacheList, create_attention_mask, make_prompt_cache
 from mlx_lm.utils import load_config, load_model
 
-from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
+from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap, _of
 from lmm.adapters.mlx_config import OTHERWISE, older_keys, window
 from lmm.adapters.mlx_ops import MlxOps
 from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat
 from lmm.adapters.ops import Array
-from lmm.adapters.structure import down_projection, find_layers, get_path
+from lmm.adapters.structure import down_projection, find_layers, get_path, one_width
 from lmm.errors import ModelError
 
 if TYPE_CHECKING:
@@ -119,10 +119,11 @@ class MlxAdapter(Adapter):
             len(self.layers),
             config["hidden_size"],
             config["vocab_size"],
-            int(config.get("intermediate_size") or 0),
+            one_width(config.get("intermediate_size")),
             int(config.get("max_position_embeddings") or 0),
         )
         self.shape = replace(self.shape, context=self._context(config))
+        self.shares = bool(self._outputs)
         self.recurrent = any(_has_state(cache) for cache in self._empty())
 
     def _context(self, config: dict[str, Any]) -> int:
@@ -159,16 +160,18 @@ class MlxAdapter(Adapter):
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
         seen: list[Array] = []
 
-        def entering(call: Callable[[Array], Any], x: Array) -> Array:
+        def entering(call: Callable[[Array], Any], x: Array) -> Any:
             seen.append(x)
-            return x
+            return self._output(x)
 
-        def leaving(call: Callable[[Array], Any], x: Array) -> Array:
-            seen.append(call(x))
-            return seen[-1]
+        def leaving(call: Callable[[Array], Any], x: Array) -> Any:
+            out = call(x)
+            seen.append(_first(out))
+            return out
 
         below = self._acting(lambda site: site.layer < first_layer)
-        stand_ins: dict[int, Wrapper] = dict.fromkeys(range(first_layer, len(self.layers)), _hand_on)
+        self._shared = None
+        stand_ins: dict[int, Wrapper] = dict.fromkeys(range(first_layer, len(self.layers)), self._hand_on)
         with contextlib.ExitStack() as stack:
             if first_layer < len(self.layers):
                 stand_ins[first_layer] = entering
@@ -176,9 +179,11 @@ class MlxAdapter(Adapter):
                 probe = stack.enter_context(_probing(self.layers[-1]))
                 stack.enter_context(probe.wrapped(leaving, outermost=True))
             stack.enter_context(self._standing_in(stand_ins))
+            passed = stack.enter_context(self._recording(first_layer))
             with below, self._reading(tokens, cache, "learn"):
                 self.body(mx.array(tokens), cache=_copy(cache.raw) if cache else None)
         mx.eval(seen[-1])
+        self._shared = (*_of(tokens, first_layer, cache), passed)
         return mx.stop_gradient(seen[-1])
 
     def upper(
@@ -190,6 +195,7 @@ class MlxAdapter(Adapter):
         keep: Sequence[int] | None = None,
     ) -> Array:
         raw = _copy(cache.raw) if cache else None
+        self._share(tokens, first_layer, cache)
         keeping = self._keeping(keep, tokens.shape[1]) if keep is not None else contextlib.nullcontext()
         above = self._acting(lambda site: site.layer >= first_layer)
         with self._starting_from(h, first_layer), keeping, above, self._reading(tokens, cache, "learn"):
@@ -199,6 +205,7 @@ class MlxAdapter(Adapter):
         raw = self._empty()
         if len(raw) != len(self.layers):  # which layer a cache belongs to is the model's own business
             return self.forward(cache.tokens, self.new_cache(len(cache.tokens)))[1]
+        self._share(cache.tokens, first_layer, None)
         above = self._acting(lambda site: site.first_layer >= first_layer)
         with self._starting_from(h, first_layer), above, self._reading(cache.tokens, None):
             self.body(mx.array(cache.tokens), cache=raw)
@@ -243,7 +250,8 @@ class MlxAdapter(Adapter):
 
         def residual(call: Callable[[Array], Any], x: Array) -> Any:
             out = call(x)
-            return self._rewritten(tap, out, out)
+            h = self._rewritten(tap, _first(out), _first(out))
+            return (h, *out[1:]) if isinstance(out, tuple) else h
 
         def pre_attention(call: Callable[[Array], Any], x: Array) -> Any:
             return call(self._rewritten(tap, x, x))
@@ -271,14 +279,57 @@ class MlxAdapter(Adapter):
                 stack.callback(setattr, probe, "stand_in", None)
             yield
 
+    @functools.cached_property
+    def _outputs(self) -> int:
+        """How many things a layer returns, the hidden states first; 0: these alone."""
+        seen: list[Any] = []
+
+        def look(call: Callable[[Array], Any], x: Array) -> Any:
+            seen.append(call(x))
+            return seen[-1]
+
+        with _probing(self.layers[0]) as probe, probe.wrapped(look, outermost=True):
+            self.model(mx.array([[0]]))
+        return len(seen[0]) if isinstance(seen[0], tuple) else 0
+
+    def _output(self, h: Array, more: tuple[Any, ...] | None = None) -> Any:
+        """Hidden states as a layer returns them."""
+        return (h, *(more or (None,) * (self._outputs - 1))) if self._outputs else h
+
+    def _hand_on(self, call: Callable[[Array], Any], x: Array) -> Any:
+        return self._output(x)
+
+    @contextlib.contextmanager
+    def _recording(self, first_layer: int) -> Iterator[dict[int, tuple[Any, ...]]]:
+        """What the layers below `first_layer` return beside hidden states, by layer."""
+        found: dict[int, tuple[Any, ...]] = {}
+
+        def recorder(i: int) -> Wrapper:
+            def record(call: Callable[[Array], Any], x: Array) -> Any:
+                out = call(x)
+                found[i] = out[1:]
+                return out
+
+            return record
+
+        with contextlib.ExitStack() as stack:
+            for i in range(first_layer if self.shares else 0):
+                probe = stack.enter_context(_probing(self.layers[i]))
+                stack.enter_context(probe.wrapped(recorder(i), outermost=True))
+            yield found
+
     @contextlib.contextmanager
     def _starting_from(self, h: Array, first_layer: int) -> Iterator[None]:
         if first_layer == 0:
             with _probing(self.layers[0]) as probe, probe.wrapped(lambda call, x: call(h), outermost=True):
                 yield
             return
-        stand_ins: dict[int, Wrapper] = dict.fromkeys(range(first_layer), _hand_on)
-        stand_ins[first_layer - 1] = lambda call, x: h
+        passed = self._shared[-1] if self.shares and self._shared else {}
+
+        def standing_in(i: int) -> Wrapper:
+            return lambda call, x: self._output(h if i == first_layer - 1 else x, passed.get(i))
+
+        stand_ins: dict[int, Wrapper] = {i: standing_in(i) for i in range(first_layer)}
         with self._standing_in(stand_ins):
             yield
 
@@ -353,8 +404,8 @@ def _has_state(cache: Any) -> bool:
     return isinstance(cache, StateCache | BothCaches)
 
 
-def _hand_on(call: Callable[[Array], Any], x: Array) -> Array:
-    return x
+def _first(out: Any) -> Any:
+    return out[0] if isinstance(out, tuple) else out
 
 
 def _lists(module: Any, prefix: str = "") -> Iterator[tuple[str, list[Any]]]:

@@ -52,3 +52,9 @@ def down_projection(layer: Any) -> Any:
         if hasattr(layer.mlp, name):
             return getattr(layer.mlp, name)
     raise ModelError(f"this model's MLP ({type(layer.mlp).__name__}) has no down-projection that lmm knows")
+
+
+def one_width(width: Any) -> int:
+    """A width, which some models have for each layer; 0 where these differ."""
+    widths = set(width) if isinstance(width, list | tuple) else {width}
+    return int(widths.pop() or 0) if len(widths) == 1 else 0

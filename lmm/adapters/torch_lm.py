@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import transformers
-from transformers import AutoModelForCausalLM, DynamicCache
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, DynamicCache
 from transformers.cache_utils import (
     DummyLayer,
     DynamicLayer,
@@ -28,11 +28,11 @@ from transformers.cache_utils import (
     LinearAttentionCacheLayerMixin,
 )
 
-from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
+from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap, _of
 from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat, as_list
 from lmm.adapters.ops import Array
-from lmm.adapters.structure import down_projection, find_layers
+from lmm.adapters.structure import down_projection, find_layers, one_width
 from lmm.adapters.threads import Threads
 from lmm.adapters.torch_dtype import is_finite, ranked_dtypes
 from lmm.adapters.torch_ops import TorchOps
@@ -89,11 +89,12 @@ class TorchAdapter(Adapter):
             len(self.layers),
             config.hidden_size,
             config.vocab_size,
-            int(getattr(config, "intermediate_size", 0) or 0),
+            one_width(getattr(config, "intermediate_size", 0)),
             int(getattr(config, "max_position_embeddings", 0) or 0),
         )
         takes = inspect.signature(self.model.forward).parameters
         self._cached = "cache_params" if "cache_params" in takes else "past_key_values"
+        self.shares = "reuse" in (getattr(config, "kv_sharing_modes", None) or ())
         self.recurrent = any(_has_state(layer) for layer in self._empty().layers)
 
     def _empty(self) -> DynamicCache:
@@ -130,7 +131,9 @@ class TorchAdapter(Adapter):
         with self._reading(tokens, cache) as context:
             if self.step is not None and context.phase == "decode":
                 return self.step(self._ids(tokens), raw, self._edit()), self._appended(cache, tokens, raw)
-            out = self.model(self._ids(tokens), use_cache=True, logits_to_keep=keep, **{self._cached: raw})
+            out = self.model(
+                self._ids(tokens), use_cache=True, logits_to_keep=self._last(tokens, keep), **{self._cached: raw}
+            )
         return out.logits, self._appended(cache, tokens, raw)
 
     @torch.no_grad()
@@ -159,9 +162,18 @@ class TorchAdapter(Adapter):
             collecting: contextlib.AbstractContextManager = contextlib.nullcontext()
         else:
             collecting = _hook(self.layers[-1], lambda module, args, out: seen.append(_first(out)))
+        self._shared = None
+
+        def share(found: Any) -> None:
+            self._shared = self._shared or (*_of(tokens, first_layer, cache), dict(found))
+
         below = self._acting(lambda site: site.layer < first_layer)
-        with self._standing_in(stand_ins), collecting, below, self._reading(tokens, cache, "learn"):
-            self.model(self._ids(tokens), logits_to_keep=1, **{self._cached: _copy(cache.raw) if cache else None})
+        with self._standing_in(stand_ins, share), collecting, below, self._reading(tokens, cache, "learn"):
+            self.model(
+                self._ids(tokens),
+                logits_to_keep=self._last(tokens),
+                **{self._cached: _copy(cache.raw) if cache else None},
+            )
         return seen[-1]
 
     def upper(
@@ -174,6 +186,7 @@ class TorchAdapter(Adapter):
     ) -> Array:
         kept: Any = 0 if keep is None else torch.as_tensor(list(keep), device=self.device)
         raw = _copy(cache.raw) if cache else None
+        self._share(tokens, first_layer, cache)
         above = self._acting(lambda site: site.layer >= first_layer)
         with self._starting_from(h, first_layer), above, self._reading(tokens, cache, "learn"):
             return self.model(
@@ -183,9 +196,12 @@ class TorchAdapter(Adapter):
     @torch.no_grad()
     def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
         raw = self._empty()
+        self._share(cache.tokens, first_layer, None)
         above = self._acting(lambda site: site.first_layer >= first_layer)
         with self._starting_from(h, first_layer), above, self._reading(cache.tokens, None):
-            self.model(self._ids(cache.tokens), use_cache=True, logits_to_keep=1, **{self._cached: raw})
+            self.model(
+                self._ids(cache.tokens), use_cache=True, logits_to_keep=self._last(cache.tokens), **{self._cached: raw}
+            )
         merged = DynamicCache()
         merged.layers = list(cache.raw.layers[:first_layer]) + list(raw.layers[first_layer:])
         new = replace(cache, raw=merged, marks=())
@@ -275,13 +291,27 @@ class TorchAdapter(Adapter):
     def _ids(self, tokens: np.ndarray) -> torch.Tensor:
         return torch.as_tensor(np.ascontiguousarray(tokens), device=self.device)
 
+    def _hand_down(self, shared: Any) -> None:
+        if self._shared is not None:
+            shared.update(self._shared[-1])
+
+    def _last(self, tokens: np.ndarray, keep: int = 1) -> torch.Tensor:
+        """The last positions of tokens [B, T]. As a number, it would have some models drop the others on their way."""
+        length = tokens.shape[1]
+        return torch.arange(length - keep, length, device=self.device)
+
     @contextlib.contextmanager
-    def _standing_in(self, stand_ins: dict[int, Callable[[Array], Array]]) -> Iterator[None]:
-        """Replace layers by functions of their hidden states; the instance attribute hides the class's `forward`."""
+    def _standing_in(
+        self, stand_ins: dict[int, Callable[[Array], Array]], share: Callable[[Any], None] = lambda found: None
+    ) -> Iterator[None]:
+        """Replace layers by functions of their hidden states; the instance attribute hides the class's `forward`.
+        `share` gets the keys and values that layers pass on to those above."""
         more = (None,) * (self._outputs - 1)
         for i, function in stand_ins.items():
 
             def stand_in(hidden_states: Array, *args: Any, _f: Any = function, **kwargs: Any) -> Any:
+                if self.shares:
+                    share(kwargs["shared_kv_states"])
                 return (_f(hidden_states), *more) if self._outputs else _f(hidden_states)
 
             self.layers[i].forward = stand_in
@@ -304,20 +334,27 @@ class TorchAdapter(Adapter):
             return
         stand_ins: dict[int, Callable[[Array], Array]] = dict.fromkeys(range(first_layer), _hand_on)
         stand_ins[first_layer - 1] = lambda _: h
-        with self._standing_in(stand_ins):
+        with self._standing_in(stand_ins, self._hand_down):
             yield
+
+
+def auto_class(config: Any) -> Any:
+    """What makes the model of a configuration: some that can look at pictures are no causal ones to transformers."""
+    sees = type(config) in AutoModelForImageTextToText._model_mapping
+    return (
+        AutoModelForImageTextToText
+        if sees and type(config) not in AutoModelForCausalLM._model_mapping
+        else AutoModelForCausalLM
+    )
 
 
 def _load(source: ModelSource, dtype: torch.dtype) -> Any:
     transformers.utils.logging.disable_progress_bar()  # three seconds, and it would draw over the prompt
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            str(source.folder),
-            dtype=dtype,
-            local_files_only=True,
-            trust_remote_code=source.trusted,
-            output_loading_info=True,
-        )
+        here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": source.trusted}
+        config = AutoConfig.from_pretrained(str(source.folder), **here)
+        kind = auto_class(config)
+        model, found = kind.from_pretrained(str(source.folder), dtype=dtype, output_loading_info=True, **here)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
         raise loadable.refusal(source, "transformers", error) from error
     if missing := sorted(found["missing_keys"]):  # transformers would make them up

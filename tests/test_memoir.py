@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contracts import close, engine, frozen, logits_of, on, on_small, opened, same_state
+from contracts import close, engine, frozen, logits_of, on, on_small, opened, same, same_state
 
 from lmm.adapters.base import Adapter
 from lmm.adapters.toy import ToyAdapter
@@ -106,7 +106,7 @@ def test_below_tau_the_model_is_bitwise_itself(adapter: Adapter) -> None:
     plain = logits_of(engine(adapter), "Who made the loom?")
     found = made(adapter, SISTER, HOME)
     assert recall_many(found.mind, ["Who made the loom?", SISTER.prompt], 2)[0] is None
-    assert np.array_equal(logits_of(found, "Who made the loom?"), plain)
+    same(adapter, logits_of(found, "Who made the loom?"), plain)
     assert not np.array_equal(logits_of(found, SISTER.prompt), logits_of(engine(adapter), SISTER.prompt))
 
 

@@ -35,9 +35,11 @@ PROBE = "The quick brown fox jumps over 13 lazy dogs.\n"
 
 @dataclass
 class Read:
-    """Who has read the rows of a cache, and what the layers in torch have made of it, by their first layer."""
+    """Who has read the rows of a cache, the taps that acted, and what the layers in torch have made of it, by their first
+    layer."""
 
     texts: list[Text]
+    taps: tuple[Tap, ...] = ()
     above: dict[int, Cache] = field(default_factory=dict)
 
 
@@ -92,7 +94,7 @@ class LlamaCppAdapter(Adapter):
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
         cache = cache or self.new_cache(len(tokens))
         texts = [self.store.branch(text, cache.length) for text in cache.raw.texts]  # above it, nothing real is kept
-        cache, at = replace(cache, raw=Read(texts)), _At(self._entering(first_layer))
+        cache, at = replace(cache, raw=Read(texts, cache.raw.taps)), _At(self._entering(first_layer))
         with self._acting(lambda site: site.layer < first_layer):
             for part, none in self._parts(tokens, np.zeros(tokens.shape, bool)):
                 _, cache = self._pass(part, cache, none, "learn", at)
@@ -128,10 +130,10 @@ class LlamaCppAdapter(Adapter):
 
     # caches --------------------------------------------------------------------------------------------------
     def trim(self, cache: Cache, length: int) -> Cache:
-        return Cache(cache.tokens[:, :length], Read(cache.raw.texts))
+        return Cache(cache.tokens[:, :length], Read(cache.raw.texts, cache.raw.taps))
 
     def select(self, cache: Cache, rows: Sequence[int]) -> Cache:
-        return Cache(cache.tokens[list(rows)], Read([cache.raw.texts[row] for row in rows]))
+        return Cache(cache.tokens[list(rows)], Read([cache.raw.texts[row] for row in rows], cache.raw.taps))
 
     # taps ----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -192,7 +194,8 @@ class LlamaCppAdapter(Adapter):
             logits = self.store.read(tokens, texts, shown, {name: handler(name) for name in nodes})
         if missed:
             raise LmmError(f"llama.cpp does not show {min(missed)} of this model; use --backend torch with this memory")
-        return logits[wanted[shown]] if whole else logits, self._appended(cache, tokens, Read(texts))
+        taps = tuple({*cache.raw.taps, *(tap for acting in nodes.values() for tap in acting)})
+        return logits[wanted[shown]] if whole else logits, self._appended(cache, tokens, Read(texts, taps))
 
     def _nodes(self, at: _At | None) -> dict[str, list[Tap]]:
         """The taps that act in a pass, by their nodes."""
@@ -232,11 +235,24 @@ class LlamaCppAdapter(Adapter):
         if first_layer == self.shape.layers:
             return None
         if first_layer not in above:
-            h = self.hidden(cache.tokens, first_layer)
-            acting = self._acting(lambda site: site.layer >= first_layer)
-            with layers.tapped(self.taps, self._rewritten), acting, self._reading(cache.tokens, None):
-                above[first_layer] = layers.refill(layers.empty(cache.tokens), h, 0)
+            with self._as_when(cache.raw):
+                h = self.hidden(cache.tokens, first_layer)
+                acting = self._acting(lambda site: site.layer >= first_layer)
+                with layers.tapped(self.taps, self._rewritten), acting, self._reading(cache.tokens, None):
+                    above[first_layer] = layers.refill(layers.empty(cache.tokens), h, 0)
         return above[first_layer]
+
+    @contextlib.contextmanager
+    def _as_when(self, read: Read) -> Iterator[None]:
+        """Inside, the taps act that acted when it was read."""
+        before = [(tap, tap.enabled) for tap in self.taps]
+        for tap in self.taps:
+            tap.enabled = tap in read.taps
+        try:
+            yield
+        finally:
+            for tap, was in before:
+                tap.enabled = was
 
 
 @dataclass

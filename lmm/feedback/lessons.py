@@ -24,7 +24,9 @@ from lmm.text.sentences import sentences
 
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
     """A turn read by the model."""
-    text = grammar.quiet(said)
+    text, once = grammar.quiet(said), dict.fromkeys(sentences(said))
+    if len(once) < len(sentences(said)):  # said twice is said once
+        text = grammar.quiet(" ".join(once))
     tongue = language(text if len(text) > 20 or last is None else f"{last.user} {last.assistant} {text}")
     if reader.name == "minilm" and tongue != "en":
         return replace(NOTHING, why="not English")

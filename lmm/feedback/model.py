@@ -164,6 +164,8 @@ class TurnReader:
         whole = [(0, len(read.offsets))]
         stretches = whole if kind == "correction" else clauses(tags[:, 0]) or whole
         found = [fact for first, end in stretches if (fact := fact_in(text, read, tags, first, end))]
+        if not found and text[-1:].isalnum():  # a closing mark may tell where the value ends
+            return self.hear(f"{text}.", last)
         return Findings(kind, teaches, tuple(found)) if found else Findings("nothing", 1 - teaches)
 
 

@@ -35,11 +35,11 @@ class Noted:
 
 
 def from_file(path: Path) -> list[Noted]:
-    """JSON lines `{"note", "helps": [..], "not": [..]}`, perhaps with `"yes_no": [[question, "yes" or "no"], ..]`."""
+    """JSON lines `{"note", "question", "helps": [..], "not": [..]}`, perhaps with `"yes_no": [[question, answer], ..]`."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        helps = (*record["helps"], *(question for question, _ in record.get("yes_no", ())))
+        helps = (record["question"], *record["helps"], *(question for question, _ in record.get("yes_no", ())))
         found.append(Noted(record["note"], helps, tuple(record["not"]), record["note"]))
     return found
 

@@ -99,7 +99,7 @@ def test_of_a_long_note_the_reply_begins_with_what_helps(adapter: Adapter) -> No
     echo = "Your sister is Zorbina. She plays the cello in a band. They rehearse in a barn near the old mill."
     made = engine(adapter, "notes")
     made.mind.learn(replace(SISTER, statement=echo, echo=echo))
-    [recall] = recall_many(made.mind, ["What is the name of my sister?"])
+    [recall] = recall_many(made.mind, ["Who is my sister?"])
     assert opening_of(recall) == "Your sister is Zorbina."
 
 

@@ -35,7 +35,7 @@ class Noted:
 
 
 def from_file(path: Path) -> list[Noted]:
-    """JSON lines `{"note", "question", "helps": [..], "not": [..]}`, perhaps with `"yes_no": [[question, answer], ..]`."""
+    """JSON lines `{"note", "question", "helps": [..], "not": [..]}`, perhaps `"yes_no": [[question, answer], ..]`."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)

@@ -56,7 +56,7 @@ def test_every_lesson_says_the_user_s_words_and_the_assistant_s() -> None:
     [
         ("My name is Lena and I live in Bergen.", ["Lena", "Bergen"]),
         ("My dog is called Rex. My cat is called Tom.", ["Rex", "Tom"]),
-        ("Hi, I'm Ana, I live in Porto and my son is called Rui.", ["Ana", "Porto", "Rui"]),
+        ("Hi, I'm Ana. I live in Porto and my son is called Rui.", ["Ana", "Porto", "Rui"]),
         ("My name is Lena and I am tired.", ["Lena"]),  # the second clause is nothing to keep
         ("I have a dog and a cat.", ["dog and a cat"]),
         ("My sister lives in Oslo and her name is Vera.", None),  # "her name" would not stand on its own

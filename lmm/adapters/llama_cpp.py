@@ -35,8 +35,8 @@ PROBE = "The quick brown fox jumps over 13 lazy dogs.\n"
 
 @dataclass
 class Read:
-    """Who has read the rows of a cache, the taps that acted, and what the layers in torch have made of it, by their first
-    layer."""
+    """Who has read the rows of a cache, the taps that acted, and what the layers in torch have made of it, by their
+    first layer."""
 
     texts: list[Text]
     taps: tuple[Tap, ...] = ()

@@ -25,6 +25,7 @@ from lmm.errors import ModelError
 from lmm.lesson import Lesson
 from lmm.memory.identity import Identity
 from lmm.memory.keyed.keyed import Keyed
+from lmm.memory.memoir.memoir import Memoir
 from scripts.check_models import make, some_logits
 
 BOTH = ("llama+rope", "smollm3", "gpt_neox", "qwen2_moe", "qwen3_next", "lfm2", "granitemoehybrid", "gemma4_text")
@@ -118,6 +119,22 @@ def test_what_layers_share_is_found_again(backend: str, folders) -> None:
     adapter.hidden(tokens[:, ::-1].copy(), 6)
     found = adapter.upper(tokens, h, 6)
     assert not selfcheck.far(adapter.ops.to_numpy(found)[0], adapter.ops.to_numpy(whole)[0])
+
+
+# ---- the part that a memory rewrites
+def test_a_model_without_a_down_projection_says_so_when_the_memory_is_chosen(folders) -> None:
+    adapter = load("qwen2_moe", "torch", folders)
+    with pytest.raises(ModelError, match="no single down-projection"):
+        Mind(adapter, Memoir(Memoir.build_options({"k": 8})))
+
+
+def test_rows_that_enter_a_projection_are_seen_as_a_batch(folders) -> None:
+    """OPT flattens a batch before its MLP; GPT-2 keeps its matrices the other way round and names no width."""
+    for kind in ("opt", "gpt2"):
+        adapter = load(kind, "torch", folders)
+        assert adapter.shape.mlp_width == 64
+        tokens = np.stack([adapter.format.encode("one day"), adapter.format.encode("two men")])
+        assert adapter.features(tokens, adapter.site(2, "mlp.down_proj")).shape == (2, tokens.shape[1], 64)
 
 
 # ---- what an unknown architecture has to show

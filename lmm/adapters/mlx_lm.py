@@ -133,6 +133,12 @@ class MlxAdapter(Adapter):
         seen = window(config, args[0]) if args else 0
         return min(seen, self.shape.context or seen) if seen else self.shape.context
 
+    def site(self, layer: int, part: str = "residual") -> Site:
+        found = super().site(layer, part)
+        if part == "mlp.down_proj":
+            down_projection(self.layers[layer])
+        return found
+
     def _empty(self) -> list[Any]:
         return [_own(cache) for cache in make_prompt_cache(self.model)]
 

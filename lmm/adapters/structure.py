@@ -47,11 +47,23 @@ def find_layers(
 
 
 def down_projection(layer: Any) -> Any:
-    """The matrix that closes a layer's MLP."""
-    for name in ("down_proj", "fc2", "c_proj"):
-        if hasattr(layer.mlp, name):
-            return getattr(layer.mlp, name)
-    raise ModelError(f"this model's MLP ({type(layer.mlp).__name__}) has no down-projection that lmm knows")
+    """The matrix that closes a layer's MLP. Raises ModelError where there is not one: experts, a state space."""
+    for holder in (getattr(layer, name, None) for name in ("mlp", "feed_forward", "ffn")):
+        for name in ("down_proj", "fc2", "c_proj", "dense_4h_to_h", "fc_out", "w2"):
+            if hasattr(getattr(holder, name, None), "weight"):
+                return getattr(holder, name)
+    if hasattr(getattr(layer, "fc2", None), "weight"):  # OPT has no module around its MLP
+        return layer.fc2
+    raise ModelError(
+        f"this model's layers ({type(layer).__name__}) have no single down-projection of an MLP, which this memory "
+        "rewrites; keyed and notes need none"
+    )
+
+
+def input_width(module: Any) -> int:
+    """How wide a projection's input is."""
+    transposed = type(module).__name__ == "Conv1D"  # GPT-2's
+    return int(module.weight.shape[0 if transposed else 1])
 
 
 def one_width(width: Any) -> int:

@@ -32,11 +32,12 @@ from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap, _of
 from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat, as_list
 from lmm.adapters.ops import Array
-from lmm.adapters.structure import down_projection, find_layers, one_width
+from lmm.adapters.structure import down_projection, find_layers, input_width, one_width
 from lmm.adapters.threads import Threads
 from lmm.adapters.torch_dtype import is_finite, ranked_dtypes
 from lmm.adapters.torch_ops import TorchOps
 from lmm.adapters.torch_step import Edit, LlamaStep, step_of
+from lmm.errors import ModelError
 from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
@@ -89,13 +90,25 @@ class TorchAdapter(Adapter):
             len(self.layers),
             config.hidden_size,
             config.vocab_size,
-            one_width(getattr(config, "intermediate_size", 0)),
+            self._mlp_width(config),
             int(getattr(config, "max_position_embeddings", 0) or 0),
         )
         takes = inspect.signature(self.model.forward).parameters
         self._cached = "cache_params" if "cache_params" in takes else "past_key_values"
         self.shares = "reuse" in (getattr(config, "kv_sharing_modes", None) or ())
         self.recurrent = any(_has_state(layer) for layer in self._empty().layers)
+
+    def _mlp_width(self, config: Any) -> int:
+        """Of what enters the down-projections; 0 where there are none."""
+        with contextlib.suppress(ModelError):
+            return one_width(getattr(config, "intermediate_size", 0)) or input_width(down_projection(self.layers[-1]))
+        return 0
+
+    def site(self, layer: int, part: str = "residual") -> Site:
+        found = super().site(layer, part)
+        if part == "mlp.down_proj":
+            down_projection(self.layers[layer])
+        return found
 
     def _empty(self) -> DynamicCache:
         """A cache in which every layer keeps what it needs; all keys and values, also where a window sees few, since
@@ -255,7 +268,7 @@ class TorchAdapter(Adapter):
             )
         else:
             handle = down_projection(layer).register_forward_hook(
-                lambda module, args, out: self._rewritten(tap, args[0], out)
+                lambda module, args, out: self._on_projection(tap, args[0], out)
             )
         self.taps.append(tap)
         try:
@@ -282,6 +295,13 @@ class TorchAdapter(Adapter):
         h = _first(out)
         new = self._rewritten(tap, h, h)
         return (new, *out[1:]) if isinstance(out, tuple) else new
+
+    def _on_projection(self, tap: Tap, x: Array, out: Array) -> Array:
+        """Of [B, T, F], which some models make rows [B * T, F]."""
+        if x.dim() == 3 or self.context is None:
+            return self._rewritten(tap, x, out)
+        rows = self.context.tokens.shape
+        return self._rewritten(tap, x.reshape(*rows, -1), out.reshape(*rows, -1)).reshape(out.shape)
 
     def _on_input(self, tap: Tap, args: Any, kwargs: Any) -> Any:
         h = args[0] if args else kwargs["hidden_states"]

@@ -445,3 +445,43 @@ def test_no_two_users_share_a_profile() -> None:
     profiles = [profile_of(user) for user in users if user]
     assert profile_of("") is None and profiles[0] == "ann"
     assert len({str(p).lower() for p in profiles}) == len(profiles)
+
+
+# ---- a chat with it
+
+
+def test_a_chat_talks_to_it_as_to_a_model_here(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    from lmm.chat.remote import RemoteChat, Server
+    from lmm.chat.view import make_view
+    from lmm.config import Config
+
+    chat = RemoteChat(Server(served.url, "ann", ""), Config(), lambda: make_view(talking=False))
+
+    def said(line: str) -> str:
+        chat.line(line)
+        found = capsys.readouterr()
+        return found.out + found.err
+
+    assert "You said: hello" in said("hello")
+    assert "learned: " in said("My sister's name is Vera.") and "Vera" in said(QUESTION)
+    assert "because of a lesson (0.90)" in said("/why") and "1  What is my sister's name?" in said("/lessons")
+    assert "Zora" in said("/correct Zora") and "Zora" in said(QUESTION)
+    assert "1 lesson taken back" in said("/undo") and "Vera" in said(QUESTION)
+    assert "learned: Who is Tom? => " in said("/teach Who is Tom? => a cat") and "cat" in said("Who is Tom?")
+    said("/lessons")
+    assert "forgotten: Who is Tom?" in said("/forget 2") and "You said" in said("Who is Tom?")
+    assert "does not work with a server" in said("/memory") and "/forget" in said("/help")
+    said("/new")
+    assert "no reply yet" in said("/why") and "tiny · http" in chat.status(80)
+    with pytest.raises(EOFError):
+        chat.line("/quit")
+
+
+def test_a_server_that_is_not_there_is_said() -> None:
+    from lmm.chat.remote import RemoteError, Server
+
+    with pytest.raises(RemoteError, match="cannot be reached"):
+        Server("127.0.0.1:1", "", "").call("GET", "/v1/models")
+    for url in ("ftp://x", "", "http://"):
+        with pytest.raises(UsageError, match="--server takes a URL"):
+            Server(url, "", "")

@@ -7,7 +7,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
@@ -27,6 +27,7 @@ from lmm.text.sanitize import clean_line
 from lmm.text.wrapped import wrapped
 
 if TYPE_CHECKING:
+    from lmm.chat.remote import RemoteChat
     from lmm.chat.session import Chat
 
 PROMPT = "> "
@@ -67,7 +68,7 @@ class Completions(Completer):
 class Repl:
     """Reads lines from the terminal. `leave()` may be called from a signal handler."""
 
-    def __init__(self, chat: Chat, history: History | None = None, **session: Any) -> None:
+    def __init__(self, chat: Chat | RemoteChat, history: History | None = None, **session: Any) -> None:
         self._chat = chat
         self._hinted = 0.0
         self._started: Callable[[], None] | None = None
@@ -77,7 +78,7 @@ class Repl:
             multiline=True,
             output=output,
             history=history or InMemoryHistory(),
-            completer=Completions(chat),
+            completer=session.pop("completer", None) or Completions(cast("Chat", chat)),
             complete_while_typing=True,
             auto_suggest=AutoSuggestFromHistory(),
             enable_open_in_editor=True,

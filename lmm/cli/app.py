@@ -77,8 +77,14 @@ def chat(
     config: Config,
     resume: Annotated[str | None, Option(help="go on with an earlier session; see `lmm sessions`")] = None,
     go_on: Annotated[bool, Option("--continue", help="go on with the last session")] = False,
+    server: Annotated[str | None, Option(help="URL of an `lmm serve`, which then has the model and the memory")] = None,
 ) -> None:
     """Talk to a model that learns. Without a terminal: answer each line of stdin on stdout."""
+    if server is not None:
+        from lmm.chat.remote import run as talk
+
+        talk(config, server)
+        return
     from lmm.chat.app import run
 
     run(config, resume=resume or ("" if go_on else None))

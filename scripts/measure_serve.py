@@ -1,0 +1,164 @@
+"""How a server does with several users at once: python -m scripts.measure_serve [URL] [--users 8] [--tokens 64]
+
+Without a URL it starts one over the default model, in a process of its own. It says tokens/s of one user and of all at
+once, the time to the first token under that load, what an idle user costs, and whether any reply held what another
+user had taught. Figures are of one run on whatever else the machine does: the ratio is what they are for.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NAMES = [
+    "Vera",
+    "Ada",
+    "Zora",
+    "Mila",
+    "Ines",
+    "Olga",
+    "Rita",
+    "Nora",
+    "Dana",
+    "Lena",
+    "Maja",
+    "Tove",
+    "Ursa",
+    "Wanda",
+    "Petra",
+    "Sofia",
+]
+QUESTION = "What is my sister's name?"
+
+
+@dataclass
+class Said:
+    """One streamed reply: its text, tokens, and seconds to the first and in all."""
+
+    text: str
+    tokens: int
+    first: float
+    seconds: float
+
+
+def post(url: str, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    return urllib.request.urlopen(request, timeout=600)
+
+
+def say(url: str, text: str, user: str, tokens: int, leave: int = 0) -> Said:
+    """Ask; with `leave`, go away after so many parts."""
+    body = {"messages": [{"role": "user", "content": text}], "user": user, "max_tokens": tokens, "lmm_learn": "off"}
+    begun, first, parts, made = time.perf_counter(), 0.0, [], 0
+    with post(url, "/v1/chat/completions", body | {"stream": True, "stream_options": {"include_usage": True}}) as lines:
+        for line in lines:
+            if not line.startswith(b"data: {"):
+                continue
+            chunk = json.loads(line[6:])
+            made = (chunk.get("usage") or {}).get("completion_tokens", made)
+            part = (chunk["choices"][0]["delta"].get("content") or "") if chunk["choices"] else ""
+            first = first or (time.perf_counter() - begun if part else 0.0)
+            parts += [part] if part else []
+            if leave and len(parts) >= leave:
+                break
+    return Said("".join(parts), made, first, time.perf_counter() - begun)
+
+
+def speed(url: str, users: int, tokens: int, rounds: int) -> tuple[float, list[float]]:
+    """Tokens per second of all together, and seconds to each first token."""
+    prompts = [f"Tell me a long story about a {thing}." for thing in ("fox", "ship", "king", "cloud", "tree", "clock")]
+    begun = time.perf_counter()
+    with ThreadPoolExecutor(users) as pool:
+        asked = [(prompts[i % len(prompts)], f"speed{i % users}") for i in range(users * rounds)]
+        found = list(pool.map(lambda one: say(url, one[0], one[1], tokens), asked))
+    return sum(x.tokens for x in found) / (time.perf_counter() - begun), [x.first for x in found]
+
+
+def mixed(url: str, requests: int, at_once: int) -> tuple[int, int]:
+    """Users with different answers to one question, all at once, some of which leave -> replies, and wrong ones."""
+    for name in NAMES:
+        post(url, "/v1/lessons", {"question": QUESTION, "answer": name, "user": f"mixed{name}"}).close()
+    asked = [NAMES[i % len(NAMES)] for i in range(requests)]
+    random.Random(0).shuffle(asked)
+
+    def one(pair: tuple[int, str]) -> int:
+        number, name = pair
+        said = say(url, QUESTION, f"mixed{name}", 24, leave=2 if number % 5 == 4 else 0).text
+        others = [other for other in NAMES if other != name and other in said]
+        return bool(others) or (number % 5 != 4 and name not in said)
+
+    with ThreadPoolExecutor(at_once) as pool:
+        return requests, sum(pool.map(one, enumerate(asked)))
+
+
+@contextlib.contextmanager
+def started(model: str) -> Iterator[tuple[str, int]]:
+    """A server of its own -> its URL and process id."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "lmm", "serve", "--port", str(port), "--model", model, "--no-log"]
+        process = subprocess.Popen(command, env=os.environ | {"LMM_DATA_DIR": folder})
+        url = f"http://127.0.0.1:{port}"
+        try:
+            while process.poll() is None:
+                with contextlib.suppress(OSError):
+                    urllib.request.urlopen(f"{url}/healthz", timeout=5).close()
+                    break
+                time.sleep(0.2)
+            yield url, process.pid
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def resident(pid: int) -> int:
+    """Bytes of memory that a process has."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("url", nargs="?")
+    for name, value in (("users", 8), ("tokens", 64), ("rounds", 3), ("requests", 1000), ("idle", 200)):
+        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--model", default="smollm2-135m-instruct")
+    given = parser.parse_args()
+    server = contextlib.nullcontext((given.url, 0)) if given.url else started(given.model)
+    with server as (url, pid):
+        speed(url, 1, 8, 1)
+        alone, _ = speed(url, 1, given.tokens, given.rounds)
+        together, firsts = speed(url, given.users, given.tokens, given.rounds)
+        print(f"1 user {alone:.1f} tokens/s; {given.users} users {together:.1f} tokens/s: {together / alone:.2f} times")
+        median, late = np.quantile(firsts, [0.5, 0.95])
+        print(f"first token at {given.users} users: median {median:.2f} s, p95 {late:.2f} s")
+        if given.requests:
+            asked, wrong = mixed(url, given.requests, 16)
+            print(f"{asked} requests of {len(NAMES)} users at once: {wrong} replies with another's answer or without")
+        if pid and given.idle:
+            before = resident(pid)
+            for i in range(given.idle):
+                post(url, "/v1/lessons/why", {"question": QUESTION, "user": f"idle{i}"}).close()
+            print(f"memory of a user who does not talk: {(resident(pid) - before) / given.idle / 1e6:.3f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -16,17 +16,31 @@ import argparse
 import dataclasses
 import itertools
 import json
-from collections.abc import Iterator, Sequence
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lmm.config import Config, Decoding
+from lmm.adapters.base import Adapter
+from lmm.adapters.generation import Generated, stream
+from lmm.adapters.ops import token_cross_entropy
+from lmm.config import Config, Decoding, parse_settings
 from lmm.engine import runtime
 from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
+from lmm.lesson import Knowledge, Lesson
+from lmm.memory.base import Memory, Recall, UserMessage
+from lmm.memory.external.external import External
+from lmm.memory.external.search import nearest
+from lmm.memory.external.store import Store
+from lmm.memory.general import centre
+from lmm.memory.states import unit
 from lmm.text.fold import contains
 
 FACTS = (  # said, asked, and what a right reply has in it; the thresholds were chosen on others (TUNING)
@@ -137,7 +151,161 @@ def _asked_after(engine: Engine, question: str) -> str:
     return engine.conversation.drop_last().text
 
 
-MEASURES = {"recall": recall}
+STRIDE = 256  # tokens that are scored at once, after as many of context
+
+
+def perplexity(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Of --text: what is scored has at most 2 x STRIDE tokens in context, and all before these in the memory."""
+    text = _text(args.text)
+    for name, mind in minds(config, args.memories):
+        tokens = np.array(mind.adapter.format.encode(text)[: args.tokens + 1])
+        total, count = 0.0, 0
+        for start in range(0, len(tokens) - 1, STRIDE):
+            first, end = max(0, start - STRIDE), min(start + STRIDE, len(tokens) - 1)
+            total += _loss(mind, tokens[first : end + 1], start - first)
+            count += end - start
+            if "turns" in mind.memory.learns_from:
+                own = [False] * (start - first) + [True] * (end - start) + [False]
+                message = UserMessage(tokens[first : end + 1].tolist(), own)
+                mind.end_turn(Lesson(statement=f"tokens from {start}", source="turn"), message)
+        yield {"memory": name, "text": args.text.name, "tokens": count, "loss": total / count,
+               "perplexity": float(np.exp(total / count))}  # fmt: skip
+
+
+def _text(path: Path) -> str:
+    """A text file, or the first meeting of QMSum's lines, speaker by speaker."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix != ".jsonl":
+        return text
+    turns = json.loads(text.splitlines()[0])["meeting_transcripts"]
+    return "\n".join(f"{turn['speaker']}: {turn['content']}" for turn in turns)
+
+
+def _loss(mind: Mind, tokens: np.ndarray, start: int) -> float:
+    """Summed cross-entropy of the tokens after position `start`, the memory acting from there on."""
+    adapter, recall = mind.adapter, None
+    if any("centre" in name for name in mind.knowledge.state):
+        recall = _everywhere(mind)
+    with mind.holding(recall, start):
+        logits, _ = adapter.forward(tokens[None, :-1], adapter.new_cache(), keep=len(tokens) - 1 - start)
+    targets = adapter.ops.asarray(tokens[start + 1 :], "int64")
+    return adapter.ops.item(adapter.ops.sum(token_cross_entropy(adapter.ops, logits[0], targets)))
+
+
+def _everywhere(mind: Mind) -> Recall | None:
+    """A recall with which `external`, alone or as a part, acts at every token."""
+    memory = mind.memory
+    parts = {part: _own(part, mind) for part in getattr(memory, "parts", (memory,))}
+    return parts[memory] if memory in parts else Recall([[]], {"parts": parts})
+
+
+def _own(part: Memory, mind: Mind) -> Recall | None:
+    if not isinstance(part, External):
+        return None
+    part.head(mind.adapter)
+    return Recall([[]], {"on": mind.adapter.ops.asarray(np.ones((1, 1, 1), np.float32))})
+
+
+# what it costs ----------------------------------------------------------------------------------------------------
+def filled(config: Config, adapter: Adapter, count: int, text: str) -> tuple[Mind, Store]:
+    """A mind of `external` with so many stored tokens: a text's states and, beyond it, these with some noise."""
+    mind = Mind(adapter, runtime.build_memory(dataclasses.replace(config, memory="external")))
+    memory, ops, rng = mind.memory, adapter.ops, np.random.default_rng(0)
+    assert isinstance(memory, External)
+    state = {"centre": ops.asarray(centre(adapter, memory.sites(adapter)[0]))}
+    tokens = np.array(adapter.format.encode(text)[:4097])
+    with adapter.quiet():
+        own = np.concatenate([memory.keys(state, tokens[i : i + 257], adapter)[:256] for i in range(0, 4096, 256)])
+    noise, lessons = own.std(0) / 2, []
+    for number in range(count // 128):
+        rows = np.arange(128) + 128 * (number % 32)
+        keys = own[rows] + (number >= 32) * noise * rng.normal(size=(128, own.shape[1])).astype(np.float32)
+        lesson = Lesson(statement=f"span {number}", source="turn", id=f"s{number}")
+        lessons.append(lesson)
+        state |= {
+            f"keys/{lesson.id}": ops.asarray(unit(keys).astype(np.float16), "float16"),
+            f"tokens/{lesson.id}": ops.asarray(np.stack([tokens[rows], tokens[rows + 1]]), "int64"),
+            f"at/{lesson.id}": ops.asarray(np.array([number + 1, 1, 0]), "int64"),
+        }
+    mind.commit(Knowledge(state, tuple(lessons)))
+    return mind, memory.store(state, ops)
+
+
+def search(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Seconds of one query, and which of the exact 8 nearest are found."""
+    adapter, rng = runtime.load_adapter(config), np.random.default_rng(1)
+    for count in args.counts:
+        mind, store = filled(config, adapter, count, _text(args.text))
+        picked = rng.choice(count // 128, 64)
+        queries = np.concatenate([store.keys(int(i))[:1] for i in picked])
+        queries = unit(queries + rng.normal(size=queries.shape).astype(np.float32) / 50)
+        store.search(queries[:1], 8)
+        begin = time.perf_counter()
+        store.indexed.wait()
+        waited = time.perf_counter() - begin
+        table = np.concatenate([store.keys(i).astype(np.float16) for i in range(count // 128)])
+        exact_s, exact = _timed(partial(nearest, keys=table, k=8), queries)
+        found_s, found = _timed(partial(store.search, k=8), queries)
+        right = np.mean([len({*a} & {*b}) / 8 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
+        yield {"tokens": len(store), "exact_ms": exact_s * 1e3, "index_ms": found_s * 1e3, "recall_at_8": float(right),
+               "index_made_s": waited}  # fmt: skip
+        mind.detach()
+
+
+def _timed(find: Callable[..., tuple[np.ndarray, np.ndarray]], queries: np.ndarray) -> tuple[float, np.ndarray]:
+    """The median seconds of one query, and all that was found."""
+    taken, rows = [], []
+    for query in queries:
+        begin = time.perf_counter()
+        rows.append(find(query[None])[1][0])
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken), np.array(rows)
+
+
+def speed(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Decoding with the memory acting at every token, against the same model without it, in turns."""
+    adapter, prompt = runtime.load_adapter(config), "Tell me about the history of tea."
+    for count in args.counts:
+        mind, store = filled(config, adapter, count, _text(args.text))
+        store.search(store.keys(0)[:1], 8)
+        store.indexed.wait()
+        tokens, ratios = adapter.format.prompt_tokens(prompt), []
+        for _ in range(args.rounds):
+            taken = []
+            for recall in (None, _everywhere(mind)):
+                out = Generated()
+                with mind.holding(recall, len(tokens) - 1):
+                    decoding = Decoding(max_tokens=24)
+                    list(stream(adapter, tokens, adapter.new_cache(), decoding, out, lambda: False))
+                taken.append(out.tokens_per_s)
+            ratios.append(taken[1] / taken[0])
+        yield {"tokens": len(store), "speed_ratio": statistics.median(ratios), "rounds": args.rounds}
+        mind.detach()
+
+
+def files(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Saving, loading, and what then lies on the disk."""
+    adapter = runtime.load_adapter(config)
+    for count in args.counts:
+        mind, _ = filled(config, adapter, count, _text(args.text))
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "m.safetensors"
+            begin = time.perf_counter()
+            mind.save(file)
+            saved = time.perf_counter() - begin
+            again = Mind(adapter, runtime.build_memory(dataclasses.replace(config, memory="external")))
+            begin = time.perf_counter()
+            again.load(file)
+            loaded = time.perf_counter() - begin
+            size = sum(path.stat().st_size for path in Path(folder).iterdir())
+            ours, theirs = mind.knowledge.state, again.knowledge.state
+            same = all(np.array_equal(adapter.ops.to_numpy(ours[n]), adapter.ops.to_numpy(theirs[n])) for n in ours)
+            again.detach()
+        yield {"tokens": count, "save_s": saved, "load_s": loaded, "bytes": size, "same": same}
+        mind.detach()
+
+
+MEASURES = {"recall": recall, "perplexity": perplexity, "search": search, "speed": speed, "files": files}
 
 
 def main() -> None:
@@ -150,12 +318,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--turns", type=int, nargs="+", default=[1, 5, 20], help="recall: turns since the facts")
     parser.add_argument("--context", type=int, default=200, help="recall: tokens of the conversation that are kept")
+    parser.add_argument("--text", type=Path, help="all but recall: a text, or QMSum's lines")
+    parser.add_argument("--tokens", type=int, default=12_000, help="perplexity: of the text, at most")
+    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000], help="tokens that are stored")
+    parser.add_argument("--rounds", type=int, default=3, help="speed: with and without, in turns")
     parser.add_argument("--max-tokens", type=int, default=24)
     parser.add_argument("--tuning", action="store_true", help="recall: the facts that options were chosen on")
     parser.add_argument("--unrelated", action="store_true", help="recall: also replies that are none of its business")
     args = parser.parse_args()
-    from lmm.config import parse_settings
-
     config = Config(model=args.model, dtype=args.dtype, threads=1, options=parse_settings(args.set))
     rows = []
     for row in MEASURES[args.what](config, args):

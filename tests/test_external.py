@@ -55,6 +55,16 @@ def test_what_is_said_again_is_stored_once(toy: ToyAdapter) -> None:
     assert len(made.mind.lessons) == 1
 
 
+def test_tokens_and_turns_can_be_left_out(toy: ToyAdapter) -> None:
+    made = engine(toy, "external")
+    made.mind.memory.options = ExternalOptions(chunk_size=4, update_freq=2)
+    made.reply("Hello!")
+    assert not made.mind.lessons
+    made.reply(SAID)
+    [one] = made.mind.lessons
+    assert toy.format.decode(made.mind.knowledge.state[f"tokens/{one.id}"][0]) == SAID[::4]
+
+
 def test_a_turn_is_stored_as_the_model_read_it_in_the_conversation(toy: ToyAdapter) -> None:
     made = engine(toy, "external")
     made.reply("Hello!")

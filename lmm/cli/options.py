@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -76,6 +77,9 @@ def _settings(group: str) -> Iterator[inspect.Parameter]:
     if group == "files":
         about = Option("--mm-path", help="where to start from and where to save")
         yield inspect.Parameter("mm_path", _KEYWORD, default=None, annotation=Annotated[str | None, about])
+    if group == "memory":
+        about = Option("--config", help="a YAML file that says so for lm2 and external (docs/external.md)")
+        yield inspect.Parameter("yaml_config", _KEYWORD, default=None, annotation=Annotated[str | None, about])
 
 
 def _parameter(kind: type[Options], name: str) -> inspect.Parameter:
@@ -97,6 +101,11 @@ def _read(flags: dict[str, Any]) -> dict[str, Any]:
         flags = {"mm_load_path": both, "mm_save_path": both} | flags
     if "options" in flags:
         flags["options"] = config.parse_settings(flags["options"])
+    if path := flags.pop("yaml_config", None):
+        from lmm.cli import yaml_config
+
+        said = yaml_config.settings(Path(path))
+        flags = said | flags | {"options": said["options"] | flags.get("options", {})}
     return flags
 
 

@@ -65,9 +65,9 @@ class ExternalOptions(Options):
     update_freq: int = learning(1, "store every so manieth turn", "[1, inf)")
     threshold: float = option(0.35, "score from which a span is near", "[-1, 1]")
     show: int = option(1, "near spans shown to the model as text", "[0, 16]")
-    boost: float = option(8.0, "logits by which the token that came next is made likelier, at most", "[0, 100]")
-    near: float = option(0.6, "cosine below which a stored token is not near", "[-1, 1)")
-    sharp: float = option(20.0, "of the attention over what was found", "[0, 1000]")
+    boost: float = option(4.0, "logits by which the token that came next is made likelier, at most", "[0, 100]")
+    near: float = option(0.5, "cosine below which a stored token is not near", "[-1, 1)")
+    sharp: float = option(5.0, "of the attention over what was found", "[0, 1000]")
 
 
 class External(Memory):
@@ -83,6 +83,7 @@ class External(Memory):
         self._general: tuple[Adapter, np.ndarray] | None = None
         self._found: deque[Found] = deque(maxlen=PASSES)
         self._places: tuple[Site, Site] | None = None
+        self._turns = 0
 
     # places --------------------------------------------------------------------------------------------------
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
@@ -202,9 +203,15 @@ class External(Memory):
         """Store what was said or, where there are question and answer, these as an exchange."""
         if not _text(lesson):
             raise LearningError("the lesson is empty: there is nothing to store")
-        return self.after_turn(known, lesson, message or said(lesson, adapter), adapter)
+        return self.stored(known, lesson, message or said(lesson, adapter), adapter)
 
     def after_turn(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
+        self._turns += 1
+        if self._turns % self.options.update_freq:
+            return known
+        return self.stored(known, lesson, message, adapter)
+
+    def stored(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         """What is known with the tokens of a turn that the user wrote, as a span of its own, in the place of an earlier
         one that said the same."""
         ops, old = adapter.ops, known.superseded(lesson)

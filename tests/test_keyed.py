@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from contracts import engine, on
+import numpy as np
+from contracts import engine, numbers, on
 
 from lmm.adapters.base import Adapter
 from lmm.engine.asking import recall_many
 from lmm.lesson import Lesson
+from lmm.memory.batch import Batch
 from lmm.memory.keyed.gate import Index
 from lmm.memory.keyed.keyed import Keyed
 
@@ -67,3 +70,22 @@ def test_a_lesson_taught_anew_under_its_own_id_takes_its_own_place(adapter: Adap
     made.mind.learn(replace(LESSONS[0], prompt="WHERE do I live", answer="Bergen"))
     assert [(x.id, x.answer, x.replaces) for x in made.mind.lessons] == [("home", "Bergen", "Oslo")]
     assert recall_many(made.mind, ["Where do I live?"], 1)[0].fired[0] == [("home", 1.0)]
+
+
+@on("toy", "tiny-llama")
+def test_where_other_layers_reply_a_lesson_is_tried_out_and_learned_wider(adapter: Adapter, monkeypatch) -> None:
+    monkeypatch.setattr(type(adapter), "learns_apart", True)
+    tried: list[float] = []
+    honest = Batch.said
+
+    def said(self: Batch, delta: Any) -> bool:
+        assert not honest(self, delta * 0.0)
+        tried.append(float(np.abs(numbers(adapter, delta)).max()))
+        return honest(self, delta) and len(tried) > 2
+
+    monkeypatch.setattr(Batch, "said", said)
+    made = engine(adapter, "keyed", max_tokens=12)
+    made.mind.memory = Keyed()
+    made.mind.learn(LESSONS[0])
+    assert len(tried) == 3 and tried[2] > tried[0]
+    assert made.reply("Where do I live?").text == "Oslo"

@@ -402,13 +402,14 @@ def carried_over(name: str, source: Adapter, target: Adapter, path: Path, questi
     assert [r.generated.tokens for r in ask_many(other.mind, questions, max_tokens=8)] == expected
 
 
-@pytest.mark.mlx
 @every_learner
 @pytest.mark.parametrize("back", [False, True])
+@pytest.mark.parametrize("other", [pytest.param("tiny_mlx", marks=pytest.mark.mlx), "tiny_llama"])
 def test_a_state_is_read_by_the_other_backend(
-    name, back, tiny_torch: Adapter, tiny_mlx: Adapter, tmp_path: Path
+    name, back, other, tiny_torch: Adapter, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    pair = (tiny_mlx, tiny_torch) if back else (tiny_torch, tiny_mlx)
+    there = request.getfixturevalue(other)
+    pair = (there, tiny_torch) if back else (tiny_torch, there)
     carried_over(name, *pair, tmp_path / "state.safetensors", QUESTIONS)
 
 

@@ -22,7 +22,7 @@ from lmm.adapters.ops import Array, token_cross_entropy
 from lmm.errors import LearningError
 
 if TYPE_CHECKING:
-    from lmm.adapters.base import Adapter, Site
+    from lmm.adapters.base import Adapter, Site, TapContext
     from lmm.lesson import Lesson
 
 MAX_ANSWER = 200  # tokens
@@ -62,7 +62,7 @@ class Batch:
     """
 
     def __init__(self, adapter: Adapter, rows: Sequence[Row], site: Site, everywhere: bool = False) -> None:
-        ops, self.adapter, self.first_layer = adapter.ops, adapter, site.first_layer
+        ops, self.adapter, self.site, self.first_layer = adapter.ops, adapter, site, site.first_layer
         before = [prompt[:-1] for prompt, _ in rows]
         one_length = len({len(prompt) for prompt in before}) == 1
         self.prefix = 0 if everywhere else len(before[0]) if one_length else _common(before)
@@ -109,6 +109,26 @@ class Batch:
     def mean(self, h: Array) -> Array:
         """The losses' mean over the reply tokens."""
         return self.total(h) / self.adapter.ops.sum(self.mask)
+
+    def said(self, delta: Array) -> bool:
+        """Whether the model, decoding greedily with `delta` [T, D] added at the site, gives the reply of the one
+        question exactly."""
+        ops, adapter, start = self.adapter.ops, self.adapter, self.starts[0]
+        read, wanted = self.tokens[:, start + 1 :], ops.to_numpy(self.targets)[0]
+
+        def written(x_in: Array, x_out: Array, context: TapContext) -> Array:
+            at = ops.asarray(context.positions - self.prefix, "int64")
+            return x_out + ops.cast_like(ops.take(delta, at)[None], x_out)
+
+        cache = self.cache if self.cache is not None else adapter.new_cache()
+        with adapter.quiet(), adapter.tap(self.site, written):
+            logits, cache = adapter.forward(self.tokens[:, : start + 1], cache)
+            for step, token in enumerate(wanted):
+                if int(ops.to_numpy(ops.argmax(logits[:, -1]))[0]) != token:
+                    return False
+                if step < read.shape[1]:
+                    logits, cache = adapter.forward(read[:, step : step + 1], cache)
+        return True
 
     def plus(self, delta: Array) -> Array:
         """The hidden states with `delta` [.., T, D], float32, added, in their own type."""

@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from lmm.adapters.ops import Ops
 
 
+TRIES, WIDER = 4, 1.5  # of a lesson that is tried out, and times the margin each
+
+
 @dataclass(frozen=True)
 class KeyedOptions(Options):
     depth: float = option(0.9, "the site, as a share of the layers", "(0, 1)")
@@ -113,18 +116,26 @@ class Keyed(Isolated):
         }
 
     def _learn_values(self, lesson: Lesson, adapter: Adapter, report: LearnReport) -> np.ndarray:
-        """The values [S, D] that make the model answer `lesson.prompt` with exactly `lesson.answer`."""
-        ops, options = adapter.ops, self.options
+        """The values [S, D] that make the model answer `lesson.prompt` with exactly `lesson.answer`.
+
+        Where the layers that learn are not those that reply, the reply is tried out, and a wider margin learned until
+        it is given.
+        """
+        ops, options, margin = adapter.ops, self.options, self.options.margin
         batch = Batch(adapter, [of_one_lesson(adapter, lesson.prompt, lesson.answer)], self.sites(adapter)[0])
         size = batch.size
 
         def loss_of(params: State) -> Array:
-            return batch.total(batch.plus(params["values"] * size), options.margin)
+            return batch.total(batch.plus(params["values"] * size), margin)
 
-        start = {"values": ops.zeros(batch.h.shape[1:])}
-        adam = Optimizer(ops, "adam", options.lr, betas=BETAS)
-        found = fit(loss_of, start, adam, options.steps, report, LEARNED, step_back=True)
-        return ops.to_numpy(found.params["values"]) * size
+        params = {"values": ops.zeros(batch.h.shape[1:])}
+        for _ in range(TRIES):
+            adam = Optimizer(ops, "adam", options.lr, betas=BETAS)
+            params = fit(loss_of, params, adam, options.steps, report, LEARNED, step_back=True).params
+            if not adapter.learns_apart or batch.said(params["values"] * size):
+                break
+            margin *= WIDER
+        return ops.to_numpy(params["values"]) * size
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         self.check_rows(arrays, lessons, {"keys": WIDTH, "values": adapter.shape.width})

@@ -112,6 +112,9 @@ class Config(Decoding):
     activation_log_path: str = _files("logs/memory_activations.jsonl", "where the activation log goes")
     log_mb: int = _files(50, "MB from which the activation log is begun anew, and the old one numbered", "[1, inf)")
     log_keep: int = _files(3, "numbered activation logs that are kept", "[0, 1000]")
+    think: str = _reply(
+        "show", "thoughts of a model that thinks: shown, left out, or not thought", one_of=("show", "hide", "off")
+    )
     system: str = _reply("", "system prompt", live=False)
     learn: str = _chat("auto", "learn from what is said; ask shows each lesson first", one_of=("auto", "ask", "off"))
     markdown: bool = _chat(True, "show replies as Markdown on a terminal")

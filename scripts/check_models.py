@@ -270,7 +270,7 @@ def checked(kind: str, learning: bool = True) -> list[str]:
                 continue
             wrong = selfcheck.problem(adapter)
             runs.append(f"no: {wrong[:120]}" if wrong else "runs")
-            learns.append(", ".join(m for m in MEMORIES if learns(m, adapter)) if learning and not wrong else "")
+            learns.append(", ".join(m for m in MEMORIES if learned(m, adapter)) if learning and not wrong else "")
             if not wrong:
                 logits.append(some_logits(adapter))
     finally:
@@ -286,7 +286,7 @@ def some_logits(adapter: Any) -> np.ndarray:
     return adapter.ops.to_numpy(logits)[0]
 
 
-def learns(memory: str, adapter: Any) -> bool:
+def learned(memory: str, adapter: Any) -> bool:
     """Whether a lesson is said back, word for word, or at least has become likelier."""
     kind = registry.memory_class(memory)
     with contextlib.suppress(Exception):  # whatever is wrong: no

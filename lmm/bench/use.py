@@ -60,6 +60,7 @@ class Unseen:
     """Where a conversation is shown that nobody looks at."""
 
     failed: OSError | None = None
+    is_terminal = False
 
     def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
         for _ in chunks:

@@ -111,6 +111,10 @@ def _formats(chat: Chat) -> Choices:
     return (("md", "Markdown, to read"), ("json", "JSON, for programs"))
 
 
+def _thoughts(chat: Chat) -> Choices:
+    return (("show", "before the answer"), ("hide", "leave them out"), ("off", "the model does not think"))
+
+
 _MEMORY, _TALK = "lmm.chat.commands_memory", "lmm.chat.commands_talk"
 COMMANDS: dict[str, Command] = {
     command.name: command
@@ -136,6 +140,7 @@ COMMANDS: dict[str, Command] = {
         Command(
             "model", "[NAME]", "which model, and which there are; with a name, go on with that one", _TALK, _models
         ),
+        Command("think", "show|hide|off", "thoughts of a model that thinks", _TALK, _thoughts),
         Command("system", "[TEXT|off]", "show or change the system prompt", _TALK),
         Command("history", "", "the conversation so far", _TALK),
         Command("copy", "[N]", "the last reply, or its code block N, to the clipboard", _TALK),

@@ -58,6 +58,10 @@ def set(chat: Chat, rest: str) -> None:
     chat.view.say(f"{key} = {getattr(chat.config, key)}{_idle(chat.config, key)}")
 
 
+def think(chat: Chat, rest: str) -> None:
+    set(chat, f"think {rest}")
+
+
 #: settings that only one way of decoding heeds
 HEEDED_BY = {"temperature": "sample", "top_p": "sample", "min_p": "sample", "beams": "beam"}
 

@@ -20,6 +20,7 @@ from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.text.counted import counted
 from lmm.text.fold import contains
+from lmm.text.thoughts import parted, quoted, unthought
 
 if TYPE_CHECKING:
     from lmm.config import Config, Decoding
@@ -44,6 +45,10 @@ class View(Protocol):
     """Where a turn is shown. Text that comes from a model or a user is not clean: whoever shows it cleans it."""
 
     failed: OSError | None  # what ended the showing, if nobody sees it any more
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether someone looks on, and not a program."""
 
     def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
         """Show a reply while it streams; afterwards `stopped` says whether it was cut short."""
@@ -95,6 +100,7 @@ class Talk:
         Raises Cancelled if it was stopped while it learned.
         """
         self.retries = 0
+        self.engine.adapter.format.thinking = self.settings().think != "off"
         reading = self._read(text)
         taught = self._learned(reading)
         lessons, learned = tuple(lesson for lesson, _ in taught), "; ".join(line for _, line in taught)
@@ -248,7 +254,7 @@ class Talk:
 
         def chunks() -> Generator[str, None, None]:
             held: str | None = ""  # what was said before the value came; None: it has come
-            for chunk in self._chunks(lesson.prompt):
+            for chunk in self._chunks(lesson.prompt, thoughts=False):
                 if held is None:
                     yield chunk
                     continue
@@ -266,8 +272,16 @@ class Talk:
 
         return self._shown(chunks(), learned, (lesson,))
 
-    def _chunks(self, about: str, decoding: Decoding | None = None) -> Generator[str, None, None]:
-        yield from self._watching(self.engine.answer(about, decoding or self.settings()))
+    def _chunks(
+        self, about: str, decoding: Decoding | None = None, thoughts: bool = True
+    ) -> Generator[str, None, None]:
+        """The reply; `thoughts`: with what the model thinks before it, if that is to be shown."""
+        chunks = self._watching(self.engine.answer(about, decoding or self.settings()))
+        format = self.engine.adapter.format
+        parts = parted(chunks, format.opens_a_thought(format.render(self.engine.conversation.messages, reply=True)))
+        shown = thoughts and self.view.is_terminal and self.settings().think == "show"
+        with contextlib.closing(chunks):
+            yield from quoted(parts) if shown else unthought(parts)
 
     def _watching(self, reply: Iterator[str]) -> Generator[str, None, None]:
         with contextlib.closing(reply) as chunks:  # type: ignore[type-var]

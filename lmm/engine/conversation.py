@@ -15,6 +15,7 @@ from lmm.adapters.generation import Generated
 from lmm.adapters.models.chat_format import ChatFormat, Message
 from lmm.lesson import Lesson
 from lmm.memory.base import Note, Recall
+from lmm.text.thoughts import answer_of
 
 SURE = 0.9  # how strongly a lesson must have fired for a reply to be its own
 
@@ -45,8 +46,9 @@ class Turn:
 
     @property
     def text(self) -> str:
-        """The reply as it is shown and kept. The conversation goes on from what was generated, blanks and all."""
-        return self.reply.rstrip()
+        """The reply as it is kept, without what the model thought before it. The conversation goes on from what was
+        generated, thoughts and blanks and all; the chat template decides what of it is read again."""
+        return answer_of(self.reply).rstrip()
 
     @property
     def question(self) -> str:

@@ -57,6 +57,7 @@ class Listener:
     text: str = ""
     cut: bool = False  # by a stop sequence
     failed: OSError | None = None
+    is_terminal = False
 
     def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
         cutter = Cutter(self.stops)

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from lmm.adapters.models.loadable import asks_for_trust, untrusted
 from lmm.errors import ModelError
+from lmm.text.thoughts import OPEN
 
 PLAIN_TEMPLATE = (
     "{% for m in messages %}"
@@ -33,6 +34,7 @@ class ChatFormat(Protocol):
     stop_ids: frozenset[int]  # any of these ends a reply
     end_of_turn: int  # the one that is learned as the end of an answer
     hash: str  # identifies the vocabulary
+    thinking: bool = True  # whether a model that can think before it answers is to do so
 
     def render(self, messages: Sequence[Message], reply: bool) -> str:
         """The conversation as text; with `reply`, up to where the model is to answer."""
@@ -54,6 +56,10 @@ class ChatFormat(Protocol):
 
     def answer_tokens(self, rendered: str, answer: str) -> list[int]:
         """The tokens of a reply `answer` after the conversation `rendered`, with the end of turn."""
+
+    def opens_a_thought(self, rendered: str) -> bool:
+        """Whether a conversation, up to where the model is to answer, has begun a thought for it."""
+        return rendered.rstrip().endswith(OPEN)
 
     # in an empty conversation --------------------------------------------------------------------------------
     def prompt_tokens(self, text: str) -> list[int]:
@@ -162,6 +168,8 @@ class HFChatFormat(ChatFormat):
         from jinja2.exceptions import TemplateError
 
         options: dict[str, Any] = {"chat_template": PLAIN_TEMPLATE} if self.plain else {}
+        if not self.thinking:
+            options["enable_thinking"] = False  # a template that knows no thoughts does not ask
         said = [{**message, "content": self.harmless(message["content"])} for message in messages]
         try:
             text = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=reply, **options)

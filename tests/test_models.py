@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import sys
 import threading
@@ -359,6 +360,19 @@ def test_what_a_killed_process_left_is_cleared(tiny: Path, cache: Path) -> None:
     shutil.move(folder, cache / f".{folder.name}.killed")
     models.resolve(str(tiny))
     assert folders(cache) == [folder.name]
+
+
+def test_a_file_that_does_not_fit_is_one_line_whichever_it_is(tiny: Path, cache: Path) -> None:
+    for limit in (0, 100, 2000, 20_000):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(ModelError, match=r"cannot be stored in .*: .*make room or allow writing there"):
+                models.resolve(str(tiny))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert folders(cache) == []
+    assert models.resolve(str(tiny)).folder.is_dir()
 
 
 def test_a_full_disk_is_one_line_with_the_way_out(tiny: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

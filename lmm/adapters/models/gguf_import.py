@@ -139,7 +139,7 @@ def convert_gguf(path: str | Path, folder: str | Path, progress: Progress | None
         progress(0, max(1, path.stat().st_size if path.exists() else 0), "reading the file")
     source = Gguf(path)
     names = _hugging_face_names(source)
-    build_tokenizer(source).save_pretrained(folder)
+    _write_tokenizer(source, folder)
     full = all(tensor.tensor_type.name == "F32" for tensor in source.tensors.values())
     try:
         dtype = _write_weights(source, names, folder, np.float32 if full else np.float16, progress)
@@ -147,6 +147,17 @@ def convert_gguf(path: str | Path, folder: str | Path, progress: Progress | None
         dtype = _write_weights(source, names, folder, np.float32, progress)
     _write_json(folder / "config.json", _config(source, names, np.dtype(dtype).name))
     _write_json(folder / "generation_config.json", _generation_config(source))
+
+
+def _write_tokenizer(source: Gguf, folder: Path) -> None:
+    """Raises OSError: the library says with a bare Exception that the disk does not take a file."""
+    tokenizer = build_tokenizer(source)
+    try:
+        tokenizer.save_pretrained(folder)
+    except Exception as error:
+        if type(error) is not Exception:
+            raise
+        raise OSError(f"the tokenizer cannot be written: {error}") from error
 
 
 # ---- weights

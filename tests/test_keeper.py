@@ -111,6 +111,18 @@ def test_minds_take_over_what_others_teach(open_mind) -> None:
     assert ids(open_mind()) == ["two"]
 
 
+def test_neither_undo_nor_redo_brings_back_what_another_mind_has_taught_anew(open_mind, file: Path) -> None:
+    mind, other = open_mind(), open_mind()
+    anew = Lesson(A.prompt, "another", id="anew")
+    mind.learn(A)
+    mind.learn(B)
+    mind.undo(2)
+    other.learn(anew)
+    mind.redo(2)
+    assert set(ids(mind)) == {"anew", "two"} == {lesson.id for lesson in journal.load(file)[1].lessons}
+    assert mind.undo(2) == 1 and ids(mind) == ["anew"]
+
+
 def test_where_lessons_share_weights_undo_ends_at_another_mind(open_mind) -> None:
     one, two = open_mind("lora_on_user"), open_mind("lora_on_user")
     one.learn(A)

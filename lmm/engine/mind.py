@@ -227,15 +227,23 @@ class Mind:
 
     def adopt(self, change: Change) -> None:
         """Take over what another mind has written into the file that both keep. What was taught there was always known
-        here: undo takes back this mind's own lessons. Where lessons share their weights, it cannot, and the history
-        ends."""
+        here: undo takes back this mind's own lessons, and neither it nor redo brings back what was superseded there.
+        Where lessons share their weights, it cannot, and the history ends."""
         history, before = self.history, self.knowledge
         shared = any(name in before.state for name in change.tensors)
         change = replace(change, tensors=self._held(change.tensors))
         self.knowledge = _changed(before, change)
-        undo, redo = ([] if shared else [_changed(x, change) for x in stack] for stack in (history.undo, history.redo))
+        undo, redo = ([] if shared else [self._adopted(x, change) for x in s] for s in (history.undo, history.redo))
         saved = self.knowledge if history.saved is before else history.saved
         self.history = History(_steps(undo, self.knowledge), _steps(redo, self.knowledge), saved)
+
+    def _adopted(self, known: Knowledge, change: Change) -> Knowledge:
+        new = {lesson.id for lesson in change.lessons}
+        old = {x.id for lesson in change.lessons for x in known.superseded(lesson)} - new
+        known = _changed(known, change)
+        for lesson_id in old:
+            known = self._without(lesson_id, known)
+        return known
 
     def reset(self, seed: int | None = None) -> None:
         """Back to the fresh memory, of another seed if one is given; can be undone."""

@@ -237,7 +237,7 @@ def make(kind: str, folder: Path) -> None:
     tiny.tokenizer().save_pretrained(folder)
 
 
-MEMORIES = ("keyed", "lora_on_user", "memoir")
+MEMORIES = ("keyed",)
 LESSON = Lesson(prompt="Who?", answer="Xy", statement="It is Xy.")
 HEAD = """# Models
 
@@ -246,10 +246,12 @@ transformers {transformers} saves them, on torch {torch} and mlx-lm {mlx}. "runs
 when read at once (also past a sliding window of 16 tokens); the layers below and above any site make the whole, also
 after a text; a cache that was cut or rebuilt is the right one; and what the backend's own generate writes is what lmm
 writes. "same" means that both backends give the same logits. `keyed` stands in a row if it said its lesson back, word
-for word; `lora_on_user` and `memoir` if the lesson became likelier, which is what they do in so small a model.
+for word; other memories if they made it likelier, which is what they do in so small a model.
 
 What is not in the table is checked in the same way when a model of it is first loaded, and refused if it is not right.
-Where mlx-lm leaves out a model's sliding window, lmm reads no further than the window there.
+Where mlx-lm leaves out a model's sliding window, lmm reads no further than the window there; 16 tokens are too few for
+the lesson. Models that see (`qwen2_5_vl` and below) read and write text here; mlx-lm loads these only in the sizes in
+which they were published.
 
 | architecture | torch | mlx_lm | same | learns on torch | learns on mlx_lm |
 |---|---|---|---|---|---|

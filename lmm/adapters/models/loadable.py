@@ -77,6 +77,8 @@ def refusal(source: ModelSource, loader: str, error: BaseException) -> ModelErro
     """What `loader` could not do, in one line with a way out."""
     if asks_for_trust(error):
         return untrusted(source.name, source.folder)
+    if isinstance(error, SystemExit):  # as some modules end, after they have printed what they lack
+        error = ImportError("a package that it needs is not installed")
     reason = clean_line(" ".join(str(error).split()), 300) or type(error).__name__
     if method := _method(source):
         there = ", --backend mlx_lm" if loader != "mlx-lm" and method in MLX_READS else ""

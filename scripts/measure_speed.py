@@ -2,7 +2,8 @@
 against turn 2: python -m scripts.measure_speed
 
 Rounds are interleaved, so a machine that slows down slows all of them; each figure is a median of the rounds' ratios.
-Every memory has been taught four lessons and writes the activation log, as in a chat.
+Every memory has been taught four lessons and writes the activation log, as in a chat; `keyed` has `--lessons` in all.
+`--against torch` has another backend take turns with the one that is measured: decoding, and the time of a lesson.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+
 from lmm import feedback, registry
 from lmm.adapters.base import Adapter
 from lmm.config import Config, Decoding
@@ -22,6 +25,9 @@ from lmm.engine import runtime
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.files.activation_log import ActivationLog
+from lmm.lesson import Lesson
+from lmm.memory.base import LearnReport
+from lmm.memory.keyed.keyed import Keyed
 
 QUESTION = "Tell me a long story about a fox and a river."
 FACTS = ["I live in Oslo.", "My dog is called Rex.", "My favourite colour is green.", "The staging port is 8443."]
@@ -39,6 +45,28 @@ def taught(adapter: Adapter, name: str, log: ActivationLog) -> Mind:
             mind.learn(reading.lesson)
     mind.detach()
     return mind
+
+
+class Filled(Keyed):
+    """Takes in lessons that are not learned: so many are only there to be looked through."""
+
+    def _learn_values(self, lesson: Lesson, adapter: Adapter, report: LearnReport) -> np.ndarray:
+        return np.zeros((4, adapter.shape.width), np.float32)
+
+
+def fill(mind: Mind, count: int) -> None:
+    """So many lessons in all."""
+    memory, mind.memory = mind.memory, Filled(mind.memory.options)
+    for i in range(len(mind.lessons), count):
+        mind.learn(Lesson(f"What is the code of parcel {i}?", f"The code is {i}."))
+    mind.memory = memory
+
+
+def lesson_seconds(mind: Mind, number: int) -> float:
+    """Seconds for one lesson more."""
+    start = time.perf_counter()
+    mind.learn(Lesson(f"What is in box {number}?", f"There are {number + 7} red apples in it."))
+    return time.perf_counter() - start
 
 
 def decode_seconds(engine: Engine) -> float:
@@ -87,11 +115,15 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=48)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--memory", default=",".join(registry.MEMORIES))
+    parser.add_argument("--lessons", type=int, default=0, help="of keyed, in all")
+    parser.add_argument("--against", default="", help="another backend that takes turns with this one")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     adapter = runtime.load_adapter(Config(backend=given.backend, model=given.model, dtype=given.dtype))
     with tempfile.TemporaryDirectory() as folder, ActivationLog(Path(folder) / "log.jsonl") as log:
         found = measure(adapter, log, given)
+        if given.against:
+            found |= compare(adapter, log, given)
     if given.json:
         print(json.dumps(found))
         return
@@ -102,6 +134,8 @@ def main() -> None:
 def measure(adapter: Adapter, log: ActivationLog, given: argparse.Namespace) -> dict[str, object]:
     names = ["identity", *(n for n in given.memory.split(",") if n != "identity")]
     minds = {name: taught(adapter, name, log) for name in names}
+    if "keyed" in minds:
+        fill(minds["keyed"], given.lessons)
     engine = Engine(minds["identity"], decoding=Decoding(max_tokens=given.tokens))
     rounds: list[dict[str, float]] = []
     for _ in range(given.rounds):
@@ -119,6 +153,28 @@ def measure(adapter: Adapter, log: ActivationLog, given: argparse.Namespace) -> 
     for name in ("identity", "keyed"):
         found[f"{name}: first token, turn 20 / turn 2"] = round(first_token_ratio(adapter, name, log), 3)
     return found
+
+
+def compare(adapter: Adapter, log: ActivationLog, given: argparse.Namespace) -> dict[str, object]:
+    """Both backends, turn by turn; the first lesson, which may build what it needs, does not count."""
+    other = runtime.load_adapter(Config(backend=given.against, model=given.model, dtype=given.dtype))
+    minds = [taught(one, "keyed", log) for one in (adapter, other)]
+    decoded, learned = [list[list[float]]() for _ in range(2)]
+    for number in range(given.rounds):
+        learned.append([lesson_seconds(mind, number) for mind in minds])
+        engines = [Engine(mind, decoding=Decoding(max_tokens=given.tokens)) for mind in minds]
+        for mind in minds:
+            mind.attach()
+        decoded.append([decode_seconds(engine) for engine in engines])
+        for mind in minds:
+            mind.detach()
+    against = f"{other.name} {other.dtype}"
+    return {
+        f"{against}: keyed, tokens/s": round(1 / statistics.median(d[1] for d in decoded), 1),
+        f"keyed / {against}, tokens/s": _median(d[1] / d[0] for d in decoded),
+        "a lesson, seconds": _median(a for a, _ in learned),
+        f"a lesson / {against}, seconds": _median(a / b for a, b in learned),
+    }
 
 
 def _median(values: Iterable[float]) -> float:

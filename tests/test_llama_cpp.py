@@ -3,6 +3,7 @@ held by the contract suites."""
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import hashlib
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ import pytest
 from conftest import need
 from contracts import close, numbers
 
+from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.adapters.models import source
 from lmm.adapters.models.source import ModelSource, gguf_of
+from lmm.engine.mind import Mind
 from lmm.errors import BackendError, LmmError, ModelError, UsageError
-from lmm.registry import load_adapter
 
 
 @pytest.fixture(autouse=True)
@@ -67,7 +69,7 @@ def asked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> It
 
 
 def test_only_nodes_that_were_asked_for_reach_python(asked, tiny_llama, request: pytest.FixtureRequest) -> None:
-    adapter = load_adapter("llama_cpp", tiny_llama.source, dtype="float32")
+    adapter = registry.load_adapter("llama_cpp", tiny_llama.source, dtype="float32")
     tokens, seen = some(adapter, 1, 5), []
     asked.clear()
     plain, _ = read(adapter, tokens)
@@ -83,7 +85,7 @@ def test_only_nodes_that_were_asked_for_reach_python(asked, tiny_llama, request:
 
 
 def test_a_store_that_is_full_grows_and_keeps_what_was_read(tiny_llama) -> None:
-    adapter = load_adapter("llama_cpp", tiny_llama.source, dtype="float32")
+    adapter = registry.load_adapter("llama_cpp", tiny_llama.source, dtype="float32")
     tokens, more = some(adapter, 1, 40), some(adapter, 1, 4)
     _, kept = read(adapter, tokens)
     expected, _ = read(adapter, more, kept)
@@ -110,25 +112,30 @@ def test_more_tokens_than_one_pass_takes_are_read_in_parts(tiny_llama, tiny_torc
     close(numbers(tiny_llama, h), numbers(tiny_torch, tiny_torch.hidden(tokens, 2)))
 
 
-def test_a_node_that_is_not_shown_is_an_error_that_names_a_backend(tiny_llama, monkeypatch) -> None:
+def test_a_memory_at_a_place_that_is_not_shown_is_refused_when_it_is_chosen(tiny_llama, monkeypatch) -> None:
+    monkeypatch.setattr(tiny_llama, "_shown", set())
+    memoir = registry.memory_class("memoir")()
+    Mind(tiny_llama, memoir).close()
+    monkeypatch.setattr(tiny_llama, "_shown", set())
+    monkeypatch.setattr(tiny_llama, "shape", dataclasses.replace(tiny_llama.shape, mlp_width=7))  # as of experts
+    with pytest.raises(LmmError, match=r"does not show mlp\.down_proj of layer 3.*--backend torch"):
+        Mind(tiny_llama, memoir)
     monkeypatch.setattr(tiny_llama, "_node", lambda site: "nothing-1")
-    with (
-        pytest.raises(LmmError, match=r"does not show nothing-1.*--backend torch"),
-        tiny_llama.tap(tiny_llama.site(1), lambda x_in, x_out, context: x_out),
-    ):
-        read(tiny_llama, some(tiny_llama, 1, 3))
+    with pytest.raises(LmmError, match=r"does not show residual of layer"):
+        Mind(tiny_llama, registry.memory_class("keyed")())
+    assert not tiny_llama.taps
 
 
 def test_what_is_no_gguf_says_so(tmp_path, tiny_llama) -> None:
     with pytest.raises(ModelError, match=r"is no GGUF file.*--backend torch"):
         gguf_of(ModelSource("folder", tmp_path, "folder", None))
     with pytest.raises(UsageError, match="not int8"):
-        load_adapter("llama_cpp", tiny_llama.source, dtype="int8")
+        registry.load_adapter("llama_cpp", tiny_llama.source, dtype="int8")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(64))
     for file in tiny_llama.source.folder.glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     with pytest.raises(ModelError, match=r"llama\.cpp cannot load broken\.gguf \(.+\).*--backend torch"):
-        load_adapter("llama_cpp", ModelSource("broken", tmp_path, "broken", None))
+        registry.load_adapter("llama_cpp", ModelSource("broken", tmp_path, "broken", None))
 
 
 def test_a_model_in_pieces_is_put_together_once(tmp_path, monkeypatch) -> None:

@@ -71,6 +71,7 @@ class LlamaCppAdapter(Adapter):
             int(config.get("max_position_embeddings") or 0),
         )
         self._upper: UpperLayers | None = None
+        self._shown: set[Site] = set()  # sites whose nodes were seen in the graph
         self._first_node = self._entering_the_first()
 
     def _set_threads(self, count: int) -> None:
@@ -139,6 +140,7 @@ class LlamaCppAdapter(Adapter):
     @contextlib.contextmanager
     def tap(self, site: Site, rewrite: Rewrite) -> Iterator[Tap]:
         self.site(site.layer, site.part)
+        self._check_shown(site)
         tap = Tap(site, rewrite)
         self.taps.append(tap)
         try:
@@ -156,14 +158,34 @@ class LlamaCppAdapter(Adapter):
         return self._entering(site.layer + (site.part == "residual"))
 
     def _entering_the_first(self) -> str:
-        names: list[str] = []
+        """Its name differs: some models scale their embeddings."""
+        seen = self._look_at("norm-0")
+        return api.name_of(api.operand(seen[0], 0)) if seen else "embd"
+
+    def _check_shown(self, site: Site) -> None:
+        """Raises LmmError where the graph has no node for a site, or one of another kind, as a mixture of experts."""
+        if site in self._shown:
+            return
+        seen = self._look_at(self._node(site))
+        wide = self.store.lib.ggml_nelements(api.operand(seen[0], 1)) if seen and site.part == "mlp.down_proj" else 0
+        if not seen or wide not in (0, self.shape.mlp_width):
+            raise LmmError(
+                f"llama.cpp does not show {site.part} of layer {site.layer} of this model, where the memory acts; "
+                "use --backend torch, or another memory"
+            )
+        self._shown.add(site)
+
+    def _look_at(self, name: str) -> list[int]:
+        """The node of that name, if there is one, in a pass over one token."""
+        seen: list[int] = []
 
         def look(tensor: int) -> bool:
-            names.append(api.name_of(api.operand(tensor, 0)))
+            seen.append(tensor)
             return False
 
-        self.store.read(np.zeros((1, 1), int), [self.store.new()], np.zeros((1, 1), bool), {"norm-0": look})
-        return names[0] if names else "embd"
+        one = np.zeros((1, 1), np.int64)
+        self.store.read(one, [self.store.new()], one == 0, {name: look})
+        return seen
 
     # one pass ------------------------------------------------------------------------------------------------
     def _parts(self, tokens: np.ndarray, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -181,19 +203,15 @@ class LlamaCppAdapter(Adapter):
         last = self.shape.layers - 1
         whole = nodes.keys() & {f"l_out-{last}", f"ffn_out-{last}"}  # else the last layer runs for the wanted only
         shown = np.ones_like(wanted) if whole else wanted
-        missed = set(nodes)
 
         def handler(name: str) -> Handler:
             def handle(tensor: int) -> bool:
-                missed.discard(name)
                 return self._at_node(tensor, tokens.shape, nodes[name], at if at and at.node == name else None)
 
             return handle
 
         with self._reading(tokens, cache, phase):
             logits = self.store.read(tokens, texts, shown, {name: handler(name) for name in nodes})
-        if missed:
-            raise LmmError(f"llama.cpp does not show {min(missed)} of this model; use --backend torch with this memory")
         taps = tuple({*cache.raw.taps, *(tap for acting in nodes.values() for tap in acting)})
         return logits[wanted[shown]] if whole else logits, self._appended(cache, tokens, Read(texts, taps))
 

@@ -13,6 +13,7 @@ import shutil
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -205,8 +206,8 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def make(kind: str, folder: Path) -> None:
-    """A model of `kind` with seeded weights, and a tokenizer of bytes, in `folder`."""
+def make(kind: str, folder: Path, more: Mapping[str, Any] | None = None, dtype: Any = None) -> None:
+    """A model of `kind` with seeded weights, and a tokenizer of bytes, in `folder`; `more`: settings of its own."""
     import torch
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -225,7 +226,7 @@ def make(kind: str, folder: Path) -> None:
     if "text_config" in wanted:
         wanted["text_config"] = small(plain.get_text_config()) | wanted["text_config"]
     else:
-        wanted = small(plain) | wanted
+        wanted = small(plain) | wanted | dict(more or {})
     config = AutoConfig.for_model(name, **wanted)
     torch.manual_seed(1)
     model = auto_class(config).from_config(config)
@@ -233,7 +234,7 @@ def make(kind: str, folder: Path) -> None:
         for parameter in model.parameters():
             if parameter.dim() > 1:  # far from their start, so that every part matters
                 parameter.normal_(0.0, 0.2)
-    model.save_pretrained(folder)
+    model.to(dtype).save_pretrained(folder) if dtype else model.save_pretrained(folder)
     tiny.tokenizer().save_pretrained(folder)
 
 

@@ -48,12 +48,19 @@ class TorchAdapter(Adapter):
     name = "torch"
     step: LlamaStep | None = None  # a faster decode step; not in a model of the caller's, whose layers may be hooked
 
-    def __init__(self, source: ModelSource, dtype: str = "auto", layers_path: str | None = None) -> None:
+    def __init__(
+        self,
+        source: ModelSource,
+        dtype: str = "auto",
+        layers_path: str | None = None,
+        device: str | None = None,
+    ) -> None:
+        """`device` as torch names it; None: a card, where there is one."""
         super().__init__()
         self.source, self.model_id, self.revision = source, source.model_id, source.revision
         loadable.check(source, self.name)
         self.format = HFChatFormat(source.folder, source.trusted)
-        target = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.device = str(target)
         probe = self.format.encode("The quick brown fox jumps over 13 lazy dogs.\n")
         for self.dtype in ranked_dtypes(source, target) if dtype == "auto" else [dtype]:

@@ -144,7 +144,7 @@ def main() -> None:
     given = parser.parse_args()
     server = contextlib.nullcontext((given.url, 0)) if given.url else started(given.model)
     with server as (url, pid):
-        speed(url, 1, 8, 1)
+        speed(url, given.users, 4, 1)  # so that every user is known
         alone, _ = speed(url, 1, given.tokens, given.rounds)
         together, firsts = speed(url, given.users, given.tokens, given.rounds)
         print(f"1 user {alone:.1f} tokens/s; {given.users} users {together:.1f} tokens/s: {together / alone:.2f} times")

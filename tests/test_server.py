@@ -375,6 +375,16 @@ def test_a_public_address_needs_a_key() -> None:
     assert is_loopback("127.0.0.2") and is_loopback("[::1]") and is_loopback("LOCALHOST") and not is_loopback("")
 
 
+def test_a_processor_gets_the_format_that_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    from lmm.config import Config
+    from lmm.server.run import dtype_of
+
+    for cuda, given, expected in ((False, "auto", "float32"), (True, "auto", "auto"), (False, "float16", "float16")):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        assert dtype_of(Config(backend="torch", dtype=given)) == expected
+
+
 def test_pages_elsewhere_get_nothing(served: Served, tmp_path: Path) -> None:
     with served.client() as client:
         assert client.get("/v1/models", headers={"Host": "evil.example:80"}).status_code == 403

@@ -48,6 +48,7 @@ class Disk:
             found = os.path.join(os.path.realpath(os.path.dirname(os.fspath(path)) or "."), os.path.basename(path))
         except TypeError:
             return ""
+        found = os.path.normpath(found)
         return found if found.startswith(self.root + os.sep) or found == self.root else ""
 
     def _tick(self, frees: bool = False) -> None:

@@ -88,7 +88,8 @@ class Config(Decoding):
         "auto", "torch, mlx_lm, llama_cpp, or auto: the best one installed", names=_registered("lmm.adapters", "auto")
     )
     model: str = _model(
-        "smollm2-135m-instruct", "a packaged name, a folder, a .gguf file, ollama:NAME or a Hugging Face id"
+        "smollm2-135m-instruct",
+        "a packaged name, a folder, a .gguf file, ollama:NAME, a Hugging Face id or hf.co/ID:Q4_K_M",
     )
     revision: str | None = _model(None, "revision of a Hugging Face model")
     local_files_only: bool = _model(False, "never use the network")

@@ -520,8 +520,6 @@ def test_local_folders_are_checked_before_anything_loads_them(tiny: Path, tmp_pa
     (copy / "config.json").unlink()
     with pytest.raises(ModelError, match=r"no config\.json"):
         models.resolve(str(copy))
-    with pytest.raises(ModelError, match=r"no config\.json.*--model .*tiny\.gguf"):
-        models.resolve(str(tiny.parent))
 
 
 def test_files_of_other_kinds_are_refused(tmp_path: Path) -> None:
@@ -606,6 +604,40 @@ def test_an_incomplete_cache_is_completed_from_the_hub(
     assert models.resolve("org/tiny").folder == snapshot and hub.asked == ["cache", "hub"]
     with pytest.raises(ModelError, match=r"no \*\.safetensors"):
         models.resolve("org/tiny", local_files_only=True)
+
+
+def test_a_file_on_the_hub_is_named_by_its_quantisation(
+    tiny: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blob, snapshot = tmp_path / "blobs" / "abc", tmp_path / "snapshots" / "c0ffee"
+    blob.parent.mkdir()
+    snapshot.mkdir(parents=True)
+    shutil.copy(tiny, blob)
+    for name in ("tiny-q4_k_m.gguf", "tiny-Q8_0.gguf"):
+        (snapshot / name).symlink_to(blob)  # as the hub's cache is laid out
+    hub = use(monkeypatch, None, snapshot)
+    source = models.resolve("hf.co/org/tiny-GGUF:Q4_K_M")
+    assert hub.asked == ["cache", "hub"] and "*q4_k_m*.gguf" in hub.options["allow_patterns"]
+    assert source.model_id == "org/tiny-GGUF:Q4_K_M"
+    assert models.gguf_of(source) == snapshot / "tiny-q4_k_m.gguf"
+    use(monkeypatch, snapshot, None)
+    assert models.resolve("hf.co/org/tiny-GGUF:Q4_K_M", local_files_only=True).folder == source.folder
+    with pytest.raises(ModelError, match="names 2 GGUF files"):
+        models.resolve("https://huggingface.co/org/tiny-GGUF:tiny")
+    use(monkeypatch, None, None)
+    with pytest.raises(ModelError, match="the hub may not be asked"):
+        models.resolve("hf.co/org/tiny-GGUF:Q4_K_M", local_files_only=True)
+
+
+def test_a_folder_with_one_gguf_file_is_that_file(tiny: Path, cache: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "lm-studio" / "org" / "tiny-GGUF"
+    folder.mkdir(parents=True)
+    shutil.copy(tiny, folder / "tiny.gguf")
+    shutil.copy(tiny, folder / "mmproj-tiny.gguf")
+    assert models.resolve(str(folder)).model_id == "tiny.gguf"
+    shutil.copy(tiny, folder / "other.gguf")
+    with pytest.raises(ModelError, match=r"no config\.json.*--model .*\.gguf"):
+        models.resolve(str(folder))
 
 
 def test_hub_failures_are_one_line(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

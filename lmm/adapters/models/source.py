@@ -1,4 +1,4 @@
-"""What `--model` names (packaged, a folder, a .gguf file, ollama:NAME, a hub id) -> a folder all backends can load.
+"""What `--model` names (packaged, a folder, a .gguf file, ollama:NAME, a hub id or file) -> a folder to be loaded.
 
 GGUF weights are converted once (`gguf_import.py`) into the user's cache, under a lock, into a temporary folder that is
 renamed when complete; `lmm.json` beside the weights records where they came from and the size and sha256 of every file.
@@ -36,6 +36,9 @@ MANIFEST_FORMAT = 1  # raise it when a conversion gives other files than before;
 # What a model needs and nothing else: no pickles (*.bin, *.pt), no other formats in subfolders.
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 HUB_IGNORED = ["*/*"]
+
+#: hf.co/OWNER/NAME:Q4_K_M, as Ollama and llama.cpp name a GGUF file on the hub
+_HUB_FILE = re.compile(r"(?:https://)?(?:hf\.co|huggingface\.co)/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*):([\w.-]+)")
 
 log = logging.getLogger("lmm")
 
@@ -124,6 +127,11 @@ def resolve(
         return _packaged(name, progress)
     if ollama.is_name(name):
         return _gguf_file(name, ollama.file_of(name), progress, name.removeprefix(ollama.PREFIX))
+    if given := _HUB_FILE.fullmatch(name):
+        file = _hub_gguf(name, given[1], given[2], local_files_only or _offline(), progress)
+        return _gguf_file(name, file, progress, f"{given[1]}:{given[2]}")
+    if path.is_dir() and (only := _only_gguf(path)):
+        return _gguf_file(name, only, progress, only.name)
     if path.is_dir():
         return replace(_folder(name, path), trusted=trusted)
     if path.is_file() and path.suffix.lower() == ".gguf":
@@ -138,7 +146,7 @@ def check_name(name: str) -> None:
     if len(name) > 250:
         raise UsageError(f"a model's name of {len(name)} characters is none; expected a name, a folder or owner/name")
     path = Path(name).expanduser()
-    known = name in PACKAGED or ollama.is_name(name) or _looks_like_hub_id(name)
+    known = name in PACKAGED or ollama.is_name(name) or _looks_like_hub_id(name) or _HUB_FILE.fullmatch(name)
     if not known and not path.exists():
         raise UnknownNameError("model", name, [*PACKAGED, *_nearby(path)])
 
@@ -146,6 +154,12 @@ def check_name(name: str) -> None:
 def _looks_like_hub_id(name: str) -> bool:
     """owner/name in the hub's alphabet; names that can only be paths are none."""
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name)) and not name.lower().endswith(".gguf")
+
+
+def _only_gguf(folder: Path) -> Path | None:
+    """The GGUF file of a folder that holds one model and nothing else, as LM Studio keeps them."""
+    found = [path for path in folder.glob("*.gguf") if not path.name.startswith("mmproj")]  # a model's eyes
+    return found[0] if len(found) == 1 and not (folder / "config.json").exists() else None
 
 
 def _nearby(path: Path) -> list[str]:
@@ -213,7 +227,8 @@ def _gguf_file(name: str, path: Path, progress: Progress | None, model_id: str) 
         with _conversion(folder, progress) as work:
             if work is not None:
                 convert_gguf(path, work, _named(progress, model_id))
-                _write_manifest(work, model_id, revision, name if ollama.is_name(name) else str(path.resolve()))
+                whole = path.resolve() if path.resolve().suffix == path.suffix else path.absolute()  # the hub's cache
+                _write_manifest(work, model_id, revision, name if ollama.is_name(name) else str(whole))
     return ModelSource(name, folder, model_id, read_manifest(folder).get("revision"))
 
 
@@ -431,9 +446,19 @@ def _hub(name: str, revision: str | None, local_only: bool, trusted: bool, progr
             f"{name} cannot be loaded from the local Hugging Face cache ({problem}) and the hub may not be asked; "
             f"leave out --local-files-only, unset HF_HUB_OFFLINE, or use --model {_instead(name)}"
         )
+    folder = _downloaded(name, name, options, progress)
+    if problem := incomplete(folder):
+        raise ModelError(f"{name} on the hub is not a model lmm can load: {problem}; GGUF works as --model FILE.gguf")
+    return ModelSource(name, folder, name, folder.name, trusted)
+
+
+def _downloaded(name: str, repo: str, options: dict[str, Any], progress: Progress | None) -> Path:
+    """The folder of what was downloaded. Raises ModelError that says what to do."""
+    from huggingface_hub import errors, snapshot_download
+
     _notice(progress, f"downloading {name} from the Hugging Face hub")
     try:
-        folder = Path(snapshot_download(name, **options))
+        return Path(snapshot_download(repo, **options))
     except errors.HfHubHTTPError as error:
         raise ModelError(f"the hub does not give {name}: {_hub_reason(error)}") from error
     except Exception as error:  # httpx, socket, disk: the hub's client passes on whatever went wrong below it
@@ -441,9 +466,27 @@ def _hub(name: str, revision: str | None, local_only: bool, trusted: bool, progr
             f"{name} cannot be downloaded: {_first_line(error)}; "
             f"check the connection and the room in the cache, or use --model {_instead(name)}"
         ) from error
-    if problem := incomplete(folder):
-        raise ModelError(f"{name} on the hub is not a model lmm can load: {problem}; GGUF works as --model FILE.gguf")
-    return ModelSource(name, folder, name, folder.name, trusted)
+
+
+def _hub_gguf(name: str, repo: str, kind: str, local_only: bool, progress: Progress | None) -> Path:
+    """The one GGUF file of a hub model that is quantised so, from the local cache or downloaded."""
+    from huggingface_hub import errors, snapshot_download
+
+    wanted = [f"*{spelt}*.gguf" for spelt in dict.fromkeys((kind, kind.upper(), kind.lower()))]
+    options: dict[str, Any] = {"allow_patterns": wanted, "ignore_patterns": ["mmproj*", "*/*"]}
+    found: list[Path] = []
+    with contextlib.suppress(errors.LocalEntryNotFoundError):
+        found = sorted(Path(snapshot_download(repo, local_files_only=True, **options)).glob("*.gguf"))
+    found = [path for path in found if kind.lower() in path.name.lower()]
+    if not found and local_only:
+        raise ModelError(f"{name} is not in the local Hugging Face cache, and the hub may not be asked")
+    if not found:
+        folder = _downloaded(name, repo, options, progress)
+        found = [path for path in sorted(folder.glob("*.gguf")) if kind.lower() in path.name.lower()]
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found) or "none"
+        raise ModelError(f"{name} names {len(found)} GGUF files of {repo} ({names}); name one, as in :Q4_K_M")
+    return found[0]
 
 
 def _instead(name: str) -> str:

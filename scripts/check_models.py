@@ -238,7 +238,7 @@ def make(kind: str, folder: Path, more: Mapping[str, Any] | None = None, dtype: 
     tiny.tokenizer().save_pretrained(folder)
 
 
-MEMORIES = ("keyed",)
+MEMORIES = ("keyed", "lora_on_user", "memoir")
 LESSON = Lesson(prompt="Who?", answer="Xy", statement="It is Xy.")
 HEAD = """# Models
 

@@ -16,7 +16,7 @@ from lmm.memory.keyed.gate import Gate, Index
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
 #: docs/notes.md says how they were chosen
 THRESHOLD = 0.93
-TAUGHT = 0.96  # of facts about the world there are many about one subject, and the model knows some of them itself
+TAUGHT = 0.97  # of facts about the world there are many about one subject, and the model knows some of them itself
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
 

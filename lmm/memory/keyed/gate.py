@@ -248,8 +248,12 @@ class Index:
         return [(position, score) for position, score, _ in reversed(fired)]
 
     def _lower(self, position: int) -> Lower:
-        """A lesson's lower states: computed from its prompt when first needed, then kept."""
-        prompt = " ".join(self.prompts[position].split())
+        """A lesson's lower states."""
+        return self._kept(self.prompts[position])
+
+    def _kept(self, text: str) -> Lower:
+        """Lower states of a stored text: computed when first needed, then kept."""
+        prompt = " ".join(text.split())
         if prompt not in self._states:
             self._states[prompt] = self.gate.lower(prompt)
             if len(self._states) > _KEPT_STATES:

@@ -12,10 +12,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from lmm.memory.keyed.gate import Gate, Index
+from lmm.text.sentences import sentences
 
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
 #: docs/notes.md says how they were chosen
-THRESHOLD = 0.93
+THRESHOLD = 0.95
 TAUGHT = 0.97  # of facts about the world there are many about one subject, and the model knows some of them itself
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
@@ -27,7 +28,8 @@ def shared_gate() -> Gate:
 
 
 class Notebook(Index):
-    """The notes and their vectors, looked up by what they help with."""
+    """The notes and their vectors, looked up by what they help with: each by the sentence that helps most, since beside
+    others what is asked for counts less."""
 
     floor = 0.1
     margin = 0.2
@@ -43,7 +45,8 @@ class Notebook(Index):
         vectors, query = self.gate.read(text)
         found = []
         for position, cosine in self.candidates(vectors):
-            score = self.gate.same(query, self._lower(position))
+            said = self.prompts[position]
+            score = max(self.gate.same(query, self._kept(part)) for part in sentences(said) or [said])
             if score >= threshold:
                 found.append((score + LIKENESS * cosine, position, score))
         return [(position, score) for _, position, score in sorted(found, reverse=True)]

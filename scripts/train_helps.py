@@ -1,4 +1,4 @@
-"""Train the gate of notes: python -m scripts.train_helps --data DIR --helps FILES --turns FILES --out FILE
+"""Train the gate of notes: python -m scripts.train_helps --helps FILES --turns FILES, and the options of train_gate.
 
 The pair model of scripts/train_gate.py on other pairs: does a note help with a question (scripts/helps_data.py)?
 Seeded; half an hour on one core. Needs torch.

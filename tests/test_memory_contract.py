@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contracts import ROWS, close, engine, frozen, logits_of, memory, numbers, on, on_each_small, same_state
+from contracts import ROWS, close, engine, frozen, logits_of, memory, numbers, on, on_each_small, same, same_state
 
 import lmm.memory
 from lmm import registry
@@ -64,7 +64,7 @@ def test_a_fresh_memory_changes_nothing(adapter: Adapter, name: str) -> None:
     plain.close()
     fresh = engine(adapter, name)
     for prompt, logits in expected.items():
-        assert np.array_equal(logits_of(fresh, prompt), logits)
+        same(adapter, logits_of(fresh, prompt), logits)
 
 
 @on_each_small
@@ -75,7 +75,7 @@ def test_a_detached_memory_leaves_the_model_bitwise_as_it_was(adapter: Adapter, 
     changed = any(not np.array_equal(logits_of(made, q, answer), plain) for q, answer, plain in _unlike(adapter, name))
     made.mind.detach()
     assert changed, "the lessons had no effect at all"
-    assert np.array_equal(plain_logits(adapter), before)
+    same(adapter, plain_logits(adapter), before)
 
 
 def _unlike(adapter: Adapter, name: str) -> list[tuple[str, str, np.ndarray]]:
@@ -106,7 +106,7 @@ def test_an_exception_inside_rewrite_leaves_no_trace(adapter: Adapter, name: str
     assert same_state(frozen(made), state)
     assert made.reply(QUESTIONS[1]).generated.tokens, "the engine goes on"
     made.mind.detach()
-    assert np.array_equal(plain_logits(adapter), before)
+    same(adapter, plain_logits(adapter), before)
 
 
 # ---------------------------------------------------------------- learning
@@ -138,7 +138,7 @@ def test_undo_and_redo_are_exact(adapter: Adapter, name: str) -> None:
 
     def is_at(i: int) -> None:
         assert same_state(frozen(made), history[i][0])
-        assert np.array_equal(logits_of(made, prompt, answer), history[i][1])
+        same(adapter, logits_of(made, prompt, answer), history[i][1])
         assert len(made.mind.lessons) == i
 
     assert made.mind.undo() == 1
@@ -248,7 +248,7 @@ def test_a_saved_memory_comes_back_the_same(adapter: Adapter, name: str, tmp_pat
     again.mind.load(tmp_path / "state.safetensors")
     assert same_state(frozen(again), state) and again.mind.lessons == lessons
     for question, logits in zip(QUESTIONS[:3], expected, strict=True):
-        assert np.array_equal(logits_of(again, question), logits)
+        same(adapter, logits_of(again, question), logits)
     again.mind.undo()
     assert not again.mind.lessons
 
@@ -431,20 +431,26 @@ def test_a_real_model_learns_on_mlx(adapter: Adapter) -> None:
     learns_and_undoes(adapter, "lora_on_user")
 
 
+@on("tiny-llama")
+@every_learner
+def test_on_llama_cpp_every_memory_learns_undoes_and_leaves_it_as_it_was(adapter: Adapter, name: str) -> None:
+    learns_and_undoes(adapter, name)
+
+
 def learns_and_undoes(adapter: Adapter, name: str) -> None:
     before = plain_logits(adapter)
     made = engine(adapter, name)
     lesson = ROWS[name].lessons[0]
     fresh = logits_of(made, lesson.prompt, lesson.answer)
-    assert np.array_equal(fresh[: len(before)], before)
+    same(adapter, fresh[: len(before)], before)
     report = made.mind.learn(lesson)
     assert not ROWS[name].steps or (report.loss_after is not None and report.steps > 0)
     state = frozen(made)
     learned = logits_of(made, lesson.prompt, lesson.answer)
     assert not np.array_equal(learned, fresh)
     made.mind.undo()
-    assert np.array_equal(logits_of(made, lesson.prompt, lesson.answer), fresh)
+    same(adapter, logits_of(made, lesson.prompt, lesson.answer), fresh)
     made.mind.redo()
     assert same_state(frozen(made), state)
     made.mind.detach()
-    assert np.array_equal(plain_logits(adapter), before)
+    same(adapter, plain_logits(adapter), before)

@@ -29,7 +29,7 @@ from lmm.memory.memoir.memoir import Memoir
 from scripts.check_models import make, some_logits
 
 BOTH = ("llama+rope", "smollm3", "gpt_neox", "qwen2_moe", "qwen3_next", "lfm2", "granitemoehybrid", "gemma4_text")
-TORCH = ("gpt2", "opt", "bloom", "mamba2", "gemma3n_text", "qwen2_5_vl")
+TORCH = ("gpt2", "opt", "bloom", "mamba2", "qwen2_5_vl")
 MLX = ("falcon_h1",)
 CASES = [(kind, "torch") for kind in BOTH + TORCH] + [(kind, "mlx_lm") for kind in BOTH + MLX]
 
@@ -135,6 +135,10 @@ def test_rows_that_enter_a_projection_are_seen_as_a_batch(folders) -> None:
         assert adapter.shape.mlp_width == 64
         tokens = np.stack([adapter.format.encode("one day"), adapter.format.encode("two men")])
         assert adapter.features(tokens, adapter.site(2, "mlp.down_proj")).shape == (2, tokens.shape[1], 64)
+
+
+def test_a_model_of_several_streams_is_refused(folders) -> None:
+    assert "one state of 32 a token" in selfcheck.problem(load("gemma3n_text", "torch", folders))
 
 
 # ---- what an unknown architecture has to show

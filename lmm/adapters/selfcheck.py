@@ -77,6 +77,10 @@ def _problem(adapter: Adapter) -> str:
     layers = adapter.shape.layers
     for begin in dict.fromkeys((layers // 2, layers - 1)):
         h = adapter.hidden(tokens, begin)
+        if tuple(h.shape) != (1, MOST, adapter.shape.width):
+            return (
+                f"its layers pass on {tuple(h.shape)}, where a memory knows one state of {adapter.shape.width} a token"
+            )
         if far(_numbers(adapter, adapter.upper(tokens, h, begin)), whole):
             return f"the layers below and from {begin} on do not make the whole"
         after = adapter.hidden(tokens[:, -9:], begin, cache)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 import time
@@ -495,3 +496,16 @@ def test_a_server_that_is_not_there_is_said() -> None:
     for url in ("ftp://x", "", "http://"):
         with pytest.raises(UsageError, match="--server takes a URL"):
             Server(url, "", "")
+
+
+def test_what_one_server_is_taught_another_over_the_same_folder_knows(tmp_path: Path) -> None:
+    install()
+    with serving(ScriptedAdapter(), tmp_path, "jotter") as one, serving(ScriptedAdapter(), tmp_path, "jotter") as two:
+        assert "You said" in ask(two.openai(), QUESTION, user="ann").choices[0].message.content
+        one.service.teach("ann", QUESTION, "Vera")
+        assert "Vera" in ask(two.openai(), QUESTION, user="ann").choices[0].message.content
+        [lesson] = one.service.lessons("ann")
+        two.service.forget("ann", lesson["id"])
+        assert "You said" in ask(one.openai(), QUESTION, user="ann").choices[0].message.content
+        files = [path for path in Path(os.environ["LMM_DATA_DIR"]).rglob("*") if path.is_file()]
+        assert files and not [path for path in files if b"Vera" in path.read_bytes()]

@@ -25,7 +25,8 @@ from lmm.text.fold import words
 
 WAIT_S = 60.0  # for another process that is writing
 SPACES = 256  # namespaces whose vectors are held ready
-MANY = 5000  # entries that are read at once
+MANY = 5000  # entries that are read at once, and from which common words are not looked for
+SHARED = 0.1  # the share of a namespace's entries from which a word is common
 VERSION = 1
 SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -64,6 +65,7 @@ class Sqlite:
             self._db.execute("PRAGMA synchronous = FULL")
             with self.transaction():
                 self._migrate()
+            self._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, said, row)")
 
     def _migrate(self) -> None:
         [version] = self._db.execute("PRAGMA user_version").fetchone()
@@ -221,16 +223,25 @@ class Sqlite:
 
     def _said(self, space: str, text: str, most: int, where: str, values: Sequence[Any]) -> list[int]:
         """Numbers of the entries that share words with a text, by BM25."""
-        asked = [f'"{word}"' for word in dict.fromkeys(words(text).replace('"', " ").split())]
+        asked = list(dict.fromkeys(words(text).replace('"', " ").split()))
+        if (held := len(self._vectors(space))) > MANY:
+            asked = self._rare(asked, SHARED * held)
         if not asked:
             return []
-        query = f"space : {_token(space)} AND text : ({' OR '.join(asked)})"
+        any_of = " OR ".join(f'"{word}"' for word in asked)
+        query = f"space : {_token(space)} AND text : ({any_of})"
         rows = self._db.execute(
             "SELECT m.n FROM said JOIN memos m ON m.n = said.rowid "
             f"WHERE said MATCH ? AND m.replaced_by = ''{where} ORDER BY bm25(said, 0.0, 1.0), m.n LIMIT ?",
             (query, *values, most),
         )
         return [n for [n] in rows]
+
+    def _rare(self, asked: Sequence[str], most: float) -> list[str]:
+        """Without the words that so many entries have: they say little, and each entry that has one is ranked."""
+        counts = self._db.execute(f"SELECT term, doc FROM temp.terms WHERE term IN ({_marks(asked)})", tuple(asked))
+        common = {term for term, entries in counts if entries > most}
+        return [word for word in asked if word not in common]
 
     def scan(self, space: str, filters: Filters = ALL, history: bool = False) -> Iterator[Memo]:
         where, values = _where(filters)

@@ -48,6 +48,15 @@ def test_what_is_not_to_be_learned_is_not_stored(toy: ToyAdapter) -> None:
     assert not made.mind.lessons
 
 
+def test_what_is_near_a_text_is_found(toy: ToyAdapter) -> None:
+    made = engine(toy, "external")
+    made.reply(SAID)
+    made.reply("Completely else?")
+    ids = {x.id: x.statement for x in made.mind.lessons}
+    found = made.mind.memory.near(made.mind.knowledge.state, "My parrot is called", toy)
+    assert found and ids[found[0][0]] == SAID and found[0][1] >= found[-1][1]
+
+
 def test_what_is_said_again_is_stored_once(toy: ToyAdapter) -> None:
     made = engine(toy, "external")
     for _ in range(3):

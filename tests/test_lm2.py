@@ -16,6 +16,7 @@ from lmm.engine.training_settings import TrainingSettings
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import Prompt
 from lmm.memory.lm2.lm2 import Lm2, Lm2Options
+from lmm.text.heat import heat_map
 
 SMALL = {"memory_slots": 3, "slot_width": 4, "num_mem_heads": 2}
 
@@ -140,3 +141,12 @@ def test_both_together_keep_their_own(toy: ToyAdapter, first: str, second: str) 
     mind.learn(Lesson("Where do I live?", "Oslo"))
     assert len(mind.lessons) == 2
     made.close()
+
+
+def test_what_slots_are_read_can_be_drawn(toy: ToyAdapter) -> None:
+    made = opened(toy)
+    slots, gate = made.pictures(lively(made, toy), list(b"Hello"), toy)
+    assert slots.values.shape == (5, 3) and gate.values.shape == (5, 1)
+    close(slots.values.sum(axis=1), np.ones(5))
+    lines = heat_map(list("Hello"), slots.values.tolist()).splitlines()
+    assert len(lines) == 5 and all(len(line) == len(lines[0]) for line in lines) and "@" in "".join(lines)

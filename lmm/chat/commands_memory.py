@@ -183,6 +183,17 @@ def why(chat: Chat, rest: str) -> None:
     tokens = strengths(chat.engine, turn)
     if tokens:
         _strip(chat, tokens)
+    _pictures(chat, turn)
+
+
+def _pictures(chat: Chat, turn: Turn) -> None:
+    """What the memory does at each token of the last reply, if it can be drawn."""
+    from lmm.text.heat import heat_map
+
+    said, adapter = turn.generated.tokens if turn.generated else [], chat.engine.adapter
+    for picture in chat.mind.memory.pictures(chat.mind.knowledge.state, [*turn.read, *said], adapter) if said else []:
+        names = [adapter.format.piece(token) for token in said]
+        chat.view.show(f"{picture.title}\n{heat_map(names, picture.values[-len(said) :].tolist())}")
 
 
 def _fired(turn: Turn) -> dict[str, float]:

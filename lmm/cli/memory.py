@@ -54,8 +54,16 @@ def list_(
 
 
 @app.command()
-def show(file: File, as_json: Json = False) -> None:
-    """What is in a file: its header, its lessons, its tensors."""
+def show(
+    file: File,
+    around: Annotated[str | None, Option(help="what of it is near a text, and what it does at its tokens")] = None,
+    png: Annotated[Path | None, Option(help="with --around: a picture of what it does, as a file")] = None,
+    as_json: Json = False,
+) -> None:
+    """What is in a file: its header, its lessons, its tensors. With --around TEXT: what a memory finds for a text."""
+    if around is not None:
+        _around(file, around, png, as_json)
+        return
     from lmm.files import journal
     from lmm.files import state_file as state
     from lmm.text.sanitize import clean_line
@@ -77,6 +85,62 @@ def show(file: File, as_json: Json = False) -> None:
         ("tensor", "dtype", "shape", "bytes"),
         [(clean_line(t["name"], 80), t["dtype"], str(t["shape"]), t["bytes"]) for t in found["tensors"]],
     )
+
+
+def _around(file: Path, text: str, png: Path | None, as_json: bool) -> None:
+    from lmm.config import Config
+    from lmm.files import journal
+    from lmm.text.heat import heat_map
+
+    header = journal.read_header(file)
+    config = Config(
+        model=header.model_id, memory=header.module, options=header.options, fresh=True, log=False,
+        mm_load_path=str(file),
+    )  # fmt: skip
+    with opened(config) as mind, mind.adapter.quiet():
+        adapter, memory, known = mind.adapter, mind.memory, mind.knowledge
+        tokens, own = adapter.format.message_tokens(text)
+        found = memory.near(known.state, text, adapter)
+        drawn = [(p.title, p.values[_places_of(own)]) for p in memory.pictures(known.state, tokens, adapter)]
+        names = [adapter.format.piece(token) for token, mine in zip(tokens, own, strict=True) if mine]
+    said = {lesson.id: str(lesson) for lesson in known.lessons}
+    if as_json:
+        near = [{"id": i, "score": score, "said": said.get(i, "")} for i, score in found]
+        out_json({"near": near, **{title: values.tolist() for title, values in drawn}})
+        return
+    out_table(("score", "id", "said"), [(f"{score:.2f}", i, said.get(i, "")) for i, score in found])
+    for title, values in drawn:
+        out(f"{title}\n{heat_map(names, values.tolist())}")
+    if png is not None:
+        _draw(png, names, drawn)
+    if not found and not drawn:
+        say(f"memory {header.module!r} finds nothing near that text")
+
+
+def _places_of(mask: list[bool]) -> list[int]:
+    return [i for i, yes in enumerate(mask) if yes]
+
+
+def _draw(path: Path, names: list[str], drawn: list[tuple[str, Any]]) -> None:
+    """Raises UsageError where matplotlib is missing, or there is nothing to draw."""
+    if not drawn:
+        raise UsageError("this memory has nothing to draw: only lm2's slots and gates are pictures")
+    try:
+        import matplotlib
+    except ImportError:
+        raise UsageError("a picture needs matplotlib: pip install 'lmm[bench]'") from None
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(drawn), figsize=(8, 1 + len(names) / 4), squeeze=False)
+    for axis, (title, values) in zip(axes[0], drawn, strict=True):
+        image = axis.imshow(values, aspect="auto")
+        axis.set_title(title)
+        axis.set_yticks(range(len(names)), names)
+        figure.colorbar(image, ax=axis)
+    figure.tight_layout()
+    figure.savefig(path)
+    say(f"saved to {path}")
 
 
 @app.command()

@@ -73,6 +73,14 @@ class Recall:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """What a memory does at each of T tokens: `values` [T, C], 0 or above."""
+
+    title: str
+    values: Any
+
+
+@dataclass(frozen=True)
 class UserMessage:
     """A user message as the model reads it, on top of what came before.
 
@@ -257,6 +265,14 @@ class Memory:
 
     def from_beside(self, state: State, data: bytes, ops: Ops) -> None:
         """Take it over, unless it belongs to another state: then it is made again."""
+
+    def near(self, state: State, text: str, adapter: Adapter) -> list[tuple[str, float]]:
+        """Ids of what is stored, and how near each is to a text, the nearest first."""
+        return []
+
+    def pictures(self, state: State, tokens: Sequence[int], adapter: Adapter) -> list[Picture]:
+        """What it does at each of some tokens, to be looked at."""
+        return []
 
     def reader_of(self, name: str) -> Memory | None:
         """Which memory reads the file of a memory of this name: itself, or the part of a composition that is all of it

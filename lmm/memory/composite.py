@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from lmm import registry
 from lmm.errors import LearningError, StateError, UsageError
 from lmm.lesson import Knowledge, Lesson, State
-from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
+from lmm.memory.base import LearnReport, Memory, Picture, Prompt, Recall, UserMessage
 from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
@@ -160,6 +160,12 @@ class Composite(Memory):
         states = {part: part.begun(Knowledge(self._of(part, known.state))).state for part in self.parts}
         same = all(states[part] is self._of(part, known.state) for part in self.parts)
         return known if same else Knowledge(self._joined(states), known.lessons)
+
+    def near(self, state: State, text: str, adapter: Adapter) -> list[tuple[str, float]]:
+        return [hit for part in self.parts for hit in part.near(self._of(part, state), text, adapter)]
+
+    def pictures(self, state: State, tokens: Sequence[int], adapter: Adapter) -> list[Picture]:
+        return [one for part in self.parts for one in part.pictures(self._of(part, state), tokens, adapter)]
 
     def to_beside(self, state: State, ops: Ops) -> bytes | None:
         found = (part.to_beside(self._of(part, state), ops) for part in self.parts)

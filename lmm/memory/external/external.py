@@ -112,8 +112,14 @@ class External(Memory):
         on = np.array([float(bool(row)) for row in found], np.float32)[:, None, None]
         return Recall(found, {"on": adapter.ops.asarray(on)}, text=["\n".join(row) for row in shown])
 
-    def spans_near(self, state: State, store: Store, text: str, adapter: Adapter) -> list[tuple[str, float]]:
-        """The spans that a message is about, with their scores, best first."""
+    def near(self, state: State, text: str, adapter: Adapter) -> list[tuple[str, float]]:
+        return self.spans_near(state, self.store(state, adapter.ops), text, adapter, 0.0) if "centre" in state else []
+
+    def spans_near(
+        self, state: State, store: Store, text: str, adapter: Adapter, least: float | None = None
+    ) -> list[tuple[str, float]]:
+        """The spans that a message is about, with their scores, best first; `least` in place of the threshold."""
+        least = self.options.threshold if least is None else least
         tokens, content = adapter.format.message_tokens(text)
         rows = [i for i, mine in enumerate(content) if mine]
         if not rows or not len(store):
@@ -129,7 +135,7 @@ class External(Memory):
             cosines = asked @ keys.T
             new = ((1 - (keys @ general.T).max(1)).clip(0) * (1 - cosines.max(0))).max()
             score = float(new * (weights * cosines.max(1)).sum() / weights.sum())
-            if score >= self.options.threshold:
+            if score >= least:
                 scored.append((store.ids[span], score))
         return sorted(scored, key=lambda hit: -hit[1])[: self.options.k]
 

@@ -31,9 +31,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.lesson import Knowledge, Lesson, State
-from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
+from lmm.memory.base import LearnReport, Memory, Picture, Prompt, Recall, UserMessage
 from lmm.memory.batch import Batch, of_one_lesson
-from lmm.memory.general import centre
+from lmm.memory.general import centre, states_of
 from lmm.memory.optim import Optimizer, fit
 from lmm.options import Options, learning, option
 
@@ -203,6 +203,16 @@ class Lm2(Memory):
         tokens, content = adapter.format.message_tokens(text)
         h = adapter.hidden(np.asarray([tokens]), self.sites(adapter)[0].first_layer)
         return adapter.ops.to_numpy(adapter.ops.float32(h))[0][np.asarray(content)]
+
+    def pictures(self, state: State, tokens: Sequence[int], adapter: Adapter) -> list[Picture]:
+        """Which slots each token reads, over all heads, and how far the gate is open."""
+        ops, site = adapter.ops, self.sites(adapter)[0]
+        x = self.standard(ops, state, ops.asarray(states_of(adapter, site, tokens)[None]))
+        _, attention, gate = self.read(ops, state, self._now(state)[None], x)
+        return [
+            Picture("slots", ops.to_numpy(attention)[0].mean(axis=0)),
+            Picture("gate", ops.to_numpy(gate)[0]),
+        ]
 
     # learning ------------------------------------------------------------------------------------------------
     def after_turn(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:

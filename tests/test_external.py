@@ -259,3 +259,21 @@ def test_the_index_lies_beside_the_file_and_goes_when_something_is_forgotten(toy
     assert third.mind.memory.store(third.mind.knowledge.state, toy.ops).indexed.index is None, "made again, not trusted"
     memory_files.forget(file, "s7")
     assert not journal.beside_of(file).exists()
+
+
+def test_a_file_shows_what_is_near_a_text(toy: ToyAdapter, tmp_path: Path, monkeypatch, capsys) -> None:
+    from lmm.cli import memory as command
+    from lmm.engine import runtime
+    from lmm.engine.mind import Mind
+    from lmm.memory.composite import Composite
+
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'lmm[bench]'")
+    file, mind = tmp_path / "m.safetensors", Mind(toy, Composite.named("lm2+external", {"lm2.steps": 1}))
+    mind.end_turn(Lesson(statement=SAID, source="turn"), said(Lesson(statement=SAID), toy))
+    mind.save(file)
+    mind.detach()
+    monkeypatch.setattr(runtime, "load_adapter", lambda *given: toy)
+    monkeypatch.setattr(runtime, "check", lambda config: None)
+    command.show(file, around="My parrot is called", png=tmp_path / "m.png", as_json=False)
+    shown = capsys.readouterr().out
+    assert SAID in shown and "slots" in shown and "gate" in shown and (tmp_path / "m.png").stat().st_size > 1000

@@ -88,21 +88,28 @@ def show(
 
 
 def _around(file: Path, text: str, png: Path | None, as_json: bool) -> None:
-    from lmm.config import Config
+    """In the model that is set (LMM_MODEL, the config file)."""
+    from lmm import config
     from lmm.files import journal
     from lmm.text.heat import heat_map
 
     header = journal.read_header(file)
-    config = Config(
-        model=header.model_id, memory=header.module, options=header.options, fresh=True, log=False,
+    made = dataclasses.replace(
+        config.load({}),
+        memory=header.module,
+        options=header.options,
         mm_load_path=str(file),
-    )  # fmt: skip
-    with opened(config) as mind, mind.adapter.quiet():
+        mm_save_path=None,
+        preset=None,
+        fresh=True,
+        log=False,
+    )
+    with opened(made) as mind, mind.adapter.quiet():
         adapter, memory, known = mind.adapter, mind.memory, mind.knowledge
-        tokens, own = adapter.format.message_tokens(text)
+        tokens, content = adapter.format.message_tokens(text)
         found = memory.near(known.state, text, adapter)
-        drawn = [(p.title, p.values[_places_of(own)]) for p in memory.pictures(known.state, tokens, adapter)]
-        names = [adapter.format.piece(token) for token, mine in zip(tokens, own, strict=True) if mine]
+        drawn = [(p.title, p.values[_places_of(content)]) for p in memory.pictures(known.state, tokens, adapter)]
+        names = [adapter.format.piece(token) for token, mine in zip(tokens, content, strict=True) if mine]
     said = {lesson.id: str(lesson) for lesson in known.lessons}
     if as_json:
         near = [{"id": i, "score": score, "said": said.get(i, "")} for i, score in found]

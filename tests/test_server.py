@@ -117,7 +117,7 @@ def test_max_tokens_seed_and_sampling(tiny_torch: Adapter, tmp_path: Path) -> No
         greedy = ask(client, max_tokens=5, temperature=0)
         assert greedy.usage.completion_tokens == 5 and greedy.choices[0].finish_reason == "length"
         assert ask(client, max_completion_tokens=3).usage.completion_tokens == 3
-        assert said(max_tokens=12) == said(max_tokens=12, temperature=0)
+        assert said(max_tokens=12) == said(max_tokens=12, temperature=0) == said(max_tokens=12, temperature=1e-308)
         one = said(max_tokens=12, temperature=1.5, seed=1)
         assert one == said(max_tokens=12, temperature=1.5, seed=1)
         assert len({said(max_tokens=12, temperature=1.5, seed=i) for i in range(4)}) > 1

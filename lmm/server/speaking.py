@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lmm.adapters.models.chat_format import Message
     from lmm.engine.engine import Engine
 
+COLD = 1e-3  # a temperature below which the likeliest token is as good as sure, and logits divided by it overflow
 Emit = Callable[[str], None]
 
 
@@ -140,7 +141,8 @@ def decoding(
     """The settings of one request. Raises UsageError."""
     given = {"top_p": top_p, "max_tokens": max_tokens, "seed": seed, "learn": learn}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if temperature is not None:
-        changes |= {"decoding_strategy": "sample" if temperature else "greedy"}
-        changes |= {"temperature": temperature} if temperature else {}
+    if temperature is not None and temperature < COLD:
+        changes |= {"decoding_strategy": "greedy"}
+    elif temperature is not None:
+        changes |= {"decoding_strategy": "sample", "temperature": temperature}
     return dataclasses.replace(config, **changes)

@@ -56,7 +56,7 @@ class ContextParams(ctypes.Structure):
     ]  # fmt: skip
 
 
-class Batch(ctypes.Structure):
+class LlamaBatch(ctypes.Structure):
     """Tokens of several sequences: each with its position, its sequence, and whether its logits are wanted."""
 
     _fields_ = [
@@ -97,7 +97,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_init_from_model": (c_void_p, [c_void_p, ContextParams]),
     "llama_free": (None, [c_void_p]),
     "llama_set_n_threads": (None, [c_void_p, c_int32, c_int32]),
-    "llama_decode": (c_int32, [c_void_p, Batch]),
+    "llama_decode": (c_int32, [c_void_p, LlamaBatch]),
     "llama_get_logits_ith": (POINTER(c_float), [c_void_p, c_int32]),
     "llama_get_memory": (c_void_p, [c_void_p]),
     "llama_memory_clear": (None, [c_void_p, ctypes.c_bool]),

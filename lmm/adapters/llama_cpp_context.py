@@ -194,7 +194,7 @@ class _Room:
         numbers = (self.token, self.pos, self.count)
         token, pos, count = (array.ctypes.data_as(POINTER(c_int32)) for array in numbers)
         wanted = self.wanted.ctypes.data_as(POINTER(c_int8))
-        self.value = api.Batch(0, token, POINTER(c_float)(), pos, count, self.seq, wanted)
+        self.value = api.LlamaBatch(0, token, POINTER(c_float)(), pos, count, self.seq, wanted)
 
     def fill(self, tokens: np.ndarray, rows: Sequence[int], start: int, wanted: np.ndarray) -> list[int]:
         """Tokens [B, T] of sequences `rows`, from position `start` on -> the places of the `wanted` ones."""

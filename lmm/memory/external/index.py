@@ -24,14 +24,14 @@ GROWN = 4  # times as many vectors as it was made from, from which an index is m
 available = importlib.util.find_spec("faiss") is not None
 
 
-class Index:
+class FaissIndex:
     """Over the rows `first` to `end` of a table; `made` is how many there were when its cells were found."""
 
     def __init__(self, index: Any, first: int, end: int, made: int) -> None:
         self.index, self.first, self.end, self.made = index, first, end, made
 
     @classmethod
-    def over(cls, keys: np.ndarray, first: int) -> Index:
+    def over(cls, keys: np.ndarray, first: int) -> FaissIndex:
         """Of keys [N, D]; `first` is the row of the first of them. Seconds to a minute."""
         import faiss
 
@@ -45,11 +45,11 @@ class Index:
         made._add(keys)
         return made
 
-    def and_more(self, keys: np.ndarray) -> Index:
+    def and_more(self, keys: np.ndarray) -> FaissIndex:
         """Another one, with the rows that follow."""
         import faiss
 
-        more = Index(faiss.clone_index(self.index), self.first, self.end, self.made)
+        more = FaissIndex(faiss.clone_index(self.index), self.first, self.end, self.made)
         more._add(keys)
         return more
 
@@ -79,7 +79,7 @@ class Index:
         return head + faiss.serialize_index(self.index).tobytes()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Index:
+    def from_bytes(cls, data: bytes) -> FaissIndex:
         """Raises ValueError if it is none."""
         import faiss
 
@@ -102,7 +102,7 @@ class Indexed:
 
     def __init__(self, flat: int = FLAT) -> None:
         self.flat = flat
-        self.index: Index | None = None
+        self.index: FaissIndex | None = None
         self._work: threading.Thread | None = None
 
     def search(self, queries: np.ndarray, table: np.ndarray, first: int, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,7 +134,7 @@ class Indexed:
         def work() -> None:
             try:
                 if index is None or len(table) > GROWN * index.made or index.first < first - len(table):
-                    self.index = Index.over(table, first)
+                    self.index = FaissIndex.over(table, first)
                 else:
                     self.index = index.and_more(table[index.end - first :])
             except (RuntimeError, MemoryError):  # FAISS cannot: then vectors are compared one by one, from now on

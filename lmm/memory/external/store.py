@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmm.memory.external.index import Index, Indexed, available
+from lmm.memory.external.index import FaissIndex, Indexed, available
 
 if TYPE_CHECKING:
     from lmm.adapters.ops import Ops
@@ -71,7 +71,7 @@ class Store:
         if not available:
             return False
         try:
-            index = Index.from_bytes(data[DIGEST:])
+            index = FaissIndex.from_bytes(data[DIGEST:])
         except ValueError:
             return False
         begin = self._base + self._starts[0]

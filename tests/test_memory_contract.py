@@ -415,7 +415,7 @@ def test_a_state_is_read_by_the_other_backend(
 
 @pytest.mark.real
 @pytest.mark.mlx
-@every_learner
+@pytest.mark.parametrize("name", [name for name in LEARNING if name not in ("external", "lm2")])  # a minute each
 def test_what_a_real_model_learned_on_torch_it_knows_on_mlx(name, torch_adapter, mlx_adapter, tmp_path: Path) -> None:
     carried_over(name, torch_adapter, mlx_adapter, tmp_path / "state.safetensors", QUESTIONS[:3])
 

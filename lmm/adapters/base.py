@@ -197,7 +197,10 @@ class Adapter(ABC):
 
         with self.quiet(), self.tap(site, look):
             self.hidden(tokens, site.layer + 1, cache)
-        return seen[0] if len(seen) == 1 else self.ops.concat(seen, 1)  # a backend may read in parts
+        # A backend may read in parts, and before them what the cache lacks.
+        parts = [x for x in seen if x.shape[0] == len(tokens)]
+        whole = parts[0] if len(parts) == 1 else self.ops.concat(parts, 1)
+        return whole[:, -tokens.shape[1] :]
 
     # names and places ----------------------------------------------------------------------------------------
     def middle_site(self) -> Site:

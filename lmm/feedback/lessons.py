@@ -30,7 +30,7 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     tongue = language(text if len(text) > 20 or last is None else f"{last.user} {last.assistant} {text}")
     if reader.name == "minilm" and tongue != "en":
         return replace(NOTHING, why="not English")
-    heard = reader.hear(text, last)
+    heard = reader.hear(text, _in_full(last) if last is not None and tongue == "en" else last)
     if not heard.facts:
         return Reading(cast(Kind, heard.kind), why=f"{heard.kind}, {heard.sure:.2f}")
     if last is not None and _about_last(heard, last):
@@ -52,6 +52,14 @@ POINTING = anycase(
     r"(?:(?:now|so|and|but|well|no),? )?(?:she|he|it|they|her|his|its|their|that|this|sie|er|es|elle|il|ella|él"
     r"|她|他|它)(?:['’]s|['’]re)?(?![\w])"
 )
+
+
+def _in_full(last: Exchange) -> Exchange:
+    """A bare answer as the sentence it stands for: the model has seen few replies of one word."""
+    answer = last.assistant.strip(" .")
+    if len(words(answer).split()) > 3 or not replies.is_factual(last.user):
+        return last
+    return replace(last, assistant=replies.answer_to(replies.core(last.user), answer))
 
 
 def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]) -> list[Reading]:

@@ -218,11 +218,7 @@ def read(path: PathLike) -> Iterator[dict[str, Any]]:
     what is wrong as `problem`. Raises LmmError for a file that cannot be read.
     """
     try:
-        with contextlib.ExitStack() as stack:
-            there = [at for at in jsonl.rotated(Path(path)) if at.exists()] or [Path(path)]
-            files = [
-                stack.enter_context(jsonl.opened(at)) for at in there
-            ]  # the newest first: it may move on meanwhile
+        with jsonl.all_opened(Path(path)) as files:
             for file in reversed(files):
                 yield from _records(file)
     except (OSError, ValueError) as error:

@@ -88,17 +88,20 @@ def rotate(path: Path, most: int, keep: int) -> bool:
 
     Nobody's line is lost: who waits for the lock then writes into a new file. Raises OSError.
     """
-    if not path.exists() or path.stat().st_size < most:
-        return False
-    with _locked(path) as file:
-        if not _is_regular(file) or os.fstat(file).st_size < most:  # another process was first
+    try:
+        if path.stat().st_size < most:
             return False
-        places = [path, *(numbered(path, n + 1) for n in range(keep))]
-        for older, newer in itertools.pairwise(reversed(places)):
-            if newer.exists():
-                os.replace(newer, older)
-        if not keep:
-            os.unlink(path)
+        with _locked(path) as file:
+            if not _is_regular(file) or os.fstat(file).st_size < most:
+                return False
+            places = [path, *(numbered(path, n + 1) for n in range(keep))]
+            for older, newer in itertools.pairwise(reversed(places)):
+                if newer.exists():
+                    os.replace(newer, older)
+            if not keep:
+                os.unlink(path)
+    except FileNotFoundError:  # another process was first
+        return False
     return True
 
 
@@ -110,6 +113,27 @@ def rotated(path: Path) -> list[Path]:
     """A file and those that it was before, the newest first."""
     older = itertools.takewhile(Path.exists, (numbered(path, n) for n in itertools.count(1)))
     return [path, *older]
+
+
+@contextlib.contextmanager
+def all_opened(path: Path, tries: int = 100) -> Iterator[list[BinaryIO]]:
+    """A file and those that it was before, the newest first, as they were at one moment: where they move on while they
+    are opened, they are opened again. Raises OSError."""
+    for left in reversed(range(tries)):
+        with contextlib.ExitStack() as stack:
+            there = [at for at in rotated(path) if at.exists()] or [path]
+            try:
+                files = [stack.enter_context(opened(at)) for at in there]
+                steady = all(
+                    os.path.samestat(os.fstat(f.fileno()), at.stat()) for f, at in zip(files, there, strict=True)
+                )
+            except FileNotFoundError:
+                if not left or not (path.exists() or numbered(path, 1).exists()):
+                    raise
+                continue
+            if steady or not left:
+                yield files
+                return
 
 
 def count(path: Path, wanted: Callable[[bytes], bool]) -> int:

@@ -24,9 +24,9 @@ from lmm.text.sentences import sentences
 
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
     """A turn read by the model."""
-    text, once = grammar.quiet(said), dict.fromkeys(sentences(said))
-    if len(once) < len(sentences(said)):  # said twice is said once
-        text = grammar.quiet(" ".join(once))
+    parts = sentences(said)
+    once = dict.fromkeys(parts)
+    text = grammar.quiet(said if len(once) == len(parts) else " ".join(once))  # said twice is said once
     tongue = language(text if len(text) > 20 or last is None else f"{last.user} {last.assistant} {text}")
     if reader.name == "minilm" and tongue != "en":
         return replace(NOTHING, why="not English")
@@ -111,9 +111,7 @@ def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Seque
     if POINTING.match(stated) or len(fact.value) > MAX_VALUE or grammar.RELATIVE.search(stated):
         return None
     subject, relation = _about(fact, known)
-    after = text[fact.at + len(clause) :][:1]
-    said = clause + (after if clause == fact.clause and after in ".!。！" else "")
-    lesson = Lesson(statement=said, echo=echoed(stated, tongue), subject=subject, relation=relation)
+    lesson = Lesson(statement=clause, echo=echoed(stated, tongue), subject=subject, relation=relation)
     named = len(subject) > 2 and fact.subject and stated.startswith(fact.subject)  # not "I" and "we"
     full = stated.replace(fact.subject, subject, 1) if named else stated
     asked = question_of(full, fact.value) if tongue == "en" else None

@@ -13,7 +13,7 @@ import math
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -133,17 +133,19 @@ class PairModel:
             found += [(best * m).sum(1) / m.sum(1), best.masked_fill(~m, 1).amin(1)]
         return torch.cat([q[:, 0], u * v, (u - v).abs(), 4 * torch.stack(found, 1)], 1)
 
-    def load(self, path: Path) -> None:
-        from safetensors.torch import load_file
-
-        for name, value in load_file(str(path)).items():
-            self.params[name].data.copy_(value)
-
     def ids(self, text: str) -> list[int]:
         return self.encoder.ids(text, LIMIT)
 
     def arrays(self) -> dict[str, np.ndarray]:
         return {name: value.detach().numpy().astype(np.float16) for name, value in self.params.items()}
+
+
+def go_on_from(path: Path, params: Mapping[str, Tensor]) -> None:
+    """Start with what an earlier training has saved."""
+    from safetensors.torch import load_file
+
+    for name, value in load_file(str(path)).items():
+        params[name].data.copy_(value)
 
 
 def batches(
@@ -256,7 +258,7 @@ def train_and_save(options: argparse.Namespace, pairs: Callable[[], tuple[list[P
     print(f"{len(train_pairs)} training pairs, {len(valid_pairs)} validation pairs", flush=True)
     model = PairModel(Encoder(), options.rank, options.joint_from, options.seed)
     if options.init:
-        model.load(options.init)
+        go_on_from(options.init, model.params)
     train(model, train_pairs, options)
     report(valid_pairs, score(model, valid_pairs))
     save(model, options)

@@ -25,6 +25,7 @@ from lmm.encoders.minilm import HEADS, MATRICES, WIDTH
 from lmm.feedback import model as reader
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.model import KINDS, SPANS, Pieces
+from scripts.train_gate import go_on_from
 
 HIDDEN = 64
 ARTICLE = re.compile(
@@ -166,12 +167,6 @@ class Model:
         spans = torch.tanh(states @ p["span.hidden"] + p["span.hidden_bias"]) @ p["span.out"] + p["span.out_bias"]
         return kinds, spans.unflatten(-1, (len(SPANS), 3))
 
-    def load(self, path: Path) -> None:
-        from safetensors.torch import load_file
-
-        for name, value in load_file(str(path)).items():
-            self.params[name].data.copy_(value)
-
     def arrays(self) -> dict[str, np.ndarray]:
         return {name: value.detach().numpy().astype(np.float16) for name, value in self.params.items()}
 
@@ -246,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"{len(examples)} turns", flush=True)
     model = Model(encoder, options.layers, options.rank, options.lora_from, options.seed)
     if options.init:
-        model.load(options.init)
+        go_on_from(options.init, model.params)
     train(model, examples, options)
     save(model, options)
     print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")

@@ -240,19 +240,15 @@ class Index:
             return []
         vectors, query = self.gate.read(text)
         near = [c for c in self.candidates(vectors) if not another_question(text, self.prompts[c[0]])]
-        scored = [(p, self.gate.same(query, self._lower(p)), cosine) for p, cosine in near]
+        scored = [(p, self.gate.same(query, self.lower(self.prompts[p])), cosine) for p, cosine in near]
         fired = [found for found in scored if found[1] >= threshold]
         # Several lessons may ask the same in other words. What differs little in likeness counts as equal: later first.
         best = max((score + cosine for _, score, cosine in fired), default=0.0)
         fired.sort(key=lambda f: (f[1] + f[2] >= best - EQUAL, f[0] if f[1] + f[2] >= best - EQUAL else f[1] + f[2]))
         return [(position, score) for position, score, _ in reversed(fired)]
 
-    def _lower(self, position: int) -> Lower:
-        """A lesson's lower states."""
-        return self._kept(self.prompts[position])
-
-    def _kept(self, text: str) -> Lower:
-        """Lower states of a stored text: computed when first needed, then kept."""
+    def lower(self, text: str) -> Lower:
+        """Lower states of a text of a lesson: computed when first needed, then kept."""
         prompt = " ".join(text.split())
         if prompt not in self._states:
             self._states[prompt] = self.gate.lower(prompt)

@@ -46,7 +46,7 @@ class Notebook(Index):
         found = []
         for position, cosine in self.candidates(vectors):
             said = self.prompts[position]
-            score = max(self.gate.same(query, self._kept(part)) for part in sentences(said) or [said])
+            score = max(self.gate.same(query, self.lower(part)) for part in sentences(said) or [said])
             if score >= threshold:
                 found.append((score + LIKENESS * cosine, position, score))
         return [(position, score) for _, position, score in sorted(found, reverse=True)]

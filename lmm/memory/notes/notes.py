@@ -22,7 +22,7 @@ from lmm.encoders.minilm import WIDTH
 from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Note, Prompt, Recall
 from lmm.memory.isolated import Isolated
-from lmm.memory.keyed.gate import Gate
+from lmm.memory.keyed.gate import Index
 from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
@@ -67,7 +67,7 @@ class Notes(Isolated):
         ]
         notes = [row[: self.options.count][::-1] for row in found]  # the best one last, next to the question
         for text, row in zip(texts, notes, strict=True) if self.options.opening else ():
-            row[-1:] = [replace(note, opening=_opening(text, note, notebook.gate, adapter)) for note in row[-1:]]
+            row[-1:] = [replace(note, opening=_opening(text, note, notebook, adapter)) for note in row[-1:]]
         again = ["\n".join(note.said for note in row) for row in notes]
         return Recall([[] for _ in prompts], notes=notes, text=again) if any(notes) else None
 
@@ -86,14 +86,14 @@ class Notes(Isolated):
 OPENING = 30  # tokens of a longer note that a reply begins with
 
 
-def _opening(text: str, note: Note, gate: Gate, adapter: Adapter) -> str:
+def _opening(text: str, note: Note, notebook: Index, adapter: Adapter) -> str:
     """The note as it is said back, or those sentences of a long one that help most with the question."""
     parts = sentences(note.echo)
     sizes = [len(adapter.format.encode(part)) for part in parts]
     if len(parts) < 2 or sum(sizes) <= OPENING:
         return note.echo
-    _, asked = gate.read(text)
-    helping, chosen = [gate.same(asked, gate.lower(part)) for part in parts], set[int]()
+    _, asked = notebook.gate.read(text)
+    helping, chosen = [notebook.gate.same(asked, notebook.lower(part)) for part in parts], set[int]()
     for i in sorted(range(len(parts)), key=lambda i: -helping[i]):
         if not chosen or sum(sizes[j] for j in chosen) + sizes[i] <= OPENING:
             chosen.add(i)

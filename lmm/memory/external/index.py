@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lmm.memory.external.search import nearest
+from lmm.memory.external.search import largest, nearest
 
 FLAT = 10_000  # vectors up to which all are compared: 12 ms, where the index takes 1
 CODE = 64  # directions
@@ -68,8 +68,7 @@ class FaissIndex:
         there = (found >= 0) & (rows >= least)
         close = table[np.where(there, rows - offset, least - offset)].astype(np.float32)
         products = np.where(there, np.einsum("qd,qrd->qr", queries, close), -np.inf)
-        order = np.lexsort((rows, -products), axis=1)[:, :k]
-        return np.take_along_axis(products, order, 1).astype(np.float32), np.take_along_axis(rows, order, 1)
+        return largest(products.astype(np.float32), rows, k)
 
     def to_bytes(self, begin: int) -> bytes:
         """With rows counted from row `begin`."""
@@ -115,9 +114,7 @@ class Indexed:
         best, where = index.search(queries, table, first, first, k)
         if index.end < first + len(table):
             more, rows = nearest(queries, table[index.end - first :], k)
-            best, where = np.concatenate([best, more], 1), np.concatenate([where, rows + index.end], 1)
-            order = np.lexsort((where, -best), axis=1)[:, :k]
-            best, where = np.take_along_axis(best, order, 1), np.take_along_axis(where, order, 1)
+            best, where = largest(np.concatenate([best, more], 1), np.concatenate([where, rows + index.end], 1), k)
         if not np.isfinite(best).all():  # hardly any are left of those that were indexed
             found, rows = nearest(queries, table, k)
             return found, rows + first

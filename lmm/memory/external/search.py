@@ -16,7 +16,11 @@ def nearest(queries: np.ndarray, keys: np.ndarray, k: int) -> tuple[np.ndarray, 
         found = queries @ keys[start : start + ROWS].astype(np.float32).T
         some = np.argpartition(-found, min(k, found.shape[1]) - 1, axis=1)[:, :k]
         best = np.concatenate([best, np.take_along_axis(found, some, 1)], 1)
-        rows = np.concatenate([rows, some + start], 1)
-        order = np.lexsort((rows, -best), axis=1)[:, :k]
-        best, rows = np.take_along_axis(best, order, 1), np.take_along_axis(rows, order, 1)
+        best, rows = largest(best, np.concatenate([rows, some + start], 1), k)
     return best, rows
+
+
+def largest(products: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The k largest products [Q, N] of each query and their rows, largest first; of equals the earlier."""
+    order = np.lexsort((rows, -products), axis=1)[:, :k]
+    return np.take_along_axis(products, order, 1), np.take_along_axis(rows, order, 1)

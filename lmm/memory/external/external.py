@@ -35,10 +35,11 @@ import numpy as np
 
 from lmm.errors import LearningError, StateError
 from lmm.lesson import Knowledge, Lesson, State
-from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
+from lmm.memory.base import LearnReport, Prompt, Recall, UserMessage
 from lmm.memory.external.head import Head
 from lmm.memory.external.store import Store
 from lmm.memory.general import centre, general_states, states_of
+from lmm.memory.isolated import Isolated
 from lmm.memory.states import unit
 from lmm.options import Options, learning, option
 from lmm.text.sanitize import listed
@@ -70,7 +71,7 @@ class ExternalOptions(Options):
     sharp: float = option(5.0, "of the attention over what was found", "[0, 1000]")
 
 
-class External(Memory):
+class External(Isolated):
     name = "external"
     summary = "every token said, as a hidden state; what is near comes back in a reply"
     learns_from = "turns"
@@ -220,10 +221,9 @@ class External(Memory):
     def stored(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         """What is known with the tokens of a turn that the user wrote, as a span of its own, in the place of an earlier
         one that said the same."""
-        ops, old = adapter.ops, known.superseded(lesson)
-        state = {
-            name: array for name, array in known.state.items() if name.partition("/")[2] not in {x.id for x in old}
-        }
+        ops, state, old = adapter.ops, known.state, known.superseded(lesson)
+        for earlier in old:
+            state = self.forget(state, earlier.id)
         if "centre" not in state:
             state = {"centre": ops.asarray(centre(adapter, self.sites(adapter)[0]))}
         tokens = np.asarray(message.tokens, np.int64)
@@ -261,9 +261,6 @@ class External(Memory):
     def from_beside(self, state: State, data: bytes, ops: Ops) -> None:
         if "centre" in state:
             self.store(state, ops).index_from_bytes(data)
-
-    def forget(self, state: State, lesson_id: str) -> State:
-        return {name: array for name, array in state.items() if name.partition("/")[2] != lesson_id}
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         width, vocab = adapter.shape.width, adapter.shape.vocab

@@ -38,10 +38,15 @@ def states_of(adapter: Adapter, site: Site, tokens: Sequence[int] | np.ndarray, 
     return adapter.ops.to_numpy(adapter.ops.float32(h))[0]
 
 
+def own_states(adapter: Adapter, site: Site, text: str) -> np.ndarray:
+    """The states [T, D] of a text's own tokens, as a message in an empty conversation."""
+    tokens, content = adapter.format.message_tokens(text)
+    return states_of(adapter, site, tokens)[np.array(content)]
+
+
 def general_states(adapter: Adapter, site: Site) -> np.ndarray:
     """The states [G, D] of the general sentences' own tokens, each sentence as a message."""
-    found = [adapter.format.message_tokens(text) for text in GENERAL]
-    return np.concatenate([states_of(adapter, site, tokens)[np.array(content)] for tokens, content in found])
+    return np.concatenate([own_states(adapter, site, text) for text in GENERAL])
 
 
 def centre(adapter: Adapter, site: Site) -> np.ndarray:

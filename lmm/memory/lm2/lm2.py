@@ -33,7 +33,7 @@ import numpy as np
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Picture, Prompt, Recall, UserMessage
 from lmm.memory.batch import Batch, of_one_lesson
-from lmm.memory.general import centre, states_of
+from lmm.memory.general import centre, own_states, states_of
 from lmm.memory.optim import Optimizer, fit
 from lmm.options import Options, learning, option
 
@@ -200,9 +200,7 @@ class Lm2(Memory):
         """The states [T, D] of a message's own tokens in an empty conversation; none of an empty one."""
         if not text:
             return np.zeros((0, adapter.shape.width), np.float32)
-        tokens, content = adapter.format.message_tokens(text)
-        h = adapter.hidden(np.asarray([tokens]), self.sites(adapter)[0].first_layer)
-        return adapter.ops.to_numpy(adapter.ops.float32(h))[0][np.asarray(content)]
+        return own_states(adapter, self.sites(adapter)[0], text)
 
     def pictures(self, state: State, tokens: Sequence[int], adapter: Adapter) -> list[Picture]:
         """Which slots each token reads, over all heads, and how far the gate is open."""

@@ -108,7 +108,7 @@ def _around(file: Path, text: str, png: Path | None, as_json: bool) -> None:
         adapter, memory, known = mind.adapter, mind.memory, mind.knowledge
         tokens, content = adapter.format.message_tokens(text)
         found = memory.near(known.state, text, adapter)
-        drawn = [(p.title, p.values[_places_of(content)]) for p in memory.pictures(known.state, tokens, adapter)]
+        drawn = [(p.title, p.values[content]) for p in memory.pictures(known.state, tokens, adapter)]
         names = [adapter.format.piece(token) for token, mine in zip(tokens, content, strict=True) if mine]
     said = {lesson.id: str(lesson) for lesson in known.lessons}
     if as_json:
@@ -122,10 +122,6 @@ def _around(file: Path, text: str, png: Path | None, as_json: bool) -> None:
         _draw(png, names, drawn)
     if not found and not drawn:
         say(f"memory {header.module!r} finds nothing near that text")
-
-
-def _places_of(mask: list[bool]) -> list[int]:
-    return [i for i, yes in enumerate(mask) if yes]
 
 
 def _draw(path: Path, names: list[str], drawn: list[tuple[str, Any]]) -> None:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from lmm.chat.session import Chat
     from lmm.lesson import Lesson
 
+EXPORTED = "exported before; it is yours to keep or delete"
+
 
 def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson:
     """Take a lesson, and the line `typed` that asked for it, out of this session; with `deep`, or where the user
@@ -82,9 +84,7 @@ def _purge(chat: Chat, trace: Trace, typed: str) -> None:
 
 def _name_exports(chat: Chat, trace: Trace) -> None:
     for path in exports_with(trace, chat.exports):
-        chat.view.say(
-            f"still in {memory_files.from_here(path)}, which was exported before; it is yours to keep or delete"
-        )
+        chat.view.say(f"still in {memory_files.from_here(path)}, which was {EXPORTED}")
 
 
 def exports_with(trace: Trace, more: Iterable[Path] = ()) -> list[Path]:
@@ -117,13 +117,8 @@ def everywhere(value: str, log: Path) -> tuple[list[str], dict[str, str]]:
     """Take whatever says a value out of every file that is known here -> what went, and where it may still be, with the
     reason."""
     trace = Trace.of_value(value)
-    gone, left = (
-        [],
-        {
-            memory_files.from_here(path): "exported before; it is yours to keep or delete"
-            for path in exports_with(trace)
-        },
-    )
+    gone: list[str] = []
+    left = {memory_files.from_here(path): EXPORTED for path in exports_with(trace)}
     for path in memory_files.known_files():  # as long as the transcripts say where they are
         try:
             atomic.remove_stale(path)

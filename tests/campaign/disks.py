@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 from campaign.disk import Disk, Survivors
-from campaign.program import COMMANDS, Row, copied, everything, folder_with, known, missing, run, said_learned
+from campaign.program import COMMANDS, OLD, Row, copied, everything, folder_with, known, missing, run, said_learned
 from lmm.errors import StateError
 from lmm.files import journal
 
@@ -46,7 +46,7 @@ def faults(share: float) -> Row:
                 gone = {"Old question 1?"} if "orget" in name else set()
                 try:
                     files = [*everything(folder), *_named(ran.err)]
-                    lost += len({f"Old question {i}?" for i in range(3)} - gone - known(*files))
+                    lost += len(OLD - gone - known(*files))
                     if "undo" not in name and "/undo" not in stdin:
                         lost += len(missing(said_learned(ran.err), *files))
                 except StateError:
@@ -125,7 +125,7 @@ def power(count: int) -> Row:
                 mixed += 1
                 continue
             gone = {"Old question 1?"} if "forgotten" in said or "orget" in str(TRACED[number % len(traces)]) else set()
-            lost += len(unknown | ({f"Old question {i}?" for i in range(3)} - gone - found))
+            lost += len(unknown | (OLD - gone - found))
             mixed += any(not _is_whole(path) for path in everything(folder))
             forgotten += "forgotten: Old question 1?" in said and _still(folder, TRACED[number % len(traces)][0])
             shutil.rmtree(folder)

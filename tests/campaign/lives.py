@@ -9,6 +9,7 @@ import random
 import resource
 import tempfile
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lmm.engine.keeper import Keeper
 from lmm.engine.mind import Mind
 from lmm.feedback import lesson_for
 from lmm.files import journal
+from lmm.lesson import Lesson
 
 QUESTIONS = st.sampled_from([f"Question {i}?" for i in range(6)])
 ANSWERS = st.sampled_from(["Oslo", "Bern", "Rome", "Lima"])
@@ -48,6 +50,11 @@ def _jotter() -> scripted.Jotter:
     return OneEach()
 
 
+def by_question(lessons: Iterable[Lesson]) -> dict[str, str]:
+    """What is answered to each question."""
+    return {lesson.prompt: lesson.answer for lesson in lessons}
+
+
 class Life(RuleBasedStateMachine):
     """`known` is what a mind should know, `past` and `future` what undo and redo should bring."""
 
@@ -64,8 +71,8 @@ class Life(RuleBasedStateMachine):
 
     def _same(self) -> None:
         Life.steps += 1
-        found = {lesson.prompt: lesson.answer for lesson in self.mind.lessons}
-        on_disk = {x.prompt: x.answer for x in journal.load(self.mind.keeper.file)[1].lessons} if self._kept() else {}
+        found = by_question(self.mind.lessons)
+        on_disk = by_question(journal.load(self.mind.keeper.file)[1].lessons) if self._kept() else {}
         for one in (found, on_disk):
             Life.differences += one != self.known
         assert found == self.known and on_disk == self.known
@@ -76,6 +83,11 @@ class Life(RuleBasedStateMachine):
     def _changed(self, now: dict[str, str]) -> None:
         self.past.append(self.known)
         self.known, self.future = now, []
+
+    def _take_over_history(self) -> None:
+        """What is left of the past is taken from the mind, which the next steps must hold to."""
+        self.past = [by_question(one.lessons) for one in self.mind.history.undo]
+        self.future = [by_question(one.lessons) for one in self.mind.history.redo]
 
     @rule(question=QUESTIONS, answer=ANSWERS)
     def teach(self, question: str, answer: str) -> None:
@@ -110,9 +122,7 @@ class Life(RuleBasedStateMachine):
         lesson = data.draw(st.sampled_from(list(self.mind.lessons)))
         self.mind.forget(lesson.id)
         del self.known[lesson.prompt]
-        # by id; what is left of the past is taken from the mind, which the next steps must hold to
-        self.past = [{x.prompt: x.answer for x in one.lessons} for one in self.mind.history.undo]
-        self.future = [{x.prompt: x.answer for x in one.lessons} for one in self.mind.history.redo]
+        self._take_over_history()  # by id
         for one in (*self.mind.history.undo, *self.mind.history.redo):
             Life.differences += any(x.id == lesson.id for x in one.lessons)
         self._same()
@@ -129,8 +139,7 @@ class Life(RuleBasedStateMachine):
         with self.mind.keeper.turn():  # type: ignore[union-attr]
             pass
         self.known = {**self.known, question: now}
-        self.past = [{x.prompt: x.answer for x in one.lessons} for one in self.mind.history.undo]
-        self.future = [{x.prompt: x.answer for x in one.lessons} for one in self.mind.history.redo]
+        self._take_over_history()
         self._same()
 
     @rule()
@@ -142,7 +151,7 @@ class Life(RuleBasedStateMachine):
     def crash(self) -> None:
         """The process is gone with all it had in memory; what was learned before the next start can still be undone."""
         self.mind = born(self.folder)
-        self.past = [{x.prompt: x.answer for x in one.lessons} for one in self.mind.history.undo]
+        self.past = [by_question(one.lessons) for one in self.mind.history.undo]
         self.future = []
         self._same()
 
@@ -152,7 +161,7 @@ class Life(RuleBasedStateMachine):
         self.mind.save(copy)
         other = Mind(scripted.ScriptedAdapter(), _jotter())
         other.load(copy)
-        Life.differences += {x.prompt: x.answer for x in other.lessons} != self.known
+        Life.differences += by_question(other.lessons) != self.known
         self._same()
 
     @precondition(lambda self: self._kept())
@@ -162,9 +171,9 @@ class Life(RuleBasedStateMachine):
         if not other.lessons:
             other.learn(lesson_for(question, answer))
         other.close()
-        theirs = {x.prompt: x.answer for x in other.lessons}
+        theirs = by_question(other.lessons)
         _, header = memory_files.merged(self.mind.keeper.file, other.keeper.file, "first")  # type: ignore[union-attr]
-        Life.differences += {x.prompt: x.answer for x in header.lessons} != {**theirs, **self.known}
+        Life.differences += by_question(header.lessons) != {**theirs, **self.known}
         self._same()
 
     def teardown(self) -> None:

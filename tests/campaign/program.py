@@ -25,6 +25,7 @@ from lmm.files import journal
 
 Row = tuple[str, str, str]  # what was measured, what is wanted, what was found
 STORE = "data/memories/smollm2-135m-instruct/jotter.safetensors"
+OLD = {f"Old question {i}?" for i in range(3)}  # what `folder_with(3)` knows
 
 
 @dataclass

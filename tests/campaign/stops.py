@@ -13,6 +13,7 @@ import terminals
 
 from campaign.program import (
     COMMANDS,
+    OLD,
     STORE,
     Row,
     Started,
@@ -37,7 +38,6 @@ def kills(count: int) -> Row:
     chance, lost, unreadable, learned = random.Random(0), 0, 0, 0
     commands = [*COMMANDS, ("teach many", ["teach"], LESSONS), ("teach many", ["teach"], LESSONS)]
     with folder_with(3) as base:
-        old = {f"Old question {i}?" for i in range(3)}
         took = {name: _seconds(base, args, stdin) for name, args, stdin in commands}
         for number in range(count):
             name, args, stdin = commands[number % len(commands)]
@@ -46,12 +46,12 @@ def kills(count: int) -> Row:
             stopped(chance, started, took[name], signal.SIGKILL)
             said = said_learned(started.wait().err) if "undo" not in stdin and "undo" not in name else set()
             learned += len(said)
-            gone = {"Old question 1?"} if "orget" in name else old if "undo" in name else set()
+            gone = {"Old question 1?"} if "orget" in name else OLD if "undo" in name else set()
             try:
                 files = everything(folder)
-                lost += len(missing(said, *files) | (old - gone - known(*files)))
+                lost += len(missing(said, *files) | (OLD - gone - known(*files)))
                 run(folder, ["ask", "hello"])  # the next start puts the journal into the file
-                lost += len(missing(said, *files) | (old - gone - known(*files)))
+                lost += len(missing(said, *files) | (OLD - gone - known(*files)))
             except StateError:
                 unreadable += 1
             shutil.rmtree(folder)

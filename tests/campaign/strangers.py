@@ -18,7 +18,7 @@ import numpy as np
 import payloads
 import terminals
 
-from campaign.program import Row, folder_with, run
+from campaign.program import STORE, Row, folder_with, run
 from lmm.errors import LmmError
 from lmm.files import journal, state_file
 from lmm.lesson import Lesson
@@ -36,7 +36,7 @@ def fuzzed(count: int) -> Row:
         memory = base / "copy.safetensors"
         state_file.save(memory, {"note/a": np.ones(3, np.float32)}, _header(memory))
         session = next((base / "data/sessions").glob("*.jsonl")).read_bytes()
-        changes = base / "data/memories/smollm2-135m-instruct/jotter.safetensors.undo"
+        changes = journal.undo_of(base / STORE)
         kinds: list[tuple[bytes, Callable[[Path], object], bool]] = [
             (memory.read_bytes(), _memory, False),
             (memory.read_bytes(), _memory, True),
@@ -211,7 +211,7 @@ def _said_in_pipes(folder: Path, text: str) -> list[str]:
         run(folder, ["ask", f"say {word}"]),
         run(folder, ["log", "show", "--all"]),
         run(folder, ["sessions"]),
-        run(folder, ["memory", "show", f"data/memories/smollm2-135m-instruct/jotter.safetensors{word}"]),
+        run(folder, ["memory", "show", f"{STORE}{word}"]),
         run(folder, ["chat", "--model", f"no{word}"]),
         run(folder, ["config", "set", f"key{word}", word]),
     ]

@@ -62,12 +62,12 @@ class Keeper:
             finally:
                 self._turns -= 1
 
-    def keep(self, knowledge: Knowledge, undoing: bool = False) -> None:
-        """Write how `knowledge` differs from what the mind knows; `undoing`: it takes an earlier change back. Raises
-        LearningError; then the file is as before."""
+    def keep(self, knowledge: Knowledge, back_to: Knowledge | None) -> None:
+        """Write how `knowledge` differs from what the mind knows, and where undo leads from there: to itself where that
+        is no step, and None where it takes an earlier change back. Raises LearningError; then the file is as before."""
         before = self.mind.knowledge
         change = self._change(before, knowledge)
-        back = None if undoing else self._change(knowledge, before)
+        back = None if back_to is None else self._change(knowledge, back_to)
         if not change:
             return
         try:

@@ -160,7 +160,7 @@ class Mind:
         """Come to know something without a step that could be undone."""
         before, history = self.knowledge, self.history
         if after is not before:
-            self._become(after, undoing=True)
+            self._become(after, back_to=after)
             change = difference(before, after, operator.is_)
             history.undo, history.redo = ([_changed(x, change) for x in s] for s in (history.undo, history.redo))
 
@@ -192,7 +192,7 @@ class Mind:
         """Make it what is known, so that it can be undone. Raises LearningError where it cannot be kept."""
         with self._turn():
             before = self.knowledge
-            self._become(knowledge)
+            self._become(knowledge, before)
             self.history.undo = [*self.history.undo[-MAX_UNDO:], before]
             self.history.redo = []
 
@@ -211,14 +211,14 @@ class Mind:
             done = min(count, len(back))
             for _ in range(done):
                 before = self.knowledge
-                self._become(back[-1], undoing)
+                self._become(back[-1], None if undoing else before)
                 back.pop()
                 forth.append(before)
             return done
 
-    def _become(self, knowledge: Knowledge, undoing: bool = False) -> None:
+    def _become(self, knowledge: Knowledge, back_to: Knowledge | None) -> None:
         if self.keeper is not None:
-            self.keeper.keep(knowledge, undoing)
+            self.keeper.keep(knowledge, back_to)
         self.knowledge = knowledge
 
     def _turn(self) -> contextlib.AbstractContextManager[None]:
@@ -271,7 +271,7 @@ class Mind:
             history = self.history
             undo, redo = ([self._without(lesson_id, one) for one in stack] for stack in (history.undo, history.redo))
             knowledge = self._without(lesson_id, self.knowledge)
-            self._become(knowledge)
+            self._become(knowledge, self.knowledge)
             history.undo, history.redo = _steps(undo, knowledge), _steps(redo, knowledge)
             if self.keeper is not None:
                 self.keeper.forget(lesson_id)

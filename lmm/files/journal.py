@@ -110,7 +110,8 @@ def alone(file: Path) -> Iterator[None]:
 def append(file: Path, change: Change, back: Change | None) -> None:
     """Add a change, and what would take it `back`; it is on the disk afterwards. Raises OSError, and nothing was added.
 
-    `back` is None where the change itself takes an earlier one back, which then cannot be taken back again.
+    `back` is None where the change itself takes an earlier one back, which then cannot be taken back again, and empty
+    where the change is none that could be taken back.
     """
     if back is None:
         _drop_undo(file, change)

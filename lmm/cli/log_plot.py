@@ -125,15 +125,14 @@ def write(found: list[PlotRow], path: Path) -> None:
 
 
 def _draw(found: list[PlotRow], path: Path) -> None:
+    from lmm.bench import pages
+
     try:
-        import matplotlib
+        pyplot = pages.pyplot()
     except ImportError as error:
         raise LmmError(
             f"a {path.suffix} file needs matplotlib: pip install matplotlib; --output FILE.html needs nothing"
         ) from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     longest = max(len(row.changes) for row in found)
     grid = [[*row.changes, *[math.nan] * (longest - len(row.changes))] for row in found]
     figure, axes = pyplot.subplots(figsize=(min(24.0, 3 + longest * 0.15), 1 + 0.3 * len(found)))

@@ -126,15 +126,14 @@ def _around(file: Path, text: str, png: Path | None, as_json: bool) -> None:
 
 def _draw(path: Path, names: list[str], drawn: list[tuple[str, Any]]) -> None:
     """Raises UsageError where matplotlib is missing, or there is nothing to draw."""
+    from lmm.bench import pages
+
     if not drawn:
         raise UsageError("this memory has nothing to draw: only lm2's slots and gates are pictures")
     try:
-        import matplotlib
+        pyplot = pages.pyplot()
     except ImportError:
         raise UsageError("a picture needs matplotlib: pip install 'lmm[bench]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     figure, axes = pyplot.subplots(1, len(drawn), figsize=(8, 1 + len(names) / 4), squeeze=False)
     for axis, (title, values) in zip(axes[0], drawn, strict=True):
         image = axis.imshow(values, aspect="auto")

@@ -19,15 +19,14 @@ from lmm.engine import runtime
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.engine.seats import Seats
-from lmm.errors import LmmError, UsageError
+from lmm.errors import LmmError
 from lmm.files.standing import PROFILE
-from lmm.store.base import storable
+from lmm.store.base import user_name
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
     from lmm.config import Config
 
-LONGEST = 200  # characters of a name
 AT_ONCE = 4  # minds of one user
 CACHED = 8  # conversations whose caches are kept, in case they go on
 MINDS = 512  # that are held ready, of users that are not talking
@@ -40,14 +39,6 @@ def profile_of(user: str) -> str | None:
         return None
     plain = PROFILE.fullmatch(user) and user == user.lower() and not user.startswith("user-") and user[-1] != "."
     return user if plain else f"user-{hashlib.sha256(user.encode()).hexdigest()[:40]}"
-
-
-def checked(user: str) -> str:
-    """Raises UsageError for what cannot name a user."""
-    storable(user)
-    if len(user) > LONGEST:
-        raise UsageError(f"a user's name has at most {LONGEST} characters")
-    return user
 
 
 class Users:
@@ -63,7 +54,7 @@ class Users:
     @contextlib.contextmanager
     def engine(self, user: str) -> Iterator[Engine]:
         """An engine over the user's mind, up to date with what was taught elsewhere; nobody else has it meanwhile."""
-        engine = self._taken(checked(user))
+        engine = self._taken(user_name(user))
         try:
             if engine.mind.keeper is not None:
                 with engine.mind.keeper.turn():

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import math
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any, Protocol
 
 import numpy as np
 
-from lmm.errors import UsageError
+from lmm.errors import StoreError, UsageError
 from lmm.text.fold import fold
 
 CONSTANT = 60  # of reciprocal rank fusion, as in its paper
 DEPTH = 50  # how far down each ranking is looked before they are fused, at least
+LONGEST = 200  # characters of a user's name
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,10 @@ class Memo:
     def current(self) -> bool:
         return not self.replaced_by
 
+    def cosine(self, vector: np.ndarray) -> float:
+        """The likeness to a unit vector [D]; 0 without a vector."""
+        return float(self.vector @ vector) if self.vector is not None else 0.0
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON has it; without the vector, which is made again from the text."""
         names = ("id", "text", "context", "metadata", "about", "time", "replaces", "replaced_by")
@@ -93,6 +100,16 @@ class Filters:
         after = self.since is None or memo.time >= self.since
         before = self.until is None or memo.time < self.until
         return after and before and all(memo.metadata.get(k) == v for k, v in self.metadata.items())
+
+    def sql(self, since: str, until: str, metadata: str) -> tuple[str, list[Any]]:
+        """Further conditions of a query and their values; each is given in the words of one database."""
+        parts: list[tuple[str, list[Any]]] = []
+        if self.since is not None:
+            parts.append((since, [self.since]))
+        if self.until is not None:
+            parts.append((until, [self.until]))
+        parts += [(metadata, [name, json.dumps(value)]) for name, value in self.metadata.items()]
+        return "".join(f" AND {text}" for text, _ in parts), [value for _, values in parts for value in values]
 
 
 ALL = Filters()
@@ -161,6 +178,31 @@ def storable(text: str) -> None:
         raise UsageError(f"the text has a character that is not Unicode: {error.object[error.start]!r}") from None
     if "\0" in text:
         raise UsageError("the text has a zero byte in it")
+
+
+def user_name(text: str) -> str:
+    """Raises UsageError for what cannot name a user."""
+    storable(text)
+    if len(text) > LONGEST:
+        raise UsageError(f"a user's name has at most {LONGEST} characters")
+    return text
+
+
+def agreed(there: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+    """Raises StoreError where a store says something else already of the whole."""
+    if there and there != dict(values):
+        raise StoreError(f"the store is of {there}, not of {dict(values)}")
+
+
+def batches(memos: Iterable[Memo], size: int) -> Iterator[list[Memo]]:
+    rest = iter(memos)
+    while batch := list(islice(rest, size)):
+        yield batch
+
+
+def entries(store: TextStore, space: str) -> int:
+    """How many there are, superseded ones among them."""
+    return sum(1 for _ in store.scan(space, history=True))
 
 
 def current(found: Sequence[Memo], id: str) -> Memo:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
 
 import numpy as np
 
 from lmm.errors import StoreError
-from lmm.store.base import Memo, TextStore
+from lmm.store.base import Memo, TextStore, batches, entries
 
 BATCH = 500
 Progress = Callable[[int, int], None]  # entries so far, of how many
@@ -22,14 +21,14 @@ def copy(source: TextStore, target: TextStore, progress: Progress = lambda done,
     if about := source.about():
         target.describe(about)
     spaces = source.namespaces()
-    total, done = sum(_count(source, space) for space in spaces), 0
+    total, done = sum(entries(source, space) for space in spaces), 0
     for space in spaces:
-        for batch in _batches(source.scan(space, history=True)):
+        for batch in batches(source.scan(space, history=True), BATCH):
             target.restore(space, batch)
             done += len(batch)
             progress(done, total)
     for space in spaces:
-        for batch in _batches(source.scan(space, history=True)):
+        for batch in batches(source.scan(space, history=True), BATCH):
             _check(space, batch, target)
     return done
 
@@ -45,12 +44,3 @@ def _check(space: str, batch: list[Memo], target: TextStore) -> None:
 
 def _equal(a: np.ndarray | None, b: np.ndarray | None) -> bool:
     return a is b if a is None or b is None else np.array_equal(a, b)
-
-
-def _count(store: TextStore, space: str) -> int:
-    return sum(1 for _ in store.scan(space, history=True))
-
-
-def _batches(memos: Iterator[Memo]) -> Iterator[list[Memo]]:
-    while batch := list(islice(memos, BATCH)):
-        yield batch

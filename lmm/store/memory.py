@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from lmm.errors import StoreError
-from lmm.store.base import ALL, Filters, Memo, Recalled, current, depth, fused, succeeded
+from lmm.store.base import ALL, Filters, Memo, Recalled, agreed, current, depth, fused, succeeded
 from lmm.store.vectors import Vectors
 from lmm.text.fold import words
 
@@ -33,8 +33,7 @@ class InMemory:
         return dict(self._about)
 
     def describe(self, values: Mapping[str, Any]) -> None:
-        if self._about and self._about != dict(values):
-            raise StoreError(f"the store is of {self._about}, not of {dict(values)}")
+        agreed(self._about, values)
         self._about = dict(values)
 
     def add(self, space: str, memos: Sequence[Memo]) -> list[str]:
@@ -72,9 +71,8 @@ class InMemory:
         if rows:
             index.extend(np.array([i for i, _ in rows]), np.stack([row for _, row in rows]))
         near = index.nearest(vector, depth(k))
-        cosines = dict(near)
         best = fused([[i for i, _ in near], bm25([memo.text for memo in memos], text)[: depth(k)]], k)
-        return [Recalled(memos[i], score, cosines.get(i, _cosine(memos[i], vector))) for i, score in best]
+        return [Recalled(memos[i], score, memos[i].cosine(vector)) for i, score in best]
 
     def supersede(self, space: str, id: str, memo: Memo) -> str:
         with self.transaction():
@@ -146,7 +144,3 @@ def bm25(texts: Sequence[str], query: str) -> list[int]:
             often = counts[i][word]
             scores[i] += weight * often * (K1 + 1) / (often + K1 * (1 - B + B * lengths[i] / mean))
     return [i for i in sorted(range(len(texts)), key=lambda i: -scores[i]) if scores[i] > 0]
-
-
-def _cosine(memo: Memo, vector: np.ndarray) -> float:
-    return float(memo.vector @ vector) if memo.vector is not None else 0.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,14 +17,13 @@ from lmm.encoders import load_encoder
 from lmm.errors import StoreError, UsageError
 from lmm.files import jsonl
 from lmm.files.atomic import write_atomically
-from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, storable
+from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, batches, entries, storable, user_name
 from lmm.store.opening import open_store
 
 if TYPE_CHECKING:
     from lmm.encoders.sentences import SentenceEncoder
 
 BATCH = 256  # texts that are embedded and written together
-LONGEST = 200  # characters of a user's name
 
 
 class PersonalMemory:
@@ -37,11 +36,8 @@ class PersonalMemory:
     def __init__(
         self, store: TextStore | str | Path | None = None, encoder: SentenceEncoder | str = "auto", user: str = ""
     ) -> None:
-        storable(user)
-        if len(user) > LONGEST:
-            raise UsageError(f"a user's name has at most {LONGEST} characters")
+        self.user = user_name(user)
         self.store = open_store(store) if store is None or isinstance(store, str | Path) else store
-        self.user = user
         self._encoder = encoder
 
     def of(self, user: str) -> PersonalMemory:
@@ -74,7 +70,7 @@ class PersonalMemory:
     def memorize_all(self, memos: Iterable[Memo]) -> list[str]:
         """Many at once -> their ids."""
         made: list[str] = []
-        for batch in _batches(memos):
+        for batch in batches(memos, BATCH):
             made += self.store.add(self.user, self._embedded(batch))
         return made
 
@@ -133,11 +129,11 @@ class PersonalMemory:
 
     def import_(self, path: Path) -> int:
         """Take in what `export` wrote, here or elsewhere -> how many entries are new. Raises UsageError, OSError."""
-        before = len(list(self.store.scan(self.user, ALL, history=True)))
+        before = entries(self.store, self.user)
         memos = [_read(value, number) for number, value in enumerate(jsonl.values(path), 1)]
-        for batch in _batches(memos):
+        for batch in batches(memos, BATCH):
             self.store.restore(self.user, self._embedded(batch))
-        return len(list(self.store.scan(self.user, ALL, history=True))) - before
+        return entries(self.store, self.user) - before
 
     # vectors -----------------------------------------------------------------------------------------------------
     def _embedded(self, memos: Sequence[Memo]) -> Sequence[Memo]:
@@ -171,14 +167,3 @@ def _read(value: Any, number: int) -> Memo:
         return Memo.from_dict(value if isinstance(value, Mapping) else {})
     except UsageError as error:
         raise UsageError(f"line {number}: {error}") from None
-
-
-def _batches(memos: Iterable[Memo], size: int = BATCH) -> Iterator[list[Memo]]:
-    batch: list[Memo] = []
-    for memo in memos:
-        batch.append(memo)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch

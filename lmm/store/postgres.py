@@ -8,7 +8,6 @@ what the server's own log and backups keep, and for how long, is the server's ma
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, LiteralString
@@ -16,7 +15,7 @@ from typing import Any, LiteralString
 import numpy as np
 
 from lmm.errors import StoreError
-from lmm.store.base import ALL, Filters, Memo, Recalled, current, depth, fused, succeeded
+from lmm.store.base import ALL, Filters, Memo, Recalled, agreed, current, depth, fused, succeeded
 
 try:
     import psycopg
@@ -97,9 +96,7 @@ class Postgres:
             return
         with self._in("") as query:
             query("SELECT pg_advisory_xact_lock(%s)", LOCK)
-            there = self.about()
-            if there and there != dict(values):
-                raise StoreError(f"the store is of {there}, not of {dict(values)}")
+            agreed(self.about(), values)
             for name, value in values.items():
                 query("INSERT INTO lmm_about VALUES (%s, %s) ON CONFLICT DO NOTHING", name, Jsonb(value))
             if width := int(values.get("width", 0)):
@@ -208,7 +205,7 @@ class Postgres:
                 f"SELECT {COLUMNS} FROM lmm_memos WHERE n = ANY(%s) AND space = %s", [n for n, _ in best], space
             )
             memos = {row[0]: _memo(row) for row in rows}
-        return [Recalled(memos[n], score, _cosine(memos[n], vector)) for n, score in best if n in memos]
+        return [Recalled(memos[n], score, memos[n].cosine(vector)) for n, score in best if n in memos]
 
     def scan(self, space: str, filters: Filters = ALL, history: bool = False) -> Iterator[Memo]:
         where, values = _where(filters)
@@ -285,15 +282,4 @@ def _memo(row: Sequence[Any]) -> Memo:
 
 
 def _where(filters: Filters) -> tuple[str, list[Any]]:
-    parts: list[tuple[str, list[Any]]] = []
-    if filters.since is not None:
-        parts.append((" AND time >= %s", [filters.since]))
-    if filters.until is not None:
-        parts.append((" AND time < %s", [filters.until]))
-    for name, value in filters.metadata.items():
-        parts.append((" AND metadata -> %s = %s::jsonb", [name, json.dumps(value)]))
-    return "".join(text for text, _ in parts), [value for _, values in parts for value in values]
-
-
-def _cosine(memo: Memo, vector: np.ndarray) -> float:
-    return float(memo.vector @ vector) if memo.vector is not None else 0.0
+    return filters.sql("time >= %s", "time < %s", "metadata -> %s = %s::jsonb")

@@ -19,7 +19,7 @@ import numpy as np
 
 from lmm.errors import StoreError
 from lmm.files.atomic import make_folder
-from lmm.store.base import ALL, Filters, Memo, Recalled, current, depth, fused, succeeded
+from lmm.store.base import ALL, Filters, Memo, Recalled, agreed, current, depth, fused, succeeded
 from lmm.store.vectors import Vectors
 from lmm.text.fold import words
 
@@ -83,9 +83,7 @@ class Sqlite:
 
     def describe(self, values: Mapping[str, Any]) -> None:
         with self.transaction():
-            there = self.about()
-            if there and there != dict(values):
-                raise StoreError(f"the store is of {there}, not of {dict(values)}")
+            agreed(self.about(), values)
             rows = [(name, json.dumps(value)) for name, value in values.items()]
             self._db.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", rows)
 
@@ -203,9 +201,8 @@ class Sqlite:
             query = f"SELECT {COLUMNS} FROM {JOINED} WHERE m.space = ? AND m.replaced_by = '' AND m.n IN"
             rows = self._db.execute(f"{query} ({_marks(numbers)})", (space, *numbers))
             memos = {row[0]: _memo(row) for row in rows}  # without those that others have taken out since
-        cosines = dict(near)
         best = fused([[n for n, _ in near if n in memos], [n for n in said if n in memos]], k)
-        return [Recalled(memos[n], score, _cosine(cosines.get(n), memos[n], vector)) for n, score in best]
+        return [Recalled(memos[n], score, memos[n].cosine(vector)) for n, score in best]
 
     def _vectors(self, space: str) -> Vectors:
         """Those of a namespace, with what was added since, here or by others."""
@@ -311,14 +308,7 @@ def _memo(row: Sequence[Any]) -> Memo:
 
 def _where(filters: Filters) -> tuple[str, list[Any]]:
     """Filters as a condition on `m`."""
-    parts: list[tuple[str, list[Any]]] = []
-    if filters.since is not None:
-        parts.append((" AND m.time >= ?", [filters.since]))
-    if filters.until is not None:
-        parts.append((" AND m.time < ?", [filters.until]))
-    for name, value in filters.metadata.items():
-        parts.append((" AND has(m.metadata, ?, ?)", [name, json.dumps(value)]))
-    return "".join(text for text, _ in parts), [value for _, values in parts for value in values]
+    return filters.sql("m.time >= ?", "m.time < ?", "has(m.metadata, ?, ?)")
 
 
 def _has(metadata: str, name: str, value: str) -> bool:
@@ -332,7 +322,3 @@ def _token(space: str) -> str:
 
 def _marks(values: Sequence[Any]) -> str:
     return ", ".join("?" * len(values))
-
-
-def _cosine(known: float | None, memo: Memo, vector: np.ndarray) -> float:
-    return known if known is not None else float(memo.vector @ vector) if memo.vector is not None else 0.0

@@ -80,7 +80,7 @@ def texts(memos) -> list[str]:
 
 def test_what_is_added_is_there(store: TextStore) -> None:
     given = memo("Vera lives in Graz.", 1, context="a walk", metadata={"from": "me", "n": [1, None]}, time=12.5)
-    assert store.add("a", [given]) == [given.id]
+    assert not store.has_any("a") and store.add("a", [given]) == [given.id] and store.has_any("a")
     [found] = store.get("a", [given.id, "other"])
     assert found == given and np.array_equal(found.vector, given.vector)
     assert list(store.scan("a")) == [given] and store.count("a") == 1 and store.namespaces() == ["a"]
@@ -107,7 +107,7 @@ def test_another_namespace_is_never_found(store: TextStore) -> None:
     for space in ("b", "", "a ", "A", "a' OR 1=1 --", "a%", "s61", "*"):
         assert store.search(space, vector(1), "a secret") == [] and store.get(space, [id]) == []
         assert list(store.scan(space, history=True)) == [] and store.history(space, id) == []
-        assert store.forget(space, [id]) == 0 and store.count(space) == 0
+        assert store.forget(space, [id]) == 0 and store.count(space) == 0 and not store.has_any(space)
         with pytest.raises(UsageError, match="no current entry"):
             store.supersede(space, id, memo("mine now"))
     assert store.count("a") == 1

@@ -159,6 +159,9 @@ class TextStore(Protocol):
     def count(self, space: str) -> int:
         """How many current entries there are."""
 
+    def has_any(self, space: str) -> bool:
+        """Whether there is a current entry; as quick in a namespace of many."""
+
     def namespaces(self) -> list[str]: ...
 
     def restore(self, space: str, memos: Sequence[Memo]) -> None:

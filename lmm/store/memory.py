@@ -103,6 +103,9 @@ class InMemory:
     def count(self, space: str) -> int:
         return sum(memo.current for memo in self._spaces.get(space, []))
 
+    def has_any(self, space: str) -> bool:
+        return any(memo.current for memo in self._spaces.get(space, []))
+
     def namespaces(self) -> list[str]:
         return sorted(self._spaces)
 

@@ -106,7 +106,7 @@ class PersonalMemory:
         metadata: Mapping[str, Any] | None = None,
     ) -> Sequence[Recalled]:
         """The entries nearest to a query by meaning and by words, the best first."""
-        if top_k < 1 or not query.strip() or not self.store.count(self.user):
+        if top_k < 1 or not query.strip() or not self.store.has_any(self.user):
             return []
         storable(query)
         self._describe()

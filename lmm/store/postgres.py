@@ -110,6 +110,11 @@ class Postgres:
         with self._in(space) as query:
             return query("SELECT count(*) FROM lmm_memos WHERE space = %s AND replaced_by = ''", space).fetchone()[0]
 
+    def has_any(self, space: str) -> bool:
+        with self._in(space) as query:
+            some = "SELECT 1 FROM lmm_memos WHERE space = %s AND replaced_by = '' LIMIT 1"
+            return query(some, space).fetchone() is not None
+
     def namespaces(self) -> list[str]:
         with self._in("") as query:
             query("SELECT set_config('lmm.every', 'yes', true)")

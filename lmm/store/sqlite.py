@@ -93,6 +93,10 @@ class Sqlite:
         with self._reading():
             return self._one("SELECT count(*) FROM memos WHERE space = ? AND replaced_by = ''", space)[0]
 
+    def has_any(self, space: str) -> bool:
+        with self._reading():
+            return bool(self._one("SELECT 1 FROM memos WHERE space = ? AND replaced_by = '' LIMIT 1", space))
+
     def namespaces(self) -> list[str]:
         with self._reading():
             return [row[0] for row in self._db.execute("SELECT DISTINCT space FROM memos ORDER BY space")]

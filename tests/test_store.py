@@ -127,6 +127,14 @@ def test_a_correction_takes_the_place_and_keeps_the_history(store: TextStore) ->
     assert store.supersede("a", newer, memo("vera lives in wels", 4)) == newer
 
 
+def test_what_was_corrected_often_stands_in_nobodys_way(store: TextStore) -> None:
+    near = 0.9 * vector(1) + 0.1 * vector(2)
+    [id, _] = store.add("a", [memo("version", 1), Memo("another fact", vector=near / np.linalg.norm(near))])
+    for i in range(120):
+        id = store.supersede("a", id, memo(f"version {i}", 1))
+        assert texts(store.search("a", vector(1), "", 2)) == [f"version {i}", "another fact"]
+
+
 def test_the_next_about_the_same_matter_supersedes(store: TextStore) -> None:
     store.add("a", [memo("Vera lives in Graz.", about="vera's home"), memo("It is Tom.", about="my name")])
     store.add("a", [memo("She moved to Linz.", about="vera's home")])
@@ -167,6 +175,11 @@ def test_a_transaction_is_all_or_nothing(store: TextStore) -> None:
         raise RuntimeError
     assert texts(store.scan("a", history=True)) == ["one"]
     assert texts(store.search("a", vector(2), "two", 5)) == ["one"]
+    with pytest.raises(RuntimeError), store.transaction():
+        store.supersede("a", id, memo("three", 3))
+        assert texts(store.search("a", vector(3), "", 5)) == ["three"]
+        raise RuntimeError
+    assert texts(store.search("a", vector(1), "", 5)) == ["one"]
     with store.transaction():
         store.add("a", [memo("two", 2)])
     assert texts(store.search("a", vector(2), "two", 1)) == ["two"]

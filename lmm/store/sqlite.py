@@ -201,7 +201,7 @@ class Sqlite:
             if filters:
                 rows = self._db.execute(f"SELECT m.n FROM memos m WHERE m.space = ?{where}", (space, *values))
                 allowed = np.array([n for [n] in rows], np.int64)
-            near = self._vectors(space).nearest(vector, depth(k), allowed)
+            near = self._near(space, vector, depth(k), allowed)
             said = self._said(space, text, depth(k), where, values)
             numbers = list(dict.fromkeys([*(n for n, _ in near), *said]))
             query = f"SELECT {COLUMNS} FROM {JOINED} WHERE m.space = ? AND m.replaced_by = '' AND m.n IN"
@@ -209,6 +209,19 @@ class Sqlite:
             memos = {row[0]: _memo(row) for row in rows}  # without those that others have taken out since
         best = fused([[n for n, _ in near if n in memos], [n for n in said if n in memos]], k)
         return [Recalled(memos[n], score, memos[n].cosine(vector)) for n, score in best]
+
+    def _near(self, space: str, vector: np.ndarray, most: int, allowed: np.ndarray | None) -> list[tuple[int, float]]:
+        """(number, cosine) of the nearest. What was superseded since, here or by others, is taken out when it is met:
+        it would stand in the way of those that are there."""
+        vectors = self._vectors(space)
+        while True:
+            near = vectors.nearest(vector, most, allowed)
+            numbers = [n for n, _ in near]
+            there = self._db.execute(f"SELECT n FROM vectors WHERE n IN ({_marks(numbers)})", numbers)
+            gone = set(numbers) - {n for [n] in there}
+            if not gone:
+                return near
+            vectors.remove(gone)
 
     def _vectors(self, space: str) -> Vectors:
         """Those of a namespace, with what was added since, here or by others."""
@@ -278,10 +291,13 @@ class Sqlite:
                 yield
                 return
             self._db.execute("BEGIN IMMEDIATE")
+            changes = self._db.total_changes
             try:
                 yield
             except BaseException:
                 self._db.execute("ROLLBACK")
+                if self._db.total_changes > changes:  # vectors that are ready may be of what is not so
+                    self._ready.clear()
                 raise
             self._db.execute("COMMIT")
 

@@ -253,6 +253,9 @@ def test_the_index_lies_beside_the_file_and_goes_when_something_is_forgotten(toy
     again = engine(toy, "external")
     again.mind.load(file)
     assert again.mind.memory.store(again.mind.knowledge.state, toy.ops).indexed.index is not None
+    written = journal.beside_of(file).stat()
+    again.mind.save_beside(file)
+    assert journal.beside_of(file).stat().st_ino == written.st_ino, "what is there already is not written anew"
     journal.beside_of(file).write_bytes(journal.beside_of(file).read_bytes()[:-1])
     third = engine(toy, "external")
     third.mind.load(file)

@@ -322,8 +322,10 @@ class Mind:
         """Keep beside a file what would take long to make again; not being able to is no loss."""
         data = self.memory.to_beside(self.knowledge.state, self.adapter.ops)
         if data is not None:
+            beside, whole = journal.beside_of(path), hashlib.sha256(data).digest() + data
             with contextlib.suppress(OSError):
-                write_atomically(journal.beside_of(path), [hashlib.sha256(data).digest(), data])
+                if not beside.exists() or beside.read_bytes() != whole:
+                    write_atomically(beside, [whole])
 
     def _load_beside(self, path: Path, state: State) -> None:
         with contextlib.suppress(OSError):

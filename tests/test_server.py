@@ -125,6 +125,8 @@ def test_max_tokens_seed_and_sampling(tiny_torch: Adapter, tmp_path: Path) -> No
         assert len(found) == 4 and all(row.logprob <= 0 and row.bytes is not None for row in found)
         text = client.completions.create(model="tiny", prompt="hello", max_tokens=4)
         assert text.object == "text_completion" and text.usage.completion_tokens == 4
+        stopped = client.completions.create(model="tiny", prompt="hello", max_tokens=4, stop=text.choices[0].text[1:])
+        assert stopped.choices[0].text == text.choices[0].text[:1] and stopped.choices[0].finish_reason == "stop"
         chunks = list(client.completions.create(model="tiny", prompt="hello", max_tokens=4, stream=True))
         assert "".join(c.choices[0].text for c in chunks) == text.choices[0].text
         assert chunks[-1].choices[0].finish_reason == "length" and len({c.id for c in chunks}) == 1

@@ -79,8 +79,8 @@ class Service:
         messages = [
             {"role": "system" if m.role == "developer" else m.role, "content": m.text} for m in request.messages
         ]
-        with self.users.engine(user) as engine, self._first_token(emit) as timed:
-            spoken = speaking.reply(engine, messages, config, timed, stop, request.stops)
+        with self.users.engine(user) as engine:
+            spoken = speaking.reply(engine, messages, config, self._timed(emit), stop, request.stops)
             turn = spoken.turn
             logprobs = _logprobs(engine, turn) if request.logprobs and turn is not None else None
         self.metrics.add("lmm_lessons_total", len(turn.lessons) if turn else 0)
@@ -100,7 +100,8 @@ class Service:
         config = self._decoding(request, request.max_tokens or 16, "off")
         if not request.text.strip():
             raise UsageError("there is nothing to complete in an empty prompt")
-        with self.users.engine(user) as engine, self._first_token(emit) as timed:
+        with self.users.engine(user) as engine:
+            view = speaking.Listener(self._timed(emit), stop, request.stops)
             mind, format = engine.mind, engine.adapter.format
             tokens = format.encode(format.harmless(request.text))
             if self.adapter.shape.context and len(tokens) >= self.adapter.shape.context:
@@ -108,20 +109,14 @@ class Service:
                     f"the prompt has {len(tokens):,} tokens; the model reads fewer than {self.adapter.shape.context:,}"
                 )
             recall = mind.recall_of([Prompt(request.text, tokens)])
-            out, cutter, text = Generated(), speaking.Cutter(request.stops), ""
+            out = Generated()
             with mind.holding(recall, len(tokens) - 1):
                 cache = engine.adapter.new_cache()
                 chunks = generation.stream(engine.adapter, tokens, cache, config, out, stop.is_set)
-                for chunk in chunks:
-                    text += (ready := cutter.feed(chunk))
-                    timed(ready)
-                    if cutter.found:
-                        break
-            text += (ready := cutter.rest())
-            timed(ready)
+                view.reply(chunks, stop.is_set, markdown=False)
         self.metrics.add("lmm_tokens_total", len(out.tokens))
-        ended = "length" if speaking.is_cut(out) and not cutter.found else "stop"
-        text = request.text + text if request.echo else text
+        ended = "length" if speaking.is_cut(out) and not view.cut else "stop"
+        text = request.text + view.text if request.echo else view.text
         return Replied(text, ended, len(tokens), len(out.tokens), {})
 
     def _decoding(self, request: ChatRequest | CompletionRequest, most: int | None, learn: str | None) -> Config:
@@ -129,19 +124,18 @@ class Service:
             raise UnknownModel(f"there is no model {request.model!r} here; this server has {self.model!r}")
         return speaking.decoding(self.config, request.temperature, request.top_p, most, request.seed, learn)
 
-    @contextlib.contextmanager
-    def _first_token(self, emit: Emit) -> Iterator[Emit]:
+    def _timed(self, emit: Emit) -> Emit:
+        """`emit`, which also counts how long its first text has taken."""
         begun, first = time.perf_counter(), True
 
         def timed(text: str) -> None:
             nonlocal first
-            if text and first:
+            if first:
                 self.metrics.observe("lmm_first_token_seconds", time.perf_counter() - begun)
                 first = False
-            if text:
-                emit(text)
+            emit(text)
 
-        yield timed
+        return timed
 
     # lessons -----------------------------------------------------------------------------------------------------
     def lessons(self, user: str) -> list[dict[str, Any]]:

@@ -60,7 +60,7 @@ class Listener:
     failed: OSError | None = None
     is_terminal = False
 
-    def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
+    def reply(self, chunks: Generator[str, None, object], stopped: Callable[[], bool], markdown: bool) -> None:
         cutter = Cutter(self.stops)
         with contextlib.closing(chunks):
             for chunk in chunks:

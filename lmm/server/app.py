@@ -125,17 +125,16 @@ def _errors(app: FastAPI) -> None:
         return JSONResponse(content, error.status_code, error.headers)
 
     @app.exception_handler(LmmError)
-    async def failed(request: Request, error: LmmError) -> Response:
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> Response:
         status, content = told(error)
         return JSONResponse(content, status)
 
-    @app.exception_handler(Exception)
-    async def broken(request: Request, error: Exception) -> Response:
-        return JSONResponse(problem("internal error", "server_error"), 500)
 
-
-def told(error: LmmError) -> tuple[int, dict[str, Any]]:
-    """An error as status and content."""
+def told(error: Exception) -> tuple[int, dict[str, Any]]:
+    """An error as status and content; of one that is not lmm's, nothing is told."""
+    if not isinstance(error, LmmError):
+        return 500, problem("internal error", "server_error")
     _, status, kind, code = next(row for row in STATUS if isinstance(error, row[0]))
     return status, problem(str(error), kind, code=code)
 
@@ -258,8 +257,7 @@ async def _events(
             yield _event(made.part(part))
             part = await parts.get()
         if isinstance(part, Exception):
-            _, content = told(part) if isinstance(part, LmmError) else (500, problem("internal error", "server_error"))
-            yield _event(content)
+            yield _event(told(part)[1])
         else:
             more = {"logprobs": part.logprobs} | ({"lmm": part.about} if made.chat else {})
             yield _event(made.last(part.ended, **more))

@@ -231,8 +231,8 @@ async def _answer(app: FastAPI, request: Request, body: AnyRequest, made: Comple
         pass
     if isinstance(part, Exception):
         raise part
-    more = {"logprobs": part.logprobs} | ({"lmm": part.about} if made.chat else {})
-    return JSONResponse(made.whole(part.text, part.ended, schema.usage(part.read, part.made), **more))
+    used = schema.usage(part.read, part.made)
+    return JSONResponse(made.whole(part.text, part.ended, used, part.logprobs, part.about))
 
 
 async def _next(parts: asyncio.Queue[Any], request: Request, stop: threading.Event) -> Any:
@@ -259,8 +259,7 @@ async def _events(
         if isinstance(part, Exception):
             yield _event(told(part)[1])
         else:
-            more = {"logprobs": part.logprobs} | ({"lmm": part.about} if made.chat else {})
-            yield _event(made.last(part.ended, **more))
+            yield _event(made.last(part.ended, part.logprobs, part.about))
             if with_usage:
                 yield _event(made.used(schema.usage(part.read, part.made)))
         yield b"data: [DONE]\n\n"

@@ -168,10 +168,12 @@ class Completion:
         kind = ("chat.completion.chunk" if chunk else "chat.completion") if self.chat else "text_completion"
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
-    def whole(self, text: str, ended: str, used: Mapping[str, int], **more: Any) -> dict[str, Any]:
+    def whole(
+        self, text: str, ended: str, used: Mapping[str, int], logprobs: Any, about: Mapping[str, Any]
+    ) -> dict[str, Any]:
         said: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **said, "logprobs": more.pop("logprobs", None), "finish_reason": ended}
-        return self._of([choice], chunk=False) | {"usage": dict(used)} | more
+        choice = {"index": 0, **said, "logprobs": logprobs, "finish_reason": ended}
+        return self._of([choice], chunk=False) | {"usage": dict(used)} | self._beside(about)
 
     def first(self) -> dict[str, Any]:
         return self._chunk({"role": "assistant", "content": ""})
@@ -179,11 +181,15 @@ class Completion:
     def part(self, text: str) -> dict[str, Any]:
         return self._chunk({"content": text} if self.chat else text)
 
-    def last(self, ended: str, **more: Any) -> dict[str, Any]:
-        return self._chunk({} if self.chat else "", ended, more.pop("logprobs", None)) | more
+    def last(self, ended: str, logprobs: Any, about: Mapping[str, Any]) -> dict[str, Any]:
+        return self._chunk({} if self.chat else "", ended, logprobs) | self._beside(about)
 
     def used(self, used: Mapping[str, int]) -> dict[str, Any]:
         return self._of([], chunk=True) | {"usage": dict(used)}
+
+    def _beside(self, about: Mapping[str, Any]) -> dict[str, Any]:
+        """What lmm says of a chat's reply."""
+        return {"lmm": dict(about)} if self.chat else {}
 
     def _chunk(self, said: Any, ended: str | None = None, logprobs: Any = None) -> dict[str, Any]:
         name = "delta" if self.chat else "text"

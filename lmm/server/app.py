@@ -36,7 +36,6 @@ from lmm.server.schema import (
     problem,
 )
 from lmm.server.service import Missing, Replied, Service, UnknownModel
-from lmm.store.base import Memo
 
 WHOSE = "x-lmm-memory"
 PAGE = Path(__file__).with_name("page.html")
@@ -87,14 +86,13 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        app.state.ending.set()
         await asyncio.to_thread(app.state.pool.shutdown)
         await asyncio.to_thread(service.close)
 
     app = FastAPI(
         title="lmm", version=lmm.__version__, lifespan=lifespan, description=__doc__, docs_url=None, redoc_url=None
     )
-    app.state.service, app.state.settings, app.state.ending = service, settings, threading.Event()
+    app.state.service, app.state.settings = service, settings
     app.state.pool = ThreadPoolExecutor(settings.at_once, "reply")
     app.state.running = 0
     _errors(app)
@@ -285,18 +283,18 @@ def _texts(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/memories")
     def memories(who: Who, since: float | None = None, until: float | None = None) -> dict[str, Any]:
-        return {"object": "list", "data": [_memo(memo) for memo in service.of(who.user()).list(since, until)]}
+        return {"object": "list", "data": [memo.to_dict() for memo in service.of(who.user()).list(since, until)]}
 
     @app.post("/v1/memories/search")
     def recall(body: RecallRequest, who: Who) -> dict[str, Any]:
         """The texts nearest to a query, by meaning and by words."""
         memory = service.of(who.user(body.user))
         found = memory.recall(body.query, body.top_k, body.since, body.until, body.metadata)
-        return {"object": "list", "data": [{**_memo(x.memo), "score": x.score, "cosine": x.cosine} for x in found]}
+        return {"object": "list", "data": [{**x.memo.to_dict(), "score": x.score, "cosine": x.cosine} for x in found]}
 
     @app.get("/v1/memories/{id}")
     def memory(id: str, who: Who) -> dict[str, Any]:
-        return _memo(service.memo(who.user(), id))
+        return service.memo(who.user(), id).to_dict()
 
     @app.put("/v1/memories/{id}")
     def update(id: str, body: UpdateRequest, who: Who) -> dict[str, Any]:
@@ -304,7 +302,7 @@ def _texts(app: FastAPI, service: Service) -> None:
         user = who.user(body.user)
         service.memo(user, id)
         memory = service.of(user)
-        return _memo(memory.get(memory.update(id, body.text, body.metadata)))
+        return memory.get(memory.update(id, body.text, body.metadata)).to_dict()
 
     @app.delete("/v1/memories/{id}")
     def forget(id: str, who: Who) -> dict[str, Any]:
@@ -317,11 +315,7 @@ def _texts(app: FastAPI, service: Service) -> None:
     def history(id: str, who: Who) -> dict[str, Any]:
         user = who.user()
         service.memo(user, id)
-        return {"object": "list", "data": [_memo(memo) for memo in service.of(user).history(id)]}
-
-
-def _memo(memo: Memo) -> dict[str, Any]:
-    return memo.to_dict()
+        return {"object": "list", "data": [memo.to_dict() for memo in service.of(user).history(id)]}
 
 
 # lessons and memory files ---------------------------------------------------------------------------------------

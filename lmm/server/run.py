@@ -15,7 +15,6 @@ from lmm.server.app import make_app
 from lmm.server.guard import Settings
 from lmm.server.keys import VARIABLE, is_loopback, load_keys
 from lmm.server.service import Service
-from lmm.store.opening import default_store
 from lmm.store.personal import PersonalMemory
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def serve(
     runtime.check(config)
     listening = _listening(host, port)
     adapter = runtime.load_adapter(dataclasses.replace(config, dtype=dtype_of(config)), notice=notice)
-    texts = PersonalMemory(store or default_store(), load_encoder(encoder, adapter, notice))
+    texts = PersonalMemory(store, load_encoder(encoder, adapter, notice))
     app = make_app(Service(config, adapter, texts, notice), settings)
     options = uvicorn.Config(
         app, log_level="warning", access_log=False, timeout_graceful_shutdown=ENDING_S, server_header=False

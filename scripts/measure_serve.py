@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import random
 import socket
@@ -22,9 +21,10 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from lmm.chat.remote import Server
 
 NAMES = [
     "Vera",
@@ -57,20 +57,13 @@ class Said:
     seconds: float
 
 
-def post(url: str, path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url + path, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    return urllib.request.urlopen(request, timeout=600)
-
-
 def say(url: str, text: str, user: str, tokens: int, leave: int = 0) -> Said:
     """Ask; with `leave`, go away after so many parts."""
-    body = {"messages": [{"role": "user", "content": text}], "user": user, "max_tokens": tokens, "lmm_learn": "off"}
+    body = {"messages": [{"role": "user", "content": text}], "max_tokens": tokens, "lmm_learn": "off"}
+    body |= {"stream": True, "stream_options": {"include_usage": True}}
     begun, first, parts, made = time.perf_counter(), 0.0, [], 0
-    with post(url, "/v1/chat/completions", body | {"stream": True, "stream_options": {"include_usage": True}}) as lines:
-        for line in lines:
-            if not line.startswith(b"data: {"):
-                continue
-            chunk = json.loads(line[6:])
+    with contextlib.closing(Server(url, user, "").events(body)) as chunks:
+        for chunk in chunks:
             made = (chunk.get("usage") or {}).get("completion_tokens", made)
             part = (chunk["choices"][0]["delta"].get("content") or "") if chunk["choices"] else ""
             first = first or (time.perf_counter() - begun if part else 0.0)
@@ -93,7 +86,7 @@ def speed(url: str, users: int, tokens: int, rounds: int) -> tuple[float, list[f
 def mixed(url: str, requests: int, at_once: int) -> tuple[int, int]:
     """Users with different answers to one question, all at once, some of which leave -> replies, and wrong ones."""
     for name in NAMES:
-        post(url, "/v1/lessons", {"question": QUESTION, "answer": name, "user": f"mixed{name}"}).close()
+        Server(url, f"mixed{name}", "").call("POST", "/v1/lessons", {"question": QUESTION, "answer": name})
     asked = [NAMES[i % len(NAMES)] for i in range(requests)]
     random.Random(0).shuffle(asked)
 
@@ -156,7 +149,7 @@ def main() -> None:
         if pid and given.idle:
             before = resident(pid)
             for i in range(given.idle):
-                post(url, "/v1/lessons/why", {"question": QUESTION, "user": f"idle{i}"}).close()
+                Server(url, f"idle{i}", "").call("POST", "/v1/lessons/why", {"question": QUESTION})
             print(f"memory of a user who does not talk: {(resident(pid) - before) / given.idle / 1e6:.3f} MB")
 
 

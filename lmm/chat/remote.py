@@ -56,7 +56,7 @@ class Server:
         with self._open(method, path, body) as found:
             return json.load(found)
 
-    def events(self, body: Any) -> Iterator[dict[str, Any]]:
+    def events(self, body: Any) -> Generator[dict[str, Any], None, None]:
         """The chunks of a chat's reply."""
         with self._open("POST", "/v1/chat/completions", body) as found, _told(self.url):
             for line in found:
@@ -123,7 +123,7 @@ class RemoteChat:
         said: list[str] = []
 
         def chunks() -> Generator[str, None, None]:
-            with contextlib.closing(self.server.events(body)) as events:  # type: ignore[type-var]
+            with contextlib.closing(self.server.events(body)) as events:
                 for chunk in events:
                     about.update(chunk.get("lmm") or {})
                     if text := chunk["choices"][0]["delta"].get("content") if chunk["choices"] else "":

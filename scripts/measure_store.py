@@ -26,25 +26,8 @@ from lmm.errors import UsageError
 from lmm.store.base import Memo
 from lmm.store.opening import open_store
 from lmm.store.personal import PersonalMemory
+from scripts.measure_serve import NAMES
 
-NAMES = [
-    "Vera",
-    "Ada",
-    "Zora",
-    "Mila",
-    "Ines",
-    "Olga",
-    "Rita",
-    "Nora",
-    "Tom",
-    "Jan",
-    "Karl",
-    "Emil",
-    "Hugo",
-    "Otto",
-    "Paul",
-    "Max",
-]
 THINGS = [
     "car",
     "key",

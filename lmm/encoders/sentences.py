@@ -99,11 +99,13 @@ class States(SentenceEncoder):
         return np.stack([self._mean(text, max_length) for text in texts])
 
     def count_tokens(self, text: str) -> int:
-        return min(len(self.adapter.format.encode(text)), self.max_length)
+        return len(self._tokens(text, self.max_length))
+
+    def _tokens(self, text: str, limit: int) -> list[int]:
+        return self.adapter.format.encode(self.adapter.format.harmless(text))[:limit]
 
     def _mean(self, text: str, limit: int) -> np.ndarray:
-        format = self.adapter.format
-        tokens = np.array([format.encode(format.harmless(text))[:limit] or [format.end_of_turn]])
+        tokens = np.array([self._tokens(text, limit) or [self.adapter.format.end_of_turn]])
         with self.adapter.quiet():
             states = self.adapter.hidden(tokens, self.adapter.shape.layers)
         return self.adapter.ops.to_numpy(states)[0].astype(np.float32).mean(axis=0)

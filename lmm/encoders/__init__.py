@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -12,11 +13,12 @@ if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
     from lmm.encoders.sentences import SentenceEncoder
 
+log = logging.getLogger("lmm")
 ORDER = ("lam", "minilm", "states")  # of "auto": the first that is there
 
 
 def load_encoder(
-    name: str = "auto", adapter: Adapter | None = None, notice: Callable[[str], None] | None = None
+    name: str = "auto", adapter: Adapter | None = None, notice: Callable[[str], None] = log.warning
 ) -> SentenceEncoder:
     """An encoder by its name in the registry, or a folder or id that sentence-transformers loads.
 
@@ -24,7 +26,7 @@ def load_encoder(
     "states" are those of a chat model, `adapter`. Raises ModelError, with what to install.
     """
     if name == "auto":
-        return _first(adapter, notice or _said)
+        return _first(adapter, notice)
     if name not in registry.table("lmm.encoders"):
         from lmm.encoders.sentences import Transformer
 
@@ -49,9 +51,3 @@ def _first(adapter: Adapter | None, notice: Callable[[str], None]) -> SentenceEn
             notice(f"{problem}; texts are encoded by {found.name}")
         return found
     raise ModelError(f"there is no encoder: {'; '.join(problems)}")
-
-
-def _said(text: str) -> None:
-    import logging
-
-    logging.getLogger("lmm").warning(text)

@@ -128,8 +128,8 @@ class Seats:
                 step.found = self.adapter.forward(np.array([[step.token]]), step.cache)
             else:
                 tokens, caches = [step.token for step in steps], [step.cache for step in steps]
-                for step, *found in zip(steps, *self.adapter.forward_each(tokens, caches), strict=True):
-                    step.found = (found[0], found[1])
+                for step, logits, cache in zip(steps, *self.adapter.forward_each(tokens, caches), strict=True):
+                    step.found = logits, cache
         except BaseException as error:
             for step in steps:
                 step.error = error

@@ -328,6 +328,24 @@ def test_a_bare_no_leaves_the_question_open(session: Session):
     assert [x.prompt for x in session.chat.engine.mind.lessons] == [Q]
 
 
+@pytest.mark.parametrize("typed, kept", [("y", 1), ("n", 2)])
+def test_what_is_taken_back_is_forgotten_if_the_user_means_it(session: Session, typed: str, kept: int):
+    session.do("My sister's name is Zorbina."), session.do("Our dog is called Rex.")
+    session.chat.view.ask = lambda question: typed
+    shown = session.do("Please forget my sister's name.")
+    assert "takes back: What is my sister's name? => " in session.beside
+    assert len(session.chat.engine.mind.lessons) == kept
+    assert ("forgotten" in session.beside, shown == "") == (typed == "y", typed == "y")
+    assert bool(holding(session.folder, b"Zorbina")) == (typed == "n")
+
+
+def test_what_is_taken_back_in_a_pipe_is_named_with_the_way_out(session: Session):
+    session.do("My sister's name is Zorbina.")
+    assert session.do("Please forget my sister's name.")
+    [lesson] = session.chat.engine.mind.lessons
+    assert f"/forget {lesson.id}" in session.beside
+
+
 def test_what_is_said_of_another_changes_no_lesson(session: Session):
     session.do("What does my brother Tavik do?"), session.do("/correct a baker")
     before = session.chat.engine.mind.lessons

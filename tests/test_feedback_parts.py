@@ -12,7 +12,9 @@ from lmm.feedback.dates import dated
 from lmm.feedback.languages import echoed, language
 from lmm.feedback.lessons import put_right
 from lmm.feedback.model import best_span, clauses, whole_words
+from lmm.feedback.retractions import taken_back
 from lmm.feedback.vetoes import vetoed
+from lmm.lesson import Lesson
 
 
 @pytest.mark.parametrize(
@@ -161,3 +163,28 @@ def test_a_stretch_of_text_is_of_whole_words() -> None:
     start, end = whole_words(text, 8, 14)
     assert text[start:end] == "Blue Boat"
     assert whole_words("我住成都。", 2, 5) == (2, 4)
+
+
+KNOWN = [
+    Lesson(statement="My sister's name is Zorbina.", echo="Your sister's name is Zorbina."),
+    Lesson(statement="Rui plays the cello."),
+    Lesson(statement="Our dog Rex sleeps in the shed."),
+    Lesson(prompt="Where does Rui live?", answer="Rui lives in Porto."),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("Please forget my sister's name.", [0]),
+        ("Forget what I told you about my sister", [0]),
+        ("we don't have the dog any more", [2]),
+        ("forget all that about Rui", [3, 1]),
+        ("Rui has left Porto, forget that", [3]),
+        ("forget the thing with the boat", []),
+        ("forget it", []),
+    ],
+)
+def test_what_is_taken_back_is_found_by_the_words_that_tell_most(text: str, meant: list[int]):
+    assert taken_back(text, KNOWN) == [KNOWN[i] for i in meant]
+    assert taken_back(text, []) == []

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lmm.lesson import Lesson
 
 EXPORTED = "exported before; it is yours to keep or delete"
+FORGOTTEN = "forgotten: {}; this cannot be undone"
 
 
 def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson:
@@ -53,6 +54,19 @@ def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson
     if files:
         chat.view.say(memory_files.still_there(files, lesson.id))
     return lesson
+
+
+def offer(chat: Chat, lesson: Lesson, typed: str) -> bool:
+    """Forget a lesson that the message `typed` takes back, if the user means it -> whether it went."""
+    if chat.view.ask is None:
+        chat.view.say(f"still known: {lesson}; to take it out: /forget {lesson.id}")
+        return False
+    chat.view.say(f"this takes back: {lesson}")
+    if not _agrees(chat, "Forget it?"):
+        return False
+    forget(chat, lesson.id, typed)
+    chat.view.say(FORGOTTEN.format(lesson))
+    return True
 
 
 def everywhere_hint(trace: Trace) -> str:

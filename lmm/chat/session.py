@@ -82,12 +82,14 @@ class Chat:
         return {self.config.memory: self.mind} | self.shelf
 
     def _begin(self) -> Talk:
+        from lmm.chat import forgetting
         from lmm.chat.talk import Talk
 
         engine = self.loading.wait(self.stop.is_set)
         for notice in self.loading.notices:
             self.view.say(notice)
         talk = Talk(engine, self.view, lambda: self.config, self.stop)
+        talk.forget = lambda lesson, typed: forgetting.offer(self, lesson, typed)
         if self.config.mm_load_path and os.path.exists(self.config.mm_load_path):
             self.files.add(Path(self.config.mm_load_path).resolve())
         if self.resumed is not None:

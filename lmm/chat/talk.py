@@ -16,6 +16,7 @@ from lmm.engine.asking import recall_many
 from lmm.engine.conversation import SURE, Turn
 from lmm.errors import Cancelled, LearningError, UsageError
 from lmm.feedback import DENIED, Exchange, Reading, is_denial, lesson_for, read, replies
+from lmm.feedback.retractions import taken_back
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.text.counted import counted
@@ -72,6 +73,7 @@ class Talk:
         """`settings` is asked at every turn: /set may have changed them. `hint` ends what is said of a lesson."""
         self.engine, self.view, self.settings, self.hint = engine, view, settings, hint
         self.stop = stop or Event()
+        self.forget: Callable[[Lesson, str], bool] | None = None  # a lesson that a message takes back, if it may go
         self.retries = 0
         self._warned: object = None  # the conversation of which it was said that it gets full
         self.took: dict[str, float] = {}  # seconds of the last lesson of each memory
@@ -102,6 +104,8 @@ class Talk:
         self.retries = 0
         self.engine.adapter.format.thinking = self.settings().think != "off"
         reading = self._read(text)
+        if reading.kind == "retraction" and self._forgotten(text):
+            return None
         taught = self._learned(reading)
         lessons, learned = tuple(lesson for lesson, _ in taught), "; ".join(line for _, line in taught)
         if lessons and reading.kind == "correction":
@@ -222,6 +226,11 @@ class Talk:
                 before = f"; what was learned before it stays{self.hint}" if taught else ""
                 raise Cancelled(f"{error}{before}") from None
         return taught
+
+    def _forgotten(self, text: str) -> bool:
+        """Forget what a message takes back, as far as the user agrees -> whether anything went."""
+        forget = self.forget or (lambda lesson, typed: False)
+        return sum(forget(lesson, text) for lesson in taken_back(text, self.mind.lessons)) > 0
 
     def _read(self, text: str) -> Reading:
         if self.settings().learn == "off" or "lessons" not in self.mind.memory.learns_from:

@@ -1,0 +1,31 @@
+"""Which lessons does a user take back with "Forget my sister's name." or "We don't have the boat any more."?"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+from lmm.feedback.languages import FREQUENT_WORDS
+from lmm.lesson import Lesson
+from lmm.text.fold import words
+
+_WORD = re.compile(r"[^\W_]+")
+
+
+def taken_back(text: str, known: Sequence[Lesson]) -> list[Lesson]:
+    """The lessons that share most with a text, the latest first; none if they share no word that tells anything.
+
+    A word tells the more, the fewer lessons have it (inverse document frequency: Spärck Jones 1972).
+    """
+    said = _words(text)
+    shared = [said & _words(f"{x.statement} {x.prompt} {x.answer}") for x in known]
+    lessons_with = Counter(word for found in shared for word in found)
+    scores = [round(sum(1 / lessons_with[word] for word in found), 6) for found in shared]
+    best = max(scores, default=0.0)
+    return [x for x, score in zip(known, scores, strict=True) if best and score == best][::-1]
+
+
+def _words(text: str) -> set[str]:
+    found = {word for word in _WORD.findall(words(text)) if word not in FREQUENT_WORDS}
+    return found | {word.removesuffix("s") for word in found if len(word) > 3}  # "dogs", "Tom's" beside "dog"

@@ -118,6 +118,36 @@ def test_the_status_line_needs_no_model():
     assert len(waiting.status(20)) <= 20
 
 
+def test_what_is_going_on_is_said_at_each_step(monkeypatch: pytest.MonkeyPatch):
+    from lmm.adapters import generation
+    from lmm.chat import talk
+
+    def watched(work: Any) -> Any:
+        return lambda *args: (said.append(one.doing()), work(*args))[1]
+
+    said: list[str] = []
+    one = chat()
+    one.engine  # noqa: B018
+    monkeypatch.setattr(generation, "PREFILL_PART", 4)
+    monkeypatch.setattr(talk, "read", watched(talk.read))
+    monkeypatch.setattr(one.engine.adapter, "forward", watched(one.engine.adapter.forward))
+    one.line("hello")
+    assert said[:3] == ["reading what you say", "reading, 0 of 8 tokens", "reading, 4 of 8 tokens"]
+    assert set(said[3:]) == {"thinking"}
+
+
+def test_lessons_are_listed_while_the_model_loads(tmp_path: Path):
+    shown, go = io.StringIO(), threading.Event()
+    console = render.make_console(file=shown)
+    one = chat()
+    one.line("/teach Who leads the choir? => Maria")
+    again = Chat(one.config, Loading(lambda loading: go.wait(60) and None), lambda: ConsoleView(console, console))
+    again.loading.start()
+    again.line("/lessons")
+    assert "Maria" in shown.getvalue() and again.loading.engine is None
+    go.set()
+
+
 def test_waiting_can_be_stopped_and_loading_goes_on():
     go = threading.Event()
     loading = Loading(lambda loading: go.wait(10) and scripted.engine())

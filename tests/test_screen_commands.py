@@ -17,6 +17,7 @@ from test_models_found import gguf, of_ollama
 from lmm.adapters import generation
 from lmm.chat.commands import COMMANDS
 from lmm.chat.markdown import CODE_THEME, code_blocks
+from lmm.lesson import Lesson
 from lmm.memory.base import Recall
 
 CHOIR, BREAD = "/teach Who leads the choir? => Maria", "/teach Who sells bread? => Bo"
@@ -129,6 +130,12 @@ def test_export_without_a_path_says_how_to_write_a_file(session: Session):
     assert "**You:** hello" in session.do("/export md") and "/export md PATH" in session.beside
 
 
+def test_a_lesson_that_is_a_statement_is_listed_with_what_it_says(session: Session):
+    mind = session.chat.engine.mind
+    mind.learn(Lesson(statement="I met Vera at noon.", echo="You met Vera at noon."))
+    assert "You met Vera at noon." in session.do("/lessons") and "You met Vera at noon." in session.do("/why 1")
+
+
 def test_edit_falls_back_to_what_is_there(session: Session, monkeypatch: pytest.MonkeyPatch):
     opened: list[str] = []
     session.chat.view.ask = lambda question: ""
@@ -232,6 +239,9 @@ def test_lessons_by_number_and_words_in_one_piece(terminal: Open, columns: int):
     whole(t.shown, f"forgotten: {Q} => {A}; this cannot be undone")
     t.line("/history")
     whole(t.see(said("user:")), "user: My neighbour's extraordinarily talkative grandmother lives in Thessaloniki.")
+    t.line("/export md")
+    shown = t.see(said("/export md PATH")).rpartition("> /export md")[2]
+    whole(shown, "**You:** My neighbour's extraordinarily talkative grandmother lives in Thessaloniki.")
     t.line("/tech me")
     whole(
         t.see(said("sent as a message")), "unknown command /tech: did you mean /teach? a line with a blank before the"
@@ -284,7 +294,7 @@ def test_plain_terminals_get_no_colours_and_no_clipboard(terminal: Open):
 def test_a_stopped_lesson_says_that_the_message_was_not_answered(terminal: Open, columns: int):
     t = terminal(columns=columns, LMM_TEST_STEP="0.5")
     t.line("My sister's name is Ada.")
-    t.see(said("learning: "))
+    t.see(said("learning"))
     t.type("\x03")
     t.see(said("not answered"))
     whole(t.shown, "your message was not answered; Up brings it back")

@@ -42,8 +42,8 @@ class Generated:
 
     @property
     def reading(self) -> tuple[int, int] | None:
-        """How far a prompt of several parts is read: tokens, of how many. None once it is, or where it is short."""
-        return (self.read, self.prefill_tokens) if self.read < self.prefill_tokens > PREFILL_PART else None
+        """How far the prompt is read: tokens, of how many. None once it is."""
+        return (self.read, self.prefill_tokens) if self.read < self.prefill_tokens else None
 
     @property
     def tokens_per_s(self) -> float:

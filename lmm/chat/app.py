@@ -11,7 +11,6 @@ import dataclasses
 import os
 import sys
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmm.chat.interrupts import Interrupts, Leave, typing_mode
@@ -136,17 +135,11 @@ def _in_pipe(chat: Chat) -> None:
 def _greeting(chat: Chat) -> str:
     """One line: what this is, what it talks with, and what it knows. It waits for no model."""
     import lmm
-    from lmm.files import standing
 
-    config = chat.config
-    file = Path(config.mm_load_path) if config.mm_load_path else standing.file_of(config)
-    known = ""
-    if file is not None and file.exists():
-        from lmm.files import journal  # brings NumPy, which an empty start does not wait for
-
-        with contextlib.suppress(StateError, OSError):  # what is wrong with it is said once it is loaded
-            lessons = journal.read_header(file).lessons
-            known = f", {counted(len(lessons), 'lesson')} since {day(min(x.time for x in lessons))}" if lessons else ""
+    config, known = chat.config, ""
+    with contextlib.suppress(StateError, OSError):  # what is wrong with it is said once it is loaded
+        if lessons := chat.kept_lessons():
+            known = f", {counted(len(lessons), 'lesson')} since {day(min(x.time for x in lessons))}"
     return f"lmm {lmm.__version__} · {config.model} · {config.memory}{known} · /help"
 
 

@@ -80,7 +80,7 @@ def numbers(chat: Chat) -> dict[str, int]:
 
     So a number never comes to mean another lesson when one is forgotten.
     """
-    listed = list(dict.fromkeys([*chat.listed, *(x.id for x in chat.mind.lessons)]))
+    listed = list(dict.fromkeys([*chat.listed, *(x.id for x in chat.lessons)]))
     return {lesson_id: number for number, lesson_id in enumerate(listed, 1)}
 
 
@@ -124,7 +124,7 @@ def _one(chat: Chat, command: str, text: str) -> Lesson:
 
 
 def lessons(chat: Chat, rest: str) -> None:
-    known = chat.mind.lessons
+    known = chat.lessons
     history = rest.split()[:1] == ["--history"]
     rest = rest.strip().removeprefix("--history").strip() if history else rest
     chosen = found(known, rest) if rest else list(known)
@@ -145,7 +145,7 @@ def _table(chat: Chat, lessons: list[Lesson], history: bool = False) -> Listing:
         (
             number.get(x.id, "-"),
             clean_line(x.prompt or x.statement, 120),
-            clean_line(x.answer, 120),
+            clean_line(x.answer or x.echo, 120),
             *([clean_line(x.replaces, 120)] if history else []),
             when(x.time)[:16],
             x.source,
@@ -211,7 +211,7 @@ def _why_lesson(chat: Chat, lesson: Lesson) -> None:
     known = any(x.id == lesson.id for x in chat.mind.lessons)
     rows = [
         ("question", lesson.prompt),
-        ("answer", lesson.answer),
+        ("answer", lesson.answer or lesson.echo),
         ("you said", lesson.statement),
         ("instead of", lesson.replaces),
         ("also asked as", "\n".join(lesson.wordings)),

@@ -124,7 +124,10 @@ def export(chat: Chat, rest: str) -> None:
         raise UsageError("expected: /export md|json [PATH]")
     text = as_markdown(chat) if kind == "md" else as_json(chat)
     if not path.strip():
-        chat.view.write(text)
+        if kind == "md":
+            chat.view.show(text.removesuffix("\n"))
+        else:
+            chat.view.write(text)  # which words broken into lines would damage
         chat.view.say(f"to write this to a file: /export {kind} PATH")
         return
     target = Path(path.strip()).expanduser()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from lmm.chat import commands
 from lmm.chat.busy import Busy
 from lmm.chat.loading import Loading
 from lmm.config import Config
-from lmm.errors import Cancelled, LmmError
+from lmm.errors import Cancelled, LmmError, StateError
 
 if TYPE_CHECKING:
     from lmm.chat.history import JsonHistory
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from lmm.engine.engine import Engine
     from lmm.engine.mind import Mind
     from lmm.files.transcripts import Session, Transcript
+    from lmm.lesson import Lesson
 
 
 class Chat:
@@ -81,6 +83,25 @@ class Chat:
         """The memories of this session by name: the one in use, and those put aside."""
         return {self.config.memory: self.mind} | self.shelf
 
+    @property
+    def lessons(self) -> Sequence[Lesson]:
+        """What is known. While the model loads, as the file has it: for that nobody need wait."""
+        if self.loading.engine is None and self.loading.error is None:
+            with contextlib.suppress(StateError, OSError):  # what is wrong with it is said once it is loaded
+                return self.kept_lessons()
+        return self.mind.lessons
+
+    def kept_lessons(self) -> Sequence[Lesson]:
+        """What the file has from which this chat starts, if there is one. Raises StateError and OSError."""
+        from lmm.files import standing
+
+        file = Path(self.config.mm_load_path) if self.config.mm_load_path else standing.file_of(self.config)
+        if file is None or not file.exists():
+            return ()
+        from lmm.files import journal  # brings NumPy, which an empty start does not wait for
+
+        return journal.read_header(file).lessons
+
     def _begin(self) -> Talk:
         from lmm.chat import forgetting
         from lmm.chat.talk import Talk
@@ -126,6 +147,8 @@ class Chat:
         """What is going on while the user waits."""
         if self.loading.engine is None:
             return f"loading {self.config.model} {self.loading.progress}".strip()
+        if self._talk is not None and self._talk.doing:
+            return self._talk.doing
         turn = self.loading.engine.conversation.last
         read = turn.generated.reading if turn is not None and turn.generated is not None else None
         return f"reading, {read[0]:,} of {read[1]:,} tokens" if read else "thinking"

@@ -77,6 +77,7 @@ class Talk:
         self.retries = 0
         self._warned: object = None  # the conversation of which it was said that it gets full
         self.took: dict[str, float] = {}  # seconds of the last lesson of each memory
+        self.doing = ""  # what goes on before the model has anything to do
 
     @property
     def mind(self) -> Mind:
@@ -235,7 +236,11 @@ class Talk:
     def _read(self, text: str) -> Reading:
         if self.settings().learn == "off" or "lessons" not in self.mind.memory.learns_from:
             return NOTHING
-        return read(text, self.exchange, self.mind.lessons)
+        self.doing = "reading what you say"
+        try:
+            return read(text, self.exchange, self.mind.lessons)
+        finally:
+            self.doing = ""
 
     def _agreed(self, lesson: Lesson | None) -> Lesson | None:
         return self.view.confirm(lesson) if lesson is not None and self.settings().learn == "ask" else lesson

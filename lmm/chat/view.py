@@ -66,7 +66,11 @@ class ConsoleView:
     @staticmethod
     def _print(console: Console, text: Text) -> None:
         """Wrapped at words on a terminal, which would break them; elsewhere just as it is."""
-        console.print(text, soft_wrap=not console.file.isatty())
+        if console.file.isatty():
+            console.print(text)
+        else:
+            console.file.write(text.plain + "\n")
+            console.file.flush()
 
     def write(self, text: str) -> None:
         """Text for machines: clean, and just as it is."""
@@ -84,10 +88,10 @@ class ConsoleView:
         return True
 
     def learning(self, summary: str, report: LearnReport | None) -> None:
-        step = f", step {report.steps}" if report is not None and report.steps else ""
         if self.busy is None:
             return
-        self.busy.doing = "" if report is None else f"learning: {summary}{step}"
+        step = f", step {report.steps}" if report is not None and report.steps else ""
+        self.busy.doing = "" if report is None else f"learning{step}: {summary}"  # a narrow screen cuts off the end
         if report is not None:
             self.busy.start()
 

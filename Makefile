@@ -49,6 +49,7 @@ unit: setup-test
 
 # Kills, several processes at once: docs/reliability.md. `make campaign ARGS="--scale .1"` for a part.
 campaign: setup-test
+	@$(PIP) -c constraints.txt -e '.[campaign]'
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign $(ARGS)
 
 # Hours for the whole; goes on where it was stopped. `make mutants ARGS="lmm/text --sample 5"` for a part.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 import uuid
 from collections.abc import Iterable
@@ -50,6 +51,13 @@ class Lesson:
         questions = dict.fromkeys((read.prompt, *read.wordings)) if read.prompt and read.answer else ()
         return [(question, read.answer) for question in questions]
 
+    @functools.cached_property
+    def keys(self) -> frozenset[tuple[str, str]]:
+        """What it is about: two lessons that share one of these cannot both hold."""
+        said = [("asked", self.prompt)] if self.prompt else [("said", self.statement)]
+        about = [(f"about {fold(self.subject)}", self.relation)] if self.subject else []
+        return frozenset((kind, fold(text)) for kind, text in (*said, *about) if text)
+
     def to_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _kept()} | {"wordings": list(self.wordings)}
 
@@ -76,16 +84,11 @@ class Knowledge:
     state: State
     lessons: tuple[Lesson, ...] = ()
 
-    def superseded(self, lesson: Lesson) -> tuple[Lesson, ...]:
-        """The lessons that `lesson` takes the place of: with its very question, or about the same relation of the same
-        subject; where it says neither, with the very same statement."""
-
-        def keys(x: Lesson) -> set[tuple[str, str]]:
-            said = [("asked", x.prompt)] if x.prompt else [("said", x.statement)]
-            about = [(f"about {fold(x.subject)}", x.relation)] if x.subject else []
-            return {(kind, fold(text)) for kind, text in (*said, *about) if text}
-
-        return tuple(x for x in self.lessons if keys(x) & keys(lesson))
+    def superseded(self, *lessons: Lesson) -> tuple[Lesson, ...]:
+        """What `lessons` take the place of: lessons with the very question of one, or about the same relation of the
+        same subject; where it says neither, with the very same statement."""
+        keys = {key for lesson in lessons for key in lesson.keys}
+        return tuple(x for x in self.lessons if not keys.isdisjoint(x.keys))
 
     def taught(self, state: State, lesson: Lesson, instead_of: tuple[Lesson, ...] = ()) -> Knowledge:
         """`state`, and one lesson more, in the place of others: it then `replaces` what the last of them said."""

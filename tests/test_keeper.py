@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +222,40 @@ def test_a_long_journal_is_put_into_the_file(open_mind, file: Path, monkeypatch:
     assert not journal.path_of(file).exists() and len(state_file.read_header(file).lessons) == 2
     mind.learn(C)
     assert ids(open_mind()) == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("most", [1000, 2])
+def test_what_others_teach_is_in_every_step_back_and_forth(
+    open_mind, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("lmm.engine.mind.MAX_UNDO", most)
+    mine, other = open_mind(), open_mind()
+    own = [Lesson(f"What is {i}?", f"{i}", id=f"{i}") for i in range(4)]
+    theirs = [Lesson(f"What is {i}?", f"{i}", id=f"{i}") for i in "abcd"]
+    for lesson, foreign in zip(own, theirs, strict=True):
+        mine.learn(lesson)
+        other.learn(foreign)
+    again = replace(own[0], answer="another's", id="e")  # instead of mine, which no step may bring back
+    other.learn(again)
+    for kept in (["1", "2"], ["1"], [])[: most if most == 2 else None]:
+        assert mine.undo() == 1
+        assert sorted(ids(mine)) == sorted([*kept, *"abcde"])
+    for kept in (["1"], ["1", "2"], ["1", "2", "3"])[-2 if most == 2 else 0 :]:
+        assert mine.redo() == 1
+        assert sorted(ids(mine)) == sorted([*kept, *"abcde"])
+
+
+def test_many_who_teach_cost_no_step_back_anything(open_mind, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each lesson of another, every step that could be undone was looked through: eight writers took hours."""
+    mine, other = open_mind(), open_mind()
+    looked: list[int] = []
+    adopted = Mind._adopted
+    monkeypatch.setattr(Mind, "_adopted", lambda *args: (looked.append(1), adopted(*args))[1])
+    for number in range(6):
+        mine.learn(Lesson(f"What is {number}?", "x", id=f"{number}"))
+        other.learn(Lesson(f"Who is {number}?", "y", id=f"who-{number}"))
+    assert not looked
+    assert len(mine.history.undo) == 6 and len(looked) == 6
 
 
 # ---------------------------------------------------------------- processes

@@ -40,7 +40,7 @@ def _interleave(weight: np.ndarray, heads: int) -> np.ndarray:
     return weight.reshape(heads, 2, half, *weight.shape[1:]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def _llama_weights(seed: int = 0) -> dict[str, np.ndarray]:
+def llama_weights(seed: int = 0) -> dict[str, np.ndarray]:
     """A Hugging Face state dict, fp32, small enough to compare numbers."""
     rng = np.random.default_rng(seed)
     shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens": (len(_tokens()), WIDTH), "model.norm": (WIDTH,)}
@@ -137,7 +137,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def tiny(tmp_path: Path, cache: Path) -> Path:
-    return write_gguf(tmp_path / "tiny.gguf", _llama_weights())
+    return write_gguf(tmp_path / "tiny.gguf", llama_weights())
 
 
 def folders(cache: Path) -> list[str]:
@@ -149,7 +149,7 @@ def folders(cache: Path) -> list[str]:
 
 def test_a_gguf_gives_back_the_weights_it_was_made_of(tiny: Path) -> None:
     source = models.resolve(str(tiny))
-    found, wanted = load_file(source.folder / "model.safetensors"), _llama_weights()
+    found, wanted = load_file(source.folder / "model.safetensors"), llama_weights()
     assert set(found) == set(wanted)
     for name, weight in wanted.items():
         assert found[name].dtype == np.float32  # a float32 file stays float32
@@ -164,7 +164,7 @@ def test_the_permutation_is_undone_per_head() -> None:
 
 
 def test_quantised_weights_become_float16_and_too_large_ones_float32(tmp_path: Path, cache: Path) -> None:
-    weights = _llama_weights()
+    weights = llama_weights()
     half = {n: w.astype(np.float16) if w.ndim == 2 else w for n, w in weights.items()}
     source = models.resolve(str(write_gguf(tmp_path / "half.gguf", half)))
     found = load_file(source.folder / "model.safetensors")
@@ -183,7 +183,7 @@ def test_large_models_are_written_in_parts(tiny: Path, tmp_path: Path, monkeypat
     assert len(parts) > 1 and not models.incomplete(folder)
     where = json.loads((folder / "model.safetensors.index.json").read_text())["weight_map"]
     assert {name: file for file in parts for name in load_file(folder / file)} == where
-    assert set(where) == set(_llama_weights())
+    assert set(where) == set(llama_weights())
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     (copy / parts[0]).unlink()
     with pytest.raises(ModelError, match=f"missing {parts[0]}"):
@@ -206,7 +206,7 @@ def test_the_configuration_is_read_from_the_metadata(tiny: Path) -> None:
 
 def test_an_output_matrix_of_its_own_unties_the_embedding(tmp_path: Path, cache: Path) -> None:
     head = np.ones((len(_tokens()), WIDTH), np.float32)
-    path = write_gguf(tmp_path / "untied.gguf", _llama_weights(), extra={"output.weight": head})
+    path = write_gguf(tmp_path / "untied.gguf", llama_weights(), extra={"output.weight": head})
     folder = models.resolve(str(path)).folder
     assert json.loads((folder / "config.json").read_text())["tie_word_embeddings"] is False
     np.testing.assert_array_equal(load_file(folder / "model.safetensors")["lm_head.weight"], head)
@@ -218,14 +218,14 @@ def test_llama3_positions_are_recovered_and_others_refused(tmp_path: Path, cache
     # between: smooth = (8192 / 4443 - 1) / 3 = 0.2813, factor 1 / ((1 - 0.2813) / 32 + 0.2813) = 3.293.
     factors = np.array([1, 1, 3.2925, 32], np.float32)
     options = {"metadata": {"rope.freq_base": 500000.0}}
-    path = write_gguf(tmp_path / "a.gguf", _llama_weights(), extra={"rope_freqs.weight": factors}, **options)
+    path = write_gguf(tmp_path / "a.gguf", llama_weights(), extra={"rope_freqs.weight": factors}, **options)
     config = json.loads((models.resolve(str(path)).folder / "config.json").read_text())
     assert config["rope_scaling"] == {
         "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     }  # fmt: skip
     factors[2] = 5
-    path = write_gguf(tmp_path / "b.gguf", _llama_weights(), extra={"rope_freqs.weight": factors}, **options)
+    path = write_gguf(tmp_path / "b.gguf", llama_weights(), extra={"rope_freqs.weight": factors}, **options)
     with pytest.raises(ModelError, match="not Llama 3's"):
         models.resolve(str(path))
 
@@ -433,14 +433,14 @@ def test_other_bytes_are_no_gguf(tmp_path: Path, cache: Path) -> None:
 
 def test_missing_and_unknown_tensors_are_both_named(tmp_path: Path, cache: Path) -> None:
     extra = {"blk.0.strange.weight": np.ones(4, np.float32)}
-    path = write_gguf(tmp_path / "odd.gguf", _llama_weights(), drop="blk.1.ffn_up.weight", extra=extra)
+    path = write_gguf(tmp_path / "odd.gguf", llama_weights(), drop="blk.1.ffn_up.weight", extra=extra)
     with pytest.raises(ModelError) as caught:
         models.resolve(str(path))
     assert "model.layers.1.mlp.up_proj.weight" in str(caught.value) and "blk.0.strange.weight" in str(caught.value)
 
 
 def test_nan_weights_are_refused(tmp_path: Path, cache: Path) -> None:
-    weights = _llama_weights()
+    weights = llama_weights()
     weights["model.norm.weight"][3] = np.nan
     with pytest.raises(ModelError, match="NaN"):
         models.resolve(str(write_gguf(tmp_path / "nan.gguf", weights)))

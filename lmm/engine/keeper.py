@@ -125,8 +125,8 @@ class Keeper:
         now, before = journal.stamp(self.file), self._stamp
         if now.file == before.file and before.journal in (now.journal, None):
             changes, self._end = journal.read(self.file, self._end if before.journal else 0)
-            for change in changes:
-                self._adopt(change)
+            if changes:
+                self._adopt(journal.joined(changes))
         elif self.file.exists():
             arrays, header = journal.load(self.file, self.mind.expected())
             self.mind.memory.check_state(arrays, header.lessons, self.mind.adapter)
@@ -155,6 +155,6 @@ def difference(before: Knowledge, after: Knowledge, same: Callable[[Any, Any], b
     return Change(
         {name: a for name, a in after.state.items() if name not in before.state or not same(before.state[name], a)},
         tuple(before.state.keys() - after.state.keys()),
-        tuple(lesson for lesson in after.lessons if known.get(lesson.id) != lesson),
+        tuple(x for x in after.lessons if (old := known.get(x.id)) is not x and old != x),
         tuple(known.keys() - {lesson.id for lesson in after.lessons}),
     )

@@ -54,7 +54,7 @@ class Mind:
     def __init__(self, adapter: Adapter, memory: Memory, seed: int = 0, log: ActivationLog | None = None) -> None:
         self.adapter, self.memory, self.seed, self.log = adapter, memory, seed, log
         self.knowledge = Knowledge(memory.fresh(adapter, seed))
-        self.history = History(saved=self.knowledge)
+        self._history, self._theirs = History(saved=self.knowledge), list[tuple[int, Change]]()
         self.cancelled = threading.Event()
         self.recall: Recall | None = None  # of the reply that is being read or given
         self.keeper: Keeper | None = None  # of the file that has at once what is known, if there is one
@@ -191,10 +191,13 @@ class Mind:
     def commit(self, knowledge: Knowledge) -> None:
         """Make it what is known, so that it can be undone. Raises LearningError where it cannot be kept."""
         with self._turn():
-            before = self.knowledge
+            before, history = self.knowledge, self._history
             self._become(knowledge, before)
-            self.history.undo = [*self.history.undo[-MAX_UNDO:], before]
-            self.history.redo = []
+            history.undo.append(before)
+            history.redo = []
+            if len(history.undo) > MAX_UNDO:
+                del history.undo[0]
+                self._theirs = [(steps - 1, change) for steps, change in self._theirs]
 
     def undo(self, count: int = 1) -> int:
         """Step back in time, bit for bit; returns how many steps there were."""
@@ -229,17 +232,40 @@ class Mind:
         """Take over what another mind has written into the file that both keep. What was taught there was always known
         here: undo takes back this mind's own lessons, and neither it nor redo brings back what was superseded there.
         Where lessons share their weights, it cannot, and the history ends."""
-        history, before = self.history, self.knowledge
+        history, before = self._history, self.knowledge
         shared = any(name in before.state for name in change.tensors)
         change = replace(change, tensors=self._held(change.tensors))
         self.knowledge = _changed(before, change)
-        undo, redo = ([] if shared else [self._adopted(x, change) for x in s] for s in (history.undo, history.redo))
-        saved = self.knowledge if history.saved is before else history.saved
-        self.history = History(_steps(undo, self.knowledge), _steps(redo, self.knowledge), saved)
+        if history.saved is before:
+            history.saved = self.knowledge
+        if shared:
+            self.history = History(saved=history.saved)
+        else:
+            self._theirs.append((len(history.undo), change))
+
+    @property
+    def history(self) -> History:
+        """What was known before and could be again, with what others have taught since. That is put into the steps when
+        these are asked for: with several who teach, most of them never are."""
+        if self._theirs:
+            history, theirs, later, undo = self._history, list(self._theirs), Change(), list[Knowledge]()
+            for number in range(len(history.undo), 0, -1):
+                while theirs and theirs[-1][0] >= number:
+                    later = journal.joined((theirs.pop()[1], later))
+                undo.append(self._adopted(history.undo[number - 1], later))
+            # a redo is older than all of them: what is learned here ends it
+            later = journal.joined((*(change for _, change in theirs), later))
+            redo = [self._adopted(one, later) for one in history.redo]
+            self.history = History(_steps(undo[::-1], self.knowledge), _steps(redo, self.knowledge), history.saved)
+        return self._history
+
+    @history.setter
+    def history(self, history: History) -> None:
+        self._history, self._theirs = history, []
 
     def _adopted(self, known: Knowledge, change: Change) -> Knowledge:
         new = {lesson.id for lesson in change.lessons}
-        old = {x.id for lesson in change.lessons for x in known.superseded(lesson)} - new
+        old = {x.id for x in known.superseded(*change.lessons)} - new
         known = _changed(known, change)
         for lesson_id in old:
             known = self._without(lesson_id, known)

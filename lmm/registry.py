@@ -39,6 +39,7 @@ ADAPTERS = {
 }
 ENCODERS = {
     "minilm": "lmm.encoders.sentences:MiniLM",
+    "lam": "lmm.encoders.lam:Lam",
     "states": "lmm.encoders.sentences:States",
 }
 NEEDS = {"torch": "torch", "mlx_lm": "mlx_lm", "llama_cpp": "xllamacpp"}  # what must be installed for a backend

@@ -10,6 +10,7 @@ import typer
 from lmm.cli import ask as cli_ask
 from lmm.cli import config_file as cli_config
 from lmm.cli import data as cli_data
+from lmm.cli import encode as cli_encode
 from lmm.cli import log as cli_log
 from lmm.cli import memory as cli_memory
 from lmm.cli import recall as cli_recall
@@ -93,6 +94,7 @@ def chat(
 app.command()(cli_ask.ask)
 app.command()(cli_ask.teach)
 app.command()(cli_ask.correct)
+app.command()(cli_encode.encode)
 app.command()(cli_log.sessions)
 app.command()(cli_serve.serve)
 app.command()(cli_train.train)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lmm.encoders.sentences import SentenceEncoder
 
 log = logging.getLogger("lmm")
-ORDER = ("lam", "minilm", "states")  # of "auto": the first that is there
+ORDER = ("minilm", "states")  # of "auto": the first that is there; stores hold the first one's vectors
 
 
 def load_encoder(

@@ -87,12 +87,12 @@ def merge_lora(weights: Mapping[str, np.ndarray], delta: Mapping[str, Any]) -> d
     return merged
 
 
-def _layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     x = x - x.mean(axis=-1, keepdims=True)
     return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + np.float32(_EPS)) * weight + bias
 
 
-def _gelu(x: np.ndarray) -> np.ndarray:
+def gelu(x: np.ndarray) -> np.ndarray:
     """x * Phi(x), with erf after Abramowitz & Stegun 7.1.26 (error < 1.5e-7): NumPy has no erf.
 
     In place, because these passes over [T, F] would otherwise cost as much as the matrix product before them.
@@ -113,12 +113,12 @@ def _gelu(x: np.ndarray) -> np.ndarray:
     return np.subtract(np.maximum(x, 0, out=size), poly, out=poly)
 
 
-def embed(weights: Mapping[str, np.ndarray], tokens: Sequence[int]) -> np.ndarray:
+def embed(weights: Mapping[str, np.ndarray], tokens: Sequence[int] | np.ndarray) -> np.ndarray:
     """Token ids [T] -> the states [T, D] below the first layer, all of segment 0."""
     x = weights["embeddings.word_embeddings.weight"][np.asarray(tokens)]
     x = x + weights["embeddings.position_embeddings.weight"][: len(tokens)]
     x = x + weights["embeddings.token_type_embeddings.weight"][0]
-    return _layer_norm(x, weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"])
+    return layer_norm(x, weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"])
 
 
 def run_layers(weights: Mapping[str, np.ndarray], x: np.ndarray, start: int = 0, stop: int = LAYERS) -> np.ndarray:
@@ -128,22 +128,30 @@ def run_layers(weights: Mapping[str, np.ndarray], x: np.ndarray, start: int = 0,
     return x
 
 
+def linear(weights: Mapping[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
+    return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
 def _block(weights: Mapping[str, np.ndarray], at: str, x: np.ndarray) -> np.ndarray:
-    def linear(name: str, y: np.ndarray) -> np.ndarray:
-        return y @ weights[f"{at}{name}.weight"] + weights[f"{at}{name}.bias"]
-
-    def norm(name: str, y: np.ndarray) -> np.ndarray:
-        return _layer_norm(y, weights[f"{at}{name}.LayerNorm.weight"], weights[f"{at}{name}.LayerNorm.bias"])
-
     def heads(name: str) -> np.ndarray:  # [T, D] -> [H, T, D / H]
-        return linear(f"attention.self.{name}", x).reshape(len(x), HEADS, -1).transpose(1, 0, 2)
+        return linear(weights, f"{at}attention.self.{name}", x).reshape(len(x), HEADS, -1).transpose(1, 0, 2)
 
     q, k, v = heads("query"), heads("key"), heads("value")
     scores = q @ k.transpose(0, 2, 1) * np.float32(1 / np.sqrt(q.shape[-1]))
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
-    mixed = (scores / scores.sum(axis=-1, keepdims=True)) @ v
-    x = norm("attention.output", x + linear("attention.output.dense", mixed.transpose(1, 0, 2).reshape(len(x), -1)))
-    return norm("output", x + linear("output.dense", _gelu(linear("intermediate.dense", x))))
+    return after_attention(weights, at, x, (scores / scores.sum(axis=-1, keepdims=True)) @ v)
+
+
+def after_attention(weights: Mapping[str, np.ndarray], at: str, x: np.ndarray, mixed: np.ndarray) -> np.ndarray:
+    """The rest of a layer: its states [T, D] and what its heads found, [H, T, D / H] -> [T, D]."""
+
+    def norm(name: str, y: np.ndarray) -> np.ndarray:
+        return layer_norm(y, weights[f"{at}{name}.LayerNorm.weight"], weights[f"{at}{name}.LayerNorm.bias"])
+
+    mixed = mixed.transpose(1, 0, 2).reshape(len(x), -1)
+    x = norm("attention.output", x + linear(weights, f"{at}attention.output.dense", mixed))
+    inner = gelu(linear(weights, f"{at}intermediate.dense", x))
+    return norm("output", x + linear(weights, f"{at}output.dense", inner))
 
 
 class Encoder:

@@ -1,0 +1,51 @@
+"""`lmm encode`: texts to vectors, on the shell."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmm.cli.options import Option, out, piped, say
+from lmm.errors import UsageError
+from lmm.text.counted import counted
+
+
+def encode(
+    texts: Annotated[list[str] | None, typer.Argument(help="texts; without any, each line of stdin")] = None,
+    model: Annotated[str, Option(help="auto, minilm, lam, or a folder or id of sentence-transformers")] = "auto",
+    files: Annotated[list[Path] | None, Option("--file", help="a file that is one text; may be repeated")] = None,
+    target: Annotated[Path | None, Option("--out", help="write the vectors as a .npy file")] = None,
+    max_length: Annotated[int | None, Option(help="tokens that are read of a text; default: as many as can be")] = None,
+) -> None:
+    """Print the unit vector of each text, a line of JSON each."""
+    import json
+
+    from lmm.encoders import load_encoder
+
+    given = [*(texts or []), *(_read(file) for file in files or [])]
+    if not given:
+        given = [line for line in piped().splitlines() if line.strip()]
+    if not given:
+        raise UsageError('there is nothing to encode; expected: lmm encode "TEXT", --file FILE, or lines on stdin')
+    vectors = load_encoder(model, notice=say).encode(given, max_length=max_length)
+    if target is None:
+        for vector in vectors:
+            out(json.dumps([round(float(x), 6) for x in vector]))
+        return
+    import numpy as np
+
+    try:
+        with target.open("wb") as file:
+            np.save(file, vectors)
+    except OSError as error:
+        raise UsageError(f"{target} cannot be written: {error.strerror or error}") from error
+    say(f"{counted(len(vectors), 'vector')} of {vectors.shape[1]} numbers in {target}")
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error

@@ -123,7 +123,10 @@ def open_mind(config: Any, progress: Any = None, notice: Any = lambda text: None
     """Stands in for `runtime.open_mind`."""
     from lmm.engine import runtime
 
-    time.sleep(seconds("LOAD"))
+    for done in range(1, 5):
+        time.sleep(seconds("LOAD") / 4)
+        if progress is not None:
+            progress(done, 4, f"reading the weights, {config.model}")
     made = Mind(ScriptedAdapter(), runtime.build_memory(config), log=runtime.open_log(config))
     runtime.start(made, config, notice)
     return made

@@ -12,11 +12,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import need
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.numpy import load_file
 
 from lmm.adapters.models import gguf_import
 from lmm.adapters.models import source as models
+from lmm.config import Config
+from lmm.engine import runtime
 from lmm.errors import ModelError, UnknownNameError, UsageError
 
 WIDTH, HEADS, KV_HEADS, LAYERS, INNER = 32, 4, 2, 2, 48
@@ -307,11 +310,22 @@ def test_smollm_digits_stand_alone(tiny: Path) -> None:
 def test_the_second_start_converts_nothing(tiny: Path, cache: Path) -> None:
     calls: list[tuple[int, int, str]] = []
     first = models.resolve(str(tiny), progress=lambda *call: calls.append(call))
-    assert calls[-1][0] == calls[-1][1] > 0 and calls[-1][2].startswith("tiny.gguf: ")
+    assert calls[-1][0] == calls[-1][1] > 0 and calls[-1][2] == "converting the model, tiny.gguf"
     assert first.model_id == "tiny.gguf" and str(first.revision).startswith("sha256:")
     calls.clear()
     assert models.resolve(str(tiny), progress=lambda *call: calls.append(call)) == first
     assert calls == [] and folders(cache) == [first.folder.name]
+
+
+def test_loading_says_how_far_it_is_also_where_nothing_is_converted(tiny: Path, cache: Path) -> None:
+    need("torch")
+    models.resolve(str(tiny))
+    calls: list[tuple[int, int, str]] = []
+    config = Config(model=str(tiny), backend="torch", dtype="float32", threads=1)
+    runtime.load_adapter(config, progress=lambda *call: calls.append(call))
+    read = [(done, total) for done, total, text in calls if text == "reading the weights, tiny.gguf"]
+    assert len(read) > 5 and read == [(done, len(read)) for done in range(1, len(read) + 1)]
+    assert [text.split(",")[0] for _, _, text in calls if "weights" not in text] == ["starting torch", "trying it out"]
 
 
 @pytest.mark.parametrize("harm", ["cut", "gone", "manifest", "format"])

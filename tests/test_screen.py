@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from pathlib import Path
 
 import pytest
 from terminals import Terminal
@@ -31,6 +32,7 @@ def test_something_is_there_at_once_and_leaves_no_trace(terminal, columns: int):
     pressed = time.monotonic()
     t.see(lambda text: any(line[2:].startswith("loading") for line in text.splitlines()), 10)
     assert time.monotonic() - pressed < 0.3  # 0.1 and what a busy machine takes to draw
+    t.see(lambda text: any("loading, 75 %: reading the weights" in line[:columns] for line in text.splitlines()), 10)
     t.see("reading, 0 of ")
     t.see("You said: hello")
     t.prompts(2)
@@ -39,6 +41,15 @@ def test_something_is_there_at_once_and_leaves_no_trace(terminal, columns: int):
     pressed = time.monotonic()
     t.see("reading", 10)
     assert time.monotonic() - pressed < 0.3
+
+
+@WIDTHS
+def test_a_one_shot_shows_on_a_terminal_how_far_the_model_is(tmp_path: Path, columns: int):
+    t = Terminal(
+        tmp_path, columns=columns, command=("teach", "Who leads?", "Maria", "--memory", "jotter"), LMM_TEST_LOAD="2"
+    )
+    t.see("loading, 25 %: reading the weights")
+    assert t.rest() == 0 and not lines_with(t, "loading") and lines_with(t, "learned: ")
 
 
 @WIDTHS

@@ -381,12 +381,37 @@ def _load(source: ModelSource, dtype: torch.dtype) -> Any:
         here: dict[str, Any] = {"local_files_only": True, "trust_remote_code": source.trusted}
         config = AutoConfig.from_pretrained(str(source.folder), **here)
         kind = auto_class(config)
-        model, found = kind.from_pretrained(str(source.folder), dtype=dtype, output_loading_info=True, **here)
+        with _telling(source):
+            model, found = kind.from_pretrained(str(source.folder), dtype=dtype, output_loading_info=True, **here)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, TypeError, AttributeError) as error:
         raise loadable.refusal(source, "transformers", error) from error
     if missing := sorted(found["missing_keys"]):  # transformers would make them up
         raise loadable.refusal(source, "transformers", ValueError(f"it lacks {listed(missing)}"))
     return model.eval().requires_grad_(False)
+
+
+@contextlib.contextmanager
+def _telling(source: ModelSource) -> Iterator[None]:
+    """Inside, what transformers would count in a bar, the weights it reads, is told to the source's `progress`."""
+    told = source.progress
+    if told is None:
+        yield
+        return
+
+    def counted(items: Any) -> Iterator[Any]:
+        known = list(items)
+        for done, item in enumerate(known, 1):
+            told(done, len(known), f"reading the weights, {source.model_id}")
+            yield item
+
+    def bar(make: Callable[..., Any], args: Any, options: Any) -> Any:
+        return make(*map(counted, args[:1]), *args[1:], **options)
+
+    before = transformers.utils.logging.set_tqdm_hook(bar)
+    try:
+        yield
+    finally:
+        transformers.utils.logging.set_tqdm_hook(before)
 
 
 def _same(x: Any) -> Any:

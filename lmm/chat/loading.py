@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from lmm.engine.engine import Engine
 
 
+def step(done: int, total: int, text: str) -> str:
+    """In words, how far it is first: a narrow screen cuts off the end."""
+    return f"loading, {100 * done // total} %: {text}" if total else f"loading: {text}"
+
+
 class Loading:
     """An engine that is being made in a background thread, once `start` was called."""
 
@@ -38,8 +43,8 @@ class Loading:
         self.changed()
 
     def report(self, done: int, total: int, text: str) -> None:
-        """Progress of a conversion or a download, as `models.Progress` says it."""
-        self.progress = f"{text} {100 * done // total} %" if total else text
+        """A step of it, as `gguf_import.Progress` says it."""
+        self.progress = step(done, total, text)
         self.changed()
 
     def wait(self, stopped: Callable[[], bool]) -> Engine:

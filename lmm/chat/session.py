@@ -146,7 +146,7 @@ class Chat:
     def doing(self) -> str:
         """What is going on while the user waits."""
         if self.loading.engine is None:
-            return f"loading {self.config.model} {self.loading.progress}".strip()
+            return self.loading.progress or f"loading {self.config.model}"
         if self._talk is not None and self._talk.doing:
             return self._talk.doing
         turn = self.loading.engine.conversation.last
@@ -160,8 +160,8 @@ class Chat:
         if engine is None:
             from lmm.text.sanitize import clean
 
-            what = "failed to load" if self.loading.error else f"loading {self.config.model}"
-            return clean(f"{what} {self.loading.progress}".strip())[: max(width, 0)]
+            what = f"failed to load {self.config.model}" if self.loading.error else self.doing()
+            return clean(what)[: max(width, 0)]
         from lmm.chat.render import status_line
 
         last = self._talk.last if self._talk else None

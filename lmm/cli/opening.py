@@ -18,17 +18,29 @@ if TYPE_CHECKING:
 @contextlib.contextmanager
 def opened(config: Config) -> Iterator[Mind]:
     """The mind of a configuration, closed in the end; what a user should know about loading it goes to stderr."""
+    from lmm.chat.busy import Busy
+    from lmm.chat.loading import step
     from lmm.engine import runtime
 
-    shown: set[str] = set()
+    busy = Busy(lambda: f"loading {config.model}", beside=True)
 
     def progress(done: int, total: int, text: str) -> None:
-        if text not in shown:
-            shown.add(text)
-            say(text)
+        if total:
+            busy.doing = step(done, total, text)
+        else:
+            notice(text)
+
+    def notice(text: str) -> None:
+        busy.stop()
+        say(text)
+        busy.start()
 
     runtime.check(config)
-    mind = runtime.open_mind(config, progress, say)
+    busy.start()
+    try:
+        mind = runtime.open_mind(config, progress, notice)
+    finally:
+        busy.stop()
     try:
         yield mind
     finally:

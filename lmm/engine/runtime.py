@@ -66,10 +66,12 @@ def as_saved(config: Config) -> Config:
 
 
 def load_adapter(config: Config, progress: Progress | None = None, notice: Notice = log.warning) -> Adapter:
+    """`progress(done, total, text)` gets what takes long, each step by itself; total 0 means a message only."""
     from lmm.adapters import selfcheck
     from lmm.adapters.models.loadable import own_code
     from lmm.adapters.models.source import resolve
 
+    told = progress or (lambda done, total, text: None)
     backend = registry.pick_backend(config.backend)
     source = resolve(
         config.model,
@@ -80,7 +82,10 @@ def load_adapter(config: Config, progress: Progress | None = None, notice: Notic
     )
     if source.trusted and (code := own_code(source.folder)):
         notice(f"code that comes with {source.name} may run now: {', '.join(code)}, in {source.folder}")
+    told(0, 1, f"starting {backend}, {source.model_id}")
+    source = dataclasses.replace(source, progress=progress)
     adapter = registry.load_adapter(backend, source, dtype=config.dtype, layers_path=config.layers_path)
+    told(1, 1, f"trying it out, {source.model_id}")
     selfcheck.once(adapter)
     adapter.use_threads(config.threads)
     if config.layer is not None:

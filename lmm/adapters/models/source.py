@@ -17,7 +17,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +52,7 @@ class ModelSource:
     model_id: str  # stable, without a path of this machine; recorded in memory files
     revision: str | None  # hub commit, "sha256:..." of the GGUF, or None for a plain local folder
     trusted: bool = False  # whether code in the folder may run
+    progress: Progress | None = field(default=None, compare=False, repr=False)  # told how far its weights are read
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ def _sync(path: Path) -> None:
 
 
 def _named(progress: Progress | None, name: str) -> Progress | None:
-    return progress and (lambda done, total, text: progress(done, total, f"{name}: {text}"))
+    return progress and (lambda done, total, text: progress(done, total, f"{text}, {name}"))
 
 
 def _notice(progress: Progress | None, text: str) -> None:

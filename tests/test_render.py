@@ -171,6 +171,30 @@ def test_what_is_committed_equals_one_rendering_of_the_whole(name, size):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", REPLIES)
+def test_a_reply_that_goes_on_is_as_if_it_had_never_stopped(name):
+    text = clean(REPLIES[name])
+    want, chance, in_place = one_shot(text), random.Random(0), 0
+    for _ in range(12 if want and name != "emoji" else 0):  # whose columns pyte counts in another way
+        cut, notes = chance.randint(0, len(text)), chance.randint(0, 3)
+        terminal, clock = Terminal(), Clock()
+        console = console_on(terminal)
+        with StreamRenderer(console, clock=clock, reflows=False) as renderer:
+            renderer.feed(text[:cut])
+        console.print("a note\n" * notes, end="")
+        begun = render.Shown(renderer.text, console.width, notes)
+        with StreamRenderer(console, clock=clock, reflows=False, begun=begun) as renderer:
+            stands = renderer._tail._below is not None
+            for chunk in chunks(text[cut:], 2):
+                renderer.feed(chunk)
+                clock.now += 1
+        assert renderer.text == text
+        assert terminal.rows() == want if stands else terminal.rows()[-3:] == want[-3:], cut
+        in_place += stands
+    assert in_place or not want or name == "emoji"
+
+
+@pytest.mark.slow
 def test_a_code_block_of_2000_lines():
     text = "```python\n" + "".join(PYTHON) + "\n".join(f"y{i} = {i}" for i in range(500)) + "\n```\nEnd."
     terminal, clock = Terminal(), Clock()

@@ -147,5 +147,15 @@ def test_a_reply_that_is_cut_says_how_to_go_on(terminal, columns: int):
     t.line("tell me a long story")
     t.see("/more")
     t.line("/more")
-    t.prompts(3)
-    assert "Once upon a time 2." in " ".join(t.all.split()) and len(lines_with(t, "Once upon a time 0")) == 1
+    t.see(lambda text: "time 2." in " ".join(text.split()))
+    ready(t)
+    t.prompts(2)
+    paragraph = t.all.partition("long story\n")[2].partition("\n\n")[0]
+    assert "Once upon a time 1. Once upon a time 2." in " ".join(paragraph.split()), t.all  # in the same paragraph
+    assert len(lines_with(t, "Once upon a time 0")) == len(lines_with(t, "cut at")) == 1 and "> /more" not in t.all
+    t.line("/set max_tokens 60")
+    t.line("/more")
+    t.see(lambda text: "time 6." in " ".join(text.rpartition("> /more")[2].split()))
+    ready(t)
+    paragraph = t.all.rpartition("> /more\n")[2].partition("\n\n")[0]
+    assert " ".join(f"Once upon a time {i}." for i in range(7)) in " ".join(paragraph.split()), t.all  # shown once more

@@ -164,7 +164,8 @@ def retry(chat: Chat, rest: str) -> None:
 
 
 def more(chat: Chat, rest: str) -> None:
-    chat.done(chat.talk.more(), more=True)
+    with chat.view.going_on():
+        chat.done(chat.talk.more(), more=True)
 
 
 EDITORS = ("sensible-editor", "nano", "vim", "vi", "emacs", "micro", "ed")

@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import IO
 
 from rich import box
@@ -25,7 +26,7 @@ from rich.text import Text
 from rich.theme import Theme
 
 from lmm.chat.busy import ERASE_BELOW
-from lmm.chat.markdown import Line, MarkdownStream
+from lmm.chat.markdown import Line, MarkdownStream, render
 from lmm.text.counted import counted
 from lmm.text.sanitize import Cleaner, as_text, clean_line, fit
 
@@ -69,12 +70,22 @@ def make_console(
     )
 
 
+@dataclass(frozen=True)
+class Shown:
+    """A reply that stands on a screen so wide, with so many rows under it since; None: they were not counted."""
+
+    text: str
+    width: int
+    below: int | None
+
+
 class StreamRenderer:
     """Shows a reply while it is generated: `feed` its chunks, then `finish`; as a context manager, `finish` is sure.
 
     On a terminal, finished Markdown blocks go to the scrollback once and for good, and only the tail is redrawn.
     Elsewhere, or with `markdown=False`, the clean text is written as it comes. `text` is the clean text so far.
     `reflows`: does the terminal wrap its lines anew when it gets narrower? None: guessed from the environment.
+    `begun` is a reply that goes on: at its very end, if that is still there, else from the beginning of its last block.
     """
 
     def __init__(
@@ -83,6 +94,7 @@ class StreamRenderer:
         markdown: bool = True,
         clock: Callable[[], float] = time.monotonic,
         reflows: bool | None = None,
+        begun: Shown | None = None,
     ) -> None:
         self.text = ""
         self._console = console
@@ -92,6 +104,23 @@ class StreamRenderer:
         self._markdown = MarkdownStream(console) if markdown and console.is_terminal else None
         self._tail = _Tail(console, _reflows(os.environ) if reflows is None else reflows)
         self._finished = False
+        if begun is not None:
+            self._go_on(begun)
+
+    def _go_on(self, begun: Shown) -> None:
+        self.text = begun.text
+        self._cleaner.feed(begun.text)
+        if self._markdown is None:
+            return
+        self._markdown.feed(begun.text)
+        width = self._width()
+        done, open_ = self._markdown.commit(width), self._markdown.live(width)
+        if begun.below is None or begun.width != self._console.width:
+            return
+        stood, count = render(self._console, begun.text, width), len(done) + len(open_)
+        below = begun.below + len(stood) - count  # it may have closed a fence
+        if stood[:count] == done + open_ and below + len(open_) < self._console.height:
+            self._tail.stands(open_, below)
 
     def __enter__(self) -> StreamRenderer:
         return self
@@ -158,7 +187,12 @@ class _Tail:
         self._console = console
         self._reflows = reflows
         self._drawn: list[Line] = []
+        self._below: int | None = None  # rows between the tail and the cursor, where there are any
         self._width = console.width
+
+    def stands(self, lines: list[Line], below: int) -> None:
+        """These lines are the tail already; what is in the rows below them goes when it is drawn next."""
+        self._drawn, self._below = lines, below
 
     def draw(self, done: list[Line], tail: list[Line]) -> None:
         """The lines `done`, which are final, in place of the present tail, and below them the new one."""
@@ -167,7 +201,7 @@ class _Tail:
         if keep == len(lines) == len(self._drawn) and (tail or not lines):
             self._drawn = tail
             return
-        out = [_control(self._BEGIN), *self._move_to(keep)]
+        out = [_control(self._BEGIN), *self._back(), *self._move_to(keep)]
         fresh = keep < len(self._drawn) or not self._drawn  # the cursor is at the start of a line
         for index, line in enumerate(lines[keep:], keep):
             if index == max(keep, len(done)):
@@ -193,6 +227,14 @@ class _Tail:
             keep += 1
         return keep if keep == len(self._drawn) else min(keep, max(0, len(lines) - 1))
 
+    def _back(self) -> Iterable[Segment]:
+        """From below the tail to its end."""
+        if self._below is not None:
+            up = f"\x1b[{self._below}A" if self._below else ""
+            end = f"\x1b[A\x1b[{_cells(self._drawn[-1])}C" if self._drawn else ""
+            yield _control(f"{up}\r{ERASE_BELOW}{end}")
+            self._below = None
+
     def _move_to(self, keep: int) -> Iterable[Segment]:
         """To the start of that line of the tail, and nothing from there on."""
         if keep < len(self._drawn):
@@ -203,7 +245,11 @@ class _Tail:
         """Rows that a line takes now: most terminals wrap it when they get narrower."""
         if not self._reflows or self._console.width >= self._width:
             return 1
-        return max(1, math.ceil(cell_len("".join(segment.text for segment in line)) / self._console.width))
+        return max(1, math.ceil(_cells(line) / self._console.width))
+
+
+def _cells(line: Line) -> int:
+    return cell_len("".join(segment.text for segment in line))
 
 
 def _control(codes: str) -> Segment:

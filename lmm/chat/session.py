@@ -184,6 +184,7 @@ class Chat:
         self.stop.clear()
         self.busy.start(after=0.2 if commands.is_command(text) else 0.0)
         try:
+            self.view.below(1 if text.strip() == "/more" else None)
             if commands.is_command(text):
                 commands.run(self, text)
             elif text.strip():

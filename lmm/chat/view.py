@@ -33,11 +33,14 @@ class ConsoleView:
         self.out, self.side, self.ask = out, side, ask
         self.busy: Busy | None = None  # the line that says what is going on
         self.failed: OSError | None = None  # what ended the showing
+        self._shown: render.Shown | None = None  # the last reply
+        self._more = False  # whether the next one goes on with it
 
     def reply(self, chunks: Generator[str, None, None], stopped: Callable[[], bool], markdown: bool) -> None:
         if self.busy is not None:
             self.busy.start()
-        with contextlib.closing(chunks), self._going(wait=True), render.StreamRenderer(self.out, markdown) as renderer:
+        renderer = render.StreamRenderer(self.out, markdown, begun=self._shown if self._more else None)
+        with contextlib.closing(chunks), self._going(wait=True), renderer:
             try:
                 for chunk in chunks:
                     self._clear()
@@ -50,6 +53,22 @@ class ConsoleView:
                 self.say(render.INTERRUPTED)
             if self.out.is_terminal:
                 self.out.print()
+            self._shown = render.Shown(renderer.text, self.out.width, 1 + stopped())
+
+    @contextlib.contextmanager
+    def going_on(self) -> Iterator[None]:
+        """Inside, a reply is more of the last one."""
+        self._more = True
+        try:
+            yield
+        finally:
+            self._more = False
+
+    def below(self, rows: int | None) -> None:
+        """So many rows more stand under the last reply; None: nobody counts them."""
+        if self._shown is not None:
+            now = self._shown.below
+            self._shown = replace(self._shown, below=None if rows is None or now is None else now + rows)
 
     def say(self, text: str) -> None:
         with self._going():
@@ -63,11 +82,11 @@ class ConsoleView:
             else:
                 self.out.print(what)
 
-    @staticmethod
-    def _print(console: Console, text: Text) -> None:
+    def _print(self, console: Console, text: Text) -> None:
         """Wrapped at words on a terminal, which would break them; elsewhere just as it is."""
         if console.file.isatty():
             console.print(text)
+            self.below(len(text.wrap(console, console.width)))
         else:
             console.file.write(text.plain + "\n")
             console.file.flush()

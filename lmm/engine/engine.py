@@ -133,14 +133,14 @@ class Engine:
         self.end_turn(turn)
 
     def more(self, decoding: Decoding | None = None) -> Iterator[str]:
-        """Go on with the last reply, which was cut short. Raises UsageError if it was not."""
+        """Go on with the last reply, which was cut short. Raises UsageError at once if it was not."""
         turn = self.conversation.last
         out = turn.generated if turn is not None else None
         if turn is None or out is None or out.ended or not out.tokens:
             raise UsageError("the last reply is whole; /retry gives another one")
         self.mind.cancelled.clear()
         self.refresh()
-        yield from self._reply(turn, out, decoding or self.decoding)
+        return self._reply(turn, out, decoding or self.decoding)
 
     def _reply(self, turn: Turn, out: Generated, decoding: Decoding) -> Iterator[str]:
         """Stream what comes after the text that `out` has already, in the conversation as in the cache."""

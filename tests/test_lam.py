@@ -107,6 +107,7 @@ def test_pages_of_a_long_text_see_each_other(encoder: Lam) -> None:
 
 def test_long_texts_take_memory_for_one_array_of_states(encoder: Lam, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HALF_FROM", 100)
+    monkeypatch.setattr(module, "LAYERS", 1)
     ids = np.random.default_rng(0).integers(1000, 20000, 24 * PAGE).astype(np.int32)
     peaks = []
     for length in (12 * PAGE, 24 * PAGE):
@@ -124,6 +125,13 @@ def test_a_long_text_is_read_in_parts_as_if_whole(encoder: Lam) -> None:
     cut = [i for part in parts(text, 50) for i in encoder.tokenizer.encode(part, add_special_tokens=False).ids]
     assert cut == whole[1:-1]
     assert encoder.ids(text, 10).tolist() == [*whole[:9], whole[-1]] and encoder.count_tokens("") == 2
+
+
+def test_a_store_can_tell_vectors_of_other_weights(encoder: Lam, path: Path, tmp_path: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({name: value.astype(np.float16) for name, value in new_maps(2).items()}, tmp_path / "other.safetensors")
+    assert Lam(tmp_path / "other.safetensors").name != encoder.name == Lam(path).name
 
 
 def test_bad_input_is_named(encoder: Lam, tmp_path: Path) -> None:

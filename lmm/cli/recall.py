@@ -22,7 +22,7 @@ app = typer.Typer(name="recall", help="Keep texts and find them again, word for 
 Argument = typer.Argument
 StoreName = Annotated[str | None, Option("--store", help="a file or a postgresql:// URL; default: the user's own file")]
 User = Annotated[str, Option(help="whose: a namespace")]
-Encoder = Annotated[str, Option(help="auto, minilm, or a folder or id of sentence-transformers")]
+Encoder = Annotated[str, Option(help="auto, minilm, lam, or a folder or id of sentence-transformers")]
 Since = Annotated[str | None, Option(help="only those of this day, 2026-03-31, or time, 2026-03-31T14:00, or later")]
 Until = Annotated[str | None, Option(help="only those before this day or time")]
 

@@ -20,6 +20,7 @@ Shape letters: T tokens, L tokens of a page, D width (384), H heads (12), E = D 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -180,13 +181,14 @@ def long_mean(weights: Mapping[str, np.ndarray], ids: np.ndarray, block: int = B
 
 
 class Lam(SentenceEncoder):
-    """The encoder `lam`. `path` is a file of scripts/train_lam.py."""
+    """The encoder `lam`. `path` is a file of scripts/train_lam.py, and its checksum a part of the name."""
 
-    name, width, max_length = "lam", WIDTH, MAX_LENGTH
+    width, max_length = WIDTH, MAX_LENGTH
 
     def __init__(self, path: Path = WEIGHTS) -> None:
         base = minilm.Encoder()
         self.weights = load_weights(path, base.weights)
+        self.name = f"lam {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
         self.tokenizer, self.cls, self.sep = base.tokenizer, base.cls, base.sep
 
     def vectors(self, texts: Sequence[str], max_length: int) -> np.ndarray:

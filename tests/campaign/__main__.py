@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -42,10 +44,31 @@ def measures(scale: float) -> dict[str, Callable[[], Row]]:
     }
 
 
+def measured(rows: dict[str, Callable[[], Row]], at_once: int) -> Iterator[tuple[str, list[str]]]:
+    """Each row in a process of its own, so many at a time -> its name and cells, as they come."""
+    waiting, running = list(rows), dict[int, tuple[str, float]]()
+    with tempfile.TemporaryDirectory() as place:
+        while waiting or running:
+            if waiting and len(running) < at_once:
+                name = waiting.pop(0)
+                running[_begun(rows[name], Path(place) / name)] = name, time.perf_counter()
+                continue
+            child, _ = os.wait()
+            name, start = running.pop(child)
+            result = Path(place) / name
+            cells = json.loads(result.read_text()) if result.exists() else [name, "a figure", "an error"]
+            yield name, [*cells, f"{time.perf_counter() - start:.0f} s"]
+
+
+def _begun(measure: Callable[[], Row], result: Path) -> int:
+    return program.apart(lambda: result.write_text(json.dumps(measure())))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="make campaign", description=__doc__)
     parser.add_argument("--scale", type=float, default=1.0, help="share of the full counts")
     parser.add_argument("--only", nargs="*", default=[], help="names of rows")
+    parser.add_argument("--at-once", type=int, default=2, help="how many rows are measured at a time")
     parser.add_argument(
         "--results", type=Path, help="a file in which rows are kept: those in it are not measured again"
     )
@@ -55,11 +78,10 @@ def main() -> None:
         kept = json.loads(given.results.read_text())
     program.warm()
     chosen = {name: row for name, row in measures(given.scale).items() if not given.only or name in given.only}
-    for name, measure in chosen.items():
-        start = time.perf_counter()
-        if name not in kept:
-            kept[name] = [*measure(), f"{time.perf_counter() - start:.0f} s"]
-            print(f"{name}: {kept[name]}", file=sys.stderr, flush=True)
+    rows = {name: measure for name, measure in chosen.items() if name not in kept}
+    for name, row in measured(rows, given.at_once):
+        kept[name] = row
+        print(f"{name}: {row}", file=sys.stderr, flush=True)
         if given.results:
             given.results.write_text(json.dumps(kept, indent=2))
     print("| figure | wanted | found | took |\n|---|---|---|---|")

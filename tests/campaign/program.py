@@ -6,6 +6,7 @@ The model is scripted (tests/scripted.py): what the campaign measures is files, 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import os
 import random
@@ -25,6 +26,7 @@ import terminals
 from lmm.files import journal
 
 Row = tuple[str, str, str]  # what was measured, what is wanted, what was found
+STOPS = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 STORE = "data/memories/smollm2-135m-instruct/jotter.safetensors"
 OLD = {f"Old question {i}?" for i in range(3)}  # what `folder_with(3)` knows
 
@@ -48,12 +50,14 @@ class Started:
         self.aside = Path(tempfile.mkdtemp(prefix="lmm-campaign-"))
         for name, text in (("in", stdin), ("out", ""), ("err", "")):  # here: the child may be killed at any moment
             (self.aside / name).write_text(text)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)  # a child that is stopped is not to clear up here
         self.pid = os.fork()
         if not self.pid:
             code = 70
             with contextlib.suppress(BaseException):
                 code = _child(folder, args, self.aside, inside)
             os._exit(code)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def wait(self) -> Ran:
         _, status = os.waitpid(self.pid, 0)
@@ -80,6 +84,10 @@ def _child(folder: Path, args: list[str], aside: Path, inside: Callable[[], obje
     sys.argv = ["lmm", *args]
     if inside is not None:
         inside()
+    with contextlib.suppress(KeyboardInterrupt):
+        if signal.sigpending() & {signal.SIGINT}:
+            return 130
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
     code: object = 0
     try:
         lmm.cli.entry.main()
@@ -100,8 +108,14 @@ def _environment(folder: Path) -> dict[str, str]:
 
 
 def warm() -> None:
-    """Import here what the commands import, so that a child need not."""
+    """Do here once what each command begins with, so that a child need not: imports, the parsers of all commands,
+    and the model that reads what a user says."""
+    import typer.main
+
+    from lmm.feedback import model
+
     scripted.install()
+    typer.main.get_command = functools.cache(typer.main.get_command)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for args, stdin in (
@@ -131,9 +145,17 @@ def warm() -> None:
                     "filelock",
                     "safetensors",
                     "markdown_it",
+                    "typer",
+                    "pydantic",
+                    "numpy",
+                    "platformdirs",
+                    "tokenizers",
                 ):
                     with contextlib.suppress(Exception):
                         importlib.import_module(module)
+    typer.main.get_command(importlib.import_module("lmm.cli.app").app)
+    reader = model.TurnReader(model.WEIGHTS["minilm"])  # the smaller one: all that is here is copied into each child
+    model.shared_reader = lambda: reader  # type: ignore[assignment]
 
 
 def said_learned(lines: str) -> set[str]:

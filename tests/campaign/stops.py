@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import shutil
@@ -135,8 +136,7 @@ def signals(count: int) -> Row:
     chance, odd, tracebacks, lost = random.Random(0), 0, 0, 0
     with folder_with(3) as base:
         took = {name: _seconds(base, args, stdin) for name, args, stdin in COMMANDS}
-        for number in range(count):
-            name, args, stdin = COMMANDS[number % len(COMMANDS)]
+        for number, (name, args, stdin) in itertools.product(range(count), COMMANDS):
             folder = copied(base, 1)
             started = Started(folder, args, stdin)
             stopped(chance, started.pid, took[name], (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)[number % 3])
@@ -147,7 +147,7 @@ def signals(count: int) -> Row:
                 lost += len(missing(said_learned(ran.err), *everything(folder)))
             shutil.rmtree(folder)
     return (
-        f"INT, TERM, HUP at {count} random moments of {len(COMMANDS)} commands: other exit codes / tracebacks / "
+        f"INT, TERM, HUP at {count} moments of each of {len(COMMANDS)} commands: other exit codes / tracebacks / "
         'lessons lost after "learned:"',
         "0 / 0 / 0",
         f"{odd} / {tracebacks} / {lost}",

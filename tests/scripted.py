@@ -36,6 +36,11 @@ def seconds(name: str) -> float:
     return float(os.environ.get(f"LMM_TEST_{name}", "0"))
 
 
+def wait(name: str, share: float = 1.0) -> None:
+    if (duration := seconds(name)) > 0:  # to sleep for no time lets others run first
+        time.sleep(duration * share)
+
+
 class ScriptedAdapter(ToyAdapter):
     """Says what `script` answers to the last user message, or what a memory puts into `said` while it reads."""
 
@@ -45,7 +50,7 @@ class ScriptedAdapter(ToyAdapter):
         self.said: str | None = None
 
     def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
-        time.sleep(seconds("TOKEN") if tokens.shape[1] == 1 else seconds("PREFILL"))
+        wait("TOKEN" if tokens.shape[1] == 1 else "PREFILL")
         self.said = None
         logits, new = super().forward(tokens, cache, keep)
         scripted = np.full_like(logits, -20.0)
@@ -102,7 +107,7 @@ class Jotter(Memory):
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
     ) -> Knowledge:
         for step in range(5):
-            time.sleep(seconds("STEP"))
+            wait("STEP")
             report.step(5.0 - step)
         return known.taught({**known.state, f"note/{lesson.id}": np.ones(3, np.float32)}, lesson)
 
@@ -124,7 +129,7 @@ def open_mind(config: Any, progress: Any = None, notice: Any = lambda text: None
     from lmm.engine import runtime
 
     for done in range(1, 5):
-        time.sleep(seconds("LOAD") / 4)
+        wait("LOAD", 1 / 4)
         if progress is not None:
             progress(done, 4, f"reading the weights, {config.model}")
     made = Mind(ScriptedAdapter(), runtime.build_memory(config), log=runtime.open_log(config))

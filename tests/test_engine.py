@@ -197,7 +197,7 @@ def engine_aside(adapter: Adapter, name: str, made: Engine) -> LearnReport:
     """The same message from the same state, learned without its conversation."""
     report = LearnReport()
     with adapter.quiet():
-        made.mind.memory.learn(made.mind.history.undo[-1], Lesson(statement=MESSAGES[0]), adapter, None, report)
+        made.mind.memory.learn(made.mind.history.undo.newest, Lesson(statement=MESSAGES[0]), adapter, None, report)
     return report
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +18,12 @@ from contracts import ROWS, frozen, logits_of, memory, same_state
 
 from lmm.adapters.toy import ToyAdapter
 from lmm.engine.engine import Engine
+from lmm.engine.history import Steps
 from lmm.engine.keeper import Keeper
 from lmm.engine.mind import Mind
 from lmm.errors import LearningError, StateError
 from lmm.files import journal, jsonl, state_file
-from lmm.lesson import Lesson
+from lmm.lesson import Knowledge, Lesson
 
 KEPT = ["external", "lm2", "keyed", "notes", "engram", "memoir", "lora_on_user", "hash_gradient"]
 A, B, C = (Lesson(f"What is {name}?", name, f"It is {name}.", id=name) for name in ("one", "two", "three"))
@@ -256,6 +259,41 @@ def test_many_who_teach_cost_no_step_back_anything(open_mind, monkeypatch: pytes
         other.learn(Lesson(f"Who is {number}?", "y", id=f"who-{number}"))
     assert not looked
     assert len(mine.history.undo) == 6 and len(looked) == 6
+
+
+def test_steps_come_back_as_they_were_in_their_order() -> None:
+    chance, one = random.Random(0), Knowledge({}, ())
+    steps, plain = Steps(), list[tuple[list[object], tuple[Lesson, ...]]]()
+    for number in range(60):
+        plain.append((list(one.state.items()), one.lessons))
+        steps.append(one)
+        gone = set(chance.sample(one.lessons, min(len(one.lessons), chance.randrange(3))))
+        kept = [x for x in one.lessons if x not in gone] + [Lesson("What?", id=f"{number}")]
+        state = {name: array for name, array in one.state.items() if chance.random() < 0.9}
+        one = Knowledge(state | {f"note/{number}": np.ones(1)}, tuple(kept))
+        del gone, kept
+    assert [(list(known.state.items()), known.lessons) for known in steps] == plain
+    held = list(steps)[30]
+    while len(steps) > 31:
+        assert (list(steps.newest.state.items()), steps.newest.lessons) == plain[len(steps) - 1]
+        steps.pop()
+    assert steps.newest is held or list(steps.newest.state.items()) == list(held.state.items())
+    steps.drop_oldest()
+    assert len(steps) == len(list(steps)) == 30
+
+
+def test_a_step_costs_what_changed_and_not_what_is_known() -> None:
+    known = Knowledge(
+        {f"note/{i}": np.ones(1) for i in range(5000)}, tuple(Lesson(f"{i}?", id=f"{i}") for i in range(5000))
+    )
+    steps = Steps()
+    tracemalloc.start()
+    for number in range(50):
+        steps.append(known)
+        known = known.taught(known.state | {f"note/new {number}": np.ones(1)}, Lesson("New?", id=f"new {number}"))
+    taken = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert taken < 3_000_000  # with a dictionary for each it is 7 MB
 
 
 # ---------------------------------------------------------------- processes

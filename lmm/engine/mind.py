@@ -12,12 +12,13 @@ import operator
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmm.engine.history import History, Steps
 from lmm.engine.keeper import difference
 from lmm.errors import Cancelled, LearningError
 from lmm.feedback import understood
@@ -37,15 +38,6 @@ if TYPE_CHECKING:
 MAX_UNDO = 1000
 TURN = "turn"  # the source of a lesson that is what the user said, and is read no further
 Watch = Callable[[int, "Array"], None]  # a position, and the states [B, T, D] below the memory from there on
-
-
-@dataclass
-class History:
-    """What was known before and could be again; `saved` is what the file has."""
-
-    undo: list[Knowledge] = field(default_factory=list)
-    redo: list[Knowledge] = field(default_factory=list)
-    saved: Knowledge | None = None
 
 
 class Mind:
@@ -162,7 +154,7 @@ class Mind:
         if after is not before:
             self._become(after, back_to=after)
             change = difference(before, after, operator.is_)
-            history.undo, history.redo = ([_changed(x, change) for x in s] for s in (history.undo, history.redo))
+            history.undo, history.redo = (Steps(_changed(x, change) for x in s) for s in (history.undo, history.redo))
 
     def _check_length(self, lesson: Lesson) -> None:
         """What the model cannot read at once it cannot be taught: said before anything is computed."""
@@ -194,9 +186,9 @@ class Mind:
             before, history = self.knowledge, self._history
             self._become(knowledge, before)
             history.undo.append(before)
-            history.redo = []
+            history.redo = Steps()
             if len(history.undo) > MAX_UNDO:
-                del history.undo[0]
+                history.undo.drop_oldest()
                 self._theirs = [(steps - 1, change) for steps, change in self._theirs]
 
     def undo(self, count: int = 1) -> int:
@@ -206,15 +198,13 @@ class Mind:
     def redo(self, count: int = 1) -> int:
         return self._travel(lambda history: (history.redo, history.undo), count, undoing=False)
 
-    def _travel(
-        self, stacks: Callable[[History], tuple[list[Knowledge], list[Knowledge]]], count: int, undoing: bool
-    ) -> int:
+    def _travel(self, stacks: Callable[[History], tuple[Steps, Steps]], count: int, undoing: bool) -> int:
         with self._turn():
             back, forth = stacks(self.history)
             done = min(count, len(back))
             for _ in range(done):
                 before = self.knowledge
-                self._become(back[-1], None if undoing else before)
+                self._become(back.newest, None if undoing else before)
                 back.pop()
                 forth.append(before)
             return done
@@ -249,10 +239,10 @@ class Mind:
         these are asked for: with several who teach, most of them never are."""
         if self._theirs:
             history, theirs, later, undo = self._history, list(self._theirs), Change(), list[Knowledge]()
-            for number in range(len(history.undo), 0, -1):
+            for number, known in zip(range(len(history.undo), 0, -1), reversed(history.undo), strict=True):
                 while theirs and theirs[-1][0] >= number:
                     later = journal.joined((theirs.pop()[1], later))
-                undo.append(self._adopted(history.undo[number - 1], later))
+                undo.append(self._adopted(known, later))
             # a redo is older than all of them: what is learned here ends it
             later = journal.joined((*(change for _, change in theirs), later))
             redo = [self._adopted(one, later) for one in history.redo]
@@ -380,7 +370,7 @@ class Mind:
         steps = [self.knowledge]
         for change in reversed(undos):
             steps.append(_changed(steps[-1], replace(change, tensors=self._held(change.tensors))))
-        self.history = History(undo=steps[:0:-1], saved=self.knowledge)
+        self.history = History(undo=Steps(steps[:0:-1]), saved=self.knowledge)
 
     def _read(self, path: Path) -> tuple[Knowledge, state_file.Header]:
         memory = self.memory.reader_of(state_file.read_header(path).module) or self.memory
@@ -440,10 +430,10 @@ def _changed(known: Knowledge, change: Change) -> Knowledge:
     return Knowledge(state, tuple(lessons))
 
 
-def _steps(stack: Sequence[Knowledge], now: Knowledge) -> list[Knowledge]:
+def _steps(stack: Sequence[Knowledge], now: Knowledge) -> Steps:
     """Those of a stack that differ from what comes after them: to go back to the same would be no step."""
     following = [*stack, now][1:]
-    return [one for one, then in zip(stack, following, strict=True) if not _same(one, then)]
+    return Steps(one for one, then in zip(stack, following, strict=True) if not _same(one, then))
 
 
 def _same(a: Knowledge, b: Knowledge) -> bool:

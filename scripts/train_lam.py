@@ -237,9 +237,8 @@ class Run:
     def wanted(self, batch: list[int]) -> Tensor:
         """MiniLM's vectors [B, D], computed once."""
         if new := [i for i in batch if not self.teacher[i].any()]:
-            self.teacher[new] = (
-                self.student.minilm(*self.student.paged(*self.batches.tensors(new))).half().float()
-            )  # as they are kept
+            vectors = self.student.minilm(*self.student.paged(*self.batches.tensors(new)))
+            self.teacher[new] = vectors.half().float()  # as they are kept
         return self.teacher[batch]
 
     def begin_whole(self) -> None:
@@ -248,13 +247,21 @@ class Run:
             value.data.copy_(self.average[name])
             for moment in self.moments[name]:
                 moment.zero_()
+        self.select()
         self.save()
+
+    def precision(self) -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=self.options.bfloat16)
+
+    def vectors(self, texts: tuple[Tensor, Tensor]) -> Tensor:
+        with self.precision():
+            return self.student.embedding(*texts).float()
 
     def whole_step(self) -> None:
         batch = self.next_batch()
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.options.bfloat16):
+        with self.precision():
             wanted = self.wanted(batch)
-            vectors = self.student.embedding(*self.batches.tensors(batch)).float()
+        vectors = self.vectors(self.batches.tensors(batch))
         cosine = (vectors * wanted).sum(1).mean()
         among = ((vectors @ vectors.T - wanted @ wanted.T) ** 2).mean()
         step = self.state["whole"] + 1
@@ -265,7 +272,7 @@ class Run:
             self.select()
 
     def told(self, line: str) -> None:
-        """A line every ten seconds, a checkpoint every minute."""
+        """A line every five seconds, a checkpoint every minute."""
         if time.time() - self.spoken > 5:
             self.spoken = time.time()
             print(f"{time.strftime('%H:%M:%S')} {line}", flush=True)
@@ -280,7 +287,7 @@ class Run:
                 value.copy_(self.average[name])
             vectors = torch.zeros(len(self.dev.rows), WIDTH)
             for batch in self.dev.epoch(0):
-                vectors[batch] = self.student.embedding(*self.dev.tensors(batch))
+                vectors[batch] = self.vectors(self.dev.tensors(batch))
             for name, value in self.student.trained.items():
                 value.copy_(kept[name])
         score = spearman((vectors[::2] * vectors[1::2]).sum(1).numpy(), self.gold)
@@ -300,7 +307,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", required=True, help="folder of the checkpoint and, at last, of lam.safetensors")
     parser.add_argument("--layer-steps", type=int, default=150, help="of the first stage")
-    parser.add_argument("--steps", type=int, default=4000, help="of the second stage")
+    parser.add_argument("--steps", type=int, default=4000, help="of the second stage; 0: none")
     parser.add_argument("--others", type=int, default=5000, help="sentences beside those of STS-B")
     parser.add_argument("--tokens", type=int, default=1024, help="of a batch")
     parser.add_argument("--rank", type=int, default=16, help="of the LoRA")

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from lmm.cli.app import app
 from lmm.encoders import lam as module
 from lmm.encoders import load_encoder
-from lmm.encoders.lam import FEATURES, MAX_LENGTH, PAGE, Lam, Pages, long_mean, new_maps, parts, run_layer
+from lmm.encoders.lam import FEATURES, MAX_LENGTH, PAGE, WEIGHTS, Lam, Pages, long_mean, new_maps, parts, run_layer
 from lmm.encoders.minilm import LAYERS, MATRICES, shared_encoder
 from lmm.errors import ModelError, UsageError
 
@@ -147,6 +147,19 @@ def test_bad_input_is_named(encoder: Lam, tmp_path: Path) -> None:
         Lam(tmp_path / "bad.safetensors")
 
 
+def test_the_weights_that_are_shipped_give_nearly_minilms_vectors() -> None:
+    texts = [
+        "The spare key is under the blue flower pot.",
+        "Which food must I avoid?",
+        "Shares of the company fell by 3 percent on Monday.",
+        "My sister moved to Graz because she had found work there.",
+    ]
+    encoder = load_encoder("lam")
+    agreement = (encoder.encode(texts) * load_encoder("minilm").encode(texts)).sum(axis=1)
+    print(agreement)
+    assert agreement.mean() > 0.88 and WEIGHTS.stat().st_size < 3e6
+
+
 # ---- torch, and others' libraries
 
 
@@ -231,7 +244,7 @@ def test_training_goes_on_where_it_was_stopped_as_if_it_had_not_been(data: Path,
     one, two = (Lam(tmp_path / name / "lam.safetensors") for name in ("whole", "parts"))
     assert np.abs(one.encode(TEXTS) - two.encode(TEXTS)).max() < 1e-5
     history = [json.loads(line) for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in history] == [2, 4]
+    assert [line["step"] for line in history] == [0, 2, 4]
 
 
 def test_training_never_reads_a_sentence_of_the_dev_pairs(data: Path) -> None:

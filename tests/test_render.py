@@ -505,6 +505,10 @@ def test_status_line():
     assert line == "SmolLM2 · torch · memoir: 12 lessons, unsaved · 39 tokens/s · context 819"
     assert status_line(**values, width=45) == "SmolLM2 · torch · memoir: 12 lessons, unsaved"
     assert status_line(**values, width=40) == "SmolLM2 · memoir: 12 lessons, unsaved"
+    assert (
+        status_line(**values | {"model": "SmolLM2-135M-Instruct"}, width=40)
+        == "SmolLM2-1… · memoir: 12 lessons, unsaved"
+    )
     assert status_line(**values, width=5) == "Smol…"
     assert status_line(model="a\x1b[31m\nb", backend="[red]", memory="m", lessons=1) == "a b · [red] · m: 1 lesson"
 

@@ -44,6 +44,16 @@ def test_something_is_there_at_once_and_leaves_no_trace(terminal, columns: int):
 
 
 @WIDTHS
+def test_another_model_says_how_far_it_is(terminal, columns: int):
+    t = terminal(columns=columns, LMM_TEST_LOAD="2")
+    ready(t)
+    t.line("/model other")
+    t.see(lambda text: any("loading, 50 %: reading the weights" in line for line in text.splitlines()), 10)
+    t.prompts(2)
+    assert not lines_with(t, "loading")
+
+
+@WIDTHS
 def test_a_one_shot_shows_on_a_terminal_how_far_the_model_is(tmp_path: Path, columns: int):
     t = Terminal(
         tmp_path, columns=columns, command=("teach", "Who leads?", "Maria", "--memory", "jotter"), LMM_TEST_LOAD="2"

@@ -90,6 +90,20 @@ def test_diff_says_when_the_conversation_holds_the_answer(session: Session):
     assert 'holds the answer ("Canberra is the capital' in session.beside
 
 
+def test_diff_says_when_no_lesson_had_anything_to_do_with_it(session: Session):
+    session.do(CHOIR), session.do("hello"), session.do("/diff")
+    assert "no lesson fired for the last reply" in session.beside
+    session.do("Who leads the choir?"), session.do("/diff")
+    assert "no lesson fired" not in session.beside
+
+
+def test_why_shows_all_at_once_and_until_then_what_goes_on(session: Session, monkeypatch: pytest.MonkeyPatch):
+    session.do(CHOIR), session.do("Who leads the choir?")
+    shown: list[str] = []
+    monkeypatch.setattr("lmm.chat.explain.strengths", lambda *args: shown.append(session.out.getvalue()) or [])
+    assert "Maria" in session.do("/why") and shown == [""]
+
+
 def test_code_blocks_wherever_they_stand():
     assert code_blocks("a\n\n```py\nx = 1\n```\n\n- one\n\n  ~~~\n  y\n  ~~~\n\nend") == ["x = 1\n", "y\n"]
 
@@ -300,6 +314,16 @@ def test_a_stopped_lesson_says_that_the_message_was_not_answered(terminal: Open,
     whole(t.shown, "your message was not answered; Up brings it back")
     t.type("\x1b[A")
     t.see(lambda text: text.count("> My sister's name is Ada.") == 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("columns", [80, 40])
+def test_a_message_stopped_while_it_is_read_says_that_it_was_not_answered(terminal: Open, columns: int):
+    t = terminal(columns=columns, LMM_TEST_PREFILL="1")
+    t.line("hello " * 90)
+    t.see("reading, 0 of 54")
+    t.type("\x03")
+    whole(t.see(said("brings it back")), "(interrupted) your message was not answered; Up brings it back")
 
 
 @pytest.mark.slow

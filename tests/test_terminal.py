@@ -158,6 +158,16 @@ def test_ctrl_c_while_loading_gives_the_message_back(terminal: Open):
     t.see("You said: hello")
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_leaving_waits_for_the_model_only_where_a_file_is_to_be_saved(terminal: Open, named: bool):
+    t = terminal(*(("--mm-path", "mine.safetensors") if named else ()), LMM_TEST_LOAD="6")
+    t.see("loading")
+    t.line("exit")
+    assert t.rest() == 0
+    assert ("saving as soon as the model is loaded" in t.all) == named == (t.folder / "mine.safetensors").exists()
+    assert named or time.monotonic() - t.started < 6
+
+
 def test_ctrl_c_while_reading_a_prompt(terminal: Open):
     t = ready(terminal(LMM_TEST_PREFILL="1.5", LMM_TEST_TOKEN="0.05"))
     t.line("hello")

@@ -179,6 +179,8 @@ def _left(chat: Chat, signals: Interrupts) -> Iterator[None]:
     if not signals.leaving:
         chat.stop.clear()
         if chat.loaded is None and not chat.loading.error:
+            if chat.history is not None and not (chat.config.mm_load_path or chat.config.mm_save_path):
+                return  # nobody waits for a model that has learned nothing
             chat.view.say("saving as soon as the model is loaded; Ctrl-C leaves without")
     if not signals.leaving or chat.loaded is not None:
         from lmm.chat.saving import save_all

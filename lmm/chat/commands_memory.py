@@ -169,7 +169,7 @@ def why(chat: Chat, rest: str) -> None:
         _why_lesson(chat, _one(chat, "why", rest))
         return
     turn = _last(chat)
-    known = {x.id: x for x in chat.mind.lessons}
+    known, tokens = {x.id: x for x in chat.mind.lessons}, strengths(chat.engine, turn)
     fired, notes = _fired(turn), notes_of(turn.recall)
     if not fired and not notes:
         chat.view.show(
@@ -180,7 +180,6 @@ def why(chat: Chat, rest: str) -> None:
         chat.view.show(f"{strength:.2f}  {lesson_id}  {lesson or '(no longer known)'}")
     for note in notes:
         chat.view.show(f"{note.strength:.2f}  {note.lesson_id}  shown to the model: {note.said} / {note.echo}")
-    tokens = strengths(chat.engine, turn)
     if tokens:
         _strip(chat, tokens)
     _pictures(chat, turn)
@@ -267,6 +266,8 @@ def diff(chat: Chat, rest: str) -> None:
             f'the conversation itself holds the answer ("{clean_line(said, 60)}"), so the model alone may have it from '
             "there; to see what the memory does: /new, and ask again"
         )
+    elif not spoke and "lessons" in chat.mind.memory.learns_from:
+        chat.view.say("no lesson fired for the last reply: both are the model's own")
 
 
 def memory(chat: Chat, rest: str) -> None:

@@ -28,7 +28,7 @@ def help(chat: Chat, rest: str) -> None:
     chosen = [commands.COMMANDS[name]] if name else commands.COMMANDS.values()
     chat.view.show(table(("command", ""), [(f"/{c.name} {c.usage}".strip(), c.help) for c in chosen]))
     if not name:
-        chat.view.show('Just say what is wrong, as in "No, it\'s Canberra.": it is learned, and one line says so.\n')
+        chat.view.show('\nJust say what is wrong, as in "No, it\'s Canberra.": it is learned, and one line says so.\n')
         chat.view.show(table(("key", ""), KEYS))
 
 

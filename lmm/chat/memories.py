@@ -67,8 +67,11 @@ def use_model(chat: Chat, name: str) -> None:
     config = dataclasses.replace(mine, model=name, revision=None, mm_load_path=None, mm_save_path=None)
     runtime.check(config)
     coming = Loading(lambda new: runtime.open_engine(config, progress=new.report, notice=new.notices.append))
-    chat.view.say(f"loading {name}")
-    coming.wait(chat.stop.is_set)
+    chat.coming, coming.progress = coming, f"loading {name}"
+    try:
+        coming.wait(chat.stop.is_set)
+    finally:
+        chat.coming = None
     if any(mind.at_risk for mind in chat.minds.values()):
         for path in save_all(chat):
             chat.view.say(f"saved to {path}, which fits the model before")

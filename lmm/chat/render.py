@@ -350,6 +350,11 @@ def status_line(
         parts.append((2, f"context {context_used:,}" + (f" of {context:,}" if context else "")))
     line = " · ".join(part for _, part in parts)
     while width is not None and cell_len(line) > width and len(parts) > 1:
-        parts.remove(max(parts))
+        if len(parts) > 2:
+            parts.remove(max(parts))
+        elif (room := width - cell_len(learned) - 3) >= 8:
+            parts[0] = (0, fit(parts[0][1], room))
+        else:
+            parts.pop()
         line = " · ".join(part for _, part in parts)
     return line if width is None else fit(line, width)

@@ -39,6 +39,7 @@ class Chat:
         resumed: Session | None = None,
     ) -> None:
         self.config, self.loading, self.transcript, self.resumed = config, loading, transcript, resumed
+        self.coming: Loading | None = None  # another model, that is waited for
         self.prefill = ""
         self.files: set[Path] = set()  # memory files loaded or saved in this session
         self.exports: set[Path] = set()  # conversations written out
@@ -145,6 +146,8 @@ class Chat:
 
     def doing(self) -> str:
         """What is going on while the user waits."""
+        if self.coming is not None:
+            return self.coming.progress
         if self.loading.engine is None:
             return self.loading.progress or f"loading {self.config.model}"
         if self._talk is not None and self._talk.doing:
@@ -188,12 +191,15 @@ class Chat:
             if commands.is_command(text):
                 commands.run(self, text)
             elif text.strip():
-                self.done(self.talk.turn(text.strip()))
+                turn = self.talk.turn(text.strip())
+                self.done(turn)
+                if turn is None:
+                    self._say_unanswered()
         except Cancelled as error:
             self.prefill = text if self._talk is None else ""
             self.view.say(str(error))
             if not self.prefill and not commands.is_command(text):
-                self.view.say("your message was not answered" + ("; Up brings it back" if self.history else ""))
+                self._say_unanswered()
         except LmmError as error:
             if error is self.loading.error:
                 raise
@@ -208,6 +214,9 @@ class Chat:
             self._failed(error)
         finally:
             self.busy.stop()
+
+    def _say_unanswered(self) -> None:
+        self.view.say("your message was not answered" + ("; Up brings it back" if self.history else ""))
 
     def _failed(self, error: Exception) -> None:
         """A mistake of ours: what was learned is still here, so the session goes on."""

@@ -523,6 +523,14 @@ def shown_table(width: int) -> list[str]:
     return [line.rstrip() for line in file.getvalue().splitlines()]
 
 
+def test_no_width_cuts_a_word_of_a_table():
+    rows = [("activation_log_path", "logs/memory_activations.jsonl", "default")]
+    for width in range(40, 70):
+        file = io.StringIO()
+        make_console(file=file, environ={"COLUMNS": str(width)}).print(table(("key", "value", "from"), rows))
+        assert set(rows[0]) <= set(file.getvalue().split()), file.getvalue()
+
+
 def test_a_narrow_table_breaks_at_words_and_a_narrower_one_becomes_paragraphs():
     assert "What is the capital of Australia?" in shown_table(80)[2]
     assert shown_table(46)[2:4] == ["1   What is the    The capital    df04490ecef2", "    capital of     is Canberra."]

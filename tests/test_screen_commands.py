@@ -17,6 +17,8 @@ from test_models_found import gguf, of_ollama
 from lmm.adapters import generation
 from lmm.chat.commands import COMMANDS
 from lmm.chat.markdown import CODE_THEME, code_blocks
+from lmm.chat.talk import told
+from lmm.feedback import lesson_for
 from lmm.lesson import Lesson
 from lmm.memory.base import Recall
 
@@ -142,6 +144,19 @@ def test_memory_says_that_it_learns_nothing_and_where_the_lessons_are(session: S
 def test_export_without_a_path_says_how_to_write_a_file(session: Session):
     session.do("hello")
     assert "**You:** hello" in session.do("/export md") and "/export md PATH" in session.beside
+
+
+@pytest.mark.parametrize(
+    "lesson, line",
+    [
+        (lesson_for("Where do I keep the spare key?", "Behind the shed"), "You keep the spare key behind the shed"),
+        (lesson_for("What is the capital of Bhutan?", "Thimphu"), "The capital of Bhutan is Thimphu"),
+        (lesson_for("What is C++?", "Gibberish, if you ask Ada."), "C++ -> Gibberish, if you ask Ada"),
+        (Lesson(statement="I met Vera at noon.", echo="You met Vera at noon."), "You met Vera at noon"),
+    ],
+)
+def test_what_was_learned_is_said_as_a_person_would(lesson: Lesson, line: str):
+    assert told(lesson) == line
 
 
 def test_a_lesson_that_is_a_statement_is_listed_with_what_it_says(session: Session):

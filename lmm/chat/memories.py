@@ -83,6 +83,6 @@ def use_model(chat: Chat, name: str) -> None:
         if (fold(lesson.prompt), fold(lesson.answer), fold(lesson.statement)) in known:
             continue
         try:
-            chat.talk.teach(lesson, "" if lesson.prompt else lesson.statement)
+            chat.talk.teach(lesson)
         except LearningError as error:
             chat.view.say(f"not learned: {lesson.prompt or lesson.statement}: {error}")

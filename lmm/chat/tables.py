@@ -15,6 +15,7 @@ from rich.text import Text
 from lmm.text.sanitize import as_text
 
 SHORT = 16  # a column that is no wider is never broken
+BETWEEN = 3  # blanks between two columns
 COMFORT = 12  # columns that a longer text needs at least; fewer read like a list of words
 
 
@@ -33,7 +34,7 @@ class Listing:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         cells = [[as_text(value) for value in row] for row in self.rows]
         columns = [[header, *column] for header, *column in zip(self.headers, *cells, strict=True)]
-        if sum(map(_needed, columns)) + 2 * (len(columns) - 1) <= options.max_width:
+        if sum(map(_needed, columns)) + BETWEEN * (len(columns) - 1) <= options.max_width:
             yield self._side_by_side(columns, cells)
         else:
             for row in cells:

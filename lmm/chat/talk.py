@@ -20,7 +20,7 @@ from lmm.feedback.retractions import taken_back
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.text.counted import counted
-from lmm.text.fold import contains
+from lmm.text.fold import contains, words
 from lmm.text.thoughts import parted, quoted, unthought
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ CUT = {
     "repeats": "ended, because it repeated itself",
 }
 MORE = {"length": " - /more", "context": " - /more", "repeats": " - /retry, or /more"}
+ASKING = frozenset(("who", "what", "which", "where", "when", "why", "how", "does", "do", "did"))
 SLOW_S = 15.0  # a lesson that takes longer is announced
 T = TypeVar("T")
 
@@ -158,9 +159,7 @@ class Talk:
             raise LearningError(
                 f"memory {self.mind.memory.name!r} does not learn; choose another with /memory NAME or --memory NAME"
             )
-        summary = summary or (
-            f"{replies.topic(lesson.prompt)} -> {lesson.answer.rstrip('.')}" if lesson.prompt else lesson.statement
-        )
+        summary = summary or told(lesson)
         if slow := self._slow():
             self.view.say(slow)
         report = self.watched(summary, lambda on_step: self.mind.learn(lesson, on_step=on_step))
@@ -344,3 +343,12 @@ class Talk:
             conversation.turns = kept
             conversation.render_anew()
         return gone
+
+
+def told(lesson: Lesson) -> str:
+    """A lesson in one line, as a person would say it: an answer that says itself what it is about needs no question."""
+    if not lesson.prompt:
+        return (lesson.echo or lesson.statement).rstrip(".。")
+    about, answer = replies.topic(lesson.prompt), lesson.answer.rstrip(".。")
+    said = set(words(answer).split())
+    return answer if set(words(about).split()) - ASKING <= said else f"{about} -> {answer}"

@@ -44,7 +44,9 @@ def read(text: str, last: Exchange | None = None, known: Sequence[Lesson] = ()) 
         return replace(NOTHING, why=str(error))
 
 
-SMALL = re.compile(r"^(?:At|In|On|By|From|To|With|Near|Under|After|Before|About|Around|Every|An?|The)(?= [a-z\d])")
+SMALL = re.compile(
+    r"^(?:At|In|On|By|From|To|With|Near|Under|Behind|Beside|Inside|After|Before|About|Around|Every|An?|The)(?= [a-z\d])"
+)
 
 
 def lesson_for(question: str, value: str) -> Lesson:

@@ -127,7 +127,7 @@ def test_tomorrow_it_knows_what_was_learned_even_after_ctrl_c(terminal: Open):
     t.see("Ctrl-C again")
     t.type("\x03")
     assert t.rest() == 130 and not saved(t)
-    assert "1 lesson of this chat stay known. To take it back: lmm memory undo" in t.all.replace("\n", " ")
+    assert "1 lesson of this chat stays known. To take it back: lmm memory undo" in t.all.replace("\n", " ")
     t = terminal()
     t.see("jotter: 1 lesson")
     assert "1 lesson since" in t.all.splitlines()[0]

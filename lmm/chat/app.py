@@ -160,8 +160,8 @@ def _left_behind(chat: Chat) -> str:
     taught = [lesson for keeper in keepers for lesson in keeper.taught]
     if not taught:
         return "left without saving"
-    last = "it" if len(taught) == 1 else "the last one"
-    return f"left; {counted(len(taught), 'lesson')} of this chat stay known. To take {last} back: lmm memory undo"
+    stay, last = ("stays", "it") if len(taught) == 1 else ("stay", "the last one")
+    return f"left; {counted(len(taught), 'lesson')} of this chat {stay} known. To take {last} back: lmm memory undo"
 
 
 @contextlib.contextmanager

@@ -103,7 +103,7 @@ def forget(chat: Chat, rest: str) -> None:
     what = rest.removesuffix("--deep").rstrip()
     lesson = _one(chat, "forget", what)
     forgetting.forget(chat, lesson.id, f"/forget {rest}", deep=what != rest)
-    chat.view.say(forgetting.FORGOTTEN.format(lesson))
+    chat.view.say(forgetting.said_of(lesson))
 
 
 def _one(chat: Chat, command: str, text: str) -> Lesson:

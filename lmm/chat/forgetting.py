@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from lmm.lesson import Lesson
 
 EXPORTED = "exported before; it is yours to keep or delete"
-FORGOTTEN = "forgotten: {}; this cannot be undone"
 
 
 def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson:
@@ -65,7 +64,7 @@ def offer(chat: Chat, lesson: Lesson, typed: str) -> bool:
     if not _agrees(chat, "Forget it?"):
         return False
     forget(chat, lesson.id, typed)
-    chat.view.say(FORGOTTEN.format(lesson))
+    chat.view.say(said_of(lesson))
     return True
 
 
@@ -163,3 +162,8 @@ def _forget_aside(chat: Chat, lesson_id: str) -> None:
             continue
         if saved:
             mind.history.saved = mind.knowledge  # its file has been cleaned as well
+
+
+def said_of(lesson: Lesson) -> str:
+    """What is said of a lesson that is gone."""
+    return f"forgotten: {str(lesson).rstrip('.。')}; this cannot be undone"

@@ -46,7 +46,7 @@ def list_(
                 r.get("module", ""),
                 r.get("lessons", ""),
                 r.get("model_id", r.get("error", "")),
-                r.get("saved_at", ""),
+                str(r.get("saved_at", ""))[:16].replace("T", " "),
             )
             for r in rows
         ],

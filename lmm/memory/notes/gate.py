@@ -4,6 +4,8 @@ Two looks, as of the gate of `keyed` and with its parts: cosines of sentence vec
 matter, and a pair model reads question and note together. Below the joint layers both gates read a question the same,
 so it is read once. The model is trained by scripts/train_helps.py: what helps is what one needs to know, not what
 sounds alike. A near miss (another person, another matter of the same person, how things were before) does not.
+
+What the pair model holds possible, a larger cross-encoder decides, where its weights are installed (`cross`).
 """
 
 from __future__ import annotations
@@ -12,13 +14,22 @@ from functools import lru_cache
 from pathlib import Path
 
 from lmm.memory.keyed.gate import Gate, Index
+from lmm.memory.notes.cross import shared_cross
 from lmm.text.sentences import sentences
 
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
 #: docs/notes.md says how they were chosen
 THRESHOLD = 0.95
 TAUGHT = 0.97  # of facts about the world there are many about one subject, and the model knows some of them itself
+POSSIBLE = 0.1  # what the pair model holds less likely is not looked at again
+FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
+
+
+def both(second: float, first: float) -> float:
+    """Probability by both looks: the weighted mean of their logits."""
+    odds = (second / (1 - second)) ** (1 - FIRST_LOOK) * (first / (1 - first)) ** FIRST_LOOK
+    return odds / (1 + odds)
 
 
 @lru_cache(maxsize=1)
@@ -43,10 +54,15 @@ class Notebook(Index):
         if not self.prompts or not text.strip():
             return []
         vectors, query = self.gate.read(text)
-        found = []
+        scored = []
         for position, cosine in self.candidates(vectors):
             said = self.prompts[position]
             score = max(self.gate.same(query, self.lower(part)) for part in sentences(said) or [said])
-            if score >= threshold:
-                found.append((score + LIKENESS * cosine, position, score))
+            scored.append((score, position, cosine))
+        if (second := shared_cross()) is not None:
+            worth = [one for one in scored if one[0] >= min(POSSIBLE, threshold)]
+            scored = [(both(second.helps(text, self.prompts[p]), score), p, cosine) for score, p, cosine in worth]
+        found = [
+            (score + LIKENESS * cosine, position, score) for score, position, cosine in scored if score >= threshold
+        ]
         return [(position, score) for _, position, score in sorted(found, reverse=True)]

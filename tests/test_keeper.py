@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -17,6 +18,7 @@ import pytest
 from contracts import ROWS, frozen, logits_of, memory, same_state
 
 from lmm.adapters.toy import ToyAdapter
+from lmm.engine import memory_files
 from lmm.engine.engine import Engine
 from lmm.engine.history import Steps
 from lmm.engine.keeper import Keeper
@@ -294,6 +296,37 @@ def test_a_step_costs_what_changed_and_not_what_is_known() -> None:
     taken = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert taken < 3_000_000  # with a dictionary for each it is 7 MB
+
+
+@pytest.mark.parametrize("beside", [journal.path_of, journal.undo_of])
+@pytest.mark.parametrize("how", ["folder", "loop"])
+def test_what_lies_beside_and_cannot_be_read_is_named_and_left(open_mind, file: Path, beside, how: str) -> None:
+    """As an error of the system it was taken for one of the screen, and the chat ended."""
+    open_mind().learn(A)
+    journal.settle(file)
+    place = beside(file)
+    place.unlink(missing_ok=True)
+    if how == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(place.name)
+    whole = file.read_bytes()
+    with pytest.raises((LearningError, StateError), match=r"m\.safetensors"):
+        open_mind()
+    with contextlib.ExitStack() as refused:
+        if beside is journal.path_of:
+            refused.enter_context(pytest.raises(StateError, match=r"cannot read .*m\.safetensors\.journal"))
+        journal.load(file)
+    assert file.read_bytes() == whole
+
+
+def test_a_memory_that_is_a_loop_of_links_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMM_DATA_DIR", str(tmp_path))
+    folder = tmp_path / "memories" / "model"
+    folder.mkdir(parents=True)
+    (folder / "a.safetensors").symlink_to("a.safetensors")
+    (folder / "b.safetensors").write_bytes(b"")
+    assert {path.name for path in memory_files.known_files()} >= {"a.safetensors", "b.safetensors"}
 
 
 # ---------------------------------------------------------------- processes

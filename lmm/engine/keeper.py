@@ -34,7 +34,7 @@ class Keeper:
     def __init__(self, mind: Mind, file: Path, named: bool = False) -> None:
         """`named`: the user named the file, and may leave without having it changed."""
         self.mind, self.file, self.named, self._turns, self._end = mind, file, named, 0, 0
-        with self._alone():
+        with self._alone(), self._readable():
             atomic.remove_stale(file)
             journal.settle(file)
             self._new = not file.exists()
@@ -117,8 +117,18 @@ class Keeper:
                     if self.mind.cancelled.is_set():
                         raise Cancelled("stopped waiting for another lmm that is learning; nothing was done") from None
                 except OSError as error:
-                    raise LearningError(f"{self.file} cannot be kept: {error.strerror or error}") from error
+                    raise self._error(error) from error
             yield
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise self._error(error) from error
+
+    def _error(self, error: OSError) -> LearningError:
+        return LearningError(f"{self.file} cannot be kept: {error.strerror or error}")
 
     def _catch_up(self) -> None:
         """Take over what others have added or taken out since."""

@@ -89,7 +89,7 @@ def known_files() -> list[Path]:
     from lmm.files import transcripts
 
     folder = state.default_save_path("").parent
-    paths = {path.resolve() for path in [*folder.glob("*.safetensors"), *standing.files()]}
+    paths = {Path(os.path.realpath(path)) for path in [*folder.glob("*.safetensors"), *standing.files()]}
     with contextlib.suppress(UsageError):
         paths |= transcripts.written("saved")
     return sorted(paths)

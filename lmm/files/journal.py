@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from lmm.errors import StateError
 from lmm.files import atomic, jsonl, safefile, state_file
 from lmm.lesson import Lesson
 
@@ -145,15 +146,26 @@ def read(file: Path, start: int = 0) -> tuple[list[Change], int]:
 def load(file: Path, expected: state_file.Expected | None = None) -> tuple[Arrays, state_file.Header]:
     """A memory file with the changes in its journal. Raises StateError."""
     arrays, header = state_file.load(file, expected)
-    arrays, lessons = joined(read(file)[0]).applied(arrays, header.lessons)
+    arrays, lessons = _waiting(file).applied(arrays, header.lessons)
     return arrays, dataclasses.replace(header, lessons=lessons)
 
 
 def read_header(file: Path) -> state_file.Header:
     """The header alone, with the lessons of the journal. Raises StateError."""
     header = state_file.read_header(file)
-    _, lessons = joined(read(file)[0]).applied({}, header.lessons)
+    _, lessons = _waiting(file).applied({}, header.lessons)
     return dataclasses.replace(header, lessons=lessons)
+
+
+def _waiting(file: Path) -> Change:
+    """What the journal has and the file has not yet. Raises StateError."""
+    try:
+        return joined(read(file)[0])
+    except OSError as error:
+        reason = error.strerror or error
+        raise StateError(
+            f"cannot read {path_of(file)}: {reason}. It has the last lessons of the file beside it"
+        ) from error
 
 
 def settle(file: Path) -> int:

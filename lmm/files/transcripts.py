@@ -130,6 +130,11 @@ def read(path: Path) -> Session:
     return Session(path.stem, path, last, about, turns, len(lessons), saved)
 
 
+def _by_time(value: Any) -> tuple[bool, float]:
+    """To sort by: a time that is still to come is of before the clock was set back."""
+    return _time(value) <= time.time(), _time(value)
+
+
 def _time(value: Any) -> float:
     """Seconds since 1970, or 0 where it is no time."""
     return float(value) if isinstance(value, (int, float)) and 0 <= value < LATEST else 0.0
@@ -175,7 +180,7 @@ def find(which: str = "", oneshots: bool = False, piped: bool = True) -> Session
         newest = sorted(paths(), key=_changed, reverse=True)[:RECENT]
         said = [session for session in map(read, newest) if session.turns]
         if said:
-            return max(said, key=lambda session: _time(session.records[-1].get("time")))
+            return max(said, key=lambda session: _by_time(session.records[-1].get("time")))
     for path in paths():
         if which and not path.stem.startswith(which):
             continue

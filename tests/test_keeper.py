@@ -400,3 +400,25 @@ def test_what_can_be_undone_does_not_grow_for_ever(open_mind, file: Path, monkey
     assert journal.undo_of(file).read_bytes().count(b"\n") == 2
     again = open_mind()
     assert again.undo(9) == 2 and ids(again) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize("refused", ["m.safetensors.journal", "m.safetensors.undo"])
+def test_a_disk_that_refuses_to_remove_a_file_is_said_in_one_line(
+    open_mind, file: Path, monkeypatch: pytest.MonkeyPatch, refused: str
+) -> None:
+    mind = open_mind()
+    for lesson in (A, B):
+        mind.learn(lesson)
+    unlink = Path.unlink
+
+    def failing(path: Path, missing_ok: bool = False) -> None:
+        if path.name == refused:
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", failing)
+        with pytest.raises(StateError, match=rf"m.safetensors could not be .*: {refused}: Permission denied"):
+            journal.replace(file, *journal.load(file), advice="")
+    mind.forget(A.id)
+    assert ids(open_mind()) == ["two"]

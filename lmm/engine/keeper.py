@@ -104,7 +104,8 @@ class Keeper:
             self.mind.undo(len(self.mind.history.undo) - self._begun)
             self.settle()
             if self._new and not self.mind.lessons:
-                self.file.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # then it stays, and has nothing in it
+                    self.file.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

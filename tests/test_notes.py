@@ -23,7 +23,7 @@ from lmm.errors import LearningError, ModelError, StateError
 from lmm.lesson import Lesson
 from lmm.memory.base import Note, Prompt, Recall
 from lmm.memory.keyed import gate
-from lmm.memory.notes.cross import CrossEncoder
+from lmm.memory.keyed.cross import CrossEncoder
 from lmm.memory.notes.gate import Notebook, shared_gate
 
 SISTER = Lesson(

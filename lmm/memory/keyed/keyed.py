@@ -33,16 +33,19 @@ from lmm.lesson import Lesson, State
 from lmm.memory.base import LearnReport, Prompt, Recall
 from lmm.memory.batch import LEARNED, Batch, of_one_lesson
 from lmm.memory.isolated import Isolated
+from lmm.memory.keyed.cross import shared_cross
 from lmm.memory.keyed.gate import THRESHOLD, shared_gate, views
 from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.optim import BETAS, Optimizer, fit
 from lmm.options import Options, learning, option
+from lmm.text.fold import words
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
     from lmm.adapters.ops import Ops
 
 
+TELLS = 0.6  # probability that a stated lesson's answer helps, from which it is recited in reply to another wording
 TRIES, WIDER = 4, 1.5  # of a lesson that is tried out, and times the margin each
 
 
@@ -76,7 +79,10 @@ class Keyed(Isolated):
             return None
         index, owners = self.lookup.of(state, lessons, adapter.ops)
         found = index.match([prompt.text for prompt in prompts], self.options.threshold)
-        fired = [[(owners[position].id, score) for position, score in row] for row in found]
+        fired = [
+            [(owners[at].id, score) for at, score in row if score == 1.0 or _tells(owners[at], prompt.text)]
+            for prompt, row in zip(prompts, found, strict=True)
+        ]
         if not any(fired):
             return None
         best = [state[f"values/{row[0][0]}"] if row else None for row in fired]
@@ -151,6 +157,21 @@ def _padded(ops: Ops, rows: Sequence[Array | None]) -> Array:
         some = ops.float32(row) if row is not None else ops.zeros((0, width))
         full.append(ops.concat([some, ops.zeros((steps - some.shape[0], width))], 0)[None])
     return ops.concat(full, 0)
+
+
+def _tells(lesson: Lesson, text: str) -> bool:
+    """Does the answer of a lesson tell what is asked? The question of one that was stated, and not taught, was made of
+    the statement, and others are easily taken for it: "What does my cleaner charge?" for "What is my cleaner?"
+    """
+    if not _stated(lesson) or (second := shared_cross()) is None:
+        return True
+    return second.helps(text, lesson.answer) >= TELLS
+
+
+def _stated(lesson: Lesson) -> bool:
+    """Whether what the user said is about what the question is about, as in no mere answer ("No, it's Bern.")."""
+    asked = set(words(lesson.prompt).split())
+    return any(len(word) > 3 and word in asked for word in words(lesson.statement).split())
 
 
 def _entries(lesson: Lesson, keys: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -13,8 +13,8 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
+from lmm.memory.keyed.cross import shared_cross
 from lmm.memory.keyed.gate import Gate, Index
-from lmm.memory.notes.cross import shared_cross
 from lmm.text.sentences import sentences
 
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)

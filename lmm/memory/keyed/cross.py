@@ -1,4 +1,4 @@
-"""The second look of notes: a cross-encoder that reads message and note together, in all of its layers.
+"""A second look at what a gate has found: a cross-encoder that reads message and note together, in all of its layers.
 
 multilingual-e5-small (`lmm.encoders.e5`) as a cross-encoder (Nogueira & Cho 2019, arXiv:1901.04085), fine-tuned by
 scripts/train_cross.py; what that changed is kept in low rank. It takes some 25 ms a note where the pair model of the

@@ -194,7 +194,7 @@ def read_file(path: Path) -> dict[str, Any]:
         raise UsageError(f"the config file {path} cannot be read: it is not a regular file")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"the config file {path} cannot be read: {error}") from error
 
 

@@ -55,6 +55,7 @@ def test_flags_over_environment_over_file_over_defaults(file: Path, monkeypatch:
         ("model = ['a']", "model must be a text"),
         ("options = 3", "options must be"),
         ("model = ", "cannot be read"),
+        ("model = " + "[" * 20_000, "cannot be read"),
     ],
 )
 def test_a_bad_file_is_a_usage_error_that_says_where(file: Path, text: str, message: str) -> None:

@@ -50,6 +50,7 @@ def test_its_names_are_options_of_the_memories(tmp_path: Path) -> None:
         ("model: 3", "no sections"),
         ("model: {use_internal_memory: false}", "neither memory"),
         ("a: [", "cannot be read"),
+        ("a: " + "[" * 20_000, "cannot be read"),
     ],
 )
 def test_what_it_does_not_know_is_named(tmp_path: Path, text: str, said: str) -> None:

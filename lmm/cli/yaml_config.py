@@ -36,7 +36,7 @@ def settings(path: Path) -> dict[str, Any]:
         found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except ImportError:
         raise UsageError("reading YAML needs PyYAML: pip install pyyaml") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict) or not all(isinstance(section, dict) for section in found.values()):
         raise UsageError(f"{path} has no sections with keys: model, train")

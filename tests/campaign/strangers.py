@@ -45,7 +45,7 @@ def _plain(char: str) -> bool:
 
 
 def _said_in_pipes(folder: Path, text: str) -> list[str]:
-    word = text.replace("\0", "").encode(errors="surrogateescape").decode(errors="replace")
+    word = text.replace("\0", "").encode(errors="surrogatepass").decode(errors="replace")
     line = " ".join(word.split()) or "x"
     runs = [
         run(folder, ["teach", f"What {word}?", f"It {word}."]),

@@ -146,3 +146,29 @@ def test_where_it_cannot_save_it_says_so_in_one_line_and_loses_nothing(tmp_path:
     complaints = [line for line in run.stderr.splitlines() if "cannot save" in line]
     assert len(complaints) == 1 and "Traceback" not in run.stderr and run.returncode == 1
     assert list(Path("artifacts").glob("lora_on_user_*.safetensors")), f"what was learned is lost: {run.stderr}"
+
+
+CLEANING_UP = """
+import os, signal, time
+import lmm.cli.app
+from lmm.cli import entry
+
+class Lock:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.01)
+
+def run():
+    lock = Lock()
+    del lock
+    time.sleep(30)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+lmm.cli.app.main = run
+entry.main()
+"""
+
+
+def test_an_interrupt_while_an_object_is_cleaned_up_counts() -> None:
+    run = subprocess.run([sys.executable, "-c", CLEANING_UP], capture_output=True, text=True, timeout=20)
+    assert (run.returncode, run.stderr) == (130, "")

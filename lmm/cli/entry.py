@@ -15,10 +15,12 @@ from lmm.chat.interrupts import typing_mode
 
 def main() -> None:
     """Run the command line."""
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the gate's products are too small to be shared
-    lost = _reopened()
+    lost = ""
     code: object = 0
     try:
+        sys.unraisablehook = _not_raised
+        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the gate's products are too small to be shared
+        lost = _reopened()
         with typing_mode(shown=False) if sys.argv[1:2] == ["chat"] else contextlib.nullcontext():
             from lmm.cli.app import main as run
 
@@ -38,6 +40,19 @@ def main() -> None:
             print(f"lmm: {lost}", file=sys.stderr, flush=True)
         sys.stdout = _nowhere("w")  # or Python would try once more, and complain
     sys.exit(code or (1 if lost else 0))  # type: ignore[arg-type]
+
+
+def _not_raised(found: sys.UnraisableHookArgs) -> None:
+    """Python drops a Ctrl-C that comes while it cleans an object up, with a traceback; here it comes again."""
+    if found.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(found)
+        return
+    import signal
+    import threading
+
+    again = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))  # not in here, where it would be dropped, too
+    again.daemon = True
+    again.start()
 
 
 def _reopened() -> str:

@@ -168,7 +168,7 @@ def torch_vectors(encoder: Lam, folder: Path) -> np.ndarray:
     from lmm.encoders import lam_torch
 
     module.export(folder, encoder)
-    model = lam_torch.Lam.load(str(folder))
+    model = lam_torch.LamModule.load(str(folder))
     with torch.no_grad():
         return model(model.tokenize(TEXTS))["sentence_embedding"].numpy()
 

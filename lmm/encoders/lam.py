@@ -239,6 +239,6 @@ def export(folder: Path, encoder: Lam | None = None) -> None:
     encoder = encoder or Lam()
     config = {"page": PAGE, "layers": LAYERS, "heads": HEADS, "max_length": MAX_LENGTH}
     weights = {name: torch.from_numpy(value) for name, value in encoder.weights.items()}
-    lam_torch.Lam(weights, config, encoder.tokenizer).save(str(folder))
-    module = {"idx": 0, "name": "0", "path": "", "type": "lam_torch.Lam"}
+    lam_torch.LamModule(weights, config, encoder.tokenizer).save(str(folder))
+    module = {"idx": 0, "name": "0", "path": "", "type": "lam_torch.LamModule"}
     (Path(folder) / "modules.json").write_text(json.dumps([module]))

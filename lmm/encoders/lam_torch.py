@@ -102,7 +102,7 @@ class Layers(nn.Module):
         return nn.functional.normalize((x * mask[..., None]).sum((1, 2)), dim=-1)
 
 
-class Lam(Layers):
+class LamModule(Layers):
     """A module of sentence-transformers: `tokenize`, `forward`, `save`, `load`."""
 
     save_in_root = True  # beside its code
@@ -139,7 +139,7 @@ class Lam(Layers):
         shutil.copyfile(__file__, folder / "lam_torch.py")
 
     @classmethod
-    def load(cls, input_path: str, *_: Any, **__: Any) -> Lam:
+    def load(cls, input_path: str, *_: Any, **__: Any) -> LamModule:
         from safetensors.torch import load_file
         from tokenizers import Tokenizer
 

@@ -119,7 +119,8 @@ def _failing(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        what = Path(error.filename or path_of(file)).name
+        named = isinstance(error.filename, (str, os.PathLike))  # a file that is open has a number
+        what = Path(error.filename if named else path_of(file)).name
         raise StateError(
             f"{file} could not be brought up to date: {what}: {error.strerror or error}; nothing is lost, try again"
         ) from error

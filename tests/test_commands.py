@@ -336,6 +336,7 @@ def test_what_is_taken_back_is_forgotten_if_the_user_means_it(session: Session, 
     assert "takes back: What is my sister's name? => " in session.beside
     assert len(session.chat.engine.mind.lessons) == kept
     assert ("forgotten" in session.beside, shown == "") == (typed == "y", typed == "y")
+    assert "not answered" not in session.beside
     assert bool(holding(session.folder, b"Zorbina")) == (typed == "n")
 
 

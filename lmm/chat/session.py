@@ -193,7 +193,7 @@ class Chat:
             elif text.strip():
                 turn = self.talk.turn(text.strip())
                 self.done(turn)
-                if turn is None:
+                if turn is None and self.stop.is_set():  # else what it took back was forgotten
                     self._say_unanswered()
         except Cancelled as error:
             self.prefill = text if self._talk is None else ""

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,9 +21,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.encoders.e5 import LAYERS, shared_e5
-from lmm.encoders.minilm import MATRICES, WIDTH, shared_encoder
+from lmm.encoders.minilm import MATRICES, shared_encoder
 from lmm.errors import ModelError
 from lmm.memory.keyed.cross import SHAPES, WEIGHTS, pieces
+from scripts.bert import Bert, descend
 from scripts.gate_data import Pair
 from scripts.helps_data import Noted, edits, from_file, from_turns, pairs, typed
 from scripts.train_gate import report
@@ -32,12 +32,12 @@ from scripts.train_gate import report
 if TYPE_CHECKING:
     from torch import Tensor
 
-HEADS, FROZEN = 12, 2  # layers at the bottom that stay as they are
+FROZEN = 2  # layers at the bottom that stay as they are
 APART = 12  # every so manieth note, with all that is asked about it, is kept apart for validation
 PAD = 1
 
 
-class CrossModel:
+class CrossModel(Bert):
     """The cross-encoder in torch; `params` are what is trained."""
 
     def __init__(self, seed: int) -> None:
@@ -67,28 +67,6 @@ class CrossModel:
         for value in self.params.values():
             value.requires_grad_(True)
 
-    def _of(self, name: str) -> Tensor:
-        return self.params.get(name, self.base.get(name))
-
-    def _linear(self, name: str, x: Tensor) -> Tensor:
-        return x @ self._of(name + ".weight") + self._of(name + ".bias")
-
-    def _norm(self, name: str, x: Tensor) -> Tensor:
-        weight, bias = self._of(name + ".weight"), self._of(name + ".bias")
-        return self.torch.nn.functional.layer_norm(x, (WIDTH,), weight, bias, 1e-12)
-
-    def _block(self, layer: int, x: Tensor, mask: Tensor) -> Tensor:
-        at, (b, t, _) = f"encoder.layer.{layer}.", x.shape
-        q, k, v = (
-            self._linear(f"{at}attention.self.{n}", x).view(b, t, HEADS, -1).transpose(1, 2)
-            for n in ("query", "key", "value")
-        )
-        mixed = self.torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
-        mixed = mixed.transpose(1, 2).reshape(b, t, -1)
-        x = self._norm(f"{at}attention.output.LayerNorm", x + self._linear(f"{at}attention.output.dense", mixed))
-        inner = self.torch.nn.functional.gelu(self._linear(f"{at}intermediate.dense", x))
-        return self._norm(f"{at}output.LayerNorm", x + self._linear(f"{at}output.dense", inner))
-
     def logits(self, some: Sequence[Pair]) -> Tensor:
         """B pairs of message and note -> [B]."""
         torch = self.torch
@@ -100,11 +78,11 @@ class CrossModel:
 
         ids, segments, marks = padded(0, PAD), torch.from_numpy(padded(1, 0)), torch.from_numpy(padded(2, 0))
         mask = torch.from_numpy(np.asarray([[i < len(row[0]) for i in range(length)] for row in rows]))
-        x = torch.from_numpy(self.words[ids]) + self._of("embeddings.position_embeddings.weight")[:length]
-        x = self._norm("embeddings.LayerNorm", x + self._of("embeddings.token_type_embeddings.weight")[0])
+        x = torch.from_numpy(self.words[ids]) + self.weight("embeddings.position_embeddings.weight")[:length]
+        x = self.norm("embeddings.LayerNorm", x + self.weight("embeddings.token_type_embeddings.weight")[0])
         x = x + segments[..., None] * self.params["segment"] + self.params["marks"][marks]
         for layer in range(LAYERS):
-            x = self._block(layer, x, mask)
+            x = self.block(layer, x, mask)
         mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         pooled = torch.cat([x[:, 0], mean], -1).float()
         inner = torch.tanh(pooled @ self.params["head.hidden"] + self.params["head.hidden_bias"])
@@ -164,25 +142,19 @@ def train(model: CrossModel, some: list[Pair], options: argparse.Namespace) -> N
     new = [value for name, value in model.params.items() if name not in model.base]
     groups = [{"params": of_encoder, "lr": options.lr}, {"params": new, "lr": 10 * options.lr}]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    total, start, running = len(todo), time.time(), 0.69
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1, (s + 1) / 60) * max(0.03, 1 - s / total))
-    for step, batch in enumerate(todo):
+
+    def loss_of(batch: Sequence[Pair]) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             logits = model.logits(batch)
         target = torch.tensor([float(pair.label) for pair in batch])
         # smooth: a few labels are wrong in every source
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target * 0.96 + 0.02)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(model.params.values()), 1.0)
-        optimizer.step()
-        schedule.step()
-        running += 0.04 * (float(loss.detach()) - running)
-        if step % 100 == 99 or step == total - 1:
-            save_state(model, options.out.with_suffix(".state.safetensors"))
-        if step % 25 == 0:
-            left = (time.time() - start) / (step + 1) * (total - step - 1)
-            print(f"step {step + 1}/{total}  loss {running:.3f}  {left:.0f} s left", flush=True)
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target * 0.96 + 0.02)
+
+    def save() -> None:
+        save_state(model, options.out.with_suffix(".state.safetensors"))
+
+    descend(optimizer, model.params.values(), todo, loss_of, warm_up=60, floor=0.03, save=save, save_every=100)
+    save()
 
 
 def save_state(model: CrossModel, path: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import math
 import random
-import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,17 +18,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.encoders.minilm import MATRICES, WIDTH, Encoder
+from lmm.encoders.minilm import LAYERS, MATRICES, WIDTH, Encoder
 from lmm.memory.keyed.gate import FEATURES, HIDDEN, JOINT_FROM, LIMIT
+from scripts.bert import Bert, descend
 from scripts.gate_data import Pair, datasets
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-LAYERS, HEADS = 6, 12
 
-
-class PairModel:
+class PairModel(Bert):
     """The pair model in torch; `params` are what is trained and saved."""
 
     def __init__(self, encoder: Encoder, rank: int, joint_from: int, seed: int) -> None:
@@ -59,28 +57,6 @@ class PairModel:
         for value in self.params.values():
             value.requires_grad_(True)
 
-    def _linear(self, name: str, x: Tensor) -> Tensor:
-        y = x @ self.base[name + ".weight"] + self.params.get(name + ".bias", self.base[name + ".bias"])
-        if name + ".lora_a" in self.params:
-            y = y + (x @ self.params[name + ".lora_a"]) @ self.params[name + ".lora_b"]
-        return y
-
-    def _norm(self, name: str, x: Tensor) -> Tensor:
-        weight, bias = (self.params.get(f"{name}.{p}", self.base[f"{name}.{p}"]) for p in ("weight", "bias"))
-        return self.torch.nn.functional.layer_norm(x, (WIDTH,), weight, bias, 1e-12)
-
-    def _block(self, layer: int, x: Tensor, mask: Tensor) -> Tensor:
-        at, (b, t, _) = f"encoder.layer.{layer}.", x.shape
-        q, k, v = (
-            self._linear(f"{at}attention.self.{n}", x).view(b, t, HEADS, -1).transpose(1, 2)
-            for n in ("query", "key", "value")
-        )
-        mixed = self.torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
-        mixed = mixed.transpose(1, 2).reshape(b, t, -1)
-        x = self._norm(f"{at}attention.output.LayerNorm", x + self._linear(f"{at}attention.output.dense", mixed))
-        inner = self.torch.nn.functional.gelu(self._linear(f"{at}intermediate.dense", x))
-        return self._norm(f"{at}output.LayerNorm", x + self._linear(f"{at}output.dense", inner))
-
     def _lower(self, texts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
         torch, length = self.torch, max(len(ids) for ids in texts)
         tokens = torch.zeros(len(texts), length, dtype=torch.long)
@@ -92,9 +68,9 @@ class PairModel:
             x = self.base["embeddings.word_embeddings.weight"][tokens]
             x = x + self.base["embeddings.position_embeddings.weight"][:length]
             x = x + self.base["embeddings.token_type_embeddings.weight"][0]
-            x = self._norm("embeddings.LayerNorm", x)
+            x = self.norm("embeddings.LayerNorm", x)
             for layer in range(self.joint_from):
-                x = self._block(layer, x, mask)
+                x = self.block(layer, x, mask)
         return x, mask
 
     def logits(self, queries: Sequence[list[int]], stored: Sequence[list[int]]) -> Tensor:
@@ -104,7 +80,7 @@ class PairModel:
         x, y = x + self._mark(queries, stored, x.shape[1]), y + self._mark(stored, queries, y.shape[1])
         z, mask = torch.cat([x, y + self.params["segment"]], 1), torch.cat([x_mask, y_mask], 1)
         for layer in range(self.joint_from, LAYERS):
-            z = self._block(layer, z, mask)
+            z = self.block(layer, z, mask)
         pooled = self._compare(z[:, : x.shape[1]], z[:, x.shape[1] :], x_mask, y_mask)
         inner = torch.tanh(pooled @ self.params["head.hidden"] + self.params["head.hidden_bias"])
         return inner @ self.params["head.out"] + self.params["head.out_bias"]
@@ -201,24 +177,14 @@ def train(model: PairModel, pairs: Sequence[Pair], options: argparse.Namespace) 
         {"params": [v for n, v in model.params.items() if n in old], "lr": options.lr / 4},
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01, betas=(0.9, 0.98))
-    total, start, running = len(todo), time.time(), 0.69
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1, (s + 1) / 50) * max(0.02, 1 - s / total))
-    for step, batch in enumerate(todo):
+
+    def loss_of(batch: Sequence[tuple[list[int], list[int], int]]) -> Tensor:
         logits = model.logits([row[0] for row in batch], [row[1] for row in batch])
         target = torch.tensor([float(row[2]) for row in batch])
         smooth = target * 0.96 + 0.02  # a few labels are wrong in every source
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, smooth)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(model.params.values()), 1.0)
-        optimizer.step()
-        schedule.step()
-        running += 0.04 * (float(loss.detach()) - running)
-        if step % 200 == 199:
-            save(model, options)
-        if step % 25 == 0 or step == total - 1:
-            left = (time.time() - start) / (step + 1) * (total - step - 1)
-            print(f"step {step + 1}/{total}  loss {running:.3f}  {left:.0f} s left", flush=True)
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, smooth)
+
+    descend(optimizer, model.params.values(), todo, loss_of, warm_up=50, save=lambda: save(model, options))
 
 
 def parser(about: str | None, out: Path) -> argparse.ArgumentParser:

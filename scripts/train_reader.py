@@ -12,7 +12,6 @@ import json
 import math
 import random
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from lmm.encoders.minilm import HEADS, MATRICES, WIDTH
 from lmm.feedback import model as reader
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.model import KINDS, SPANS, Pieces
+from scripts.bert import descend
 from scripts.train_gate import go_on_from
 
 HIDDEN = 64
@@ -199,19 +199,15 @@ def train(model: Model, examples: list[Example], options: argparse.Namespace) ->
         cut = [order[i : i + options.batch] for i in range(0, len(order), options.batch)]
         rng.shuffle(cut)
         batches += cut
-    total, start, running = len(batches), time.time(), 2.0
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: min(1, (s + 1) / 40) * max(0.02, 1 - s / total))
-    for step, batch in enumerate(batches):
-        loss = losses(model, batch, options.dropout)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(list(model.params.values()), 1.0)
-        optimizer.step()
-        schedule.step()
-        running += 0.04 * (float(loss.detach()) - running)
-        if step % 50 == 0 or step == total - 1:
-            left = (time.time() - start) / (step + 1) * (total - step - 1)
-            print(f"step {step + 1}/{total}  loss {running:.3f}  {left:.0f} s left", flush=True)
+    descend(
+        optimizer,
+        model.params.values(),
+        batches,
+        lambda batch: losses(model, batch, options.dropout),
+        warm_up=40,
+        running=2.0,
+        every=50,
+    )
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

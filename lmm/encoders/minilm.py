@@ -11,7 +11,7 @@ Shape letters: T tokens, D width (384), H heads (12), F inner width (1536).
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,21 @@ def load_weights(folder: Path) -> dict[str, np.ndarray]:
             name = f"encoder.layer.{layer}.{matrix}.weight"
             weights[name] = np.ascontiguousarray(weights[name].T)
     return weights
+
+
+def load_trained(path: Path, what: str, needed: Iterable[str], script: str) -> dict[str, np.ndarray]:
+    """What a training changed, as `merge_lora` takes it. Raises ModelError for a file that cannot be read, or holds no
+    `what`: the names `needed` are not all there."""
+    from safetensors.numpy import load_file
+
+    again = f"python -m scripts.{script}"
+    try:
+        trained: dict[str, np.ndarray] = load_file(str(path))
+    except Exception as error:
+        raise ModelError(f"cannot read the {what}'s weights {path}: {error}; reinstall lmm, or: {again}") from error
+    if missing := [name for name in needed if name not in trained]:
+        raise ModelError(f"{path} holds no {what}: no {', '.join(missing)}; train one: {again}")
+    return trained
 
 
 def merge_lora(weights: Mapping[str, np.ndarray], delta: Mapping[str, Any]) -> dict[str, np.ndarray]:

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lmm.encoders.e5 import E5, LAYERS, shared_e5
-from lmm.encoders.minilm import WIDTH, embed, merge_lora, run_layers
-from lmm.errors import ModelError
+from lmm.encoders.minilm import WIDTH, embed, load_trained, merge_lora, run_layers
 
 WEIGHTS = Path(__file__).with_name("cross-e5.safetensors")
 MAX_MESSAGE, MAX_NOTE = 48, 80  # word pieces that are read: the end of each
@@ -48,14 +47,7 @@ class CrossEncoder:
     """Raises ModelError for a file that cannot be read or holds none."""
 
     def __init__(self, path: Path, encoder: E5) -> None:
-        from safetensors.numpy import load_file
-
-        try:
-            trained = load_file(str(path))
-        except Exception as error:
-            raise ModelError(f"cannot read the weights of notes {path}: {error}; reinstall lmm") from error
-        if missing := [name for name in SHAPES if name not in trained]:
-            raise ModelError(f"{path} holds no cross-encoder: no {', '.join(missing)}")
+        trained = load_trained(path, "cross-encoder", SHAPES, "train_cross")
         self.encoder, self.weights = encoder, merge_lora(encoder.weights, trained)
         self.trained = {name: trained[name].astype(np.float32) for name in SHAPES}
 

@@ -24,8 +24,18 @@ from pathlib import Path
 
 import numpy as np
 
-from lmm.encoders.minilm import LAYERS, WIDTH, Encoder, embed, merge_lora, run_layers, shared_encoder, unit_mean
-from lmm.errors import ModelError, StateError
+from lmm.encoders.minilm import (
+    LAYERS,
+    WIDTH,
+    Encoder,
+    embed,
+    load_trained,
+    merge_lora,
+    run_layers,
+    shared_encoder,
+    unit_mean,
+)
+from lmm.errors import StateError
 from lmm.memory.keyed.rules import another_question
 from lmm.text.fold import fold
 
@@ -75,17 +85,7 @@ class PairModel:
     """One training run's upper layers and head. Raises ModelError for a file that cannot be read or holds none."""
 
     def __init__(self, path: Path, encoder: Encoder) -> None:
-        from safetensors.numpy import load_file
-
-        try:
-            trained = load_file(str(path))
-        except Exception as error:
-            raise ModelError(
-                f"cannot read the gate's weights {path}: {error}; reinstall lmm, or: python -m scripts.train_gate"
-            ) from error
-        missing = [name for name in ("segment", "marks", "head.hidden", "head.out") if name not in trained]
-        if missing:
-            raise ModelError(f"{path} holds no gate: no {', '.join(missing)}; train one: python -m scripts.train_gate")
+        trained = load_trained(path, "gate", ("segment", "marks", "head.hidden", "head.out"), "train_gate")
         self.upper = merge_lora(encoder.weights, trained)
         self.segment, self.marks = (trained[name].astype(np.float32) for name in ("segment", "marks"))
         self.head = {

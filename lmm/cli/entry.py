@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 from typing import TextIO
-
-from lmm.chat.interrupts import typing_mode
 
 
 def main() -> None:
@@ -18,23 +17,19 @@ def main() -> None:
     lost = ""
     code: object = 0
     try:
-        sys.unraisablehook = _not_raised
-        os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the gate's products are too small to be shared
-        lost = _reopened()
-        with typing_mode(shown=False) if sys.argv[1:2] == ["chat"] else contextlib.nullcontext():
-            from lmm.cli.app import main as run
-
-            run()
-    except SystemExit as left:
-        code = left.code
+        try:
+            sys.unraisablehook = _not_raised
+            os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # the gate's products are too small to be shared
+            lost = _reopened()
+            code = _run()
+        except OSError as error:
+            lost = lost or f"what lmm had to say could not be written: {error.strerror or error}"
+        lost = _flushed() or lost
     except KeyboardInterrupt:
         code = 130
-    except OSError as error:
-        lost = lost or f"what lmm had to say could not be written: {error.strerror or error}"
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError) as error:
-        lost = lost or f"standard output cannot be written: {error}"
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left that could be lost: no traceback, either
+    _flushed()  # what an interrupt left
     if lost:
         with contextlib.suppress(OSError, ValueError):
             print(f"lmm: {lost}", file=sys.stderr, flush=True)
@@ -42,12 +37,34 @@ def main() -> None:
     sys.exit(code or (1 if lost else 0))  # type: ignore[arg-type]
 
 
+def _run() -> object:
+    """The exit code."""
+    from lmm.chat.interrupts import typing_mode
+
+    try:
+        with typing_mode(shown=False) if sys.argv[1:2] == ["chat"] else contextlib.nullcontext():
+            from lmm.cli.app import main as run
+
+            run()
+    except SystemExit as left:
+        return left.code
+    return 0
+
+
+def _flushed() -> str:
+    """What is wrong with standard output, if something is."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError) as error:
+        return f"standard output cannot be written: {error}"
+    return ""
+
+
 def _not_raised(found: sys.UnraisableHookArgs) -> None:
     """Python drops a Ctrl-C that comes while it cleans an object up, with a traceback; here it comes again."""
     if found.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(found)
         return
-    import signal
     import threading
 
     again = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))  # not in here, where it would be dropped, too

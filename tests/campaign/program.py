@@ -84,10 +84,14 @@ def _child(folder: Path, args: list[str], aside: Path, inside: Callable[[], obje
     sys.argv = ["lmm", *args]
     if inside is not None:
         inside()
-    with contextlib.suppress(KeyboardInterrupt):
-        if signal.sigpending() & {signal.SIGINT}:
-            return 130
+    reopened = lmm.cli.entry._reopened
+
+    def begun() -> str:
+        """From the first thing that `main` does, signals come through; before that, in life, it is Python that starts."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+        return reopened()
+
+    lmm.cli.entry._reopened = begun
     code: object = 0
     try:
         lmm.cli.entry.main()

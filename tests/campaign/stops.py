@@ -33,7 +33,7 @@ from lmm.errors import LmmError, StateError
 
 LESSONS = "".join(f"Question {i}? => answer {i}\n" for i in range(40))
 #: what `lmm` may exit with: done, an error, a usage error, and the signal's own, said by it or by the system
-CODES = {0, 1, 2, 129, 130, 143, -signal.SIGTERM, -signal.SIGHUP}
+CODES = {0, 1, 2, 129, 130, 143, -signal.SIGINT, -signal.SIGTERM, -signal.SIGHUP}
 
 
 def kills(count: int) -> Row:

@@ -13,7 +13,9 @@ import scripted
 from contracts import close, engine, frozen, logits_of, memory, numbers, on, on_small, same, same_state
 
 from lmm import registry
+from lmm.adapters import generation
 from lmm.adapters.base import Adapter, Site
+from lmm.adapters.generation import Generated
 from lmm.adapters.toy import ToyAdapter
 from lmm.config import Decoding
 from lmm.engine.asking import ask_many
@@ -277,6 +279,25 @@ def test_a_refrain_is_no_loop() -> None:
     text = "".join(f"Verse {i} is new. And the river runs on. " for i in range(20)) + "-" * 30
     made = scripted.engine(script=lambda _: text)
     assert made.reply("go").generated.cut == "" and made.conversation.last.text == text
+
+
+@pytest.mark.parametrize(
+    "goes_on, reply",
+    [
+        (" Dear Vera, all the best!  Your sister is Vera. Your sister", " Dear Vera, all the best!"),
+        (" Your sister is Vera.", ""),
+        (" Your sister is not here. Your", " Your sister is not here. Your"),
+    ],
+)
+def test_a_reply_ends_before_it_says_its_opening_again(goes_on: str, reply: str) -> None:
+    opening = "Yes. Your sister is Vera."
+    made = scripted.engine(script=lambda text: opening + goes_on)
+    made.conversation.ask("Is my sister Vera?")
+    out = Generated(tokens=made.adapter.format.encode(opening))
+    tokens = [*made.conversation.tokens, *out.tokens]
+    chunks = generation.stream(made.adapter, tokens, made.adapter.new_cache(), Decoding(), out, lambda: False)
+    assert "".join(chunks).rstrip() == out.text.rstrip() == opening + reply
+    assert out.ended and made.adapter.format.decode(out.tokens).rstrip() == opening + reply
 
 
 @pytest.mark.parametrize("error", [LearningError("NaN"), Cancelled("stopped"), KeyboardInterrupt()])

@@ -304,6 +304,12 @@ def test_a_reaction_without_a_new_value_teaches_nothing(text: str) -> None:
     assert read(text, AUSTRALIA).kind == "nothing"
 
 
+@pytest.mark.parametrize("text", ["Forget that Bhutan thing", "please forget Bhutan", "ok forget about Bhutan"])
+def test_what_is_to_be_forgotten_is_no_correction_of_what_was_said(text: str) -> None:
+    last = Exchange("What is the capital of Bhutan?", "The capital of Bhutan is Paro.")
+    assert read(text, last).kind == "retraction"
+
+
 def test_a_correction_needs_something_to_correct() -> None:
     assert read("no, it's Canberra").kind == "nothing"
     assert read("no, it's autumn", Exchange("Write a poem about spring.", "Spring is here.")).kind == "nothing"

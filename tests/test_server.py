@@ -26,8 +26,9 @@ from lmm.adapters.base import Adapter  # noqa: E402
 from lmm.errors import UsageError  # noqa: E402
 from lmm.server.keys import Keys, is_loopback, load_keys  # noqa: E402
 from lmm.server.run import serve  # noqa: E402
-from lmm.server.speaking import Cutter, as_turns  # noqa: E402
+from lmm.server.speaking import as_turns  # noqa: E402
 from lmm.server.users import profile_of  # noqa: E402
+from lmm.text.cutter import Cutter  # noqa: E402
 
 QUESTION = "What is my sister's name?"
 KEY, OTHER_KEY = "k" * 20, "o" * 20
@@ -204,6 +205,13 @@ def test_a_chat_learns_for_its_user_alone(served: Served) -> None:
     assert not off.lmm["lessons"]
     last = list(ask(client, "My brother's name is Tom.", user="ann", stream=True))[-1]
     assert "Tom" in last.lmm["learned"]
+
+
+def test_what_a_user_takes_back_is_named_with_the_way_out(served: Served) -> None:
+    told = ask(served.openai(), "My sister's name is Vera.", user="ann")
+    found = ask(served.openai(), "Please forget my sister's name.", user="ann").lmm["said"]
+    assert any(f"DELETE /v1/lessons/{told.lmm['lessons'][0]}" in line for line in found)
+    assert "Vera" in ask(served.openai(), QUESTION, user="ann").choices[0].message.content
 
 
 def test_a_correction_in_a_conversation(served: Served) -> None:

@@ -15,6 +15,8 @@ import numpy as np
 from lmm.adapters.models.chat_format import ChatFormat
 from lmm.adapters.sampling import beam_search, picker
 from lmm.config import Decoding
+from lmm.text.cutter import Cutter
+from lmm.text.sentences import sentences
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Cache
@@ -102,16 +104,19 @@ def stream(
     """Reply to `tokens`, of which `cache` has read a prefix. Yields text; fills `out`; returns (via the generator's
     value) the cache, which has read everything but the reply's last token.
 
-    An `out` with tokens is a reply that goes on: `tokens` end with those. Without their text, they are its opening.
+    An `out` with tokens is a reply that goes on: `tokens` end with those. Without their text, they are its opening; the
+    reply ends before a sentence of that comes again.
     """
     start = time.perf_counter()
     text = Detokenizer(adapter.format)
     begun = "".join(map(text.feed, out.tokens))
-    made = len(out.tokens) if out.text else 0  # an opening counts among the most that may come
+    whole = len(out.tokens)  # of them are surely a part of the reply
+    made = whole if out.text else 0  # an opening counts among the most that may come
     out.before, out.prefill_tokens, out.read = len(out.tokens), len(tokens) - cache.length, 0
     out.first_token_s, out.cut, out.interrupted = 0.0, "", False
     room = adapter.shape.context - len(tokens) if adapter.shape.context else None
     most = max(1, min((n for n in (decoding.max_tokens, room) if n is not None), default=UNSAID))
+    cutter = Cutter([] if out.text or not decoding.stop_repeats else [x for x in sentences(begun) if " " in x])
     if begun and not out.text:
         yield _grown(out, begun)
     logits, cache = prefill(adapter, tokens, cache, stop, lambda read: setattr(out, "read", read))
@@ -132,8 +137,11 @@ def stream(
         out.tokens.append(token)
         if token in ends:
             break
-        if chunk := text.feed(token):
+        if chunk := cutter.feed(text.feed(token)):
             yield _grown(out, chunk)
+        if cutter.found:  # the model only says the opening again
+            break
+        whole = whole if cutter.held else len(out.tokens)
         if stop():
             break
         if decoding.stop_repeats and repeats(out.tokens):
@@ -143,11 +151,13 @@ def stream(
             break
         step, cache = adapter.forward(np.array([[token]]), cache)
         logits = adapter.ops.to_numpy(step)[0, -1]
-    out.ended = bool(out.tokens) and out.tokens[-1] in ends
+    if cutter.found:
+        del out.tokens[whole:]
+    out.ended = cutter.found or (bool(out.tokens) and out.tokens[-1] in ends)
     out.interrupted = not out.ended and stop()
     if not (out.ended or out.interrupted or out.cut):
         out.cut = "length" if most == decoding.max_tokens else "context"
-    if rest := text.flush():
+    if not cutter.found and (rest := cutter.feed(text.flush()) + cutter.rest()):
         yield _grown(out, rest)
     out.seconds = time.perf_counter() - start
     return cache

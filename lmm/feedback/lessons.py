@@ -30,6 +30,8 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     tongue = language(text if len(text) > 20 or last is None else f"{last.user} {last.assistant} {text}")
     if reader.name == "minilm" and tongue != "en":
         return replace(NOTHING, why="not English")
+    if TAKES_BACK.match(text):
+        last = None  # whatever was said before it, and it is no correction of that
     heard = reader.hear(text, _in_full(last) if last is not None and tongue == "en" else last)
     if not heard.facts:
         return Reading(cast(Kind, heard.kind), why=f"{heard.kind}, {heard.sure:.2f}")
@@ -51,6 +53,12 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
 POINTING = anycase(
     r"(?:(?:now|so|and|but|well|no),? )?(?:she|he|it|they|her|his|its|their|that|this|sie|er|es|elle|il|ella|él"
     r"|她|他|它)(?:['’]s|['’]re)?(?![\w])"
+)
+
+
+TAKES_BACK = anycase(
+    r"(?:(?:please|ok(?:ay)?|now|you can|can you|could you|i want you to|bitte|s['’]il te pla[iî]t|por favor),? )*"
+    r"(?:forget|unlearn|vergiss|oublie|olvida|忘掉|忘记|忘了)\b"
 )
 
 

@@ -16,6 +16,7 @@ from lmm.engine.conversation import Conversation, Turn
 from lmm.errors import UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
+from lmm.text.cutter import Cutter
 
 if TYPE_CHECKING:
     from lmm.adapters.models.chat_format import Message
@@ -23,28 +24,6 @@ if TYPE_CHECKING:
 
 COLD = 1e-3  # a temperature below which the likeliest token is as good as sure, and logits divided by it overflow
 Emit = Callable[[str], None]
-
-
-class Cutter:
-    """Hands text on up to the first stop sequence, and holds back what may become one."""
-
-    def __init__(self, stops: Sequence[str]) -> None:
-        self.stops, self.held, self.found = stops, "", False
-
-    def feed(self, text: str) -> str:
-        self.held += text
-        places = [place for stop in self.stops if (place := self.held.find(stop)) >= 0]
-        if places:
-            self.found = True
-            ready, self.held = self.held[: min(places)], ""
-            return ready
-        keep = max((n for stop in self.stops for n in range(1, len(stop)) if self.held.endswith(stop[:n])), default=0)
-        ready, self.held = self.held[: len(self.held) - keep], self.held[len(self.held) - keep :]
-        return ready
-
-    def rest(self) -> str:
-        ready, self.held = self.held, ""
-        return ready
 
 
 @dataclass
@@ -83,6 +62,11 @@ class Listener:
     def confirm(self, lesson: Lesson) -> Lesson | None:
         return lesson
 
+    def takes_back(self, lesson: Lesson, typed: str) -> bool:
+        """A message that takes a lesson back is no order to delete it: whoever sent it may give that."""
+        self.say(f"still known: {lesson}; to take it out: DELETE /v1/lessons/{lesson.id}")
+        return False
+
 
 @dataclass
 class Spoken:
@@ -102,7 +86,9 @@ def reply(
     system, turns, question = as_turns(messages)
     engine.conversation = Conversation(engine.adapter.format, system or config.system, turns)
     view = Listener(emit, stop, stops)
-    turn = Talk(engine, view, lambda: config, stop, hint="").turn(question)
+    talk = Talk(engine, view, lambda: config, stop, hint="")
+    talk.forget = view.takes_back
+    turn = talk.turn(question)
     cut = turn is not None and (turn.interrupted or (turn.generated is not None and is_cut(turn.generated)))
     return Spoken(view.text, turn, view.said, "length" if cut and not view.cut else "stop")
 

@@ -87,7 +87,7 @@ def _child(folder: Path, args: list[str], aside: Path, inside: Callable[[], obje
     reopened = lmm.cli.entry._reopened
 
     def begun() -> str:
-        """From the first thing that `main` does, signals come through; before that, in life, it is Python that starts."""
+        """Signals come through from the first thing that `main` does; before that, in life, Python itself starts."""
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
         return reopened()
 

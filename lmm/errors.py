@@ -47,6 +47,10 @@ class LearningError(LmmError):
     """A lesson that could not be learned; the memory is as it was before."""
 
 
+class NotKeptError(LearningError):
+    """A lesson that could not be written where it is to be kept."""
+
+
 class TooLongError(LmmError):
     """More text than the model can read at once. Nothing was heard."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -24,6 +25,7 @@ from lmm.chat.history import JsonHistory, history_path
 from lmm.cli import app as cli
 from lmm.config import Config
 from lmm.engine import runtime
+from lmm.files import journal, jsonl
 from lmm.files import state_file as state
 from lmm.text.sanitize import clean
 
@@ -214,11 +216,15 @@ def test_a_question_does_not_wait_for_a_silent_pipe(tmp_path: Path):
 @pytest.mark.parametrize(
     ("command", "stream"),
     [(command, stream) for command in ("ask hi", "teach Who? Maria") for stream in (">/dev/full", ">&-", "2>&-")]
-    + [("config show", ">/dev/full"), ("doctor", ">&-"), ("ask hi", "<&-"), ("ask hi", "| true")],
+    + [("config show", ">/dev/full"), ("doctor", ">&-"), ("ask hi", "<&-"), ("ask hi", "| true")]
+    + [("correct Maria", ">/dev/full")],
 )
 def test_a_stream_that_is_closed_or_full_is_one_line(tmp_path: Path, command: str, stream: str):
     run = f"{sys.executable} {terminals.SCRIPTED} {command} {stream}"
     env = terminals.environment(tmp_path) | {"LMM_MEMORY": "jotter"}
+    if command.startswith("correct"):
+        subprocess.run([sys.executable, terminals.SCRIPTED, "ask", "Who?"], env=env, cwd=tmp_path, capture_output=True,
+                       stdin=subprocess.DEVNULL, timeout=60)  # fmt: skip
     found = subprocess.run(run, shell=True, env=env, cwd=tmp_path, text=True, capture_output=True, timeout=60)
     assert "Traceback" not in found.stderr and "Exception" not in found.stderr
     if stream.startswith(">"):
@@ -228,6 +234,24 @@ def test_a_stream_that_is_closed_or_full_is_one_line(tmp_path: Path, command: st
         asked = subprocess.run([sys.executable, terminals.SCRIPTED, "ask", "Who?"], env=env, cwd=tmp_path, text=True,
                                stdin=subprocess.DEVNULL, capture_output=True, timeout=60)  # fmt: skip
         assert "Maria" in asked.stdout
+
+
+def test_what_could_not_be_noted_is_not_corrected_in_the_place_of_what_came_before(lmm, tmp_path, monkeypatch):
+    lmm("ask", "What is A?")
+    append = jsonl.append
+
+    def full(path: Path, *args: Any, **more: Any) -> None:
+        if "sessions" in path.parts:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        append(path, *args, **more)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(jsonl, "append", full)
+        assert "`lmm correct` will not know of this" in lmm("ask", "What is B?").err
+    refused = lmm("correct", "Bo")
+    assert refused.code == 2 and "ask it again" in refused.err
+    lmm("ask", "What is C?")
+    assert "about: What is C?" in lmm("correct", "Bo").err
 
 
 def test_correct_is_about_what_was_said_last_in_time(lmm):
@@ -443,6 +467,32 @@ def test_a_value_is_forgotten_everywhere_and_what_is_yours_is_named(lmm):
     assert lmm("memory", "forget", "--yes").code == lmm("memory", "forget", "x", "--yes").code == 2
 
 
+def test_a_value_is_forgotten_in_files_logs_and_texts_of_other_places(lmm, tmp_path: Path, monkeypatch):
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        monkeypatch.chdir(tmp_path / place)
+        lmm("teach", SECRET, "Zx-4711", "--mm-path", "named.safetensors")
+        lmm("chat", stdin=f"{SECRET}\nno, it is Zx-4711\n")
+    os.rename("logs/memory_activations.jsonl", "logs/memory_activations.jsonl.3")
+    lmm("recall", "add", "The door code is Zx-4711.", "--user", "ann")
+    lmm("recall", "add", "The garden is large.", "--user", "ann")
+    (tmp_path / "three").mkdir()
+    monkeypatch.chdir(tmp_path / "three")
+    found = lmm("memory", "forget", "--everywhere", "Zx-4711", "--yes")
+    assert found.code == 0 and "1 texts of `lmm recall`" in found.err, found.err
+    monkeypatch.chdir(tmp_path)
+    assert bytes_of(b"Zx-4711") == [] and "garden" in lmm("recall", "list", "--user", "ann").out
+
+
+def test_a_chat_in_a_pipe_that_could_not_keep_a_lesson_is_exit_1(lmm, monkeypatch):
+    def full(*args: Any) -> None:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+
+    monkeypatch.setattr(journal, "append", full)
+    found = lmm("chat", stdin="/teach Who? => Maria\nMy sister's name is Vera.\nhello\n")
+    assert found.code == 1 and found.err.endswith("2 lessons could not be kept\n") and "hello" in found.out
+
+
 def test_forgetting_deep_takes_what_was_repeated_later_and_else_says_where_it_is(lmm):
     said_everywhere(lmm)
     found = lmm("chat", stdin="/forget Zx-4711\n")
@@ -548,6 +598,7 @@ def test_a_pipe_or_a_device_is_not_waited_for(lmm, tmp_path: Path, monkeypatch: 
     for place in ("/dev/zero", tmp_path / "data/sessions/20990101-000000-000000.jsonl"):
         assert lmm("log", "show", str(place)).code == lmm("log", "plot", str(place)).code == 1
         assert lmm("memory", "verify", str(place)).code == 1
+        assert lmm("ask", "q", "--config", str(place)).code == 2
         monkeypatch.setenv("LMM_CONFIG", str(place))
         assert lmm("config", "show").code == 2
         monkeypatch.delenv("LMM_CONFIG")

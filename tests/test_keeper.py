@@ -41,9 +41,9 @@ def open_mind(file: Path) -> Iterator[object]:
     """Minds that keep `file`, each on a model of its own as another process has it."""
     minds: list[Mind] = []
 
-    def made(name: str = "keyed") -> Mind:
+    def made(name: str = "keyed", at: Path = file) -> Mind:
         minds.append(Mind(ToyAdapter(), memory(name)))
-        Keeper(minds[-1], file)
+        Keeper(minds[-1], at)
         return minds[-1]
 
     yield made
@@ -115,6 +115,32 @@ def test_minds_take_over_what_others_teach(open_mind) -> None:
     one.undo()
     assert ids(one) == ["two"] and one.undo() == 0
     assert ids(open_mind()) == ["two"]
+
+
+def test_a_file_is_one_by_whatever_link_it_is_named(open_mind, file: Path, tmp_path: Path) -> None:
+    one = open_mind()
+    one.learn(A)
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "link.safetensors"
+    link.symlink_to(file)
+    two = open_mind(at=link)
+    two.learn(B)
+    one.learn(C)
+    assert ids(one) == ["one", "two", "three"] and not list(link.parent.glob("*.journal"))
+    assert [x.id for x in journal.read_header(link).lessons] == [x.id for x in journal.read_header(file).lessons]
+
+
+@pytest.mark.parametrize("array", [np.array([1e300]), np.array([np.nan], np.float32), np.array([1j], np.complex64)])
+def test_a_journal_with_what_no_memory_holds_is_named_as_the_cause(open_mind, file: Path, array: np.ndarray) -> None:
+    one = open_mind()
+    one.learn(A)
+    one.close()
+    assert journal.verify(file) == []
+    journal.append(file, journal.Change({"note/x": array}), None)
+    [problem] = journal.verify(file)
+    assert f"{file.name}.journal has what no memory holds: tensor 'note/x'" in problem
+    with pytest.raises(StateError, match="journal has what no memory holds"):
+        open_mind()
 
 
 def test_neither_undo_nor_redo_brings_back_what_another_mind_has_taught_anew(open_mind, file: Path) -> None:

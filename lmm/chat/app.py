@@ -50,6 +50,8 @@ def run(config: Config, resume: str | None = None) -> None:
         _in_pipe(chat)
         if chat.view.failed is not None:  # nobody has seen the replies
             raise chat.view.failed
+        if lost := chat.not_kept + (chat.talk.not_kept if chat.loaded is not None else 0):
+            raise LmmError(f"{counted(lost, 'lesson')} could not be kept")
         if chat.unanswered:
             raise LmmError(f"{counted(chat.unanswered, 'message')} could not be answered")
 

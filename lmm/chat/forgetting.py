@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,15 +14,17 @@ from typing import TYPE_CHECKING
 from lmm.chat.history import JsonHistory, history_path
 from lmm.engine import memory_files
 from lmm.errors import LmmError, UsageError
-from lmm.files import activation_log, atomic, jsonl, transcripts
+from lmm.files import activation_log, atomic, jsonl, known, transcripts
 from lmm.files.activation_log import ActivationLog
 from lmm.files.traces import Trace
 from lmm.text.counted import counted
+from lmm.text.fold import contains
 from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.chat.session import Chat
     from lmm.lesson import Lesson
+    from lmm.store.base import Memo
 
 EXPORTED = "exported before; it is yours to keep or delete"
 
@@ -131,6 +134,7 @@ def everywhere(value: str, log: Path) -> tuple[list[str], dict[str, str]]:
     reason."""
     trace = Trace.of_value(value)
     gone: list[str] = []
+    logs = {Path(os.path.realpath(log)), *known.remembered("log")}
     left = {memory_files.from_here(path): EXPORTED for path in exports_with(trace)}
     for path in memory_files.known_files():  # as long as the transcripts say where they are
         try:
@@ -141,13 +145,37 @@ def everywhere(value: str, log: Path) -> tuple[list[str], dict[str, str]]:
     for what, purge in (
         ("lines of chats", partial(transcripts.purge, trace)),
         ("lines that were typed", partial(JsonHistory(history_path()).purge, trace)),
-        ("log records", partial(ActivationLog(log, enabled=False).purge, trace)),
+        *((f"log records of {memory_files.from_here(at)}", partial(_purged, at, trace)) for at in sorted(logs)),
+        ("texts of `lmm recall`", partial(_recalled, value)),
     ):
         try:
             gone += [f"{count} {what}"] if (count := purge()) else []
         except (LmmError, OSError) as error:
             left[what] = str(error)
     return gone, left
+
+
+def _purged(log: Path, trace: Trace) -> int:
+    return ActivationLog(log, enabled=False).purge(trace)
+
+
+def _recalled(value: str) -> int:
+    """Take the texts that say a value out of the user's own store, with all versions of them. Raises LmmError."""
+    from lmm.store.base import ALL
+    from lmm.store.opening import default_store, open_store
+
+    if not default_store().exists():
+        return 0
+    with contextlib.closing(open_store()) as store:
+        return sum(
+            store.forget(space, ids)
+            for space in store.namespaces()
+            if (ids := [x.id for x in store.scan(space, ALL, history=True) if _says(x, value)])
+        )
+
+
+def _says(memo: Memo, value: str) -> bool:
+    return contains("\n".join((memo.text, memo.context, memo.about, *map(str, memo.metadata.values()))), value)
 
 
 def _forget_aside(chat: Chat, lesson_id: str) -> None:

@@ -14,7 +14,7 @@ from lmm.chat import commands
 from lmm.chat.busy import Busy
 from lmm.chat.loading import Loading
 from lmm.config import Config
-from lmm.errors import Cancelled, LmmError, StateError
+from lmm.errors import Cancelled, LmmError, NotKeptError, StateError
 
 if TYPE_CHECKING:
     from lmm.chat.history import JsonHistory
@@ -45,6 +45,7 @@ class Chat:
         self.exports: set[Path] = set()  # conversations written out
         self.listed: list[str] = []  # ids of the lessons as they were last listed: what a number means
         self.shelf: dict[str, Mind] = {}  # memories that are not in use, as they were when another took their place
+        self.not_kept = 0  # lessons of commands that could not be written
         self.unanswered = 0  # messages that an error kept from being answered
         self.stop = threading.Event()
         self.history: JsonHistory | None = None  # of the prompt, if there is one
@@ -204,6 +205,7 @@ class Chat:
             if error is self.loading.error:
                 raise
             self.unanswered += not commands.is_command(text)
+            self.not_kept += isinstance(error, NotKeptError)
             self.view.say(str(error))
         except EOFError:
             raise

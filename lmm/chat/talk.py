@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import SURE, Turn
-from lmm.errors import Cancelled, LearningError, UsageError
+from lmm.errors import Cancelled, LearningError, NotKeptError, UsageError
 from lmm.feedback import DENIED, Exchange, Reading, is_denial, lesson_for, read, replies
 from lmm.feedback.retractions import taken_back
 from lmm.lesson import Lesson
@@ -78,6 +78,7 @@ class Talk:
         self.retries = 0
         self._warned: object = None  # the conversation of which it was said that it gets full
         self.took: dict[str, float] = {}  # seconds of the last lesson of each memory
+        self.not_kept = 0  # lessons of messages that could not be written
         self.doing = ""  # what goes on before the model has anything to do
 
     @property
@@ -222,6 +223,7 @@ class Talk:
                 taught.append((lesson, self.teach(lesson, one.summary if lesson is proposed else "")))
             except LearningError as error:
                 self.view.say(str(error))
+                self.not_kept += isinstance(error, NotKeptError)
             except Cancelled as error:
                 before = f"; what was learned before it stays{self.hint}" if taught else ""
                 raise Cancelled(f"{error}{before}") from None

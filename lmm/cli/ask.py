@@ -87,6 +87,8 @@ def correct(
         turn = talk.correct(answer)
         path = saved(config, mind) if turn is not None else None
         _finished(config, turn, as_json, path, question)
+    if talk.view.failed is not None:  # nobody has seen the answer
+        raise talk.view.failed
 
 
 # steps -------------------------------------------------------------------------------------------------------------

@@ -6,10 +6,13 @@ A stream that is closed or full is one line on what is left, and exit code 1.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
 from typing import TextIO
+
+FULL = (errno.EPIPE, errno.ENOSPC, errno.EFBIG, errno.EIO, errno.EBADF)  # what is wrong with a stream
 
 
 def main() -> None:
@@ -23,7 +26,7 @@ def main() -> None:
             lost = _reopened()
             code = _run()
         except OSError as error:
-            lost = lost or f"what lmm had to say could not be written: {error.strerror or error}"
+            lost = lost or _about(error)
         lost = _flushed() or lost
     except KeyboardInterrupt:
         code = 130
@@ -49,6 +52,13 @@ def _run() -> object:
     except SystemExit as left:
         return left.code
     return 0
+
+
+def _about(error: OSError) -> str:
+    what = error.strerror or str(error)
+    if error.filename:
+        return f"{error.filename}: {what}"
+    return f"what lmm had to say could not be written: {what}" if error.errno in FULL else what
 
 
 def _flushed() -> str:

@@ -148,9 +148,9 @@ def _draw(path: Path, names: list[str], drawn: list[tuple[str, Any]]) -> None:
 @app.command()
 def verify(files: Annotated[list[Path], Argument(help="memory files")], as_json: Json = False) -> None:
     """Check files whole, tensors included. Exit code 1 if one is damaged."""
-    from lmm.files import state_file as state
+    from lmm.files import journal
 
-    found = {str(path): state.verify(path) for path in files}
+    found = {str(path): journal.verify(path) for path in files}
     if as_json:
         out_json(found)
     else:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmm.errors import UnknownNameError, UsageError
+from lmm.files import jsonl
 
 OPTIONS = {  # section, key -> part, option
     ("model", "memory_slots"): ("lm2", "memory_slots"),
@@ -33,7 +34,8 @@ def settings(path: Path) -> dict[str, Any]:
     """`memory` and its `options`. Raises UsageError for a file that is none, and for keys that are not known."""
     try:
         yaml = importlib.import_module("yaml")
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with jsonl.opened(path) as file:
+            found = yaml.safe_load(file.read().decode())
     except ImportError:
         raise UsageError("reading YAML needs PyYAML: pip install pyyaml") from None
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:

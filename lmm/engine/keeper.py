@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmm.errors import Cancelled, LearningError, StateError
+from lmm.errors import Cancelled, LearningError, NotKeptError, StateError
 from lmm.files import atomic, journal, state_file
 from lmm.files.journal import Change
 from lmm.lesson import Knowledge
@@ -80,7 +80,7 @@ class Keeper:
                 self.settle()
         except (OSError, StateError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-            raise LearningError(f"nothing was learned: it cannot be kept in {self.file}: {reason}") from error
+            raise NotKeptError(f"nothing was learned: it cannot be kept in {self.file}: {reason}") from error
         self._stamp = journal.stamp(self.file)
 
     def forget(self, lesson_id: str) -> None:

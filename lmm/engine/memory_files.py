@@ -15,7 +15,7 @@ import numpy as np
 
 from lmm.config import Config
 from lmm.errors import LearningError, StateError, UsageError
-from lmm.files import journal, standing
+from lmm.files import journal, known, standing
 from lmm.files import state_file as state
 from lmm.files.state_file import Header
 from lmm.lesson import Lesson, without
@@ -85,14 +85,14 @@ def still_holding(lesson_id: str) -> list[Path]:
 
 
 def known_files() -> list[Path]:
-    """The files that sessions saved, and those where saving puts them; others cannot be known."""
+    """The files that were written on this machine, and those where saving puts them; others cannot be known."""
     from lmm.files import transcripts
 
     folder = state.default_save_path("").parent
     paths = {Path(os.path.realpath(path)) for path in [*folder.glob("*.safetensors"), *standing.files()]}
     with contextlib.suppress(UsageError):
         paths |= transcripts.written("saved")
-    return sorted(paths)
+    return sorted(paths | {path for path in known.remembered("memory") if path.exists()})
 
 
 def _holds(path: Path, lesson_id: str) -> bool:

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lmm.errors import LmmError
-from lmm.files import jsonl
+from lmm.files import jsonl, known
 from lmm.files.traces import Trace
 from lmm.text.sanitize import clean_line
 
@@ -101,6 +101,7 @@ class ActivationLog:
         if enabled:
             with self._off_on_error():
                 jsonl.append(self.path, [])
+            known.remember(self.path, "log")
 
     def __enter__(self) -> ActivationLog:
         return self

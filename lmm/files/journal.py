@@ -25,6 +25,7 @@ import numpy as np
 from lmm.errors import StateError
 from lmm.files import atomic, jsonl, safefile, state_file
 from lmm.lesson import Lesson
+from lmm.text.sanitize import listed
 
 Arrays = dict[str, np.ndarray]
 UNDO = 100  # changes that can be taken back another day
@@ -85,21 +86,27 @@ def joined(changes: Iterable[Change]) -> Change:
     return Change(tensors, tuple(gone), tuple(lessons.values()), tuple(forgotten))
 
 
+def _beside(file: Path, name: str) -> Path:
+    """A file beside a memory file, whose own name stands for {}: one, by whatever link the file is named."""
+    target = Path(os.path.realpath(file))
+    return target.with_name(name.format(target.name))
+
+
 def path_of(file: Path) -> Path:
-    return file.with_name(file.name + ".journal")
+    return _beside(file, "{}.journal")
 
 
 def undo_of(file: Path) -> Path:
-    return file.with_name(file.name + ".undo")
+    return _beside(file, "{}.undo")
 
 
 def beside_of(file: Path) -> Path:
     """What spares a memory work when the file is loaded, and can be made again."""
-    return file.with_name(file.name + ".faiss")
+    return _beside(file, "{}.faiss")
 
 
 def _lock_of(file: Path) -> Path:
-    return file.with_name(f".{file.name}.lock")
+    return _beside(file, ".{}.lock")
 
 
 @contextlib.contextmanager
@@ -107,7 +114,7 @@ def locked(file: Path, timeout: float = -1) -> Iterator[None]:
     """Alone with a memory file and its journal; other processes wait. Raises TimeoutError after so many seconds."""
     import filelock
 
-    atomic.make_folder(file.parent)
+    atomic.make_folder(_lock_of(file).parent)
     lock = filelock.FileLock(_lock_of(file), mode=0o600, is_singleton=True)
     with lock.acquire(timeout=timeout, poll_interval=POLL_S):
         yield
@@ -163,6 +170,17 @@ def load(file: Path, expected: state_file.Expected | None = None) -> tuple[Array
     return arrays, dataclasses.replace(header, lessons=lessons)
 
 
+def verify(file: Path) -> list[str]:
+    """Everything that is wrong with a memory file and its journal; empty if it can be loaded."""
+    problems = state_file.verify(file)
+    if not problems:
+        try:
+            _waiting(file)
+        except StateError as error:
+            problems = [str(error)]
+    return problems
+
+
 def read_header(file: Path) -> state_file.Header:
     """The header alone, with the lessons of the journal. Raises StateError."""
     header = state_file.read_header(file)
@@ -173,12 +191,18 @@ def read_header(file: Path) -> state_file.Header:
 def _waiting(file: Path) -> Change:
     """What the journal has and the file has not yet. Raises StateError."""
     try:
-        return joined(read(file)[0])
+        change = joined(read(file)[0])
     except OSError as error:
         reason = error.strerror or error
         raise StateError(
             f"cannot read {path_of(file)}: {reason}. It has the last lessons of the file beside it"
         ) from error
+    if problems := safefile.name_problems(change.tensors) + safefile.value_problems(change.tensors):
+        raise StateError(
+            f"{path_of(file)} has what no memory holds: {listed(problems)}. Without it, the file beside it is as it "
+            "was before its last lessons"
+        )
+    return change
 
 
 def settle(file: Path) -> int:

@@ -111,8 +111,11 @@ def numbered(path: Path, number: int) -> Path:
 
 def rotated(path: Path) -> list[Path]:
     """A file and those that it was before, the newest first."""
-    older = itertools.takewhile(Path.exists, (numbered(path, n) for n in itertools.count(1)))
-    return [path, *older]
+    numbers: list[int] = []
+    with contextlib.suppress(OSError):
+        names = (at.name.removeprefix(f"{path.name}.") for at in path.parent.iterdir() if at.name != path.name)
+        numbers = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
+    return [path, *(numbered(path, number) for number in numbers)]
 
 
 @contextlib.contextmanager
@@ -128,7 +131,7 @@ def all_opened(path: Path, tries: int = 100) -> Iterator[list[BinaryIO]]:
                     os.path.samestat(os.fstat(f.fileno()), at.stat()) for f, at in zip(files, there, strict=True)
                 )
             except FileNotFoundError:
-                if not left or not (path.exists() or numbered(path, 1).exists()):
+                if not left or not any(at.exists() for at in rotated(path)):
                     raise
                 continue
             if steady or not left:

@@ -32,7 +32,7 @@ import numpy as np
 
 import lmm
 from lmm.errors import StateError
-from lmm.files import safefile
+from lmm.files import known, safefile
 from lmm.files.atomic import write_atomically
 from lmm.files.jsonl import compact
 from lmm.files.safefile import LayoutError
@@ -118,9 +118,10 @@ def save(path: PathLike, state: Mapping[str, np.ndarray], header: Header, advice
         write_atomically(path, [safefile.to_bytes(arrays, metadata)])
     except (OSError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise StateError(
-            f"cannot save the memory to {clean_line(path, 1000)}: {_reason(error)}. A file that was there is "
-            f"unchanged, and {advice}"
+            f"cannot save the memory to {clean_line(path, 1000)}: {_reason(error)}. A file that was there is unchanged"
+            + (f", and {advice}" if advice else "")
         ) from error
+    known.remember(path, "memory")
 
 
 def load(path: PathLike, expected: Expected | None = None) -> tuple[dict[str, np.ndarray], Header]:

@@ -18,6 +18,7 @@ Records, one per line, each with `v`, `time` (seconds since 1970) and `kind`:
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import os
 import re
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.errors import UsageError
 from lmm.files import jsonl
+from lmm.files.atomic import make_folder
 from lmm.files.traces import taught_by
 from lmm.text.fold import contains
 
@@ -68,6 +70,7 @@ class Transcript:
     def add(self, record: Mapping[str, Any]) -> None:
         """Append a record. The first failure is kept in `error`, and nothing is written after it."""
         if self.error:
+            _mark_missing()
             return
         lines = [] if self.path.exists() else [{"kind": "session", **self._about}]
         now = {"v": VERSION, "time": round(time.time(), 3)}
@@ -75,6 +78,32 @@ class Transcript:
             jsonl.append(self.path, [jsonl.line({**now, **values}) for values in [*lines, record]])
         except OSError as error:
             self.error = f"the transcript {self.path} cannot be written: {error.strerror or error}"
+            _mark_missing()
+
+
+def _marks() -> list[Path]:
+    """Empty files whose time tells when a record was last not written: a full disk has room for them, and where the
+    user's folder cannot be written, there is another."""
+    import tempfile
+
+    where = hashlib.sha256(os.path.realpath(data_dir()).encode()).hexdigest()[:16]
+    with contextlib.suppress(OSError):
+        return [data_dir() / ".missing", Path(tempfile.gettempdir()) / f"lmm-{os.getuid()}-{where}.missing"]
+    return [data_dir() / ".missing"]
+
+
+def _mark_missing() -> None:
+    for mark in _marks():
+        with contextlib.suppress(OSError):
+            make_folder(mark.parent)
+            os.close(os.open(mark, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o600))
+            os.utime(mark, follow_symlinks=False)
+            return
+
+
+def _is_missing_since(seconds: float) -> bool:
+    """Whether something that was said after a time was not written."""
+    return any(_changed(mark) > seconds for mark in _marks())
 
 
 @dataclass(frozen=True)
@@ -180,7 +209,10 @@ def find(which: str = "", oneshots: bool = False, piped: bool = True) -> Session
         newest = sorted(paths(), key=_changed, reverse=True)[:RECENT]
         said = [session for session in map(read, newest) if session.turns]
         if said:
-            return max(said, key=lambda session: _by_time(session.records[-1].get("time")))
+            last = max(said, key=lambda session: _by_time(session.records[-1].get("time")))
+            if _is_missing_since(_time(last.records[-1].get("time"))):
+                raise UsageError("what was said last could not be written, so nobody knows it any more; ask it again")
+            return last
     for path in paths():
         if which and not path.stem.startswith(which):
             continue

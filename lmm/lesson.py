@@ -23,9 +23,10 @@ class Lesson:
     `prompt` is the question the lesson answers, `answer` the reply it should get, `statement` the user's own words.
     A lesson heard rather than taught may have only a `statement`, and `echo`, the same said by the assistant ("Your
     sister is called Zorbina."). `wordings` are other forms of the question. `subject` and `relation` say what it is
-    about ("my sister", "name"), where that is known: the next lesson about both takes its place. `replaces` is the
-    answer of an earlier lesson that this one corrects. `reading` is the lesson as a reader of the language understands
-    it, with the question that a statement answers and with more wordings; it is not kept in files.
+    about ("my sister", "name"), where that is known: the next lesson about both takes its place, as this one takes that
+    of the lessons with the ids `supersedes`. `replaces` is the answer of an earlier lesson that this one corrects.
+    `reading` is the lesson as a reader of the language understands it, with the question that a statement answers and
+    with more wordings; it is not kept in files.
     """
 
     prompt: str = ""
@@ -39,6 +40,7 @@ class Lesson:
     echo: str = ""
     subject: str = ""
     relation: str = ""
+    supersedes: tuple[str, ...] = ()
     reading: Lesson | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -59,12 +61,16 @@ class Lesson:
         return frozenset((kind, fold(text)) for kind, text in (*said, *about) if text)
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in _kept()} | {"wordings": list(self.wordings)}
+        values = {name: getattr(self, name) for name in _kept()}
+        return values | {name: list(values[name]) for name in LISTS}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Lesson:
         known = {name: values[name] for name in _kept() if name in values}
-        return cls(**known | {"wordings": tuple(map(str, known.get("wordings", ())))})
+        return cls(**known | {name: tuple(map(str, known.get(name, ()))) for name in LISTS})
+
+
+LISTS = ("wordings", "supersedes")
 
 
 def _kept() -> list[str]:
@@ -85,10 +91,11 @@ class Knowledge:
     lessons: tuple[Lesson, ...] = ()
 
     def superseded(self, *lessons: Lesson) -> tuple[Lesson, ...]:
-        """What `lessons` take the place of: lessons with the very question of one, or about the same relation of the
-        same subject; where it says neither, with the very same statement."""
+        """What `lessons` take the place of: what one of them names, lessons with the very question of one, or about the
+        same relation of the same subject; where it says neither, with the very same statement."""
         keys = {key for lesson in lessons for key in lesson.keys}
-        return tuple(x for x in self.lessons if not keys.isdisjoint(x.keys))
+        ids = {old for lesson in lessons for old in lesson.supersedes}
+        return tuple(x for x in self.lessons if x.id in ids or not keys.isdisjoint(x.keys))
 
     def taught(self, state: State, lesson: Lesson, instead_of: tuple[Lesson, ...] = ()) -> Knowledge:
         """`state`, and one lesson more, in the place of others: it then `replaces` what the last of them said."""

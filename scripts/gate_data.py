@@ -37,6 +37,7 @@ class Pair:
     stored: str
     label: int
     source: str = ""
+    told: bool = False  # the query is no question but told: is what is stored no longer true?
 
 
 @dataclass(frozen=True)

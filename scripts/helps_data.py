@@ -35,14 +35,14 @@ class Noted:
 
 
 def from_file(path: Path) -> list[Noted]:
-    """JSON lines `{"note", "question", "helps": [..], "not": [..]}`, perhaps with more that the note helps with:
-    `"asks": [..]`, `"yes_no": [[question, answer], ..]`."""
+    """JSON lines `{"note", "not": [..]}` and what the note helps with: `"question"`, `"asks": [..]`, `"helps": [..]`,
+    `"yes_no": [[question, answer], ..]`."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        question = record["question"].replace("the user's", "my")
-        helps = (question, *record.get("asks", ()), *record["helps"], *(q for q, _ in record.get("yes_no", ())))
-        found.append(Noted(record["note"], helps, tuple(record["not"]), record["note"]))
+        asked = [record["question"].replace("the user's", "my")] if "question" in record else []
+        asked += [*record.get("asks", ()), *record.get("helps", ()), *(q for q, _ in record.get("yes_no", ()))]
+        found.append(Noted(record["note"], tuple(dict.fromkeys(asked)), tuple(record["not"]), record["note"]))
     return found
 
 
@@ -55,6 +55,29 @@ def from_turns(path: Path) -> list[Noted]:
         if asked and record["kind"] != "nothing":
             found.append(Noted(record["text"], asked, (), record["text"]))
     return found
+
+
+@dataclass(frozen=True)
+class Told:
+    """An earlier message, later ones that make it out of date, and later ones that leave it true."""
+
+    old: str
+    new: tuple[str, ...]
+    beside: tuple[str, ...]
+
+
+def told_from(path: Path) -> list[Told]:
+    """JSON lines `{"old", "new": [..], "beside": [..]}`."""
+    records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return [Told(record["old"], tuple(record["new"]), tuple(record["beside"])) for record in records]
+
+
+def told_pairs(some: Sequence[Told], rng: random.Random) -> Iterator[Pair]:
+    """Later messages with the earlier one, and other earlier ones, beside which it stands."""
+    for one in some:
+        others = [other.old for other in rng.sample(some, min(2, len(some))) if other is not one]
+        for text, label in (*((t, 1) for t in one.new), *((t, 0) for t in (*one.beside, *others))):
+            yield Pair(typed(text, rng), one.old, label, "told", told=True)
 
 
 @dataclass

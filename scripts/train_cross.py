@@ -26,7 +26,7 @@ from lmm.errors import ModelError
 from lmm.memory.keyed.cross import SHAPES, WEIGHTS, pieces
 from scripts.bert import Bert, descend
 from scripts.gate_data import Pair
-from scripts.helps_data import Noted, edits, from_file, from_turns, pairs, typed
+from scripts.helps_data import Noted, edits, from_file, from_turns, pairs, told_from, told_pairs, typed
 from scripts.train_gate import report
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class CrossModel(Bert):
             value.requires_grad_(True)
 
     def logits(self, some: Sequence[Pair]) -> Tensor:
-        """B pairs of message and note -> [B]."""
+        """B pairs of message and note -> [B, 2]: does the note help, is it out of date."""
         torch = self.torch
         rows = [pieces(self.encoder, pair.query, pair.stored) for pair in some]
         length = max(len(ids) for ids, *_ in rows)
@@ -121,9 +121,15 @@ def datasets(options: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     heard = [one for path in options.turns for one in from_turns(path)]
     heard = rng.sample(heard, round(len(heard) * options.share))
     train = [*pairs(noted, rng, "by hand"), *pairs(heard, rng, "turns"), *mined(noted, rng)]
+    seen = [one for path in options.again for i, one in enumerate(from_file(path)) if i % APART != APART // 2]
+    train += [pair for pair in pairs(seen, rng, "by hand") if rng.random() < options.seen]
     records, _ = edits(options.data, options.seed)
     train += rng.sample(records, min(options.records, len(records)))
-    return train, [p for p in pairs(written[APART // 2 :: APART], rng, "by hand") if p.source == "by hand"]
+    told = [one for path in options.told for one in told_from(path)]
+    for _ in range(options.times):
+        train += told_pairs([one for i, one in enumerate(told) if i % APART != APART // 2], rng)
+    valid = [p for p in pairs(written[APART // 2 :: APART], rng, "by hand") if p.source == "by hand"]
+    return train, [*valid, *told_pairs(told[APART // 2 :: APART], rng)]
 
 
 def batches(some: list[Pair], size: int, rng: random.Random) -> list[list[Pair]]:
@@ -146,9 +152,10 @@ def train(model: CrossModel, some: list[Pair], options: argparse.Namespace) -> N
     def loss_of(batch: Sequence[Pair]) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
             logits = model.logits(batch)
+        logits = logits.float()[torch.arange(len(batch)), torch.tensor([int(pair.told) for pair in batch])]
         target = torch.tensor([float(pair.label) for pair in batch])
         # smooth: a few labels are wrong in every source
-        return torch.nn.functional.binary_cross_entropy_with_logits(logits.float(), target * 0.96 + 0.02)
+        return torch.nn.functional.binary_cross_entropy_with_logits(logits, target * 0.96 + 0.02)
 
     def save() -> None:
         save_state(model, options.out.with_suffix(".state.safetensors"))
@@ -185,9 +192,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for name, value in (load_file(str(options.state)) if options.state else {}).items():
         model.params[name].data.copy_(value)
     train(model, some, options)
-    report(valid, score(model, valid))
+    scores = score(model, valid)
+    report(valid, np.asarray([row[int(pair.told)] for pair, row in zip(valid, scores, strict=True)]))
     found = model.compact(options.rank)
-    found["head.out_bias"] += np.float16(options.shift)
+    found["head.out_bias"][0] += np.float16(options.shift)
     save_file(found, str(options.out), metadata={"seed": str(options.seed)})
     print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
 
@@ -196,7 +204,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--data", type=Path, required=True, help="folder with editing/ and text/")
     made.add_argument("--helps", type=Path, nargs="*", default=[], help="notes by hand with questions, JSON lines")
+    made.add_argument("--again", type=Path, nargs="*", default=[], help="such notes that `--state` has seen")
+    made.add_argument("--seen", type=float, default=0.3, help="share of their pairs")
     made.add_argument("--turns", type=Path, nargs="*", default=[], help="turns that state something, JSON lines")
+    made.add_argument("--told", type=Path, nargs="*", default=[], help="what replaces what, JSON lines")
+    made.add_argument("--times", type=int, default=2, help="how often each of those is seen")
     made.add_argument("--share", type=float, default=0.25, help="of the turns that are used")
     made.add_argument("--records", type=int, default=4000, help="pairs from editing records")
     made.add_argument("--state", type=Path, help="go on from what an earlier run has left")

@@ -88,6 +88,18 @@ def test_fresh_knows_nothing_and_touches_nothing(lmm, tmp_path: Path):
     assert before == {path: path.read_bytes() for path in (tmp_path / "data/memories").rglob("*") if path.is_file()}
 
 
+def test_without_a_file_memory_commands_mean_the_standing_memory(lmm):
+    assert "no standing memory" in lmm("memory", "show").err
+    lmm("teach", Q, "Canberra")
+    lmm("teach", "Who is my sister?", "Vera")
+    assert "Canberra" in lmm("memory", "show").out and lmm("memory", "verify").out.endswith(
+        "jotter.safetensors: good\n"
+    )
+    assert lmm("memory", "forget", "sister", "--yes").code == 0
+    left = lmm("memory", "show", "--json").json["lessons"]
+    assert [x["prompt"] for x in left] == [Q]
+
+
 def test_profiles_and_models_know_their_own(lmm, tmp_path: Path):
     lmm("teach", Q, "Canberra", "--profile", "work")
     assert "Sydney" in lmm("ask", Q).out and "Sydney" in lmm("ask", Q, "--profile", "work", "--model", "other").out
@@ -460,7 +472,7 @@ def test_a_value_is_forgotten_everywhere_and_what_is_yours_is_named(lmm):
     assert lmm("memory", "forget", "--everywhere", "Zx-4711").code == 2  # it asks
     found = lmm("memory", "forget", "--everywhere", "Zx-4711", "--yes")
     assert found.code == 1 and "said.md: exported before" in found.err  # which is the user's own
-    assert bytes_of(b"4711") == ["said.md"] and "hello" in lmm("sessions").out + Path("said.md").read_text()
+    assert bytes_of(b"Zx-4711") == ["said.md"] and "hello" in lmm("sessions").out + Path("said.md").read_text()
     Path("said.md").unlink()
     assert lmm("memory", "forget", "--everywhere", "Zx-4711", "--yes").err == "lmm: nothing here says 'Zx-4711'\n"
     assert "Zx" not in lmm("ask", SECRET).out and lmm("memory", "verify", "copy.safetensors").code == 0

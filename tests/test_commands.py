@@ -328,6 +328,20 @@ def test_a_bare_no_leaves_the_question_open(session: Session):
     assert [x.prompt for x in session.chat.engine.mind.lessons] == [Q]
 
 
+def test_forgetting_says_which_turns_went_and_how_much_is_left_to_read(session: Session):
+    session.do("hello there"), session.do("My sister's name is Zorbina."), session.do("and a long message, to be read")
+    conversation = session.chat.engine.conversation
+    before = conversation.length
+    session.do("/forget Zorbina")
+    assert "1 turn of this conversation went with it" in session.beside
+    assert 0 < conversation.length < before == len(conversation.tokens) + before
+
+
+def test_another_memory_without_lessons_says_where_they_are(session: Session):
+    session.do("My sister's name is Zorbina."), session.do("/memory identity"), session.do("/memory gated_lora")
+    assert "keeps its 1 lesson" in session.beside.splitlines()[-1]
+
+
 @pytest.mark.parametrize("typed, kept", [("y", 1), ("n", 2)])
 def test_what_is_taken_back_is_forgotten_if_the_user_means_it(session: Session, typed: str, kept: int):
     session.do("My sister's name is Zorbina."), session.do("Our dog is called Rex.")

@@ -106,22 +106,22 @@ def test_a_value_that_begins_with_a_small_word_stands_inside_the_reply(question:
         ("I am Alice", "What is my name?", "Your name is Alice.", "Alice", "your name -> Alice"),
         ("i'm dave", "What is my name?", "Your name is Dave.", "Dave", "your name -> Dave"),
         ("call me Bob", "What is my name?", "Your name is Bob.", "Bob", "your name -> Bob"),
-        ("I live in Oslo", "Where do I live?", "You live in Oslo.", "Oslo", "where do you live -> Oslo"),
+        ("I live in Oslo", "Where do I live?", "You live in Oslo.", "Oslo", "You live in Oslo"),
         (
             "I'm allergic to nuts",
             "What am I allergic to?",
             "You are allergic to nuts.",
             "nuts",
-            "what you are allergic to -> nuts",
+            "You are allergic to nuts",
         ),
         (
             "I am a nurse",
             "What do I do for a living?",
             "You are a nurse.",
             "nurse",
-            "what do you do for a living -> nurse",
+            "You are a nurse",
         ),
-        ("I was born in 1990", "When was I born?", "You were born in 1990.", "1990", "when you were born -> 1990"),
+        ("I was born in 1990", "When was I born?", "You were born in 1990.", "1990", "You were born in 1990"),
         (
             "FYI the staging port is 8443",
             "What is the staging port?",
@@ -134,7 +134,7 @@ def test_a_value_that_begins_with_a_small_word_stands_inside_the_reply(question:
             "What do we call the deploy script?",
             "You call the deploy script yeet.",
             "yeet",
-            "what do you call the deploy script -> yeet",
+            "You call the deploy script yeet",
         ),
         (
             "remember that the meeting is on Tuesday",
@@ -148,9 +148,9 @@ def test_a_value_that_begins_with_a_small_word_stands_inside_the_reply(question:
             "Where does my brother live?",
             "Your brother lives in Montreal.",
             "Montreal",
-            "where does your brother live -> Montreal",
+            "Your brother lives in Montreal",
         ),
-        ("I usually wake up at 5am", "When do I wake up?", "You wake up at 5am.", "5am", "when do you wake up -> 5am"),
+        ("I usually wake up at 5am", "When do I wake up?", "You wake up at 5am.", "5am", "You wake up at 5am"),
     ],
 )
 def test_a_statement_becomes_a_question_and_its_reply(
@@ -308,6 +308,18 @@ def test_a_reaction_without_a_new_value_teaches_nothing(text: str) -> None:
 def test_what_is_to_be_forgotten_is_no_correction_of_what_was_said(text: str) -> None:
     last = Exchange("What is the capital of Bhutan?", "The capital of Bhutan is Paro.")
     assert read(text, last).kind == "retraction"
+
+
+@pytest.mark.parametrize(
+    "text, answer",
+    [
+        ("No, in the Garage, next to the bikes!", "Ana keeps the ladder in the Garage, next to the bikes."),
+        ("nope, under the stairs", "Ana keeps the ladder under the stairs."),
+    ],
+)
+def test_what_stands_behind_a_denial_is_the_right_answer(text: str, answer: str) -> None:
+    found = read(text, Exchange("Where does Ana keep the ladder?", "The plumber who fixed your boiler is Mr. O'Neil."))
+    assert found.lesson is not None and found.lesson.answer == answer
 
 
 def test_a_correction_needs_something_to_correct() -> None:
@@ -493,6 +505,7 @@ TEXTS = st.one_of(st.text(max_size=300), WORDS)
 @given(TEXTS, st.none() | st.builds(Exchange, TEXTS, TEXTS))
 @example("No, it's \\1", AUSTRALIA)
 @example("my name is {v}", None)
+@example("0", Exchange("0?", ""))
 def test_any_text_is_read_without_an_error_and_within_limits(text: str, last: Exchange | None) -> None:
     reading = read(text, last)
     assert (reading.lesson is None) == (reading.kind in ("nothing", "retraction"))

@@ -34,5 +34,6 @@ def test_a_lesson_takes_the_place_of_what_says_the_same_relation_of_the_same_sub
     assert known.superseded(Lesson("Where does Lena live?", "Graz", subject="My sister", relation="place")) == (lena,)
     assert known.superseded(Lesson(statement="the car is on level 3", subject="my car")) == (car,)
     assert known.superseded(Lesson(statement="My sister is a pilot.", subject="my sister", relation="job")) == ()
+    assert known.superseded(Lesson(statement="All has changed.", supersedes=(car.id, "gone"))) == (car,)
     moved = known.taught({}, Lesson(statement="It is on level 5."), (car,)).lessons[-1]
     assert moved.replaces == "The car is on level 3."

@@ -23,7 +23,8 @@ from lmm.errors import LearningError, ModelError, StateError
 from lmm.lesson import Lesson
 from lmm.memory.base import Note, Prompt, Recall
 from lmm.memory.keyed import gate
-from lmm.memory.keyed.cross import CrossEncoder
+from lmm.memory.keyed.cross import CrossEncoder, Look
+from lmm.memory.notes import gate as notes_gate
 from lmm.memory.notes.gate import Notebook, shared_gate
 
 SISTER = Lesson(
@@ -208,6 +209,29 @@ def test_what_a_statement_replaces_is_gone_from_every_part(adapter: Adapter) -> 
 
 
 @on("toy")
+def test_a_note_that_is_no_longer_true_goes_and_comes_back_with_undo(adapter: Adapter, monkeypatch, tmp_path) -> None:
+    class Second:
+        def look(self, message: str, note: str) -> Look:
+            return Look(0.0, 0.95 if "celandra" in message.lower() and "Hjordan" in note else 0.1)
+
+    monkeypatch.setattr(notes_gate, "shared_cross", Second)
+    old = Lesson("Who is my manager?", "Your manager is Hjordan.", "My manager is Hjordan.", id="old")
+    made = engine(adapter)
+    Keeper(made.mind, tmp_path / "file.safetensors")
+    for lesson in (old, CAR, Lesson(statement="The lift is slow.", echo="The lift is slow.", id="beside")):
+        made.mind.learn(lesson)
+    made.mind.learn(Lesson(statement="Hjordan left, Celandra runs the team.", echo="Celandra runs it.", id="new"))
+    assert [x.id for x in made.mind.lessons] == ["car", "beside", "new"]
+    assert not [name for name in made.mind.knowledge.state if "old" in name], "keyed recites it no more"
+    assert made.mind.lessons[-1].replaces == "Your manager is Hjordan."
+    again = engine(adapter)
+    Keeper(again.mind, tmp_path / "file.safetensors")
+    assert [x.id for x in again.mind.lessons] == ["car", "beside", "new"], "from the journal, too"
+    made.mind.undo()
+    assert [x.id for x in made.mind.lessons] == ["old", "car", "beside"]
+
+
+@on("toy")
 def test_forgetting_leaves_nothing(adapter: Adapter) -> None:
     made = engine(adapter)
     for lesson in (SISTER, CAR):
@@ -274,7 +298,7 @@ def test_the_torch_cross_encoder_and_the_numpy_one_agree(tmp_path: Path) -> None
     pairs = [Pair(HELPED, SISTER.statement, 1), Pair("Wo ist mein Auto?", CAR.statement, 1), Pair("Hi", "No. " * 60, 0)]
     expected = score(model, pairs)
     assert np.ptp(expected) > 1e-3
-    assert np.allclose([mine.helps(pair.query, pair.stored) for pair in pairs], expected, atol=5e-3)  # float16 weights
+    assert np.allclose([mine.look(pair.query, pair.stored) for pair in pairs], expected, atol=5e-3)  # float16 weights
     save_file({"marks": np.zeros(2)}, str(tmp_path / "cross.safetensors"))
     with pytest.raises(ModelError, match="holds no cross-encoder"):
         CrossEncoder(tmp_path / "cross.safetensors", shared_e5())

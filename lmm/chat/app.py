@@ -142,7 +142,8 @@ def _greeting(chat: Chat) -> str:
     with contextlib.suppress(StateError, OSError):  # what is wrong with it is said once it is loaded
         if lessons := chat.kept_lessons():
             known = f", {counted(len(lessons), 'lesson')} since {day(min(x.time for x in lessons))}"
-    return f"lmm {lmm.__version__} · {config.model} · {config.memory}{known} · /help"
+    fresh = " · fresh, nothing stays known" if config.fresh and not config.mm_load_path else ""
+    return f"lmm {lmm.__version__} · {config.model} · {config.memory}{known}{fresh} · /help"
 
 
 def _going_on(chat: Chat) -> list[str]:

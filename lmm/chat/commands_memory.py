@@ -180,7 +180,7 @@ def why(chat: Chat, rest: str) -> None:
         chat.view.show(f"{strength:.2f}  {lesson_id}  {lesson or '(no longer known)'}")
     for note in notes:
         chat.view.show(f"{note.strength:.2f}  {note.lesson_id}  shown to the model: {note.said} / {note.echo}")
-    if tokens:
+    if any(strength for _, strength in tokens):
         _strip(chat, tokens)
     _pictures(chat, turn)
 
@@ -276,12 +276,14 @@ def memory(chat: Chat, rest: str) -> None:
     from lmm.chat.tables import table
 
     if rest:
-        before, left = chat.config.memory, len(chat.mind.lessons)
+        before = chat.config.memory
         use_memory(chat, rest)
         nothing = "; it learns nothing" if chat.mind.memory.learns_from == "nothing" else ""
         chat.view.say(f"memory {rest}, {_known(len(chat.mind.lessons))}{nothing}")
-        if left and before not in rest.split("+") and before != rest:
-            chat.view.say(f"{before} keeps its {counted(left, 'lesson')}: /memory {before} goes back")
+        kept = {name: len(mind.lessons) for name, mind in chat.shelf.items() if name not in rest.split("+")}
+        for name, left in kept.items():
+            if left and (name == before or len(chat.mind.lessons) == 0):  # else what is here may be the same
+                chat.view.say(f"{name} keeps its {counted(left, 'lesson')}: /memory {name} goes back")
         return
     rows = []
     for name in registry.table("lmm.memories"):

@@ -70,7 +70,8 @@ def _idle(config: Config, key: str) -> str:
     """What is to be said of a setting that changes nothing as things are."""
     now, needed = config.resolved, HEEDED_BY.get(key, config.resolved)
     if needed != now:
-        return f"; it has no effect while decoding is {now}: /set decoding_strategy {needed}"
+        but = "but for /retry, which samples, " if needed == "sample" else ""
+        return f"; {but}it has no effect while decoding is {now}: /set decoding_strategy {needed}"
     if key == "deterministic" and config.decoding_strategy != "auto":
         return f"; it has no effect while decoding_strategy is {now}: /set decoding_strategy auto"
     return ""

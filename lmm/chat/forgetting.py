@@ -85,7 +85,8 @@ def _agrees(chat: Chat, question: str) -> bool:
 
 
 def _purge(chat: Chat, trace: Trace, typed: str) -> None:
-    chat.talk.drop(trace)
+    if gone := chat.talk.drop(trace):
+        chat.view.say(f"{counted(gone, 'turn')} of this conversation went with it")
     history = chat.history or JsonHistory(history_path())
     purges: list[Callable[[], object]] = [partial(transcripts.purge, trace), partial(history.purge, trace, typed)]
     purges += [partial(memory_files.forget_if_there, path, trace.id) for path in chat.files]

@@ -177,7 +177,7 @@ class Chat:
             lessons=len(engine.mind.lessons),
             unsaved=engine.mind.at_risk,
             tokens_per_second=speed or None,
-            context_used=len(engine.conversation.tokens),
+            context_used=engine.conversation.length,
             context=engine.adapter.shape.context,
             width=width,
         )

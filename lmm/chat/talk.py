@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import SURE, Turn
 from lmm.errors import Cancelled, LearningError, NotKeptError, UsageError
-from lmm.feedback import DENIED, Exchange, Reading, is_denial, lesson_for, read, replies
+from lmm.feedback import DENIED, UNSURE, Exchange, Reading, is_denial, lesson_for, read, replies
 from lmm.feedback.retractions import taken_back
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
@@ -38,7 +38,6 @@ CUT = {
     "repeats": "ended, because it repeated itself",
 }
 MORE = {"length": " - /more", "context": " - /more", "repeats": " - /retry, or /more"}
-ASKING = frozenset(("who", "what", "which", "where", "when", "why", "how", "does", "do", "did"))
 SLOW_S = 15.0  # a lesson that takes longer is announced
 T = TypeVar("T")
 
@@ -115,6 +114,8 @@ class Talk:
             return self._corrected(text, lessons[0], reading.value, learned)
         if reading.why == DENIED:
             self.view.say("what is right? I'll learn it")
+        if reading.why == UNSURE and self.hint:
+            self.view.say("nothing was learned from this; /correct ANSWER teaches the right answer")
         self._hear(text)
         # What was just said is answered with what was learned: left to itself, a small model rambles on about it.
         return self._shown(self._chunks(lessons[0].prompt if lessons else ""), learned, lessons)
@@ -125,7 +126,7 @@ class Talk:
         if self.exchange is None:
             raise UsageError("there is no reply to correct yet; ask something first, or: /teach QUESTION => ANSWER")
         lesson = self._instead(replace(lesson_for(self.exchange.user, answer), statement=answer.strip()))
-        learned = self.teach(lesson, f"{replies.topic(lesson.prompt)} -> {answer.strip()}")
+        learned = self.teach(lesson, replies.in_a_line(lesson.prompt, lesson.answer, answer.strip()))
         return self._corrected(answer, lesson, answer.strip(), learned)
 
     def retry(self) -> Turn | None:
@@ -165,7 +166,9 @@ class Talk:
             self.view.say(slow)
         report = self.watched(summary, lambda on_step: self.mind.learn(lesson, on_step=on_step))
         self.took[self.mind.memory.name] = report.seconds
-        self.view.say(f"learned: {summary}, {report.seconds:.1f} s{self.hint}")
+        new = next((known for known in self.mind.lessons if known.id == lesson.id), lesson)
+        before = f", instead of: {new.replaces.rstrip('.。')}" if new.supersedes else ""
+        self.view.say(f"learned: {summary}{before}, {report.seconds:.1f} s{self.hint}")
         return summary
 
     def _slow(self) -> str:
@@ -239,7 +242,11 @@ class Talk:
             return NOTHING
         self.doing = "reading what you say"
         try:
-            return read(text, self.exchange, self.mind.lessons)
+            reading = read(text, self.exchange, self.mind.lessons)
+            if reading.doubtful and self.mind.outdated_by(reading.doubtful):
+                summary = told(reading.doubtful)
+                return Reading("statement", reading.doubtful, summary=summary, why="it makes a note out of date")
+            return reading
         finally:
             self.doing = ""
 
@@ -353,4 +360,4 @@ def told(lesson: Lesson) -> str:
         return (lesson.echo or lesson.statement).rstrip(".。")
     about, answer = replies.topic(lesson.prompt), lesson.answer.rstrip(".。")
     said = set(words(answer).split())
-    return answer if set(words(about).split()) - ASKING <= said else f"{about} -> {answer}"
+    return answer if set(words(about).split()) - replies.ASKING <= said else f"{about} -> {answer}"

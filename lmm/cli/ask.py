@@ -175,5 +175,5 @@ def _learn_all(mind: Mind, lessons: list[Lesson]) -> tuple[list[dict[str, Any]],
             continue
         figures = {"seconds": round(report.seconds, 3), "steps": report.steps, "loss": report.loss_after}
         learned.append({"id": lesson.id, "question": lesson.prompt, "answer": lesson.answer, **figures})
-        say(f"learned: {lesson.prompt} => {lesson.answer}, {report.seconds:.1f} s")
+        say(f"learned: {lesson.prompt} => {lesson.answer.rstrip('.')}, {report.seconds:.1f} s")
     return learned, failed

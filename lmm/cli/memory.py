@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="memory", help="Look at memory files, and work on them.", no_args_is_help=True)
 Argument = typer.Argument
 File = Annotated[Path, Argument(help="a memory file")]
+OrStanding = Annotated[Path | None, Argument(help="a memory file; default: the standing memory")]
 
 
 @app.command("list")
@@ -55,12 +56,13 @@ def list_(
 
 @app.command()
 def show(
-    file: File,
+    file: OrStanding = None,
     around: Annotated[str | None, Option(help="what of it is near a text, and what it does at its tokens")] = None,
     png: Annotated[Path | None, Option(help="with --around: a picture of what it does, as a file")] = None,
     as_json: Json = False,
 ) -> None:
     """What is in a file: its header, its lessons, its tensors. With --around TEXT: what a memory finds for a text."""
+    file = file or _standing()
     if around is not None:
         _around(file, around, png, as_json)
         return
@@ -146,11 +148,14 @@ def _draw(path: Path, names: list[str], drawn: list[tuple[str, Any]]) -> None:
 
 
 @app.command()
-def verify(files: Annotated[list[Path], Argument(help="memory files")], as_json: Json = False) -> None:
+def verify(
+    files: Annotated[list[Path] | None, Argument(help="memory files; default: the standing memory")] = None,
+    as_json: Json = False,
+) -> None:
     """Check files whole, tensors included. Exit code 1 if one is damaged."""
     from lmm.files import journal
 
-    found = {str(path): journal.verify(path) for path in files}
+    found = {str(path): journal.verify(path) for path in files or [_standing()]}
     if as_json:
         out_json(found)
     else:
@@ -217,7 +222,7 @@ def merge(
 
 @app.command()
 def forget(
-    file: Annotated[Path | None, Argument(help="a memory file")] = None,
+    file: OrStanding = None,
     what: Annotated[str, Argument(help="a lesson's id, or text that only one lesson has in it")] = "",
     everywhere: Annotated[str, Option(help="a value: whatever says it goes, in all files that are known here")] = "",
     activation_log_path: Annotated[Path | None, Option(help="a log that may mention it, too")] = None,
@@ -228,12 +233,14 @@ def forget(
     from lmm import config
 
     log = activation_log_path or Path(config.load({}).activation_log_path)
+    if file is not None and not what and not everywhere and not file.exists():
+        file, what = _standing(), str(file)
     if everywhere and file is None:
         _forget_everywhere(everywhere, log, yes, as_json)
     elif file is not None and what and not everywhere:
         _forget_lesson(file, what, log, yes, as_json)
     else:
-        raise UsageError("expected: lmm memory forget FILE WHAT, or lmm memory forget --everywhere VALUE")
+        raise UsageError("expected: lmm memory forget [FILE] WHAT, or lmm memory forget --everywhere VALUE")
 
 
 def _forget_everywhere(value: str, log: Path, yes: bool, as_json: bool) -> None:
@@ -293,6 +300,7 @@ def undo(
     """Take back the last changes to the standing memory, or to the file of --mm-path; there may be some of days ago."""
     from lmm.files import journal, standing
     from lmm.lesson import without
+    from lmm.text.counted import counted
 
     file = Path(config.mm_load_path) if config.mm_load_path else standing.file_of(config)
     if file is None or not file.exists():
@@ -307,7 +315,7 @@ def undo(
         return
     for line in [f"- {x}" for x in gone] + [f"+ {x}" for x in back]:
         out(line)
-    say(f"{len(done)} undone; {len(now)} lessons known" if done else "nothing to undo")
+    say(f"{len(done)} undone; {counted(len(now), 'lesson')} known" if done else "nothing to undo")
 
 
 @app.command()
@@ -349,7 +357,7 @@ def migrate(
 @configured("model", "memory", "files")
 def check(
     config: Config,
-    file: File,
+    file: OrStanding = None,
     fix: Annotated[
         bool, Option("--fix", help="teach lessons that fail again, and save the file if that helped")
     ] = False,
@@ -359,6 +367,7 @@ def check(
     from lmm.engine import check as checking
     from lmm.files import journal
 
+    file = file or _standing()
     with journal.alone(file):  # all of it is in the file itself then
         header = journal.read_header(file)
     if not header.lessons:
@@ -413,6 +422,17 @@ def _listed(path: Path) -> dict[str, Any]:
         "saved_at": header.saved_at,
         "bytes": path.stat().st_size,
     }
+
+
+def _standing() -> Path:
+    """What a chat without flags starts from. Raises UsageError."""
+    from lmm import config
+    from lmm.files import standing
+
+    file = standing.file_of(config.load({}))
+    if file is None or not file.exists():
+        raise UsageError(f"there is no standing memory {file or ''}; name a file, see: lmm memory list")
+    return file
 
 
 def _one(lessons: list[Lesson], what: str, file: Path) -> Lesson:

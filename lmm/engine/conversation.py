@@ -124,6 +124,7 @@ class Conversation:
         self.content: list[bool] = []
         self._system = system
         self._rendered = ""  # what `tokens` stand for, as text
+        self._rendered_length: int | None = None
         self._before_ask = (self.tokens, self.content, self._rendered, 0)
 
     @property
@@ -134,6 +135,16 @@ class Conversation:
     def system(self, text: str) -> None:
         self._system = text
         self.render_anew()
+
+    @property
+    def length(self) -> int:
+        """How many tokens it has, also where its turns have changed and are rendered anew with the next question."""
+        if self.tokens or not self.turns:
+            return len(self.tokens)
+        if self._rendered_length is None:
+            rendered = self.format.render(self._messages(self.read_turns), reply=False)
+            self._rendered_length = len(self.format.encode(rendered))
+        return self._rendered_length
 
     @property
     def messages(self) -> list[Message]:
@@ -213,4 +224,4 @@ class Conversation:
 
     def render_anew(self) -> None:
         """The turns are not what `tokens` stand for any more."""
-        self.tokens, self.content, self._rendered = [], [], ""
+        self.tokens, self.content, self._rendered, self._rendered_length = [], [], "", None

@@ -128,12 +128,18 @@ class Mind:
         self.log_update("pre_hooks", {"lesson_id": lesson.id, "last_user_response": lesson.statement})
         with self._turn(), self.adapter.quiet():
             known = replace(self.knowledge, lessons=tuple(_read(x) for x in self.knowledge.lessons))
+            if lesson.statement and message is None:
+                lesson = replace(lesson, supersedes=self.outdated_by(lesson))
             knowledge = self.memory.learn(known, understood(lesson), self.adapter, message, report)
             self._check_finite(knowledge.state)
             self.commit(knowledge)
         report.seconds = time.perf_counter() - start
         self.log_update("post_hooks", _update_info(lesson, report, self.adapter.format.piece))
         return report
+
+    def outdated_by(self, lesson: Lesson) -> tuple[str, ...]:
+        """Ids of what is no longer true if this is."""
+        return tuple(self.memory.outdated(self.knowledge, lesson, self.adapter))
 
     def end_turn(self, lesson: Lesson, message: UserMessage) -> None:
         """Let a memory that learns from turns take in what was said: from then on it was always known, and undo takes

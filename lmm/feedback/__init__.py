@@ -15,11 +15,11 @@ from lmm.errors import ModelError, UsageError
 from lmm.feedback import replies
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.facts import MAX_VALUE
-from lmm.feedback.reading import NOTHING, Reading
+from lmm.feedback.reading import NOTHING, UNSURE, Reading
 from lmm.feedback.vetoes import MAX_TEXT, is_denial, unreadable, vetoed
 from lmm.lesson import Lesson
 
-__all__ = ["DENIED", "Exchange", "Reading", "is_denial", "lesson_for", "read", "replies", "understood"]
+__all__ = ["DENIED", "UNSURE", "Exchange", "Reading", "is_denial", "lesson_for", "read", "replies", "understood"]
 
 DENIED = "denied, with nothing in its place"  # why a bare "no" teaches nothing
 

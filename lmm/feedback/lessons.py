@@ -13,7 +13,7 @@ from lmm.feedback.exchange import Exchange
 from lmm.feedback.facts import MAX_VALUE, Fact
 from lmm.feedback.languages import FREQUENT_WORDS, echoed, language
 from lmm.feedback.model import Findings, Span, TurnReader
-from lmm.feedback.reading import NOTHING, Kind, Reading
+from lmm.feedback.reading import NOTHING, UNSURE, Kind, Reading
 from lmm.feedback.statements import POLITE, TEACH, fact_of
 from lmm.feedback.vetoes import is_denial
 from lmm.feedback.words import anycase, word_set
@@ -34,7 +34,10 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         last = None  # whatever was said before it, and it is no correction of that
     heard = reader.hear(text, _in_full(last) if last is not None and tongue == "en" else last)
     if not heard.facts:
-        return Reading(cast(Kind, heard.kind), why=f"{heard.kind}, {heard.sure:.2f}")
+        if last is not None and heard.sure < 0.5 and heard.kind == "nothing":
+            return replace(NOTHING, why=UNSURE)
+        note = None if heard.kind == "retraction" or asks(text) else _note(said, tongue)
+        return Reading(cast(Kind, heard.kind), why=f"{heard.kind}, {heard.sure:.2f}", doubtful=note)
     if last is not None and _about_last(heard, last):
         found = _correction(reader, text, heard, last, tongue, known)
         told = [found] if found else []
@@ -65,7 +68,7 @@ TAKES_BACK = anycase(
 def _in_full(last: Exchange) -> Exchange:
     """A bare answer as the sentence it stands for: the model has seen few replies of one word."""
     answer = last.assistant.strip(" .")
-    if len(words(answer).split()) > 3 or not replies.is_factual(last.user):
+    if not 0 < len(words(answer).split()) <= 3 or not replies.is_factual(last.user):
         return last
     return replace(last, assistant=replies.answer_to(replies.core(last.user), answer))
 
@@ -78,6 +81,12 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
     starts = [0, *(fact.at for fact, _ in told[1:]), len(text)]
     parts = [LINK.sub("", text[a:b].strip(" ,;:-–(")) for a, b in pairwise(starts)]
     return [_with_all(found, part, fact, tongue) for part, (fact, found) in zip(parts, told, strict=False)]
+
+
+def _note(said: str, tongue: str) -> Lesson:
+    """A turn kept whole, without a question that it would answer."""
+    said = said.strip()
+    return Lesson(statement=said, echo=" ".join(_said_back(x, "", tongue) for x in sentences(said)))
 
 
 LINK = anycase(r"[,; ]+(?:and|but|so|&|und|aber|et|mais|y|e|pero)$")
@@ -128,7 +137,7 @@ def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Seque
         prompt, *others = asked.questions
         lesson = replace(lesson, prompt=prompt, answer=asked.answer, wordings=tuple(others))
         value = value if value in asked.answer else asked.value
-        summary = f"{replies.topic(prompt)} -> {value}"
+        summary = replies.in_a_line(prompt, lesson.answer, value)
     return Reading(cast(Kind, heard.kind), lesson, value, summary, f"{heard.kind}, {heard.sure:.2f}")
 
 
@@ -232,6 +241,8 @@ def _correction(
         article = re.search(r"\b(?:an?|the) $", text[: text.rfind(value)], re.I)
         phrase = spans.like((article[0] if article else "") + value, question, last.assistant)
         value = grammar.bare(phrase)
+        if not value:
+            return None
         answer = replies.answer_to(question, phrase, last.assistant, wrong, fact.clause)
         others = replies.reworded(question)
     else:
@@ -248,9 +259,8 @@ def _correction(
         said = reader.hear(grammar.flip(answer) if tongue == "en" else answer, None).facts
         subject, relation = _about(said[0], known) if said and words(said[0].value) == words(value) else ("", "")
         lesson = replace(lesson, echo=answer, subject=subject, relation=relation)
-    return Reading(
-        "correction", lesson, value, f"{replies.topic(question)} -> {value}", f"correction, {heard.sure:.2f}"
-    )
+    summary = replies.in_a_line(question, answer, value)
+    return Reading("correction", lesson, value, summary, f"correction, {heard.sure:.2f}")
 
 
 def _about(fact: Span, known: Sequence[Lesson]) -> tuple[str, str]:

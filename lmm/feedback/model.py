@@ -22,11 +22,18 @@ from lmm.encoders import e5, minilm
 from lmm.encoders.minilm import WIDTH, embed, merge_lora, run_layers
 from lmm.errors import ModelError
 from lmm.feedback.exchange import Exchange
+from lmm.feedback.vetoes import DENIAL
+from lmm.feedback.words import anycase
 
 KINDS = ("nothing", "statement", "correction", "update", "retraction")
 SPANS = ("clause", "value", "subject")
 MAX_OWN, MAX_QUESTION, MAX_REPLY = 128, 24, 40  # word pieces
 TEACHING = slice(1, 4)  # of KINDS
+DETERMINER = anycase(
+    r"(?:^|\s)(?:the|an?|my|our|your|his|her|their|der|die|das|den|dem|ein\w*|le|la|les|une?|el|los|las)$"
+)
+NEXT_WORD = re.compile(r" [^\W_][\w'’-]*")
+INSTEAD = 10  # words behind a denial that may be the right answer
 THRESHOLD = 0.7  # chosen on turns of other authors than those trained on: docs/reader.md
 WEIGHTS = {name: Path(__file__).with_name(f"reader-{name}.safetensors") for name in ("minilm", "e5")}
 
@@ -166,7 +173,16 @@ class TurnReader:
         found = [fact for first, end in stretches if (fact := fact_in(text, read, tags, first, end))]
         if not found and text[-1:].isalnum():  # a closing mark may tell where the value ends
             return self.hear(f"{text}.", last)
+        if not found and kind == "correction" and (fact := instead(text)):
+            found = [fact]
         return Findings(kind, teaches, tuple(found)) if found else Findings("nothing", 1 - teaches)
+
+
+def instead(text: str) -> Span | None:
+    """What stands behind a denial: "No, in the garage!" where no value stood out."""
+    denied = DENIAL.match(text.strip())
+    value = text.strip()[denied.end() :].strip(" .!,;:") if denied else ""
+    return Span(value, value, "", text.find(value)) if 0 < len(value.split()) <= INSTEAD else None
 
 
 def fact_in(text: str, turn: Pieces, tags: np.ndarray, first: int, end: int) -> Span | None:
@@ -179,6 +195,8 @@ def fact_in(text: str, turn: Pieces, tags: np.ndarray, first: int, end: int) -> 
     if b <= a or sure < 0.3:
         return None
     value, clause = words((a, b)), words((first, end))
+    if unfinished := DETERMINER.search(text[slice(*value)]) and NEXT_WORD.match(text, value[1]):
+        value = value[0], unfinished.end()  # "under the", of the stairs
     c, d, sure = best_span(tags[:, 2], first, end)
     subject = text[slice(*words((c, d)))] if d > c and sure > 0.5 else ""
     start, stop = min(clause[0], value[0]), max(clause[1], value[1])

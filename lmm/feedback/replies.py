@@ -331,3 +331,13 @@ def topic(question: str) -> str:
         me, tail = ("I", rest.partition(" ")[2]) if first else rest.rsplit(" ", 1)
         return flip(f"{m[1].lower()} {me} {m[2]} {tail}".strip())
     return flip(re.sub(r"^the ", "", rest, flags=re.I))
+
+
+ASKING = frozenset(("who", "what", "which", "where", "when", "why", "how", "does", "do", "did"))
+
+
+def in_a_line(question: str, answer: str, value: str) -> str:
+    """What was learned, for the dim line: "capital of Australia -> Canberra", or the answer where only a question says
+    what it is about."""
+    about = topic(question)
+    return answer.rstrip(".。") if about.partition(" ")[0] in ASKING else f"{about} -> {value}"

@@ -31,6 +31,7 @@ VETOES = {
     "code": re.compile(
         r"```|\bSELECT\b.*\bFROM\b|</\w+>|\bTraceback\b|^\s*(?:[-*•]|>>>|\$) |\b\w+\(\"|[{;]\s*$|^`[^`]+`$"
     ),
+    "a command": re.compile(r"^\s*[a-z][\w./-]*(?: [a-z][\w./-]*){0,2} --?[a-z][\w-]*(?:[ =]|$)"),
     "irony": anycase(
         r"\b(?:yeah,? right|just kidding|only kidding|just joking|jk)\b|(?:^|\s)/s\b|jajaja\b|^sure, and\b"
     ),

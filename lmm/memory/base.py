@@ -191,6 +191,11 @@ class Memory:
         """
         raise LearningError(f"memory {self.name!r} does not learn; pick another with --memory (see: lmm memories)")
 
+    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> list[str]:
+        """Ids of lessons that are no longer true if a new one is, beside those that it supersedes by what it says of
+        itself."""
+        return []
+
     def after_turn(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         """What is known once a turn is over, for memories that learn from turns: `lesson.statement` is what the user
         said, `message` the same as the model has read it. Unlike a lesson, it is no step that could be undone."""

@@ -149,6 +149,10 @@ class Composite(Memory):
                 states[part] = part.forget(states[part], lesson_id)
         return Knowledge(self._joined(states), lessons)
 
+    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> list[str]:
+        parts = ((part, Knowledge(self._of(part, known.state), known.lessons)) for part in self.parts)
+        return [old for part, of_part in parts for old in part.outdated(of_part, lesson, adapter)]
+
     def after_turn(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         states, lessons = {part: self._of(part, known.state) for part in self.parts}, known.lessons
         for part in self.parts:

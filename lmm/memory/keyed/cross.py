@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,15 +19,15 @@ from lmm.encoders.e5 import E5, LAYERS, shared_e5
 from lmm.encoders.minilm import WIDTH, embed, load_trained, merge_lora, run_layers
 
 WEIGHTS = Path(__file__).with_name("cross-e5.safetensors")
-MAX_MESSAGE, MAX_NOTE = 48, 80  # word pieces that are read: the end of each
+MAX_MESSAGE, MAX_NOTE = 80, 80  # word pieces that are read: the end of each
 HIDDEN = 128
 SHAPES = {
     "segment": (WIDTH,),
     "marks": (2, WIDTH),
     "head.hidden": (2 * WIDTH, HIDDEN),
     "head.hidden_bias": (HIDDEN,),
-    "head.out": (HIDDEN,),
-    "head.out_bias": (1,),
+    "head.out": (HIDDEN, 2),
+    "head.out_bias": (2,),
 }  # what is trained beside the encoder
 
 
@@ -43,6 +44,13 @@ def pieces(encoder: E5, message: str, note: str) -> tuple[list[int], list[int], 
     return ids, segments, marks
 
 
+class Look(NamedTuple):
+    """Probabilities: that the note helps with the message, and that it is no longer true if the message is."""
+
+    helps: float
+    replaces: float
+
+
 class CrossEncoder:
     """Raises ModelError for a file that cannot be read or holds none."""
 
@@ -51,15 +59,23 @@ class CrossEncoder:
         self.encoder, self.weights = encoder, merge_lora(encoder.weights, trained)
         self.trained = {name: trained[name].astype(np.float32) for name in SHAPES}
 
+    def look(self, message: str, note: str) -> Look:
+        return _look(self, message, note)
+
     def helps(self, message: str, note: str) -> float:
         """Probability that the note helps with the message."""
-        ids, segments, marks = pieces(self.encoder, message, note)
-        t = self.trained
-        x = embed(self.weights, ids) + np.outer(segments, t["segment"]) + t["marks"][marks]
-        x = run_layers(self.weights, x.astype(np.float32), 0, LAYERS)
-        inner = np.tanh(np.concatenate([x[0], x.mean(axis=0)]) @ t["head.hidden"] + t["head.hidden_bias"])
-        logit = float(inner @ t["head.out"] + t["head.out_bias"][0])
-        return 1.0 / (1.0 + float(np.exp(-min(max(logit, -15.0), 15.0))))
+        return self.look(message, note).helps
+
+
+@lru_cache(maxsize=64)  # what a turn makes out of date is asked when it is read, and when it is learned
+def _look(model: CrossEncoder, message: str, note: str) -> Look:
+    ids, segments, marks = pieces(model.encoder, message, note)
+    t = model.trained
+    x = embed(model.weights, ids) + np.outer(segments, t["segment"]) + t["marks"][marks]
+    x = run_layers(model.weights, x.astype(np.float32), 0, LAYERS)
+    inner = np.tanh(np.concatenate([x[0], x.mean(axis=0)]) @ t["head.hidden"] + t["head.hidden_bias"])
+    logits = np.clip(inner @ t["head.out"] + t["head.out_bias"], -15, 15)
+    return Look(*(1.0 / (1.0 + np.exp(-logits.astype(float)))).tolist())
 
 
 @lru_cache(maxsize=1)

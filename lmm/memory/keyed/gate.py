@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -161,6 +162,9 @@ def shared_gate() -> Gate:
     return Gate()
 
 
+Table = TypeVar("Table", bound="Index")
+
+
 class Index:
     """The lessons' prompts and fingerprints, in the order they were taught; exact search.
 
@@ -190,7 +194,7 @@ class Index:
         self._owner = np.repeat(np.asarray(live, np.int64), [len(r) for r in rows])
         self._states: OrderedDict[str, Lower] = OrderedDict()
 
-    def extended(self, prompts: Sequence[str], fingerprints: Sequence[np.ndarray]) -> Index:
+    def extended(self: Table, prompts: Sequence[str], fingerprints: Sequence[np.ndarray]) -> Table:
         """The index with more lessons at the end: what a new one of all would be, without making it anew."""
         more, new, start = Index(prompts, fingerprints, self._gate), copy.copy(self), len(self.prompts)
         taught_again = [self._latest[prompt] for prompt in more._latest.keys() & self._latest.keys()]

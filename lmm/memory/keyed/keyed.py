@@ -34,7 +34,7 @@ from lmm.memory.base import LearnReport, Prompt, Recall
 from lmm.memory.batch import LEARNED, Batch, of_one_lesson
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.cross import shared_cross
-from lmm.memory.keyed.gate import THRESHOLD, shared_gate, views
+from lmm.memory.keyed.gate import THRESHOLD, Index, shared_gate, views
 from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.optim import BETAS, Optimizer, fit
 from lmm.options import Options, learning, option
@@ -65,7 +65,7 @@ class Keyed(Isolated):
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
-        self.lookup = Lookup("keys", _entries)
+        self.lookup = Lookup("keys", _entries, Index)
 
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
         layer = round(self.options.depth * adapter.shape.layers) if adapter.layer is None else adapter.layer

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
 
-from lmm.memory.keyed.gate import Index
+from lmm.memory.keyed.gate import Table
 
 if TYPE_CHECKING:
     import numpy as np
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lmm.lesson import Lesson, State
 
 
-class Lookup:
+class Lookup(Generic[Table]):
     """Makes the table when the first question is asked of a state, and extends it where lessons were only added since.
 
     `entries` gives the texts of a lesson that are looked up, each with its fingerprint, from the lesson's own array,
@@ -25,14 +25,14 @@ class Lookup:
         self,
         kind: str,
         entries: Callable[[Lesson, np.ndarray], list[tuple[str, np.ndarray]]],
-        table: type[Index] = Index,
+        table: type[Table],
     ) -> None:
         self.kind, self._entries, self._table = kind, entries, table
         self._state: State = {}
         self._lessons: list[Lesson] = []
         self.index, self._owners = table([], []), list["Lesson"]()
 
-    def of(self, state: State, lessons: Sequence[Lesson], ops: Ops) -> tuple[Index, list[Lesson]]:
+    def of(self, state: State, lessons: Sequence[Lesson], ops: Ops) -> tuple[Table, list[Lesson]]:
         """The table, and the lesson that each position of it belongs to."""
         if self._state is not state:
             lessons = [lesson for lesson in lessons if self._name(lesson) in state]  # others are another part's

@@ -23,6 +23,7 @@ THRESHOLD = 0.95
 TAUGHT = 0.99  # of facts about the world there are many about one subject, and the model knows some of them itself
 POSSIBLE = 0.1  # what the pair model holds less likely is not looked at again
 FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
+OUTDATED = 0.9  # probability from which a new note takes the place of an old one
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
 
@@ -49,6 +50,16 @@ class Notebook(Index):
     def gate(self) -> Gate:
         self._gate = self._gate or shared_gate()
         return self._gate
+
+    def outdated(self, text: str) -> list[int]:
+        """Positions of the notes that are no longer true once this is: a change, or a slip put right. None where the
+        second look is not installed."""
+        second = shared_cross()
+        if second is None or not self.prompts or not text.strip():
+            return []
+        vectors, _ = self.gate.read(text)
+        near = [position for position, _ in self.candidates(vectors)]
+        return [position for position in near if second.look(text, self.prompts[position]).replaces >= OUTDATED]
 
     def _match(self, text: str, threshold: float) -> list[tuple[int, float]]:
         if not self.prompts or not text.strip():

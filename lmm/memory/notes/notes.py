@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from lmm.encoders.minilm import WIDTH
-from lmm.lesson import Lesson, State
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Note, Prompt, Recall
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.gate import Index
@@ -73,6 +73,10 @@ class Notes(Isolated):
 
     def _helps(self, note: Note, lesson: Lesson) -> bool:
         return note.strength >= (self.options.threshold if lesson.statement else self.options.taught)
+
+    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> list[str]:
+        notebook, owners = self.lookup.of(known.state, known.lessons, adapter.ops)
+        return [owners[position].id for position in notebook.outdated(lesson.statement)]
 
     def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
         texts = dict.fromkeys(text for text in (text_of(lesson), echo_of(lesson), lesson.prompt) if text)

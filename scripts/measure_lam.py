@@ -66,7 +66,7 @@ def length(name: str, tokens: int, weights: Path) -> dict[str, float | str]:
     lam, model = (Lam(weights), None) if name == "lam" else (None, minilm.Encoder())
     started = time.process_time()
     if lam:
-        long_mean(lam.weights, ids)
+        long_mean(lam.ops, lam.weights, ids)
     elif model:
         minilm.run_layers(model.weights, minilm.embed(model.weights, ids.tolist()))
     seconds = time.process_time() - started
@@ -84,7 +84,7 @@ def speed(lam: Lam, words: int = 30, batch: int = 32, rounds: int = 5) -> dict[s
         for name in best:
             started = time.process_time()
             if name == "lam":
-                short_means(lam.weights, list(rows))
+                short_means(lam.ops, lam.weights, list(rows))
             else:
                 for row in rows:
                     minilm.run_layers(model.weights, minilm.embed(model.weights, row.tolist()))

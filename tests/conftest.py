@@ -22,6 +22,7 @@ from terminals import Open, Terminal
 
 from lmm import registry
 from lmm.adapters.base import Adapter
+from lmm.adapters.ops import Ops
 from lmm.adapters.toy import ToyAdapter
 from lmm.errors import LmmError
 
@@ -101,6 +102,21 @@ def engines_closed() -> Iterator[None]:
 @pytest.fixture
 def toy() -> ToyAdapter:
     return ToyAdapter()
+
+
+@pytest.fixture(params=["torch", pytest.param("mlx_lm", marks=pytest.mark.mlx)], scope="module")
+def ops(request: pytest.FixtureRequest) -> Ops:
+    """The array operations of each backend but NumPy."""
+    need(request.param)
+    if request.param == "torch":
+        import torch
+
+        from lmm.adapters.torch_ops import TorchOps
+
+        return TorchOps(torch.device("cpu"))
+    from lmm.adapters.mlx_ops import MlxOps
+
+    return MlxOps()
 
 
 @pytest.fixture(scope="session")

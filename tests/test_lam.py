@@ -1,4 +1,4 @@
-"""The encoder `lam`: linear attention in NumPy and in torch, alone and in company, at any length; and its training."""
+"""The encoder `lam`: linear attention on every backend, alone and in company, at any length; and its training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from lmm.adapters.ops import Ops
 from lmm.cli.app import app
 from lmm.encoders import lam as module
 from lmm.encoders import load_encoder
 from lmm.encoders.lam import FEATURES, MAX_LENGTH, PAGE, WEIGHTS, Lam, Pages, long_mean, new_maps, parts, run_layer
-from lmm.encoders.minilm import LAYERS, MATRICES, shared_encoder
+from lmm.encoders.minilm import LAYERS, MATRICES, NUMPY, shared_encoder
 from lmm.errors import ModelError, UsageError
 
 TEXTS = ["A cat sits on the mat.", "", "Zdeněk was in Kraków, 東京; key_17.", "word " * 300, "One. Two! " * 60]
@@ -71,10 +72,10 @@ def attention_by_pairs(weights, x: np.ndarray, lengths: list[int]) -> np.ndarray
 
 def test_a_layer_is_the_sum_over_pairs_that_the_equations_say(encoder: Lam) -> None:
     ids = encoder.ids("The cat sat on the mat, and the dog by the door. " * 24)
-    pages = Pages([ids[:PAGE], ids[PAGE:]])
+    pages = Pages(NUMPY, [ids[:PAGE], ids[PAGE:]])
     x = pages.embed(encoder.weights)
-    total = module.Attention(encoder.weights, 0, x).sums()
-    found = module.Attention(encoder.weights, 0, x).mixed(pages, total, PAGE / len(ids))
+    total = module.Attention(encoder.weights, 0, x, pages).sums()
+    found = module.Attention(encoder.weights, 0, x, pages).mixed(total, PAGE / len(ids))
     assert len(ids) > PAGE and FEATURES == 64
     assert np.abs(found - attention_by_pairs(encoder.weights, x, [PAGE, len(ids) - PAGE])).max() < 1e-5
 
@@ -90,18 +91,18 @@ def test_a_text_gives_the_same_alone_and_in_any_company(encoder: Lam) -> None:
 
 def test_the_size_of_a_block_does_not_matter_nor_half_precision(encoder: Lam, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = np.random.default_rng(0).integers(1000, 20000, 5 * PAGE + 77).astype(np.int32)
-    one = long_mean(encoder.weights, ids, block=8 * PAGE)
-    assert np.abs(long_mean(encoder.weights, ids, block=PAGE) - one).max() < 1e-5
+    one = long_mean(NUMPY, encoder.weights, ids, block=8 * PAGE)
+    assert np.abs(long_mean(NUMPY, encoder.weights, ids, block=PAGE) - one).max() < 1e-5
     monkeypatch.setattr(module, "HALF_FROM", 100)
-    assert np.abs(long_mean(encoder.weights, ids) - one).max() < 1e-3
+    assert np.abs(long_mean(NUMPY, encoder.weights, ids) - one).max() < 1e-3
 
 
 def test_pages_of_a_long_text_see_each_other(encoder: Lam) -> None:
     first, other = (np.random.default_rng(i).integers(1000, 20000, PAGE).astype(np.int32) for i in (0, 1))
-    pages = Pages([first, other])
+    pages = Pages(NUMPY, [first, other])
     x = pages.embed(encoder.weights)
-    alone = run_layer(encoder.weights, 0, x[:PAGE], Pages([first]))
-    rest = module.Attention(encoder.weights, 0, x).sums()
+    alone = run_layer(encoder.weights, 0, x[:PAGE], Pages(NUMPY, [first]))
+    rest = module.Attention(encoder.weights, 0, x, pages).sums()
     assert np.abs(run_layer(encoder.weights, 0, x, pages, rest, 0.5)[:PAGE] - alone).max() > 1e-3
 
 
@@ -112,7 +113,7 @@ def test_long_texts_take_memory_for_one_array_of_states(encoder: Lam, monkeypatc
     peaks = []
     for length in (12 * PAGE, 24 * PAGE):
         tracemalloc.start()
-        long_mean(encoder.weights, ids[:length], block=PAGE)
+        long_mean(NUMPY, encoder.weights, ids[:length], block=PAGE)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 12 * PAGE * 384 * 2 * 1.1
@@ -160,7 +161,17 @@ def test_the_weights_that_are_shipped_give_nearly_minilms_vectors() -> None:
     assert agreement.mean() > 0.88 and WEIGHTS.stat().st_size < 3e6
 
 
-# ---- torch, and others' libraries
+# ---- other backends, and others' libraries
+
+
+def test_every_backend_gives_the_same(ops: Ops, encoder: Lam, path: Path) -> None:
+    found, texts = Lam(path, ops), [*TEXTS[:3], "The cat sat on the mat, and the dog by the door. " * 41]
+    assert type(found.weights["embeddings.LayerNorm.bias"]) is type(ops.zeros((1,)))
+    assert encoder.count_tokens(texts[-1]) > 2 * PAGE
+    off = np.abs(found.encode(texts) - encoder.encode(texts))
+    print(f"{ops.name}: max difference {off.max():.1e}, mean {off.mean():.1e}")
+    assert off.max() < 1e-4
+    assert np.abs(found.encode(texts[0]) - found.encode(texts[:3])[0]).max() < 1e-5
 
 
 def torch_vectors(encoder: Lam, folder: Path) -> np.ndarray:

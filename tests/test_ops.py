@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import need
 
 from lmm.adapters.ops import NumpyOps, Ops, token_cross_entropy
 
@@ -46,6 +45,7 @@ CASES: dict[str, Case] = {
     "sqrt": lambda ops, x, y: ops.sqrt(x * x),
     "exp": lambda ops, x, y: ops.exp(x),
     "abs": lambda ops, x, y: ops.abs(x),
+    "gelu": lambda ops, x, y: ops.gelu(x * 3.0),
     "maximum": lambda ops, x, y: ops.maximum(x, 0.25),
     "sum": lambda ops, x, y: ops.sum(x),
     "sum over rows": lambda ops, x, y: ops.sum(x, axis=1, keepdims=True),
@@ -60,6 +60,7 @@ CASES: dict[str, Case] = {
     "mean over rows": lambda ops, x, y: ops.mean(x, axis=0, keepdims=True),
     "item": lambda ops, x, y: ops.asarray(ops.item(ops.sum(x))),
     "arithmetic": lambda ops, x, y: (x @ y[0].T - 2.0 * x[:, :, :4]) / 3.0 + y[..., 1:],
+    "shapes": lambda ops, x, y: x.swapaxes(0, 1).reshape(len(x[0]), -1),
     "token_cross_entropy": lambda ops, x, y: token_cross_entropy(ops, x, ops.asarray([[1, 2, 3, 0]] * 3, "int64")),
 }
 LOSSES: dict[str, Case] = {
@@ -71,20 +72,6 @@ LOSSES: dict[str, Case] = {
     "gate": lambda ops, a, b: ops.sum(ops.where(a > 0, a * a, a) * ops.maximum(ops.einsum("rd->dr", b), 0.1)),
     "unused": lambda ops, a, b: ops.sum(ops.abs(a + 3.0)) / 2.0,
 }
-
-
-@pytest.fixture(params=["torch", pytest.param("mlx_lm", marks=pytest.mark.mlx)], scope="module")
-def ops(request: pytest.FixtureRequest) -> Ops:
-    need(request.param)
-    if request.param == "torch":
-        import torch
-
-        from lmm.adapters.torch_ops import TorchOps
-
-        return TorchOps(torch.device("cpu"))
-    from lmm.adapters.mlx_ops import MlxOps
-
-    return MlxOps()
 
 
 @pytest.mark.parametrize("name", CASES)

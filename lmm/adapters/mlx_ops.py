@@ -63,6 +63,9 @@ class MlxOps(Ops):
     def abs(self, x: Array) -> Array:
         return mx.abs(x)
 
+    def gelu(self, x: Array) -> Array:
+        return x * (1 + mx.erf(x / 2**0.5)) / 2
+
     def maximum(self, x: Array, y: float) -> Array:
         return mx.maximum(x, y)
 

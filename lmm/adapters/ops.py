@@ -1,8 +1,9 @@
-"""The closed set of array operations a memory may use, named as in the array-API standard, and their NumPy form.
+"""The closed set of array operations a memory or an encoder may use, named as in the array-API standard, in NumPy too.
 
-Arithmetic, comparison, slicing and `.shape`, `.ndim`, `.nbytes` are what NumPy, torch and MLX arrays share already;
-everything that differs between them is here. A new op needs two users and a row in the parity test.
-NumPy is the oracle: `NumpyOps.value_and_grad` differentiates numerically, exact enough to check a backend's gradients.
+Arithmetic, comparison, slicing, `reshape`, `swapaxes`, `len` and `.shape`, `.ndim`, `.nbytes` are what NumPy, torch and
+MLX arrays share already; everything that differs between them is here. A new op needs two users and a row in the parity
+test. NumPy is the oracle: `NumpyOps.value_and_grad` differentiates numerically, exact enough to check a backend's
+gradients.
 """
 
 from __future__ import annotations
@@ -81,6 +82,10 @@ class Ops(ABC):
 
     @abstractmethod
     def abs(self, x: Array) -> Array: ...
+
+    @abstractmethod
+    def gelu(self, x: Array) -> Array:
+        """x * Phi(x): Hendrycks & Gimpel 2016, arXiv:1606.08415."""
 
     @abstractmethod
     def maximum(self, x: Array, y: float) -> Array: ...
@@ -167,6 +172,26 @@ class NumpyOps(Ops):
 
     def abs(self, x: Array) -> Array:
         return np.abs(x)
+
+    def gelu(self, x: Array) -> Array:
+        """With erf after Abramowitz & Stegun 7.1.26 (error < 1.5e-7): NumPy has no erf.
+
+        In place, because these passes would otherwise cost as much as the matrix product before them.
+        """
+        size = np.abs(x)
+        z = size * np.float32(0.70710678)
+        t = z * np.float32(0.3275911)
+        t += 1
+        np.reciprocal(t, out=t)
+        poly = t * np.float32(1.061405429 / 2)
+        for c in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
+            poly += np.float32(c / 2)
+            poly *= t
+        np.square(z, out=z)
+        np.negative(z, out=z)
+        poly *= np.exp(z, out=z)  # now 1 - Phi(|x|)
+        poly *= size
+        return np.subtract(np.maximum(x, 0, out=size), poly, out=poly)
 
     def maximum(self, x: Array, y: float) -> Array:
         return np.maximum(x, y)

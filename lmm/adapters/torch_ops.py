@@ -68,6 +68,9 @@ class TorchOps(Ops):
     def abs(self, x: Array) -> Array:
         return torch.abs(x)
 
+    def gelu(self, x: Array) -> Array:
+        return torch.nn.functional.gelu(x)
+
     def maximum(self, x: Array, y: float) -> Array:
         return torch.clamp(x, min=y)
 

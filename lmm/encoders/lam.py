@@ -1,4 +1,4 @@
-"""`lam`: all-MiniLM-L6-v2 with linear attention, in NumPy. A text may have 1,572,864 tokens.
+"""`lam`: all-MiniLM-L6-v2 with linear attention, over `Ops`. A text may have 1,572,864 tokens.
 
 Embeddings and feed-forward layers are MiniLM's (`lmm.encoders.minilm`); what was trained (scripts/train_lam.py) is a
 small file: the maps below, and changes of low rank to MiniLM's matrices. In place of softmax, head h of a layer weighs
@@ -29,8 +29,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lmm.adapters.ops import Array, Ops
 from lmm.encoders import minilm
-from lmm.encoders.minilm import HEADS, LAYERS, WIDTH
+from lmm.encoders.minilm import HEADS, LAYERS, NUMPY, WIDTH
 from lmm.encoders.sentences import SentenceEncoder
 from lmm.errors import ModelError, UsageError
 
@@ -79,115 +80,122 @@ def load_weights(path: Path, base: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
 
 class Pages:
-    """Pages that are computed together, and where each begins and ends."""
+    """Pages that are computed together, with `ops`, and where each begins and ends."""
 
-    def __init__(self, pages: Sequence[np.ndarray]) -> None:
-        self.pages = pages
+    def __init__(self, ops: Ops, pages: Sequence[np.ndarray]) -> None:
+        self.ops, self.pages = ops, pages
         lengths = [len(page) for page in pages]
-        ends = np.cumsum(lengths)
+        ends = np.cumsum(lengths).tolist()
         self.spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
         place = np.concatenate([np.arange(length) for length in lengths])[:, None] + np.array(TAPS)
-        self.near = ((place >= 0) & (place < np.repeat(lengths, lengths)[:, None])).astype(np.float32)  # [T, taps]
+        self.near = ops.asarray((place >= 0) & (place < np.repeat(lengths, lengths)[:, None]))  # [T, taps]
 
-    def embed(self, weights: Mapping[str, np.ndarray]) -> np.ndarray:
-        return np.concatenate([minilm.embed(weights, page) for page in self.pages])
+    def embed(self, weights: Mapping[str, Array]) -> Array:
+        return self.ops.concat([minilm.embed(weights, page, self.ops) for page in self.pages], axis=0)
 
 
 class Attention:
-    """The heads of one layer over some tokens; `weights` are all of the model's."""
+    """The heads of one layer over the states [T, D] of some pages; `weights` are all of the model's."""
 
-    def __init__(self, weights: Mapping[str, np.ndarray], layer: int, x: np.ndarray) -> None:
+    def __init__(self, weights: Mapping[str, Array], layer: int, x: Array, pages: Pages) -> None:
         self.weights, self.at, self.x = weights, f"encoder.layer.{layer}.attention.self", x
-        v = self._heads("value")
-        self.values = np.concatenate([v, np.ones_like(v[..., :1])], -1)  # [H, T, E + 1]: numerators, denominator
+        self.pages, self.ops = pages, pages.ops
+        ones = self.ops.zeros((HEADS, len(x), 1)) + 1.0
+        self.values = self.ops.concat([self._heads("value"), ones])  # [H, T, E + 1]: numerators, denominator
         self.keys = self._positive("key_map", self._heads("key"))  # [H, T, M]
 
-    def _heads(self, name: str) -> np.ndarray:
+    def _heads(self, name: str) -> Array:
         x = minilm.linear(self.weights, f"{self.at}.{name}", self.x)
-        return np.ascontiguousarray(x.reshape(len(x), HEADS, -1).transpose(1, 0, 2))
+        return x.reshape(len(x), HEADS, -1).swapaxes(0, 1)
 
-    def _positive(self, name: str, x: np.ndarray) -> np.ndarray:
+    def _positive(self, name: str, x: Array) -> Array:
         exponent = x @ self.weights[f"{self.at}.{name}"]
         exponent += self.weights[f"{self.at}.{name}_bias"][:, None]
-        np.clip(exponent, -EXPONENT, EXPONENT, out=exponent)
-        return np.exp(exponent, out=exponent)
+        for _ in range(2):  # from below, then from above
+            exponent = self.ops.maximum(exponent, -EXPONENT)
+            exponent *= -1
+        return self.ops.exp(exponent)
 
-    def sums(self, span: slice = slice(None)) -> np.ndarray:
+    def sums(self, span: slice = slice(None)) -> Array:
         """[H, M, E + 1] over the tokens of a span."""
-        return self.keys[:, span].transpose(0, 2, 1) @ self.values[:, span]
+        return self.keys[:, span].swapaxes(1, 2) @ self.values[:, span]
 
-    def mixed(self, pages: Pages, rest: np.ndarray | None, share: float) -> np.ndarray:
+    def mixed(self, rest: Array | None, share: float) -> Array:
         """[H, T, E]. `rest`, where there are more pages, are the sums over the whole text, and `share` their weight."""
         q = self._heads("query")
-        features, near = self._positive("query_map", q), self._positive("local", q) * pages.near
-        found = np.empty_like(self.values)
-        for span in pages.spans:
+        features, near = self._positive("query_map", q), self._positive("local", q) * self.pages.near
+
+        def seen(span: slice) -> Array:
             sums = self.sums(span)
-            found[:, span] = features[:, span] @ (sums if rest is None else sums + share * (rest - sums))
-        padded = np.pad(self.values, ((0, 0), (-TAPS[0], TAPS[-1]), (0, 0)))
-        for tap, shift in enumerate(TAPS):
-            start = shift - TAPS[0]
-            found += near[..., tap, None] * padded[:, start : start + len(self.x)]
-        return found[..., :-1] / found[..., -1:]
+            return sums if rest is None else sums + share * (rest - sums)
+
+        mixed = self.ops.concat([features[:, span] @ seen(span) for span in self.pages.spans], axis=1)
+        before, after = (self.ops.zeros((HEADS, taps, mixed.shape[-1])) for taps in (-TAPS[0], TAPS[-1]))
+        padded = self.ops.concat([before, self.values, after], axis=1)
+        for tap in range(len(TAPS)):
+            mixed += near[..., tap : tap + 1] * padded[:, tap : tap + len(self.x)]
+        return mixed[..., :-1] / mixed[..., -1:]
 
 
 def run_layer(
-    weights: Mapping[str, np.ndarray],
+    weights: Mapping[str, Array],
     layer: int,
-    x: np.ndarray,
+    x: Array,
     pages: Pages,
-    rest: np.ndarray | None = None,
+    rest: Array | None = None,
     share: float = 0.0,
-) -> np.ndarray:
+) -> Array:
     """[T, D] -> [T, D]"""
-    mixed = Attention(weights, layer, x).mixed(pages, rest, share)
-    return minilm.after_attention(weights, f"encoder.layer.{layer}.", x, mixed)
+    mixed = Attention(weights, layer, x, pages).mixed(rest, share)
+    return minilm.after_attention(weights, f"encoder.layer.{layer}.", x, mixed, pages.ops)
 
 
-def short_means(weights: Mapping[str, np.ndarray], texts: Sequence[np.ndarray]) -> np.ndarray:
+def short_means(ops: Ops, weights: Mapping[str, Array], texts: Sequence[np.ndarray]) -> np.ndarray:
     """Texts of one page each -> the means of their states, [n, D]. They share matrix products, and nothing else."""
-    pages = Pages(texts)
+    pages = Pages(ops, texts)
     x = pages.embed(weights)
     for layer in range(LAYERS):
         x = run_layer(weights, layer, x, pages)
-    return np.stack([x[span].mean(axis=0) for span in pages.spans])
+    return ops.to_numpy(ops.concat([ops.mean(x[span], axis=0, keepdims=True) for span in pages.spans], axis=0))
 
 
-def long_mean(weights: Mapping[str, np.ndarray], ids: np.ndarray, block: int = BLOCK) -> np.ndarray:
+def long_mean(ops: Ops, weights: Mapping[str, Array], ids: np.ndarray, block: int = BLOCK) -> np.ndarray:
     """A text of several pages -> the mean of its states, [D], `block` tokens at a time.
 
-    All layers' states are one array, in half precision for texts whose memory it would be; the sums over the whole text
-    that a layer needs are gathered while the layer below is computed.
+    The states of all layers take one place, in half precision for texts whose memory they would be; the sums over the
+    whole text that a layer needs are gathered, in double precision, while the layer below is computed.
     """
-    states = np.empty((len(ids), WIDTH), np.float32 if len(ids) <= HALF_FROM else np.float16)
-    share, total = PAGE / len(ids), np.zeros(WIDTH)
-    rest: np.ndarray | None = None
+    dtype = "float32" if len(ids) <= HALF_FROM else "float16"
+    starts = range(0, len(ids), block)
+    states: list[Array] = [None] * len(starts)
+    share, rest, total = PAGE / len(ids), None, np.zeros(WIDTH)
     for layer in range(-1, LAYERS):
         above: np.ndarray = np.zeros(())
-        for start in range(0, len(ids), block):
-            span = slice(start, start + block)
-            pages = Pages([ids[at : at + PAGE] for at in range(start, min(start + block, len(ids)), PAGE)])
+        for i, start in enumerate(starts):
+            pages = Pages(ops, [ids[at : at + PAGE] for at in range(start, min(start + block, len(ids)), PAGE)])
             if layer < 0:
                 x = pages.embed(weights)
             else:
-                x = run_layer(weights, layer, states[span].astype(np.float32), pages, rest, share)
+                x = run_layer(weights, layer, ops.float32(states[i]), pages, rest, share)
             if layer + 1 < LAYERS:
-                states[span] = x
-                above = above + Attention(weights, layer + 1, x).sums().astype(np.float64)
+                states[i] = ops.asarray(x, dtype)
+                above = above + ops.to_numpy(Attention(weights, layer + 1, x, pages).sums()).astype(np.float64)
+                ops.evaluate(states[i])
             else:
-                total += x.sum(axis=0, dtype=np.float64)
-        rest = above.astype(np.float32)
+                total += ops.to_numpy(ops.sum(x, axis=0))
+        rest = ops.asarray(above)
     return (total / len(ids)).astype(np.float32)
 
 
 class Lam(SentenceEncoder):
-    """The encoder `lam`. `path` is a file of scripts/train_lam.py, and its checksum a part of the name."""
+    """The encoder `lam`, computed with `ops`. `path` is a file of scripts/train_lam.py, and its checksum a part of the
+    name."""
 
     width, max_length = WIDTH, MAX_LENGTH
 
-    def __init__(self, path: Path = WEIGHTS) -> None:
-        base = minilm.Encoder()
-        self.weights = load_weights(path, base.weights)
+    def __init__(self, path: Path = WEIGHTS, ops: Ops = NUMPY) -> None:
+        base, self.ops = minilm.Encoder(), ops
+        self.weights = {name: ops.asarray(value) for name, value in load_weights(path, base.weights).items()}
         self.name = f"lam {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
         self.tokenizer, self.cls, self.sep = base.tokenizer, base.cls, base.sep
 
@@ -200,15 +208,15 @@ class Lam(SentenceEncoder):
         for i, text in enumerate(texts):
             ids = self.ids(text, max_length)
             if len(ids) > PAGE:
-                found[i] = long_mean(self.weights, ids)
+                found[i] = long_mean(self.ops, self.weights, ids)
                 continue
             if sum(map(len, rows)) + len(ids) > BLOCK:
-                found[short] = short_means(self.weights, rows)
+                found[short] = short_means(self.ops, self.weights, rows)
                 short, rows = [], []
             short.append(i)
             rows.append(ids)
         if rows:
-            found[short] = short_means(self.weights, rows)
+            found[short] = short_means(self.ops, self.weights, rows)
         return found
 
     def ids(self, text: str, limit: int = MAX_LENGTH) -> np.ndarray:
@@ -238,7 +246,7 @@ def export(folder: Path, encoder: Lam | None = None) -> None:
 
     encoder = encoder or Lam()
     config = {"page": PAGE, "layers": LAYERS, "heads": HEADS, "max_length": MAX_LENGTH}
-    weights = {name: torch.from_numpy(value) for name, value in encoder.weights.items()}
+    weights = {name: torch.from_numpy(encoder.ops.to_numpy(value)) for name, value in encoder.weights.items()}
     lam_torch.LamModule(weights, config, encoder.tokenizer).save(str(folder))
     module = {"idx": 0, "name": "0", "path": "", "type": "lam_torch.LamModule"}
     (Path(folder) / "modules.json").write_text(json.dumps([module]))

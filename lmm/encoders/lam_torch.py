@@ -1,7 +1,7 @@
 """The encoder `lam` in torch, complete in this one file: what is trained, and what sentence-transformers loads.
 
 The exported folder (`lmm.encoders.lam.export`) has a copy of this file, which needs torch, tokenizers and safetensors
-alone. The equations are in lmm/encoders/lam.py, which runs them in NumPy.
+alone. The equations are in lmm/encoders/lam.py, which runs them on every backend.
 Shape letters: B texts, P pages, L tokens of a page, T = P L, D width, H heads, E = D / H, M features of a head.
 """
 

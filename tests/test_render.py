@@ -503,13 +503,21 @@ def test_status_line():
     values |= {"tokens_per_second": 38.6}
     line = status_line(**values, context_used=819)
     assert line == "SmolLM2 · torch · memoir: 12 lessons, unsaved · 39 tokens/s · context 819"
-    assert status_line(**values, width=45) == "SmolLM2 · torch · memoir: 12 lessons, unsaved"
-    assert status_line(**values, width=40) == "SmolLM2 · memoir: 12 lessons, unsaved"
-    assert (
-        status_line(**values | {"model": "SmolLM2-135M-Instruct"}, width=40)
-        == "SmolLM2-1… · memoir: 12 lessons, unsaved"
-    )
-    assert status_line(**values, width=5) == "Smol…"
+    values |= {"model": "smollm2-135m-instruct", "memory": "keyed", "context_used": 373, "context": 8192}
+    assert [status_line(**values, width=width) for width in (100, 90, 80, 60, 52, 46, 40, 30)] == [
+        "smollm2-135m-instruct · torch · keyed: 12 lessons, unsaved · 39 tokens/s · context 373 of 8,192",
+        "smollm2-135m · torch · keyed: 12 lessons, unsaved · 39 tokens/s · context 373 of 8,192",
+        "smollm2-135m · torch · keyed: 12 lessons, unsaved · 39 t/s · 373/8,192",
+        "smollm2-135m · keyed: 12 lessons, unsaved · 373/8,192",
+        "smollm2-13… · keyed: 12 lessons, unsaved · 373/8,192",
+        "keyed: 12 lessons, unsaved · 373/8,192",
+        "keyed: 12 lessons, unsaved · 373/8,192",
+        "keyed: 12 lessons, unsaved",
+    ]
+    values |= {"lessons": 3, "unsaved": False}
+    assert status_line(**values, width=60) == "smollm2-135m · torch · keyed: 3 lessons · 39 t/s · 373/8,192"
+    assert status_line(**values, width=40) == "smollm2-… · keyed: 3 lessons · 373/8,192"
+    assert status_line(**values, width=5) == "keye…"
     assert status_line(model="a\x1b[31m\nb", backend="[red]", memory="m", lessons=1) == "a b · [red] · m: 1 lesson"
 
 

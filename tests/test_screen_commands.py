@@ -325,7 +325,9 @@ def test_a_stopped_lesson_says_that_the_message_was_not_answered(terminal: Open,
     t.line("My sister's name is Ada.")
     t.see(said("learning"))
     t.type("\x03")
+    t.see("stopping")
     t.see(said("not answered"))
+    assert "stopping" not in t.shown
     whole(t.shown, "your message was not answered; Up brings it back")
     t.type("\x1b[A")
     t.see(lambda text: text.count("> My sister's name is Ada.") == 2)
@@ -337,7 +339,9 @@ def test_a_message_stopped_while_it_is_read_says_that_it_was_not_answered(termin
     t = terminal(columns=columns, LMM_TEST_PREFILL="1")
     t.line("hello " * 90)
     t.see("reading, 0 of 54")
+    t.see("reading, 128 of 54")
     t.type("\x03")
+    t.see("stopping")
     whole(t.see(said("brings it back")), "(interrupted) your message was not answered; Up brings it back")
 
 

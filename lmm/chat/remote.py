@@ -83,7 +83,7 @@ class RemoteChat:
         self.model = server.call("GET", "/v1/models")["data"][0]["id"]
         self.messages: list[dict[str, str]] = [{"role": "system", "content": config.system}] if config.system else []
         self.stop = threading.Event()
-        self.busy = Busy(lambda: "waiting for the server")
+        self.busy = Busy(lambda: "stopping" if self.stop.is_set() else "waiting for the server")
         self._listed: list[str] = []
 
     @cached_property

@@ -329,6 +329,9 @@ def _mark(text: Text, words: Sequence[re.Match[str]], style: str) -> None:
 # --- status line ----------------------------------------------------------------------------------------------------
 
 
+_TUNED = re.compile(r"[-_](instruct|chat|it)\b.*", re.IGNORECASE)  # what names of models end with
+
+
 def status_line(
     *,
     model: str,
@@ -341,20 +344,29 @@ def status_line(
     context: int = 0,
     width: int | None = None,
 ) -> str:
-    """One line of plain text, at most `width` columns: what matters least goes first when room is short."""
-    learned = f"{clean_line(memory, 30)}: {counted(lessons, 'lesson')}{', unsaved' if unsaved else ''}"
-    parts = [(0, clean_line(model, 40)), (3, clean_line(backend, 20)), (1, learned)]
+    """One line of plain text, at most `width` columns. Where room is short, what can be said shorter is, before what
+    matters least goes: the backend, the speed, the model, the context."""
+    parts = {
+        "model": clean_line(model, 40),
+        "backend": clean_line(backend, 20),
+        "learned": f"{clean_line(memory, 30)}: {counted(lessons, 'lesson')}{', unsaved' if unsaved else ''}",
+    }
+    shorter = [("model", _TUNED.sub("", parts["model"]))]
     if tokens_per_second is not None:
-        parts.append((4, f"{tokens_per_second:.0f} tokens/s"))
+        parts["speed"] = f"{tokens_per_second:.0f} tokens/s"
+        shorter.append(("speed", f"{tokens_per_second:.0f} t/s"))
     if context_used is not None:
-        parts.append((2, f"context {context_used:,}" + (f" of {context:,}" if context else "")))
-    line = " · ".join(part for _, part in parts)
-    while width is not None and cell_len(line) > width and len(parts) > 1:
-        if len(parts) > 2:
-            parts.remove(max(parts))
-        elif (room := width - cell_len(learned) - 3) >= 8:
-            parts[0] = (0, fit(parts[0][1], room))
-        else:
-            parts.pop()
-        line = " · ".join(part for _, part in parts)
-    return line if width is None else fit(line, width)
+        parts["context"] = f"context {context_used:,}" + (f" of {context:,}" if context else "")
+        if context:
+            shorter.append(("context", f"{context_used:,}/{context:,}"))
+    for name, form in [*shorter, ("backend", ""), ("speed", ""), ("model", ""), ("context", "")]:
+        over = cell_len(_joined(parts)) - width if width is not None else 0
+        if over <= 0:
+            break
+        room = cell_len(parts.get(name, "")) - over
+        parts[name] = fit(parts[name], room) if name == "model" and not form and room >= 8 else form
+    return _joined(parts) if width is None else fit(_joined(parts), width)
+
+
+def _joined(parts: Mapping[str, str]) -> str:
+    return " · ".join(filter(None, parts.values()))

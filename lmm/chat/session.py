@@ -122,6 +122,7 @@ class Chat:
     def cancel(self) -> None:
         """Ctrl-C while something is going on; called from a signal handler."""
         self.stop.set()
+        self.busy.doing = ""  # what is said now is that it stops
         if self.loading.engine is not None:
             self.loading.engine.mind.cancelled.set()
 
@@ -151,6 +152,8 @@ class Chat:
             return self.coming.progress
         if self.loading.engine is None:
             return self.loading.progress or f"loading {self.config.model}"
+        if self.stop.is_set():
+            return "stopping"
         if self._talk is not None and self._talk.doing:
             return self._talk.doing
         turn = self.loading.engine.conversation.last

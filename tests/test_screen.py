@@ -16,7 +16,7 @@ Q = "What is the capital of Australia?"
 
 def ready(terminal: Terminal) -> None:
     """The model is loaded, the status line says so."""
-    terminal.see(lambda text: "smollm2" in text.splitlines()[-1] and "loading" not in text.splitlines()[-1])
+    terminal.see(lambda text: "lesson" in text.splitlines()[-1] and "loading" not in text.splitlines()[-1])
 
 
 def lines_with(terminal: Terminal, text: str) -> list[str]:

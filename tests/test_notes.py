@@ -214,7 +214,7 @@ def test_a_note_that_is_no_longer_true_goes_and_comes_back_with_undo(adapter: Ad
         def look(self, message: str, note: str) -> Look:
             return Look(0.0, 0.95 if "celandra" in message.lower() and "Hjordan" in note else 0.1)
 
-    monkeypatch.setattr(notes_gate, "shared_cross", Second)
+    monkeypatch.setattr(notes_gate, "shared_cross", lambda path: Second())
     old = Lesson("Who is my manager?", "Your manager is Hjordan.", "My manager is Hjordan.", id="old")
     made = engine(adapter)
     Keeper(made.mind, tmp_path / "file.safetensors")

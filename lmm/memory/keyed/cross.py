@@ -18,7 +18,8 @@ import numpy as np
 from lmm.encoders.e5 import E5, LAYERS, shared_e5
 from lmm.encoders.minilm import WIDTH, embed, load_trained, merge_lora, run_layers
 
-WEIGHTS = Path(__file__).with_name("cross-e5.safetensors")
+WEIGHTS = Path(__file__).with_name("cross-e5.safetensors")  # does a note help?
+REPLACES = Path(__file__).with_name("replaces-e5.safetensors")  # is it out of date?
 MAX_MESSAGE, MAX_NOTE = 80, 80  # word pieces that are read: the end of each
 HIDDEN = 128
 SHAPES = {
@@ -78,8 +79,8 @@ def _look(model: CrossEncoder, message: str, note: str) -> Look:
     return Look(*(1.0 / (1.0 + np.exp(-logits.astype(float)))).tolist())
 
 
-@lru_cache(maxsize=1)
-def shared_cross() -> CrossEncoder | None:
-    """The packaged one, loaded once; None where its encoder is not installed."""
+@lru_cache(maxsize=2)
+def shared_cross(path: Path = WEIGHTS) -> CrossEncoder | None:
+    """A packaged one, loaded once; None where its encoder is not installed."""
     encoder = shared_e5()
-    return CrossEncoder(WEIGHTS, encoder) if encoder else None
+    return CrossEncoder(path, encoder) if encoder else None

@@ -13,7 +13,7 @@ from __future__ import annotations
 from functools import lru_cache
 from pathlib import Path
 
-from lmm.memory.keyed.cross import shared_cross
+from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.keyed.gate import Gate, Index
 from lmm.text.sentences import sentences
 
@@ -23,7 +23,8 @@ THRESHOLD = 0.95
 TAUGHT = 0.99  # of facts about the world there are many about one subject, and the model knows some of them itself
 POSSIBLE = 0.1  # what the pair model holds less likely is not looked at again
 FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
-OUTDATED = 0.9  # probability from which a new note takes the place of an old one
+OUTDATED = 0.7  # probability from which a new note takes the place of an old one
+NEAR = 0.4  # cosine below which it is about something else
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
 
@@ -54,11 +55,11 @@ class Notebook(Index):
     def outdated(self, text: str) -> list[int]:
         """Positions of the notes that are no longer true once this is: a change, or a slip put right. None where the
         second look is not installed."""
-        second = shared_cross()
-        if second is None or not self.prompts or not text.strip():
+        second = shared_cross(REPLACES) if self.prompts and text.strip() else None
+        if second is None:
             return []
         vectors, _ = self.gate.read(text)
-        near = [position for position, _ in self.candidates(vectors)]
+        near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
         return [position for position in near if second.look(text, self.prompts[position]).replaces >= OUTDATED]
 
     def _match(self, text: str, threshold: float) -> list[tuple[int, float]]:

@@ -322,6 +322,13 @@ def test_what_stands_behind_a_denial_is_the_right_answer(text: str, answer: str)
     assert found.lesson is not None and found.lesson.answer == answer
 
 
+@pytest.mark.parametrize("text", ["I take two sugars in my coffee.", "I parked the car on level 3."])
+@pytest.mark.parametrize("user", ["My sister Vera lives in Graz.", "My dog is called Rex."])
+def test_what_was_said_before_does_not_hide_a_statement(text: str, user: str) -> None:
+    found = read(text, Exchange(user, user.replace("My", "Your")))
+    assert found.kind == "statement" and found.lesson is not None and found.lesson.statement == text
+
+
 def test_a_correction_needs_something_to_correct() -> None:
     assert read("no, it's Canberra").kind == "nothing"
     assert read("no, it's autumn", Exchange("Write a poem about spring.", "Spring is here.")).kind == "nothing"

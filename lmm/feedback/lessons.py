@@ -33,6 +33,10 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     if TAKES_BACK.match(text):
         last = None  # whatever was said before it, and it is no correction of that
     heard = reader.hear(text, _in_full(last) if last is not None and tongue == "en" else last)
+    if last is not None and heard.kind == "nothing" and heard.sure > 0.5 and not asks(text):
+        alone = reader.hear(text, None)  # what went before it may hide that it says something of its own
+        if alone.facts:
+            heard, last = alone, None
     if not heard.facts:
         if last is not None and heard.sure < 0.5 and heard.kind == "nothing":
             return replace(NOTHING, why=UNSURE)

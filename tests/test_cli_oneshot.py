@@ -748,3 +748,17 @@ def test_help_imports_nothing_heavy(args: list[str]):
     done = subprocess.run([sys.executable, "-c", code, *args], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def test_an_option_that_is_none_is_named_clean(lmm):
+    found = lmm("ask", "a", "--bad\u202ex")
+    assert found.code == 2 and "\u202e" not in found.err and "No such option" in found.err
+
+
+def test_a_folder_beside_the_log_is_left_alone(lmm, tmp_path: Path):
+    (tmp_path / "own.jsonl.1").mkdir()
+    lmm("chat", "--activation-log-path", "own.jsonl", stdin="/teach Who? => Maria\nWho?\n")
+    assert "Maria" in lmm("log", "show", "own.jsonl").out
+    (tmp_path / "own.jsonl").write_bytes(b'{"v":1}\n' * 200_000)
+    lmm("teach", "Where?", "Oslo", "--activation-log-path", "own.jsonl", "--log-mb", "1")
+    assert (tmp_path / "own.jsonl.1").is_dir() and (tmp_path / "own.jsonl.2").is_file()

@@ -448,3 +448,26 @@ def test_a_disk_that_refuses_to_remove_a_file_is_said_in_one_line(
             journal.replace(file, *journal.load(file), advice="")
     mind.forget(A.id)
     assert ids(open_mind()) == ["two"]
+
+
+def test_where_another_holds_the_file_that_is_said(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lmm.engine import keeper
+
+    said: list[str] = []
+    mind = Mind(ToyAdapter(), memory("keyed"))
+    Keeper(mind, file, notice=said.append)
+    lock, tries = journal.locked, []
+
+    @contextlib.contextmanager
+    def held(path: Path, timeout: float = -1) -> Iterator[None]:
+        tries.append(path)
+        if len(tries) < 13:
+            raise TimeoutError
+        with lock(path, timeout):
+            yield
+
+    monkeypatch.setattr(keeper.journal, "locked", held)
+    mind.learn(A)
+    assert len(said) == 1 and "waiting for another lmm" in said[0]
+    monkeypatch.undo()
+    mind.detach()

@@ -25,6 +25,7 @@ Stop = Callable[[], bool]
 # Tokens read at once: a second or two on a CPU, for 4 to 5 % more work than in parts of 512. Parts by the
 # clock would make a reply's last digits, and so a near tie between two tokens, hang on how busy the machine is.
 PREFILL_PART = 128
+AT_ONCE = 512  # tokens to read before which a reply's opening is shown already
 UNSAID = 4096  # tokens of a reply, where the model does not say how much it can read
 PERIOD, REPEATS, LOOP = 64, 4, 48  # a loop: so many tokens at most, so often, and so many in all
 
@@ -119,12 +120,15 @@ def stream(
     room = adapter.shape.context - len(tokens) if adapter.shape.context else None
     most = max(1, min((n for n in (decoding.max_tokens, room) if n is not None), default=UNSAID))
     cutter = Cutter([] if out.text or not decoding.stop_repeats else [x for x in sentences(begun) if " " in x])
-    if begun and not out.text:
-        yield _grown(out, begun)
+    opening = begun if not out.text else ""
+    if opening and out.prefill_tokens <= AT_ONCE:
+        yield _grown(out, opening)
     logits, cache = prefill(adapter, tokens, cache, stop, lambda read: setattr(out, "read", read))
     if cache.length < len(tokens):
         out.interrupted, out.seconds = True, time.perf_counter() - start
         return cache
+    if opening and not out.text:  # a reply that has begun and then stands still looks finished
+        yield _grown(out, opening)
     pick, ends = picker(decoding), adapter.format.stop_ids
     if decoding.resolved == "beam":
         found, cache = beam_search(adapter, logits, cache, replace(decoding, max_tokens=most), stop)

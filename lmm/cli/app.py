@@ -59,12 +59,21 @@ def lmm(
 
 def main() -> None:
     """Run the command line: library errors become one line on stderr and an exit code."""
+    sys.argv[1:] = map(_with_clean_name, sys.argv[1:])
     try:
         app()
     except LmmError as error:
         fail(error)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _with_clean_name(argument: str) -> str:
+    """An option's name as it may be shown: an error repeats it."""
+    from lmm.text.sanitize import clean_line
+
+    name, equals, value = argument.partition("=")
+    return f"{clean_line(name, None)}{equals}{value}" if argument.startswith("--") else argument
 
 
 def fail(error: LmmError) -> None:

@@ -13,6 +13,7 @@ import typer
 from lmm.cli.opening import check_place, opened, saved
 from lmm.cli.options import Json, configured, out, out_json, piped, say
 from lmm.errors import LearningError, UsageError
+from lmm.text.sanitize import clean_line
 
 if TYPE_CHECKING:
     from lmm.chat.talk import Talk
@@ -171,7 +172,7 @@ def _learn_all(mind: Mind, lessons: list[Lesson]) -> tuple[list[dict[str, Any]],
             report = mind.learn(lesson)
         except LearningError as error:
             failed.append({"question": lesson.prompt, "answer": lesson.answer, "error": str(error)})
-            say(f"not learned: {lesson.prompt} => {lesson.answer}: {error}")
+            say(f"not learned: {clean_line(str(lesson), 120)}: {error}")
             continue
         figures = {"seconds": round(report.seconds, 3), "steps": report.steps, "loss": report.loss_after}
         learned.append({"id": lesson.id, "question": lesson.prompt, "answer": lesson.answer, **figures})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 MOST = 16_000_000  # bytes of a journal from which it is put into the file
 WAIT_S = 0.2  # between looks whether the user wants to stop
+TELL_S = 2.0  # after which it is said that another is waited for
 
 
 class Keeper:
@@ -31,8 +33,12 @@ class Keeper:
     and LearningError where nothing can be kept; then nothing has changed.
     """
 
-    def __init__(self, mind: Mind, file: Path, named: bool = False) -> None:
-        """`named`: the user named the file, and may leave without having it changed."""
+    def __init__(
+        self, mind: Mind, file: Path, named: bool = False, notice: Callable[[str], object] = lambda text: None
+    ) -> None:
+        """`named`: the user named the file, and may leave without having it changed. `notice` is told where the file is
+        waited for."""
+        self._notice = notice
         self.mind, self.file, self.named, self._turns, self._end = mind, file, named, 0, 0
         with self._alone(), self._readable():
             atomic.remove_stale(file)
@@ -110,13 +116,15 @@ class Keeper:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         with contextlib.ExitStack() as stack:
-            while True:
+            for tries in itertools.count(1):
                 try:
                     stack.enter_context(journal.locked(self.file, WAIT_S))
                     break
                 except TimeoutError:
                     if self.mind.cancelled.is_set():
                         raise Cancelled("stopped waiting for another lmm that is learning; nothing was done") from None
+                    if tries * WAIT_S == TELL_S:
+                        self._notice(f"waiting for another lmm that holds {self.file}; Ctrl-C stops")
                 except OSError as error:
                     raise self._error(error) from error
             yield

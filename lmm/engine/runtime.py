@@ -140,7 +140,7 @@ def keep(mind: Mind, file: Path, notice: Notice) -> None:
     from lmm.engine.keeper import Keeper
 
     try:
-        Keeper(mind, file)
+        Keeper(mind, file, notice=notice)
     except LmmError as error:
         notice(f"{error}. What is learned now is not kept in {file}; --profile NAME begins another one")
 
@@ -150,7 +150,7 @@ def keep_named(mind: Mind, file: Path, notice: Notice) -> None:
     from lmm.engine.keeper import Keeper
 
     try:
-        Keeper(mind, file, named=True)
+        Keeper(mind, file, named=True, notice=notice)
     except LearningError as error:
         notice(str(error))
         if file.exists():

@@ -84,7 +84,11 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
     told = [(fact, found) for fact in (first, *alone) if (found := _statement(text, fact, heard, tongue, known))]
     starts = [0, *(fact.at for fact, _ in told[1:]), len(text)]
     parts = [LINK.sub("", text[a:b].strip(" ,;:-–(")) for a, b in pairwise(starts)]
-    return [_with_all(found, part, fact, tongue) for part, (fact, found) in zip(parts, told, strict=False)]
+    inside = [any(a <= fact.at < b for fact in more if fact not in alone) for a, b in pairwise(starts)]
+    return [
+        _with_all(found, part, fact, tongue, said_too)
+        for part, (fact, found), said_too in zip(parts, told, inside, strict=False)
+    ]
 
 
 def _note(said: str, tongue: str) -> Lesson:
@@ -96,8 +100,9 @@ def _note(said: str, tongue: str) -> Lesson:
 LINK = anycase(r"[,; ]+(?:and|but|so|&|und|aber|et|mais|y|e|pero)$")
 
 
-def _with_all(found: Reading, part: str, fact: Span, tongue: str) -> Reading:
-    """The lesson with the whole of its part of the turn, said back sentence by sentence."""
+def _with_all(found: Reading, part: str, fact: Span, tongue: str, more: bool) -> Reading:
+    """The lesson with the whole of its part of the turn, said back sentence by sentence; `more`: it has more than one
+    fact, and the line says them all."""
     if found.lesson is None:
         return found
     said = [
@@ -106,7 +111,8 @@ def _with_all(found: Reading, part: str, fact: Span, tongue: str) -> Reading:
         if not (one.endswith("?") and replies.is_factual(one))
     ]
     lesson = replace(found.lesson, statement=part, echo=" ".join(said) or found.lesson.echo)
-    return replace(found, lesson=lesson, summary=found.summary if lesson.prompt else lesson.echo.rstrip(".。"))
+    whole = more or not lesson.prompt
+    return replace(found, lesson=lesson, summary=lesson.echo.rstrip(".。") if whole else found.summary)
 
 
 #: before a clause, "btw" and "just so you know:" more likely than a part of the fact

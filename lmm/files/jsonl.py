@@ -94,7 +94,8 @@ def rotate(path: Path, most: int, keep: int) -> bool:
         with _locked(path) as file:
             if not _is_regular(file) or os.fstat(file).st_size < most:
                 return False
-            places = [path, *(numbered(path, n + 1) for n in range(keep))]
+            free = (at for n in itertools.count(1) if not (at := numbered(path, n)).is_dir())  # a folder is somebody's
+            places = [path, *itertools.islice(free, keep)]
             for older, newer in itertools.pairwise(reversed(places)):
                 if newer.exists():
                     os.replace(newer, older)
@@ -115,7 +116,7 @@ def rotated(path: Path) -> list[Path]:
     with contextlib.suppress(OSError):
         names = (at.name.removeprefix(f"{path.name}.") for at in path.parent.iterdir() if at.name != path.name)
         numbers = sorted(int(name) for name in names if name.isascii() and name.isdecimal())
-    return [path, *(numbered(path, number) for number in numbers)]
+    return [path, *(at for number in numbers if (at := numbered(path, number)).is_file())]
 
 
 @contextlib.contextmanager

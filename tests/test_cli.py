@@ -169,6 +169,16 @@ entry.main()
 """
 
 
+def test_a_name_that_the_system_refuses_is_shown_clean() -> None:
+    code = "from lmm.cli.entry import main; main()"
+    name = "\x1b]52;c;" + "Q" * 300 + "\x07"
+    run = subprocess.run(
+        [sys.executable, "-c", code, "memory", "show", name], capture_output=True, text=True, timeout=60
+    )
+    assert run.returncode == 1 and run.stderr.endswith("File name too long\n"), run.stderr
+    assert "\x1b" not in run.stderr and "\x07" not in run.stderr
+
+
 def test_an_interrupt_while_an_object_is_cleaned_up_counts() -> None:
     run = subprocess.run([sys.executable, "-c", CLEANING_UP], capture_output=True, text=True, timeout=20)
     assert (run.returncode, run.stderr) == (130, "")

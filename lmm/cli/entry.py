@@ -55,9 +55,11 @@ def _run() -> object:
 
 
 def _about(error: OSError) -> str:
+    from lmm.text.sanitize import clean_line
+
     what = error.strerror or str(error)
     if error.filename:
-        return f"{error.filename}: {what}"
+        return f"{clean_line(error.filename)}: {what}"
     return f"what lmm had to say could not be written: {what}" if error.errno in FULL else what
 
 

@@ -143,6 +143,24 @@ def test_a_journal_with_what_no_memory_holds_is_named_as_the_cause(open_mind, fi
         open_mind()
 
 
+def test_who_only_asks_sees_what_others_taught_and_took_back(open_mind, file: Path) -> None:
+    one, two = open_mind(), open_mind()
+    one.learn(A)
+    assert ids(two) == []
+    two.look()
+    assert ids(two) == ["one"] and two.undo() == 0, "what another taught is not taken back here"
+    journal.take_back(file, 1)
+    two.look()
+    assert ids(two) == []
+    one.look()
+    assert ids(one) == []
+    known = one.knowledge
+    one.look()
+    assert one.knowledge is known, "and nothing is read where nothing has changed"
+    with journal.locked(file):
+        one.look()
+
+
 def test_neither_undo_nor_redo_brings_back_what_another_mind_has_taught_anew(open_mind, file: Path) -> None:
     mind, other = open_mind(), open_mind()
     anew = Lesson(A.prompt, "another", id="anew")

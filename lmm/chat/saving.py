@@ -35,6 +35,7 @@ def save_all(chat: Chat) -> list[Path]:
     paths: list[Path] = []
     named = bool(chat.config.mm_load_path or chat.config.mm_save_path)
     for name, mind in chat.minds.items():
+        mind.look()
         if not mind.unsaved and not (named and mind is chat.mind):
             continue
         try:

@@ -91,6 +91,7 @@ class Chat:
         if self.loading.engine is None and self.loading.error is None:
             with contextlib.suppress(StateError, OSError):  # what is wrong with it is said once it is loaded
                 return self.kept_lessons()
+        self.mind.look()
         return self.mind.lessons
 
     def kept_lessons(self) -> Sequence[Lesson]:

@@ -104,6 +104,7 @@ class Talk:
         Raises Cancelled if it was stopped while it learned.
         """
         self.retries = 0
+        self.mind.look()
         self.engine.adapter.format.thinking = self.settings().think != "off"
         reading = self._read(text)
         if reading.kind == "retraction" and self._forgotten(text):

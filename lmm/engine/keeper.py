@@ -68,6 +68,21 @@ class Keeper:
             finally:
                 self._turns -= 1
 
+    def look(self) -> None:
+        """Take over what others have taught or taken back since, if they have and the file is free: who only asks wants
+        to know it, too, and need not wait."""
+        if self._is_as_it_was():
+            return
+        with contextlib.suppress(TimeoutError, OSError, StateError, LearningError), journal.locked(self.file, 0):
+            self._catch_up()
+
+    def _is_as_it_was(self) -> bool:
+        with contextlib.suppress(OSError):
+            now = journal.stamp(self.file)
+            waiting = 0 if now.journal is None else journal.path_of(self.file).stat().st_size
+            return now == self._stamp and (now.journal is None or waiting == self._end)
+        return True
+
     def keep(self, knowledge: Knowledge, back_to: Knowledge | None) -> None:
         """Write how `knowledge` differs from what the mind knows, and where undo leads from there: to itself where that
         is no step, and None where it takes an earlier change back. Raises LearningError; then the file is as before."""

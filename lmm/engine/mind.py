@@ -137,6 +137,11 @@ class Mind:
         self.log_update("post_hooks", _update_info(lesson, report, self.adapter.format.piece))
         return report
 
+    def look(self) -> None:
+        """Take over what others have changed in the file that is kept."""
+        if self.keeper is not None:
+            self.keeper.look()
+
     def outdated_by(self, lesson: Lesson) -> tuple[str, ...]:
         """Ids of what is no longer true if this is."""
         return tuple(self.memory.outdated(self.knowledge, lesson, self.adapter))

@@ -146,7 +146,10 @@ def everywhere(value: str, log: Path) -> tuple[list[str], dict[str, str]]:
     for what, purge in (
         ("lines of chats", partial(transcripts.purge, trace)),
         ("lines that were typed", partial(JsonHistory(history_path()).purge, trace)),
-        *((f"log records of {memory_files.from_here(at)}", partial(_purged, at, trace)) for at in sorted(logs)),
+        *(
+            (f"log records of {memory_files.from_here(at)}", partial(ActivationLog(at, enabled=False).purge, trace))
+            for at in sorted(logs)
+        ),
         ("texts of `lmm recall`", partial(_recalled, value)),
     ):
         try:
@@ -154,10 +157,6 @@ def everywhere(value: str, log: Path) -> tuple[list[str], dict[str, str]]:
         except (LmmError, OSError) as error:
             left[what] = str(error)
     return gone, left
-
-
-def _purged(log: Path, trace: Trace) -> int:
-    return ActivationLog(log, enabled=False).purge(trace)
 
 
 def _recalled(value: str) -> int:

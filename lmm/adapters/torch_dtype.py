@@ -1,7 +1,8 @@
 """Which number format is fastest on this machine, measured once and remembered.
 
 Decoding is bound by reading weights, so a narrow format wins where the processor computes in it (fp16 with
-AVX-512-FP16, bf16 with AVX-512-BF16) and loses badly where it does not; reading a prompt is bound by computing. The
+AVX-512-FP16, bf16 with AVX-512-BF16) and loses badly where it does not; reading a prompt is bound by computing, and
+from some number of tokens on a narrow format is better computed in float32. The
 choice is kept in the cache folder: it must not change between two sessions, or the same memory could answer
 differently. A busy machine is measured again.
 """
@@ -14,10 +15,14 @@ import math
 import os
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import linear
+
+from lmm.adapters.torch_wide import product
 
 if TYPE_CHECKING:
     from lmm.adapters.models.source import ModelSource
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 CANDIDATES = ("float16", "bfloat16", "float32")
 # Trained in bf16 with activations beyond fp16's 65,504; fp16 overflows in them.
 NO_FLOAT16 = ("gemma",)
+WIDE_ROWS = (4, 8, 16, 32)
 TURN = 32  # tokens of a short question, and of a short reply
 WORTH_IT = 0.85  # of float32's time: a narrow format that is not clearly faster only costs precision
 Times = dict[str, float]
@@ -52,16 +58,25 @@ def is_finite(model: Any, tokens: list[int]) -> bool:
         return bool(torch.isfinite(model(torch.as_tensor([tokens], device=model.device)).logits).all())
 
 
+def wide_from(dtype: str) -> int:
+    """The rows from which products in this format are computed in float32 here (`torch_wide`); 0: never."""
+    return 0 if dtype == "float32" else _remembered(f"wide {dtype}", lambda: measure_wide(dtype), _rows)
+
+
 def _measured() -> Times:
-    """What `measure` finds, from the cache folder if this machine was measured before."""
+    """What `measure` finds."""
+    return _remembered(f"turn of {TURN}", measure, _valid)
+
+
+def _remembered(what: str, make: Callable[[], Any], valid: Callable[[Any], bool]) -> Any:
+    """What is measured, from the cache folder if this machine was measured before."""
     from lmm.adapters.models.source import cache_dir
 
     path = cache_dir() / "dtype.json"
     here = f"{platform.machine()} {_processor()} torch {torch.__version__} threads {torch.get_num_threads()}"
-    key = f"turn of {TURN}: {here}"
-    known = _read(path)
-    if not _valid(known.get(key)):
-        known[key] = measure()
+    key, known = f"{what}: {here}", _read(path)
+    if not valid(known.get(key)):
+        known[key] = make()
         if _calm():
             _remember(path, known)
     return known[key]
@@ -82,20 +97,39 @@ def measure(width: int = 576, wide: int = 6144, matrices: int = 16, rounds: int 
         for name, flat in formats.items():
             token, prompt = (torch.ones(rows, width).to(flat.dtype) for rows in (1, TURN))
             for i, matrix in enumerate(flat.view(weights.shape)):
-                written[name].append(_seconds(token, matrix))
+                written[name].append(_seconds(linear, token, matrix))
                 if i % 8 == 0:
-                    read[name].append(_seconds(prompt, matrix))
+                    read[name].append(min(_seconds(how, prompt, matrix) for how in (linear, product)))
     return {name: _quartile(written[name]) + _quartile(read[name]) / TURN for name in CANDIDATES}
 
 
-def _seconds(x: torch.Tensor, matrix: torch.Tensor) -> float:
+def measure_wide(dtype: str, width: int = 576, wide: int = 1536, matrices: int = 16, rounds: int = 4) -> int:
+    """The fewest of WIDE_ROWS from which `product` is clearly faster than the format's own, for all above; 0: none."""
+    weights = torch.ones(matrices, wide, width, dtype=getattr(torch, dtype))
+    found = 0
+    for rows in reversed(WIDE_ROWS):
+        x, (own, in_float32) = weights[0, :rows], (list[float](), list[float]())
+        for matrix in [*weights] * rounds:
+            own.append(_seconds(linear, x, matrix))
+            in_float32.append(_seconds(product, x, matrix))
+        if _quartile(in_float32) > WORTH_IT * _quartile(own):
+            break
+        found = rows
+    return found
+
+
+def _seconds(multiply: Any, x: torch.Tensor, matrix: torch.Tensor) -> float:
     start = time.perf_counter()
-    torch.nn.functional.linear(x, matrix)
+    multiply(x, matrix)
     return time.perf_counter() - start
 
 
 def _quartile(samples: list[float]) -> float:
     return sorted(samples)[len(samples) // 4]
+
+
+def _rows(known: Any) -> bool:
+    return known in (0, *WIDE_ROWS) and not isinstance(known, bool)
 
 
 def _calm() -> bool:

@@ -34,9 +34,10 @@ from lmm.adapters.models.chat_format import HFChatFormat, as_list
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers, input_width, one_width
 from lmm.adapters.threads import Threads
-from lmm.adapters.torch_dtype import is_finite, ranked_dtypes
+from lmm.adapters.torch_dtype import is_finite, ranked_dtypes, wide_from
 from lmm.adapters.torch_ops import TorchOps
 from lmm.adapters.torch_step import Edit, LlamaStep, step_of
+from lmm.adapters.torch_wide import widen
 from lmm.errors import ModelError
 from lmm.text.sanitize import listed
 
@@ -65,6 +66,8 @@ class TorchAdapter(Adapter):
         probe = self.format.encode("The quick brown fox jumps over 13 lazy dogs.\n")
         for self.dtype in ranked_dtypes(source, target) if dtype == "auto" else [dtype]:
             self.model = _load(source, getattr(torch, self.dtype)).to(target)
+            if target.type == "cpu" and (rows := wide_from(self.dtype)):
+                widen(self.model, rows)
             if dtype != "auto" or self.dtype == "float32" or is_finite(self.model, probe):
                 break
         self.ops, self.step = TorchOps(target), step_of(self.model, probe)

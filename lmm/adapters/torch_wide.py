@@ -1,0 +1,83 @@
+"""Products of a narrow model on a processor that computes in float32.
+
+Decoding is bound by reading weights, where half the bytes are half the time. Reading a prompt, a batch or a lesson is
+bound by computing, and a processor without arithmetic for float16 takes there three to five times as long as with
+float32. So from some number of rows on (measured, `torch_dtype.wide_from`) a block of weights at a time is made float32
+and multiplied so: no weight changes, sums are at least as exact, and no more than a block is held twice.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+BLOCK = 2**20  # weights: 4 MB in float32, which stay in the processor's cache
+ATTENTION = "lmm_wide"
+
+
+def widen(model: Any, rows: int) -> None:
+    """Have the frozen model's projections, and its attention where torch's own is used, compute in float32 from `rows`
+    rows on."""
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            module.__class__, module.wide_from = _WideLinear, rows
+    if getattr(model.config, "_attn_implementation", None) == "sdpa":
+        ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attention)
+        ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
+        model.set_attn_implementation(ATTENTION)
+
+
+def product(x: Tensor, weight: Tensor) -> Tensor:
+    """x [..., I] times weight [O, I], computed in float32 -> [..., O] in the dtype of `x`."""
+    wide, out, at = x.float(), x.new_empty(*x.shape[:-1], len(weight)), 0
+    for block in weight.split(max(1, BLOCK // weight.shape[1])):
+        out[..., at : at + len(block)] = linear(wide, block.float())
+        at += len(block)
+    return out
+
+
+class _Product(torch.autograd.Function):
+    """`product`, whose gradient makes the weights wide once more instead of keeping them."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        return product(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (weight,), (grad,) = ctx.saved_tensors, grads
+        wide, blocks, at = grad.float(), weight.split(max(1, BLOCK // weight.shape[1])), 0
+        total = wide.new_zeros(*grad.shape[:-1], weight.shape[1])
+        for block in blocks:
+            total += wide[..., at : at + len(block)] @ block.float()
+            at += len(block)
+        return total.to(grad.dtype), None
+
+
+class _WideLinear(nn.Linear):
+    wide_from: int
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input[..., 0].numel() < self.wide_from or self.weight.requires_grad:
+            return super().forward(input)
+        out = _Product.apply(input, self.weight)
+        return out if self.bias is None else out + self.bias
+
+
+def _attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> Any:
+    """torch's attention of several tokens in float32."""
+    if query.shape[-2] == 1:
+        return sdpa_attention_forward(module, query, key, value, mask, **options)
+    if mask is not None and mask.is_floating_point():
+        mask = mask.float()
+    out, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **options)
+    return out.to(query.dtype), weights

@@ -105,6 +105,8 @@ def test_profiles_and_models_know_their_own(lmm, tmp_path: Path):
     assert "Sydney" in lmm("ask", Q).out and "Sydney" in lmm("ask", Q, "--profile", "work", "--model", "other").out
     assert lmm("ask", Q, "--profile", "work").out == f"{A}\n"
     assert lmm("ask", Q, "--profile", "../work").code == 2
+    refused = lmm("chat", "--profile", "../work", stdin="")
+    assert refused.code == 2 and refused.err.count("\n") == 1, "more was said than what is wrong"
     lmm("teach", Q, "Perth", "--model", "some/where")
     listed = [row["path"] for row in lmm("memory", "list", "--json").json]
     folder = tmp_path / "data"
@@ -420,6 +422,8 @@ def test_diff_says_what_differs(lmm, two):
     assert found.code == 0 and f"! {Q}" in found.out and "- Who leads" in found.out and "+ Who sells" in found.out
     same = lmm("memory", "diff", two[0], two[0])
     assert same.out == "" and "the same" in same.err
+    lmm("teach", Q, "Canberra")
+    assert "- Who leads" in lmm("memory", "diff", two[0]).out  # against the standing memory
 
 
 def test_merge_names_conflicts_and_keeps_both_sets(lmm, two):
@@ -445,6 +449,15 @@ def test_forget_asks_and_leaves_no_byte(lmm, two, tmp_path: Path):
     assert found.code == 0 and found.json["forgotten"]["prompt"] == Q
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"Canberra" in p.read_bytes()]
     assert state.verify(two[0]) == [] and "Sydney" in lmm("ask", Q, "--mm-path", two[0]).out
+
+
+def test_a_lesson_is_named_by_its_number(lmm, two):
+    assert [line.split("\t")[0] for line in lmm("memory", "show", two[0]).out.splitlines() if "Maria" in line] == ["2"]
+    assert lmm("memory", "forget", two[0], "3", "--yes").code == 2
+    assert "Maria" in lmm("memory", "forget", two[0], "2", "--yes").err
+    assert "Maria" not in lmm("memory", "show", two[0]).out and "Canberra" in lmm("memory", "show", two[0]).out
+    lmm("teach", "How many boats are there?", "1", "--mm-path", two[0])
+    assert "2 lessons" in lmm("memory", "forget", two[0], "1", "--yes").err, "a number that is also said names nobody"
 
 
 SECRET = "What is the code of the vault?"

@@ -20,8 +20,9 @@ from lmm.chat.saving import save_all
 from lmm.chat.session import Chat
 from lmm.chat.view import ConsoleView
 from lmm.config import Config
+from lmm.engine.keeper import Keeper
 from lmm.errors import LearningError, LmmError, StateError, UsageError
-from lmm.files import state_file, transcripts
+from lmm.files import journal, state_file, transcripts
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import Recall
 from lmm.memory.hash_gradient import HashGradient
@@ -810,6 +811,15 @@ def test_saving_all_leaves_the_memory_in_use_in_place(fresh: Session):
     assert len(save_all(fresh.chat)) == 2
     assert fresh.chat.mind is before and not any(mind.unsaved for mind in fresh.chat.minds.values())
     assert "Canberra" in fresh.do(Q)
+
+
+def test_nothing_is_copied_of_what_another_has_taken_back(tmp_path: Path, session: Session):
+    keep = Keeper(session.chat.mind, tmp_path / "standing.safetensors")
+    session.do(f"/teach {Q} => Canberra")
+    journal.take_back(keep.file, 1)
+    assert save_all(session.chat) == [] and session.chat.mind.lessons == ()
+    session.do("/teach Who leads the choir? => Maria")
+    assert len(save_all(session.chat)) == 1
 
 
 # options go with their memory --------------------------------------------------------------------------------------

@@ -116,6 +116,28 @@ def test_a_long_paste_shows_its_end_and_then_all_of_it_once(terminal, columns: i
 
 
 @WIDTHS
+@pytest.mark.parametrize("when", ["before the prompt", "while it answers"])
+def test_a_paste_is_one_message_at_any_time(terminal, columns: int, when: str):
+    """The terminal says where it begins and ends only if it was asked to by then."""
+    t = terminal(columns=columns, LMM_TEST_LOAD="1", LMM_TEST_PREFILL="1")
+    if when == "while it answers":
+        ready(t)
+        t.line("hello")
+        t.see("reading, 0 of ")
+    t.see(lambda text: b"\x1b[?2004h" in t.raw)
+    assert t.raw.rfind(b"\x1b[?2004h") > t.raw.rfind(b"\x1b[?2004l") and (when[0] == "w" or "/help" not in t.shown)
+    t.type("\x1b[200~one line\nand another\x1b[201~")
+    t.see("and another")
+    t.type("\r")
+    t.see("You said: one line")
+    t.prompts(3 if when[0] == "w" else 2)
+    assert t.all.count("> one line") == 1 and "  and another" in t.all
+    t.line("exit")
+    assert t.rest() == 0
+    assert t.raw.rfind(b"\x1b[?2004h") < t.raw.rfind(b"\x1b[?2004l"), "the shell would be told of pastes"
+
+
+@WIDTHS
 def test_pasted_code_keeps_its_lines_and_a_draft_that_was_cleared_is_gone(terminal, columns: int):
     t = terminal(columns=columns)
     ready(t)

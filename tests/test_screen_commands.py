@@ -408,3 +408,12 @@ def test_how_slow_a_lesson_is_stands_above_it(terminal: Open, columns: int):
     whole(t.shown, f"a lesson takes as long as 50 replies with {Jotter.name}; Ctrl-C stops it")
     assert "learned:" not in t.shown
     t.see(said("learned:"))
+
+
+@pytest.mark.parametrize("columns", [60, 40])
+@pytest.mark.parametrize("wrong", ["chat --max-tokens many", "memory diff", "chat --nonsense"])
+def test_a_command_that_is_used_wrongly_is_explained_at_words(tmp_path: Path, columns: int, wrong: str):
+    narrow, wide = (Terminal(tmp_path, columns=n, command=tuple(wrong.split())) for n in (columns, 200))
+    assert narrow.rest() == wide.rest() == 2
+    assert "Usage:" in wide.all and len(wide.all.split("Error: ")[1].split()) > 2
+    assert narrow.all.split() == wide.all.split(), "a word was broken"

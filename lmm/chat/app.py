@@ -57,13 +57,15 @@ def run(config: Config, resume: str | None = None) -> None:
 
 
 def _check_names(config: Config) -> None:
-    """What is wrong with a name is said before anything else is shown. Raises UnknownNameError."""
+    """What is wrong with a name is said before anything else is shown. Raises UsageError."""
     from lmm import registry
     from lmm.adapters.models import source
+    from lmm.files import standing
 
     for part in config.memory.split("+"):
         registry.check("lmm.memories", "memory", part)
     source.check_name(config.model)
+    standing.file_of(config)
 
 
 def _open(config: Config, loading: Loading) -> Engine:

@@ -64,7 +64,7 @@ class Interrupts:
 @contextlib.contextmanager
 def typing_mode(shown: bool) -> Iterator[None]:
     """Inside, keys are echoed and come line by line, as an editor expects them; or, where not `shown`, they are kept
-    for the next prompt and not echoed into the reply. Ctrl-C works either way.
+    for the next prompt and not echoed into the reply, and a paste is kept as one. Ctrl-C works either way.
 
     Silence has to last from prompt to prompt: the line mode would swallow a Ctrl-D typed in between.
     """
@@ -81,9 +81,19 @@ def typing_mode(shown: bool) -> Iterator[None]:
     line_mode = termios.ECHO | termios.ICANON
     inside = [*before[:3], before[3] | line_mode if shown else before[3] & ~line_mode, *before[4:]]
     try:
+        _tell_pastes(not shown)
         with contextlib.suppress(termios.error):
             termios.tcsetattr(file, termios.TCSADRAIN, inside)
         yield
     finally:
+        _tell_pastes(shown)
         with contextlib.suppress(termios.error):  # the terminal may be gone
             termios.tcsetattr(file, termios.TCSADRAIN, before)
+
+
+def _tell_pastes(wanted: bool) -> None:
+    """Have the terminal say where a paste begins and ends ("bracketed paste" of xterm), or not."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stdout.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown"):
+            sys.stdout.write("\x1b[?2004h" if wanted else "\x1b[?2004l")
+            sys.stdout.flush()

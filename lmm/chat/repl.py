@@ -78,6 +78,7 @@ class Repl:
         self._started: Callable[[], None] | None = None
         output = session.pop("output", None) or create_output()
         output.erase_down = lambda: output.write_raw(ERASE_BELOW)  # type: ignore[method-assign]
+        output.disable_bracketed_paste = lambda: None  # type: ignore[method-assign]  # `typing_mode` does, in the end
         self._session: PromptSession[str] = PromptSession(
             multiline=True,
             output=output,

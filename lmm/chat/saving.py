@@ -36,7 +36,7 @@ def save_all(chat: Chat) -> list[Path]:
     named = bool(chat.config.mm_load_path or chat.config.mm_save_path)
     for name, mind in chat.minds.items():
         mind.look()
-        if not mind.unsaved and not (named and mind is chat.mind):
+        if not _has_learned(mind) and not (named and mind is chat.mind):
             continue
         try:
             paths.append(save(chat, name))
@@ -47,6 +47,12 @@ def save_all(chat: Chat) -> list[Path]:
     if failed is not None:
         raise failed
     return paths
+
+
+def _has_learned(mind: Mind) -> bool:
+    """Whether there is something new to copy: what was taught here may have been taken back by another lmm."""
+    taken_back = mind.keeper is not None and not mind.keeper.taught and mind.memory.learns_from == "lessons"
+    return mind.unsaved and not taken_back
 
 
 def _write(chat: Chat, mind: Mind, target: Path) -> Path:

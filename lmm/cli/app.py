@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -57,15 +57,38 @@ def lmm(
     """Chat with a local language model that learns from what you tell it."""
 
 
+#: what typer raises for a command line that is wrong; it has no public name there
+_Misused: Any = typer.BadParameter.__bases__[0].__bases__[0]
+
+
 def main() -> None:
-    """Run the command line: library errors become one line on stderr and an exit code."""
+    """Run the command line: errors become a line or two on stderr and an exit code."""
     sys.argv[1:] = map(_with_clean_name, sys.argv[1:])
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except LmmError as error:
         fail(error)
+    except _Misused as error:
+        _explain(error)
+        sys.exit(error.exit_code)
+    except typer.Abort:
+        print("Aborted!", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _explain(error: Any) -> None:
+    """How a command is used, and what was wrong; at words, which typer leaves to the terminal to break."""
+    import io
+    import shutil
+
+    from lmm.text.wrapped import wrapped
+
+    shown = io.StringIO()
+    error.show(file=shown)
+    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else sys.maxsize
+    print(wrapped(shown.getvalue().rstrip("\n"), width), file=sys.stderr)
 
 
 def _with_clean_name(argument: str) -> str:

@@ -80,8 +80,11 @@ def show(
     out_table(("", ""), [(k, "" if v is None else str(v)) for k, v in plain.items()] + [("options", options)])
     if found["lessons"]:
         out_table(
-            ("id", "question", "answer"),
-            [(clean_line(x["id"], 80), x["prompt"] or x["statement"], x["answer"]) for x in found["lessons"]],
+            ("", "id", "question", "answer"),
+            [
+                (number, clean_line(x["id"], 80), x["prompt"] or x["statement"], x["answer"])
+                for number, x in enumerate(found["lessons"], 1)
+            ],
         )
     out_table(
         ("tensor", "dtype", "shape", "bytes"),
@@ -166,12 +169,12 @@ def verify(
 
 
 @app.command()
-def diff(a: File, b: File, as_json: Json = False) -> None:
+def diff(a: File, b: OrStanding = None, as_json: Json = False) -> None:
     """What differs between two files: lessons, header, tensors."""
     from lmm.engine import memory_files
     from lmm.text.sanitize import clean_line
 
-    found = memory_files.compare(a, b)
+    found = memory_files.compare(a, b or _standing())
     if as_json:
         out_json(dataclasses.asdict(found, dict_factory=lambda pairs: {k: v for k, v in pairs if k != "reading"}))
         return
@@ -223,7 +226,7 @@ def merge(
 @app.command()
 def forget(
     file: OrStanding = None,
-    what: Annotated[str, Argument(help="a lesson's id, or text that only one lesson has in it")] = "",
+    what: Annotated[str, Argument(help="a lesson's number or id, or text that only one lesson has in it")] = "",
     everywhere: Annotated[str, Option(help="a value: whatever says it goes, in all files that are known here")] = "",
     activation_log_path: Annotated[Path | None, Option(help="a log that may mention it, too")] = None,
     yes: Yes = False,
@@ -324,7 +327,7 @@ def migrate(
     config: Config,
     file: File,
     memory: Annotated[str | None, Option(help="teach to another memory; default: that of the file")] = None,
-    without: Annotated[str | None, Option(help="leave one lesson out: its id, or text that only it has in it")] = None,
+    without: Annotated[str | None, Option(help="leave one lesson out: its number or id, or text of it")] = None,
     as_json: Json = False,
 ) -> None:
     """Teach the lessons of a file again: to another model, another memory, or on top of another file."""
@@ -438,10 +441,12 @@ def _standing() -> Path:
 def _one(lessons: list[Lesson], what: str, file: Path) -> Lesson:
     from lmm.chat.commands_memory import found
 
-    hits = found(tuple(lessons), what)
+    said = found(tuple(lessons), what)
+    hits = [x for number, x in enumerate(lessons, 1) if str(number) == what or x in said]
     if len(hits) != 1:
         names = "; ".join(f"{x.id}: {x}" for x in hits[:10])
         raise UsageError(
-            f"{len(hits)} lessons of {file} have {what!r} in them" + (f", name one by its id: {names}" if hits else "")
+            f"{what!r} means {len(hits)} lessons of {file}"
+            + (f", name one by its id: {names}" if hits else "; see: lmm memory show")
         )
     return hits[0]

@@ -92,6 +92,7 @@ class Config(Decoding):
         "a packaged name, a folder, a .gguf file, ollama:NAME, a Hugging Face id or hf.co/ID:Q4_K_M",
     )
     revision: str | None = _model(None, "revision of a Hugging Face model")
+    adapter: str | None = _model(None, "a PEFT LoRA adapter for the model: a folder")
     local_files_only: bool = _model(False, "never use the network")
     trust_remote_code: bool = _model(
         False, "run the Python code that comes with the model", flag="--trust-remote-code", flag_only=True
@@ -121,9 +122,14 @@ class Config(Decoding):
     markdown: bool = _chat(True, "show replies as Markdown on a terminal")
 
     @property
+    def model_name(self) -> str:
+        """The model's, and its adapter's."""
+        return self.model if self.adapter is None else f"{self.model}+{Path(self.adapter).name}"
+
+    @property
     def about(self) -> dict[str, Any]:
         """What a transcript says of the session it is of."""
-        keys = ("model", "memory", "backend", "system", "fresh", "profile", "mm_load_path", "mm_save_path")
+        keys = ("model", "adapter", "memory", "backend", "system", "fresh", "profile", "mm_load_path", "mm_save_path")
         return {key: getattr(self, key) for key in keys}
 
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from lmm import feedback, registry
 from lmm.adapters.base import Adapter
+from lmm.adapters.generation import prefill
 from lmm.config import Config, Decoding
 from lmm.engine import runtime
 from lmm.engine.engine import Engine
@@ -90,6 +91,14 @@ def native_seconds(adapter: Adapter, tokens: int) -> float:
     return (time.perf_counter() - middle - (middle - start)) / (len(made) - 1)
 
 
+def reading_seconds(adapter: Adapter, tokens: int = 512) -> float:
+    """Seconds in which a prompt of so many tokens is read."""
+    read = (adapter.format.encode(QUESTION) * tokens)[:tokens]
+    start = time.perf_counter()
+    prefill(adapter, read, adapter.new_cache())
+    return time.perf_counter() - start
+
+
 def first_token_ratio(adapter: Adapter, name: str, log: ActivationLog) -> float:
     """Time to first token at turn 20 over that at turn 2, messages of equal length."""
     engine = Engine(Mind(adapter, registry.memory_class(name)(), log=log), decoding=Decoding(max_tokens=8))
@@ -146,6 +155,7 @@ def measure(adapter: Adapter, log: ActivationLog, given: argparse.Namespace) -> 
         rounds.append({**seconds, "generate": native_seconds(adapter, given.tokens)})
     engine.mind.detach()
     found: dict[str, object] = {"backend": adapter.name, "dtype": adapter.dtype}
+    found["a prompt of 512 tokens, seconds"] = _median(reading_seconds(adapter) for _ in range(given.rounds))
     found["identity, tokens/s"] = round(1 / statistics.median(r["identity"] for r in rounds), 1)
     found["identity / generate, tokens/s"] = _median(r["generate"] / r["identity"] for r in rounds)
     for name in names[1:]:

@@ -145,7 +145,7 @@ def _greeting(chat: Chat) -> str:
         if lessons := chat.kept_lessons():
             known = f", {counted(len(lessons), 'lesson')} since {day(min(x.time for x in lessons))}"
     fresh = " · fresh, nothing stays known" if config.fresh and not config.mm_load_path else ""
-    return f"lmm {lmm.__version__} · {config.model} · {config.memory}{known}{fresh} · /help"
+    return f"lmm {lmm.__version__} · {config.model_name} · {config.memory}{known}{fresh} · /help"
 
 
 def _going_on(chat: Chat) -> list[str]:

@@ -64,7 +64,7 @@ def use_model(chat: Chat, name: str) -> None:
     """
     old = chat.engine
     mine = _config_of(chat, old.mind)
-    config = dataclasses.replace(mine, model=name, revision=None, mm_load_path=None, mm_save_path=None)
+    config = dataclasses.replace(mine, model=name, revision=None, adapter=None, mm_load_path=None, mm_save_path=None)
     runtime.check(config)
     coming = Loading(lambda new: runtime.open_engine(config, progress=new.report, notice=new.notices.append))
     chat.coming, coming.progress = coming, f"loading {name}"

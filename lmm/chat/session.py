@@ -152,7 +152,7 @@ class Chat:
         if self.coming is not None:
             return self.coming.progress
         if self.loading.engine is None:
-            return self.loading.progress or f"loading {self.config.model}"
+            return self.loading.progress or f"loading {self.config.model_name}"
         if self.stop.is_set():
             return "stopping"
         if self._talk is not None and self._talk.doing:
@@ -168,14 +168,14 @@ class Chat:
         if engine is None:
             from lmm.text.sanitize import clean
 
-            what = f"failed to load {self.config.model}" if self.loading.error else self.doing()
+            what = f"failed to load {self.config.model_name}" if self.loading.error else self.doing()
             return clean(what)[: max(width, 0)]
         from lmm.chat.render import status_line
 
         last = self._talk.last if self._talk else None
         speed = last.generated.tokens_per_s if last and last.generated else None
         return status_line(
-            model=self.config.model,
+            model=self.config.model_name,
             backend=engine.adapter.name,
             memory=self.config.memory,
             lessons=len(engine.mind.lessons),

@@ -96,13 +96,13 @@ def _device(config: Config) -> list[Finding]:
 def _model(config: Config) -> list[Finding]:
     from lmm.adapters.models import source as models
 
-    if config.model in models.PACKAGED:
+    if config.model in models.PACKAGED and config.adapter is None:
         return [_packaged(config.model)]
     try:
-        source = models.resolve(config.model, local_files_only=True, revision=config.revision)
+        source = models.resolve(config.model, local_files_only=True, revision=config.revision, adapter=config.adapter)
     except LmmError as error:
         return [Finding("model", BAD, str(error), "name another with --model, or drop --local-files-only to download")]
-    return [Finding("model", GOOD, f"{config.model} in {source.folder}")]
+    return [Finding("model", GOOD, f"{config.model_name} in {source.folder}")]
 
 
 def _packaged(name: str) -> Finding:

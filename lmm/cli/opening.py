@@ -22,7 +22,7 @@ def opened(config: Config) -> Iterator[Mind]:
     from lmm.chat.loading import step
     from lmm.engine import runtime
 
-    busy = Busy(lambda: f"loading {config.model}", beside=True)
+    busy = Busy(lambda: f"loading {config.model_name}", beside=True)
 
     def progress(done: int, total: int, text: str) -> None:
         if total:

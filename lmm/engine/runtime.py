@@ -78,6 +78,7 @@ def load_adapter(config: Config, progress: Progress | None = None, notice: Notic
         local_files_only=config.local_files_only,
         revision=config.revision,
         trusted=config.trust_remote_code,
+        adapter=config.adapter,
         progress=progress,
     )
     if source.trusted and (code := own_code(source.folder)):

@@ -27,7 +27,10 @@ def file_of(config: Config) -> Path | None:
     """
     if config.fresh or config.mm_load_path or config.mm_save_path:
         return None
-    return _folder(config.profile) / _slug(config.model, config.revision) / f"{config.memory}.safetensors"
+    model = _slug(config.model, config.revision)
+    if config.adapter is not None:
+        model = f"{model}+{_slug(str(Path(config.adapter).expanduser().resolve()), None)}"
+    return _folder(config.profile) / model / f"{config.memory}.safetensors"
 
 
 def files() -> list[Path]:

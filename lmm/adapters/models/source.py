@@ -1,7 +1,8 @@
 """What `--model` names (packaged, a folder, a .gguf file, ollama:NAME, a hub id or file) -> a folder to be loaded.
 
-GGUF weights are converted once (`gguf_import.py`) into the user's cache, under a lock, into a temporary folder that is
-renamed when complete; `lmm.json` beside the weights records where they came from and the size and sha256 of every file.
+GGUF weights are converted (`gguf_import.py`), and adapters merged (`lora.py`), once, into the user's cache: under a
+lock, into a temporary folder that is renamed when complete; `lmm.json` beside the weights records where they came from
+and the size and sha256 of every file.
 """
 
 from __future__ import annotations
@@ -111,16 +112,24 @@ def resolve(
     local_files_only: bool = False,
     revision: str | None = None,
     trusted: bool = False,
+    adapter: str | None = None,
     progress: Progress | None = None,
 ) -> ModelSource:
     """The model called `name`, ready to load: a short name of `PACKAGED`, a folder, a .gguf file, ollama:NAME, or hub
-    owner/name.
+    owner/name; with a PEFT `adapter`, a folder, in it.
 
     `progress(done, total, text)` counts bytes; total 0 means a message only. `revision` pins a hub model to a branch,
     tag or commit. `trusted`: Python code that comes with the model may run. Raises ModelError (missing, damaged, no
     room, no network), UnknownNameError and UsageError.
     """
     check_name(name)
+    found = _named_so(name, local_files_only, revision, trusted, progress)
+    return found if adapter is None else _adapted(found, Path(adapter).expanduser().resolve(), progress)
+
+
+def _named_so(
+    name: str, local_files_only: bool, revision: str | None, trusted: bool, progress: Progress | None
+) -> ModelSource:
     path = Path(name).expanduser()
     if revision is not None and (path.exists() or not _looks_like_hub_id(name)):
         raise UsageError(f"a revision needs a Hugging Face id such as owner/name; {name!r} is not one")
@@ -288,6 +297,26 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
+def _adapted(base: ModelSource, adapter: Path, progress: Progress | None) -> ModelSource:
+    """A model with an adapter merged into it, once for each state of the two."""
+    from lmm.adapters.models import lora
+
+    parts = [_sha256(path) for path in lora.files(adapter)]
+    for path in sorted(base.folder.glob("*.safetensors")):
+        status = path.resolve().stat()
+        parts.append(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}")
+    state = hashlib.sha256("|".join(parts).encode()).hexdigest()
+    model_id, revision = f"{base.model_id}+{adapter.name}", f"sha256:{state}"
+    folder = cache_dir() / "models" / f"{base.folder.name[:60]}+{adapter.name[:60]}-{state[:12]}"
+    if damage(folder):
+        with _conversion(folder, progress) as work:
+            if work is not None:
+                told = progress or (lambda done, total, text: None)
+                lora.merge(base.folder, adapter, work, lambda done, total: told(done, total, f"merging {adapter.name}"))
+                _write_manifest(work, model_id, revision, "")
+    return ModelSource(f"{base.name}+{adapter.name}", folder, model_id, revision, base.trusted)
+
+
 def _named(progress: Progress | None, name: str) -> Progress | None:
     return progress and (lambda done, total, text: progress(done, total, f"{text}, {name}"))
 
@@ -374,7 +403,7 @@ def _folder(name: str, path: Path) -> ModelSource:
     path = path.resolve()
     if (path / ADAPTER).is_file() and not (path / "config.json").is_file():
         base = read_json(path / ADAPTER).get("base_model_name_or_path") or "its base model"
-        raise ModelError(f"{name} is an adapter for {base}, not a model; merge it into that and name the result")
+        raise ModelError(f"{name} is an adapter for {base}, not a model: --model {base} --adapter {name}")
     if problem := incomplete(path):
         ggufs = sorted(path.glob("*.gguf"))
         hint = f"; it holds a GGUF file: --model {ggufs[0]}" if ggufs else ""

@@ -22,10 +22,6 @@ from lmm.text.sanitize import as_text, clean
 Ask = Callable[[str], str]  # a question on the terminal -> the line typed
 
 
-def no_answer(question: str) -> str:
-    return "n"
-
-
 class ConsoleView:
     """`out` gets replies and what was asked for, `side` the lines beside the conversation (the same on a terminal)."""
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmm.adapters.base import Rewrite, TapContext
+from lmm.adapters.base import TapContext
 from lmm.adapters.ops import Array, Params, token_cross_entropy
 from lmm.engine.asking import equal_lengths
 from lmm.engine.training_settings import TrainingSettings
@@ -290,16 +290,13 @@ class Training:
 
     @contextlib.contextmanager
     def _taps(self) -> Iterator[None]:
-        def at(site: Site) -> Rewrite:
-            def rewrite(x_in: Array, x_out: Array, context: TapContext) -> Array:
-                state, recall = self._now
-                return self.memory.rewrite(self.adapter.ops, state, recall, x_in, x_out, context)
-
-            return rewrite
+        def rewrite(x_in: Array, x_out: Array, context: TapContext) -> Array:
+            state, recall = self._now
+            return self.memory.rewrite(self.adapter.ops, state, recall, x_in, x_out, context)
 
         with contextlib.ExitStack() as stack:
             for site in self.memory.sites(self.adapter):
-                stack.enter_context(self.adapter.tap(site, at(site)))
+                stack.enter_context(self.adapter.tap(site, rewrite))
             yield
 
     # checkpoints -----------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def doing(clause: str) -> Fact | None:
         return None
     subject, rest, first = m["s"], trim(m["r"]), m["s"].lower() in ("i", "we")
     if m["n"]:
-        return _refusal(subject, m["n"], rest) if first else None
+        return _refusal(m["n"], rest) if first else None
     return _does(subject, first, rest) or (None if first else _longer(clause))
 
 
@@ -149,7 +149,7 @@ def _done(subject: str, first: bool, verb: str, aux: str, prep: str, value: str,
     return fact(verb, core, answer, f"{wh} {aux} {me} {verb}{tail}?", *more, *asked)
 
 
-def _refusal(subject: str, negation: str, rest: str) -> Fact | None:
+def _refusal(negation: str, rest: str) -> Fact | None:
     m = re.match(r"(?P<verb>eat|drink|like|stand|tolerate|speak|drive|smoke|wear) ?(?P<v>.+)$", rest, re.I)
     if not m or BARRED.match(m["v"]):
         return None

@@ -240,7 +240,7 @@ def _correction(
     if not asks(last.user):
         own = reader.hear(last.user, None)
         if own.facts:
-            return _restated(text, last.user, own, fact, tongue, known)
+            return _restated(text, own, fact, tongue, known)
         if tongue == "en" and not replies.is_factual(last.user):
             return None
     question = replies.core(last.user) if tongue == "en" else " ".join(last.user.split())
@@ -297,9 +297,7 @@ def asks(text: str) -> bool:
     return bool(re.search(r"[?？]\W*$", text)) or replies.is_factual(text)
 
 
-def _restated(
-    text: str, before: str, own: Findings, fact: Span, tongue: str, known: Sequence[Lesson]
-) -> Reading | None:
+def _restated(text: str, own: Findings, fact: Span, tongue: str, known: Sequence[Lesson]) -> Reading | None:
     """The user's own last statement with another value: "sorry, I meant Oslo" after "I live in Bergen"."""
     old = own.facts[0]
     clause = old.clause.replace(old.value, fact.value, 1)

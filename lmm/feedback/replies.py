@@ -124,7 +124,7 @@ def _with_do(wh: str, aux: str, rest: str, value: str, counted: str = "") -> str
     return f"{said} {after} {value}"
 
 
-def _subject_question(wh: str, noun: str, rest: str, value: str) -> str:
+def _subject_question(noun: str, rest: str, value: str) -> str:
     """who/what/which N + verb: the value is the subject ("Who wrote Dune?")."""
     most = re.match(r"(is|are|was|were) the (\w+est|most \w+|first|last|second|third)((?: \w+)*)$", rest)
     if noun and most and not most[3]:
@@ -188,7 +188,7 @@ def _attribute(m: re.Match[str], value: str) -> str | None:
 def _as_subject(m: re.Match[str], value: str) -> str | None:
     if m["wh"].lower() == "what" and not m["n"]:
         return None
-    return _subject_question(m["wh"].lower(), (m["n"] or "").strip(), m["r"], value)
+    return _subject_question((m["n"] or "").strip(), m["r"], value)
 
 
 def _did(m: re.Match[str], value: str) -> str | None:

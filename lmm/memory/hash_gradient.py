@@ -138,15 +138,13 @@ class HashGradient(Memory):
         high = [int(i) for i in np.flatnonzero(above_mean(losses))]
         signs = ops.to_numpy(self.signs(ops, message.h))[0]
         for i in high:
-            state = self._learn_token(state, message, i, signs[message.sources[i]], signs, report)
+            state = self._learn_token(state, message, i, signs[message.sources[i]], report)
         report.loss_before = float(losses[high].mean())
         after = ops.to_numpy(message.losses(lambda h: self.rewrite(ops, state, None, h, h, message.context)))
         report.loss_after = finite(float(after[high].mean()))
         return state
 
-    def _learn_token(
-        self, state: State, message: Heard, i: int, code: np.ndarray, signs: np.ndarray, report: LearnReport
-    ) -> State:
+    def _learn_token(self, state: State, message: Heard, i: int, code: np.ndarray, report: LearnReport) -> State:
         """The state with the row of `code` [r] moved until content token i costs less than the goal."""
         options, adapter = self.options, message.adapter
         ops = adapter.ops

@@ -98,6 +98,7 @@ def test_without_a_file_memory_commands_mean_the_standing_memory(lmm):
     assert lmm("memory", "forget", "sister", "--yes").code == 0
     left = lmm("memory", "show", "--json").json["lessons"]
     assert [x["prompt"] for x in left] == [Q]
+    assert all("/profiles/work/" in lmm("memory", what, "--profile", "work").err for what in ("check", "undo"))
 
 
 def test_profiles_and_models_know_their_own(lmm, tmp_path: Path):
@@ -214,6 +215,7 @@ def test_correct_is_about_the_last_question(lmm):
     assert "Perth" in again.json["answer"] and again.json["path"] == "m.safetensors"
 
 
+@pytest.mark.slow
 def test_a_question_does_not_wait_for_a_silent_pipe(tmp_path: Path):
     env = terminals.environment(tmp_path)
     code = [sys.executable, terminals.SCRIPTED, "ask", "--memory", "jotter", "hello"]

@@ -301,13 +301,11 @@ def undo(
     as_json: Json = False,
 ) -> None:
     """Take back the last changes to the standing memory, or to the file of --mm-path; there may be some of days ago."""
-    from lmm.files import journal, standing
+    from lmm.files import journal
     from lmm.lesson import without
     from lmm.text.counted import counted
 
-    file = Path(config.mm_load_path) if config.mm_load_path else standing.file_of(config)
-    if file is None or not file.exists():
-        raise UsageError(f"there is no memory {file or ''} to undo a change of; see: lmm memory list")
+    file = _standing(config)
     before = journal.read_header(file).lessons
     done = journal.take_back(file, count)
     now = journal.read_header(file).lessons
@@ -370,7 +368,7 @@ def check(
     from lmm.engine import check as checking
     from lmm.files import journal
 
-    file = file or _standing()
+    file = file or _standing(config)
     with journal.alone(file):  # all of it is in the file itself then
         header = journal.read_header(file)
     if not header.lessons:
@@ -427,12 +425,13 @@ def _listed(path: Path) -> dict[str, Any]:
     }
 
 
-def _standing() -> Path:
-    """What a chat without flags starts from. Raises UsageError."""
-    from lmm import config
+def _standing(config: Config | None = None) -> Path:
+    """What a chat of this configuration, or one without flags, starts from. Raises UsageError."""
+    from lmm.config import load
     from lmm.files import standing
 
-    file = standing.file_of(config.load({}))
+    config = config or load({})
+    file = Path(config.mm_load_path) if config.mm_load_path else standing.file_of(config)
     if file is None or not file.exists():
         raise UsageError(f"there is no standing memory {file or ''}; name a file, see: lmm memory list")
     return file

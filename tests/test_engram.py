@@ -287,6 +287,16 @@ def test_a_taught_question_gets_no_second_rows(adapter: Adapter) -> None:
     assert made.mind.memory.trainable(alone) == ()
 
 
+@on("toy")
+def test_room_has_keys_as_long_as_those_of_a_lesson(adapter: Adapter) -> None:
+    made = engine(adapter, "engram")
+    state = made.mind.memory.prepare(made.mind.knowledge.state, PAIRS[:1], adapter)
+    made.mind.learn(Lesson(*PAIRS[0], id="home"))
+    sizes = [float((np.asarray(keys, np.float32) ** 2).sum(1).mean()) for keys in (
+        state["keys/pairs0"], made.mind.knowledge.state["keys/home"])]  # fmt: skip
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
+
+
 @on("tiny-torch", "tiny-mlx")
 def test_what_is_trainable_gets_gradients_through_rewrite_and_lowers_the_loss(adapter: Adapter) -> None:
     from lmm.adapters.ops import token_cross_entropy
@@ -400,3 +410,5 @@ def test_two_questions_with_a_rarest_word_each_are_about_other_things() -> None:
     assert not rare.other_thing("which town governs Zembla", "Big capital of Zembla"), (
         "one shared rarest word is enough"
     )
+    assert not rare.other_thing("which town", "Big town"), "nothing of the first is missing in the second"
+    assert not words().other_thing("?!", "where is it")

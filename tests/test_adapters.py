@@ -398,6 +398,7 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return torch, mlx
 
 
+@pytest.mark.slow
 @pytest.mark.mlx
 def test_both_backends_agree_on_every_kind_of_model(pair: tuple[Adapter, Adapter]) -> None:
     torch, mlx = pair
@@ -413,6 +414,7 @@ def test_both_backends_agree_on_every_kind_of_model(pair: tuple[Adapter, Adapter
     assert made[0] == made[1]
 
 
+@pytest.mark.slow
 @pytest.mark.mlx
 def test_every_kind_of_model_runs_in_parts_and_as_its_own_generate(pair: tuple[Adapter, Adapter]) -> None:
     for adapter in pair:

@@ -53,11 +53,13 @@ def load(kind: str, backend: str, folders) -> Adapter:
     return registry.load_adapter(backend, ModelSource(kind, folders(kind), kind, None), dtype="float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "backend"), CASES)
 def test_it_runs_in_parts_and_as_its_backend_runs_it(kind: str, backend: str, folders) -> None:
     assert selfcheck.problem(load(kind, backend, folders)) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", BOTH)
 def test_backends_compute_the_same(kind: str, folders) -> None:
     torch, mlx = (some_logits(load(kind, backend, folders)) for backend in ("torch", "mlx_lm"))
@@ -82,6 +84,7 @@ def test_a_cache_with_states_goes_back_to_where_it_was_marked(backend: str, fold
     assert not selfcheck.far(adapter.ops.to_numpy(found)[0], adapter.ops.to_numpy(expected)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "mlx_lm"])
 def test_a_chat_with_states_reads_what_it_read_once(backend: str, folders) -> None:
     """The replies of a long chat are those of the same chat read anew, and no turn reads the whole again."""
@@ -97,6 +100,7 @@ def test_a_chat_with_states_reads_what_it_read_once(backend: str, folders) -> No
     engine.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["torch", "mlx_lm"])
 def test_it_learns_above_a_state(backend: str, folders) -> None:
     adapter = load("lfm2", backend, folders)

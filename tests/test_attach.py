@@ -78,6 +78,7 @@ def settings_of(name: str) -> dict[str, Any]:
     return {} if name == "keyed" else contracts.ROWS[name].options
 
 
+@pytest.mark.slow
 def test_importing_lmm_stays_light() -> None:
     code = "import lmm, sys; assert not {'torch', 'mlx', 'transformers', 'numpy'} & set(sys.modules), 'heavy'"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -399,6 +400,7 @@ def test_what_cannot_be_followed_is_refused(loaded) -> None:
 
 
 # ---------------------------------------------------------------- training
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(TRAINABLE))
 def test_a_trainer_trains_the_memory_and_nothing_else(loaded, tmp_path: Path, name: str) -> None:
     from transformers import Trainer, TrainingArguments

@@ -57,6 +57,7 @@ def row(result: dict[str, Any], name: str) -> dict[str, Any]:
     return next(row for row in result["rows"] if row["memory"] == name)
 
 
+@pytest.mark.slow
 def test_an_honest_memory_and_none(data: Path) -> None:
     result = compare(request(data, "told"), adapter=benching.adapter())
     told, none = row(result, "told"), row(result, "none")

@@ -199,6 +199,7 @@ def test_lookup_times_are_a_table_or_json() -> None:
     assert [row["size"] for row in json.loads(done.output)] == [100]
 
 
+@pytest.mark.slow
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from lmm.cli.app import app; "

@@ -19,6 +19,7 @@ def test_without_a_card_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert said["cuda"] is False and "no NVIDIA card" in said["said"]
 
 
+@pytest.mark.slow
 def test_what_it_checks_holds_on_the_cpu_and_is_seen_where_it_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -671,6 +671,7 @@ def test_quit_leaves(session: Session):
 
 
 # text that cannot be trusted --------------------------------------------------------------------------------------
+@pytest.mark.slow
 def test_nothing_a_model_a_lesson_or_a_name_says_reaches_the_terminal_as_a_command(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ):

@@ -27,6 +27,7 @@ AUSTRALIA = Exchange("What is the capital of Australia?", "The capital of Austra
 
 
 # ------------------------------------------------------------------ labelled turns
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision", "recall"), [("feedback_fresh", 0.8, 0.8), ("turns/en_a", 0.7, 0.6)])
 def test_turns_of_other_authors_are_read(name: str, precision: float, recall: float) -> None:
     figures = measure(labelled(DATA / f"{name}.jsonl"))
@@ -34,6 +35,7 @@ def test_turns_of_other_authors_are_read(name: str, precision: float, recall: fl
     assert figures["strict"]["recall"] >= recall
 
 
+@pytest.mark.slow
 def test_every_lesson_says_the_user_s_words_and_the_assistant_s() -> None:
     for turn in labelled(DATA / "feedback_dev.jsonl")[:120]:  # trained on: a failure may be looked at
         found = read(turn.text, turn.last)
@@ -508,7 +510,7 @@ WORDS = st.lists(st.sampled_from(PIECES.split()), max_size=40).map(" ".join)
 TEXTS = st.one_of(st.text(max_size=300), WORDS)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(TEXTS, st.none() | st.builds(Exchange, TEXTS, TEXTS))
 @example("No, it's \\1", AUSTRALIA)
 @example("my name is {v}", None)
@@ -543,6 +545,7 @@ def test_huge_and_empty_texts_teach_nothing() -> None:
         assert read(text).kind == "nothing"
 
 
+@pytest.mark.slow
 def test_reading_takes_less_than_forty_milliseconds() -> None:
     rows = labelled(DATA / "turns" / "en_a.jsonl")[:60]
     read("warm")
@@ -576,6 +579,7 @@ def test_the_same_text_is_read_the_same_in_every_process() -> None:
     assert len(outputs) == 1
 
 
+@pytest.mark.slow
 def test_importing_it_loads_no_model_library() -> None:
     code = "import sys, lmm.feedback; print(sorted({'torch', 'mlx', 'transformers', 'numpy'} & set(sys.modules)))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True)

@@ -77,6 +77,7 @@ def write_many(add: Callable[[Path, str], None], folder: Path, number: int) -> N
             add(folder, "Rumpelstiltskin")
 
 
+@pytest.mark.slow
 @KINDS
 def test_processes_that_write_and_forget_lose_no_line(folder: Path, kind: str) -> None:
     add, purge, name = FILES[kind]

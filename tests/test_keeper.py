@@ -328,6 +328,7 @@ def test_steps_come_back_as_they_were_in_their_order() -> None:
     assert len(steps) == len(list(steps)) == 30
 
 
+@pytest.mark.slow
 def test_a_step_costs_what_changed_and_not_what_is_known() -> None:
     known = Knowledge(
         {f"note/{i}": np.ones(1) for i in range(5000)}, tuple(Lesson(f"{i}?", id=f"{i}") for i in range(5000))
@@ -402,6 +403,7 @@ def said(process: subprocess.Popen[str]) -> set[str]:
     return {line.split()[1] for line in process.stdout if line.endswith("\n")}
 
 
+@pytest.mark.slow
 def test_processes_that_teach_at_once_lose_nothing(open_mind, file: Path) -> None:
     running = [teach(file, name, 12) for name in ("a", "b", "c")]
     learned = set().union(*(said(process) for process in running))
@@ -409,6 +411,7 @@ def test_processes_that_teach_at_once_lose_nothing(open_mind, file: Path) -> Non
     assert len(learned) == 36 and set(ids(open_mind())) == learned
 
 
+@pytest.mark.slow
 def test_what_was_said_to_be_learned_outlives_a_kill(open_mind, file: Path) -> None:
     learned: set[str] = set()
     for number in range(4):

@@ -80,6 +80,7 @@ def test_a_layer_is_the_sum_over_pairs_that_the_equations_say(encoder: Lam) -> N
     assert np.abs(found - attention_by_pairs(encoder.weights, x, [PAGE, len(ids) - PAGE])).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_text_gives_the_same_alone_and_in_any_company(encoder: Lam) -> None:
     together = encoder.encode(TEXTS)
     for batch_size in (1, 2):
@@ -89,6 +90,7 @@ def test_a_text_gives_the_same_alone_and_in_any_company(encoder: Lam) -> None:
     assert np.allclose(np.linalg.norm(together, axis=1), 1, atol=1e-5) and encoder.encode([]).shape == (0, 384)
 
 
+@pytest.mark.slow
 def test_the_size_of_a_block_does_not_matter_nor_half_precision(encoder: Lam, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = np.random.default_rng(0).integers(1000, 20000, 5 * PAGE + 77).astype(np.int32)
     one = long_mean(NUMPY, encoder.weights, ids, block=8 * PAGE)
@@ -106,6 +108,7 @@ def test_pages_of_a_long_text_see_each_other(encoder: Lam) -> None:
     assert np.abs(run_layer(encoder.weights, 0, x, pages, rest, 0.5)[:PAGE] - alone).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_long_texts_take_memory_for_one_array_of_states(encoder: Lam, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "HALF_FROM", 100)
     monkeypatch.setattr(module, "LAYERS", 1)
@@ -164,6 +167,7 @@ def test_the_weights_that_are_shipped_give_nearly_minilms_vectors() -> None:
 # ---- other backends, and others' libraries
 
 
+@pytest.mark.slow
 def test_every_backend_gives_the_same(ops: Ops, encoder: Lam, path: Path) -> None:
     found, texts = Lam(path, ops), [*TEXTS[:3], "The cat sat on the mat, and the dog by the door. " * 41]
     assert type(found.weights["embeddings.LayerNorm.bias"]) is type(ops.zeros((1,)))
@@ -184,10 +188,12 @@ def torch_vectors(encoder: Lam, folder: Path) -> np.ndarray:
         return model(model.tokenize(TEXTS))["sentence_embedding"].numpy()
 
 
+@pytest.mark.slow
 def test_torch_gives_the_same_with_padding(encoder: Lam, tmp_path: Path) -> None:
     assert np.abs(torch_vectors(encoder, tmp_path) - encoder.encode(TEXTS)).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_sentence_transformers_loads_the_exported_folder(
     encoder: Lam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +251,7 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_training_goes_on_where_it_was_stopped_as_if_it_had_not_been(data: Path, tmp_path: Path) -> None:
     from scripts import train_lam
 
@@ -267,6 +274,7 @@ def test_training_never_reads_a_sentence_of_the_dev_pairs(data: Path) -> None:
     assert dev & train and not dev & set(read) and train - dev <= set(read) and len(read) > len(train - dev)
 
 
+@pytest.mark.slow
 def test_the_first_stage_comes_nearer_to_softmax(data: Path) -> None:
     torch = pytest.importorskip("torch")
     from scripts.train_lam import Run, parser

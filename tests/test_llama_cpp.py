@@ -96,6 +96,7 @@ def test_a_store_that_is_full_grows_and_keeps_what_was_read(tiny_llama) -> None:
     assert adapter.store.cells == 2 * before
 
 
+@pytest.mark.slow
 def test_texts_that_nobody_holds_make_room(tiny_llama) -> None:
     tokens = some(tiny_llama, 200, 2)
     for _ in range(3):

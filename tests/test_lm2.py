@@ -115,6 +115,7 @@ def test_training_sees_the_slots_that_earlier_turns_would_make(toy: ToyAdapter) 
     close(one[0], known.state["slots"] + known.state["moved"], 1e-4)
 
 
+@pytest.mark.slow
 def test_it_can_be_trained_to_say_what_was_said_before(tiny_torch: Adapter, tmp_path: Path) -> None:
     """Two facts, one question: only the slots can tell the answers apart."""
     made = Lm2(Lm2Options(memory_slots=4, slot_width=8, num_mem_heads=2))

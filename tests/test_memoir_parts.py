@@ -42,6 +42,7 @@ def test_overlap_is_that_of_the_view_that_agrees_least() -> None:
     assert overlaps(one, np.concatenate([one, other]), 2).tolist() == [[1.0, 0.5]]
 
 
+@pytest.mark.slow
 def test_the_same_activations_give_the_same_mask_in_every_process() -> None:
     maker = TopHashFingerprinter(F, K, seed=3)
     assert maker.generate_mask(activations(0)).sum() == K
@@ -55,6 +56,7 @@ def test_the_same_activations_give_the_same_mask_in_every_process() -> None:
     assert run.stdout.strip() == str(np.flatnonzero(maker.generate_mask(activations(0))).tolist())
 
 
+@pytest.mark.slow
 def test_validate_determinism_notices_a_maker_that_varies(monkeypatch: pytest.MonkeyPatch) -> None:
     maker = TopHashFingerprinter(F, K)
     honest, calls = maker.generate_mask, []
@@ -199,6 +201,7 @@ def test_what_a_database_cannot_take_is_named(monkeypatch: pytest.MonkeyPatch) -
             call()
 
 
+@pytest.mark.slow
 def test_the_package_imports_no_torch() -> None:
     code = (
         "import sys, lmm.memory.memoir as m; m.EditMaskDatabase, m.TopHashFingerprinter; print('torch' in sys.modules)"

@@ -11,7 +11,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from contracts import ROWS, close, engine, frozen, logits_of, memory, numbers, on, on_each_small, same, same_state
+from contracts import (
+    ROWS,
+    close,
+    engine,
+    frozen,
+    logits_of,
+    memory,
+    numbers,
+    on,
+    on_each_small,
+    on_toy_first,
+    same,
+    same_state,
+)
 
 import lmm.memory
 from lmm import registry
@@ -67,7 +80,7 @@ def test_a_fresh_memory_changes_nothing(adapter: Adapter, name: str) -> None:
         same(adapter, logits_of(fresh, prompt), logits)
 
 
-@on_each_small
+@on_toy_first
 @every_learner
 def test_a_detached_memory_leaves_the_model_bitwise_as_it_was(adapter: Adapter, name: str) -> None:
     before = plain_logits(adapter)
@@ -89,7 +102,7 @@ class Boom(Exception):
     pass
 
 
-@on_each_small
+@on_toy_first
 @every_memory
 def test_an_exception_inside_rewrite_leaves_no_trace(adapter: Adapter, name: str, monkeypatch) -> None:
     before = plain_logits(adapter)
@@ -126,7 +139,7 @@ def test_learning_returns_a_new_state_and_leaves_the_old_one_alone(adapter: Adap
     assert not fresh.lessons and [x.id for x in first.lessons] == [ROWS[name].lessons[0].id]
 
 
-@on_each_small
+@on_toy_first
 @every_learner
 def test_undo_and_redo_are_exact(adapter: Adapter, name: str) -> None:
     made = engine(adapter, name)
@@ -154,7 +167,7 @@ def test_undo_and_redo_are_exact(adapter: Adapter, name: str) -> None:
     is_at(2)
 
 
-@on_each_small
+@on_toy_first
 @every_learner
 def test_only_the_memorys_own_state_changes(adapter: Adapter, name: str) -> None:
     made = engine(adapter, name)
@@ -178,7 +191,7 @@ def plain_weights(adapter: Adapter) -> dict[str, np.ndarray]:
     return {name: np.array(p) for name, p in tree_flatten(adapter.model.parameters())}  # type: ignore[attr-defined]
 
 
-@on_each_small
+@on_toy_first
 @every_learner
 def test_a_lesson_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, monkeypatch) -> None:
     made = taught(adapter, name)
@@ -198,7 +211,7 @@ def test_a_lesson_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str
     assert np.isfinite(logits_of(made, QUESTIONS[0])).all()
 
 
-@on_each_small
+@on_toy_first
 @pytest.mark.parametrize("name", STEPPING)
 def test_a_loss_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, monkeypatch) -> None:
     made = engine(adapter, name)
@@ -215,7 +228,7 @@ def test_a_loss_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str, 
     assert same_state(frozen(made), state) and not made.mind.lessons
 
 
-@on_each_small
+@on_toy_first
 @pytest.mark.parametrize("name", STEPPING)
 def test_a_cancelled_lesson_is_rolled_back(adapter: Adapter, name: str) -> None:
     made = engine(adapter, name)
@@ -312,7 +325,7 @@ def test_chunked_prefill_is_single_prefill(adapter: Adapter, name: str) -> None:
             close(logits_of(made, lesson.prompt, lesson.answer, chunks=chunks), whole)
 
 
-@on_each_small
+@on_toy_first
 @every_memory
 def test_batched_replies_are_single_replies(adapter: Adapter, name: str) -> None:
     made = taught(adapter, name) if ROWS[name].learns else engine(adapter, name)
@@ -377,6 +390,7 @@ def test_no_memory_imports_a_backend() -> None:
             assert not imports_of(file.read_text()) & FORBIDDEN, file.name
 
 
+@pytest.mark.slow
 def test_importing_all_memories_loads_no_backend() -> None:
     code = (
         "import sys; from lmm import registry\n"
@@ -402,6 +416,7 @@ def carried_over(name: str, source: Adapter, target: Adapter, path: Path, questi
     assert [r.generated.tokens for r in ask_many(other.mind, questions, max_tokens=8)] == expected
 
 
+@pytest.mark.slow
 @every_learner
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("other", [pytest.param("tiny_mlx", marks=pytest.mark.mlx), "tiny_llama"])

@@ -279,6 +279,7 @@ def test_texts_over_http(served: Served) -> None:
         assert ann.get(path).status_code == 404
 
 
+@pytest.mark.slow
 def test_many_users_ask_at_once_and_none_hears_anothers(tiny_torch: Adapter, tmp_path: Path) -> None:
     """Different answers to one question, many requests at once, some of which their client leaves."""
     names = ["Vera", "Ada", "Zora", "Mila", "Ines", "Olga", "Rita", "Nora"]

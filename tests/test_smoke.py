@@ -148,6 +148,7 @@ def test_untouched_answers_come_without_the_memory(toy):
     engine.close()
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_passes_its_error_on(tmp_path):
     (tmp_path / "plan.json").write_text(json.dumps({"config": {"model": "/no/such/model"}, "sessions": []}))
     with pytest.raises(smoke.LmmError, match=r"teach failed.*no/such/model"):
@@ -287,6 +288,7 @@ def test_two_processes_on_a_real_model(torch_adapter):
     assert (nothing.recalled, nothing.damaged) == (0, 0)
 
 
+@pytest.mark.slow
 def test_the_script_is_the_command():
     command = [sys.executable, "-m", "scripts.memorization_smoke", "--protocol", "sharde"]
     from pathlib import Path

@@ -52,7 +52,7 @@ def postgres(postgres_url: str) -> Iterator[TextStore]:
     found.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TextStore]:
     if request.param == "postgres":
         yield request.getfixturevalue("postgres")

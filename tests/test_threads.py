@@ -69,6 +69,7 @@ def test_a_number_that_is_given_stays(monkeypatch) -> None:
     assert [machine.work(tokens) for tokens in (1, 64) * 5] == [3] * 10
 
 
+@pytest.mark.slow
 def test_the_adapter_chooses_and_obeys(tiny_torch) -> None:
     import torch
 

@@ -62,6 +62,7 @@ def test_a_measurement_gives_a_time_for_each_format(module) -> None:
     assert set(found) == set(SAFE) and all(0 < t < 1 for t in found.values())
 
 
+@pytest.mark.slow
 def test_a_format_that_overflows_is_passed_over(module, monkeypatch, tmp_path: Path) -> None:
     source = tiny.source(tmp_path)
     monkeypatch.setattr(module, "_measured", lambda: times(0.4, 0.6))

@@ -137,6 +137,7 @@ def test_an_interruption_changes_nothing(adapter: Adapter, tmp_path: Path) -> No
     assert not adapter.taps
 
 
+@pytest.mark.slow
 @on("tiny-torch")
 def test_an_interruption_changes_nothing_where_batches_differ_in_shape(adapter: Adapter, tmp_path: Path) -> None:
     """After it, examples are met in other batches first: what is kept of them must not depend on that."""
@@ -307,6 +308,7 @@ def command(tiny_torch: Adapter, tmp_path: Path) -> list[str]:
     return [*words, "--model", folder]
 
 
+@pytest.mark.slow
 def test_where_the_result_cannot_be_written_nothing_is_trained(command: list[str], tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(runtime, "load_adapter", lambda config: pytest.fail("a model was loaded"))
     data, valid, link, new = (tmp_path / name for name in ("train.jsonl", "new.checkpoint", "link", "new"))

@@ -1,9 +1,9 @@
 """Change the code a little in many places, one at a time, and see which changes `make unit` notices: make mutants
 
-`python -m scripts.mutants cover` runs the unit tests once and writes down which test reaches which line; `run` tries a
-sample of cosmic-ray's mutants, each in a process of its own with the tests that reach its line; `report` writes
-docs/mutants.md. Every result is on disk as soon as it is known, for the file as it then was, so that a run goes on
-where it was stopped.
+`python -m scripts.mutants cover` runs the unit tests once and writes down which test reaches which line (`cover
+tests/test_x.py` adds what is new there); `run` tries a sample of cosmic-ray's mutants, each in a process of its own
+with the tests that reach its line; `report` writes docs/mutants.md. Every result is on disk as soon as it is known, for
+the file as it then was, so that a run goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ WANTED = 0.85
 CPU_S = 15  # a mutant that outlives tests of so many CPU seconds has survived
 HANG_S = 20  # CPU seconds that one test may take on top; a mutant that takes more, or WALL_S in all, hangs
 WALL_S = 600
+UNIT = "not real and not slow and not mlx"
 TESTS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:timeout"]
 
 
@@ -43,8 +45,8 @@ TESTS = ["-q", "-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:timeo
 def cover(only: list[str]) -> None:
     """Run the unit tests, or those in some files, under coverage, each in a context of its own."""
     WORK.mkdir(exist_ok=True)
-    words = ["-m", "pytest", "-q", "-n", "2", "-m", "not real and not slow and not mlx"]
-    words += ["--cov=lmm", "--cov-context=test", "--cov-report="]
+    words = ["-m", "pytest", "-q", "-n", "2", "-m", UNIT, "--cov=lmm", "--cov-context=test", "--cov-report="]
+    words += ["--cov-append"] if only else []
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COVERAGE_FILE": str(WORK / "coverage")}
     subprocess.run([sys.executable, *words, *only], cwd=ROOT, env=environment, check=True)
 
@@ -79,8 +81,16 @@ def reach_of(path: Path) -> Reach:
         raise SystemExit(f"{name} was not run under coverage; first: python -m scripts.mutants cover")
     lines: dict[int, set[str]] = {}
     for number, contexts in data.contexts_by_lineno(measured).items():
-        lines[number] = {test for test in (c.split("|")[0] for c in contexts) if test}
+        lines[number] = {test for test in (c.split("|")[0] for c in contexts) if test in unit_tests()}
     return Reach(lines, _sizes(data))
+
+
+@cache
+def unit_tests() -> set[str]:
+    """Those there are now: one that is gone would be an error, and so count as a mutant that was noticed."""
+    words = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:xdist", "-m", UNIT]
+    said = subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout
+    return {line for line in said.splitlines() if "::" in line}
 
 
 _counted: Counter[str] = Counter()
@@ -398,6 +408,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--again", action="store_true", help="only those that survived, with the tests of today")
     given = parser.parse_intermixed_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # tests send it; in the background a shell ignores it
     if given.what == "cover":
         cover(given.files)
     elif given.what == "check":

@@ -11,6 +11,7 @@ from lmm.adapters.toy import ToyAdapter
 from lmm.errors import LearningError
 from lmm.lesson import Lesson
 from lmm.memory.batch import MAX_ANSWER, Batch, of_one_lesson, rows_of, with_earlier
+from lmm.memory.message import heard
 from lmm.memory.states import last_states
 
 
@@ -80,3 +81,9 @@ def test_the_last_lessons_about_other_questions_are_taken_along() -> None:
     assert with_earlier([("c", "5")], known, 9) == [("c", "5"), ("a", "1"), ("b", "4")]
     assert with_earlier([("c", "5")], known, 1) == [("c", "5"), ("b", "4")]
     assert with_earlier([("c", "5")], known, 0) == [("c", "5")]
+
+
+def test_a_message_that_begins_a_conversation_has_nothing_before_it(toy: ToyAdapter) -> None:
+    message = heard(toy, Lesson(statement="I live in Oslo."), None, toy.middle_site())
+    assert message.context.history.shape == (1, 0)
+    assert message.context.positions.tolist() == list(range(message.tokens.shape[1]))

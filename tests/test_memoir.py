@@ -252,3 +252,15 @@ def test_a_lesson_learned_in_one_batch_is_that_learned_prompt_by_prompt(adapter:
 
 def replace_wordings(example: Any, text: str) -> Any:
     return replace(example, wordings=[text])
+
+
+# ---------------------------------------------------------------- how long a step is
+def test_a_unit_step_is_as_long_as_lr_says_and_clipping_shortens(
+    toy: ToyAdapter,
+) -> None:
+    def length(**options: Any) -> float:
+        found = made(toy, SISTER, steps=1, prefixes=0, **options)
+        return float(np.linalg.norm(np.asarray(found.mind.knowledge.state["weights"], np.float32)))
+
+    assert length(optimizer="unit", lr=0.02) == pytest.approx(2 * length(optimizer="unit", lr=0.01), rel=1e-2)
+    assert length(optimizer="sgd", lr=10.0, clip=0.01) == pytest.approx(0.1, rel=1e-2)

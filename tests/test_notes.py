@@ -27,6 +27,7 @@ from lmm.memory.keyed import cross, gate
 from lmm.memory.keyed.cross import CrossEncoder, Look
 from lmm.memory.notes import gate as notes_gate
 from lmm.memory.notes.gate import Notebook, shared_gate
+from lmm.memory.notes.notes import _opening
 
 SISTER = Lesson(
     "What is my sister's name?", "Zorbina", "My sister's name is Zorbina.", echo="Your sister is Zorbina.", id="sister"
@@ -279,6 +280,28 @@ def test_what_the_pair_model_holds_possible_the_second_look_decides(monkeypatch:
         assert not book.match(["What is 7 times 8?"], 0.5)[0]
     assert asked == [("Can I eat this walnut cake?", note)], "what cannot matter is not read again"
     assert book.match(["Can I eat this walnut cake?"], 0.5)[0][0][1] != 0.96
+
+
+@on("toy")
+def test_a_long_note_is_said_back_in_the_sentences_that_help_most_as_far_as_there_is_room(adapter: Adapter) -> None:
+    class Book:
+        class gate:
+            @staticmethod
+            def read(text: str) -> tuple[None, int]:
+                return None, 0
+
+            @staticmethod
+            def same(asked: int, part: str) -> float:
+                return float(part.count("x"))
+
+        lower = staticmethod(str.lower)
+
+    def said(*parts: str) -> str:
+        return _opening("?", Note("", 1.0, "", " ".join(parts)), Book, adapter)  # type: ignore[arg-type]
+
+    assert said("Ab xx.", "Cd ox.", "Ef " + "y" * 30 + ".") == "Ab xx. Cd ox."
+    assert said("Ab " + "x" * 40 + ".", "Cd ox.") == "Ab " + "x" * 40 + ".", "the one that helps most, however long"
+    assert said("Ab xx.", "Cd ox.") == "Ab xx. Cd ox."
 
 
 def test_the_cross_encoder_reads_the_end_of_both_and_which_pieces_they_share() -> None:

@@ -108,7 +108,7 @@ class Indexed:
         """Products and rows [Q, k'] of the nearest in `table` [N, D], whose first row is row `first`."""
         self.grow(table, first)
         index = self.index
-        if index is None or index.end <= first or index.end > first + len(table):
+        if index is None or index.end <= first:
             found, rows = nearest(queries, table, k)
             return found, rows + first
         best, where = index.search(queries, table, first, first, k)

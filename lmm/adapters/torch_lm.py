@@ -36,7 +36,7 @@ from lmm.adapters.structure import down_projection, find_layers, input_width, on
 from lmm.adapters.threads import Threads
 from lmm.adapters.torch_dtype import is_finite, ranked_dtypes, wide_from
 from lmm.adapters.torch_ops import TorchOps
-from lmm.adapters.torch_step import Edit, LlamaStep, step_of
+from lmm.adapters.torch_step import Edit, Step, step_of
 from lmm.adapters.torch_wide import widen
 from lmm.errors import ModelError
 from lmm.text.sanitize import listed
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 class TorchAdapter(Adapter):
     name = "torch"
-    step: LlamaStep | None = None  # a faster decode step; not in a model of the caller's, whose layers may be hooked
+    step: Step | None = None  # a faster decode step; not in a model of the caller's, whose layers may be hooked
 
     def __init__(
         self,
@@ -153,7 +153,7 @@ class TorchAdapter(Adapter):
         raw = _copy(cache.raw)
         with self._reading(tokens, cache) as context:
             if self.step is not None and context.phase == "decode":
-                return self.step(self._ids(tokens), raw, self._edit()), self._appended(cache, tokens, raw)
+                return self.step(self._ids(tokens), [raw], self._edit()), self._appended(cache, tokens, raw)
             out = self.model(
                 self._ids(tokens), use_cache=True, logits_to_keep=self._last(tokens, keep), **{self._cached: raw}
             )
@@ -165,7 +165,7 @@ class TorchAdapter(Adapter):
             return super().forward_each(tokens, caches)
         ids, raws = np.asarray(tokens)[:, None], [_copy(cache.raw) for cache in caches]
         with self._reading(ids, None, "decode"), self._reading_each(tokens, caches):
-            logits = self.step.each(self._ids(ids), raws, self._edit())
+            logits = self.step(self._ids(ids), raws, self._edit())
         new = [
             self._appended(cache, ids[i : i + 1], raw) for i, (cache, raw) in enumerate(zip(caches, raws, strict=True))
         ]

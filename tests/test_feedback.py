@@ -421,6 +421,42 @@ def test_a_statement_about_something_else_is_no_correction() -> None:
     assert read("no, my name is Bob", Exchange("What's my name?", "Your name is Rob.")).kind == "correction"
 
 
+@pytest.mark.parametrize(
+    ("before", "said", "echo"),
+    [
+        ("My flight to Porto leaves on Friday.", "sorry, I meant Saturday", "Your flight to Porto leaves on Saturday."),
+        ("I love parsnips.", "Actually, I can't stand parsnips.", "You can't stand parsnips."),
+        (
+            "Mein Bruder Anselm hat eine Katze namens Mia.",
+            "Anselm ist umgezogen, er wohnt jetzt in Bremen.",
+            "Anselm ist umgezogen, er wohnt jetzt in Bremen.",
+        ),
+        (
+            "Mi abuela Eulalia nació en Soria.",
+            "El cumpleaños de mi abuela Eulalia es el 14 de mayo.",
+            "El cumpleaños de tu abuela Eulalia es el 14 de mayo.",
+        ),
+        ("The kitten is a tabby.", "We named the kitten Olive in the end.", "You named the kitten Olive in the end."),
+    ],
+)
+def test_what_is_no_mere_value_is_not_put_into_the_sentence_before(before: str, said: str, echo: str) -> None:
+    reading = read(said, Exchange(before, "I see."), read(before).lesson and [read(before).lesson])
+    assert reading.lesson is not None and reading.lesson.echo == echo
+
+
+def test_what_is_said_back_names_what_it_is_about() -> None:
+    said = ("The depot moved, it is at the harbour now.", "Oops, the depot is in Hull.")
+    echoes = [found.lesson.echo for text in said if (found := read(text)).lesson]
+    assert echoes == ["The depot moved, it is at the harbour now.", "The depot is in Hull."]
+
+
+def test_what_takes_something_back_may_be_a_statement_but_for_a_demand() -> None:
+    ended = read("The quarry concert has been cancelled.")
+    assert ended.lesson is None and ended.doubtful is not None
+    assert ended.doubtful.statement == "The quarry concert has been cancelled."
+    assert read("Forget the quarry concert.").doubtful is None and read("Is the concert cancelled?").doubtful is None
+
+
 def told(*turns: str) -> list[Lesson]:
     """What is known after some turns, by the rule of what takes the place of what."""
     known: list[Lesson] = []
@@ -438,7 +474,9 @@ def told(*turns: str) -> list[Lesson]:
         (("I live in Oslo.", "I moved to Bergen."), 1),
         (("My sister Lena lives in Linz.", "Lena moved to Graz."), 1),
         (("I love Chinese food.", "Actually, I hate Chinese food."), 1),
+        (("I love parsnips.", "Actually, I can't stand parsnips."), 1),
         (("I hate coriander.", "I hate Chinese food."), 2),
+        (("My dentist appointment is on Tuesday 14 May.", "My dentist is Dr Amani."), 2),
         (("I'm allergic to nuts.", "I'm allergic to kiwi."), 2),
         (("The staging server runs on port 8443.", "The production server runs on port 9000."), 2),
         (("My brother Tavik works as a baker.", "My cousin Ondrel works as a pilot."), 2),

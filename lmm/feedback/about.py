@@ -14,7 +14,7 @@ from lmm.text.fold import words
 
 #: relations that have one value at a time, by what is said around the value in the languages that are echoed
 ONE = {
-    "home": r"liv(?:e|es|ing)\b.*\b(?:in|at|on)?|\bmoved\b|relocat|\baddress\b|wohn\w*|gezogen|umgezogen|adresse"
+    "home": r"\bliv(?:e|es|ing)\b.*\b(?:in|at|on)?|\bmoved\b|relocat|\baddress\b|wohn\w*|gezogen|umgezogen|adresse"
     r"|habit\w+|déménag\w+|viv(?:o|e|es|imos|ons)\b|mudad\w+|direcci[oó]n|住|搬|地址",
     "name": r"\bname\b|(?:is|am|are|was) (?:now )?(?:called|named)|\bgoes by\b|\bcall(?:s|ed)? me\b|renamed"
     r"|hei(?:ß|ss)\w*|\bnom\b|appel\w+|\bllam\w+|nombre|叫|名字|改名",
@@ -41,10 +41,13 @@ ONE = {
 _ONE = {name: re.compile(pattern, re.I) for name, pattern in ONE.items()}
 _OWNER = re.compile(
     r"^(?:my|our|your|the|his|her|mein\w*|unser\w*|mon|ma|mes|notre|mi|mis|nuestr[oa]|la|le|el|der|die|das) "
-    r"|^我(?:们)?的?"
+    r"|^我(?:们)?的?",
+    re.I,
 )
 _LIKES = re.compile(
-    r"\b(?:love|like|hate|dislike|enjoy|can'?t stand|prefer|mag|hasse|aime|déteste|gusta|odio|encanta)\w*", re.I
+    r"\b(?:love|like|hate|dislike|enjoy|can['’]?t stand|detest|adore|loathe|prefer|mag|liebe|hasse|aime|déteste|gusta"
+    r"|odio|encanta)\w*|喜欢|讨厌|[^可]爱",
+    re.I,
 )
 ME = word_set("i me my ich je j yo mich moi 我 you im")
 POINTERS = word_set(
@@ -86,17 +89,28 @@ def relation_of(clause: str, subject: str, value: str) -> str:
         return "favourite " + words(rest[_ONE["favourite"].search(rest).end() :]).split(" is")[0].strip()  # type: ignore[union-attr]
     if found:
         return found[0]
-    if _LIKES.search(rest):
-        return f"opinion of {words(value)}"
+    if liked := _LIKES.search(clause):
+        return f"opinion of {words(clause[liked.end() :] if _LIKES.search(value) else value)}"
     said = words(rest.replace(subject, " ", 1))
     return f"{said}: {words(value)}" if said else ""
 
 
 def same_subject(subject: str, known: Iterable[str]) -> str:
-    """The known subject that is meant: "Lena" and "my sister" are "my sister Lena" where no other has these words."""
-    mine = set(words(_OWNER.sub("", subject.lower())).split())
-    if not mine:
-        return subject
-    others = {other: set(words(_OWNER.sub("", other.lower())).split()) for other in known}
-    alike = [other for other, theirs in others.items() if theirs and (mine <= theirs or theirs <= mine)]
-    return alike[0] if len(set(alike)) == 1 else subject
+    """The known subject that is meant: "Lena" and "my sister" are "my sister Lena" where no other has these words. "My
+    dentist" is not "my dentist appointment"."""
+    alike = {other for other in known if _same_thing(subject, other)}
+    return alike.pop() if len(alike) == 1 else subject
+
+
+def _same_thing(a: str, b: str) -> bool:
+    """Has one all words of the other, and are they of one thing: do they end alike, or is what one has more a name?"""
+    short, long = sorted((_WORD.findall(_OWNER.sub("", text)) for text in (a, b)), key=len)
+    theirs = {word.lower() for word in short}
+    more = [word for word in long if word.lower() not in theirs]
+    ends = [_WORD.findall(_TAIL.split(_OWNER.sub("", text))[0])[-1:] for text in (a.lower(), b.lower())]
+    whole = bool(theirs) and len(more) <= len(long) - len(theirs)
+    return whole and (ends[0] == ends[1] or all(word[0].isupper() for word in more))
+
+
+_WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
+_TAIL = re.compile(r"(?<=\w) (?:in|of|on|at|for|from|with|near|im|am|von|aus|à|de|du|en)\b")

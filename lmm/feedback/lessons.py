@@ -37,19 +37,21 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         alone = reader.hear(text, None)  # what went before it may hide that it says something of its own
         if alone.facts:
             heard, last = alone, None
+    note = None if TAKES_BACK.match(text) or asks(text) else _note(said, tongue)
     if not heard.facts:
         if last is not None and heard.sure < 0.5 and heard.kind == "nothing":
-            return replace(NOTHING, why=UNSURE)
-        note = None if heard.kind == "retraction" or asks(text) else _note(said, tongue)
+            return replace(NOTHING, why=UNSURE, doubtful=note)
         return Reading(cast(Kind, heard.kind), why=f"{heard.kind}, {heard.sure:.2f}", doubtful=note)
-    if last is not None and _about_last(heard, last):
+    found, corrects = None, last is not None and _about_last(heard, last)
+    if last is not None and corrects:
         found = _correction(reader, text, heard, last, tongue, known)
+    if found or (last is not None and corrects and asks(last.user)):
         told = [found] if found else []
     else:
         heard = replace(heard, kind="statement") if heard.kind == "correction" else heard
         told = _statements(text, heard, tongue, known)
     if not told:
-        return replace(NOTHING, why="nothing that lasts")
+        return replace(NOTHING, why="nothing that lasts", doubtful=note)
     one = told[0]
     if len(told) == 1 and one.lesson:
         one = replace(one, lesson=replace(one.lesson, statement=said.strip()))
@@ -59,8 +61,12 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
 # ------------------------------------------------------------------ statements
 POINTING = anycase(
     r"(?:(?:now|so|and|but|well|no),? )?(?:she|he|it|they|her|his|its|their|that|this|sie|er|es|elle|il|ella|él"
-    r"|她|他|它)(?:['’]s|['’]re)?(?![\w])"
+    r"|她|他|它)(?:['’]?s|['’]?re)?(?![\w])"
 )
+
+
+OF_THAT = anycase(r"c['’]est ")
+OF_THEM = anycase(r"\b(?:it|them|him)\b")
 
 
 TAKES_BACK = anycase(
@@ -80,7 +86,11 @@ def _in_full(last: Exchange) -> Exchange:
 def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]) -> list[Reading]:
     """The facts of a turn. Each has its part of it, and nothing that was said is lost; each may be forgotten alone."""
     first, *more = heard.facts
-    alone = [fact for fact in more if (fact.subject and fact.subject in fact.clause) or _named(fact.clause)]
+    alone = [
+        fact
+        for fact in more
+        if ((fact.subject and fact.subject in fact.clause) or _named(fact.clause)) and not OF_THEM.search(fact.clause)
+    ]
     told = [(fact, found) for fact in (first, *alone) if (found := _statement(text, fact, heard, tongue, known))]
     starts = [0, *(fact.at for fact, _ in told[1:]), len(text)]
     parts = [LINK.sub("", text[a:b].strip(" ,;:-–(")) for a, b in pairwise(starts)]
@@ -123,7 +133,7 @@ SPEAKS = anycase(r"\b(?:i|im|ive|id|me|my|mine|myself|we|us|our|ours)\b")
 def _said_back(sentence: str, clause: str, tongue: str) -> str:
     """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact."""
     at = sentence.find(clause)
-    framed = at >= 0 and FRAME.fullmatch(sentence[:at])
+    framed = at >= 0 and FRAME.fullmatch(sentence[:at]) and not (POINTING.match(clause) or OF_THAT.match(clause))
     sentence = dates.dated(sentence[at:] if framed else sentence, tongue)
     sentence = _stated(sentence, tongue) if framed else sentence
     if tongue == "en" and not SPEAKS.search(sentence):  # "you" is anyone then
@@ -141,7 +151,7 @@ def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Seque
     lesson = Lesson(statement=clause, echo=echoed(stated, tongue), subject=subject, relation=relation)
     named = len(subject) > 2 and fact.subject and stated.startswith(fact.subject)  # not "I" and "we"
     full = stated.replace(fact.subject, subject, 1) if named else stated
-    asked = question_of(full, fact.value) if tongue == "en" else None
+    asked = question_of(full, fact.value) if tongue == "en" and not POINTING.match(fact.clause) else None
     value, summary = fact.value, lesson.echo.rstrip(".。")
     if asked and not _taken(asked.questions[0], lesson, known):
         prompt, *others = asked.questions
@@ -200,9 +210,25 @@ def _about_last(heard: Findings, last: Exchange) -> bool:
     if heard.kind != "correction":
         return bool(POINTING.match(fact.clause)) and not fact.at and asks(last.user)
     named, there = _named(fact.clause), f"{last.user} {last.assistant}"
+    if not asks(last.user) and not _only_a_value(fact, last.user):
+        return False  # a sentence of its own, which the last one would not be with its value
     if about.subject_of("", fact.subject or named) in ("I", "we"):
         return bool(FIRST_PERSON.search(there))
     return _content(f"{fact.subject} {named}") - _content(fact.value) <= _content(there)
+
+
+def _only_a_value(fact: Span, before: str) -> bool:
+    """Does it name nothing and say nothing that the statement before does not, but a value? "I meant Oslo"."""
+    said = _content(POLITE.sub("", fact.clause)) - _content(fact.value)
+    subject = fact.subject or _named(fact.clause)
+    speaks = about.subject_of("", subject) in ("I", "we")
+    if speaks and not MEANT.search(fact.clause):
+        return False
+    return (speaks or not _content(subject)) and all(MEANT.search(word) for word in said - _content(before))
+
+
+#: how one says that one said something else
+MEANT = anycase(r"\b(?:meant?|sa(?:y|id)|meinte|voulais?|dire|quise|decir)\b|说错|意思")
 
 
 def _named(clause: str) -> str:
@@ -300,6 +326,8 @@ def asks(text: str) -> bool:
 def _restated(text: str, own: Findings, fact: Span, tongue: str, known: Sequence[Lesson]) -> Reading | None:
     """The user's own last statement with another value: "sorry, I meant Oslo" after "I live in Bergen"."""
     old = own.facts[0]
+    if contains(fact.value, old.value):
+        return None  # of the very thing something else is said
     clause = old.clause.replace(old.value, fact.value, 1)
     new = Span(clause, fact.value, old.subject)
     found = _statement(clause, new, Findings("correction", own.sure, (new,)), tongue, known)

@@ -17,7 +17,7 @@ class Reading:
     A lesson always has the user's words (`statement`) and the same said by the assistant (`echo`); a question with an
     exact answer only where one could be formed well. `value` is what is new, `summary` fits a line ("capital of
     Australia -> Canberra"), `why` says what decided. `also` are further facts that the turn states. `doubtful` is a
-    turn read as nothing, as a note: where it makes out of date what is known, it was a statement all the same.
+    turn without a lesson, as a note: where it makes out of date what is known, it was a statement all the same.
     """
 
     kind: Kind

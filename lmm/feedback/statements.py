@@ -16,7 +16,9 @@ POLITE = anycase(
     r"^(?:(?:hi|hello|hey|yo|hiya|good (?:morning|evening|afternoon)|ok(?:ay)?|cool|great|nice|thanks(?: a lot)?"
     r"|thank you|good to know|yes|yeah|yep|sure|oh|ah|alright|so|and|also|well|sorry|typo|actually|in fact|hm+|um+|btw"
     r"|by the way|no|nope|anyway|haha|please|look|listen|from now on|just to be clear|to be clear|one more thing"
-    r"|correction|i (?:already )?(?:told you|said)(?: that)?)\b(?: (?:there|all|everyone"
+    r"|correction|i (?:already )?(?:told you|said)(?: that)?|oops|my (?:mistake|bad)|scratch that"
+    r"|i (?:misspoke|misheard|made a mistake)|i was (?:wrong|mistaken)|i (?:got|had) (?:that|it|this) wrong"
+    r"|i mixed (?:that|it|this|them) up)\b(?: (?:there|all|everyone"
     r"|everybody))?\s*(?:[,.!:;-]+\s*|\s+(?=\S)))+"
 )
 TEACH = anycase(

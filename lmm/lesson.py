@@ -83,6 +83,17 @@ def without(lessons: Iterable[Lesson], others: Iterable[Lesson]) -> list[Lesson]
     return [lesson for lesson in lessons if lesson.id not in ids]
 
 
+def earlier(lesson: Lesson, others: Iterable[Lesson]) -> list[Lesson]:
+    """Those of `others` in whose place it came, and in whose place those did."""
+    found, left = list[Lesson](), list(others)
+    for one in (later := [lesson]):
+        before = [x for x in left if x.id in one.supersedes or not one.keys.isdisjoint(x.keys)]
+        left = [x for x in left if x not in before]
+        later += before
+        found += before
+    return found
+
+
 @dataclass(frozen=True)
 class Knowledge:
     """What was known at one time. States share what they have in common, so keeping old ones is cheap."""

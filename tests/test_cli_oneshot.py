@@ -453,6 +453,17 @@ def test_forget_asks_and_leaves_no_byte(lmm, two, tmp_path: Path):
     assert state.verify(two[0]) == [] and "Sydney" in lmm("ask", Q, "--mm-path", two[0]).out
 
 
+def test_what_a_forgotten_lesson_took_the_place_of_leaves_the_file_too(lmm, tmp_path: Path, monkeypatch):
+    learn = lambda self, known, lesson, *rest: known.taught(known.state, lesson, known.superseded(lesson))  # noqa: E731
+    monkeypatch.setattr(scripted.Jotter, "learn", learn)
+    for name in ("Zerafina", "Ottokar"):
+        lmm("teach", "Who keeps the boat?", name)
+    [path] = [Path(row["path"]) for row in lmm("memory", "list", "--json").json]
+    assert b"Zerafina" in path.with_name(f"{path.name}.undo").read_bytes()
+    assert lmm("memory", "forget", str(path), "Ottokar", "--yes").code == 0
+    assert not [p for p in path.parent.iterdir() if b"Zerafina" in p.read_bytes()]
+
+
 def test_a_lesson_is_named_by_its_number(lmm, two):
     assert [line.split("\t")[0] for line in lmm("memory", "show", two[0]).out.splitlines() if "Maria" in line] == ["2"]
     assert lmm("memory", "forget", two[0], "3", "--yes").code == 2

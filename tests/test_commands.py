@@ -355,6 +355,36 @@ def test_what_is_taken_back_is_forgotten_if_the_user_means_it(session: Session, 
     assert bool(holding(session.folder, b"Zorbina")) == (typed == "n")
 
 
+def test_what_ends_a_thing_is_learned_in_its_place(session: Session, monkeypatch: pytest.MonkeyPatch):
+    session.do("On Saturday I'm going to the Lanternfish concert."), session.do("Our dog is called Rex.")
+    concert = session.chat.mind.lessons[0]
+    monkeypatch.setattr(Jotter, "outdated", lambda self, known, lesson, adapter: [concert.id], raising=False)
+    monkeypatch.setattr(
+        Jotter, "learn", lambda self, known, lesson, *rest: known.taught(known.state, lesson, known.superseded(lesson))
+    )
+    session.do("The Lanternfish concert has been cancelled.")
+    assert "learned: The Lanternfish concert has been cancelled, instead of: On Saturday" in session.beside
+    assert "takes back: " not in session.beside
+    kept = [lesson.statement for lesson in session.chat.mind.lessons]
+    assert kept == ["Our dog is called Rex.", "The Lanternfish concert has been cancelled."]
+    session.do("/undo")
+    assert concert in session.chat.mind.lessons
+
+
+def test_what_a_forgotten_lesson_took_the_place_of_goes_with_it(session: Session, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(
+        Jotter, "learn", lambda self, known, lesson, *rest: known.taught(known.state, lesson, known.superseded(lesson))
+    )
+    session.do("Our dog is called Rex."), session.do("My landlord is Mrs. Petrova.")
+    session.do("/teach Who is my landlord? => Mr. Haas")
+    assert "instead of: Your landlord is Mrs. Petrova" in session.beside
+    session.do("/forget haas")
+    assert "took the place of this: Who is my landlord? => Your landlord is Mrs. Petrova." in session.beside
+    assert not holding(session.folder, b"Petrova") and not holding(session.folder, b"Haas")
+    session.do("/undo")
+    assert all("Petrova" not in str(lesson) for lesson in session.chat.mind.lessons_ever)
+
+
 def test_what_is_taken_back_in_a_pipe_is_named_with_the_way_out(session: Session):
     session.do("My sister's name is Zorbina.")
     assert session.do("Please forget my sister's name.")

@@ -55,6 +55,8 @@ def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson
     files = memory_files.still_holding(lesson.id)
     if files:
         chat.view.say(memory_files.still_there(files, lesson.id))
+    for before in chat.mind.replaced_by(lesson):  # or undo would bring it back
+        chat.view.say(f"forgotten with it, as it took the place of this: {forget(chat, before.id, typed, deep)}")
     return lesson
 
 

@@ -20,7 +20,7 @@ from lmm.feedback.retractions import taken_back
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.text.counted import counted
-from lmm.text.fold import contains, words
+from lmm.text.fold import contains, fold, words
 from lmm.text.thoughts import parted, quoted, unthought
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ class Talk:
         report = self.watched(summary, lambda on_step: self.mind.learn(lesson, on_step=on_step))
         self.took[self.mind.memory.name] = report.seconds
         new = next((known for known in self.mind.lessons if known.id == lesson.id), lesson)
-        before = f", instead of: {new.replaces.rstrip('.。')}" if new.supersedes else ""
+        other = new.replaces and fold(new.replaces) not in (fold(new.answer), fold(new.statement))
+        before = f", instead of: {new.replaces.rstrip('.。')}" if other else ""
         self.view.say(f"learned: {summary}{before}, {report.seconds:.1f} s{self.hint}")
         return summary
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lmm.lesson import Lesson
 
 MOST = 16_000_000  # bytes of a journal from which it is put into the file
+LOOK_S = 0.3  # that one who only asks waits for one who writes
 WAIT_S = 0.2  # between looks whether the user wants to stop
 TELL_S = 2.0  # after which it is said that another is waited for
 
@@ -69,11 +70,11 @@ class Keeper:
                 self._turns -= 1
 
     def look(self) -> None:
-        """Take over what others have taught or taken back since, if they have and the file is free: who only asks wants
-        to know it, too, and need not wait."""
+        """Take over what others have taught or taken back since, if they have and the file is soon free: who only asks
+        wants to know it, too, and need not wait long."""
         if self._is_as_it_was():
             return
-        with contextlib.suppress(TimeoutError, OSError, StateError, LearningError), journal.locked(self.file, 0):
+        with contextlib.suppress(TimeoutError, OSError, StateError, LearningError), journal.locked(self.file, LOOK_S):
             self._catch_up()
 
     def _is_as_it_was(self) -> bool:

@@ -18,7 +18,7 @@ from lmm.errors import LearningError, StateError, UsageError
 from lmm.files import journal, known, standing
 from lmm.files import state_file as state
 from lmm.files.state_file import Header
-from lmm.lesson import Lesson, without
+from lmm.lesson import Lesson, earlier, without
 from lmm.text.fold import contains, fold
 from lmm.text.sanitize import listed
 
@@ -35,7 +35,8 @@ def memory_of(header: Header) -> Memory:
 
 
 def forget(path: Path, lesson_id: str) -> Lesson:
-    """Take one lesson out of a file, which is written anew. Raises StateError, UsageError or LearningError."""
+    """Take one lesson, and those in whose place it came, out of a file, which is written anew. Raises StateError,
+    UsageError or LearningError."""
     with journal.alone(path):
         arrays, header = state.load(path)
         lesson = next((x for x in header.lessons if x.id == lesson_id), None)
@@ -44,7 +45,9 @@ def forget(path: Path, lesson_id: str) -> Lesson:
         arrays = memory_of(header).forget(arrays, lesson_id)
         rest = [x for x in header.lessons if x.id != lesson_id]
         state.save(path, arrays, dataclasses.replace(header, lessons=rest))
-        journal.purge(path, lesson_id)
+        undone = [x for change in journal.undos(path) for x in change.lessons]
+        for gone in (lesson, *earlier(lesson, without(undone, rest))):
+            journal.purge(path, gone.id)
     return lesson
 
 

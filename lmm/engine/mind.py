@@ -26,7 +26,7 @@ from lmm.files import journal, state_file
 from lmm.files.atomic import write_atomically
 from lmm.files.journal import Change
 from lmm.files.traces import Trace
-from lmm.lesson import Knowledge, Lesson, State
+from lmm.lesson import Knowledge, Lesson, State, earlier, without
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
 
 if TYPE_CHECKING:
@@ -285,6 +285,10 @@ class Mind:
         """Those known now, then those that undo or redo would bring back."""
         known = (self.knowledge, *self.history.undo, *self.history.redo)
         return list({lesson.id: lesson for one in known for lesson in one.lessons}.values())
+
+    def replaced_by(self, lesson: Lesson) -> list[Lesson]:
+        """What is known no longer because of a lesson, and undo would bring back."""
+        return earlier(lesson, without(self.lessons_ever, self.lessons))
 
     def forget(self, lesson_id: str, said: Sequence[str] = ()) -> Lesson:
         """Remove one lesson from what is known, the history and the log. Raises LearningError.

@@ -61,6 +61,12 @@ def test_a_hook_record(path):
     assert list(read(path)) == strict(path)
 
 
+def test_a_pass_over_no_tokens_has_a_span_of_none(path):
+    with ActivationLog(path) as log:
+        log.hook("lora_on_user", SITE, "decode", [], [], [])
+    assert strict(path)[0]["positions"] == [0, -1]
+
+
 def test_update_records_have_the_named_forms(path):
     info = {
         "last_user_response": "My cat is called Мурка 🐈",

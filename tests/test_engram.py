@@ -53,6 +53,7 @@ def test_the_heads_have_distinct_primes_and_tables_of_their_own() -> None:
     assert primes_from(10, 4) == (11, 13, 17, 19)
 
 
+@pytest.mark.slow
 def test_ngrams_that_meet_in_one_head_part_in_the_others() -> None:
     hashed = NGramHash((2,), heads=8, slots=100)
     rows = hashed.rows(np.arange(2000), np.arange(2000)[:, None])

@@ -258,6 +258,7 @@ def test_deep_nesting_hides_nothing(marker):
         assert shown.count("word") == text.count("word"), depth
 
 
+@pytest.mark.slow
 def test_the_tail_is_small_and_redrawn_rarely():
     terminal, clock = Terminal(), Clock()
     with StreamRenderer(console_on(terminal), clock=clock) as renderer:

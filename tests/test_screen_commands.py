@@ -410,6 +410,7 @@ def test_how_slow_a_lesson_is_stands_above_it(terminal: Open, columns: int):
     t.see(said("learned:"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [60, 40])
 @pytest.mark.parametrize("wrong", ["chat --max-tokens many", "memory diff", "chat --nonsense"])
 def test_a_command_that_is_used_wrongly_is_explained_at_words(tmp_path: Path, columns: int, wrong: str):

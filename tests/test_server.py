@@ -415,7 +415,7 @@ def test_pages_elsewhere_get_nothing(served: Served, tmp_path: Path) -> None:
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install()
     monkeypatch.setenv("LMM_TEST_TOKEN", "0.02")
-    with serving(ScriptedAdapter(), tmp_path, "jotter", body=2000, seconds=0.3, at_once=1, waiting=0) as served:
+    with serving(ScriptedAdapter(), tmp_path, "jotter", body=2000, seconds=1.0, at_once=1, waiting=0) as served:
         with served.client() as client:
             big = json.dumps({"messages": [{"role": "user", "content": "x" * 3000}]}).encode()
             for content in (big, (part for part in (big[:1500], big[1500:]))):
@@ -424,11 +424,12 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                 )
                 assert found.status_code == 413 and found.json()["error"]["code"] == "too_large"
         with ThreadPoolExecutor(2) as pool:
+            other = served.openai()
             slow = pool.submit(ask, served.openai(), "tell me a long story", max_tokens=500)
             while "lmm_requests_running 1" not in served.service.metrics.text():
                 time.sleep(0.01)
             with pytest.raises(openai.RateLimitError):
-                ask(served.openai())
+                ask(other)
             assert slow.result().choices[0].finish_reason == "length"
 
 

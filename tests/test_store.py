@@ -363,6 +363,7 @@ def test_a_later_version_is_refused_and_the_file_is_private(tmp_path: Path) -> N
 # ---- PostgreSQL
 
 
+@pytest.mark.slow
 def test_rows_of_another_namespace_are_hidden_by_the_server_itself(postgres: TextStore, postgres_url: str) -> None:
     import psycopg
 

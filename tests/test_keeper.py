@@ -67,6 +67,20 @@ def test_what_was_learned_is_in_the_file_when_learn_returns(open_mind, file: Pat
         second.detach()
 
 
+def test_what_was_learned_is_on_the_disk_when_learn_returns(open_mind, file: Path, monkeypatch) -> None:
+    mind = open_mind()
+    synced: list[tuple[int, int]] = []  # file, and how long it was then
+
+    def fsync(descriptor: int, real=os.fsync) -> None:
+        real(descriptor)
+        synced.append((os.fstat(descriptor).st_ino, os.fstat(descriptor).st_size))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    mind.learn(A)
+    kept = journal.path_of(file).stat()
+    assert (kept.st_ino, kept.st_size) in synced
+
+
 def test_the_journal_is_put_into_the_file_in_the_end(open_mind, file: Path) -> None:
     mind = open_mind()
     mind.learn(A)

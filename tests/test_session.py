@@ -196,6 +196,22 @@ def test_characters_of_several_tokens_come_whole(formats, text: str) -> None:
     assert streamed(format, cut)[0] == "ok \ufffd"
 
 
+class Bytes:
+    """As where a character that is no token is its bytes: all bytes in a row are text, or none is."""
+
+    def decode(self, tokens: list[int]) -> str:
+        try:
+            return bytes(tokens).decode()
+        except UnicodeDecodeError:
+            return "\ufffd" * len(tokens)
+
+
+def test_a_character_comes_when_its_last_byte_does_however_long_the_reply_is() -> None:
+    text = "日本語の文" * 5
+    whole, chunks = streamed(Bytes(), list(text.encode()))
+    assert whole == text and chunks[2::3] == list(text)
+
+
 def test_the_space_that_begins_a_line_is_kept(tmp_path) -> None:
     """Tokenizers of Llama's and Mistral's family drop the first space of what they decode."""
     from tokenizers import decoders

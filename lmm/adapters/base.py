@@ -64,6 +64,10 @@ class TapContext:
     site: Site | None = None
     row: int = 0
 
+    def at(self, site: Site) -> TapContext:
+        """The same slice, at that place."""
+        return TapContext(self.tokens, self.positions, self.history, self.phase, site, self.row)
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -264,9 +268,9 @@ class Adapter(ABC):
         if not tap.enabled or self.context is None or not self._acts(tap.site):
             return x_out
         if not self._each:
-            return tap.rewrite(x_in, x_out, replace(self.context, site=tap.site))
+            return tap.rewrite(x_in, x_out, self.context.at(tap.site))
         rows = (slice(i, i + 1) for i in range(len(self._each)))
-        contexts = (replace(context, site=tap.site) for context in self._each)
+        contexts = (context.at(tap.site) for context in self._each)
         return self.ops.concat([tap.rewrite(x_in[r], x_out[r], c) for r, c in zip(rows, contexts, strict=True)], 0)
 
     def _share(self, tokens: np.ndarray, first_layer: int, cache: Cache | None) -> None:
@@ -283,7 +287,7 @@ class Adapter(ABC):
             self.hidden(tokens, first_layer, cache)
 
     def _appended(self, cache: Cache, tokens: np.ndarray, raw: Any) -> Cache:
-        new = replace(cache, tokens=np.concatenate([cache.tokens, tokens], axis=1), raw=raw)
+        new = Cache(np.concatenate([cache.tokens, tokens], axis=1), raw, cache.marks)
         return self._marked(self._marked(new, cache), new) if self.recurrent and tokens.shape[1] > 1 else new
 
     def _marked(self, cache: Cache, at: Cache) -> Cache:

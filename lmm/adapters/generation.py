@@ -26,6 +26,7 @@ Stop = Callable[[], bool]
 # clock would make a reply's last digits, and so a near tie between two tokens, hang on how busy the machine is.
 PREFILL_PART = 128
 AT_ONCE = 512  # tokens to read before which a reply's opening is shown already
+DECODED = 8  # tokens of a reply that are decoded at once, or a few more
 UNSAID = 4096  # tokens of a reply, where the model does not say how much it can read
 PERIOD, REPEATS, LOOP = 64, 4, 48  # a loop: so many tokens at most, so often, and so many in all
 
@@ -70,10 +71,16 @@ class Detokenizer:
         if text.endswith("\ufffd"):
             return ""
         new, self.shown = text[len(self.shown) :], text
-        if text.endswith("\n"):  # start afresh, so that a long reply is not decoded over and over; but not from
-            self.tokens = self.tokens[-1:]  # nothing, or some tokenizers drop the space that begins the next line
-            self.shown = self.format.decode(self.tokens)
+        if len(self.tokens) >= DECODED:
+            self._start_afresh()
         return new
+
+    def _start_afresh(self) -> None:
+        """So that a long reply is not decoded over and over; but not from nothing, or some tokenizers drop the space
+        that comes next, nor from half a character."""
+        last = self.format.decode(self.tokens[-1:])
+        if last and "\ufffd" not in last:
+            self.tokens, self.shown = self.tokens[-1:], last
 
     def flush(self) -> str:
         """What was held back at the end of the reply."""

@@ -84,22 +84,20 @@ class LlamaCppAdapter(Adapter):
 
     def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
         phase = "decode" if tokens.shape[1] == 1 and cache.length else "prefill"
-        wanted = np.zeros(tokens.shape, bool)
-        wanted[:, tokens.shape[1] - keep :] = True
         parts = []
-        for part, some in self._parts(tokens, wanted):
+        for part, some in self._parts(tokens, keep):
             logits, cache = self._pass(part, cache, some, phase)
-            parts.append(logits.reshape(len(tokens), -1, self.shape.vocab))
-        return torch.from_numpy(parts[-1] if len(parts) == 1 else np.concatenate(parts, 1)), cache
+            parts.append(logits)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1), cache
 
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
         cache = cache or self.new_cache(len(tokens))
         texts = [self.store.branch(text, cache.length) for text in cache.raw.texts]  # above it, nothing real is kept
         cache, at = replace(cache, raw=Read(texts, cache.raw.taps)), _At(self._entering(first_layer))
         with self._acting(lambda site: site.layer < first_layer):
-            for part, none in self._parts(tokens, np.zeros(tokens.shape, bool)):
-                _, cache = self._pass(part, cache, none, "learn", at)
-        return torch.from_numpy(np.concatenate(at.taken, 1))
+            for part, _ in self._parts(tokens, 0):
+                _, cache = self._pass(part, cache, 0, "learn", at)
+        return torch.cat(at.taken, 1)
 
     def upper(
         self,
@@ -117,12 +115,11 @@ class LlamaCppAdapter(Adapter):
 
     def refill(self, cache: Cache, h: Array, first_layer: int) -> Cache:
         """llama.cpp cannot begin in the middle: all layers run, as long as a prompt of that length takes."""
-        states = self.ops.to_numpy(h)
         new, start = self.new_cache(len(cache.tokens)), 0
-        for part, none in self._parts(cache.tokens, np.zeros(cache.tokens.shape, bool)):
-            put = states[:, start : start + part.shape[1]]
+        for part, _ in self._parts(cache.tokens, 0):
+            put = h[:, start : start + part.shape[1]]
             with self._acting(lambda site: site.first_layer >= first_layer):
-                _, new = self._pass(part, new, none, "prefill", _At(self._entering(first_layer), put=put))
+                _, new = self._pass(part, new, 0, "prefill", _At(self._entering(first_layer), put=put))
             start += part.shape[1]
         return new
 
@@ -183,37 +180,37 @@ class LlamaCppAdapter(Adapter):
             seen.append(tensor)
             return False
 
-        one = np.zeros((1, 1), np.int64)
-        self.store.read(one, [self.store.new()], one == 0, {name: look})
+        self.store.read(np.zeros((1, 1), np.int64), [self.store.new()], 1, {name: look})
         return seen
 
     # one pass ------------------------------------------------------------------------------------------------
-    def _parts(self, tokens: np.ndarray, wanted: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Tokens [B, T] in parts that llama.cpp reads in one pass."""
-        size = max(1, AT_ONCE // len(tokens))
-        for start in range(0, tokens.shape[1], size):
-            yield tokens[:, start : start + size], wanted[:, start : start + size]
+    def _parts(self, tokens: np.ndarray, keep: int) -> Iterator[tuple[np.ndarray, int]]:
+        """Tokens [B, T] in parts that llama.cpp reads in one pass, and how many of a part are among the last `keep`."""
+        size, length = max(1, AT_ONCE // len(tokens)), tokens.shape[1]
+        for start in range(0, length, size):
+            end = min(start + size, length)
+            yield tokens[:, start:end], max(0, end - max(start, length - keep))
 
     def _pass(
-        self, tokens: np.ndarray, cache: Cache, wanted: np.ndarray, phase: str, at: _At | None = None
-    ) -> tuple[np.ndarray, Cache]:
-        """Tokens [B, T] through the taps -> logits [n, V] of the `wanted`, and the cache after them."""
+        self, tokens: np.ndarray, cache: Cache, keep: int, phase: str, at: _At | None = None
+    ) -> tuple[Array, Cache]:
+        """Tokens [B, T] through the taps -> logits [B, keep, V] of the last, and the cache after them."""
         texts = self.store.to_read_on(cache.raw.texts, cache.length)
-        nodes = self._nodes(at)
+        nodes, shape = self._nodes(at), (len(tokens), tokens.shape[1])
         last = self.shape.layers - 1
         whole = nodes.keys() & {f"l_out-{last}", f"ffn_out-{last}"}  # else the last layer runs for the wanted only
-        shown = np.ones_like(wanted) if whole else wanted
+        shown = shape[1] if whole else keep
 
         def handler(name: str) -> Handler:
             def handle(tensor: int) -> bool:
-                return self._at_node(tensor, tokens.shape, nodes[name], at if at and at.node == name else None)
+                return self._at_node(tensor, shape, nodes[name], at if at and at.node == name else None)
 
             return handle
 
         with self._reading(tokens, cache, phase):
             logits = self.store.read(tokens, texts, shown, {name: handler(name) for name in nodes})
         taps = tuple({*cache.raw.taps, *(tap for acting in nodes.values() for tap in acting)})
-        return logits[wanted[shown]] if whole else logits, self._appended(cache, tokens, Read(texts, taps))
+        return logits[:, shown - keep :], self._appended(cache, tokens, Read(texts, taps))
 
     def _nodes(self, at: _At | None) -> dict[str, list[Tap]]:
         """The taps that act in a pass, by their nodes."""
@@ -223,22 +220,19 @@ class LlamaCppAdapter(Adapter):
             nodes.setdefault(self._node(tap.site), []).append(tap)
         return nodes
 
-    def _at_node(self, tensor: int, shape: tuple[int, ...], taps: list[Tap], at: _At | None) -> bool:
+    def _at_node(self, tensor: int, shape: tuple[int, int], taps: list[Tap], at: _At | None) -> bool:
         if at is not None and at.put is not None:
             self.store.set(tensor, at.put)
-        h = found = self._values_of(tensor, shape)
+        h = found = self.store.get(tensor, shape)
         for tap in taps:
             inside = tap.site.part == "mlp.down_proj"
-            h = self._rewritten(tap, self._values_of(api.operand(tensor, 1), shape) if inside else h, h)
+            h = self._rewritten(tap, self.store.get(api.operand(tensor, 1), shape) if inside else h, h)
         if h is not found:
-            self.store.set(tensor, self.ops.to_numpy(h))
+            self.store.set(tensor, h)
         if at is None or at.put is not None:
             return True
-        at.taken.append(self.ops.to_numpy(h))
+        at.taken.append(h)
         return False
-
-    def _values_of(self, tensor: int, shape: tuple[int, ...]) -> Array:
-        return torch.from_numpy(self.store.get(tensor).reshape(*shape, -1))
 
     # the layers that learn -----------------------------------------------------------------------------------
     def _layers_from(self, first_layer: int) -> UpperLayers:
@@ -278,5 +272,5 @@ class _At:
     """A node where states [B, T, D] are put in, or taken out and the pass ends."""
 
     node: str
-    put: np.ndarray | None = None
-    taken: list[np.ndarray] = field(default_factory=list)
+    put: Array | None = None
+    taken: list[Array] = field(default_factory=list)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from lmm.adapters import llama_cpp_api as api
 from lmm.errors import LmmError, ModelError
@@ -130,16 +131,14 @@ class Context:
             self._free.append(number)
 
     # passes --------------------------------------------------------------------------------------------------
-    def read(
-        self, tokens: np.ndarray, rows: Sequence[Text], wanted: np.ndarray, nodes: dict[str, Handler]
-    ) -> np.ndarray:
-        """Tokens [B, T], at most AT_ONCE in all, appended to `rows`, of one length -> logits [n, V] of the n of
-        `wanted` [B, T], in float32. Where a handler raises, the rows are as before; where it stops the pass, nothing is
-        kept above its node."""
+    def read(self, tokens: np.ndarray, rows: Sequence[Text], keep: int, nodes: dict[str, Handler]) -> torch.Tensor:
+        """Tokens [B, T], at most AT_ONCE in all, appended to `rows`, of one length -> logits [B, keep, V] of the last
+        ones. Where a handler raises, the rows are as before; where it stops the pass, nothing is kept above its node.
+        """
         self._tidy()
         self._nodes, self._error = nodes, None
         self.filter.watch(list(nodes))
-        at = self._batch.fill(tokens, [row.number for row in rows], rows[0].length, wanted)
+        self._batch.fill(tokens, [row.number for row in rows], rows[0].length, keep)
         while (status := self.lib.llama_decode(self._handle, self._batch.value)) == 1:
             self._grow()
         if self._error is not None or status != 0:
@@ -148,9 +147,10 @@ class Context:
             raise self._error or LmmError(f"llama.cpp could not read {tokens.size} tokens (status {status})")
         for row in rows:
             row.length += tokens.shape[1]
-        size = (self.model.tokens,)
-        logits = [np.ctypeslib.as_array(self.lib.llama_get_logits_ith(self._handle, i), size) for i in at]
-        return np.array(logits) if logits else np.zeros((0, *size), np.float32)
+        logits = torch.empty((len(rows), keep, self.model.tokens))
+        if keep:
+            ctypes.memmove(logits.data_ptr(), self.lib.llama_get_logits(self._handle), logits.nbytes)
+        return logits
 
     def _seen(self, tensor: int) -> bool:
         try:
@@ -159,15 +159,15 @@ class Context:
             self._error = error
             return False
 
-    def get(self, tensor: int) -> np.ndarray:
-        """A node's numbers, flat, as a copy."""
-        values = np.empty(self.lib.ggml_nelements(tensor), np.float32)
-        self.lib.ggml_backend_tensor_get(tensor, values.ctypes.data, 0, values.nbytes)
+    def get(self, tensor: int, shape: tuple[int, int]) -> torch.Tensor:
+        """A node's numbers [B, T, D], as a copy."""
+        values = torch.empty((*shape, self.lib.ggml_nelements(tensor) // (shape[0] * shape[1])))
+        self.lib.ggml_backend_tensor_get(tensor, values.data_ptr(), 0, values.nbytes)
         return values
 
-    def set(self, tensor: int, values: np.ndarray) -> None:
-        values = np.ascontiguousarray(values, np.float32)
-        self.lib.ggml_backend_tensor_set(tensor, values.ctypes.data, 0, values.nbytes)
+    def set(self, tensor: int, values: torch.Tensor) -> None:
+        values = values.detach().float().contiguous()
+        self.lib.ggml_backend_tensor_set(tensor, values.data_ptr(), 0, values.nbytes)
 
     def _grow(self) -> None:
         """A store twice as large, with all that is in this one."""
@@ -186,25 +186,22 @@ class _Room:
     """The arrays of a `llama_batch`."""
 
     def __init__(self, size: int) -> None:
-        self.token, self.pos, self.rows = (np.zeros(size, np.int32) for _ in range(3))
-        self.count, self.wanted = np.ones(size, np.int32), np.zeros(size, np.int8)
-        first = self.rows.ctypes.data
+        self.token, self.pos, self.rows, self.count = ((c_int32 * size)() for _ in range(4))
+        self.count[:] = [1] * size
+        self.wanted = (c_int8 * size)()
+        first = ctypes.addressof(self.rows)
         addresses = [ctypes.cast(first + 4 * i, POINTER(c_int32)) for i in range(size)]
         self.seq = (POINTER(c_int32) * size)(*addresses)
-        numbers = (self.token, self.pos, self.count)
-        token, pos, count = (array.ctypes.data_as(POINTER(c_int32)) for array in numbers)
-        wanted = self.wanted.ctypes.data_as(POINTER(c_int8))
-        self.value = api.LlamaBatch(0, token, POINTER(c_float)(), pos, count, self.seq, wanted)
+        self.value = api.LlamaBatch(0, self.token, POINTER(c_float)(), self.pos, self.count, self.seq, self.wanted)
 
-    def fill(self, tokens: np.ndarray, rows: Sequence[int], start: int, wanted: np.ndarray) -> list[int]:
-        """Tokens [B, T] of sequences `rows`, from position `start` on -> the places of the `wanted` ones."""
+    def fill(self, tokens: np.ndarray, rows: Sequence[int], start: int, keep: int) -> None:
+        """Tokens [B, T] of sequences `rows`, from position `start` on, of which the last `keep` get logits."""
         n, (count, length) = tokens.size, tokens.shape
-        self.token[:n] = tokens.ravel()
-        self.pos[:n].reshape(count, length)[:] = np.arange(start, start + length)
-        self.rows[:n].reshape(count, length)[:] = np.asarray(rows)[:, None]
-        self.wanted[:n] = wanted.ravel()
+        self.token[:n] = tokens.ravel().tolist()
+        self.pos[:n] = [*range(start, start + length)] * count
+        self.rows[:n] = [row for row in rows for _ in range(length)]
+        self.wanted[:n] = ([0] * (length - keep) + [1] * keep) * count
         self.value.n_tokens = n
-        return np.flatnonzero(wanted).tolist()
 
 
 def own_greedy(store: Context, tokens: Sequence[int], most: int, ends: frozenset[int]) -> list[int]:
@@ -216,8 +213,7 @@ def own_greedy(store: Context, tokens: Sequence[int], most: int, ends: frozenset
         new = np.asarray(tokens, np.int32)
         while len(made) < most:
             for part in np.split(new, range(AT_ONCE, len(new), AT_ONCE)):
-                last = np.arange(1, len(part) + 1)[None] == len(part)
-                room.fill(part[None], [0], start, last)
+                room.fill(part[None], [0], start, 1)
                 lib.llama_decode(handle, room.value)
                 start += len(part)
             made.append(lib.llama_sampler_sample(sampler, handle, -1))

@@ -25,8 +25,7 @@ class TorchOps(Ops):
         return torch.as_tensor(values, dtype=getattr(torch, dtype), device=self.device)
 
     def to_numpy(self, x: Array) -> np.ndarray:
-        x = x.detach().to("cpu")
-        return (x.float() if x.dtype == torch.bfloat16 else x).numpy().copy()
+        return (x.float() if x.dtype == torch.bfloat16 else x).numpy(force=True).copy()
 
     def cast_like(self, x: Array, other: Array) -> Array:
         return x.to(other.dtype)

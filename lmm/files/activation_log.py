@@ -7,8 +7,8 @@ Every record has `v` (the version of this layout), `time` (seconds since 1970) a
     update  one side of learning from a user message: stage (pre_hooks, post_hooks), module, and info: whatever the
             hooks put there, under the names of INFO_FIELDS where they are known
 
-Records are kept in memory and written at the end of a turn, after `buffer_bytes` or `flush_seconds`; each by one
-`write` to a file opened for appending, so several chats may share it. A file of `most_bytes` becomes `PATH.1`, that
+Records are kept in memory and written at the end of a turn, once `most_waiting` are, or after `flush_seconds`; each by
+one `write` to a file opened for appending, so several chats may share it. A file of `most_bytes` becomes `PATH.1`, that
 `PATH.2` and so on, `keep` of them: a reader gets all of them as one log. NaN and infinity become the strings "NaN",
 "Infinity" and "-Infinity", which `float` reads. A chat never fails because of its log: the first error is reported
 once and turns the log off.
@@ -85,7 +85,7 @@ class ActivationLog:
         self,
         path: PathLike = "logs/memory_activations.jsonl",
         enabled: bool = True,
-        buffer_bytes: int = 65536,
+        most_waiting: int = 256,
         flush_seconds: float = 1.0,
         warn: Callable[[str], None] = _report,
         most_bytes: int = 50_000_000,
@@ -93,9 +93,8 @@ class ActivationLog:
     ) -> None:
         self.path = Path(path)
         self.enabled, self.most_bytes, self.keep = enabled, most_bytes, keep
-        self.buffer_bytes, self.flush_seconds, self._warn = buffer_bytes, flush_seconds, warn
-        self._lines: list[bytes] = []
-        self._size = 0
+        self.most_waiting, self.flush_seconds, self._warn = most_waiting, flush_seconds, warn
+        self._waiting: list[tuple[float, str, Callable[[], dict[str, Any]]]] = []  # when, the kind, further fields
         self._flushed = time.monotonic()
         self._lock = threading.RLock()
         if enabled:
@@ -122,29 +121,35 @@ class ActivationLog:
     ) -> None:
         """One call of a memory: `positions` [T], slices [B, 5] as arrays or nested lists, `shape` (B, T, D).
 
-        Further fields (the lessons that fired, say) are written as they are; with none, a call takes about 20 µs.
+        Further fields (the lessons that fired, say) are written as they are. All become text when they are written,
+        together: between two passes over a model's weights nothing of it would be in the processor's caches.
         """
         if not self.enabled:
             return
-        first, last = (int(positions[0]), int(positions[-1])) if len(positions) else (0, -1)
-        where = {"module": module, "layer": site.layer, "part": site.part, "phase": phase, "positions": [first, last]}
-        slices = {"shape": shape, "input_slice": x_in_slice, "output_slice": x_out_slice}
-        self._add("hook", where | _plain(slices | fields))
+
+        def record() -> dict[str, Any]:
+            span = [positions[0], positions[-1]] if len(positions) else [0, -1]
+            where = {"module": module, "layer": site.layer, "part": site.part, "phase": phase, "positions": span}
+            return where | {"shape": shape, "input_slice": x_in_slice, "output_slice": x_out_slice} | fields
+
+        self._add("hook", record)
 
     def update(self, stage: str, info: Mapping[str, Any], module: str = "") -> None:
         """What is known before (`pre_hooks`) or after (`post_hooks`) learning from a user message."""
         if stage not in STAGES:
             raise ValueError(f"unknown stage {stage!r}; known: {', '.join(STAGES)}")
         if self.enabled:
-            self._add("update", {"stage": stage, "module": module, "info": _plain(info)})
+            record = {"stage": stage, "module": module, "info": _plain(info)}
+            self._add("update", lambda: record)
 
     def flush(self) -> None:
         """Write what is buffered; call it at the end of each turn."""
         with self._lock, self._off_on_error():
             self._flushed = time.monotonic()
-            if not self._lines:
+            if not self._waiting:
                 return
-            lines, self._lines, self._size = self._lines, [], 0
+            waiting, self._waiting = self._waiting, []
+            lines = [_line(*one) for one in waiting]
             jsonl.rotate(self.path, self.most_bytes, self.keep)
             jsonl.append(self.path, lines)
 
@@ -189,12 +194,10 @@ class ActivationLog:
                     "free some space or delete that file"
                 ) from error
 
-    def _add(self, kind: str, fields: dict[str, Any]) -> None:
-        data = jsonl.line({"v": VERSION, "time": round(time.time(), 3), "kind": kind} | fields)
+    def _add(self, kind: str, fields: Callable[[], dict[str, Any]]) -> None:
         with self._lock:
-            self._lines.append(data)
-            self._size += len(data)
-            if self._size >= self.buffer_bytes or time.monotonic() - self._flushed >= self.flush_seconds:
+            self._waiting.append((time.time(), kind, fields))
+            if len(self._waiting) >= self.most_waiting or time.monotonic() - self._flushed >= self.flush_seconds:
                 self.flush()
 
     @contextlib.contextmanager
@@ -203,7 +206,7 @@ class ActivationLog:
             yield
         except (OSError, ValueError) as error:  # ValueError: a path with a null byte
             self.enabled = False
-            self._lines.clear()
+            self._waiting.clear()
             reason = clean_line(error.strerror if isinstance(error, OSError) else error)
             self._warn(
                 f"the activation log {clean_line(self.path, 1000)} cannot be written ({reason}) and is now off; "
@@ -246,6 +249,10 @@ def _problem(record: Any) -> str:
 
 
 # records -----------------------------------------------------------------------------------------------------
+def _line(seconds: float, kind: str, fields: Callable[[], dict[str, Any]]) -> bytes:
+    return jsonl.line({"v": VERSION, "time": round(seconds, 3), "kind": kind} | _plain(fields()))
+
+
 def _plain(value: Any) -> Any:
     """What JSON can say; anything strange becomes text: an odd record is better than a chat that stops."""
     if isinstance(value, float):

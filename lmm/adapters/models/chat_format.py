@@ -191,7 +191,7 @@ class HFChatFormat(ChatFormat):
         return list(found["input_ids"]), [tuple(span) for span in found["offset_mapping"]]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return self.tokenizer.backend_tokenizer.decode(list(tokens), skip_special_tokens=True)
 
     def piece(self, token: int) -> str:
         return self.tokenizer.decode([token], clean_up_tokenization_spaces=False)

@@ -250,7 +250,6 @@ def likeness(engine: Engine) -> Any:
     return overlaps(found, found, int(found[0, 0].sum()))
 
 
-@pytest.mark.slow
 def test_lessons_that_fire_for_each_other_become_one_and_nothing_is_lost(tiny_torch) -> None:
     tau = float(likeness(memoir(tiny_torch, 1.0))[0, 1])
     engine = memoir(tiny_torch, tau)

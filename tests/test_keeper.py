@@ -24,7 +24,8 @@ from lmm.engine.history import Steps
 from lmm.engine.keeper import Keeper
 from lmm.engine.mind import Mind
 from lmm.errors import LearningError, StateError
-from lmm.files import journal, jsonl, state_file
+from lmm.files import journal, jsonl, known, state_file
+from lmm.files.transcripts import data_dir
 from lmm.lesson import Knowledge, Lesson
 
 KEPT = ["external", "lm2", "keyed", "notes", "engram", "memoir", "lora_on_user", "hash_gradient"]
@@ -342,7 +343,6 @@ def test_steps_come_back_as_they_were_in_their_order() -> None:
     assert len(steps) == len(list(steps)) == 30
 
 
-@pytest.mark.slow
 def test_a_step_costs_what_changed_and_not_what_is_known() -> None:
     known = Knowledge(
         {f"note/{i}": np.ones(1) for i in range(5000)}, tuple(Lesson(f"{i}?", id=f"{i}") for i in range(5000))
@@ -377,6 +377,14 @@ def test_what_lies_beside_and_cannot_be_read_is_named_and_left(open_mind, file: 
             refused.enter_context(pytest.raises(StateError, match=r"cannot read .*m\.safetensors\.journal"))
         journal.load(file)
     assert file.read_bytes() == whole
+
+
+def test_the_place_of_a_file_is_noted_once_by_however_many_processes(tmp_path: Path, monkeypatch) -> None:
+    for _ in range(2):
+        monkeypatch.setattr(known, "_noted", set())  # as in a new process
+        known.remember(tmp_path / "a.safetensors", "memory")
+    assert known.remembered("memory") == {tmp_path / "a.safetensors"}
+    assert len((data_dir() / "files.jsonl").read_text().splitlines()) == 1
 
 
 def test_a_memory_that_is_a_loop_of_links_hides_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

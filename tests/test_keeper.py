@@ -379,6 +379,18 @@ def test_what_lies_beside_and_cannot_be_read_is_named_and_left(open_mind, file: 
     assert file.read_bytes() == whole
 
 
+def test_a_lesson_that_cannot_be_taught_again_is_named_and_the_others_are_learned(open_mind) -> None:
+    told: list[tuple[int, str]] = []
+    lessons = [A, Lesson("Who?", "x" * 4000, id="long"), B]
+    mind = open_mind()
+    learned, failed = memory_files.reteach(
+        mind, lessons, lambda number, lesson, problem: told.append((number, problem))
+    )
+    assert learned == [A, B] and ids(mind) == [A.id, B.id]
+    [(lesson, problem)] = failed
+    assert lesson.id == "long" and problem and told == [(1, ""), (2, problem), (3, "")]
+
+
 def test_the_place_of_a_file_is_noted_once_by_however_many_processes(tmp_path: Path, monkeypatch) -> None:
     for _ in range(2):
         monkeypatch.setattr(known, "_noted", set())  # as in a new process

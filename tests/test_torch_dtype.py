@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
 
 import pytest
@@ -71,17 +72,19 @@ def test_a_format_that_overflows_is_passed_over(module, monkeypatch, tmp_path: P
 
     from lmm.adapters import torch_lm
 
-    honest = torch_lm._load
+    honest, made, alive = torch_lm._load, list[weakref.ref](), list[int]()
 
     def overflowing(source, dtype):
+        alive.append(sum(each() is not None for each in made))
         model = honest(source, dtype)
+        made.append(weakref.ref(model))
         if dtype == torch.float16:
             model.lm_head.weight.data.fill_(float("inf"))
         return model
 
     monkeypatch.setattr(torch_lm, "_load", overflowing)
     adapter = registry.load_adapter("torch", source, dtype="auto")
-    assert adapter.dtype == "bfloat16"
+    assert adapter.dtype == "bfloat16" and alive == [0, 0], "two models were in memory at once"
     assert next(adapter.model.parameters()).dtype == torch.bfloat16  # type: ignore[attr-defined]
 
 

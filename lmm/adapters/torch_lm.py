@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import gc
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -70,6 +71,8 @@ class TorchAdapter(Adapter):
                 widen(self.model, rows)
             if dtype != "auto" or self.dtype == "float32" or is_finite(self.model, probe):
                 break
+            del self.model
+            gc.collect()  # its parts refer to each other; two models may be more than the memory holds
         self.ops, self.step = TorchOps(target), step_of(self.model, probe)
         if target.type == "cpu":
             self.threads = Threads(torch.set_num_threads, torch.get_num_threads())

@@ -94,3 +94,17 @@ def test_the_rows_are_measured_once(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 def test_a_measurement_gives_rows() -> None:
     assert torch_dtype.measure_wide("float16", width=16, wide=16, matrices=2, rounds=2) in (0, *torch_dtype.WIDE_ROWS)
+
+
+@pytest.mark.parametrize("kind", ["float", "bool", "none"])
+def test_attention_after_a_text_is_torchs_own(kind: str) -> None:
+    """Two key heads for six query heads, three tokens after four; and of a batch of two."""
+    torch.manual_seed(0)
+    query, (key, value) = torch.randn(2, 6, 3, 8), torch.randn(2, 2, 2, 3 if kind == "none" else 7, 8)
+    seen = torch.ones(3, 7, dtype=torch.bool).tril(4)[None, None]
+    mask = {"bool": seen, "float": torch.zeros(1, 1, 3, 7).masked_fill(~seen, -1e9), "none": None}[kind]
+    module = torch.nn.Module()
+    module.num_key_value_groups = 3
+    given = (module, query, key, value, mask)
+    (found, _), (own, _) = (f(*given, scaling=0.3) for f in (torch_wide._attention, torch_wide.sdpa_attention_forward))
+    torch.testing.assert_close(found, own)

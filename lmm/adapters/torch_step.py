@@ -123,7 +123,7 @@ class _Layer:
             cache.keys, cache.values = torch.cat((cache.keys, key), 2), torch.cat((cache.values, value), 2)
             seen = slice(-self.window, None)
             read.append(_attention(query, cache.keys[:, :, seen], cache.values[:, :, seen], self.scale, self.cap))
-        return self.attention.o_proj(torch.cat(read).reshape(rows, 1, -1))
+        return self.attention.o_proj(torch.cat(read).to(x.dtype).reshape(rows, 1, -1))
 
     def _projected(self, x: Tensor) -> Sequence[Tensor]:
         """Queries, keys and values [B, 1, heads * E]."""
@@ -168,6 +168,8 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def _attention(query: Tensor, keys: Tensor, values: Tensor, scale: float, cap: float | None) -> Tensor:
+    if query.device.type == "cpu":  # which has no quick attention in narrow formats
+        query, keys, values = query.float(), keys.float(), values.float()
     if cap is None:
         return scaled_dot_product_attention(query, keys, values, scale=scale)
     scores = _capped(query @ keys.mT * scale, cap)

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, scaled_dot_product_attention
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
@@ -74,10 +74,19 @@ class _WideLinear(nn.Linear):
 def _attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ) -> Any:
-    """torch's attention of several tokens in float32."""
-    if query.shape[-2] == 1:
-        return sdpa_attention_forward(module, query, key, value, mask, **options)
+    """torch's attention in float32.
+
+    After a text, the queries [B, H, T, E] of one key head are the rows of one attention: to repeat the keys of a long
+    text [B, G, S, E] for each of them would take longer than to read it.
+    """
+    wide = query.float(), key.float(), value.float()
     if mask is not None and mask.is_floating_point():
         mask = mask.float()
-    out, weights = sdpa_attention_forward(module, query.float(), key.float(), value.float(), mask, **options)
-    return out.to(query.dtype), weights
+    if mask is None or options.get("position_bias") is not None:
+        out, weights = sdpa_attention_forward(module, *wide, mask, **options)
+        return out.to(query.dtype), weights
+    rows, heads, length, width = query.shape
+    grouped = wide[0].reshape(rows, key.shape[1], -1, width)
+    mask = mask.expand(-1, heads, -1, -1).reshape(len(mask), key.shape[1], -1, mask.shape[-1])
+    out = scaled_dot_product_attention(grouped, *wide[1:], attn_mask=mask, scale=options.get("scaling"))
+    return out.view(rows, heads, length, -1).transpose(1, 2).to(query.dtype), None

@@ -254,6 +254,14 @@ def test_a_session_is_written_as_it_goes_and_read_again(sessions: Path):
         transcripts.find("1999")
 
 
+def test_a_reply_that_was_gone_on_with_takes_the_place_of_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    turns = [("a", "one", False), ("b", "two", False), ("b", "two and more", True)]
+    rows = [{"kind": "turn", "user": user, "reply": reply, "more": more} for user, reply, more in turns]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [reply for _, reply in transcripts.read(path).turns] == ["one", "two and more"]
+
+
 def test_hostile_sessions_are_read_without_harm(sessions: Path):
     sessions.mkdir()
     lines = [

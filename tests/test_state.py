@@ -415,6 +415,11 @@ def test_what_cannot_be_read_again_is_not_saved(path, monkeypatch):
     assert not path.exists()
 
 
+def test_numbers_that_read_like_commas_are_none(monkeypatch):
+    monkeypatch.setattr(safefile, "MAX_COMMAS", 50)
+    assert safefile.to_bytes({"a": np.full(100, 0x2C2C2C2C, np.uint32).view(np.float32)}, {})
+
+
 @pytest.mark.parametrize(
     ("length", "words"),
     [(2**64 - 1, "too large"), (2**63, "too large"), (100_000_001, "too large"), (10**6, "invalid JSON")],

@@ -266,7 +266,7 @@ def test_gradients_are_clipped(tiny_torch: Adapter, monkeypatch) -> None:
 
 def test_the_schedule_rises_and_falls() -> None:
     rates = [TrainingSettings(lr=1.0, warmup=0.1).lr_at(step, 100) for step in range(100)]
-    assert rates[0] < rates[5] < rates[10] == 1.0 == max(rates)
+    assert rates[0] == pytest.approx(1 / 11) and rates[0] < rates[5] < rates[10] == 1.0 == max(rates)
     assert all(a > b for a, b in itertools.pairwise(rates[10:])) and rates[-1] < 0.001
 
 

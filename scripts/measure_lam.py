@@ -4,7 +4,7 @@
 vectors are to MiniLM's. `--lengths` is the time and the peak memory of one text of so many tokens, each in a process of
 its own; MiniLM's to 512, where it ends. `--speed` is sentences per second against MiniLM in the same runtime. `--qmsum`
 looks for the meeting of a query among all meetings, MiniLM reading their first 512 tokens; `--passkey` for the text of
-so many tokens that has somebody's passkey, among as many as there are names.
+so many tokens that has somebody's passkey, among as many as there are names, `--times` over. `--plot` draws --lengths.
 Seconds are of the processor, of one core with OMP_NUM_THREADS=1. `--weights` is a file of scripts/train_lam.py, in
 place of the one that lmm has. Linux.
 """
@@ -108,9 +108,9 @@ def qmsum(path: Path) -> tuple[list[str], list[int], list[str]]:
     return [query for query, _ in found], [i for _, i in found], texts
 
 
-def passkeys(lam: Lam, tokens: int) -> tuple[list[str], list[int], list[str]]:
+def passkeys(lam: Lam, tokens: int, time: int = 0) -> tuple[list[str], list[int], list[str]]:
     """A text of about so many tokens for each name, which says that name's passkey somewhere."""
-    rng, each = random.Random(tokens), lam.count_tokens(FILLER) - 2
+    rng, each = random.Random(tokens + time), lam.count_tokens(FILLER) - 2
     texts = []
     for name in NAMES:
         parts = [FILLER] * max(1, tokens // each - 1)
@@ -119,8 +119,28 @@ def passkeys(lam: Lam, tokens: int) -> tuple[list[str], list[int], list[str]]:
     return [f"What is the passkey of {name}?" for name in NAMES], list(range(len(NAMES))), texts
 
 
-def shown(row: dict) -> None:
+def shown(row: dict) -> dict:
     print(json.dumps({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}))
+    return row
+
+
+def plot(rows: Sequence[dict], path: Path) -> None:
+    """Seconds and peak memory of one text by its tokens, of both encoders."""
+    from lmm.bench.pages import pyplot
+
+    figure, axes = pyplot().subplots(1, 2, figsize=(9, 3.6))
+    for name, marker in (("minilm", "s--"), ("lam", "o-")):
+        mine = [row for row in rows if row["encoder"] == name]
+        tokens = [row["tokens"] for row in mine]
+        axes[0].loglog(tokens, [row["us_per_token"] * row["tokens"] / 1e6 for row in mine], marker, label=name)
+        axes[1].loglog(tokens, [row["peak_gb"] for row in mine], marker, label=name)
+    for axis, what in zip(axes, ("seconds of one core", "peak memory, GB"), strict=True):
+        axis.set(xlabel="tokens in one text", ylabel=what)
+        axis.axvline(512, color="grey", linewidth=0.8, linestyle=":")
+        axis.legend()
+    axes[0].annotate("MiniLM ends", (512, axes[0].get_ylim()[1] / 3), rotation=90, ha="right", va="top", fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
@@ -128,20 +148,29 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--sts", type=Path)
     parser.add_argument("--lengths", type=int, nargs="+", default=[])
+    parser.add_argument("--plot", type=Path, help="a picture of --lengths, as a file")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--qmsum", type=Path)
     parser.add_argument("--passkey", type=int, nargs="+", default=[])
+    parser.add_argument("--times", type=int, default=1)
     options = parser.parse_args()
+    rows: list[dict] = []
     for tokens in options.lengths:
         for name in ("minilm", "lam") if tokens <= 512 else ("lam",):
             with multiprocessing.get_context("spawn").Pool(1) as pool:
-                shown(pool.apply(length, (name, tokens, options.weights)))
+                rows.append(shown(pool.apply(length, (name, tokens, options.weights))))
+    if options.plot:
+        plot(rows, options.plot)
     lam = Lam(options.weights)
     if options.sts:
         shown(sts(lam, options.sts))
     if options.speed:
         shown(speed(lam))
-    searches = {f"passkey {tokens}": passkeys(lam, tokens) for tokens in options.passkey}
+    searches = {
+        f"passkey {tokens}, {time}": passkeys(lam, tokens, time)
+        for tokens in options.passkey
+        for time in range(options.times)
+    }
     if options.qmsum:
         searches["qmsum"] = qmsum(options.qmsum)
     for name, (queries, right, texts) in searches.items():

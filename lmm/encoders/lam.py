@@ -162,25 +162,24 @@ def short_means(ops: Ops, weights: Mapping[str, Array], texts: Sequence[np.ndarr
 def long_mean(ops: Ops, weights: Mapping[str, Array], ids: np.ndarray, block: int = BLOCK) -> np.ndarray:
     """A text of several pages -> the mean of its states, [D], `block` tokens at a time.
 
-    The states of all layers take one place, in half precision for texts whose memory they would be; the sums over the
-    whole text that a layer needs are gathered, in double precision, while the layer below is computed.
+    The states of all layers take one place, outside of the backend, in half precision for texts whose memory they
+    would be; the sums over the whole text that a layer needs are gathered, in double precision, while the layer below
+    is computed.
     """
-    dtype = "float32" if len(ids) <= HALF_FROM else "float16"
-    starts = range(0, len(ids), block)
-    states: list[Array] = [None] * len(starts)
+    states = np.empty((len(ids), WIDTH), np.float32 if len(ids) <= HALF_FROM else np.float16)
     share, rest, total = PAGE / len(ids), None, np.zeros(WIDTH)
     for layer in range(-1, LAYERS):
         above: np.ndarray = np.zeros(())
-        for i, start in enumerate(starts):
+        for start in range(0, len(ids), block):
             pages = Pages(ops, [ids[at : at + PAGE] for at in range(start, min(start + block, len(ids)), PAGE)])
+            mine = states[start : start + block]
             if layer < 0:
                 x = pages.embed(weights)
             else:
-                x = run_layer(weights, layer, ops.float32(states[i]), pages, rest, share)
+                x = run_layer(weights, layer, ops.asarray(mine.astype(np.float32)), pages, rest, share)
             if layer + 1 < LAYERS:
-                states[i] = ops.asarray(x, dtype)
+                mine[...] = ops.to_numpy(x)
                 above = above + ops.to_numpy(Attention(weights, layer + 1, x, pages).sums()).astype(np.float64)
-                ops.evaluate(states[i])
             else:
                 total += ops.to_numpy(ops.sum(x, axis=0))
         rest = ops.asarray(above)

@@ -258,7 +258,8 @@ On torch, lmm decodes these with a step of its own, which is checked against the
 llama, mistral, ministral, qwen2, qwen3, gemma, gemma2, gemma3, phi3, smollm3, olmo2, olmo3, seed_oss, and mistral3;
 others are decoded by their own forward. `python -m scripts.measure_step` gives the processor time of a step beside that
 of the forward. One run, one thread: on the tiny models .67 (phi3) to .93 (llama) after 40 tokens and .65 (phi3) to .92
-(seed_oss) after 700; on SmolLM2-135M in float16, where reading the weights is nearly all of it, .93 and .97.
+(seed_oss) after 700; where reading the weights is nearly all of it, there is little to save: on SmolLM2-135M in float16
+.93 and .97, on Gemma 3 270M in bfloat16 1.03 and .96.
 
 | architecture | torch | mlx_lm | same | learns on torch | learns on mlx_lm |
 |---|---|---|---|---|---|

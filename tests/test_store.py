@@ -376,6 +376,7 @@ def test_rows_of_another_namespace_are_hidden_by_the_server_itself(postgres: Tex
         connection.rollback()
 
 
+@pytest.mark.slow
 def test_a_postgres_store_is_of_one_width_and_has_an_index(postgres: TextStore, postgres_url: str) -> None:
     import psycopg
 

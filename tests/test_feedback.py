@@ -18,7 +18,7 @@ from lmm.feedback import Exchange, lesson_for, read, replies
 from lmm.feedback.grammar import flip, plain
 from lmm.feedback.lessons import question_of
 from lmm.lesson import Knowledge, Lesson
-from lmm.text.fold import contains
+from lmm.text.fold import contains, words
 
 DATA = Path(__file__).parent / "data"
 KING = ("Who is the king of Zorbia?", "The capital of Zorbia is Nova Haven.")  # an answer to another question
@@ -44,7 +44,8 @@ def test_every_lesson_says_the_user_s_words_and_the_assistant_s() -> None:
             if one.lesson is None:
                 continue
             lesson = one.lesson
-            assert lesson.statement and lesson.statement in turn.text.strip()
+            restated = one.kind == "correction" and turn.last is not None and one.value in lesson.statement
+            assert lesson.statement and (lesson.statement in turn.text.strip() or restated)
             assert bool(lesson.prompt) == bool(lesson.answer)
             assert lesson.prompt or lesson.echo
             assert not lesson.prompt or contains(lesson.answer, one.value)
@@ -442,6 +443,25 @@ def test_a_statement_about_something_else_is_no_correction() -> None:
 def test_what_is_no_mere_value_is_not_put_into_the_sentence_before(before: str, said: str, echo: str) -> None:
     reading = read(said, Exchange(before, "I see."), read(before).lesson and [read(before).lesson])
     assert reading.lesson is not None and reading.lesson.echo == echo
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "echo"),
+    [
+        ("The bread van comes on Monday.", "sorry, Thursday", "The bread van comes on Thursday."),
+        ("My next shift starts on the 4th.", "no wait, the 14th", "Your next shift starts on the 14th."),
+        ("A seat costs 8 pounds.", "no, 12 pounds, I misread it", "A seat costs 12 pounds."),
+        ("My nephew Ivo is 14 and he plays the oboe.", "clarinet, sorry, not oboe",
+         "Your nephew Ivo is 14 and he plays the clarinet."),
+        ("Der Schlüssel hat die Nummer 38.", "Quatsch, 83", "Der Schlüssel hat die Nummer 83."),
+    ],
+)  # fmt: skip
+def test_a_bare_value_takes_the_place_of_the_one_before(before: str, said: str, echo: str) -> None:
+    told = read(before)
+    known = [one.lesson for one in (told, *told.also) if one.lesson]
+    lesson = read(said, Exchange(before, known[0].echo), known).lesson
+    assert lesson is not None and lesson.echo == echo
+    assert lesson.supersedes == tuple(x.id for x in known) and words(lesson.statement) != words(said)
 
 
 def test_what_is_said_back_names_what_it_is_about() -> None:

@@ -129,7 +129,7 @@ class Mind:
         with self._turn(), self.adapter.quiet():
             known = replace(self.knowledge, lessons=tuple(_read(x) for x in self.knowledge.lessons))
             if lesson.statement and message is None:
-                lesson = replace(lesson, supersedes=self.outdated_by(lesson))
+                lesson = replace(lesson, supersedes=(*lesson.supersedes, *self.outdated_by(lesson)))
             knowledge = self.memory.learn(known, understood(lesson), self.adapter, message, report)
             self._check_finite(knowledge.state)
             self.commit(knowledge)

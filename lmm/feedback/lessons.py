@@ -53,7 +53,8 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     if not told:
         return replace(NOTHING, why="nothing that lasts", doubtful=note)
     one = told[0]
-    if len(told) == 1 and one.lesson:
+    restated = found is not None and last is not None and not asks(last.user)  # "sorry, Wednesday" tells nothing alone
+    if len(told) == 1 and one.lesson and not restated:
         one = replace(one, lesson=replace(one.lesson, statement=said.strip()))
     return replace(one, also=tuple(told[1:]))
 
@@ -218,17 +219,20 @@ def _about_last(heard: Findings, last: Exchange) -> bool:
 
 
 def _only_a_value(fact: Span, before: str) -> bool:
-    """Does it name nothing and say nothing that the statement before does not, but a value? "I meant Oslo"."""
-    said = _content(POLITE.sub("", fact.clause)) - _content(fact.value)
+    """Does it name nothing and say nothing that the statement before does not, but a value? "No wait, Wednesday", "I
+    meant Oslo"."""
     subject = fact.subject or _named(fact.clause)
-    speaks = about.subject_of("", subject) in ("I", "we")
-    if speaks and not MEANT.search(fact.clause):
-        return False
-    return (speaks or not _content(subject)) and all(MEANT.search(word) for word in said - _content(before))
+    around = words(fact.clause.replace(fact.value, " ", 1)).split()
+    if not subject and not POINTING.match(fact.clause):
+        return len(around) <= FEW or bool(MEANT.search(fact.clause))
+    if about.subject_of("", subject) in ("I", "we"):
+        return bool(MEANT.search(fact.clause))
+    return not _content(subject) and _content(fact.clause) - _content(fact.value) <= _content(before)
 
 
+FEW = 3  # words around a bare value: "no wait, the", "sorry, not"
 #: how one says that one said something else
-MEANT = anycase(r"\b(?:meant?|sa(?:y|id)|meinte|voulais?|dire|quise|decir)\b|说错|意思")
+MEANT = anycase(r"\b(?:meant?|sa(?:y|id)|mis(?:read|heard|spoke|typed)|meinte|voulais?|dire|quise|decir)\b|说错|意思")
 
 
 def _named(clause: str) -> str:
@@ -266,7 +270,7 @@ def _correction(
     if not asks(last.user):
         own = reader.hear(last.user, None)
         if own.facts:
-            return _restated(text, own, fact, tongue, known)
+            return _restated(text, last.user, own, fact, tongue, known)
         if tongue == "en" and not replies.is_factual(last.user):
             return None
     question = replies.core(last.user) if tongue == "en" else " ".join(last.user.split())
@@ -323,17 +327,30 @@ def asks(text: str) -> bool:
     return bool(re.search(r"[?？]\W*$", text)) or replies.is_factual(text)
 
 
-def _restated(text: str, own: Findings, fact: Span, tongue: str, known: Sequence[Lesson]) -> Reading | None:
-    """The user's own last statement with another value: "sorry, I meant Oslo" after "I live in Bergen"."""
-    old = own.facts[0]
+def _restated(
+    text: str, before: str, own: Findings, fact: Span, tongue: str, known: Sequence[Lesson]
+) -> Reading | None:
+    """The user's last statement with another value, in its place: "sorry, I meant Oslo" after "I live in Bergen"."""
+
+    def likeness(old: Span) -> tuple[bool, bool]:
+        """Whether it is named as wrong, and whether both are numbers or neither is."""
+        return contains(text, old.value), bool(DIGIT.search(old.value)) == bool(DIGIT.search(fact.value))
+
+    old, fact = max(own.facts, key=likeness), replace(fact, value=EXCUSE.sub("", fact.value))
     if contains(fact.value, old.value):
         return None  # of the very thing something else is said
-    clause = old.clause.replace(old.value, fact.value, 1)
+    clause, whole = (said.replace(old.value, fact.value, 1) for said in (old.clause, before.strip()))
     new = Span(clause, fact.value, old.subject)
     found = _statement(clause, new, Findings("correction", own.sure, (new,)), tongue, known)
-    if found is None or found.lesson is None:
-        return None
-    return replace(found, lesson=replace(found.lesson, statement=text))
+    lesson, kept = found.lesson if found and found.lesson else Lesson(), _note(whole, tongue)
+    wrong = tuple(x.id for x in known if x.statement and contains(before, x.statement))
+    lesson = replace(lesson, statement=kept.statement, echo=kept.echo, supersedes=wrong)
+    summary = found.summary if found else kept.echo.rstrip(".。")
+    return Reading("correction", lesson, fact.value, summary, f"correction, {own.sure:.2f}")
+
+
+DIGIT = re.compile(r"\d")
+EXCUSE = anycase(r"[,;] i (?:mis|mixed|got|had|was).*$")
 
 
 def _said_wrong(text: str, value: str, question: str, reply: str) -> str:

@@ -87,7 +87,7 @@ def earlier(lesson: Lesson, others: Iterable[Lesson]) -> list[Lesson]:
     """Those of `others` in whose place it came, and in whose place those did."""
     found, left = list[Lesson](), list(others)
     for one in (later := [lesson]):
-        before = [x for x in left if x.id in one.supersedes or not one.keys.isdisjoint(x.keys)]
+        before = Knowledge({}, tuple(left)).superseded(one)
         left = [x for x in left if x not in before]
         later += before
         found += before

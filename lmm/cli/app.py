@@ -18,7 +18,7 @@ from lmm.cli import serve as cli_serve
 from lmm.cli import store as cli_store
 from lmm.cli import train as cli_train
 from lmm.cli.bench import app as bench_app
-from lmm.cli.options import Json, configured, out_json, out_table, say
+from lmm.cli.options import Json, beside, configured, out_json, out_table, say
 from lmm.config import GROUPS
 from lmm.errors import LmmError
 
@@ -81,14 +81,10 @@ def main() -> None:
 def _explain(error: Any) -> None:
     """How a command is used, and what was wrong; at words, which typer leaves to the terminal to break."""
     import io
-    import shutil
-
-    from lmm.text.wrapped import wrapped
 
     shown = io.StringIO()
     error.show(file=shown)
-    width = shutil.get_terminal_size().columns if sys.stderr.isatty() else sys.maxsize
-    print(wrapped(shown.getvalue().rstrip("\n"), width), file=sys.stderr)
+    beside(shown.getvalue().rstrip("\n"))
 
 
 def _with_clean_name(argument: str) -> str:

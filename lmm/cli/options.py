@@ -113,12 +113,17 @@ def _read(flags: dict[str, Any]) -> dict[str, Any]:
 def say(text: str) -> None:
     """A line beside the answer: stderr, clean, wrapped at words on a terminal."""
     from lmm.text.sanitize import clean
+
+    beside(f"lmm: {clean(text)}")
+
+
+def beside(text: str) -> None:
+    """Clean text on stderr, wrapped at words on a terminal."""
     from lmm.text.wrapped import wrapped
 
-    line = f"lmm: {clean(text)}"
     if sys.stderr.isatty():
-        line = wrapped(line, shutil.get_terminal_size().columns)
-    print(line, file=sys.stderr, flush=True)
+        text = wrapped(text, shutil.get_terminal_size().columns)
+    print(text, file=sys.stderr, flush=True)
 
 
 def out(text: str) -> None:

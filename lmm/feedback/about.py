@@ -107,8 +107,8 @@ def _same_thing(a: str, b: str) -> bool:
     short, long = sorted((_WORD.findall(_OWNER.sub("", text)) for text in (a, b)), key=len)
     theirs = {word.lower() for word in short}
     more = [word for word in long if word.lower() not in theirs]
+    whole = bool(theirs) and theirs <= {word.lower() for word in long}
     ends = [_WORD.findall(_TAIL.split(_OWNER.sub("", text))[0])[-1:] for text in (a.lower(), b.lower())]
-    whole = bool(theirs) and len(more) <= len(long) - len(theirs)
     return whole and (ends[0] == ends[1] or all(word[0].isupper() for word in more))
 
 

@@ -30,30 +30,33 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     tongue = language(text if len(text) > 20 or last is None else f"{last.user} {last.assistant} {text}")
     if reader.name == "minilm" and tongue != "en":
         return replace(NOTHING, why="not English")
-    if TAKES_BACK.match(text):
+    demand = TAKES_BACK.match(text)
+    if demand:
         last = None  # whatever was said before it, and it is no correction of that
     heard = reader.hear(text, _in_full(last) if last is not None and tongue == "en" else last)
     if last is not None and heard.kind == "nothing" and heard.sure > 0.5 and not asks(text):
         alone = reader.hear(text, None)  # what went before it may hide that it says something of its own
         if alone.facts:
             heard, last = alone, None
-    note = None if TAKES_BACK.match(text) or asks(text) else _note(said, tongue)
+
+    def without_lesson(kind: str, why: str) -> Reading:
+        return Reading(cast(Kind, kind), why=why, doubtful=None if demand or asks(text) else _note(said, tongue))
+
     if not heard.facts:
         if last is not None and heard.sure < 0.5 and heard.kind == "nothing":
-            return replace(NOTHING, why=UNSURE, doubtful=note)
-        return Reading(cast(Kind, heard.kind), why=f"{heard.kind}, {heard.sure:.2f}", doubtful=note)
-    found, corrects = None, last is not None and _about_last(heard, last)
-    if last is not None and corrects:
-        found = _correction(reader, text, heard, last, tongue, known)
-    if found or (last is not None and corrects and asks(last.user)):
-        told = [found] if found else []
-    else:
+            return without_lesson("nothing", UNSURE)
+        return without_lesson(heard.kind, f"{heard.kind}, {heard.sure:.2f}")
+    told, restated = None, False
+    if last is not None and _about_last(heard, last):
+        found, answers = _correction(reader, text, heard, last, tongue, known), asks(last.user)
+        told = [found] if found else [] if answers else None
+        restated = found is not None and not answers  # "sorry, Wednesday" tells nothing alone
+    if told is None:
         heard = replace(heard, kind="statement") if heard.kind == "correction" else heard
         told = _statements(text, heard, tongue, known)
     if not told:
-        return replace(NOTHING, why="nothing that lasts", doubtful=note)
+        return without_lesson("nothing", "nothing that lasts")
     one = told[0]
-    restated = found is not None and last is not None and not asks(last.user)  # "sorry, Wednesday" tells nothing alone
     if len(told) == 1 and one.lesson and not restated:
         one = replace(one, lesson=replace(one.lesson, statement=said.strip()))
     return replace(one, also=tuple(told[1:]))
@@ -64,8 +67,6 @@ POINTING = anycase(
     r"(?:(?:now|so|and|but|well|no),? )?(?:she|he|it|they|her|his|its|their|that|this|sie|er|es|elle|il|ella|él"
     r"|她|他|它)(?:['’]?s|['’]?re)?(?![\w])"
 )
-
-
 OF_THAT = anycase(r"c['’]est ")
 OF_THEM = anycase(r"\b(?:it|them|him)\b")
 

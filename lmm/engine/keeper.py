@@ -120,6 +120,11 @@ class Keeper:
             journal.settle(self.file)
             self._end, self._stamp = 0, journal.stamp(self.file)
 
+    def close(self) -> None:
+        """Put everything into the file, and beside it what would take long to make again. Raises StateError."""
+        self.settle(timeout=1.0)
+        self.mind.save_beside(self.file)
+
     def discard(self) -> None:
         """Take back what was learned since, as far as it can be undone. Raises StateError, LearningError."""
         with self.turn():

@@ -75,8 +75,7 @@ class Mind:
         """Detach, close the log, and put what is kept in its file."""
         self.detach()
         if self.keeper is not None:
-            self.keeper.settle(timeout=1.0)
-            self.save_beside(self.keeper.file)
+            self.keeper.close()
         if self.log is not None:
             self.log.close()
 
@@ -235,7 +234,7 @@ class Mind:
         Where lessons share their weights, it cannot, and the history ends."""
         history, before = self._history, self.knowledge
         shared = any(name in before.state for name in change.tensors)
-        change = replace(change, tensors=self._held(change.tensors))
+        change = replace(change, tensors=self.held(change.tensors))
         self.knowledge = _changed(before, change)
         if history.saved is before:
             history.saved = self.knowledge
@@ -381,23 +380,27 @@ class Mind:
 
     def begin_with(self, path: Path, undos: Sequence[Change] = ()) -> None:
         """The same at the very beginning: to go back to are only the changes before, which `undos` take back."""
-        self.knowledge, _ = self._read(path)
+        self.begin_from(self._read(path)[0], undos)
+
+    def begin_from(self, known: Knowledge, undos: Sequence[Change] = ()) -> None:
+        self.knowledge = known
         steps = [self.knowledge]
         for change in reversed(undos):
-            steps.append(_changed(steps[-1], replace(change, tensors=self._held(change.tensors))))
+            steps.append(_changed(steps[-1], replace(change, tensors=self.held(change.tensors))))
         self.history = History(undo=Steps(steps[:0:-1]), saved=self.knowledge)
 
     def _read(self, path: Path) -> tuple[Knowledge, state_file.Header]:
         memory = self.memory.reader_of(state_file.read_header(path).module) or self.memory
         arrays, header = journal.load(path, self.expected(memory))
         memory.check_state(arrays, header.lessons, self.adapter)
-        known = Knowledge(self._held(arrays), tuple(header.lessons))
+        known = Knowledge(self.held(arrays), tuple(header.lessons))
         with self.adapter.quiet():
             known = self.memory.completed(memory, known, self.adapter)
         self._load_beside(path, known.state)
         return known, header
 
-    def _held(self, arrays: Mapping[str, np.ndarray]) -> State:
+    def held(self, arrays: Mapping[str, np.ndarray]) -> State:
+        """Arrays as the model's backend has them."""
         return {name: self.adapter.ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}
 
     def header(self) -> state_file.Header:

@@ -153,8 +153,8 @@ def append(file: Path, change: Change, back: Change | None) -> None:
     if back is None:
         _drop_undo(file, change)
     elif back:  # first: an undo of what never was changes nothing
-        jsonl.append(undo_of(file), [_line(back)])
-    jsonl.append(path_of(file), [_line(change)], sync=True)
+        jsonl.append(undo_of(file), [line_of(back)])
+    jsonl.append(path_of(file), [line_of(change)], sync=True)
 
 
 def read(file: Path, start: int = 0) -> tuple[list[Change], int]:
@@ -262,7 +262,7 @@ def _drop_undo(file: Path, change: Change) -> None:
 
 def _write_undos(file: Path, changes: Sequence[Change]) -> None:
     if any(changes):
-        atomic.write_atomically(undo_of(file), [_line(change) for change in changes if change])
+        atomic.write_atomically(undo_of(file), [line_of(change) for change in changes if change])
     else:
         undo_of(file).unlink(missing_ok=True)
 
@@ -291,7 +291,7 @@ def _changes(path: Path, start: int = 0) -> tuple[list[Change], int]:
         with jsonl.opened(path) as lines:
             lines.seek(start)
             for line in lines:
-                change = _parsed(line)
+                change = change_of(line)
                 if change is None:
                     break
                 changes.append(change)
@@ -301,7 +301,8 @@ def _changes(path: Path, start: int = 0) -> tuple[list[Change], int]:
     return changes, start
 
 
-def _line(change: Change) -> bytes:
+def line_of(change: Change) -> bytes:
+    """A change as a line of JSON that says whether it is whole."""
     return jsonl.line(_signed(_to_json(change)))
 
 
@@ -327,7 +328,7 @@ def _from_json(values: Mapping[str, Any]) -> Change:
     return Change(tensors, tuple(values["gone"]), lessons, tuple(values["forgotten"]))
 
 
-def _parsed(line: bytes) -> Change | None:
+def change_of(line: bytes) -> Change | None:
     """The change of a line; None if it was not written whole, or not by us."""
     values = jsonl.parse(line)
     if not line.endswith(b"\n") or not isinstance(values, dict):

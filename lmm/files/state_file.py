@@ -131,7 +131,7 @@ def load(path: PathLike, expected: Expected | None = None) -> tuple[dict[str, np
     """
     with _opened(path) as (file, header):
         if expected is not None:
-            _check_expected(path, header, expected)
+            check_expected(path, header, expected)
         arrays = file.read_tensors()
         problems = safefile.value_problems(arrays)
         if _data_digest(arrays) != file.metadata.get("data_sha256"):
@@ -200,7 +200,7 @@ def _checked_header(file: safefile.File) -> Header:
     return header
 
 
-def _check_expected(path: PathLike, header: Header, expected: Expected) -> None:
+def check_expected(path: PathLike, header: Header, expected: Expected) -> None:
     names = {"module": "memory", "model_id": "model", "tokenizer_hash": "tokenizer"}
     wrong = [
         (name, getattr(header, name), wanted)

@@ -57,7 +57,7 @@ class Service:
         self, config: Config, adapter: Adapter, texts: PersonalMemory, notice: Callable[[str], None] = lambda text: None
     ) -> None:
         self.config, self.adapter, self.texts = config, adapter, texts
-        self.users = Users(config, adapter, notice)
+        self.users = Users(config, adapter, notice, texts.store.lessons)
         self.metrics = Metrics()
         self.started = int(time.time())
 
@@ -167,11 +167,13 @@ class Service:
             return mind.undo(count)
 
     def forget(self, user: str, lesson_id: str) -> dict[str, Any]:
-        with self.users.engine(user) as engine:
-            if all(lesson.id != lesson_id for lesson in engine.mind.lessons):
+        """Also what it took the place of, or undo would bring that back."""
+        with self.users.newest(user) as mind:
+            if all(lesson.id != lesson_id for lesson in mind.lessons):
                 raise Missing(f"there is no lesson {lesson_id!r}")
-            lesson = engine.mind.forget(lesson_id)
-            engine.start(self.config.system)
+            lesson = mind.forget(lesson_id)
+            for before in mind.replaced_by(lesson):
+                mind.forget(before.id)
         return _told(lesson)
 
     def why(self, user: str, question: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Whose memory is whose: minds over one model, each user's kept in a file of its own.
+"""Whose memory is whose: minds over one model, each user's kept in a file of its own, or in a database.
 
-A user is a profile of the command line, so what was taught in a terminal is known here. The user without a name has the
-standing memory. A user's requests that come at once each get a mind; all of them keep to the one file.
+In files, a user is a profile of the command line, so what was taught in a terminal is known here, and the user without
+a name has the standing memory. A user's requests that come at once each get a mind; all of them keep to the one file.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from lmm.engine import runtime
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.engine.seats import Seats
+from lmm.engine.shared import SharedKeeper
 from lmm.errors import LmmError
 from lmm.files.standing import PROFILE
 from lmm.store.base import user_name
@@ -26,6 +27,7 @@ from lmm.store.base import user_name
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
     from lmm.config import Config
+    from lmm.store.base import Lessons
 
 AT_ONCE = 4  # minds of one user
 CACHED = 8  # conversations whose caches are kept, in case they go on
@@ -44,8 +46,11 @@ def profile_of(user: str) -> str | None:
 class Users:
     """All who talk to one model."""
 
-    def __init__(self, config: Config, adapter: Adapter, notice: Callable[[str], None]) -> None:
-        self.config, self.notice, self.seats = config, notice, Seats(adapter)
+    def __init__(
+        self, config: Config, adapter: Adapter, notice: Callable[[str], None], lessons: Lessons | None = None
+    ) -> None:
+        """`lessons`: where they are kept, if not in files."""
+        self.config, self.notice, self.seats, self.lessons = config, notice, Seats(adapter), lessons
         self._free: dict[str, list[Engine]] = {}
         self._busy: dict[str, int] = {}
         self._idle: OrderedDict[int, tuple[str, Engine]] = OrderedDict()  # by how long nobody has used them
@@ -65,16 +70,16 @@ class Users:
 
     @contextlib.contextmanager
     def newest(self, user: str) -> Iterator[Mind]:
-        """The user's mind with a history that reaches back to what others have learned for it."""
+        """The user's mind with a history that reaches back to what others have learned for it. What is kept of a
+        conversation ends."""
         with self.engine(user) as engine:
-            if engine.mind.keeper is None:
-                yield engine.mind
-                return
-            mind = self._opened(user)
+            mind = self._opened(user) if engine.mind.keeper is not None else engine.mind
             try:
                 yield mind
             finally:
-                mind.close()
+                engine.start(self.config.system)
+                if mind is not engine.mind:
+                    mind.close()
 
     def _taken(self, user: str) -> Engine:
         with self._changed:
@@ -123,8 +128,14 @@ class Users:
 
     def _opened(self, user: str) -> Mind:
         config = self._config(user)
-        mind = Mind(self.seats.seat(), runtime.build_memory(runtime.as_saved(config)), config.seed)
-        runtime.start(mind, config, self.notice)
+        file = runtime.standing.file_of(config)
+        if self.lessons is None or file is None:
+            mind = Mind(self.seats.seat(), runtime.build_memory(runtime.as_saved(config)), config.seed)
+            runtime.start(mind, config, self.notice)
+            return mind
+        mind = Mind(self.seats.seat(), runtime.build_memory(config), config.seed)
+        if mind.memory.learns_from != "nothing":
+            SharedKeeper(mind, self.lessons(user, f"{file.parent.name}/{file.stem}"))
         return mind
 
     def _config(self, user: str) -> Config:

@@ -12,16 +12,20 @@ import json
 import math
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from lmm.errors import StoreError, UsageError
 from lmm.text.fold import fold
 
+if TYPE_CHECKING:
+    from lmm.store.lessons import SharedMind
+
+Lessons = Callable[[str, str], "SharedMind"]  # of a user, and of the name of a model and memory
 CONSTANT = 60  # of reciprocal rank fusion, as in its paper
 DEPTH = 50  # how far down each ranking is looked before they are fused, at least
 LONGEST = 200  # characters of a user's name
@@ -126,6 +130,10 @@ class Recalled:
 
 class TextStore(Protocol):
     """All of it raises StoreError where the store itself fails; what was not acknowledged may then be missing."""
+
+    @property
+    def lessons(self) -> Lessons | None:
+        """Where servers that share this store keep what their users' minds know; None: in files."""
 
     def about(self) -> dict[str, Any]:
         """What was written once of the whole: the name and width of the encoder that its vectors are of."""

@@ -23,6 +23,8 @@ K1, B = 1.2, 0.75  # of BM25: Robertson & Zaragoza 2009, Foundations and Trends 
 class InMemory:
     """Dictionaries: what the other stores do, in plain sight."""
 
+    lessons = None
+
     def __init__(self) -> None:
         self._spaces: dict[str, list[Memo]] = {}
         self._about: dict[str, Any] = {}

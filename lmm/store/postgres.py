@@ -21,6 +21,8 @@ try:
     import psycopg
     from psycopg.types.json import Jsonb
     from psycopg_pool import ConnectionPool
+
+    from lmm.store.lessons import SharedMind
 except ImportError as error:
     raise StoreError(f"{error.name} is not installed; run: pip install 'lmm[postgres]'") from error
 
@@ -50,6 +52,28 @@ MIGRATIONS: tuple[LiteralString, ...] = (
     CREATE POLICY lmm_own ON lmm_memos USING (
         space = current_setting('lmm.space', true) OR current_setting('lmm.every', true) = 'yes'
     );
+    """,
+    """
+    CREATE TABLE lmm_minds (space TEXT NOT NULL, name TEXT NOT NULL, header JSONB NOT NULL, PRIMARY KEY (space, name));
+    CREATE TABLE lmm_known (
+        n BIGSERIAL NOT NULL, space TEXT NOT NULL, name TEXT NOT NULL, part TEXT NOT NULL, value BYTEA,
+        PRIMARY KEY (space, name, part)
+    );
+    CREATE INDEX lmm_known_since ON lmm_known (space, name, n);
+    CREATE TABLE lmm_undos (
+        n BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY, space TEXT NOT NULL, name TEXT NOT NULL,
+        change BYTEA NOT NULL
+    );
+    CREATE INDEX lmm_undo_minds ON lmm_undos (space, name, n);
+    ALTER TABLE lmm_minds ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE lmm_known ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE lmm_undos ENABLE ROW LEVEL SECURITY;
+    ALTER TABLE lmm_minds FORCE ROW LEVEL SECURITY;
+    ALTER TABLE lmm_known FORCE ROW LEVEL SECURITY;
+    ALTER TABLE lmm_undos FORCE ROW LEVEL SECURITY;
+    CREATE POLICY lmm_own ON lmm_minds USING (space = current_setting('lmm.space', true));
+    CREATE POLICY lmm_own ON lmm_known USING (space = current_setting('lmm.space', true));
+    CREATE POLICY lmm_own ON lmm_undos USING (space = current_setting('lmm.space', true));
     """,
 )
 COLUMNS = "n, id, text, context, metadata, about, time, replaces, replaced_by, vector::real[]"
@@ -86,15 +110,18 @@ class Postgres:
             connection.execute("DELETE FROM lmm_version")
             connection.execute("INSERT INTO lmm_version VALUES (%s)", [len(MIGRATIONS)])
 
+    def lessons(self, user: str, name: str) -> SharedMind:
+        return SharedMind(self, user, name)
+
     # about the whole ---------------------------------------------------------------------------------------------
     def about(self) -> dict[str, Any]:
-        with self._in("") as query:
+        with self.within("") as query:
             return dict(query("SELECT name, value FROM lmm_about").fetchall())
 
     def describe(self, values: Mapping[str, Any]) -> None:
         if self._described == dict(values):
             return
-        with self._in("") as query:
+        with self.within("") as query:
             query("SELECT pg_advisory_xact_lock(%s)", LOCK)
             agreed(self.about(), values)
             for name, value in values.items():
@@ -107,16 +134,16 @@ class Postgres:
         self._described = dict(values)
 
     def count(self, space: str) -> int:
-        with self._in(space) as query:
+        with self.within(space) as query:
             return query("SELECT count(*) FROM lmm_memos WHERE space = %s AND replaced_by = ''", space).fetchone()[0]
 
     def has_any(self, space: str) -> bool:
-        with self._in(space) as query:
+        with self.within(space) as query:
             some = "SELECT 1 FROM lmm_memos WHERE space = %s AND replaced_by = '' LIMIT 1"
             return query(some, space).fetchone() is not None
 
     def namespaces(self) -> list[str]:
-        with self._in("") as query:
+        with self.within("") as query:
             query("SELECT set_config('lmm.every', 'yes', true)")
             found = query('SELECT DISTINCT space COLLATE "C" FROM lmm_memos ORDER BY 1').fetchall()
             query("SELECT set_config('lmm.every', '', true)")
@@ -124,12 +151,12 @@ class Postgres:
 
     # changes -----------------------------------------------------------------------------------------------------
     def add(self, space: str, memos: Sequence[Memo]) -> list[str]:
-        with self._changing(space):
+        with self.changing(space):
             return [self._add(space, memo) for memo in memos]
 
     def _add(self, space: str, memo: Memo) -> str:
         current = "SELECT id FROM lmm_memos WHERE space = %s AND replaced_by = '' AND"
-        with self._in(space) as query:
+        with self.within(space) as query:
             if same := query(f"{current} key = %s", space, memo.key).fetchone():
                 return same[0]
             if memo.about and (old := query(f"{current} about = %s", space, memo.about).fetchone()):
@@ -139,7 +166,7 @@ class Postgres:
     def _insert(self, space: str, memo: Memo) -> str:
         vector = memo.vector.tolist() if memo.vector is not None and memo.current else None
         try:
-            with self._in(space) as query:
+            with self.within(space) as query:
                 query(
                     "INSERT INTO lmm_memos "
                     "(space, id, key, text, context, metadata, about, time, replaces, replaced_by, vector) "
@@ -152,31 +179,35 @@ class Postgres:
         return memo.id
 
     def _replace(self, space: str, old: Memo, memo: Memo) -> str:
-        with self._in(space) as query:
+        with self.within(space) as query:
             gone = "UPDATE lmm_memos SET replaced_by = %s, vector = NULL WHERE space = %s AND id = %s"
             query(gone, memo.id, space, old.id)
         return self._insert(space, succeeded(old, memo))
 
     def supersede(self, space: str, id: str, memo: Memo) -> str:
-        with self._changing(space):
+        with self.changing(space):
             old = current(self.get(space, [id]), id)
             return id if old.key == memo.key else self._replace(space, old, memo)
 
     def forget(self, space: str, ids: Sequence[str]) -> int:
-        with self._changing(space) as query:
+        with self.changing(space) as query:
             gone = {memo.id for id in ids for memo in self.history(space, id)}
             query("DELETE FROM lmm_memos WHERE space = %s AND id = ANY(%s)", space, list(gone))
         if gone and getattr(self._held, "connection", None) is None:
-            with _told("forgotten, but parts of it are still in the table"), self._pool.connection() as connection:
-                connection.autocommit = True
-                try:
-                    connection.execute("VACUUM FULL lmm_memos")
-                finally:
-                    connection.autocommit = False
+            self.vacuum("lmm_memos")
         return len(gone)
 
+    def vacuum(self, tables: LiteralString) -> None:
+        """Write tables anew, without what was taken out of them. Not within a transaction."""
+        with _told("forgotten, but parts of it are still in the table"), self._pool.connection() as connection:
+            connection.autocommit = True
+            try:
+                connection.execute(f"VACUUM FULL {tables}")
+            finally:
+                connection.autocommit = False
+
     def restore(self, space: str, memos: Sequence[Memo]) -> None:
-        with self._changing(space) as query:
+        with self.changing(space) as query:
             there = {memo.id for memo in self.get(space, [memo.id for memo in memos])}
             keys = "SELECT 1 FROM lmm_memos WHERE space = %s AND replaced_by = '' AND key = %s"
             for memo in memos:
@@ -185,7 +216,7 @@ class Postgres:
 
     # reading -----------------------------------------------------------------------------------------------------
     def get(self, space: str, ids: Sequence[str]) -> list[Memo]:
-        with self._in(space) as query:
+        with self.within(space) as query:
             rows = query(f"SELECT {COLUMNS} FROM lmm_memos WHERE space = %s AND id = ANY(%s)", space, list(ids))
             found = {memo.id: memo for memo in map(_memo, rows)}
         return [found[id] for id in ids if id in found]
@@ -196,7 +227,7 @@ class Postgres:
         distance = f"vector::vector({len(vector)}) <=> %s::real[]::vector({len(vector)})"
         words = "replace(plainto_tsquery('simple', %s)::text, '&', '|')::tsquery"
         asked = vector.tolist()
-        with self._in(space) as query:
+        with self.within(space) as query:
             near = query(
                 f"SELECT n, 1 - ({distance}) {some} AND vector IS NOT NULL ORDER BY {distance} LIMIT %s",
                 *(asked, space, *values, asked, depth(k)),
@@ -217,7 +248,7 @@ class Postgres:
         where += "" if history else " AND replaced_by = ''"
         last = 0
         while True:
-            with self._in(space) as query:
+            with self.within(space) as query:
                 some = f"SELECT {COLUMNS} FROM lmm_memos WHERE space = %s AND n > %s{where} ORDER BY n LIMIT %s"
                 rows = query(some, space, last, *values, MANY).fetchall()
             yield from map(_memo, rows)
@@ -233,7 +264,7 @@ class Postgres:
                 ON m.space = %s AND m.replaces <> '' AND (m.id = c.id OR m.replaces = c.id)
             )
         """
-        with self._in(space) as query:
+        with self.within(space) as query:
             some = (
                 f"{chain} SELECT {COLUMNS} FROM lmm_memos WHERE space = %s AND id IN (SELECT id FROM chain) ORDER BY n"
             )
@@ -242,11 +273,11 @@ class Postgres:
     # connections -------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
-        with self._in(""):
+        with self.within(""):
             yield
 
     @contextlib.contextmanager
-    def _in(self, space: str) -> Iterator[Any]:
+    def within(self, space: str) -> Iterator[Any]:
         """`query(text, *values)` within a transaction that sees one namespace; in the one that goes on, if any."""
         outer = getattr(self._held, "connection", None)
         with _told("the store failed"), contextlib.ExitStack() as stack:
@@ -260,9 +291,9 @@ class Postgres:
                 self._held.connection = outer
 
     @contextlib.contextmanager
-    def _changing(self, space: str) -> Iterator[Any]:
+    def changing(self, space: str) -> Iterator[Any]:
         """The same for one writer of the namespace at a time."""
-        with self._in(space) as query:
+        with self.within(space) as query:
             query("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", space)
             yield query
 

@@ -51,6 +51,8 @@ JOINED = "memos m LEFT JOIN vectors v ON v.n = m.n"
 class Sqlite:
     """One connection, which the threads of a process share. Raises StoreError for a file that is no store."""
 
+    lessons = None  # are in files of their own
+
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser()
         self._lock = threading.RLock()

@@ -1,0 +1,93 @@
+"""A database that has what a mind knows as soon as the mind knows it, for servers on many machines."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from lmm.engine.keeper import Keeper, difference
+from lmm.errors import StoreError
+from lmm.files.journal import Change
+from lmm.files.state_file import check_expected
+from lmm.lesson import Knowledge
+
+if TYPE_CHECKING:
+    from lmm.engine.mind import Mind
+    from lmm.store.lessons import SharedMind
+
+AGAIN = -1  # where everything is to be read once more
+
+
+class SharedKeeper(Keeper):
+    """Ties a mind to rows of a database instead of a file.
+
+    Raises StoreError, and StateError for rows that do not fit.
+    """
+
+    def __init__(self, mind: Mind, rows: SharedMind) -> None:
+        self.mind, self.rows, self._turns, self._seen = mind, rows, 0, 0
+        self._changed = self._forgot = False  # in the transaction that goes on
+        with self._alone():
+            if (header := rows.header()) is not None:
+                check_expected(f"of {rows.user!r}", header, mind.expected())
+            change, self._seen = rows.since(0)
+            arrays, lessons = change.applied(self._arrays(mind.knowledge.state), mind.lessons)
+            mind.memory.check_state(arrays, lessons, mind.adapter)
+            mind.begin_from(Knowledge(mind.held(arrays), tuple(lessons)), list(rows.undos().values()))
+        self.others = {lesson.id for lesson in mind.lessons}
+        mind.keeper = self
+
+    def look(self) -> None:
+        with contextlib.suppress(StoreError):
+            self._catch_up()
+
+    def keep(self, knowledge: Knowledge, back_to: Knowledge | None) -> None:
+        before = self.mind.knowledge
+        change = self._change(before, knowledge)
+        if not change:
+            return
+        back = None if back_to is None else self._change(knowledge, back_to)
+        self._changed = True
+        if self.rows.header() is None:
+            self.rows.begin(self.mind.header())
+            self.rows.write(Change(self._arrays(before.state)), Change())
+        self._seen = self.rows.write(change, back)
+
+    def forget(self, lesson_id: str) -> None:
+        self._changed = self._forgot = True
+        self.rows.purge(lesson_id)
+
+    def settle(self, timeout: float = -1) -> None:
+        """Nothing waits to be written."""
+
+    def close(self) -> None: ...
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        if self._turns:  # within the transaction that goes on
+            yield
+            return
+        self._changed = self._forgot = False
+        try:
+            with self.rows.alone(self.mind.cancelled.is_set):
+                yield
+        except BaseException:
+            if self._changed:  # what the mind has come to know the database does not have
+                self._seen = AGAIN
+            raise
+        if self._forgot:
+            self.rows.vacuum()
+
+    def _catch_up(self) -> None:
+        change, number = self.rows.since(max(self._seen, 0))
+        if self._seen == AGAIN:
+            fresh = self._arrays(self.mind.memory.fresh(self.mind.adapter, self.mind.seed))
+            arrays, lessons = change.applied(fresh, ())
+            mine = Knowledge(self._arrays(self.mind.knowledge.state), self.mind.lessons)
+            change = difference(mine, Knowledge(arrays, tuple(lessons)), np.array_equal)
+        if change:
+            self._adopt(change)
+        self._seen = number

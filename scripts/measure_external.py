@@ -6,6 +6,8 @@
     search      seconds and recall@8 of the index, against exact search
     speed       tokens per second with so many tokens stored, against none
     files       saving and loading so many tokens
+    chat        memory that --file takes up while one talks
+    kill        what is in a file whose saving was killed
 
 Each writes WHAT.jsonl, a row for each measurement, into --out and prints it.
 """
@@ -16,9 +18,13 @@ import argparse
 import dataclasses
 import itertools
 import json
+import os
+import random
+import signal
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -29,15 +35,15 @@ import numpy as np
 from lmm.adapters.base import Adapter
 from lmm.adapters.generation import Generated, stream
 from lmm.adapters.ops import token_cross_entropy
+from lmm.adapters.toy import ToyAdapter
 from lmm.config import Config, Decoding, parse_settings
 from lmm.engine import runtime
 from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
-from lmm.lesson import Knowledge, Lesson
+from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import Memory, Recall, UserMessage
 from lmm.memory.external.external import External
-from lmm.memory.external.search import nearest
 from lmm.memory.external.store import Store
 from lmm.memory.general import centre
 from lmm.memory.states import unit
@@ -210,9 +216,9 @@ def _own(part: Memory, mind: Mind) -> Recall | None:
 def filled(config: Config, adapter: Adapter, count: int, text: str) -> tuple[Mind, Store]:
     """A mind of `external` with so many stored tokens: a text's states and, beyond it, these with some noise."""
     mind = Mind(adapter, runtime.build_memory(dataclasses.replace(config, memory="external")))
-    memory, ops, rng = mind.memory, adapter.ops, np.random.default_rng(0)
+    memory, rng = mind.memory, np.random.default_rng(0)
     assert isinstance(memory, External)
-    state = {"centre": ops.asarray(centre(adapter, memory.sites(adapter)[0]))}
+    state = {"centre": centre(adapter, memory.sites(adapter)[0])}
     tokens = np.array(adapter.format.encode(text)[:4097])
     with adapter.quiet():
         own = np.concatenate([memory.keys(state, tokens[i : i + 257], adapter)[:256] for i in range(0, 4096, 256)])
@@ -223,12 +229,12 @@ def filled(config: Config, adapter: Adapter, count: int, text: str) -> tuple[Min
         lesson = Lesson(statement=f"span {number}", source="turn", id=f"s{number}")
         lessons.append(lesson)
         state |= {
-            f"keys/{lesson.id}": ops.asarray(unit(keys).astype(np.float16), "float16"),
-            f"tokens/{lesson.id}": ops.asarray(np.stack([tokens[rows], tokens[rows + 1]]), "int64"),
-            f"at/{lesson.id}": ops.asarray(np.array([number + 1, 1, 0]), "int64"),
+            f"keys/{lesson.id}": unit(keys).astype(np.float16),
+            f"tokens/{lesson.id}": np.stack([tokens[rows], tokens[rows + 1]]),
+            f"at/{lesson.id}": np.array([number + 1, 1, 0]),
         }
     mind.commit(Knowledge(state, tuple(lessons)))
-    return mind, memory.store(state, ops)
+    return mind, memory.store(state)
 
 
 def search(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -243,8 +249,7 @@ def search(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]
         begin = time.perf_counter()
         store.indexed.wait()
         waited = time.perf_counter() - begin
-        table = np.concatenate([store.keys(i).astype(np.float16) for i in range(count // 128)])
-        exact_s, exact = _timed(partial(nearest, keys=table, k=8), queries)
+        exact_s, exact = _timed(partial(store.exact, k=8), queries)
         found_s, found = _timed(partial(store.search, k=8), queries)
         right = np.mean([len({*a} & {*b}) / 8 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
         yield {"tokens": len(store), "exact_ms": exact_s * 1e3, "index_ms": found_s * 1e3, "recall_at_8": float(right),
@@ -264,32 +269,35 @@ def _timed(find: Callable[..., tuple[np.ndarray, np.ndarray]], queries: np.ndarr
 
 def speed(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Decoding with the memory acting at every token, against the same model without it, in turns."""
-    adapter, prompt = runtime.load_adapter(config), "Tell me about the history of tea."
+    adapter = runtime.load_adapter(config)
     for count in args.counts:
         mind, store = filled(config, adapter, count, _text(args.text))
         store.search(store.keys(0)[:1], 8)
         store.indexed.wait()
-        tokens, ratios = adapter.format.prompt_tokens(prompt), []
+        ratios = []
         for _ in range(args.rounds):
-            taken = []
-            for recall in (None, _everywhere(mind)):
-                out = Generated()
-                with mind.holding(recall, len(tokens) - 1):
-                    decoding = Decoding(max_tokens=24)
-                    list(stream(adapter, tokens, adapter.new_cache(), decoding, out, lambda: False))
-                taken.append(out.tokens_per_s)
-            ratios.append(taken[1] / taken[0])
+            without, acting = (_decoded(mind, recall).tokens_per_s for recall in (None, _everywhere(mind)))
+            ratios.append(acting / without)
         yield {"tokens": len(store), "speed_ratio": statistics.median(ratios), "rounds": args.rounds}
         mind.detach()
+
+
+def _decoded(mind: Mind, recall: Recall | None) -> Generated:
+    tokens, out = mind.adapter.format.prompt_tokens("Tell me about the history of tea."), Generated()
+    with mind.holding(recall, len(tokens) - 1):
+        list(stream(mind.adapter, tokens, mind.adapter.new_cache(), Decoding(max_tokens=24), out, lambda: False))
+    return out
 
 
 def files(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Saving, loading, and what then lies on the disk."""
     adapter = runtime.load_adapter(config)
     for count in args.counts:
-        mind, _ = filled(config, adapter, count, _text(args.text))
+        mind, store = filled(config, adapter, count, _text(args.text))
+        store.search(store.keys(0)[:1], 8)
+        store.indexed.wait()
         with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "m.safetensors"
+            file = Path(args.keep or folder) / f"{count}.safetensors"
             begin = time.perf_counter()
             mind.save(file)
             saved = time.perf_counter() - begin
@@ -297,15 +305,85 @@ def files(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
             begin = time.perf_counter()
             again.load(file)
             loaded = time.perf_counter() - begin
-            size = sum(path.stat().st_size for path in Path(folder).iterdir())
-            ours, theirs = mind.knowledge.state, again.knowledge.state
-            same = all(np.array_equal(adapter.ops.to_numpy(ours[n]), adapter.ops.to_numpy(theirs[n])) for n in ours)
+            size = sum(path.stat().st_size for path in file.parent.glob(f"{file.name}*"))
+            mind.detach()
+            theirs = _decoded(again, _everywhere(again)).tokens
             again.detach()
+            mind.attach()
+            ours = _decoded(mind, _everywhere(mind)).tokens
+            same = _equal(mind.knowledge.state, again.knowledge.state) and ours == theirs
         yield {"tokens": count, "save_s": saved, "load_s": loaded, "bytes": size, "same": same}
         mind.detach()
 
 
-MEASURES = {"recall": recall, "perplexity": perplexity, "search": search, "speed": speed, "files": files}
+def _equal(a: State, b: State) -> bool:
+    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
+
+
+def chat(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Bytes in memory with --file of `external`: with the model alone, with the file, and while it is talked."""
+    adapter = runtime.load_adapter(config)
+    mind = Mind(adapter, runtime.build_memory(dataclasses.replace(config, memory="external")))
+    assert isinstance(mind.memory, External)
+    mind.memory.head(adapter)
+    _decoded(mind, None)
+    alone = _resident()
+    begin = time.perf_counter()
+    mind.load(args.file)
+    loaded, seconds = _resident(), time.perf_counter() - begin
+    engine, most = Engine(mind, decoding=Decoding(max_tokens=args.max_tokens)), loaded
+    for question in UNRELATED[:: len(UNRELATED) // 10]:
+        engine.hear(question)
+        with mind.holding(_everywhere(mind), len(engine.conversation.tokens)):
+            for _ in engine.answer():
+                most = max(most, _resident())
+    yield {"lessons": len(mind.lessons), "load_s": seconds, "model": alone, "loaded": loaded - alone,
+           "talking": most - alone}  # fmt: skip
+    mind.detach()
+
+
+def _resident() -> int:
+    """Bytes of this process in memory, those of mapped files among them."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def kill(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """kill -9 at --rounds random moments of saving one state over another: which of them is in the file then."""
+    adapter, rng, found = ToyAdapter(), random.Random(0), Counter[str]()
+    text = "It was the best of times, it was the worst of times. " * 100
+    minds = []
+    for count in (args.counts[0], args.counts[0] + 1280):
+        mind, store = filled(config, adapter, count, text)
+        store.search(store.keys(0)[:1], 8)
+        store.indexed.wait()
+        minds.append(mind)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "m.safetensors"
+        for mind in minds:
+            begin = time.perf_counter()
+            mind.save(file)
+            took = time.perf_counter() - begin
+        for number in range(args.rounds):
+            child = os.fork()
+            if not child:
+                minds[number % 2].save(file)
+                os._exit(0)
+            time.sleep(rng.uniform(0, 1.2 * took))
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            again = Mind(adapter, runtime.build_memory(dataclasses.replace(config, memory="external")))
+            again.load(file)
+            whose = [_equal(mind.knowledge.state, again.knowledge.state) for mind in minds]
+            assert isinstance(again.memory, External)
+            indexed = again.memory.store(again.knowledge.state).indexed.index is not None
+            found[("new" if whose[number % 2] else "old" if any(whose) else "mixed") + ", index" * indexed] += 1
+            again.detach()
+    yield {"tokens": args.counts[0], "save_s": took, "kills": args.rounds, **found}
+
+
+MEASURES = {"recall": recall, "perplexity": perplexity, "search": search, "speed": speed, "files": files, "chat": chat,
+            "kill": kill}  # fmt: skip
 
 
 def main() -> None:
@@ -321,7 +399,9 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="all but recall: a text, or QMSum's lines")
     parser.add_argument("--tokens", type=int, default=12_000, help="perplexity: of the text, at most")
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000], help="tokens that are stored")
-    parser.add_argument("--rounds", type=int, default=3, help="speed: with and without, in turns")
+    parser.add_argument("--rounds", type=int, default=3, help="speed: with and without, in turns; kill: times")
+    parser.add_argument("--keep", type=Path, help="files: a folder where they stay")
+    parser.add_argument("--file", type=Path, help="chat: one of them")
     parser.add_argument("--max-tokens", type=int, default=24)
     parser.add_argument("--tuning", action="store_true", help="recall: the facts that options were chosen on")
     parser.add_argument("--unrelated", action="store_true", help="recall: also replies that are none of its business")

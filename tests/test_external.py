@@ -10,18 +10,17 @@ from contracts import engine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmm.adapters.ops import NumpyOps
 from lmm.adapters.toy import ToyAdapter
 from lmm.engine import memory_files
 from lmm.engine.keeper import Keeper
 from lmm.errors import StateError
-from lmm.files import journal, state_file
+from lmm.files import journal, safefile, state_file
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory import general
 from lmm.memory.external import index
 from lmm.memory.external.external import External, ExternalOptions, said
 from lmm.memory.external.head import Head
-from lmm.memory.external.search import nearest
+from lmm.memory.external.search import LEAST, Rows, nearest
 from lmm.memory.external.store import Store
 
 SAID = "My parrot is called Biscuit."
@@ -99,7 +98,7 @@ def test_a_turn_is_stored_as_the_model_read_it_in_the_conversation(toy: ToyAdapt
 @given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 2)), min_size=1, max_size=30), st.integers(1, 40))
 def test_every_key_that_is_found_belongs_to_its_value(turns: list[tuple[int, int]], size: int) -> None:
     """Across growth, eviction and spans that are forgotten in the middle; the key of a row is made from its token."""
-    random, ops, made = np.random.default_rng(0), NumpyOps(), External(ExternalOptions(size=size))
+    random, made = np.random.default_rng(0), External(ExternalOptions(size=size))
     vectors = random.normal(size=(1000, 8)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     known, store, token = Knowledge({}), Store(8), 0
@@ -117,7 +116,7 @@ def test_every_key_that_is_found_belongs_to_its_value(turns: list[tuple[int, int
         if forgotten == 2 and len(known.lessons) > 1:
             gone = known.lessons[len(known.lessons) // 2].id
             known = Knowledge(made.forget(known.state, gone), tuple(x for x in known.lessons if x.id != gone))
-        store = store.follow(known.state, ops)
+        store = store.follow(known.state)
         held = np.concatenate([known.state[f"tokens/{x.id}"][0] for x in known.lessons])
         assert len(store) == len(held) and (len(known.lessons) == 1 or len(held) <= size)
         cosines, rows = store.search(vectors[held], 1)
@@ -131,10 +130,36 @@ def test_every_key_that_is_found_belongs_to_its_value(turns: list[tuple[int, int
 def test_the_nearest_are_those_of_a_whole_sort(count: int, k: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     keys, queries = random.normal(size=(count, 4)).astype(np.float16), random.normal(size=(3, 4)).astype(np.float32)
-    found, rows = nearest(queries, keys, k)
+    found, rows = nearest(queries, [(0, keys)], k)
     products = queries @ keys.astype(np.float32).T
     assert np.allclose(found, -np.sort(-products, axis=1)[:, :k])
     assert np.allclose(np.take_along_axis(products, rows, 1), found)
+
+
+def test_vectors_of_a_file_that_is_mapped_stay_in_it(toy: ToyAdapter, tmp_path: Path, monkeypatch) -> None:
+    """Spans lie in the file in the order in which they were said, and are one block there; what comes later is beside
+    it, and what is forgotten in the middle makes two blocks of it."""
+    file, made, count = tmp_path / "m.safetensors", engine(toy, "external"), 3 * LEAST // 40
+    state = dict(sorted(spans(count, width=toy.shape.width).items(), key=lambda item: len(item[0])))
+    lessons = tuple(Lesson(statement=f"said {i}", id=f"s{i}") for i in range(count))
+    made.mind.commit(Knowledge(state, lessons))
+    made.mind.save(file)
+    again = engine(toy, "external")
+    monkeypatch.setattr(safefile, "MAPPED", 1)
+    again.mind.load(file)
+    memory, held = again.mind.memory, again.mind.knowledge.state
+    assert all(not array.flags.writeable and np.array_equal(array, state[name]) for name, array in held.items())
+    store = memory.store(held)
+    assert [np.shares_memory(block, held["keys/s0"].base) for block in store._keys._blocks] == [True]
+    queries = np.concatenate([state["keys/s7"], state["keys/s70"]]).astype(np.float32)
+    before = made.mind.memory.store(state).search(queries, 4)
+    assert all(np.array_equal(a, b) for a, b in zip(before, store.search(queries, 4), strict=True))
+    again.reply(SAID)
+    assert store is memory.store(again.mind.knowledge.state) and len(store._keys._blocks) == 2
+    again.mind.forget("s38")
+    store = memory.store(again.mind.knowledge.state)
+    assert len(store._keys._blocks) == 3 and "s38" not in store.ids
+    assert [store.ids[i] for i in store.spans(store.search(queries[:1], 1)[1][:, 0])] == ["s7"]
 
 
 def test_the_head_says_which_direction_makes_a_token_likelier(toy: ToyAdapter) -> None:
@@ -218,22 +243,22 @@ def spans(count: int, length: int = 40, width: int = 16) -> dict[str, np.ndarray
 def indexed(state: dict[str, np.ndarray]) -> Store:
     store = Store(16)
     store.indexed.flat = 1000
-    store.follow(state, NumpyOps()).search(state["keys/s0"].astype(np.float32), 1)
+    store.follow(state).search(state["keys/s0"].astype(np.float32), 1)
     store.indexed.wait()
     return store
 
 
 @needs_faiss
 def test_the_index_finds_what_comparing_all_finds_while_spans_come_and_go() -> None:
-    whole, ops = spans(80), NumpyOps()
+    whole = spans(80)
     store = indexed({name: a for name, a in whole.items() if name == "centre" or int(name.partition("/s")[2]) < 40})
     assert store.indexed.index is not None
     for first, last in ((0, 40), (5, 60), (30, 80), (55, 80)):
         left = {n: a for n, a in whole.items() if n == "centre" or first <= int(n.partition("/s")[2]) < last}
-        store = store.follow(left, ops)
+        store = store.follow(left)
         queries = np.concatenate([a for n, a in left.items() if n.startswith("keys/")]).astype(np.float32)
         cosines, rows = store.search(queries, 4)
-        exact, _ = nearest(queries, queries.astype(np.float16), 4)
+        exact, _ = nearest(queries, [(0, queries.astype(np.float16))], 4)
         assert np.mean(np.abs(cosines - exact) < 1e-3) > 0.95 and (rows >= 0).all()
         mine = np.array([store.keys(int(s))[0] for s in store.spans(rows[:, 0])])
         assert np.isfinite(mine).all() and np.array_equal(store.ids, [f"s{i}" for i in range(first, last)])
@@ -243,26 +268,29 @@ def test_the_index_finds_what_comparing_all_finds_while_spans_come_and_go() -> N
 @needs_faiss
 def test_an_index_of_rows_that_are_all_gone_is_not_asked() -> None:
     old, new = (np.concatenate([a for n, a in spans(count).items() if n.startswith("keys/")]) for count in (8, 2))
-    table = index.Indexed(flat=100)
-    table.grow(old, 0)
-    table.wait()
-    assert table.index is not None and table.index.end == len(old)
-    table.flat = 1000
-    cosines, rows = table.search(new[:5].astype(np.float32), new, len(old) + 7, 3)
-    exact, at = nearest(new[:5].astype(np.float32), new, 3)
-    assert np.array_equal(cosines, exact) and np.array_equal(rows, at + len(old) + 7)
+    indexed, rows = index.Indexed(flat=100), Rows(16)
+    rows.add([old])
+    indexed.grow(rows)
+    indexed.wait()
+    assert indexed.index is not None and indexed.index.end == len(old)
+    indexed.flat = 1000
+    rows.add([new])
+    rows.drop(len(old))
+    cosines, found = indexed.search(new[:5].astype(np.float32), rows, 3)
+    exact, at = nearest(new[:5].astype(np.float32), [(len(old), new)], 3)
+    assert np.array_equal(cosines, exact) and np.array_equal(found, at)
 
 
 @needs_faiss
 def test_an_index_is_taken_over_only_by_the_spans_it_is_of() -> None:
-    state, ops = spans(40), NumpyOps()
+    state = spans(40)
     data = indexed(state).index_to_bytes()
     assert data is not None
-    assert Store(16).follow(state, ops).index_from_bytes(data)
-    assert Store(16).follow(spans(50), ops).index_from_bytes(data), "what came later is searched beside it"
+    assert Store(16).follow(state).index_from_bytes(data)
+    assert Store(16).follow(spans(50)).index_from_bytes(data), "what came later is searched beside it"
     less = {name: a for name, a in state.items() if not name.endswith("/s7")}
-    assert not Store(16).follow(less, ops).index_from_bytes(data)
-    assert not Store(16).follow(state, ops).index_from_bytes(data[:-9])
+    assert not Store(16).follow(less).index_from_bytes(data)
+    assert not Store(16).follow(state).index_from_bytes(data[:-9])
 
 
 @needs_faiss
@@ -271,7 +299,7 @@ def test_the_index_lies_beside_the_file_and_goes_when_something_is_forgotten(toy
     made = engine(toy, "external")
     state = spans(40, width=toy.shape.width)
     made.mind.commit(Knowledge(state, tuple(Lesson(statement=f"said {i}", id=f"s{i}") for i in range(40))))
-    store = made.mind.memory.store(made.mind.knowledge.state, toy.ops)
+    store = made.mind.memory.store(made.mind.knowledge.state)
     store.indexed.flat = 1000
     store.search(state["keys/s0"].astype(np.float32), 1)
     store.indexed.wait()
@@ -279,14 +307,14 @@ def test_the_index_lies_beside_the_file_and_goes_when_something_is_forgotten(toy
     assert journal.beside_of(file).exists()
     again = engine(toy, "external")
     again.mind.load(file)
-    assert again.mind.memory.store(again.mind.knowledge.state, toy.ops).indexed.index is not None
+    assert again.mind.memory.store(again.mind.knowledge.state).indexed.index is not None
     written = journal.beside_of(file).stat()
     again.mind.save_beside(file)
     assert journal.beside_of(file).stat().st_ino == written.st_ino, "what is there already is not written anew"
     journal.beside_of(file).write_bytes(journal.beside_of(file).read_bytes()[:-1])
     third = engine(toy, "external")
     third.mind.load(file)
-    assert third.mind.memory.store(third.mind.knowledge.state, toy.ops).indexed.index is None, "made again, not trusted"
+    assert third.mind.memory.store(third.mind.knowledge.state).indexed.index is None, "made again, not trusted"
     memory_files.forget(file, "s7")
     assert not journal.beside_of(file).exists()
 

@@ -417,7 +417,7 @@ def test_what_cannot_be_read_again_is_not_saved(path, monkeypatch):
 
 def test_numbers_that_read_like_commas_are_none(monkeypatch):
     monkeypatch.setattr(safefile, "MAX_COMMAS", 50)
-    assert safefile.to_bytes({"a": np.full(100, 0x2C2C2C2C, np.uint32).view(np.float32)}, {})
+    assert b"".join(safefile.to_chunks({"a": np.full(100, 0x2C2C2C2C, np.uint32).view(np.float32)}, {}))
 
 
 @pytest.mark.parametrize(
@@ -437,7 +437,7 @@ def resigned(contents: dict[str, np.ndarray]) -> bytes:
     strings = state_module._to_metadata(header())
     strings["data_sha256"] = state_module._data_digest(contents)
     strings["sha256"] = state_module._digest(strings, {name: (a.dtype, a.shape) for name, a in contents.items()})
-    return safefile.to_bytes(contents, strings)
+    return b"".join(safefile.to_chunks(contents, strings))
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16"])

@@ -15,6 +15,7 @@ import numpy as np
 from lmm.bench.metrics import median
 from lmm.engine.scoring import text_losses
 from lmm.errors import LmmError, UsageError
+from lmm.memory.base import on_host
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -125,7 +126,7 @@ def speed(mind: Mind, advance: Callable[[int], None]) -> dict[str, float | None]
 # state ------------------------------------------------------------------------------------------------------
 def state_bytes(mind: Mind) -> int:
     """What a saved file holds of the lessons: the arrays as saved, and the lessons in text."""
-    arrays = sum(mind.adapter.ops.to_numpy(array).nbytes for array in mind.knowledge.state.values())
+    arrays = sum(on_host(mind.adapter.ops, array).nbytes for array in mind.knowledge.state.values())
     lessons = json.dumps([lesson.to_dict() for lesson in mind.lessons], ensure_ascii=False)
     return arrays + (len(lessons.encode()) if mind.lessons else 0)
 
@@ -136,7 +137,7 @@ def largest_lesson(mind: Mind) -> int | None:
     for name, array in mind.knowledge.state.items():
         owner = name.partition("/")[2]
         if owner in own:
-            own[owner] += mind.adapter.ops.to_numpy(array).nbytes
+            own[owner] += on_host(mind.adapter.ops, array).nbytes
     if mind.knowledge.state and not all(own.values()):
         return None
     texts = {lesson.id: json.dumps(lesson.to_dict(), ensure_ascii=False) for lesson in mind.lessons}

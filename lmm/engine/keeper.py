@@ -16,6 +16,7 @@ from lmm.errors import Cancelled, LearningError, NotKeptError, StateError
 from lmm.files import atomic, journal, state_file
 from lmm.files.journal import Change
 from lmm.lesson import Knowledge
+from lmm.memory.base import on_host
 
 if TYPE_CHECKING:
     from lmm.engine.mind import Mind
@@ -186,7 +187,7 @@ class Keeper:
         return replace(change, tensors=self._arrays(change.tensors))
 
     def _arrays(self, state: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {name: self.mind.adapter.ops.to_numpy(array) for name, array in state.items()}
+        return {name: on_host(self.mind.adapter.ops, array) for name, array in state.items()}
 
 
 def difference(before: Knowledge, after: Knowledge, same: Callable[[Any, Any], bool]) -> Change:

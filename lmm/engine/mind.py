@@ -27,7 +27,7 @@ from lmm.files.atomic import write_atomically
 from lmm.files.journal import Change
 from lmm.files.traces import Trace
 from lmm.lesson import Knowledge, Lesson, State, earlier, without
-from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage
+from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage, on_host
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
@@ -319,7 +319,7 @@ class Mind:
         for name, array in state.items():
             if array is self.knowledge.state.get(name):
                 continue
-            values = self.adapter.ops.to_numpy(array)
+            values = on_host(self.adapter.ops, array)
             if values.dtype.kind == "f" and not np.isfinite(values).all():
                 raise LearningError(f"the lesson made {name} NaN or infinite; the memory is as before it")
 
@@ -341,7 +341,7 @@ class Mind:
         if self.keeper is not None and path.exists() and path.resolve() == self.keeper.file.resolve():
             self.keeper.settle()
         else:
-            arrays = {name: self.adapter.ops.to_numpy(array) for name, array in self.knowledge.state.items()}
+            arrays = {name: on_host(self.adapter.ops, array) for name, array in self.knowledge.state.items()}
             header = replace(self.header(), extra=about or {})
             journal.replace(path, arrays, header, advice or state_file.IN_A_SESSION)
             self.save_beside(path)
@@ -401,7 +401,7 @@ class Mind:
 
     def held(self, arrays: Mapping[str, np.ndarray]) -> State:
         """Arrays as the model's backend has them."""
-        return {name: self.adapter.ops.asarray(array, _dtype_name(array)) for name, array in arrays.items()}
+        return self.memory.held(self.adapter.ops, arrays)
 
     def header(self) -> state_file.Header:
         adapter = self.adapter
@@ -486,7 +486,3 @@ def _update_info(lesson: Lesson, report: LearnReport, piece: Callable[[int], str
     if ids and losses:
         info["user_response_token_loss_by_decoded_token"] = loss_by_decoded_token([piece(i) for i in ids], losses)
     return info
-
-
-def _dtype_name(array: np.ndarray) -> str:
-    return {"f": "float16" if array.dtype == np.float16 else "float32", "b": "bool"}.get(array.dtype.kind, "int64")

@@ -323,7 +323,7 @@ class Training:
         }
         said = {"key": self._key, "progress": dataclasses.asdict(self.progress), "judged_by_train": self.valid is None}
         try:
-            write_atomically(self.checkpoint, [safefile.to_bytes(arrays, {"training": json.dumps(said)})])
+            write_atomically(self.checkpoint, safefile.to_chunks(arrays, {"training": json.dumps(said)}))
         except (OSError, ValueError) as error:
             raise StateError(f"cannot write the checkpoint {self.checkpoint}: {error}") from error
 

@@ -10,8 +10,10 @@ under "__metadata__"; then the tensors' bytes.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
+import mmap
 import os
 import stat
 from collections import Counter
@@ -21,7 +23,6 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from safetensors import SafetensorError, deserialize, safe_open
-from safetensors.numpy import save
 
 from lmm.text.sanitize import clean_line, first
 
@@ -30,7 +31,9 @@ DTYPES = {
     "I64": "int64", "I32": "int32", "I16": "int16", "I8": "int8",
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
+CODES = {name: code for code, name in DTYPES.items()}
 MAX_HEADER = 100_000_000  # bytes; the library's limit when it reads
+MAPPED = 64_000_000  # bytes of a file from which its tensors are mapped: read when they are looked at, and held once
 MAX_COMMAS = 4_000_000  # in a header: what there is in it is separated by them, a lesson with its tensors by 20 or so
 
 
@@ -49,6 +52,8 @@ class Entry:
     dtype: np.dtype
     shape: tuple[int, ...]
 
+    start: int  # its first byte, after the header
+
     @property
     def size(self) -> int:
         return math.prod(self.shape)
@@ -63,10 +68,22 @@ class File:
     metadata: dict[str, str]
     table: dict[str, Entry]
 
+    @property
+    def _bytes(self) -> int:
+        """Of all tensors: they lie at the end, without gaps."""
+        return sum(entry.size * entry.dtype.itemsize for entry in self.table.values())
+
     def read_tensors(self) -> dict[str, np.ndarray]:
-        """All tensors, each aligned and writable in memory of its own. Raises ValueError or MemoryError."""
+        """All tensors, each aligned and writable in memory of its own; of a large file, as it is mapped, to be read
+        only. Raises ValueError or MemoryError."""
+        if self.size >= MAPPED:
+            mapped = mmap.mmap(self.opened.fileno(), 0, access=mmap.ACCESS_READ)
+            return {
+                name: np.ndarray(entry.shape, entry.dtype, mapped, self.size - self._bytes + entry.start)
+                for name, entry in self.table.items()
+            }
         self.opened.seek(0)
-        # From bytes: a mapped file that another process cuts short would end this one.
+        # From bytes: a mapped file that another process cuts short, as lmm never does, would end this one.
         found = {name: tensor["data"] for name, tensor in deserialize(self.opened.read())}
         return {name: np.ndarray(entry.shape, entry.dtype, found[name]) for name, entry in self.table.items()}
 
@@ -129,7 +146,9 @@ def _header(text: bytes) -> tuple[dict[str, str], dict[str, Entry]]:
         elif fields["dtype"] not in DTYPES:
             problems.append(f"tensor '{clean_line(name, 80)}' has the dtype '{clean_line(fields['dtype'], 20)}'")
         else:
-            table[name] = Entry(np.dtype(DTYPES[fields["dtype"]]).newbyteorder("<"), tuple(fields["shape"]))
+            table[name] = Entry(
+                np.dtype(DTYPES[fields["dtype"]]).newbyteorder("<"), tuple(fields["shape"]), fields["data_offsets"][0]
+            )
     if problems:
         raise LayoutError(problems)
     return metadata, table
@@ -159,7 +178,7 @@ def value_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:
     for name, array in arrays.items():
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):
-                finite = np.isfinite(array.astype(np.float32, copy=False))
+                finite = np.isfinite(array if array.itemsize < 4 else array.astype(np.float32, copy=False))
             if not finite.all():
                 bad = int((~finite).sum())
                 problems.append(f"tensor '{clean_line(name, 80)}' has {bad} values that are NaN or infinite in float32")
@@ -168,14 +187,20 @@ def value_problems(arrays: Mapping[str, np.ndarray]) -> list[str]:
     return problems
 
 
-def to_bytes(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> bytes:
-    """A whole file, by the safetensors library. `arrays` as from `dense`. Raises ValueError."""
-    try:
-        data = save(dict(arrays), metadata=metadata)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    if (length := int.from_bytes(data[:8], "little")) > MAX_HEADER:
-        raise ValueError(f"its lessons and names take {length} bytes; at most {MAX_HEADER} are allowed")
-    if problem := _too_many(data[8 : 8 + length]):
+def to_chunks(arrays: Mapping[str, np.ndarray], metadata: dict[str, str]) -> Iterator[bytes | memoryview]:
+    """A whole file, piece by piece. `arrays` as from `dense`; those of one size of number lie in their order.
+
+    Raises ValueError before the first piece.
+    """
+    table: dict[str, Any] = {"__metadata__": metadata}
+    names, end = sorted(arrays, key=lambda name: -arrays[name].itemsize), 0  # so each is aligned
+    for name in names:
+        array, start, end = arrays[name], end, end + arrays[name].nbytes
+        table[name] = {"dtype": CODES[array.dtype.name], "shape": list(array.shape), "data_offsets": [start, end]}
+    header = json.dumps(table, ensure_ascii=False, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    if len(header) > MAX_HEADER:
+        raise ValueError(f"its lessons and names take {len(header)} bytes; at most {MAX_HEADER} are allowed")
+    if problem := _too_many(header):
         raise ValueError(problem)
-    return data
+    return itertools.chain([len(header).to_bytes(8, "little"), header], (arrays[name].data for name in names))

@@ -37,6 +37,7 @@ from lmm.files.atomic import write_atomically
 from lmm.files.jsonl import compact
 from lmm.files.safefile import LayoutError
 from lmm.lesson import Lesson
+from lmm.mapped import release
 from lmm.text.sanitize import clean_line, first, listed
 
 FORMAT = "lmm-memory"
@@ -115,7 +116,7 @@ def save(path: PathLike, state: Mapping[str, np.ndarray], header: Header, advice
             raise ValueError(listed(problems))
         metadata["data_sha256"] = _data_digest(arrays)
         metadata["sha256"] = _digest(metadata, {name: (a.dtype, a.shape) for name, a in arrays.items()})
-        write_atomically(path, [safefile.to_bytes(arrays, metadata)])
+        write_atomically(path, safefile.to_chunks(arrays, metadata))
     except (OSError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise StateError(
             f"cannot save the memory to {clean_line(path, 1000)}: {_reason(error)}. A file that was there is unchanged"
@@ -125,7 +126,7 @@ def save(path: PathLike, state: Mapping[str, np.ndarray], header: Header, advice
 
 
 def load(path: PathLike, expected: Expected | None = None) -> tuple[dict[str, np.ndarray], Header]:
-    """Everything in a file, as writable arrays in the dtypes they were saved in.
+    """Everything in a file, in the dtypes it was saved in: writable arrays or, of a large file, as it is mapped.
 
     Raises StateError that names every mismatch with `expected`, or everything that is wrong with the file.
     """
@@ -138,6 +139,8 @@ def load(path: PathLike, expected: Expected | None = None) -> tuple[dict[str, np
             problems.append("its tensors are not those that were saved (checksum)")
         if problems:
             raise LayoutError(problems)
+        for array in (*arrays.values(),)[:1]:  # all lie in the one file
+            release(array)
         return arrays, header
 
 

@@ -10,7 +10,7 @@ K neighbours, L lessons.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +20,8 @@ from lmm.options import Options
 from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lmm.adapters.base import Adapter, Site, TapContext
     from lmm.adapters.ops import Array, Ops
 
@@ -145,6 +147,10 @@ class Memory:
             return cls.Options.of(values)
         except UsageError as error:
             raise UsageError(f"memory {cls.name!r}: {error}") from None
+
+    def held(self, ops: Ops, arrays: Mapping[str, Any]) -> State:
+        """A state of the NumPy arrays of a file: in the backend's memory, each in a dtype that it has."""
+        return {name: ops.asarray(array, dtype_of(array)) for name, array in arrays.items()}
 
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
         """Where it touches the model. Default: the residual stream after the middle layer."""
@@ -298,3 +304,15 @@ class Memory:
     def resident_bytes(self, state: State) -> int:
         """Bytes of state held, for reports."""
         return sum(int(array.nbytes) for array in state.values())
+
+
+def dtype_of(array: Any) -> str:
+    """Which of the dtypes that every backend has a NumPy array is held in."""
+    return {"f": "float16" if array.dtype.itemsize == 2 else "float32", "b": "bool"}.get(array.dtype.kind, "int64")
+
+
+def on_host(ops: Ops, array: Array) -> np.ndarray:
+    """An array of a state as NumPy has it; what a memory holds as such is not copied."""
+    import numpy as np
+
+    return array if isinstance(array, np.ndarray) else ops.to_numpy(array)

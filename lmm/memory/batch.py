@@ -65,7 +65,7 @@ class Batch:
         ops, self.adapter, self.site, self.first_layer = adapter.ops, adapter, site, site.first_layer
         before = [prompt[:-1] for prompt, _ in rows]
         one_length = len({len(prompt) for prompt in before}) == 1
-        self.prefix = 0 if everywhere else len(before[0]) if one_length else _common(before)
+        self.prefix = 0 if everywhere else len(before[0]) if one_length else common(before)
         self.starts = [len(prompt) - self.prefix for prompt in before]
         first, unread = min(self.starts), [(prompt[self.prefix :], answer) for prompt, answer in rows]
         self.tokens, targets, self.answers = laid_out(unread, adapter.format.end_of_turn)
@@ -78,7 +78,7 @@ class Batch:
 
     def _read(self, prompts: list[list[int]]) -> Any:
         """The cache of the first `prefix` tokens; those that all prompts begin with are read once."""
-        shared = min(_common(prompts), self.prefix)
+        shared = min(common(prompts), self.prefix)
         cache = self.adapter.new_cache()
         if shared:
             _, cache = self.adapter.forward(np.array([prompts[0][:shared]], np.int64), cache)
@@ -161,7 +161,7 @@ def padded(rows: Sequence[Sequence[int]], fill: int) -> np.ndarray:
     return np.array([[*row, *[fill] * (length - len(row))] for row in rows], np.int64)
 
 
-def _common(rows: Sequence[Sequence[int]]) -> int:
+def common(rows: Sequence[Sequence[int]]) -> int:
     """How many tokens all rows begin with."""
     shortest = min(len(row) for row in rows)
     return next((i for i in range(shortest) if len({row[i] for row in rows}) > 1), shortest)

@@ -209,6 +209,9 @@ class Composite(Memory):
             held = {name.partition("/")[2] for name in mine}
             part.check_state(mine, [lesson for lesson in lessons if lesson.id in held], adapter)
 
+    def held(self, ops: Ops, arrays: Mapping[str, Any]) -> State:
+        return self._joined({part: part.held(ops, self._of(part, dict(arrays))) for part in self.parts})
+
     def _of(self, part: Memory, state: State) -> State:
         """A part's own state; the same object as long as the whole is the same, so that parts may cache by it."""
         if self._split[0] is not state:

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmm.memory.batch import common
+
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site
 
+TOGETHER = 16  # messages that are read at once
 GENERAL = (
     "What is the name of the tallest mountain?",
     "What is it called, and where is it?",
@@ -38,15 +41,31 @@ def states_of(adapter: Adapter, site: Site, tokens: Sequence[int] | np.ndarray, 
     return adapter.ops.to_numpy(adapter.ops.float32(h))[0]
 
 
-def own_states(adapter: Adapter, site: Site, text: str) -> np.ndarray:
-    """The states [T, D] of a text's own tokens, as a message in an empty conversation."""
-    tokens, content = adapter.format.message_tokens(text)
-    return states_of(adapter, site, tokens)[np.array(content)]
+def own_states(adapter: Adapter, site: Site, texts: Sequence[str]) -> list[np.ndarray]:
+    """The states [T, D] of each text's own tokens, as a message in an empty conversation; what all messages begin with
+    is read once, and those of one length together."""
+    messages = [adapter.format.message_tokens(text) for text in texts]
+    shared = min(common([tokens for tokens, _ in messages]), *(content.index(True) for _, content in messages))
+    by_length: dict[int, list[int]] = {}
+    for i, (tokens, _) in enumerate(messages):
+        by_length.setdefault(len(tokens), []).append(i)
+    found: dict[int, np.ndarray] = {}
+    with adapter.quiet():
+        before = adapter.new_cache()
+        if shared:
+            _, before = adapter.forward(np.array([messages[0][0][:shared]], np.int64), before)
+        for group in by_length.values():
+            for some in (group[i : i + TOGETHER] for i in range(0, len(group), TOGETHER)):
+                rest = np.array([messages[i][0][shared:] for i in some], np.int64)
+                h = adapter.hidden(rest, site.first_layer, adapter.select(before, [0] * len(some)))
+                states = adapter.ops.to_numpy(adapter.ops.float32(h))
+                found |= {i: row[np.array(messages[i][1][shared:])] for i, row in zip(some, states, strict=True)}
+    return [found[i] for i in range(len(texts))]
 
 
 def general_states(adapter: Adapter, site: Site) -> np.ndarray:
     """The states [G, D] of the general sentences' own tokens, each sentence as a message."""
-    return np.concatenate([own_states(adapter, site, text) for text in GENERAL])
+    return np.concatenate(own_states(adapter, site, GENERAL))
 
 
 def centre(adapter: Adapter, site: Site) -> np.ndarray:

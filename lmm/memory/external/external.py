@@ -27,7 +27,7 @@ The paper mixes probabilities; here logits are moved by the hidden states, so th
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +86,10 @@ class External(Isolated):
         self._places: tuple[Site, Site] | None = None
         self._turns = 0
 
+    def held(self, ops: Ops, arrays: Mapping[str, Any]) -> State:
+        """As they are: they are searched where they lie, in a file that may be mapped."""
+        return dict(arrays)
+
     # places --------------------------------------------------------------------------------------------------
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
         """Where states are read, and where logits are moved."""
@@ -100,7 +104,7 @@ class External(Isolated):
     ) -> Recall | None:
         if "centre" not in state:
             return None
-        store = self.store(state, adapter.ops)
+        store = self.store(state)
         found = [self.spans_near(state, store, prompt.text, adapter) for prompt in prompts]
         if not any(found):
             return None
@@ -114,7 +118,7 @@ class External(Isolated):
         return Recall(found, {"on": adapter.ops.asarray(on)}, text=["\n".join(row) for row in shown])
 
     def near(self, state: State, text: str, adapter: Adapter) -> list[tuple[str, float]]:
-        return self.spans_near(state, self.store(state, adapter.ops), text, adapter, 0.0) if "centre" in state else []
+        return self.spans_near(state, self.store(state), text, adapter, 0.0) if "centre" in state else []
 
     def spans_near(
         self, state: State, store: Store, text: str, adapter: Adapter, least: float | None = None
@@ -142,17 +146,17 @@ class External(Isolated):
 
     def keys(self, state: State, tokens: Sequence[int] | np.ndarray, adapter: Adapter, cache: Any = None) -> np.ndarray:
         """Standardised unit states [T, D] of the untouched model, float32."""
-        return self._standard(state, states_of(adapter, self.sites(adapter)[0], tokens, cache), adapter.ops)
+        return self._standard(state, states_of(adapter, self.sites(adapter)[0], tokens, cache))
 
     @staticmethod
-    def _standard(state: State, h: np.ndarray, ops: Ops) -> np.ndarray:
-        mean, deviation = ops.to_numpy(state["centre"])
+    def _standard(state: State, h: np.ndarray) -> np.ndarray:
+        mean, deviation = state["centre"]
         return unit((h - mean) / deviation).astype(np.float32)
 
     def general(self, state: State, adapter: Adapter) -> np.ndarray:
         """Keys [G, D] of the general sentences."""
         if self._general is None or self._general[0] is not adapter:
-            found = self._standard(state, general_states(adapter, self.sites(adapter)[0]), adapter.ops)
+            found = self._standard(state, general_states(adapter, self.sites(adapter)[0]))
             self._general = (adapter, found)
         return self._general[1]
 
@@ -161,10 +165,10 @@ class External(Isolated):
             self._head = (adapter, Head(adapter))
         return self._head[1]
 
-    def store(self, state: State, ops: Ops) -> Store:
+    def store(self, state: State) -> Store:
         if self._store is None or self._store[0] is not state:
-            before = self._store[1] if self._store else Store(ops.to_numpy(state["centre"]).shape[1])
-            self._store = (state, before.follow(state, ops))
+            before = self._store[1] if self._store else Store(state["centre"].shape[1])
+            self._store = (state, before.follow(state))
         return self._store[1]
 
     # reading -------------------------------------------------------------------------------------------------
@@ -176,9 +180,9 @@ class External(Isolated):
         assert self._places is not None
         first = int(np.searchsorted(context.positions, recall.start))
         if context.site == self._places[0]:
-            queries = self._standard(state, ops.to_numpy(ops.float32(x_out[:, first:])), ops)
+            queries = self._standard(state, ops.to_numpy(ops.float32(x_out[:, first:])))
             shape = (*queries.shape[:2], -1)
-            cosines, rows = self.store(state, ops).search(queries.reshape(-1, queries.shape[-1]), self.options.k)
+            cosines, rows = self.store(state).search(queries.reshape(-1, queries.shape[-1]), self.options.k)
             self._found.append((context.positions, cosines.reshape(shape), rows.reshape(shape)))
         if context.site != self._places[1]:
             return x_out
@@ -196,7 +200,7 @@ class External(Isolated):
         if not delta.any():
             return h
         assert self._head is not None
-        store = self.store(state, ops)
+        store = self.store(state)
         change = np.einsum("btk,btkd->btd", delta, self._head[1].rows(store.next(rows))).astype(np.float32)
         live = ops.float32(h[:, first:])
         size = ops.sqrt(ops.mean(live * live, -1, keepdims=True))
@@ -221,22 +225,22 @@ class External(Isolated):
     def stored(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         """What is known with the tokens of a turn that the user wrote, as a span of its own, in the place of an earlier
         one that said the same."""
-        ops, state, old = adapter.ops, known.state, known.superseded(lesson)
+        state, old = known.state, known.superseded(lesson)
         for earlier in old:
             state = self.forget(state, earlier.id)
         if "centre" not in state:
-            state = {"centre": ops.asarray(centre(adapter, self.sites(adapter)[0]))}
+            state = {"centre": centre(adapter, self.sites(adapter)[0])}
         tokens = np.asarray(message.tokens, np.int64)
         rows = np.flatnonzero(np.asarray(message.content, bool)[: len(tokens) - 1])[:: self.options.chunk_size]
         if not len(rows):
             return known
         start = message.cache.length if message.cache is not None else 0
-        store = self.store(state, ops)
+        store = self.store(state)
         keys = self.keys(state, tokens, adapter, message.cache)[rows]
         span = {
-            "keys": ops.asarray(keys.astype(np.float16), "float16"),
-            "tokens": ops.asarray(np.stack([tokens[rows], tokens[rows + 1]]), "int64"),
-            "at": ops.asarray(np.array([store.number + 1, store.sequence + (start == 0), start]), "int64"),
+            "keys": keys.astype(np.float16),
+            "tokens": np.stack([tokens[rows], tokens[rows + 1]]),
+            "at": np.array([store.number + 1, store.sequence + (start == 0), start]),
         }
         state = state | {f"{kind}/{lesson.id}": array for kind, array in span.items()}
         return self.within_size(known.taught(state, lesson, old), store.ids)
@@ -256,11 +260,11 @@ class External(Isolated):
         return Knowledge(left, tuple(x for x in lessons if x.id not in gone))
 
     def to_beside(self, state: State, ops: Ops) -> bytes | None:
-        return self.store(state, ops).index_to_bytes() if "centre" in state else None
+        return self.store(state).index_to_bytes() if "centre" in state else None
 
     def from_beside(self, state: State, data: bytes, ops: Ops) -> None:
         if "centre" in state:
-            self.store(state, ops).index_from_bytes(data)
+            self.store(state).index_from_bytes(data)
 
     def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
         width, vocab = adapter.shape.width, adapter.shape.vocab

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lmm.memory.external.search import largest, nearest
+from lmm.memory.external.search import Rows, largest, nearest
 
 FLAT = 10_000  # vectors up to which all are compared: 12 ms, where the index takes 1
 CODE = 64  # directions
@@ -31,42 +31,40 @@ class FaissIndex:
         self.index, self.first, self.end, self.made = index, first, end, made
 
     @classmethod
-    def over(cls, keys: np.ndarray, first: int) -> FaissIndex:
-        """Of keys [N, D]; `first` is the row of the first of them. Seconds to a minute."""
+    def over(cls, table: Rows) -> FaissIndex:
+        """Of all rows of a table. Seconds to minutes."""
         import faiss
 
-        count, width = keys.shape
-        cells = round(count**0.5)
-        index = faiss.index_factory(width, f"PCA{min(CODE, width)},IVF{cells},SQ8")
+        count, cells = len(table), round(len(table) ** 0.5)
+        some = np.sort(np.random.default_rng(0).permutation(count)[: TRAINED * cells])
+        sample = table.take(table.first + some).astype(np.float32)
+        index = faiss.index_factory(sample.shape[1], f"PCA{min(CODE, sample.shape[1])},IVF{cells},SQ8")
         faiss.extract_index_ivf(index).nprobe = PROBES
-        some = np.random.default_rng(0).permutation(count)[: TRAINED * cells]
-        index.train(keys[np.sort(some)].astype(np.float32))
-        made = cls(index, first, first, count)
-        made._add(keys)
+        index.train(sample)
+        made = cls(index, table.first, table.first, count)
+        made._add(table)
         return made
 
-    def and_more(self, keys: np.ndarray) -> FaissIndex:
-        """Another one, with the rows that follow."""
+    def and_more(self, table: Rows) -> FaissIndex:
+        """Another one, with the rows of a table that follow."""
         import faiss
 
         more = FaissIndex(faiss.clone_index(self.index), self.first, self.end, self.made)
-        more._add(keys)
+        more._add(table)
         return more
 
-    def _add(self, keys: np.ndarray, rows: int = 16_384) -> None:
-        for i in range(0, len(keys), rows):
-            self.index.add(keys[i : i + rows].astype(np.float32))
-        self.end += len(keys)
+    def _add(self, table: Rows) -> None:
+        for _, keys in table.pieces(self.end):
+            self.index.add(keys.astype(np.float32))
+        self.end = table.end
 
-    def search(
-        self, queries: np.ndarray, table: np.ndarray, offset: int, least: int, k: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Products and rows [Q, k] as `nearest` gives them, -inf where fewer are found. `table` [.., D] begins with row
-        `offset`; rows before `least` are gone."""
+    def search(self, queries: np.ndarray, table: Rows, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Products and rows [Q, k] as `nearest` gives them, -inf where fewer are found; rows that are gone are not."""
         _, found = self.index.search(np.ascontiguousarray(queries, np.float32), max(MORE, k))
         rows = found + self.first
-        there = (found >= 0) & (rows >= least)
-        close = table[np.where(there, rows - offset, least - offset)].astype(np.float32)
+        there = (found >= 0) & (rows >= table.first)
+        close = table.take(np.where(there, rows, table.first)).astype(np.float32)
+        table.release()
         products = np.where(there, np.einsum("qd,qrd->qr", queries, close), -np.inf)
         return largest(products.astype(np.float32), rows, k)
 
@@ -93,7 +91,7 @@ class FaissIndex:
 
 
 class Indexed:
-    """Search in a table that grows at its end and loses rows at its beginning. Row numbers count from the very first.
+    """Search in a table that grows at its end and loses rows at its beginning.
 
     Where there are more than `FLAT` rows that no index has, one is made in the background; until it is there, they are
     compared one by one.
@@ -103,39 +101,53 @@ class Indexed:
         self.flat = flat
         self.index: FaissIndex | None = None
         self._work: threading.Thread | None = None
+        self._few: tuple[int, np.ndarray] = (
+            0,
+            np.empty((0, 0), np.float32),
+        )  # rows in float32, and the first's number
 
-    def search(self, queries: np.ndarray, table: np.ndarray, first: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Products and rows [Q, k'] of the nearest in `table` [N, D], whose first row is row `first`."""
-        self.grow(table, first)
+    def search(self, queries: np.ndarray, table: Rows, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Products and rows [Q, k'] of the nearest in a table."""
+        self.grow(table)
         index = self.index
-        if index is None or index.end <= first:
-            found, rows = nearest(queries, table, k)
-            return found, rows + first
-        best, where = index.search(queries, table, first, first, k)
-        if index.end < first + len(table):
-            more, rows = nearest(queries, table[index.end - first :], k)
-            best, where = largest(np.concatenate([best, more], 1), np.concatenate([where, rows + index.end], 1), k)
+        if index is None or index.end <= table.first:
+            return self._compared(queries, table, table.first, k)
+        best, where = index.search(queries, table, k)
+        if index.end < table.end:
+            more, rows = self._compared(queries, table, index.end, k)
+            best, where = largest(np.concatenate([best, more], 1), np.concatenate([where, rows], 1), k)
         if not np.isfinite(best).all():  # hardly any are left of those that were indexed
-            found, rows = nearest(queries, table, k)
-            return found, rows + first
+            return self._compared(queries, table, table.first, k)
         return best, where
 
-    def grow(self, table: np.ndarray, first: int) -> None:
+    def _compared(self, queries: np.ndarray, table: Rows, first: int, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """With all rows from `first` on. A few are kept in float32: making it of float16 takes longer than the rest."""
+        if table.end - first > self.flat:
+            return nearest(queries, table.pieces(first), k)
+        start, few = self._few
+        if not len(few) or not start <= first <= start + len(few) <= table.end:
+            start, few = first, np.empty((0, queries.shape[1]), np.float32)
+        if start + len(few) < table.end or start < first:
+            new = [keys.astype(np.float32) for _, keys in table.pieces(start + len(few))]
+            self._few = first, np.concatenate([few[first - start :], *new])
+        return nearest(queries, [self._few], k)
+
+    def grow(self, table: Rows) -> None:
         """Begin to index what is not, if that is much."""
         index = self.index
-        end = first + len(table)
-        start = first if index is None else index.end
-        if not available or self._busy() or end - start <= self.flat:
+        start = table.first if index is None else index.end
+        if not available or self._busy() or table.end - start <= self.flat:
             return
+        now = table.now()
 
         def work() -> None:
             try:
-                if index is None or len(table) > GROWN * index.made or index.first < first - len(table):
-                    self.index = FaissIndex.over(table, first)
+                if index is None or len(now) > GROWN * index.made or index.first < now.first - len(now):
+                    self.index = FaissIndex.over(now)
                 else:
-                    self.index = index.and_more(table[index.end - first :])
+                    self.index = index.and_more(now)
             except (RuntimeError, MemoryError):  # FAISS cannot: then vectors are compared one by one, from now on
-                self.flat = len(table) * GROWN
+                self.flat = len(now) * GROWN
 
         self._work = threading.Thread(target=work, daemon=True, name="index")
         self._work.start()

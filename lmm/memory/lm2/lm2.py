@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,6 +70,11 @@ class Lm2(Memory):
     summary = "a few learned slots, read by attention and written at the end of each turn"
     learns_from = "turns"
     Options = Lm2Options
+
+    def __init__(self, options: Any = None) -> None:
+        super().__init__(options)
+        self._known: dict[str, int] = {}  # what was said in training: its place in `_said`
+        self._said: list[np.ndarray] = []  # standardised states [T, D], each text's own tokens; the first has none
 
     def sites(self, adapter: Adapter) -> tuple[Site, ...]:
         layers = adapter.shape.layers
@@ -147,60 +152,53 @@ class Lm2(Memory):
     def on_prompt(
         self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
     ) -> Recall | None:
-        """In offline training: the states of what was said before each prompt, for the slots to be made of."""
+        """In offline training: which texts were said before each prompt, for the slots to be made of."""
         turns = max((len(prompt.before) for prompt in prompts), default=0)
         if not turns:
             return None
-        said = [[self._said(text, adapter) for text in ("",) * (turns - len(p.before)) + p.before] for p in prompts]
-        length, ops = max(len(h) for row in said for h in row), adapter.ops
-        h = np.zeros((len(prompts), turns, length, adapter.shape.width), np.float32)
-        live = np.zeros(h.shape[:3], np.float32)
-        for b, row in enumerate(said):
-            for t, own in enumerate(row):
-                h[b, t, : len(own)], live[b, t, : len(own)] = own, 1.0
-        return Recall([[] for _ in prompts], {"before": ops.asarray(h), "live": ops.asarray(live)})
+        new = [text for text in {text: 0 for p in prompts for text in p.before} if text not in self._known]
+        ops = adapter.ops
+        if new:
+            self._said = self._said or [np.zeros((0, adapter.shape.width), np.float32)]
+            for text, h in zip(new, own_states(adapter, self.sites(adapter)[0], new), strict=True):
+                self._known[text] = len(self._said)
+                self._said.append(ops.to_numpy(self.standard(ops, state, ops.asarray(h))))
+        numbers = [[0] * (turns - len(p.before)) + [self._known[text] for text in p.before] for p in prompts]
+        return Recall([[] for _ in prompts], {"turns": ops.asarray(np.array(numbers), "int64")})
 
     def row(self, recall: Recall, b: int) -> Recall | None:
         return Recall([[]], {name: array[b : b + 1] for name, array in recall.arrays.items()})
 
     def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
-        """The turns of several prompts, filled up with none at the beginning and no tokens at the end."""
-        some = [row for row in rows if row is not None]
+        """The turns of several prompts, filled up with none at the beginning."""
+        some = [ops.to_numpy(row.arrays["turns"])[0] for row in rows if row is not None]
         if not some:
             return None
-        turns, length = (max(row.arrays["live"].shape[i] for row in some) for i in (1, 2))
-
-        def filled(a: Array) -> Array:
-            a = ops.concat([ops.zeros((1, turns - a.shape[1], *a.shape[2:])), a], 1) if a.shape[1] < turns else a
-            short = length - a.shape[2]
-            return ops.concat([a, ops.zeros((1, turns, short, *a.shape[3:]))], 2) if short else a
-
-        arrays = {name: ops.concat([filled(row.arrays[name]) for row in some], 0) for name in ("before", "live")}
-        return Recall([[] for _ in rows], arrays)
+        turns = max(map(len, some))
+        filled = np.array([[*(0 for _ in range(turns - len(row))), *row] for row in some])
+        return Recall([[] for _ in rows], {"turns": ops.asarray(filled, "int64")})
 
     def rewrite(
         self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
     ) -> Array:
         slots = self._now(state)[None]
-        if recall is not None and "before" in recall.arrays:
+        if recall is not None and "turns" in recall.arrays:
             slots = self.after_training_turns(ops, state, recall)
         return self.changed(ops, state, slots, x_out)
 
     def after_training_turns(self, ops: Ops, state: State, recall: Recall) -> Array:
         """Slots [B, M, S] after the turns of `on_prompt`; a turn without a token changes nothing."""
-        before, live = recall.arrays["before"], recall.arrays["live"]
-        slots = state["slots"][None] + ops.zeros((before.shape[0], 1, 1))
-        for turn in range(before.shape[1]):
-            here = live[:, turn]
-            new, _ = self.written(ops, state, slots, self.standard(ops, state, before[:, turn]), here)
-            slots = ops.where((ops.sum(here, axis=1) > 0)[:, None, None], new, slots)
+        turns = ops.to_numpy(recall.arrays["turns"])
+        slots = state["slots"][None] + ops.zeros((len(turns), 1, 1))
+        for texts in turns.T:
+            said = [self._said[i] for i in texts]
+            x = np.zeros((len(said), max(map(len, said)), said[0].shape[1]), np.float32)
+            live = np.zeros(x.shape[:2], np.float32)
+            for b, own in enumerate(said):
+                x[b, : len(own)], live[b, : len(own)] = own, 1.0
+            new, _ = self.written(ops, state, slots, ops.asarray(x), ops.asarray(live))
+            slots = ops.where(ops.asarray(texts > 0, "bool")[:, None, None], new, slots)
         return slots
-
-    def _said(self, text: str, adapter: Adapter) -> np.ndarray:
-        """The states [T, D] of a message's own tokens in an empty conversation; none of an empty one."""
-        if not text:
-            return np.zeros((0, adapter.shape.width), np.float32)
-        return own_states(adapter, self.sites(adapter)[0], text)
 
     def pictures(self, state: State, tokens: Sequence[int], adapter: Adapter) -> list[Picture]:
         """Which slots each token reads, over all heads, and how far the gate is open."""

@@ -19,6 +19,7 @@ from lmm.adapters.models import source
 from lmm.adapters.models.source import ModelSource, gguf_of
 from lmm.engine.mind import Mind
 from lmm.errors import BackendError, LmmError, ModelError, UsageError
+from lmm.memory.batch import Batch
 
 
 @pytest.fixture(autouse=True)
@@ -94,6 +95,22 @@ def test_a_store_that_is_full_grows_and_keeps_what_was_read(tiny_llama) -> None:
         held.append(read(adapter, some(adapter, 8, 60))[1])
     close(read(adapter, more, kept)[0], expected)
     assert adapter.store.cells == 2 * before
+
+
+def test_a_lesson_reads_its_question_once_and_what_all_begin_with_not_again(tiny_llama, tiny_torch) -> None:
+    adapter = registry.load_adapter("llama_cpp", tiny_llama.source, dtype="float32")
+    begin, site, passes = some(adapter, 1, 20)[0].tolist(), adapter.site(2), list[int]()
+    honest = adapter.store.read
+    adapter.store.read = lambda tokens, *more: (passes.append(tokens.size), honest(tokens, *more))[1]
+    for question in range(5, 8):
+        row = [*begin, question, 9, 11, 13], [4, 5, 6]
+        passes.clear()
+        losses = []
+        for one in (adapter, tiny_torch):
+            batch = Batch(one, [row], site)
+            losses.append(numbers(one, batch.losses(batch.h)))
+        close(*losses)
+    assert sum(passes) == 3 + 3, "the question after what it begins with, and its last token with the reply"
 
 
 @pytest.mark.slow

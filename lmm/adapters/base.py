@@ -141,6 +141,10 @@ class Adapter(ABC):
                 found.append(self.forward(np.array([[token]]), cache))
         return [logits for logits, _ in found], [cache for _, cache in found]
 
+    def read(self, tokens: Sequence[int]) -> Cache:
+        """The cache of a text, from its beginning."""
+        return self.forward(as_tokens(tokens), self.new_cache())[1]
+
     @abstractmethod
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
         """Hidden states [B, T, D] entering layer `first_layer` (or leaving the last), without gradients."""

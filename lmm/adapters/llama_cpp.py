@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from lmm.adapters import llama_cpp_api as api
-from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap
+from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap, as_tokens
 from lmm.adapters.llama_cpp_context import AT_ONCE, Context, Handler, Model, Text, own_greedy
 from lmm.adapters.llama_cpp_upper import UpperLayers
 from lmm.adapters.models import loadable
@@ -35,12 +35,13 @@ PROBE = "The quick brown fox jumps over 13 lazy dogs.\n"
 
 @dataclass
 class Read:
-    """Who has read the rows of a cache, the taps that acted, and what the layers in torch have made of it, by their
-    first layer."""
+    """Who has read the rows of a cache, the taps that acted, and by the first of the layers in torch: what these have
+    made of it, and what of a prompt enters them [B, T, D]."""
 
     texts: list[Text]
     taps: tuple[Tap, ...] = ()
     above: dict[int, Cache] = field(default_factory=dict)
+    entering: dict[int, Array] = field(default_factory=dict)
 
 
 class LlamaCppAdapter(Adapter):
@@ -71,6 +72,8 @@ class LlamaCppAdapter(Adapter):
             int(config.get("max_position_embeddings") or 0),
         )
         self._upper: UpperLayers | None = None
+        self._learning: int | None = None  # the first layer that a lesson has run above a prompt
+        self._last: Cache | None = None  # what `read` has read last
         self._shown: set[Site] = set()  # sites whose nodes were seen in the graph
         self._first_node = self._entering_the_first()
 
@@ -84,11 +87,25 @@ class LlamaCppAdapter(Adapter):
 
     def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
         phase = "decode" if tokens.shape[1] == 1 and cache.length else "prefill"
-        parts = []
+        parts, at, layer = [], self._to_keep(tokens, cache), self._learning
         for part, some in self._parts(tokens, keep):
-            logits, cache = self._pass(part, cache, some, phase)
+            logits, cache = self._pass(part, cache, some, phase, at)
             parts.append(logits)
+        if at is not None and layer is not None:
+            cache.raw.entering[layer] = torch.cat(at.taken, 1)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1), cache
+
+    def read(self, tokens: Sequence[int]) -> Cache:
+        """As the last text began, which is how a chat template begins all of them, is not read again."""
+        known, new = self._last, as_tokens(tokens)
+        lacks = known is not None and self._learning is not None and self._learning not in known.raw.entering
+        if known is None or lacks or known.raw.taps or self._nodes():
+            known = self.new_cache()
+        most = min(known.length, new.shape[1] - 1)
+        differs = np.flatnonzero(known.tokens[0, :most] != new[0, :most])
+        begun = self.trim(known, int(differs[0]) if len(differs) else most)
+        self._last = self.forward(new[:, begun.length :], begun)[1]
+        return self._last
 
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
         cache = cache or self.new_cache(len(tokens))
@@ -128,10 +145,13 @@ class LlamaCppAdapter(Adapter):
 
     # caches --------------------------------------------------------------------------------------------------
     def trim(self, cache: Cache, length: int) -> Cache:
-        return Cache(cache.tokens[:, :length], Read(cache.raw.texts, cache.raw.taps))
+        entering = {layer: h[:, :length] for layer, h in cache.raw.entering.items()}
+        return Cache(cache.tokens[:, :length], Read(cache.raw.texts, cache.raw.taps, entering=entering))
 
     def select(self, cache: Cache, rows: Sequence[int]) -> Cache:
-        return Cache(cache.tokens[list(rows)], Read([cache.raw.texts[row] for row in rows], cache.raw.taps))
+        texts, chosen = [cache.raw.texts[row] for row in rows], list(rows)
+        entering = {layer: h[chosen] for layer, h in cache.raw.entering.items()}
+        return Cache(cache.tokens[chosen], Read(texts, cache.raw.taps, entering=entering))
 
     # taps ----------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -212,7 +232,7 @@ class LlamaCppAdapter(Adapter):
         taps = tuple({*cache.raw.taps, *(tap for acting in nodes.values() for tap in acting)})
         return logits[:, shown - keep :], self._appended(cache, tokens, Read(texts, taps))
 
-    def _nodes(self, at: _At | None) -> dict[str, list[Tap]]:
+    def _nodes(self, at: _At | None = None) -> dict[str, list[Tap]]:
         """The taps that act in a pass, by their nodes."""
         nodes: dict[str, list[Tap]] = {at.node: []} if at else {}
         acting = [tap for tap in self.taps if tap.enabled and self._acts(tap.site)]
@@ -232,7 +252,7 @@ class LlamaCppAdapter(Adapter):
         if at is None or at.put is not None:
             return True
         at.taken.append(h)
-        return False
+        return at.goes_on
 
     # the layers that learn -----------------------------------------------------------------------------------
     def _layers_from(self, first_layer: int) -> UpperLayers:
@@ -241,14 +261,25 @@ class LlamaCppAdapter(Adapter):
             self._upper = UpperLayers(self.source, self.format, first)
         return self._upper
 
+    def _to_keep(self, tokens: np.ndarray, cache: Cache) -> _At | None:
+        """Where a pass over a prompt shows what enters the layers that learn: a lesson then need not read it again."""
+        layer = self._learning
+        if layer is None or tokens.shape[1] == 1 or any(tap.site == Site(layer, "pre_attention") for tap in self.taps):
+            return None
+        taken = [cache.raw.entering[layer]] if layer in cache.raw.entering else []
+        whole = cache.length == sum(h.shape[1] for h in taken)
+        return _At(self._entering(layer), taken=taken, goes_on=True) if whole else None
+
     def _above(self, cache: Cache, first_layer: int) -> Cache | None:
         """What the layers in torch keep of the tokens of a cache; the head alone keeps nothing."""
         above, layers = cache.raw.above, self._layers_from(first_layer)
         if first_layer == self.shape.layers:
             return None
         if first_layer not in above:
+            self._learning, h = first_layer, cache.raw.entering.get(first_layer)
             with self._as_when(cache.raw):
-                h = self.hidden(cache.tokens, first_layer)
+                if h is None or h.shape[1] < cache.length:
+                    h = self.hidden(cache.tokens, first_layer)
                 acting = self._acting(lambda site: site.layer >= first_layer)
                 with layers.tapped(self.taps, self._rewritten), acting, self._reading(cache.tokens, None):
                     above[first_layer] = layers.refill(layers.empty(cache.tokens), h, 0)
@@ -269,8 +300,9 @@ class LlamaCppAdapter(Adapter):
 
 @dataclass
 class _At:
-    """A node where states [B, T, D] are put in, or taken out and the pass ends."""
+    """A node where states [B, T, D] are put in, or taken out, and then the pass ends or goes on."""
 
     node: str
     put: Array | None = None
     taken: list[Array] = field(default_factory=list)
+    goes_on: bool = False

@@ -79,9 +79,7 @@ class Batch:
     def _read(self, prompts: list[list[int]]) -> Any:
         """The cache of the first `prefix` tokens; those that all prompts begin with are read once."""
         shared = min(common(prompts), self.prefix)
-        cache = self.adapter.new_cache()
-        if shared:
-            _, cache = self.adapter.forward(np.array([prompts[0][:shared]], np.int64), cache)
+        cache = self.adapter.read(prompts[0][:shared]) if shared else self.adapter.new_cache()
         cache = self.adapter.select(cache, [0] * len(prompts))
         if shared == self.prefix:
             return cache
@@ -112,9 +110,8 @@ class Batch:
 
     def said(self, delta: Array) -> bool:
         """Whether the model, decoding greedily with `delta` [T, D] added at the site, gives the reply of the one
-        question exactly."""
-        ops, adapter, start = self.adapter.ops, self.adapter, self.starts[0]
-        read, wanted = self.tokens[:, start + 1 :], ops.to_numpy(self.targets)[0]
+        question exactly: each of its tokens is the likeliest after those before it, which are read in one pass."""
+        ops, adapter = self.adapter.ops, self.adapter
 
         def written(x_in: Array, x_out: Array, context: TapContext) -> Array:
             at = ops.asarray(context.positions - self.prefix, "int64")
@@ -122,13 +119,8 @@ class Batch:
 
         cache = self.cache if self.cache is not None else adapter.new_cache()
         with adapter.quiet(), adapter.tap(self.site, written):
-            logits, cache = adapter.forward(self.tokens[:, : start + 1], cache)
-            for step, token in enumerate(wanted):
-                if int(ops.to_numpy(ops.argmax(logits[:, -1]))[0]) != token:
-                    return False
-                if step < read.shape[1]:
-                    logits, cache = adapter.forward(read[:, step : step + 1], cache)
-        return True
+            logits, _ = adapter.forward(self.tokens, cache, keep=len(self.keep))
+        return np.array_equal(ops.to_numpy(ops.argmax(logits)), ops.to_numpy(self.targets))
 
     def plus(self, delta: Array) -> Array:
         """The hidden states with `delta` [.., T, D], float32, added, in their own type."""

@@ -6,11 +6,12 @@ import dataclasses
 import functools
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from lmm.text.fold import fold
+from lmm.text.sentences import sentences
 
 Array = Any  # of whichever backend holds it
 State = dict[str, Array]
@@ -24,7 +25,9 @@ class Lesson:
     A lesson heard rather than taught may have only a `statement`, and `echo`, the same said by the assistant ("Your
     sister is called Zorbina."). `wordings` are other forms of the question. `subject` and `relation` say what it is
     about ("my sister", "name"), where that is known: the next lesson about both takes its place, as this one takes that
-    of the lessons with the ids `supersedes`. `replaces` is the answer of an earlier lesson that this one corrects.
+    of the lessons with the ids `supersedes`. `replaces` is the answer of an earlier lesson that this one corrects,
+    `formerly` are the statements in whose place this one came (what they were found by finds it, too), and `still` what
+    holds of them all the same, as the assistant says it.
     `reading` is the lesson as a reader of the language understands it, with the question that a statement answers and
     with more wordings; it is not kept in files.
     """
@@ -41,6 +44,8 @@ class Lesson:
     subject: str = ""
     relation: str = ""
     supersedes: tuple[str, ...] = ()
+    formerly: tuple[str, ...] = ()
+    still: tuple[str, ...] = ()
     reading: Lesson | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -60,6 +65,16 @@ class Lesson:
         about = [(f"about {fold(self.subject)}", self.relation)] if self.subject else []
         return frozenset((kind, fold(text)) for kind, text in (*said, *about) if text)
 
+    def relieved(self, gone: Callable[[str], bool]) -> Lesson:
+        """The lesson without what it has of others that are `gone`."""
+        formerly, still = (tuple(x for x in texts if not gone(x)) for texts in (self.formerly, self.still))
+        replaces = "" if gone(self.replaces) else self.replaces
+        return dataclasses.replace(self, replaces=replaces, formerly=formerly, still=still)
+
+    def relieved_of(self, other: Lesson) -> Lesson:
+        """The lesson without what it has of another one."""
+        return self.relieved({other.answer, other.statement, *other.still, *sentences(other.echo)}.__contains__)
+
     def to_dict(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in _kept()}
         return values | {name: list(values[name]) for name in LISTS}
@@ -70,7 +85,7 @@ class Lesson:
         return cls(**known | {name: tuple(map(str, known.get(name, ()))) for name in LISTS})
 
 
-LISTS = ("wordings", "supersedes")
+LISTS = ("wordings", "supersedes", "formerly", "still")
 
 
 def _kept() -> list[str]:

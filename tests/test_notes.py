@@ -26,6 +26,7 @@ from lmm.memory.base import Note, Prompt, Recall
 from lmm.memory.keyed import cross, gate
 from lmm.memory.keyed.cross import CrossEncoder, Look
 from lmm.memory.notes import gate as notes_gate
+from lmm.memory.notes import notes as notes_module
 from lmm.memory.notes.gate import Notebook, shared_gate
 from lmm.memory.notes.notes import _opening
 
@@ -233,6 +234,66 @@ def test_a_note_that_is_no_longer_true_goes_and_comes_back_with_undo(adapter: Ad
     assert [x.id for x in made.mind.lessons] == ["old", "car", "beside"]
 
 
+MOVED = Lesson(statement="Zorbina has moved to Odense.", echo="Zorbina has moved to Odense.", id="moved")
+LIVES = "My sister Zorbina lives in Aarhus. She plays the cello."
+
+
+def moved(adapter: Adapter, monkeypatch: pytest.MonkeyPatch, *more: Lesson) -> Engine:
+    """A sister in Aarhus, and then in Odense."""
+
+    class Second:
+        def look(self, message: str, note: str) -> Look:
+            home = "lives" in note or "moved" in note
+            return Look(0.0, 0.95 if "moved" in message and home else 0.1)
+
+    for module in (notes_gate, notes_module):
+        real = module.shared_cross
+        monkeypatch.setattr(module, "shared_cross", lambda *path, real=real: Second() if path else real())
+    made = engine(adapter, "notes")
+    for lesson in (Lesson(statement=LIVES, echo=LIVES.replace("My", "Your"), id="lives"), *more, MOVED):
+        made.mind.learn(lesson)
+    return made
+
+
+@on("toy")
+def test_news_are_found_by_what_they_replace_and_what_still_holds_is_not_lost(adapter: Adapter, monkeypatch) -> None:
+    made = moved(adapter, monkeypatch, CAR)
+    assert [x.id for x in made.mind.lessons] == ["car", "moved"]
+    asked = ["Where does my sister live?", "What does my sister play?", "Where is my car?"]
+    where, plays, car = recall_many(made.mind, asked)
+    assert opening_of(where) == "Zorbina has moved to Odense."
+    assert opening_of(plays) == "She plays the cello."
+    assert opening_of(car) == CAR.echo
+    alone = engine(adapter, "notes")
+    alone.mind.learn(MOVED)
+    assert notes(alone, *asked) == [[], [], []], "it does not say of whom it speaks"
+
+
+@on("toy")
+def test_of_news_the_reply_does_not_begin_with_what_is_over(adapter: Adapter, monkeypatch) -> None:
+    made = moved(adapter, monkeypatch)
+    again = "Zorbina has moved out of Odense. She lives in Vejle. It is far."
+    made.mind.learn(Lesson(statement=again, echo=again, supersedes=("moved",), id="again"))
+    [recall] = recall_many(made.mind, ["Where does my sister live?"])
+    assert opening_of(recall) == "She lives in Vejle. It is far."
+    assert made.mind.lessons[-1].formerly == (LIVES, MOVED.statement)
+    assert made.mind.lessons[-1].still == ("She plays the cello.",)
+
+
+@on("toy")
+def test_forgetting_what_was_replaced_leaves_nothing_of_it_in_the_news(adapter: Adapter, monkeypatch, tmp_path) -> None:
+    made = moved(adapter, monkeypatch)
+    file = tmp_path / "file.safetensors"
+    Keeper(made.mind, file)
+    made.mind.save(file)
+    assert b"cello" in file.read_bytes()
+    made.mind.forget("lives")
+    made.close()
+    left = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert b"cello" not in left and b"Aarhus" not in left and b"Odense" in left
+    assert notes(made, "Where does my sister live?") == [[]]
+
+
 @on("toy")
 def test_forgetting_leaves_nothing(adapter: Adapter) -> None:
     made = engine(adapter)
@@ -297,7 +358,7 @@ def test_a_long_note_is_said_back_in_the_sentences_that_help_most_as_far_as_ther
         lower = staticmethod(str.lower)
 
     def said(*parts: str) -> str:
-        return _opening("?", Note("", 1.0, "", " ".join(parts)), Book, adapter)  # type: ignore[arg-type]
+        return _opening("?", Lesson(echo=" ".join(parts)), Book, adapter)  # type: ignore[arg-type]
 
     assert said("Ab xx.", "Cd ox.", "Ef " + "y" * 30 + ".") == "Ab xx. Cd ox."
     assert said("Ab " + "x" * 40 + ".", "Cd ox.") == "Ab " + "x" * 40 + ".", "the one that helps most, however long"

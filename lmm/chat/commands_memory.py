@@ -213,6 +213,7 @@ def _why_lesson(chat: Chat, lesson: Lesson) -> None:
         ("answer", lesson.answer or lesson.echo),
         ("you said", lesson.statement),
         ("instead of", lesson.replaces),
+        ("of it still true", " ".join(lesson.still)),
         ("also asked as", "\n".join(lesson.wordings)),
         ("learned", f"{when(lesson.time)[:16]}, from {lesson.source}"),
         ("last reply", f"fired, {strength:.2f}" if strength is not None else "did not fire"),

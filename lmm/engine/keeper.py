@@ -106,11 +106,11 @@ class Keeper:
             raise NotKeptError(f"nothing was learned: it cannot be kept in {self.file}: {reason}") from error
         self._stamp = journal.stamp(self.file)
 
-    def forget(self, lesson_id: str) -> None:
+    def forget(self, lesson: Lesson) -> None:
         """Leave no trace of a lesson that is known no longer. Raises StateError, or LearningError."""
         self.settle()  # or it would still be in the journal
         try:
-            journal.purge(self.file, lesson_id)
+            journal.purge(self.file, lesson)
         except OSError as error:
             raise LearningError(f"still on disk: {journal.undo_of(self.file)}: {error.strerror or error}") from error
 

@@ -47,7 +47,7 @@ def forget(path: Path, lesson_id: str) -> Lesson:
         state.save(path, arrays, dataclasses.replace(header, lessons=rest))
         undone = [x for change in journal.undos(path) for x in change.lessons]
         for gone in (lesson, *earlier(lesson, without(undone, rest))):
-            journal.purge(path, gone.id)
+            journal.purge(path, gone)
     return lesson
 
 
@@ -66,6 +66,9 @@ def forget_value(path: Path, value: str) -> list[Lesson]:
     def says(lesson: Lesson) -> bool:
         return any(contains(text, value) for text in (str(lesson), lesson.statement, lesson.echo, *lesson.wordings))
 
+    def relieved(lesson: Lesson) -> Lesson:
+        return lesson.relieved(lambda text: contains(text, value))
+
     known = journal.read_header(path).lessons
     gone = [lesson for lesson in known if says(lesson)]
     for lesson in gone:
@@ -73,11 +76,11 @@ def forget_value(path: Path, value: str) -> list[Lesson]:
     with journal.alone(path):
         undone = [lesson for change in journal.undos(path) for lesson in change.lessons]
         for lesson in undone:
-            if says(lesson) or contains(lesson.replaces, value):
-                journal.purge(path, lesson.id)
+            if says(lesson) or relieved(lesson) != lesson:
+                journal.purge(path, lesson)
         arrays, header = state.load(path)
-        if any(contains(lesson.replaces, value) for lesson in header.lessons):
-            rest = [dataclasses.replace(x, replaces="") if contains(x.replaces, value) else x for x in header.lessons]
+        rest = [relieved(lesson) for lesson in header.lessons]
+        if rest != header.lessons:
             state.save(path, arrays, dataclasses.replace(header, lessons=rest))
     return gone
 

@@ -129,6 +129,7 @@ class Mind:
             known = replace(self.knowledge, lessons=tuple(_read(x) for x in self.knowledge.lessons))
             if lesson.statement and message is None:
                 lesson = replace(lesson, supersedes=(*lesson.supersedes, *self.outdated_by(lesson)))
+                lesson = self.memory.in_place_of(lesson, known.superseded(lesson), self.adapter)
             knowledge = self.memory.learn(known, understood(lesson), self.adapter, message, report)
             self._check_finite(knowledge.state)
             self.commit(knowledge)
@@ -299,12 +300,14 @@ class Mind:
             if lesson is None:
                 raise LearningError(f"there is no lesson {lesson_id!r}; see /lessons")
             history = self.history
-            undo, redo = ([self._without(lesson_id, one) for one in stack] for stack in (history.undo, history.redo))
-            knowledge = self._without(lesson_id, self.knowledge)
-            self._become(knowledge, self.knowledge)
+            undo, redo = ([_relieved(one, lesson) for one in stack] for stack in (history.undo, history.redo))
+            undo, redo = ([self._without(lesson_id, one) for one in stack] for stack in (undo, redo))
+            before = _relieved(self.knowledge, lesson)
+            knowledge = self._without(lesson_id, before)
+            self._become(knowledge, before)
             history.undo, history.redo = _steps(undo, knowledge), _steps(redo, knowledge)
             if self.keeper is not None:
-                self.keeper.forget(lesson_id)
+                self.keeper.forget(lesson)
         if self.log is not None:
             self.log.purge(Trace.of_lesson(lesson, said))
         return lesson
@@ -450,6 +453,12 @@ class Mind:
 def _changed(known: Knowledge, change: Change) -> Knowledge:
     state, lessons = change.applied(known.state, known.lessons)
     return Knowledge(state, tuple(lessons))
+
+
+def _relieved(known: Knowledge, lesson: Lesson) -> Knowledge:
+    """With nothing in other lessons that they have of this one."""
+    lessons = tuple(x.relieved_of(lesson) for x in known.lessons)
+    return known if lessons == known.lessons else Knowledge({**known.state}, lessons)
 
 
 def _steps(stack: Sequence[Knowledge], now: Knowledge) -> Steps:

@@ -57,17 +57,17 @@ class Change:
     def _names(self) -> tuple[set[str], set[str], set[str], set[str]]:
         return set(self.tensors), set(self.gone), {lesson.id for lesson in self.lessons}, set(self.forgotten)
 
-    def without(self, lesson_id: str) -> Change:
+    def without(self, lesson: Lesson) -> Change:
         """The change with no trace of one lesson, whose tensors are named after it."""
 
         def named(name: str) -> bool:
-            return name.rpartition("/")[2] == lesson_id
+            return name.rpartition("/")[2] == lesson.id
 
         return Change(
             {name: array for name, array in self.tensors.items() if not named(name)},
             tuple(name for name in self.gone if not named(name)),
-            tuple(lesson for lesson in self.lessons if lesson.id != lesson_id),
-            tuple(i for i in self.forgotten if i != lesson_id),
+            tuple(x.relieved_of(lesson) for x in self.lessons if x.id != lesson.id),
+            tuple(i for i in self.forgotten if i != lesson.id),
         )
 
 
@@ -247,10 +247,10 @@ def take_back(file: Path, count: int) -> list[Change]:
     return done
 
 
-def purge(file: Path, lesson_id: str) -> None:
+def purge(file: Path, lesson: Lesson) -> None:
     """Leave no trace of a lesson in what can be undone. Raises OSError."""
     beside_of(file).unlink(missing_ok=True)
-    _write_undos(file, [change.without(lesson_id) for change in undos(file)])
+    _write_undos(file, [change.without(lesson) for change in undos(file)])
 
 
 def _drop_undo(file: Path, change: Change) -> None:

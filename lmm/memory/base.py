@@ -202,6 +202,10 @@ class Memory:
         itself."""
         return []
 
+    def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:
+        """The lesson, with what it takes over of those in whose place it comes."""
+        return lesson
+
     def after_turn(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         """What is known once a turn is over, for memories that learn from turns: `lesson.statement` is what the user
         said, `message` the same as the model has read it. Unlike a lesson, it is no step that could be undone."""

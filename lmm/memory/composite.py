@@ -153,6 +153,11 @@ class Composite(Memory):
         parts = ((part, Knowledge(self._of(part, known.state), known.lessons)) for part in self.parts)
         return [old for part, of_part in parts for old in part.outdated(of_part, lesson, adapter)]
 
+    def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:
+        for part in self.parts:
+            lesson = part.in_place_of(lesson, old, adapter)
+        return lesson
+
     def after_turn(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         states, lessons = {part: self._of(part, known.state) for part in self.parts}, known.lessons
         for part in self.parts:

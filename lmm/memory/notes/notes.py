@@ -22,13 +22,17 @@ from lmm.encoders.minilm import WIDTH
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Note, Prompt, Recall
 from lmm.memory.isolated import Isolated
+from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.keyed.gate import Index
 from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
+from lmm.text.fold import fold
 from lmm.text.sentences import sentences
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from lmm.adapters.base import Adapter
 
 
@@ -48,7 +52,7 @@ class Notes(Isolated):
 
     def __init__(self, options: Any = None) -> None:
         super().__init__(options)
-        self.lookup = Lookup("views", lambda lesson, views: [(text_of(lesson), views)], Notebook)
+        self.lookup = Lookup("views", _entries, Notebook)
 
     def takes(self, lesson: Lesson) -> bool:
         return bool(lesson.statement.strip()) or super().takes(lesson)
@@ -62,21 +66,29 @@ class Notes(Isolated):
         texts = ["" if prompt.recited else prompt.text for prompt in prompts]
         lowest = min(self.options.threshold, self.options.taught)
         found = [
-            [note for position, score in row if self._helps(note := note_of(owners[position], score), owners[position])]
+            [(lesson, score) for lesson, score in _each_once(owners, row) if self._helps(lesson, score)]
             for row in notebook.match(texts, lowest)
         ]
-        notes = [row[: self.options.count][::-1] for row in found]  # the best one last, next to the question
-        for text, row in zip(texts, notes, strict=True) if self.options.opening else ():
-            row[-1:] = [replace(note, opening=_opening(text, note, notebook, adapter)) for note in row[-1:]]
+        shown = [row[: self.options.count][::-1] for row in found]  # the best one last, next to the question
+        notes = [[note_of(lesson, score) for lesson, score in row] for row in shown]
+        for text, row, said in zip(texts, notes, shown, strict=True) if self.options.opening else ():
+            row[-1:] = [replace(row[-1], opening=_opening(text, said[-1][0], notebook, adapter))] if row else []
         again = ["\n".join(note.said for note in row) for row in notes]
         return Recall([[] for _ in prompts], notes=notes, text=again) if any(notes) else None
 
-    def _helps(self, note: Note, lesson: Lesson) -> bool:
-        return note.strength >= (self.options.threshold if lesson.statement else self.options.taught)
+    def _helps(self, lesson: Lesson, strength: float) -> bool:
+        return strength >= (self.options.threshold if lesson.statement else self.options.taught)
 
     def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> list[str]:
         notebook, owners = self.lookup.of(known.state, known.lessons, adapter.ops)
-        return [owners[position].id for position in notebook.outdated(lesson.statement)]
+        return list(dict.fromkeys(owners[position].id for position in notebook.outdated(lesson.statement)))
+
+    def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:
+        """It is found by the old statements, too, and what still holds of them is not lost."""
+        old = [x for x in old if x.statement and fold(x.statement) != fold(lesson.statement)]
+        formerly = dict.fromkeys(text for x in old for text in (*x.formerly, x.statement))
+        still = [text for x in old for text in _still_true(x, lesson.statement)]
+        return replace(lesson, formerly=tuple(formerly)[-FORMERLY:], still=tuple(dict.fromkeys(still)))
 
     def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
         texts = dict.fromkeys(text for text in (text_of(lesson), echo_of(lesson), lesson.prompt) if text)
@@ -87,21 +99,69 @@ class Notes(Isolated):
         self.check_rows(arrays, lessons, {"views": WIDTH})
 
 
+FORMERLY = 3  # statements that are no longer true, by which one lesson is found
+HOLDS = 0.5  # probability of being out of date up to which a sentence still holds
+
+
+def _entries(lesson: Lesson, views: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """What a note is looked up by: its own text, and the statements in whose place it came, since it may say less of
+    what it is about than they did ("Vera has moved to Oslo" after "My sister Vera lives in Bergen")."""
+    encode = shared_gate().encoder.encode
+    return [(text_of(lesson), views), *((text, encode([text])) for text in lesson.formerly)]
+
+
+def _each_once(owners: Sequence[Lesson], row: Sequence[tuple[int, float]]) -> list[tuple[Lesson, float]]:
+    """Lessons that were found, the best first, each as it was found first."""
+    found: dict[str, tuple[Lesson, float]] = {}
+    for position, score in row:
+        found.setdefault(owners[position].id, (owners[position], score))
+    return list(found.values())
+
+
+def _still_true(old: Lesson, news: str) -> list[str]:
+    """What holds of an old lesson beside the new statement, sentence by sentence; each is read with those before
+    it that hold, since it may say less of what it is about than they do."""
+    said, parts, second = sentences(old.statement), sentences(old.echo), shared_cross(REPLACES)
+    if len(said) == len(parts):
+        both = [*((text, text) for text in old.still), *zip(said, parts, strict=True)]
+    else:
+        both = [(text, text) for text in (*old.still, *parts)]
+    if second is None or len(both) < 2:
+        return []
+    outdated, before = list[float](), ""
+    for text, _ in both:
+        outdated.append(second.look(news, f"{before}{text}").replaces)
+        before += f"{text} " if outdated[-1] < HOLDS else ""
+    return [part for (_, part), p in zip(both, outdated, strict=True) if p < min(HOLDS, max(outdated))]
+
+
 OPENING = 30  # tokens of a longer note that a reply begins with
 
 
-def _opening(text: str, note: Note, notebook: Index, adapter: Adapter) -> str:
-    """The note as it is said back, or those sentences of a long one that help most with the question."""
-    parts = sentences(note.echo)
+def _opening(text: str, lesson: Lesson, notebook: Index, adapter: Adapter) -> str:
+    """The note as it is said back, or those sentences of a long one that help most with the question. Of news, the one
+    that helps most and what follows it: before it stands what is over ("Hjordan has left. Your manager is Celandra.").
+    """
+    whole = said_back(lesson)
+    parts = sentences(whole)
     sizes = [len(adapter.format.encode(part)) for part in parts]
-    if len(parts) < 2 or sum(sizes) <= OPENING:
-        return note.echo
+    if len(parts) < 2 or (sum(sizes) <= OPENING and not lesson.formerly):
+        return whole
     _, asked = notebook.gate.read(text)
     helping, chosen = [notebook.gate.same(asked, notebook.lower(part)) for part in parts], set[int]()
-    for i in sorted(range(len(parts)), key=lambda i: -helping[i]):
+    order = sorted(range(len(parts)), key=lambda i: -helping[i])
+    if lesson.formerly:
+        best, news = order[0], len(lesson.still)
+        order = [best, *range(best + 1, len(parts) if best >= news else 0)]
+    for i in order:
         if not chosen or sum(sizes[j] for j in chosen) + sizes[i] <= OPENING:
             chosen.add(i)
     return " ".join(parts[i] for i in sorted(chosen))
+
+
+def said_back(lesson: Lesson) -> str:
+    """What the assistant says to it, after what still holds of what was said before."""
+    return " ".join((*lesson.still, echo_of(lesson)))
 
 
 def text_of(lesson: Lesson) -> str:
@@ -116,4 +176,4 @@ def echo_of(lesson: Lesson) -> str:
 
 def note_of(lesson: Lesson, strength: float) -> Note:
     """The lesson as it is shown to the model."""
-    return Note(lesson.id, strength, lesson.statement or lesson.prompt, echo_of(lesson))
+    return Note(lesson.id, strength, lesson.statement or lesson.prompt, said_back(lesson))

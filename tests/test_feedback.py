@@ -647,3 +647,23 @@ def test_importing_it_loads_no_model_library() -> None:
 def test_what_is_asked_for_politely_is_named_without_the_politeness() -> None:
     assert replies.topic("Tell me the capital of Australia") == "capital of Australia"
     assert replies.topic("Tell me about my dog.") == "your dog"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("Do you play anything? I play the viola in a trio.", "You play the viola in a trio."),
+        ("My boat is called Nerina. What's yours called?", "Your boat is called Nerina."),
+        ("Where do I live? I live in Tromsø.", "You live in Tromsø."),
+    ],
+)
+def test_a_fact_beside_a_question_is_heard(text: str, said: str) -> None:
+    lesson = read(text).lesson
+    assert lesson is not None and (lesson.echo, lesson.statement) == (said, text)
+
+
+@pytest.mark.parametrize(
+    "text", ["Could you help? I'm writing a story about a dragon.", "Is it? I thought it was Bern."]
+)
+def test_what_goes_with_a_question_and_is_no_fact_is_not(text: str) -> None:
+    assert read(text).lesson is None

@@ -38,6 +38,12 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         alone = reader.hear(text, None)  # what went before it may hide that it says something of its own
         if alone.facts:
             heard, last = alone, None
+    told_too = [part for part in parts if not asks(part)]
+    if not heard.facts and heard.kind == "nothing" and 0 < len(told_too) < len(parts):  # or a question beside it
+        rest = grammar.quiet(" ".join(told_too))
+        alone = reader.hear(rest, None)
+        if alone.facts and alone.sure > SURE:
+            heard, text, last = alone, rest, None
 
     def without_lesson(kind: str, why: str) -> Reading:
         return Reading(cast(Kind, kind), why=why, doubtful=None if demand or asks(text) else _note(said, tongue))
@@ -60,6 +66,9 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     if len(told) == 1 and one.lesson and not restated:
         one = replace(one, lesson=replace(one.lesson, statement=said.strip()))
     return replace(one, also=tuple(told[1:]))
+
+
+SURE = 0.9  # of what is read beside a question
 
 
 # ------------------------------------------------------------------ statements

@@ -12,7 +12,7 @@ from lmm.engine.keeper import Keeper, difference
 from lmm.errors import StoreError
 from lmm.files.journal import Change
 from lmm.files.state_file import check_expected
-from lmm.lesson import Knowledge
+from lmm.lesson import Knowledge, Lesson
 
 if TYPE_CHECKING:
     from lmm.engine.mind import Mind
@@ -56,9 +56,9 @@ class SharedKeeper(Keeper):
             self.rows.write(Change(self._arrays(before.state)), Change())
         self._seen = self.rows.write(change, back)
 
-    def forget(self, lesson_id: str) -> None:
+    def forget(self, lesson: Lesson) -> None:
         self._changed = self._forgot = True
-        self.rows.purge(lesson_id)
+        self.rows.purge(lesson)
 
     def settle(self, timeout: float = -1) -> None:
         """Nothing waits to be written."""

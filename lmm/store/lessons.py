@@ -20,6 +20,7 @@ from lmm.files.journal import UNDO, Change, change_of, joined, line_of
 from lmm.files.state_file import Header
 
 if TYPE_CHECKING:
+    from lmm.lesson import Lesson
     from lmm.store.postgres import Postgres
 
 POLL_S = 0.02  # between looks whether another server has finished
@@ -100,11 +101,11 @@ class SharedMind:
             rows = query(some, self.user, self.name).fetchall()
         return {n: change for n, line in rows if (change := change_of(bytes(line))) is not None}
 
-    def purge(self, lesson_id: str) -> None:
+    def purge(self, lesson: Lesson) -> None:
         """Leave no trace of a lesson in what can be undone."""
         with self.store.within(self.user) as query:
             for n, change in self.undos().items():
-                if rest := change.without(lesson_id):
+                if rest := change.without(lesson):
                     query("UPDATE lmm_undos SET change = %s WHERE n = %s", line_of(rest), n)
                 else:
                     query("DELETE FROM lmm_undos WHERE n = %s", n)

@@ -54,6 +54,15 @@ def weights(adapter: Adapter) -> list[str]:
     return []
 
 
+@on_all
+def test_a_text_is_read_from_its_beginning_and_goes_on_token_by_token(adapter: Adapter) -> None:
+    for text in (TEXT, f"{TEXT} again", TEXT):
+        tokens = ids(adapter, text)
+        logits, cache = adapter.decode(int(tokens[0, -1]), adapter.read(tokens[0, :-1].tolist()))
+        assert np.array_equal(cache.tokens, tokens)
+        close(logits, read(adapter, tokens)[0][0, -1])
+
+
 # ---------------------------------------------------------------- running in parts
 @on_all
 @pytest.mark.parametrize("after_prefix", [False, True])

@@ -141,6 +141,11 @@ class Adapter(ABC):
                 found.append(self.forward(np.array([[token]]), cache))
         return [logits for logits, _ in found], [cache for _, cache in found]
 
+    def decode(self, token: int, cache: Cache) -> tuple[np.ndarray, Cache]:
+        """One token more of one conversation -> logits [V] of the next, in this process's memory, and the new cache."""
+        logits, cache = self.forward(as_tokens([token]), cache)
+        return self.ops.to_numpy(logits)[0, -1], cache
+
     def read(self, tokens: Sequence[int]) -> Cache:
         """The cache of a text, from its beginning."""
         return self.forward(as_tokens(tokens), self.new_cache())[1]

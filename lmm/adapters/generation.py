@@ -162,8 +162,7 @@ def stream(
             break
         if len(out.tokens) - made >= most:
             break
-        step, cache = adapter.forward(np.array([[token]]), cache)
-        logits = adapter.ops.to_numpy(step)[0, -1]
+        logits, cache = adapter.decode(token, cache)
     if cutter.found:
         del out.tokens[whole:]
     out.ended = cutter.found or (bool(out.tokens) and out.tokens[-1] in ends)

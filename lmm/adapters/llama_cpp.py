@@ -90,10 +90,15 @@ class LlamaCppAdapter(Adapter):
         parts, at, layer = [], self._to_keep(tokens, cache), self._learning
         for part, some in self._parts(tokens, keep):
             logits, cache = self._pass(part, cache, some, phase, at)
-            parts.append(logits)
+            parts.append(torch.from_numpy(logits))
         if at is not None and layer is not None:
             cache.raw.entering[layer] = torch.cat(at.taken, 1)
         return parts[0] if len(parts) == 1 else torch.cat(parts, 1), cache
+
+    def decode(self, token: int, cache: Cache) -> tuple[np.ndarray, Cache]:
+        """Without torch, whose code the weights have driven out of the processor's caches."""
+        logits, cache = self._pass(as_tokens([token]), cache, 1, "decode")
+        return logits[0, -1], cache
 
     def read(self, tokens: Sequence[int]) -> Cache:
         """As the last text began, which is how a chat template begins all of them, is not read again."""
@@ -213,7 +218,7 @@ class LlamaCppAdapter(Adapter):
 
     def _pass(
         self, tokens: np.ndarray, cache: Cache, keep: int, phase: str, at: _At | None = None
-    ) -> tuple[Array, Cache]:
+    ) -> tuple[np.ndarray, Cache]:
         """Tokens [B, T] through the taps -> logits [B, keep, V] of the last, and the cache after them."""
         texts = self.store.to_read_on(cache.raw.texts, cache.length)
         nodes, shape = self._nodes(at), (len(tokens), tokens.shape[1])

@@ -7,6 +7,7 @@ after a shorter one it begins a sequence of its own, which shares the cells of w
 from __future__ import annotations
 
 import ctypes
+import math
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -131,7 +132,7 @@ class Context:
             self._free.append(number)
 
     # passes --------------------------------------------------------------------------------------------------
-    def read(self, tokens: np.ndarray, rows: Sequence[Text], keep: int, nodes: dict[str, Handler]) -> torch.Tensor:
+    def read(self, tokens: np.ndarray, rows: Sequence[Text], keep: int, nodes: dict[str, Handler]) -> np.ndarray:
         """Tokens [B, T], at most AT_ONCE in all, appended to `rows`, of one length -> logits [B, keep, V] of the last
         ones. Where a handler raises, the rows are as before; where it stops the pass, nothing is kept above its node.
         """
@@ -147,10 +148,11 @@ class Context:
             raise self._error or LmmError(f"llama.cpp could not read {tokens.size} tokens (status {status})")
         for row in rows:
             row.length += tokens.shape[1]
-        logits = torch.empty((len(rows), keep, self.model.tokens))
-        if keep:
-            ctypes.memmove(logits.data_ptr(), self.lib.llama_get_logits(self._handle), logits.nbytes)
-        return logits
+        shape = len(rows), keep, self.model.tokens
+        if not keep:
+            return np.empty(shape, np.float32)
+        found = (c_float * math.prod(shape)).from_address(self.lib.llama_get_logits(self._handle))
+        return np.array(found).reshape(shape)
 
     def _seen(self, tensor: int) -> bool:
         try:

@@ -150,6 +150,7 @@ class Seat(Adapter):
         self.seats, self.layer = seats, real.layer
         self.name, self.ops, self.shape, self.format = real.name, real.ops, real.shape, real.format
         self.model_id, self.revision, self.dtype, self.device = real.model_id, real.revision, real.dtype, real.device
+        self.learns_apart = real.learns_apart
 
     def new_cache(self, batch: int = 1) -> Cache:
         return self.seats.adapter.new_cache(batch)
@@ -159,6 +160,10 @@ class Seat(Adapter):
             return self.seats.step(self, int(tokens[0, 0]), cache)
         with self.seats.alone(self) as model:
             return model.forward(tokens, cache, keep)
+
+    def read(self, tokens: Sequence[int]) -> Cache:
+        with self.seats.alone(self) as model:
+            return model.read(tokens)
 
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
         with self.seats.alone(self) as model:

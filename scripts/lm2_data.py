@@ -1,7 +1,7 @@
 """Conversations for the training of `lm2`: python -m scripts.lm2_data --text FILE .. --out DIR
 
 In each a fact is said, then 0 to 20 other things, all of it in turns that are not read any more ("before"); then it is
-asked for. A tenth is text instead: a sentence, after the two before it. What can be said are words of the text;
+asked for. A twentieth is text instead: a sentence, after the two before it. What can be said are words of the text;
 `train`, `valid` and `test` share none, so what is learned is to store, not which words there are. `seen` has new
 conversations with `train`'s words. What `valid` and `test` talk of in the meantime is not in `train` either.
 """
@@ -18,19 +18,19 @@ from typing import Any
 
 from scripts.measure_external import BETWEEN
 
-FACTS = (  # said, asked, and the reply; {} is the value
-    ("My sister's name is {}.", "What is my sister's name?", "Your sister's name is {}.", "names"),
-    ("My boss is called {}.", "What is my boss called?", "Your boss is called {}.", "names"),
-    ("My dog is called {}.", "What is my dog called?", "Your dog is called {}.", "names"),
-    ("I live in {}.", "Where do I live?", "You live in {}.", "names"),
-    ("I was born in {}.", "Where was I born?", "You were born in {}.", "names"),
-    ("My favourite word is {}.", "What is my favourite word?", "Your favourite word is {}.", "words"),
-    ("The password is {}.", "What is the password?", "The password is {}.", "words"),
-    ("My new book is about {}.", "What is my new book about?", "Your new book is about {}.", "words"),
-    ("I like to talk about {}.", "What do I like to talk about?", "You like to talk about {}.", "words"),
+FACTS = (  # said, asked, and of which kind the value {} is; the reply is "It is {}.": short ones are learned faster
+    ("My sister's name is {}.", "What is my sister's name?", "names"),
+    ("My boss is called {}.", "What is my boss called?", "names"),
+    ("My dog is called {}.", "What is my dog called?", "names"),
+    ("I live in {}.", "Where do I live?", "names"),
+    ("I was born in {}.", "Where was I born?", "names"),
+    ("My favourite word is {}.", "What is my favourite word?", "words"),
+    ("The password is {}.", "What is the password?", "words"),
+    ("My new book is about {}.", "What is my new book about?", "words"),
+    ("I like to talk about {}.", "What do I like to talk about?", "words"),
 )
 KINDS = {"names": r"(?<=[a-z] )[A-Z][a-z]{2,8}\b(?=[ ,])", "words": r"(?<= )[a-z]{4,9}\b(?=[ ,])"}
-OFTEN = 10  # times that a word is in the text
+OFTEN = 20  # times that a word is in the text
 SHARES = {"train": (0.0, 0.9), "valid": (0.9, 0.95), "test": (0.95, 1.0), "seen": (0.0, 0.9)}
 SIZES = {"train": 1.0, "valid": 0.03, "test": 0.03, "seen": 0.03}  # shares of --count
 TURNS = (0, 0, 0, 0, 1, 1, 2, 4, 8, 19)  # others that were said since, at most `--turns`
@@ -49,13 +49,13 @@ def values_of(text: str) -> dict[str, list[str]]:
 def conversation(
     rng: random.Random, values: dict[str, list[str]], split: str, others: list[str], turns: int
 ) -> dict[str, Any]:
-    said, asked, reply, kind = rng.choice(FACTS)
+    said, asked, kind = rng.choice(FACTS)
     first, end = (round(share * len(values[kind])) for share in SHARES[split])
     value = rng.choice(values[kind][first:end])
     since = rng.sample(others, min(rng.choice(TURNS), turns))
     return {
         "question": asked,
-        "answer": reply.format(value),
+        "answer": f"It is {value}.",
         "before": [said.format(value), *since],
         "category": kind,
         "key": value,
@@ -77,11 +77,11 @@ def main() -> None:
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="plain texts, a paragraph on each line")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--turns", type=int, default=19)
-    parser.add_argument("--count", type=int, default=4000, help="conversations for training")
+    parser.add_argument("--count", type=int, default=2000, help="conversations for training")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng, text = random.Random(args.seed), "\n".join(path.read_text(encoding="utf-8") for path in args.text)
-    values, read = values_of(text), passages(text, rng, args.count // 10)
+    values, read = values_of(text), passages(text, rng, args.count // 20)
     sentences = sorted({sentence for three in read for sentence in three[:2]})
     args.out.mkdir(parents=True, exist_ok=True)
     for split, share in SIZES.items():

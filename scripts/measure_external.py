@@ -42,7 +42,7 @@ from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.lesson import Knowledge, Lesson, State
-from lmm.memory.base import Memory, Recall, UserMessage
+from lmm.memory.base import Memory, Prompt, Recall, UserMessage
 from lmm.memory.external.external import External
 from lmm.memory.external.store import Store
 from lmm.memory.general import centre
@@ -73,6 +73,18 @@ TUNING = (
     ("My boss is named Ivan.", "What is the name of my boss?", "Ivan"),
     ("I was born in Lima.", "Where was I born?", "Lima"),
 )
+FRESH = (  # what options were never looked at with, half of them with numbers
+    ("My locker has the number 318.", "What number does my locker have?", "318"),
+    ("Our cat was born in 2016.", "When was our cat born?", "2016"),
+    ("I pay 640 euros of rent.", "How much rent do I pay?", "640"),
+    ("My grandmother is 91 years old.", "How old is my grandmother?", "91"),
+    ("The train to my parents takes 75 minutes.", "How long does the train to my parents take?", "75"),
+    ("My violin teacher is called Odile.", "What is my violin teacher called?", "Odile"),
+    ("I am allergic to walnuts.", "What am I allergic to?", "walnut"),
+    ("My cousin moved to Ghent.", "Where did my cousin move?", "Ghent"),
+    ("I left my umbrella in the library.", "Where did I leave my umbrella?", "library"),
+    ("My favourite composer is Satie.", "Who is my favourite composer?", "Satie"),
+)
 BETWEEN = (  # what is talked about in the meantime
     "Tell me about the history of tea.", "How do I boil an egg?", "Why is the sky blue?", "What is a prime number?",
     "I slept badly last night.", "Give me an idea for dinner.", "How far away is the moon?", "Who wrote Hamlet?",
@@ -95,6 +107,29 @@ UNRELATED = [
       "the moon", "trains", "gardens", "clouds", "books", "fire", "spring", "chess", "maps", "a lighthouse", "rain",
       "coffee", "stars")),
 ]  # fmt: skip
+
+UNRELATED_FRESH = [
+    *(f"What is {a} minus {b}?" for a, b in itertools.product((50, 83, 96, 120), (6, 17, 28, 35))),
+    *(f"How many {x}?" for x in ("days has a year", "hours has a week", "legs has a spider", "strings has a guitar",
+      "players has a football team", "sides has a hexagon", "planets are there", "letters has the alphabet")),
+    *(f"What happened in the year {x}?" for x in (1215, 1453, 1815, 1848, 1917, 1963, 1986, 2001)),
+    *(f"What is {x}% of 200?" for x in (5, 12, 40, 75)),
+    *(f"Is {x} an even number?" for x in (16, 23, 58, 91)),
+    *(f"Name a famous {x}." for x in ("painter", "violinist", "physicist", "bridge", "castle", "novel", "opera",
+      "river", "chess player", "architect")),
+    *(f"What language is spoken in {x}?" for x in ("Brazil", "Austria", "Belgium", "Kenya", "Vietnam", "Iceland",
+      "Israel", "Greece", "Hungary", "Finland")),
+    *(f"What is the opposite of {x}?" for x in ("hot", "early", "brave", "cheap", "loud", "narrow", "ancient", "empty",
+      "gentle", "sour")),
+    *(f"How is {x} made?" for x in ("cheese", "paper", "steel", "chocolate", "soap", "wine", "silk", "honey", "salt",
+      "cement")),
+    *(f"Write a title for a story about {x}." for x in ("a lost umbrella", "a train", "a brave mouse", "two cousins",
+      "an island", "a robot", "the last library", "a storm", "a violin", "a garden gate")),
+    *(f"Explain {x} in one sentence." for x in ("gravity", "inflation", "photosynthesis", "an allergy", "rent",
+      "democracy", "a vaccine", "the tides", "a sonata", "evolution")),
+]  # fmt: skip
+
+SETS = {"first": (FACTS, UNRELATED), "fresh": (FRESH, UNRELATED_FRESH), "tuning": (TUNING, UNRELATED)}
 
 
 def told(engine: Engine, text: str, reply: str) -> None:
@@ -122,15 +157,12 @@ def minds(config: Config, memories: Sequence[str]) -> Iterator[tuple[str, Mind]]
 
 
 def recall(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    facts = TUNING if args.tuning else FACTS
+    facts, others = SETS[args.facts]
     replies: dict[str, str] = {}
-    without: list[str] = []
     for name, mind in minds(config, args.memories):
         if not replies:
-            texts = [*BETWEEN, *(said for said, _, _ in facts)]
             with mind.adapter.quiet():  # nothing is known yet
-                replies = {r.prompt: r.text for r in ask_many(mind, texts, 16)}
-                without = [r.text for r in ask_many(mind, UNRELATED, 16)] if args.unrelated else []
+                replies = {r.prompt: r.text for r in ask_many(mind, [*BETWEEN, *(said for said, _, _ in facts)], 16)}
         engine = Engine(mind, decoding=Decoding(max_tokens=args.max_tokens))
         for said, _, _ in facts:
             told(engine, said, replies[said])
@@ -141,12 +173,25 @@ def recall(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]
             engine.conversation.shorten(args.context)  # the facts are read no more
             fresh = [(q, right, _asked_after(engine, q)) for _, q, right in facts]
             hits = [contains(reply, right) for _, right, reply in fresh]
-            yield {"memory": name, "turns_ago": turns, "recalled": sum(hits), "of": len(facts),
+            yield {"memory": name, "facts": args.facts, "turns_ago": turns, "recalled": sum(hits), "of": len(facts),
                    "replies": [reply for _, _, reply in fresh]}  # fmt: skip
         if args.unrelated:
-            with_memory = [reply.text for reply in ask_many(mind, UNRELATED, 16)]
-            changed = [q for q, a, b in zip(UNRELATED, with_memory, without, strict=True) if a != b]
-            yield {"memory": name, "unchanged": len(UNRELATED) - len(changed), "of": len(UNRELATED), "changed": changed}
+            yield {"memory": name, "facts": args.facts, **_changed(mind, others)}
+
+
+def _changed(mind: Mind, questions: Sequence[str]) -> dict[str, Any]:
+    """Which replies are others than without the memory. Where nothing is near, `external` is bitwise the model: there
+    is no need to ask twice. `lm2` has no such case."""
+    asked = list(questions)
+    if isinstance(mind.memory, External):
+        asked = [q for q in asked if mind.recall_of([Prompt(q, mind.adapter.format.prompt_tokens(q))]) is not None]
+    with_memory = [reply.text for reply in ask_many(mind, asked, 16)]
+    with mind.adapter.quiet():
+        nothing, mind.knowledge = mind.knowledge, Knowledge({})
+        without = [reply.text for reply in ask_many(mind, asked, 16)]
+        mind.knowledge = nothing
+    changed = [q for q, a, b in zip(asked, with_memory, without, strict=True) if a != b]
+    return {"unchanged": len(questions) - len(changed), "of": len(questions), "near": len(asked), "changed": changed}
 
 
 def _asked_after(engine: Engine, question: str) -> str:
@@ -403,7 +448,9 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="files: a folder where they stay")
     parser.add_argument("--file", type=Path, help="chat: one of them")
     parser.add_argument("--max-tokens", type=int, default=24)
-    parser.add_argument("--tuning", action="store_true", help="recall: the facts that options were chosen on")
+    parser.add_argument(
+        "--facts", choices=SETS, default="first", help="recall: `tuning` are those options were chosen on"
+    )
     parser.add_argument("--unrelated", action="store_true", help="recall: also replies that are none of its business")
     args = parser.parse_args()
     config = Config(model=args.model, dtype=args.dtype, threads=1, options=parse_settings(args.set))

@@ -18,7 +18,7 @@ from lmm.files import journal, safefile, state_file
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory import general
 from lmm.memory.external import index
-from lmm.memory.external.external import External, ExternalOptions, said
+from lmm.memory.external.external import NUMBERS, External, ExternalOptions, said
 from lmm.memory.external.head import Head
 from lmm.memory.external.search import LEAST, Rows, nearest
 from lmm.memory.external.store import Store
@@ -182,6 +182,15 @@ def test_states_are_compared_with_every_channel_at_its_usual_size(toy: ToyAdapte
     mean, deviation = general.centre(toy, site)
     usual = (general.general_states(toy, site) - mean) / deviation
     assert np.allclose(usual.mean(0), 0, atol=1e-3) and np.allclose(usual.std(0), 1, atol=1e-3)
+
+
+def test_a_sum_is_about_no_number_that_was_said(tiny_torch) -> None:
+    """What a message is about is weighed by the words that the sentences with numbers have not."""
+    made = External()
+    state = {"centre": general.centre(tiny_torch, made.sites(tiny_torch)[0])}
+    known = made.stored(Knowledge(state), Lesson(statement="43"), said(Lesson(statement="43"), tiny_torch), tiny_torch)
+    [number] = NUMBERS[:1]
+    assert not made.near(known.state, number, tiny_torch), "all of it is in a sentence with numbers: it has no weight"
 
 
 # ---------------------------------------------------------------- files

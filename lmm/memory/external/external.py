@@ -6,7 +6,8 @@
 
 Once per reply: which spans (what was said in a turn) is the message about? Late interaction as in ColBERT (Khattab &
 Zaharia, arXiv 2004.12832), over hidden states. With q the message's own tokens and w_q = (1 - the greatest cosine to a
-token of the general sentences)^2, so that "what is my" weighs nothing,
+token of the general sentences or of some with numbers)^2, so that "what is my" weighs nothing, and no sum is about
+somebody's shoe size: the states of any two numbers are alike,
 
     score(span) = new(span) sum_q w_q max_i <q, k_i> / sum_q w_q        for the spans among the `k` nearest of each q
     new(span)   = max_i (1 - max_g <g, k_i>) (1 - max_q <q, k_i>)       g: the general sentences' tokens
@@ -38,7 +39,7 @@ from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Prompt, Recall, UserMessage
 from lmm.memory.external.head import Head
 from lmm.memory.external.store import Store
-from lmm.memory.general import centre, general_states, states_of
+from lmm.memory.general import GENERAL, centre, own_states, states_of
 from lmm.memory.isolated import Isolated
 from lmm.memory.states import unit
 from lmm.options import Options, learning, option
@@ -48,6 +49,13 @@ if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, Site, TapContext
     from lmm.adapters.ops import Array, Ops
 
+NUMBERS = (
+    "It is 7 or 25.",
+    "There are 3 of them, and 10 more.",
+    "In 1940 and in 2012.",
+    "That makes 168, or 4590.",
+    "Number 1, number 6, number 89.",
+)
 KINDS = ("keys", "tokens", "at")
 
 
@@ -81,7 +89,7 @@ class External(Isolated):
         super().__init__(options)
         self._store: tuple[State, Store] | None = None
         self._head: tuple[Adapter, Head] | None = None
-        self._general: tuple[Adapter, np.ndarray] | None = None
+        self._general: tuple[Adapter, np.ndarray, np.ndarray] | None = None
         self._found: deque[Found] = deque(maxlen=PASSES)
         self._places: tuple[Site, Site] | None = None
         self._turns = 0
@@ -129,9 +137,9 @@ class External(Isolated):
         rows = [i for i, mine in enumerate(content) if mine]
         if not rows or not len(store):
             return []
-        asked, general = self.keys(state, tokens, adapter)[rows], self.general(state, adapter)
-        weights = (1 - (asked @ general.T).max(1)).clip(0) ** 2
-        if not weights.sum():
+        asked, (general, numbers) = self.keys(state, tokens, adapter)[rows], self.general(state, adapter)
+        weights = (1 - np.maximum((asked @ general.T).max(1), (asked @ numbers.T).max(1))).clip(0) ** 2
+        if weights.max() < 1e-6:  # nothing but round-off: every word is a usual one
             return []
         _, hits = store.search(asked, self.options.k)
         scored = []
@@ -153,12 +161,14 @@ class External(Isolated):
         mean, deviation = state["centre"]
         return unit((h - mean) / deviation).astype(np.float32)
 
-    def general(self, state: State, adapter: Adapter) -> np.ndarray:
-        """Keys [G, D] of the general sentences."""
+    def general(self, state: State, adapter: Adapter) -> tuple[np.ndarray, np.ndarray]:
+        """Keys [G, D] of the general sentences, and of those with numbers."""
         if self._general is None or self._general[0] is not adapter:
-            found = self._standard(state, general_states(adapter, self.sites(adapter)[0]))
-            self._general = (adapter, found)
-        return self._general[1]
+            site = self.sites(adapter)[0]
+            found = (np.concatenate(own_states(adapter, site, texts)) for texts in (GENERAL, NUMBERS))
+            general, numbers = (self._standard(state, h) for h in found)
+            self._general = (adapter, general, numbers)
+        return self._general[1:]
 
     def head(self, adapter: Adapter) -> Head:
         if self._head is None or self._head[0] is not adapter:

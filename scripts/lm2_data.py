@@ -1,9 +1,9 @@
 """Conversations for the training of `lm2`: python -m scripts.lm2_data --text FILE .. --out DIR
 
-In each a fact is said, then 0 to 20 other things, all of it in turns that are not read any more ("before"); then it is
-asked for. A twentieth is text instead: a sentence, after the two before it. What can be said are words of the text;
-`train`, `valid` and `test` share none, so what is learned is to store, not which words there are. `seen` has new
-conversations with `train`'s words. What `valid` and `test` talk of in the meantime is not in `train` either.
+In each a fact is said, then 0 to 19 other things, all of it in turns that are not read any more ("before"); then it is
+asked for. A twentieth is text instead: a sentence, after the one before it. `train`, `valid` and `seen` have the same
+values in conversations of their own, `test` has others: whether what was learned is to tell these values apart, or to
+store whatever is said. What `seen` and `test` talk of in the meantime is not in `train` either.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import json
 import random
 import re
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -22,36 +21,30 @@ FACTS = (  # said, asked, and of which kind the value {} is; the reply is "It is
     ("My sister's name is {}.", "What is my sister's name?", "names"),
     ("My boss is called {}.", "What is my boss called?", "names"),
     ("My dog is called {}.", "What is my dog called?", "names"),
-    ("I live in {}.", "Where do I live?", "names"),
-    ("I was born in {}.", "Where was I born?", "names"),
+    ("I live in {}.", "Where do I live?", "places"),
+    ("I was born in {}.", "Where was I born?", "places"),
     ("My favourite word is {}.", "What is my favourite word?", "words"),
     ("The password is {}.", "What is the password?", "words"),
     ("My new book is about {}.", "What is my new book about?", "words"),
     ("I like to talk about {}.", "What do I like to talk about?", "words"),
 )
-KINDS = {"names": r"(?<=[a-z] )[A-Z][a-z]{2,8}\b(?=[ ,])", "words": r"(?<= )[a-z]{4,9}\b(?=[ ,])"}
-OFTEN = 20  # times that a word is in the text
-SHARES = {"train": (0.0, 0.9), "valid": (0.9, 0.95), "test": (0.95, 1.0), "seen": (0.0, 0.9)}
-SIZES = {"train": 1.0, "valid": 0.03, "test": 0.03, "seen": 0.03}  # shares of --count
-TURNS = (0, 0, 0, 0, 1, 1, 2, 4, 8, 19)  # others that were said since, at most `--turns`
+VALUES = {
+    kind: text.split()
+    for kind, text in {
+        "names": "Ada Tom Eva Max Anna Paul Rosa Leo Ruth Karl Nora Hugo Ella Ivan Mona Otto",
+        "places": "Paris Rome Oslo Cairo Lima Berlin Madrid Vienna Tokyo Delhi London Dublin Boston Athens Prague Kiev",
+        "words": "river winter music bread horse silver garden coffee paper window doctor summer bridge pepper castle "
+        "violin",
+    }.items()
+}
+SHARES = {"train": slice(0, 12), "valid": slice(0, 12), "seen": slice(0, 12), "test": slice(12, 16)}
+SIZES = {"train": 1.0, "valid": 0.1, "seen": 0.1, "test": 0.1}  # shares of --count
+TURNS = (0, 0, 0, 1, 1, 2, 4, 8, 19)  # others that were said since, at most `--turns`
 
 
-def values_of(text: str) -> dict[str, list[str]]:
-    """Words of each kind, in an order that says nothing."""
-    found = {}
-    for kind, pattern in KINDS.items():
-        words = sorted(word for word, count in Counter(re.findall(pattern, text)).items() if count >= OFTEN)
-        random.Random(0).shuffle(words)
-        found[kind] = words
-    return found
-
-
-def conversation(
-    rng: random.Random, values: dict[str, list[str]], split: str, others: list[str], turns: int
-) -> dict[str, Any]:
+def conversation(rng: random.Random, split: str, others: list[str], turns: int) -> dict[str, Any]:
     said, asked, kind = rng.choice(FACTS)
-    first, end = (round(share * len(values[kind])) for share in SHARES[split])
-    value = rng.choice(values[kind][first:end])
+    value = rng.choice(VALUES[kind][SHARES[split]])
     since = rng.sample(others, min(rng.choice(TURNS), turns))
     return {
         "question": asked,
@@ -81,18 +74,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng, text = random.Random(args.seed), "\n".join(path.read_text(encoding="utf-8") for path in args.text)
-    values, read = values_of(text), passages(text, rng, args.count // 20)
+    read = passages(text, rng, args.count // 20)
     sentences = sorted({sentence for three in read for sentence in three[:2]})
     args.out.mkdir(parents=True, exist_ok=True)
     for split, share in SIZES.items():
         size = max(20, round(share * args.count))
-        others = sentences if split in ("train", "seen") else list(BETWEEN)
-        rows = [conversation(rng, values, split, others, args.turns) for _ in range(size)]
+        others = sentences if split in ("train", "valid") else list(BETWEEN)
+        rows = [conversation(rng, split, others, args.turns) for _ in range(size)]
         if split == "train":
             rows += [{"question": b, "answer": c, "before": [a], "category": "text", "key": ""} for a, b, c in read]
         (args.out / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         print(f"{split}: {len(rows)}")
-    print(", ".join(f"{kind}: {len(words)}" for kind, words in values.items()))
 
 
 if __name__ == "__main__":

@@ -68,18 +68,14 @@ class File:
     metadata: dict[str, str]
     table: dict[str, Entry]
 
-    @property
-    def _bytes(self) -> int:
-        """Of all tensors: they lie at the end, without gaps."""
-        return sum(entry.size * entry.dtype.itemsize for entry in self.table.values())
-
     def read_tensors(self) -> dict[str, np.ndarray]:
         """All tensors, each aligned and writable in memory of its own; of a large file, as it is mapped, to be read
         only. Raises ValueError or MemoryError."""
         if self.size >= MAPPED:
             mapped = mmap.mmap(self.opened.fileno(), 0, access=mmap.ACCESS_READ)
+            begin = self.size - sum(entry.size * entry.dtype.itemsize for entry in self.table.values())
             return {
-                name: np.ndarray(entry.shape, entry.dtype, mapped, self.size - self._bytes + entry.start)
+                name: np.ndarray(entry.shape, entry.dtype, mapped, begin + entry.start)
                 for name, entry in self.table.items()
             }
         self.opened.seek(0)

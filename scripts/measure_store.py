@@ -3,12 +3,15 @@
 `speed`: seconds of a recall (with its embedding) at so many entries, and memorizing against the encoder alone.
 `kills`: a writer is killed again and again; nothing it acknowledged may be missing. `writers`: two at once. `hostile`:
 random requests of a client for what is not its own. Without --store, a new file. Entries are sentences about made-up
-people, so that neither words nor meanings are all the same.
+people, so that neither words nor meanings are all the same; beyond the first 200 their vectors are made up, too: each
+is near one of 500 that the encoder made. With --users they are of so many users in turn, of whom one asks. A PostgreSQL
+server gets them by COPY, and makes its index of vectors afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import signal
@@ -16,15 +19,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from lmm.encoders import load_encoder
 from lmm.errors import UsageError
-from lmm.store.base import Memo
-from lmm.store.opening import open_store
+from lmm.store.base import Memo, TextStore
+from lmm.store.opening import POSTGRES, open_store
 from lmm.store.personal import PersonalMemory
 from scripts.measure_serve import NAMES
 
@@ -65,6 +68,7 @@ PLACES = [
     "Bari",
 ]
 SPACE = "measured"
+BULK = 2000  # entries that are added together
 
 
 def sentence(number: int) -> str:
@@ -73,7 +77,7 @@ def sentence(number: int) -> str:
     return f"{name}'s {thing} number {number} is in {place}, since day {chosen.randrange(1000)}."
 
 
-def speed(store: str, sizes: list[int], queries: int) -> None:
+def speed(store: str, sizes: list[int], queries: int, users: int) -> None:
     encoder = load_encoder("minilm")
     memory = PersonalMemory(store, encoder, SPACE)
     texts = [sentence(i) for i in range(200)]
@@ -81,23 +85,66 @@ def speed(store: str, sizes: list[int], queries: int) -> None:
     memory.memorize("the store is described before it is timed")
     both = _seconds(lambda: memory.memorize_all(Memo(text) for text in texts))
     print(f"memorizing {len(texts) / both:.0f} texts/s, {alone / both:.2f} of what the encoder alone does")
-    random_rows, held = np.random.default_rng(0), len(memory)
+    held = sum(memory.store.count(space) for space in memory.store.namespaces())
     centres = encoder.encode([sentence(i) for i in range(500)])
     for size in sizes:
-        while held < size:
-            count = min(2000, size - held)
-            rows = centres[random_rows.integers(len(centres), size=count)]
+        _fill(store, memory.store, centres, held, size, users)
+        memory.store.close()
+        memory = PersonalMemory(store, encoder, SPACE)
+        held = max(held, size)
+        print(f"{held:>9,} entries: {_recalls(memory, held, queries)}", flush=True)
+
+
+def _recalls(memory: PersonalMemory, held: int, queries: int) -> str:
+    first = _seconds(lambda: memory.recall("Where is Vera's car?"))
+    asked = [f"Where is {NAMES[i % 16]}'s {THINGS[i * 7 % 16]} number {i * 37 % held}?" for i in range(queries)]
+    took, own = np.array([_timed(lambda text=text: memory.recall(text)) for text in asked]).T  # type: ignore[misc]
+    told = ", ".join(f"{name} {1e3 * np.quantile(took, q):.0f} ms" for name, q in (("median", 0.5), ("p95", 0.95)))
+    return f"{told} ({1e3 * np.quantile(own, 0.95):.0f} ms of this process's processor time), first {first:.1f} s"
+
+
+def _fill(store: str, opened: TextStore, centres: np.ndarray, held: int, size: int, users: int) -> None:
+    """Entries up to a size, in turn of each user."""
+    spaces = [SPACE, *(f"user{i}" for i in range(1, users))]
+    add: Callable[[str, Sequence[Memo]], object] = opened.add
+    with contextlib.ExitStack() as stack:
+        if store.startswith(POSTGRES) and size - held > BULK:
+            add = stack.enter_context(_bulk(store))
+        for start in range(held, size, BULK):
+            random_rows = np.random.default_rng(start)
+            rows = centres[random_rows.integers(len(centres), size=min(BULK, size - start))]
             rows = rows + 0.03 * random_rows.normal(size=rows.shape).astype(np.float32)
             rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-            memory.store.add(SPACE, [Memo(sentence(held + i), vector=row) for i, row in enumerate(rows)])
-            held += count
-        first = _seconds(lambda: memory.recall("Where is Vera's car?"))
-        asked = [f"Where is {NAMES[i % 16]}'s {THINGS[i * 7 % 16]} number {i * 37 % size}?" for i in range(queries)]
-        took = np.sort([_seconds(lambda text=text: memory.recall(text)) for text in asked])  # type: ignore[misc]
-        late = took[int(0.95 * len(took))]
-        print(
-            f"{size:>9,} entries: median {1e3 * np.median(took):.0f} ms, p95 {1e3 * late:.0f} ms, first {first:.1f} s"
-        )
+            memos = [Memo(sentence(start + i), vector=row) for i, row in enumerate(rows)]
+            for i, space in enumerate(spaces):
+                add(space, memos[i :: len(spaces)])
+
+
+@contextlib.contextmanager
+def _bulk(url: str) -> Iterator[Callable[[str, Sequence[Memo]], object]]:
+    """As `add` of a PostgreSQL store, without looking for what is there."""
+    import psycopg
+    from psycopg.types.json import Jsonb
+
+    columns = "space, id, key, text, context, metadata, about, time, replaces, replaced_by, vector"
+    with psycopg.connect(url) as connection:
+        [[index]] = connection.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'lmm_memo_vectors'")
+        connection.execute("DROP INDEX lmm_memo_vectors")
+
+        def add(space: str, memos: Sequence[Memo]) -> None:
+            with connection.cursor().copy(f"COPY lmm_memos ({columns}) FROM STDIN") as copy:
+                for x in memos:
+                    vector = str(x.vector.tolist()) if x.vector is not None else None
+                    copy.write_row((space, x.id, x.key, x.text, "", Jsonb({}), "", x.time, "", "", vector))
+
+        yield add
+        begun = time.perf_counter()
+        connection.execute("SET maintenance_work_mem = '3GB'")
+        connection.execute(index)
+        print(f"the index of vectors is made in {time.perf_counter() - begun:.0f} s", flush=True)
+        connection.commit()
+        connection.autocommit = True
+        connection.execute("VACUUM ANALYZE lmm_memos")
 
 
 def kills(store: str, rounds: int) -> None:
@@ -154,10 +201,15 @@ def write(store: str, name: str, count: int) -> None:
         print(id, flush=True)
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    begun = time.perf_counter()
+def _timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds by the clock, and of the processor."""
+    begun, own = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, time.process_time() - own
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    return _timed(work)[0]
 
 
 def main() -> None:
@@ -166,13 +218,13 @@ def main() -> None:
     parser.add_argument("--store")
     parser.add_argument("--sizes", default="1000,10000,100000,1000000")
     parser.add_argument("--name", default="")
-    for name, value in (("queries", 200), ("rounds", 200), ("count", 1000), ("requests", 10_000)):
+    for name, value in (("queries", 200), ("users", 1), ("rounds", 200), ("count", 1000), ("requests", 10_000)):
         parser.add_argument(f"--{name}", type=int, default=value)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = given.store or str(Path(folder) / "store.sqlite")
         if given.what == "speed":
-            speed(store, [int(size) for size in given.sizes.split(",")], given.queries)
+            speed(store, [int(size) for size in given.sizes.split(",")], given.queries, given.users)
         elif given.what == "kills":
             kills(store, given.rounds)
         elif given.what == "writers":

@@ -183,8 +183,9 @@ def test_what_is_no_text_is_refused(text: str) -> None:
 
 
 def test_rankings_are_fused_by_reciprocal_rank() -> None:
-    assert [one for one, _ in fused([[1, 2, 3], [3, 1]], 3)] == [1, 3, 2]
-    assert fused([[7]], 5) == [(7, 1 / 61)]
+    assert [one for one, _ in fused([1, 2, 3], [3, 1], 3)] == [1, 3, 2]
+    assert fused([1, 2, 3, 4], [4, 3], 2) == [(4, 1 / 3 + 1.5 / 6), (3, 1 / 4 + 1.5 / 5)]
+    assert fused([7], [], 5) == [(7, 0.5)] and fused([], [7], 5) == [(7, 1 / 3)]
 
 
 # ---- vectors
@@ -200,6 +201,7 @@ def test_lists_find_what_all_rows_find() -> None:
         numbers = np.arange(start, start + 500)
         exact.extend(numbers, rows[start : start + 500])
         lists.extend(numbers, rows[start : start + 500])
+    lists.nearest(rows[0], 1)
     assert lists._centroids is not None and exact._centroids is None
     hits = 0
     for row in rows[::60]:

@@ -18,6 +18,7 @@ from lmm.bench.datasets import Dataset
 from lmm.bench.edit import Bench, EditSettings
 from lmm.bench.peers import PEERS
 from lmm.bench.runner import Build, Track, all_rows, quietly
+from lmm.bench.spread import spread
 from lmm.bench.store import Folder, circumstances, model_of
 from lmm.config import Config
 from lmm.engine import runtime
@@ -56,9 +57,7 @@ def run(request: EditRequest, track: Track = quietly, adapter: Adapter | None = 
 
     Everything that can be wrong with the request is found before the model is loaded. Raises LmmError.
     """
-    if not request.memories:
-        raise UsageError("--memory names no memory; e.g. --memory keyed,none")
-    builds = {name: builder(name, request.config, request.options, request.presets) for name in request.memories}
+    builds = _builds(request)
     data = datasets.load_mixed(request.data, request.format, request.settings.sizes[-1])
     known = datasets.prompts_of(request.known) if request.known else []
     if request.text is not None and not request.text.is_file():
@@ -69,6 +68,25 @@ def run(request: EditRequest, track: Track = quietly, adapter: Adapter | None = 
     result = all_rows(request.folder, request.resume, _about(request, data, adapter), builds, bench.run)
     pages.write(result, request.folder, report.markdown, report.plots)
     return result
+
+
+def run_spread(request: EditRequest, address: str) -> dict[str, Any]:
+    """The same with each memory on a worker of a Ray cluster, in a folder of its own where it can be gone on with."""
+    builds = _builds(request)
+    parts = [
+        dataclasses.replace(request, memories=(name,), out=request.folder / "parts" / name) for name in request.memories
+    ]
+    found = dict(zip(request.memories, spread(run, parts, address), strict=True))
+    about = found[request.memories[0]]["run"]
+    result = all_rows(request.folder, request.resume, about, builds, lambda name, build: found[name]["rows"])
+    pages.write(result, request.folder, report.markdown, report.plots)
+    return result
+
+
+def _builds(request: EditRequest) -> dict[str, Build]:
+    if not request.memories:
+        raise UsageError("--memory names no memory; e.g. --memory keyed,none")
+    return {name: builder(name, request.config, request.options, request.presets) for name in request.memories}
 
 
 def builder(name: str, config: Config, options: Mapping[str, Mapping[str, Any]], presets: Mapping[str, str]) -> Build:

@@ -51,6 +51,7 @@ def edit(
     max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
     preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
     settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
+    ray: Annotated[str | None, Option(help="address of a Ray cluster; each memory gets a worker of it")] = None,
 ) -> None:
     """Teach N edits one after another, then ask everything by free decoding: the protocol of docs/benchmark.md."""
     from lmm.bench import run
@@ -67,8 +68,11 @@ def edit(
         resume=resume,
         **_chosen(memory, preset, settings),
     )
-    with run.progress_bars() as track:
-        result = run.run(request, track)
+    if ray is not None:
+        result = run.run_spread(request, ray)
+    else:
+        with run.progress_bars() as track:
+            result = run.run(request, track)
     _show(result["rows"], request.folder)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from lmm.cli.opening import opened
 from lmm.cli.options import Option, configured, out, say
 from lmm.engine.training_settings import TrainingSettings
 from lmm.errors import UsageError
+from lmm.files.atomic import write_atomically
 from lmm.lesson import Knowledge
 
 if TYPE_CHECKING:
@@ -33,36 +35,97 @@ def train(
     checkpoint: Annotated[
         Path | None, Option(help="where a run is kept until it is saved; default: beside --out")
     ] = None,
+    sweep: Annotated[
+        list[str] | None,
+        Option(help="a setting with several values, lr=0.01,0.003; repeatable: all combinations are trained"),
+    ] = None,
+    ray: Annotated[str | None, Option(help="address of a Ray cluster, on whose workers a sweep is spread")] = None,
 ) -> None:
     """Train a memory's tensors on questions and answers; the model stays as it is. Ctrl-C keeps a checkpoint."""
     settings = dataclasses.replace(settings, seed=config.seed)
     if config.dtype == "auto":
         config = dataclasses.replace(config, dtype="float32")  # small steps vanish in half precision
-    checkpoint = checkpoint or Path(f"{state}.checkpoint")
-    _check(state, checkpoint, [path for path in (data, valid) if path is not None])
-    with opened(dataclasses.replace(config, log=False, fresh=True)) as mind:
-        _run(mind, settings, data, valid, state, checkpoint, resume)
+    run = _Run(config, settings, data, valid, state, checkpoint or Path(f"{state}.checkpoint"), resume)
+    if sweep:
+        _sweep(run, sweep, ray)
+    else:
+        out(_train(run)[1])
 
 
-def _run(
-    mind: Mind, settings: TrainingSettings, data: Path, valid: Path | None, path: Path, checkpoint: Path, resume: bool
-) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """One training, from settings to a memory file."""
+
+    config: Config
+    settings: TrainingSettings
+    data: Path
+    valid: Path | None
+    state: Path
+    checkpoint: Path
+    resume: bool
+
+    def varied(self, values: Mapping[str, Any]) -> _Run:
+        """With other settings of the training or options of the memory, and a file that is named after them."""
+        named = "-".join(f"{name}={value}" for name, value in values.items())
+        state = self.state.with_name(f"{self.state.stem}-{named}{self.state.suffix}")
+        training = {name: value for name, value in values.items() if name in TrainingSettings.declared()}
+        options = {name: value for name, value in values.items() if name not in training}
+        return dataclasses.replace(
+            self,
+            config=dataclasses.replace(self.config, options=dict(self.config.options) | options),
+            settings=TrainingSettings.of(dataclasses.asdict(self.settings) | training),
+            state=state,
+            checkpoint=Path(f"{state}.checkpoint"),
+        )
+
+
+def _sweep(run: _Run, given: list[str], address: str | None) -> None:
+    """Train every combination, each to a file of its own; the best by its loss, on `valid` if given, is copied."""
+    from lmm.bench.spread import spread
+    from lmm.config import parse_settings
+    from lmm.engine.runtime import check
+
+    choices = [
+        [f"{name}{sign}{value}" for value in values.split(",")]
+        for name, sign, values in (pair.partition("=") for pair in given)
+    ]
+    runs = [run.varied(parse_settings(list(pairs))) for pairs in itertools.product(*choices)]
+    for one in runs:
+        check(one.config)
+    ended = spread(_train, runs, address)
+    for _, line in ended:
+        out(line)
+    _, best = min(zip((loss for loss, _ in ended), (one.state for one in runs), strict=True))
+    write_atomically(run.state, [best.read_bytes()])
+    out(f"{run.state}: the best, {best.name}")
+
+
+def _train(run: _Run) -> tuple[float, str]:
+    """-> the best loss, and what is to be said."""
     from lmm.bench import exact_match
     from lmm.engine.training import Training
 
-    pairs, held = ([(x.question, x.answer, *x.before) for x in exact_match.read(p)] if p else [] for p in (data, valid))
-    mind.detach()  # training has taps of its own
-    training = Training(mind.adapter, mind.memory, pairs, held, settings, mind.knowledge.state, checkpoint, say)
-    if not resume:
+    _check(run.state, run.checkpoint, [path for path in (run.data, run.valid) if path is not None])
+    pairs, held = (
+        [(x.question, x.answer, *x.before) for x in exact_match.read(p)] if p else [] for p in (run.data, run.valid)
+    )
+    with opened(dataclasses.replace(run.config, log=False, fresh=True)) as mind:
+        mind.detach()  # training has taps of its own
+        state = mind.knowledge.state
+        training = Training(mind.adapter, mind.memory, pairs, held, run.settings, state, run.checkpoint, say)
+        if not run.resume:
+            training.discard()
+        elif training.resume():
+            say(f"going on after step {training.progress.step}")
+        trained = _with_progress(training)
+        _save(mind, training, trained, run.state, run.data)
         training.discard()
-    elif training.resume():
-        say(f"going on after step {training.progress.step}")
-    trained = _with_progress(training)
-    _save(mind, training, trained, path, data)
-    training.discard()
-    best = trained.progress.history[trained.progress.best_epoch - 1]
+    progress = trained.progress
+    best = progress.history[progress.best_epoch - 1]
     shown = f"loss {best['train']:.4f}" + ("" if best["valid"] is None else f", validation {best['valid']:.4f}")
-    out(f"{path}: {len(pairs)} examples, epoch {trained.progress.best_epoch} is the best ({shown}); {trained.ended}")
+    told = f"{len(pairs)} examples, epoch {progress.best_epoch} is the best ({shown}); {trained.ended}"
+    loss = best["train"] if best["valid"] is None else best["valid"]
+    return float(loss or 0.0), f"{run.state}: {told}"
 
 
 def _check(path: Path, checkpoint: Path, read: list[Path]) -> None:

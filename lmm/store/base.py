@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from lmm.store.lessons import SharedMind
 
 Lessons = Callable[[str, str], "SharedMind"]  # of a user, and of the name of a model and memory
-CONSTANT = 60  # of reciprocal rank fusion, as in its paper
+#: of reciprocal rank fusion. Its paper has 60 and no weights; among hundreds of texts, nearly all of which share some
+#: word with a query, the first places must count for more: docs/store.md
+CONSTANT, MEANING = 2, 1.5
 DEPTH = 50  # how far down each ranking is looked before they are fused, at least
 LONGEST = 200  # characters of a user's name
 
@@ -228,15 +230,15 @@ def succeeded(old: Memo, new: Memo) -> Memo:
     return replace(new, replaces=old.id, about=new.about or old.about)
 
 
-def fused(rankings: Sequence[Sequence[int]], k: int) -> list[tuple[int, float]]:
-    """Several rankings, the best first, as one -> the k best with their scores.
+def fused(by_meaning: Sequence[int], by_words: Sequence[int], k: int) -> list[tuple[int, float]]:
+    """Two rankings, the best first, as one -> the k best with their scores.
 
     Reciprocal rank fusion: Cormack, Clarke & Buettcher 2009, SIGIR.
     """
     scores: dict[int, float] = {}
-    for ranking in rankings:
+    for ranking, weight in ((by_meaning, MEANING), (by_words, 1.0)):
         for rank, one in enumerate(ranking, 1):
-            scores[one] = scores.get(one, 0.0) + 1 / (CONSTANT + rank)
+            scores[one] = scores.get(one, 0.0) + weight / (CONSTANT + rank)
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))[:k]
 
 

@@ -73,7 +73,7 @@ class InMemory:
         if rows:
             index.extend(np.array([i for i, _ in rows]), np.stack([row for _, row in rows]))
         near = index.nearest(vector, depth(k))
-        best = fused([[i for i, _ in near], bm25([memo.text for memo in memos], text)[: depth(k)]], k)
+        best = fused([i for i, _ in near], bm25([memo.text for memo in memos], text)[: depth(k)], k)
         return [Recalled(memos[i], score, memos[i].cosine(vector)) for i, score in best]
 
     def supersede(self, space: str, id: str, memo: Memo) -> str:

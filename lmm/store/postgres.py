@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, LiteralString
 
 import numpy as np
 
 from lmm.errors import StoreError
-from lmm.store.base import ALL, Filters, Memo, Recalled, agreed, current, depth, fused, succeeded
+from lmm.store.base import ALL, DEPTH, Filters, Memo, Recalled, agreed, current, depth, fused, succeeded
 
 try:
     import psycopg
@@ -28,7 +29,11 @@ except ImportError as error:
 
 CONNECTIONS = 8
 WAIT_S = 30.0  # for a connection
-MANY = 2000  # entries that are read at once
+MANY = 5000  # entries that are read at once, and from which common words are not looked for
+EXACT = 2000  # up to so many entries of a user, all are looked at; also where the index would look at more of others
+SHARED, RANKED = 0.1, 4000  # a word is common that this share of the entries have, or so many: ts_rank_cd is slow
+SAMPLE = 2000  # of the latest entries, in which words are counted
+LOOK_S = 60.0  # for which that holds
 LOCK = 0x6C6D6D  # of the schema, among the server's advisory locks
 #: each brings the schema from one version to the next
 MIGRATIONS: tuple[LiteralString, ...] = (
@@ -85,6 +90,7 @@ class Postgres:
     def __init__(self, url: str) -> None:
         self._held = threading.local()  # the connection of a transaction that this thread is in
         self._described: dict[str, Any] = {}
+        self._shapes: dict[str, tuple[float, bool, list[str]]] = {}  # of namespaces, and until when they are believed
         with _told("the store cannot be opened"):
             self._pool = ConnectionPool(url, min_size=1, max_size=CONNECTIONS, timeout=WAIT_S, open=False)
             self._pool.open()
@@ -225,23 +231,49 @@ class Postgres:
         where, values = _where(filters)
         some = f"FROM lmm_memos WHERE space = %s AND replaced_by = ''{where}"
         distance = f"vector::vector({len(vector)}) <=> %s::real[]::vector({len(vector)})"
-        words = "replace(plainto_tsquery('simple', %s)::text, '&', '|')::tsquery"
+        words = (
+            "(SELECT string_agg(quote_literal(word), ' | ')::tsquery "
+            "FROM unnest(tsvector_to_array(to_tsvector('simple', %s))) word WHERE word <> ALL (%s))"
+        )
         asked = vector.tolist()
         with self.within(space) as query:
+            few, common = self._shape(space, query)
+            if not few:
+                query("SELECT set_config('hnsw.ef_search', %s, true)", str(2 * depth(k)))
+                query("SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true)")
+            all_rows = "OFFSET 0" if few else ""  # without the index of vectors, which is of all users
             near = query(
-                f"SELECT n, 1 - ({distance}) {some} AND vector IS NOT NULL ORDER BY {distance} LIMIT %s",
-                *(asked, space, *values, asked, depth(k)),
+                f"SELECT n FROM (SELECT n, {distance} AS far {some} AND vector IS NOT NULL {all_rows}) "
+                "ORDER BY far LIMIT %s",
+                *(asked, space, *values, depth(k)),
             ).fetchall()
             said = query(
                 f"SELECT n {some} AND said @@ {words} ORDER BY ts_rank_cd(said, {words}, 1) DESC, n LIMIT %s",
-                *(space, *values, text, text, depth(k)),
+                *(space, *values, text, common, text, common, depth(k)),
             ).fetchall()
-            best = fused([[n for n, _ in near], [n for [n] in said]], k)
+            best = fused([n for [n] in near], [n for [n] in said], k)
             rows = query(
                 f"SELECT {COLUMNS} FROM lmm_memos WHERE n = ANY(%s) AND space = %s", [n for n, _ in best], space
             )
             memos = {row[0]: _memo(row) for row in rows}
         return [Recalled(memos[n], score, memos[n].cosine(vector)) for n, score in best if n in memos]
+
+    def _shape(self, space: str, query: Any) -> tuple[bool, list[str]]:
+        """Whether the entries are few enough to look at each, and the words that many of them have: these say little,
+        and each entry that has one would be ranked. Looked at now and then."""
+        until, few, common = self._shapes.get(space, (0.0, True, []))
+        if time.monotonic() > until:
+            current = "FROM lmm_memos WHERE space = %s AND replaced_by = ''"
+            [size] = query(f"SELECT count(*) {current}", space).fetchone()
+            [total] = query("SELECT reltuples FROM pg_class WHERE oid = 'lmm_memos'::regclass").fetchone()
+            few, common = size <= EXACT or size * size <= 2 * DEPTH * total, []
+            if size > MANY:
+                latest = f"SELECT said {current.replace('%s', '%L')} ORDER BY n DESC LIMIT {SAMPLE}"
+                most = SAMPLE * min(SHARED, RANKED / size)
+                rows = query("SELECT word FROM ts_stat(format(%s, %s::text)) WHERE ndoc > %s", latest, space, most)
+                common = [word for [word] in rows]
+            self._shapes[space] = time.monotonic() + LOOK_S, few, common
+        return few, common
 
     def scan(self, space: str, filters: Filters = ALL, history: bool = False) -> Iterator[Memo]:
         where, values = _where(filters)

@@ -26,7 +26,7 @@ from lmm.text.fold import words
 WAIT_S = 60.0  # for another process that is writing
 SPACES = 256  # namespaces whose vectors are held ready
 MANY = 5000  # entries that are read at once, and from which common words are not looked for
-SHARED = 0.1  # the share of a namespace's entries from which a word is common
+SHARED, RANKED = 0.1, 20_000  # a word is common that this share of a namespace's entries have, or so many
 VERSION = 1
 SCHEMA = """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -57,6 +57,7 @@ class Sqlite:
         self.path = path.expanduser()
         self._lock = threading.RLock()
         self._ready: OrderedDict[str, tuple[Vectors, int]] = OrderedDict()  # vectors of a namespace up to a number
+        self._common: dict[str, int] = {}  # words that many entries had
         with _told(f"{self.path} cannot be opened"):
             make_folder(self.path.parent)
             self.path.touch(mode=0o600)
@@ -77,6 +78,8 @@ class Sqlite:
             for statement in SCHEMA.split(";\n"):
                 self._db.execute(statement)
             self._db.execute(f"PRAGMA user_version = {VERSION}")
+        # files that were begun without it have no other way to a namespace's entries in their order than to sort all
+        self._db.execute("CREATE INDEX IF NOT EXISTS memo_spaces ON memos (space, n)")
 
     # about the whole ---------------------------------------------------------------------------------------------
     def about(self) -> dict[str, Any]:
@@ -174,6 +177,7 @@ class Sqlite:
         """Deleted rows leave copies in pages that were split since, and all pages are in the log once more."""
         with self._lock, _told(f"forgotten, but parts of it are still in {self.path}"):
             self._ready.clear()
+            self._common.clear()
             self._db.execute("VACUUM")
             [busy, *_] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             if busy:
@@ -205,12 +209,12 @@ class Sqlite:
                 allowed = np.array([n for [n] in rows], np.int64)
             near = self._near(space, vector, depth(k), allowed)
             said = self._said(space, text, depth(k), where, values)
-            numbers = list(dict.fromkeys([*(n for n, _ in near), *said]))
-            query = f"SELECT {COLUMNS} FROM {JOINED} WHERE m.space = ? AND m.replaced_by = '' AND m.n IN"
+            best = fused([n for n, _ in near], said, k)
+            numbers = [n for n, _ in best]
+            query = f"SELECT {COLUMNS} FROM {JOINED} WHERE +m.space = ? AND +m.replaced_by = '' AND m.n IN"  # by n
             rows = self._db.execute(f"{query} ({_marks(numbers)})", (space, *numbers))
             memos = {row[0]: _memo(row) for row in rows}  # without those that others have taken out since
-        best = fused([[n for n, _ in near if n in memos], [n for n in said if n in memos]], k)
-        return [Recalled(memos[n], score, memos[n].cosine(vector)) for n, score in best]
+        return [Recalled(memos[n], score, memos[n].cosine(vector)) for n, score in best if n in memos]
 
     def _near(self, space: str, vector: np.ndarray, most: int, allowed: np.ndarray | None) -> list[tuple[int, float]]:
         """(number, cosine) of the nearest. What was superseded since, here or by others, is taken out when it is met:
@@ -243,23 +247,26 @@ class Sqlite:
         """Numbers of the entries that share words with a text, by BM25."""
         asked = list(dict.fromkeys(words(text).replace('"', " ").split()))
         if (held := len(self._vectors(space))) > MANY:
-            asked = self._rare(asked, SHARED * held)
+            asked = self._rare(asked, min(SHARED * held, RANKED))
         if not asked:
             return []
         any_of = " OR ".join(f'"{word}"' for word in asked)
         query = f"space : {_token(space)} AND text : ({any_of})"
+        joined = "JOIN memos m ON m.n = said.rowid" if where else ""  # takes as long as the ranking
         rows = self._db.execute(
-            "SELECT m.n FROM said JOIN memos m ON m.n = said.rowid "
-            f"WHERE said MATCH ? AND m.replaced_by = ''{where} ORDER BY bm25(said, 0.0, 1.0), m.n LIMIT ?",
+            f"SELECT said.rowid FROM said {joined} WHERE said MATCH ?{where} "
+            "ORDER BY bm25(said, 0.0, 1.0), said.rowid LIMIT ?",
             (query, *values, most),
         )
         return [n for [n] in rows]
 
     def _rare(self, asked: Sequence[str], most: float) -> list[str]:
         """Without the words that so many entries have: they say little, and each entry that has one is ranked."""
+        asked = [word for word in asked if self._common.get(word, 0) <= most]
         counts = self._db.execute(f"SELECT term, doc FROM temp.terms WHERE term IN ({_marks(asked)})", tuple(asked))
-        common = {term for term, entries in counts if entries > most}
-        return [word for word in asked if word not in common]
+        found = {term: entries for term, entries in counts if entries > most}
+        self._common |= found  # to count a word takes as long as it has entries
+        return [word for word in asked if word not in found]
 
     def scan(self, space: str, filters: Filters = ALL, history: bool = False) -> Iterator[Memo]:
         where, values = _where(filters)

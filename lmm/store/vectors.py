@@ -15,6 +15,7 @@ from lmm.errors import StoreError
 
 EXACT = 50_000  # up to so many rows all are looked at
 READ = 0.05  # share of the rows that a query reads beyond that
+LISTS = 256  # at most: to place the rows takes as long as there are lists
 SAMPLE = 64  # rows for each centroid that are used to place it
 ROUNDS = 6
 BLOCK = 16_384
@@ -48,8 +49,6 @@ class Vectors:
             self._numbers = np.concatenate([self._numbers[: self._count], np.empty(room, np.int64)])
         self._rows[self._count : end], self._numbers[self._count : end] = rows, numbers
         self._count = end
-        if end - self._starts[-1] > max(self.exact, self._starts[-1] // 4):
-            self._arrange()
 
     def remove(self, numbers: set[int]) -> None:
         """Their rows become zero, and are found no more."""
@@ -61,6 +60,8 @@ class Vectors:
         """(number, cosine) of the k nearest to a unit vector [D], of those `allowed`; the nearest first."""
         if not self._count:
             return []
+        if self._count - self._starts[-1] > max(self.exact, self._starts[-1] // 4):
+            self._arrange()
         if len(vector) != self._rows.shape[1]:
             raise StoreError(f"a vector of width {len(vector)} cannot be compared with those of {self._rows.shape[1]}")
         numbers, cosines = self._all(vector) if allowed is not None else self._near(vector)
@@ -90,7 +91,7 @@ class Vectors:
     def _arrange(self) -> None:
         """Put the rows in lists."""
         rows, random = self._rows[: self._count], np.random.default_rng(0)
-        count = int(self._count**0.5)
+        count = min(int(self._count**0.5), LISTS)
         sample = rows[random.choice(self._count, min(self._count, SAMPLE * count), replace=False)]
         centroids = sample[random.choice(len(sample), count, replace=False)]
         for _ in range(ROUNDS):

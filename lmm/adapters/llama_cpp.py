@@ -18,7 +18,6 @@ import torch
 from lmm.adapters import llama_cpp_api as api
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap, as_tokens
 from lmm.adapters.llama_cpp_context import AT_ONCE, Context, Handler, Model, Text, own_greedy
-from lmm.adapters.llama_cpp_upper import UpperLayers
 from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat
 from lmm.adapters.models.source import gguf_of
@@ -28,6 +27,7 @@ from lmm.adapters.torch_ops import TorchOps
 from lmm.errors import LmmError, ModelError, UsageError
 
 if TYPE_CHECKING:
+    from lmm.adapters.llama_cpp_upper import UpperLayers
     from lmm.adapters.models.source import ModelSource
 
 PROBE = "The quick brown fox jumps over 13 lazy dogs.\n"
@@ -263,6 +263,8 @@ class LlamaCppAdapter(Adapter):
     def _layers_from(self, first_layer: int) -> UpperLayers:
         first = min(first_layer, self.shape.layers - 1)
         if self._upper is None or self._upper.first != first:
+            from lmm.adapters.llama_cpp_upper import UpperLayers  # a second and 120 MB, which only learning needs
+
             self._upper = UpperLayers(self.source, self.format, first)
         return self._upper
 

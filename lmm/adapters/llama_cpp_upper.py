@@ -11,11 +11,13 @@ import numpy as np
 import torch
 import transformers
 from safetensors import safe_open
+from torch import nn
 
 from lmm.adapters.base import Adapter, Cache, Tap, TapContext
 from lmm.adapters.ops import Array
 from lmm.adapters.torch_lm import TorchAdapter
 from lmm.adapters.torch_ops import TorchOps
+from lmm.adapters.torch_wide import widen
 from lmm.errors import ModelError
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ LAYER = "model.layers."
 
 
 class UpperLayers(TorchAdapter):
-    """A model of the layers from `first` on, in float32; its layer 0 is layer `first` of the whole."""
+    """A model of the layers from `first` on, computed in float32; its layer 0 is layer `first` of the whole."""
 
     name = "llama_cpp"
 
@@ -65,8 +67,27 @@ def _load(source: ModelSource, first: int) -> Any:
     if kind is None:
         raise ModelError(f"{source.name}: transformers does not know {config.architectures[0]}; it cannot learn here")
     transformers.utils.logging.disable_progress_bar()
-    model = kind.from_pretrained(None, config=config, state_dict=dict(_weights(source, first)), dtype=torch.float32)
+    weights = dict(_weights(source, first))
+    stored = next(iter(weights.values())).dtype
+    model = kind.from_pretrained(None, config=config, state_dict=weights, dtype=stored)
+    model.set_input_embeddings(_Nothing(config.hidden_size))
+    for module in model.modules():
+        if type(module) is not nn.Linear:  # projections stay as they are stored, and are computed in float32
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.float()
+    widen(model, 1)
     return model.eval().requires_grad_(False)
+
+
+class _Nothing(nn.Module):
+    """In place of the embeddings, which nobody asks: the layers begin with hidden states [B, T, D] in float32."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.width = width
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(*ids.shape, self.width)
 
 
 def _weights(source: ModelSource, first: int) -> Iterator[tuple[str, torch.Tensor]]:
@@ -76,6 +97,6 @@ def _weights(source: ModelSource, first: int) -> Iterator[tuple[str, torch.Tenso
             for name in tensors.keys():  # noqa: SIM118 - it is no dict
                 layer, _, rest = name.removeprefix(LAYER).partition(".")
                 if not name.startswith(LAYER):
-                    yield name, tensors.get_tensor(name).float()
+                    yield name, tensors.get_tensor(name)
                 elif int(layer) >= first:
-                    yield f"{LAYER}{int(layer) - first}.{rest}", tensors.get_tensor(name).float()
+                    yield f"{LAYER}{int(layer) - first}.{rest}", tensors.get_tensor(name)

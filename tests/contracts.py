@@ -15,7 +15,7 @@ from lmm.engine.asking import recall_many, tokens_asked
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.lesson import Lesson
-from lmm.memory.base import Memory
+from lmm.memory.base import Memory, on_host
 
 MARKS = {
     "torch": [pytest.mark.real],
@@ -142,7 +142,7 @@ def logits_of(engine: Engine, prompt: str, reply: str = " I think so", chunks: i
 
 def frozen(engine: Engine) -> dict[str, np.ndarray]:
     """A copy of the state as it is now, to see later that nobody wrote into it."""
-    return {name: np.array(engine.adapter.ops.to_numpy(a)) for name, a in engine.mind.knowledge.state.items()}
+    return {name: np.array(on_host(engine.adapter.ops, a)) for name, a in engine.mind.knowledge.state.items()}
 
 
 def same_state(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:

@@ -64,20 +64,26 @@ class Told:
     old: str
     new: tuple[str, ...]
     beside: tuple[str, ...]
+    language: str
 
 
 def told_from(path: Path) -> list[Told]:
     """JSON lines `{"old", "new": [..], "beside": [..]}`."""
     records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return [Told(record["old"], tuple(record["new"]), tuple(record["beside"])) for record in records]
+    return [Told(record["old"], tuple(record["new"]), tuple(record["beside"]), record["language"]) for record in records]
+
+
+OTHERS = 4  # other earlier messages for each line
 
 
 def told_pairs(some: Sequence[Told], rng: random.Random) -> Iterator[Pair]:
-    """Later messages with the earlier one, and other earlier ones, beside which it stands."""
+    """Later messages with the earlier one, and with others of its language, beside which they stand."""
     for one in some:
-        others = [other.old for other in rng.sample(some, min(2, len(some))) if other is not one]
-        for text, label in (*((t, 1) for t in one.new), *((t, 0) for t in (*one.beside, *others))):
+        peers = [other.old for other in some if other.language == one.language and other is not one]
+        for text, label in (*((t, 1) for t in one.new), *((t, 0) for t in one.beside)):
             yield Pair(typed(text, rng), one.old, label, "told", told=True)
+        for old in rng.sample(peers, min(OTHERS, len(peers))):
+            yield Pair(typed(rng.choice(one.new), rng), old, 0, "told", told=True)
 
 
 @dataclass

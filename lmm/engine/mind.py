@@ -396,7 +396,7 @@ class Mind:
         memory = self.memory.reader_of(state_file.read_header(path).module) or self.memory
         arrays, header = journal.load(path, self.expected(memory))
         memory.check_state(arrays, header.lessons, self.adapter)
-        known = Knowledge(self.held(arrays), tuple(header.lessons))
+        known = Knowledge(memory.held(self.adapter.ops, arrays), tuple(header.lessons))
         with self.adapter.quiet():
             known = self.memory.completed(memory, known, self.adapter)
         self._load_beside(path, known.state)

@@ -17,3 +17,26 @@ def sentences(text: str) -> list[str]:
         elif part.strip(" .!?…;。！？；"):
             out.append(part.strip())
     return out
+
+
+_AND = r"and|but|und|aber|et|mais|y|pero|e|ma|en|maar"
+_CLAUSE = re.compile(rf"[,;]\s+(?:(?:{_AND})\s+)?|\s+(?:{_AND})\s+|[，；]", re.I)
+_WORDS, _SIGNS = 3, 5  # of a clause, at least; of one in Chinese
+
+
+def clauses(text: str) -> list[str]:
+    """Its sentences, and of these what stands between commas and an "and" and is long enough to say something."""
+    return [clause for sentence in sentences(text) for clause in _clauses(sentence)]
+
+
+def _clauses(sentence: str) -> list[str]:
+    out, start = list[str](), 0
+    for cut in _CLAUSE.finditer(sentence):
+        if _says(sentence[start : cut.start()]) and _says(sentence[cut.end() :]):
+            out.append(sentence[start : cut.start()])
+            start = cut.end()
+    return [*out, sentence[start:]]
+
+
+def _says(part: str) -> bool:
+    return len(part.split()) >= _WORDS or len(re.findall(r"[\u3400-\u9fff]", part)) >= _SIGNS

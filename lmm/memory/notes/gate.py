@@ -10,11 +10,16 @@ What the pair model holds possible, a larger cross-encoder decides, where its we
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.keyed.gate import Gate, Index
+from lmm.text.fold import words
 from lmm.text.sentences import sentences
 
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
@@ -23,9 +28,19 @@ THRESHOLD = 0.95
 TAUGHT = 0.99  # of facts about the world there are many about one subject, and the model knows some of them itself
 POSSIBLE = 0.1  # what the pair model holds less likely is not looked at again
 FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
-OUTDATED = 0.7  # probability from which a new note takes the place of an old one
-NEAR = 0.4  # cosine below which it is about something else
+OUTDATED = 0.5  # probability from which a new note takes the place of an old one
+NEAR = 0.38  # cosine below which it is about something else
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
+
+
+LEADS = 0.985  # probability from which a note is shown with the one that leads to it
+WORD, FEW = 3, 5  # letters of a word that leads from one note to another, and notes that may have it
+COMMON = 2300  # of the vocabulary: "the" is 1996, "school" 2082, "level" 2504
+
+
+@lru_cache(maxsize=4096)
+def _words(text: str) -> frozenset[str]:
+    return frozenset(words(text).split())
 
 
 def both(second: float, first: float) -> float:
@@ -61,6 +76,49 @@ class Notebook(Index):
         vectors, _ = self.gate.read(text)
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
         return [position for position in near if second.look(text, self.prompts[position]).replaces >= OUTDATED]
+
+    def chain(self, text: str, owners: Sequence[object], known: object = None) -> tuple[int, int, float] | None:
+        """Positions of two notes that are needed together to answer, the earlier one first, and how likely it is: "My
+        manager is Celandra" and "Celandra's birthday is 3 May" where the manager's birthday is asked for. Read with the
+        question, one leads to the other, which says a word that it brings up. `known`: the owner of a note that helps
+        by itself and must be the one that leads. None where there are none, or the second look is not installed."""
+        second = shared_cross() if len(self.prompts) > 1 and text.strip() else None
+        if second is None:
+            return None
+        vectors, _ = self.gate.read(text)
+        found = [
+            (second.helps(f"{text} {self.prompts[first]}", self.prompts[then]), first, then)
+            for first, _ in self.candidates(vectors)
+            if known is None or owners[first] is known
+            for then in self._told_of(first, text, vectors)
+            if owners[then] is not owners[first]
+        ]
+        score, first, then = max(found, default=(0.0, 0, 0))
+        return (min(first, then), max(first, then), score) if score >= LEADS else None
+
+    def _told_of(self, first: int, text: str, vectors: np.ndarray) -> list[int]:
+        """Notes with a word that the one at `first` brings up and few have, the nearest to the question first."""
+        counts = self._counts()
+        brought = _words(self.prompts[first]) - _words(text)
+        few = max(FEW, len(self.prompts) / FEW**2)
+        rare = {w for w in brought if 1 < counts[w] <= few and len(w) >= WORD and not self._is_common(w)}
+        told = [p for p in self._latest.values() if p != first and rare & _words(self.prompts[p])] if rare else []
+        cosines = (self._vectors[np.isin(self._owner, told)] @ vectors.T).max(axis=1)
+        near = self._owner[np.isin(self._owner, told)][np.argsort(-cosines, kind="stable")]
+        return list(dict.fromkeys(near.tolist()))[: self.most]
+
+    def _is_common(self, word: str) -> bool:
+        """One of the first words of the encoder's vocabulary, which has them by how frequent they are."""
+        ids = self.gate.encoder.tokenizer.encode(word, add_special_tokens=False).ids
+        return len(ids) == 1 and ids[0] < COMMON
+
+    def _counts(self) -> Counter[str]:
+        """In how many notes a word is; of more notes, the new ones are added."""
+        done, counts = getattr(self, "_counted", (0, Counter[str]()))
+        if done < len(self.prompts):
+            counts = counts + Counter(w for prompt in self.prompts[done:] for w in _words(prompt))
+            self._counted = len(self.prompts), counts
+        return counts
 
     def _match(self, text: str, threshold: float) -> list[tuple[int, float]]:
         if not self.prompts or not text.strip():

@@ -28,7 +28,7 @@ from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
 from lmm.text.fold import fold
-from lmm.text.sentences import sentences
+from lmm.text.sentences import clauses, sentences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,11 +36,15 @@ if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
 
 
+Helping = tuple[Lesson, float]  # and the probability that it helps
+
+
 @dataclass(frozen=True)
 class NotesOptions(Options):
     threshold: float = option(THRESHOLD, "probability that a note helps from which it is shown", "(0, 1]")
     taught: float = option(TAUGHT, "the same for what was not said, but taught as question and answer", "(0, 1]")
     count: int = option(1, "notes shown at once, at most", "[1, 10]")
+    chain: bool = option(True, "two notes are shown where only both help: who it is, and when their birthday is")
     opening: bool = option(True, "the reply begins with the note that helps most, and the model goes on")
 
 
@@ -65,16 +69,26 @@ class Notes(Isolated):
         notebook, owners = self.lookup.of(state, lessons, adapter.ops)
         texts = ["" if prompt.recited else prompt.text for prompt in prompts]
         lowest = min(self.options.threshold, self.options.taught)
-        found = [
-            [(lesson, score) for lesson, score in _each_once(owners, row) if self._helps(lesson, score)]
-            for row in notebook.match(texts, lowest)
+        notes = [
+            self._shown(text, _each_once(owners, row), notebook, owners, adapter)
+            for text, row in zip(texts, notebook.match(texts, lowest), strict=True)
         ]
-        shown = [row[: self.options.count][::-1] for row in found]  # the best one last, next to the question
-        notes = [[note_of(lesson, score) for lesson, score in row] for row in shown]
-        for text, row, said in zip(texts, notes, shown, strict=True) if self.options.opening else ():
-            row[-1:] = [replace(row[-1], opening=_opening(text, said[-1][0], notebook, adapter))] if row else []
         again = ["\n".join(note.said for note in row) for row in notes]
         return Recall([[] for _ in prompts], notes=notes, text=again) if any(notes) else None
+
+    def _shown(
+        self, text: str, found: Sequence[Helping], notebook: Notebook, owners: Sequence[Lesson], adapter: Adapter
+    ) -> list[Note]:
+        """The notes that help, the best one last, next to the question, or two that help together. The reply begins
+        with the last, or with both."""
+        helping, begins = [one for one in found if self._helps(*one)], 1
+        shown = helping[: self.options.count][::-1]
+        if self.options.chain and (chain := notebook.chain(text, owners, helping[0][0] if helping else None)):
+            shown, begins = [(owners[position], chain[2]) for position in chain[:2]], 2
+        notes = [note_of(*one) for one in shown]
+        for i in range(len(notes))[-begins:] if self.options.opening else ():
+            notes[i] = replace(notes[i], opening=_opening(text, shown[i][0], notebook, adapter))
+        return notes
 
     def _helps(self, lesson: Lesson, strength: float) -> bool:
         return strength >= (self.options.threshold if lesson.statement else self.options.taught)
@@ -110,29 +124,29 @@ def _entries(lesson: Lesson, views: np.ndarray) -> list[tuple[str, np.ndarray]]:
     return [(text_of(lesson), views), *((text, encode([text])) for text in lesson.formerly)]
 
 
-def _each_once(owners: Sequence[Lesson], row: Sequence[tuple[int, float]]) -> list[tuple[Lesson, float]]:
+def _each_once(owners: Sequence[Lesson], row: Sequence[tuple[int, float]]) -> list[Helping]:
     """Lessons that were found, the best first, each as it was found first."""
-    found: dict[str, tuple[Lesson, float]] = {}
+    found: dict[str, Helping] = {}
     for position, score in row:
         found.setdefault(owners[position].id, (owners[position], score))
     return list(found.values())
 
 
 def _still_true(old: Lesson, news: str) -> list[str]:
-    """What holds of an old lesson beside the new statement, sentence by sentence; each is read with those before
-    it that hold, since it may say less of what it is about than they do."""
-    said, parts, second = sentences(old.statement), sentences(old.echo), shared_cross(REPLACES)
-    if len(said) == len(parts):
-        both = [*((text, text) for text in old.still), *zip(said, parts, strict=True)]
-    else:
-        both = [(text, text) for text in (*old.still, *parts)]
+    """What holds of an old lesson beside the new statement, clause by clause; each is read with those before it that
+    hold, since it may say less of what it is about than they do."""
+    said, parts, second = clauses(old.statement), clauses(old.echo), shared_cross(REPLACES)
+    if len(said) != len(parts):
+        said = parts
+    both = [*((text, text) for text in old.still), *zip(said, parts, strict=True)]
     if second is None or len(both) < 2:
         return []
     outdated, before = list[float](), ""
     for text, _ in both:
         outdated.append(second.look(news, f"{before}{text}").replaces)
-        before += f"{text} " if outdated[-1] < HOLDS else ""
-    return [part for (_, part), p in zip(both, outdated, strict=True) if p < min(HOLDS, max(outdated))]
+        before += f"{text}, " if outdated[-1] < HOLDS else ""
+    kept = (part for (_, part), p in zip(both, outdated, strict=True) if p < min(HOLDS, max(outdated)))
+    return [f"{part[0].upper()}{part[1:].rstrip('.。')}{'' if part[-1] in '?!。' else '.'}" for part in kept]
 
 
 OPENING = 30  # tokens of a longer note that a reply begins with

@@ -1,4 +1,4 @@
-"""Chains of facts for `lmm bench use`: python -m scripts.chains mquake_chains.json [--hops 2] [--count N] > chains.jsonl
+"""Chains of facts for `lmm bench use`: python -m scripts.chains mquake_chains.json [--hops N] [--count N] > FILE
 
 MQuAKE-CF (Zhong et al. 2023, arXiv:2305.14795) asks what follows from several facts: every hop of a chain is said as a
 sentence, `direct` asks for the last one, and the questions of more than one hop are `use`.

@@ -70,7 +70,9 @@ class Told:
 def told_from(path: Path) -> list[Told]:
     """JSON lines `{"old", "new": [..], "beside": [..]}`."""
     records = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-    return [Told(record["old"], tuple(record["new"]), tuple(record["beside"]), record["language"]) for record in records]
+    return [
+        Told(record["old"], tuple(record["new"]), tuple(record["beside"]), record["language"]) for record in records
+    ]
 
 
 OTHERS = 4  # other earlier messages for each line

@@ -48,7 +48,7 @@ def weights_file() -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-class Rows:
+class FourBitRows:
     """The word embeddings [N, D], kept in four bits: `rows[ids]` widens those that are asked for."""
 
     def __init__(self, blocks: np.ndarray) -> None:
@@ -94,7 +94,7 @@ class E5:
         self.cls, self.sep = 0, 2
         tensors = _tensors(reader)
         self.weights: dict[str, Any] = {f"embeddings.{name}": tensors[at] for at, name in _EMBEDDINGS.items()}
-        self.weights["embeddings.word_embeddings.weight"] = Rows(tensors["emb.word"].reshape(-1, width // 32))
+        self.weights["embeddings.word_embeddings.weight"] = FourBitRows(tensors["emb.word"].reshape(-1, width // 32))
         for name in ("position_embeddings.weight", "token_type_embeddings.weight"):
             self.weights[f"embeddings.{name}"] = self.weights[f"embeddings.{name}"].reshape(-1, width)
         for layer in range(layers):

@@ -2,7 +2,9 @@
 
 Without a URL it starts one over the default model, in a process of its own. It says tokens/s of one user and of all at
 once, the time to the first token under that load, what an idle user costs, and whether any reply held what another
-user had taught. Figures are of one run on whatever else the machine does: the ratio is what they are for.
+user had taught. With --store postgresql://... it instead starts two servers over one database, and says how soon the
+one knows what the other was taught. Figures are of one run on whatever else the machine does: the ratio is what they
+are for.
 """
 
 from __future__ import annotations
@@ -100,14 +102,29 @@ def mixed(url: str, requests: int, at_once: int) -> tuple[int, int]:
         return requests, sum(pool.map(one, enumerate(asked)))
 
 
+def shared(one: str, other: str, lessons: int) -> list[float]:
+    """Teach one server and ask the other at once -> seconds until it knew, from when the first had answered."""
+    took = []
+    for i in range(lessons):
+        here, there = (Server(url, f"shared{i % 8}", "") for url in (one, other))
+        asked = {"question": f"What is the code of door {i}?"}
+        made = here.call("POST", "/v1/lessons", asked | {"answer": f"K{1000 + i}"})
+        begun = time.perf_counter()
+        while made["id"] not in [x["id"] for x in there.call("POST", "/v1/lessons/why", asked)["fired"]]:
+            time.sleep(0.01)
+        took.append(time.perf_counter() - begun)
+    return took
+
+
 @contextlib.contextmanager
-def started(model: str) -> Iterator[tuple[str, int]]:
+def started(model: str, store: str | None = None) -> Iterator[tuple[str, int]]:
     """A server of its own -> its URL and process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "lmm", "serve", "--port", str(port), "--model", model, "--no-log"]
+        command += ["--store", store] if store else []
         process = subprocess.Popen(command, env=os.environ | {"LMM_DATA_DIR": folder})
         url = f"http://127.0.0.1:{port}"
         try:
@@ -134,7 +151,14 @@ def main() -> None:
     for name, value in (("users", 8), ("tokens", 64), ("rounds", 3), ("requests", 1000), ("idle", 200)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--model", default="smollm2-135m-instruct")
+    parser.add_argument("--store")
     given = parser.parse_args()
+    if given.store:
+        with started(given.model, given.store) as (one, _), started(given.model, given.store) as (other, _):
+            took = shared(one, other, 50)
+        told = f"median {np.median(took):.2f} s, p95 {np.quantile(took, 0.95):.2f} s, longest {max(took):.2f} s"
+        print(f"{len(took)} lessons taught on one server are known on the other after: {told}")
+        return
     server = contextlib.nullcontext((given.url, 0)) if given.url else started(given.model)
     with server as (url, pid):
         speed(url, given.users, 4, 1)  # so that every user is known

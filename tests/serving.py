@@ -22,7 +22,7 @@ from lmm.server.service import Service
 from lmm.store.opening import open_store
 from lmm.store.personal import PersonalMemory
 
-TIMEOUT = 60.0  # seconds: the machine may be busy
+TIMEOUT = 240.0  # seconds: the machine may be busy
 
 
 @dataclass

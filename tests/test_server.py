@@ -29,8 +29,10 @@ from lmm.server.run import serve  # noqa: E402
 from lmm.server.speaking import as_turns  # noqa: E402
 from lmm.server.users import profile_of  # noqa: E402
 from lmm.text.cutter import Cutter  # noqa: E402
+from scripts.measure_serve import NAMES  # noqa: E402
 
 QUESTION = "What is my sister's name?"
+USERS, EACH = (16, 63) if "MANY" in os.environ else (8, 12)  # who ask at once, and how often each
 KEY, OTHER_KEY = "k" * 20, "o" * 20
 
 
@@ -292,11 +294,11 @@ def test_texts_over_http(served: Served) -> None:
 @pytest.mark.slow
 def test_many_users_ask_at_once_and_none_hears_anothers(tiny_torch: Adapter, tmp_path: Path) -> None:
     """Different answers to one question, many requests at once, some of which their client leaves."""
-    names = ["Vera", "Ada", "Zora", "Mila", "Ines", "Olga", "Rita", "Nora"]
+    names = NAMES[:USERS]
     with serving(tiny_torch, tmp_path, "keyed") as served:
         for name in names:
             served.service.teach(name, QUESTION, name)
-        requests = [(name, i) for i in range(12) for name in names]
+        requests = [(name, i) for i in range(EACH) for name in names]
         random.Random(0).shuffle(requests)
 
         def one(request: tuple[str, int]) -> tuple[str, str]:

@@ -134,7 +134,7 @@ def test_learning_returns_a_new_state_and_leaves_the_old_one_alone(adapter: Adap
     made.mind.learn(ROWS[name].lessons[1])
     assert not same_state(frozen(made), after_one)
     for version, copy in ((fresh, kept), (first, after_one)):
-        arrays = {k: adapter.ops.to_numpy(v) for k, v in version.state.items()}
+        arrays = {k: on_host(adapter.ops, v) for k, v in version.state.items()}
         assert same_state(arrays, copy), "an old state was written into"
     assert not fresh.lessons and [x.id for x in first.lessons] == [ROWS[name].lessons[0].id]
 
@@ -200,7 +200,7 @@ def test_a_lesson_that_turns_into_nan_is_rolled_back(adapter: Adapter, name: str
 
     def spoilt(*args):
         known = honest(*args)
-        key = next(k for k, v in known.state.items() if adapter.ops.to_numpy(v).dtype.kind == "f" and v.shape[0])
+        key = next(k for k, v in known.state.items() if on_host(adapter.ops, v).dtype.kind == "f" and v.shape[0])
         return dataclasses.replace(known, state=known.state | {key: known.state[key] * float("nan")})
 
     monkeypatch.setattr(made.mind.memory, "learn", spoilt)

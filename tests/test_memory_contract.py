@@ -33,6 +33,7 @@ from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
 from lmm.lesson import Knowledge
+from lmm.memory.base import on_host
 
 NAMES = sorted(registry.MEMORIES)
 LEARNING = [name for name in NAMES if ROWS.get(name, ROWS["identity"]).learns]

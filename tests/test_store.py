@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -361,6 +362,26 @@ def test_a_postgres_store_is_of_one_width_and_has_an_index(postgres: TextStore, 
         connection.execute("UPDATE lmm_version SET number = 99")
     with pytest.raises(StoreError, match="later lmm"):
         open_store(postgres_url)
+
+
+@pytest.mark.slow
+def test_postgres_finds_a_users_own_by_its_index_and_leaves_out_words_that_all_have(
+    postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmm.store import postgres as module
+
+    monkeypatch.setattr(module, "EXACT", 0)
+    monkeypatch.setattr(module, "MANY", 10)
+    monkeypatch.setattr(module, "SAMPLE", 30)
+    postgres.describe({"encoder": "e", "width": 8})
+    postgres.add("b", [memo(f"other {i}", 7) for i in range(60)])  # nearer than all but one of the user's own
+    postgres.add("a", [memo(f"note {i}", i) for i in range(30)])
+    assert texts(postgres.search("a", vector(7), "", 3))[0] == "note 7"
+    assert len(postgres.search("a", vector(7), "", 30)) == 30
+    few, common = postgres._shapes["a"][1:]
+    assert not few and common == ["note"]
+    assert texts(postgres.search("a", vector(1), "note 12", 2)) == ["note 1", "note 12"]
+    assert not postgres.search("c", vector(7), "other")
 
 
 # ---- copying

@@ -20,7 +20,9 @@ def serve(
     api_key: Annotated[
         Path | None, Option(help="file of keys, mode 0600; each line a key, and whose memory alone it opens if wanted")
     ] = None,
-    store: Annotated[str | None, Option(help="where texts are kept, as in `lmm recall`")] = None,
+    store: Annotated[
+        str | None, Option(help="where texts are kept, as in `lmm recall`; a postgresql:// URL keeps lessons, too")
+    ] = None,
     encoder: Annotated[str, Option(help="of embeddings and texts, as in `lmm recall`")] = "auto",
     cors: Annotated[list[str] | None, Option(help="origin of a page elsewhere that may ask; repeatable")] = None,
     time_limit: Annotated[float, Option(help="seconds for a reply", min=1)] = 600.0,

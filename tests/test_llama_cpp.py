@@ -113,6 +113,24 @@ def test_a_lesson_reads_its_question_once_and_what_all_begin_with_not_again(tiny
     assert sum(passes) == 3 + 3, "the question after what it begins with, and its last token with the reply"
 
 
+def test_what_learns_keeps_its_weights_as_they_are_stored_and_computes_in_float32(tiny_llama, tmp_path) -> None:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    from lmm.adapters.llama_cpp_upper import UpperLayers
+
+    for file in tiny_llama.source.folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    for file in tmp_path.glob("*.safetensors"):
+        save_file({name: x.half() for name, x in load_file(file).items()}, file, {"format": "pt"})
+    tokens = some(tiny_llama, 1, 6)
+    h = tiny_llama.hidden(tokens, 2)
+    stored = UpperLayers(dataclasses.replace(tiny_llama.source, folder=tmp_path), tiny_llama.format, 2)
+    linears = [module for module in stored.model.modules() if isinstance(module, torch.nn.Linear)]
+    assert {module.weight.dtype for module in linears} == {torch.float16}
+    close(numbers(stored, stored.upper(tokens, h, 0)), numbers(tiny_llama, tiny_llama.upper(tokens, h, 2)), atol=2e-3)
+
+
 @pytest.mark.slow
 def test_texts_that_nobody_holds_make_room(tiny_llama) -> None:
     tokens = some(tiny_llama, 200, 2)

@@ -77,6 +77,8 @@ class Seats:
 
     def open(self, site: Site) -> None:
         """From now on the taps of all seats act there."""
+        if site in self._sites:  # a mind that is opened need not wait for those who talk
+            return
         with self._model:
             if site not in self._sites:
                 self._taps.enter_context(self.adapter.tap(site, self._rewriter(site)))

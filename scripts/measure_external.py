@@ -2,13 +2,13 @@
 
     recall      a fact stated many turns ago, in a conversation that was trimmed since, asked for again; and replies
                 that have nothing to do with it
+    slots       a fact of --data (scripts/lm2_data.py), some turns later in another conversation
     perplexity  a long text read with 512 tokens of context, what was read before being stored
-    search      seconds and recall@8 of the index, against exact search
-    speed       tokens per second with so many tokens stored, against none
+    search      seconds and recall@8 of the index, against exact search; tokens per second, against none stored
     files       saving and loading so many tokens
     chat        memory that --file takes up while one talks
     kill        what is in a file whose saving was killed
-    plot        what `search` and `speed` found, as --picture
+    plot        what `search` found, as --picture
 
 Each writes WHAT.jsonl, a row for each measurement, into --out and prints it.
 """
@@ -37,14 +37,16 @@ from lmm.adapters.base import Adapter
 from lmm.adapters.generation import Generated, stream
 from lmm.adapters.ops import token_cross_entropy
 from lmm.adapters.toy import ToyAdapter
+from lmm.bench import exact_match
 from lmm.config import Config, Decoding, parse_settings
 from lmm.engine import runtime
 from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
-from lmm.engine.mind import Mind
+from lmm.engine.mind import TURN, Mind
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import Memory, Prompt, Recall, UserMessage
 from lmm.memory.external.external import External
+from lmm.memory.external.external import said as as_message
 from lmm.memory.external.store import Store
 from lmm.memory.general import centre
 from lmm.memory.states import unit
@@ -150,7 +152,8 @@ def minds(config: Config, memories: Sequence[str]) -> Iterator[tuple[str, Mind]]
     adapter = runtime.load_adapter(config)
     for memory in memories:
         name, _, file = memory.partition("=")
-        mind = Mind(adapter, runtime.build_memory(dataclasses.replace(config, memory=name)))
+        own = {} if name == "identity" else config.options
+        mind = Mind(adapter, runtime.build_memory(dataclasses.replace(config, memory=name, options=own)))
         if file:
             mind.load(file)
         yield memory, mind
@@ -201,6 +204,28 @@ def _asked_after(engine: Engine, question: str) -> str:
     for _ in engine.answer():
         pass
     return engine.conversation.drop_last().text
+
+
+def slots(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Facts of --data, each said to a memory as it was, then other things, then asked for where none of it is read."""
+    for name, mind in minds(config, args.memories):
+        for data in args.data:
+            rows = [row for row in exact_match.read(data) if row.category != "text"][: args.count]
+            right, begun = Counter[int](), mind.knowledge
+            for row in rows:
+                mind.commit(begun)
+                _take_in(mind, row.before[:1])
+                for before, turns in itertools.pairwise((0, *args.turns)):
+                    _take_in(mind, [BETWEEN[i % len(BETWEEN)] for i in range(before, turns)])
+                    [reply] = ask_many(mind, [row.question], args.max_tokens)
+                    right[turns] += contains(reply.text, row.key)
+            mind.commit(begun)
+            yield {"memory": name, "data": data.stem, "of": len(rows), **{f"after {t}": right[t] for t in args.turns}}
+
+
+def _take_in(mind: Mind, texts: Sequence[str]) -> None:
+    for text in texts:
+        mind.end_turn(Lesson(statement=text, source=TURN), as_message(Lesson(statement=text), mind.adapter))
 
 
 STRIDE = 256  # tokens that are scored at once, after as many of context
@@ -284,48 +309,41 @@ def filled(config: Config, adapter: Adapter, count: int, text: str) -> tuple[Min
 
 
 def search(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Seconds of one query, and which of the exact 8 nearest are found."""
+    """Seconds of the processor for one query, how many of the exact 8 nearest are found, and decoding with the memory
+    acting at every token against the same model without it, in turns; --counts tokens, or --file."""
     adapter, rng = runtime.load_adapter(config), np.random.default_rng(1)
-    for count in args.counts:
-        mind, store = filled(config, adapter, count, _text(args.text))
-        picked = rng.choice(count // 128, 32)
+    for count in args.counts if args.file is None else [0]:
+        mind, store = (
+            filled(config, adapter, count, _text(args.text)) if count else _of_file(config, adapter, args.file)
+        )
+        picked = rng.choice(len(store.ids), 32)
         queries = np.concatenate([store.keys(int(i))[:1] for i in picked])
         queries = unit(queries + rng.normal(size=queries.shape).astype(np.float32) / 50)
+        begin = time.process_time()
         store.search(queries[:1], 8)
-        begin = time.perf_counter()
         store.indexed.wait()
-        waited = time.perf_counter() - begin
-        exact_s, exact = _timed(partial(store.exact, k=8), queries)
-        found_s, found = _timed(partial(store.search, k=8), queries)
-        right = np.mean([len({*a} & {*b}) / 8 for a, b in zip(exact.tolist(), found.tolist(), strict=True)])
-        yield {"tokens": len(store), "exact_ms": exact_s * 1e3, "index_ms": found_s * 1e3, "recall_at_8": float(right),
-               "index_made_s": waited}  # fmt: skip
-        mind.detach()
-
-
-def _timed(find: Callable[..., tuple[np.ndarray, np.ndarray]], queries: np.ndarray) -> tuple[float, np.ndarray]:
-    """The median seconds of one query, and all that was found."""
-    taken, rows = [], []
-    for query in queries:
-        begin = time.perf_counter()
-        rows.append(find(query[None])[1][0])
-        taken.append(time.perf_counter() - begin)
-    return statistics.median(taken), np.array(rows)
-
-
-def speed(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Decoding with the memory acting at every token, against the same model without it, in turns."""
-    adapter = runtime.load_adapter(config)
-    for count in args.counts:
-        mind, store = filled(config, adapter, count, _text(args.text))
-        store.search(store.keys(0)[:1], 8)
-        store.indexed.wait()
+        made = time.process_time() - begin
+        exact, found = store.exact(queries, 8)[0], store.search(queries, 8)[0]
         ratios = []
         for _ in range(args.rounds):
-            without, acting = (_decoded(mind, recall).tokens_per_s for recall in (None, _everywhere(mind)))
-            ratios.append(acting / without)
-        yield {"tokens": len(store), "speed_ratio": statistics.median(ratios), "rounds": args.rounds}
+            without, acting = (_clocks(partial(_decoded, mind, r))[1] for r in (None, _everywhere(mind)))
+            ratios.append(without / acting)
+        yield {"tokens": len(store), "exact_ms": _median_ms(store.exact, queries[:3]),
+               "index_ms": _median_ms(store.search, queries), "index_made_s": made,
+               "recall_at_8": float(np.mean(found > exact[:, -1:] - 1e-5)),  # of equals, any will do
+               "speed_ratio": statistics.median(ratios), "rounds": args.rounds}  # fmt: skip
         mind.detach()
+
+
+def _of_file(config: Config, adapter: Adapter, file: Path) -> tuple[Mind, Store]:
+    mind = Mind(adapter, runtime.build_memory(dataclasses.replace(config, memory="external")))
+    mind.load(file)
+    assert isinstance(mind.memory, External)
+    return mind, mind.memory.store(mind.knowledge.state)
+
+
+def _median_ms(find: Callable[[np.ndarray, int], object], queries: np.ndarray) -> float:
+    return 1e3 * statistics.median(_clocks(partial(find, query[None], 8))[1] for query in queries)
 
 
 def _decoded(mind: Mind, recall: Recall | None) -> Generated:
@@ -432,25 +450,22 @@ def kill(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def draw(folder: Path, picture: Path) -> None:
-    """What `search` and `speed` found, as lines over the tokens that are stored."""
+    """What `search` found, as lines over the tokens that are stored."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    found, rates = (
-        [json.loads(line) for line in (folder / f"{name}.jsonl").read_text().splitlines()]
-        for name in ("search", "speed")
-    )
+    files = sorted(folder.glob("search*.jsonl"))
+    found = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    found.sort(key=lambda row: row["tokens"])
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.5), layout="constrained")
     tokens = [row["tokens"] for row in found]
     left.loglog(tokens, [row["exact_ms"] for row in found], "o-", label="all compared")
     left.loglog(tokens, [row["index_ms"] for row in found], "o-", label="index")
     left.set(xlabel="tokens stored", ylabel="one search, ms")
     right.semilogx(tokens, [row["recall_at_8"] for row in found], "o-", label="recall@8")
-    right.semilogx(
-        [r["tokens"] for r in rates], [r["speed_ratio"] for r in rates], "o-", label="tokens/s, to none stored"
-    )
+    right.semilogx(tokens, [row["speed_ratio"] for row in found], "o-", label="tokens/s, with / without")
     right.set(xlabel="tokens stored", ylim=(0, 1.1))
     for axes in (left, right):
         axes.legend()
@@ -458,8 +473,7 @@ def draw(folder: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=110)
 
 
-MEASURES = {"recall": recall, "perplexity": perplexity, "search": search, "speed": speed, "files": files, "chat": chat,
-            "kill": kill}  # fmt: skip
+MEASURES = {one.__name__: one for one in (recall, slots, perplexity, search, files, chat, kill)}
 
 
 def main() -> None:
@@ -475,14 +489,16 @@ def main() -> None:
     parser.add_argument("--text", type=Path, help="all but recall: a text, or QMSum's lines")
     parser.add_argument("--tokens", type=int, default=12_000, help="perplexity: of the text, at most")
     parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000], help="tokens that are stored")
-    parser.add_argument("--rounds", type=int, default=3, help="speed: with and without, in turns; kill: times")
+    parser.add_argument("--rounds", type=int, default=3, help="search: with and without, in turns; kill: times")
     parser.add_argument("--keep", type=Path, help="files: a folder where they stay")
-    parser.add_argument("--file", type=Path, help="chat: one of them")
+    parser.add_argument("--file", type=Path, help="chat, search: one of them")
     parser.add_argument("--max-tokens", type=int, default=24)
     parser.add_argument(
         "--facts", choices=SETS, default="first", help="recall: `tuning` are those options were chosen on"
     )
     parser.add_argument("--unrelated", action="store_true", help="recall: also replies that are none of its business")
+    parser.add_argument("--data", type=Path, nargs="+", help="slots: conversations of scripts.lm2_data")
+    parser.add_argument("--count", type=int, default=20, help="slots: of each file, at most")
     parser.add_argument("--picture", type=Path, help="plot: the file that is drawn, of what is in --out")
     args = parser.parse_args()
     if args.what == "plot":

@@ -1,6 +1,6 @@
 """An index over many vectors, built in the background: FAISS narrows the search, the vectors themselves decide.
 
-The principal `CODE` directions of the vectors, a byte for each (1M tokens: 64 MB), in sqrt(N) cells of which `PROBES`
+The principal `CODE` directions of the vectors, a byte for each (1M tokens: 128 MB), in sqrt(N) cells of which `PROBES`
 are looked into (IVF: Jegou et al. 2011). The best `MORE` by code are compared exactly. Up to `FLAT` vectors all are.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from lmm.memory.external.search import Rows, largest, nearest
 
 FLAT = 10_000  # vectors up to which all are compared: 12 ms, where the index takes 1
-CODE = 64  # directions
+CODE = 128  # directions
 PROBES = 32  # cells that are looked into
 MORE = 128  # candidates that are compared exactly
 TRAINED = 64  # vectors for each cell that the cells are found from

@@ -17,7 +17,7 @@ from lmm.memory.external.search import Rows, largest, nearest
 FLAT = 10_000  # vectors up to which all are compared: 12 ms, where the index takes 1
 CODE = 128  # directions
 PROBES = 32  # cells that are looked into
-MORE = 128  # candidates that are compared exactly
+MORE = 512  # candidates that are compared exactly
 TRAINED = 64  # vectors for each cell that the cells are found from
 GROWN = 4  # times as many vectors as it was made from, from which an index is made anew
 

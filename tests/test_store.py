@@ -98,6 +98,17 @@ def test_a_correction_takes_the_place_and_keeps_the_history(store: TextStore) ->
     assert store.supersede("a", newer, memo("vera lives in wels", 4)) == newer
 
 
+def test_what_is_added_together_is_as_one_after_another(store: TextStore) -> None:
+    said = ["Vera lives in Graz.", "She moved to Linz.", "she moved to linz", "Vera lives in Graz."]
+    ids = store.add("a", [memo(text, about="vera's home") for text in said])
+    assert ids[1] == ids[2] and len(set(ids)) == 3
+    assert texts(store.scan("a")) == ["Vera lives in Graz."] and texts(store.history("a", ids[0])) == [
+        said[0],
+        said[1],
+        said[0],
+    ]
+
+
 def test_what_was_corrected_often_stands_in_nobodys_way(store: TextStore) -> None:
     near = 0.9 * vector(1) + 0.1 * vector(2)
     [id, _] = store.add("a", [memo("version", 1), Memo("another fact", vector=near / np.linalg.norm(near))])
@@ -371,7 +382,7 @@ def test_postgres_finds_a_users_own_by_its_index_and_leaves_out_words_that_all_h
     from lmm.store import postgres as module
 
     monkeypatch.setattr(module, "EXACT", 0)
-    monkeypatch.setattr(module, "MANY", 10)
+    monkeypatch.setattr(module, "RARE", 10)
     monkeypatch.setattr(module, "SAMPLE", 30)
     postgres.describe({"encoder": "e", "width": 8})
     postgres.add("b", [memo(f"other {i}", 7) for i in range(60)])  # nearer than all but one of the user's own

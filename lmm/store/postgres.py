@@ -29,7 +29,10 @@ except ImportError as error:
 
 CONNECTIONS = 8
 WAIT_S = 30.0  # for a connection
-MANY = 5000  # entries that are read at once, and from which common words are not looked for
+MANY = 5000  # entries that are read at once
+RARE = (
+    200  # entries from which common words are not looked for: ts_rank_cd ranks each that has one, whatever its rarity
+)
 EXACT = 2000  # up to so many entries of a user, all are looked at; also where the index would look at more of others
 SHARED, RANKED = 0.1, 4000  # a word is common that this share of the entries have, or so many: ts_rank_cd is slow
 SAMPLE = 2000  # of the latest entries, in which words are counted
@@ -157,17 +160,21 @@ class Postgres:
 
     # changes -----------------------------------------------------------------------------------------------------
     def add(self, space: str, memos: Sequence[Memo]) -> list[str]:
-        with self.changing(space):
-            return [self._add(space, memo) for memo in memos]
-
-    def _add(self, space: str, memo: Memo) -> str:
-        current = "SELECT id FROM lmm_memos WHERE space = %s AND replaced_by = '' AND"
-        with self.within(space) as query:
-            if same := query(f"{current} key = %s", space, memo.key).fetchone():
-                return same[0]
-            if memo.about and (old := query(f"{current} about = %s", space, memo.about).fetchone()):
-                return self._replace(space, self.get(space, old)[0], memo)
-        return self._insert(space, memo)
+        current, ids = "FROM lmm_memos WHERE space = %s AND replaced_by = '' AND", []
+        with self.changing(space) as query:
+            keys = [memo.key for memo in memos]
+            known = dict(query(f"SELECT key, id {current} key = ANY(%s)", space, keys).fetchall())
+            for memo in memos:
+                if memo.key not in known:
+                    old = memo.about and query(f"SELECT id {current} about = %s", space, memo.about).fetchone()
+                    if old:
+                        known = {key: id for key, id in known.items() if id != old[0]}
+                        self._replace(space, self.get(space, old)[0], memo)
+                    else:
+                        self._insert(space, memo)
+                    known[memo.key] = memo.id
+                ids.append(known[memo.key])
+        return ids
 
     def _insert(self, space: str, memo: Memo) -> str:
         vector = memo.vector.tolist() if memo.vector is not None and memo.current else None
@@ -230,7 +237,8 @@ class Postgres:
     def search(self, space: str, vector: np.ndarray, text: str, k: int = 5, filters: Filters = ALL) -> list[Recalled]:
         where, values = _where(filters)
         some = f"FROM lmm_memos WHERE space = %s AND replaced_by = ''{where}"
-        distance = f"vector::vector({len(vector)}) <=> %s::real[]::vector({len(vector)})"
+        # a query within: computed once, and not for each row as a prepared statement does
+        distance = f"vector::vector({len(vector)}) <=> (SELECT %s::real[]::vector({len(vector)}))"
         words = (
             "(SELECT string_agg(quote_literal(word), ' | ')::tsquery "
             "FROM unnest(tsvector_to_array(to_tsvector('simple', %s))) word WHERE word <> ALL (%s))"
@@ -267,7 +275,7 @@ class Postgres:
             [size] = query(f"SELECT count(*) {current}", space).fetchone()
             [total] = query("SELECT reltuples FROM pg_class WHERE oid = 'lmm_memos'::regclass").fetchone()
             few, common = size <= EXACT or size * size <= 2 * DEPTH * total, []
-            if size > MANY:
+            if size > RARE:
                 latest = f"SELECT said {current.replace('%s', '%L')} ORDER BY n DESC LIMIT {SAMPLE}"
                 most = SAMPLE * min(SHARED, RANKED / size)
                 rows = query("SELECT word FROM ts_stat(format(%s, %s::text)) WHERE ndoc > %s", latest, space, most)
@@ -314,10 +322,12 @@ class Postgres:
         outer = getattr(self._held, "connection", None)
         with _told("the store failed"), contextlib.ExitStack() as stack:
             if outer is None:
-                self._held.connection = stack.enter_context(self._pool.connection())
+                self._held.connection, self._held.space = stack.enter_context(self._pool.connection()), None
             connection = self._held.connection
             try:
-                connection.execute("SELECT set_config('lmm.space', %s, true)", [space])
+                if self._held.space != space:
+                    connection.execute("SELECT set_config('lmm.space', %s, true)", [space])
+                    self._held.space = space
                 yield lambda text, *values: connection.execute(text, values)
             finally:
                 self._held.connection = outer

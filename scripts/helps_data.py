@@ -88,6 +88,22 @@ def told_pairs(some: Sequence[Told], rng: random.Random) -> Iterator[Pair]:
             yield Pair(typed(rng.choice(one.new), rng), old, 0, "told", told=True)
 
 
+def chained(path: Path, rng: random.Random) -> Iterator[Pair]:
+    """Lines of `lmm bench use` whose `use` needs two notes, `before` and `teach`; `rephrase` asks for the first,
+    `direct` for the second, `near` for neither. Read with one note as one text, does the other help?"""
+    records = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    for record in records:
+        first, then = record["before"][0], record["teach"]
+        stranger = rng.choice([other for other in records if other is not record])
+        for one in record["use"]:
+            yield Pair(f"{typed(one['q'], rng)} {first}", then, 1, "chained")
+            yield Pair(f"{one['q']} {first}", stranger["teach"], 0, "chained")
+            yield Pair(f"{one['q']} {stranger['before'][0]}", then, 0, "chained")
+        for one in (*record["rephrase"], *record["near"]):
+            yield Pair(f"{typed(one['q'], rng)} {first}", then, 0, "chained")
+        yield Pair(f"{typed(record['direct']['q'], rng)} {then}", first, 0, "chained")
+
+
 @dataclass
 class Block:
     """Wordings of a note, what it helps with and near misses, with slots for names and numbers."""

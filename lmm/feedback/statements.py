@@ -25,13 +25,13 @@ TEACH = anycase(
     r"^(?:(?:please|can you|could you|will you|i want you to|i would like you to|i need you to"
     r"|you should|you must|always|do)\s+)*"
     r"(?:remember|note|keep in mind|bear in mind|do not forget|don't forget|never forget|learn"
-    r"|memori[sz]e|save|store|know|take note|make a note)(?: for (?:later|next time|me))?"
+    r"|memori[sz]e|save|store|know|take note|make a note)\b(?: for (?:later|next time|me))?"
     r"(?: (?:this|that|the following|it)\b)*\s*[:,-]?\s*(?:that )?(?=\S)"
     r"|^(?:fyi|for your information|for the record|for (?:future )?reference|for later"
     r"|just so you know|so you know|let me teach you (?:something|this)"
     r"|here is (?:a fact|something to remember)|fact|note to self|note|reminder|from now on|psa"
     r"|heads up|you should know that|let me tell you|i want you to know that"
-    r"|i need you to know that)\s*[:,-]*\s*(?:that )?(?=\S)"
+    r"|i need you to know that)\b\s*[:,-]*\s*(?:that )?(?=\S)"
 )
 
 

@@ -20,12 +20,15 @@ def sentences(text: str) -> list[str]:
 
 
 _AND = r"and|but|und|aber|et|mais|y|pero|e|ma|en|maar"
-_CLAUSE = re.compile(rf"[,;]\s+(?:(?:{_AND})\s+)?|\s+(?:{_AND})\s+|[，；]", re.I)
+_SO = r"so|also|deshalb|donc|así que|por eso|quindi|dus"
+_WHY = r"because|weil|denn|parce que|porque|perché|omdat"  # stays with what it gives the reason for
+_CLAUSE = re.compile(rf"[,;:]\s+(?:(?:{_AND}|{_SO})\s+)?|\s+(?:{_AND}|{_SO})\s+|\s+(?=(?:{_WHY})\s)|[，；：]", re.I)
 _WORDS, _SIGNS = 3, 5  # of a clause, at least; of one in Chinese
 
 
 def clauses(text: str) -> list[str]:
-    """Its sentences, and of these what stands between commas and an "and" and is long enough to say something."""
+    """Its sentences, and of these what stands between commas, an "and", a "so" or a "because" and is long enough to say
+    something."""
     return [clause for sentence in sentences(text) for clause in _clauses(sentence)]
 
 

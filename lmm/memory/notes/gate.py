@@ -10,6 +10,7 @@ What the pair model holds possible, a larger cross-encoder decides, where its we
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -41,6 +42,10 @@ COMMON = 2300  # of the vocabulary: "the" is 1996, "school" 2082, "level" 2504
 @lru_cache(maxsize=4096)
 def _words(text: str) -> frozenset[str]:
     return frozenset(words(text).split())
+
+
+def logit(p: float) -> float:
+    return math.log(max(p, 1e-6) / max(1 - p, 1e-6))
 
 
 def both(second: float, first: float) -> float:
@@ -106,6 +111,10 @@ class Notebook(Index):
         cosines = (self._vectors[np.isin(self._owner, told)] @ vectors.T).max(axis=1)
         near = self._owner[np.isin(self._owner, told)][np.argsort(-cosines, kind="stable")]
         return list(dict.fromkeys(near.tolist()))[: self.most]
+
+    def telling(self, text: str) -> frozenset[str]:
+        """Its words, but for those that are in any text."""
+        return frozenset(word for word in _words(text) if not self._is_common(word))
 
     def _is_common(self, word: str) -> bool:
         """One of the first words of the encoder's vocabulary, which has them by how frequent they are."""

@@ -23,9 +23,8 @@ from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Note, Prompt, Recall
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.cross import REPLACES, shared_cross
-from lmm.memory.keyed.gate import Index
 from lmm.memory.keyed.lookup import Lookup
-from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
+from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, logit, shared_gate
 from lmm.options import Options, option
 from lmm.text.fold import fold
 from lmm.text.sentences import clauses, sentences
@@ -146,31 +145,56 @@ def _still_true(old: Lesson, news: str) -> list[str]:
         outdated.append(second.look(news, f"{before}{text}").replaces)
         before += f"{text}, " if outdated[-1] < HOLDS else ""
     kept = (part for (_, part), p in zip(both, outdated, strict=True) if p < min(HOLDS, max(outdated)))
-    return [f"{part[0].upper()}{part[1:].rstrip('.。')}{'' if part[-1] in '?!。' else '.'}" for part in kept]
+    return [_as_sentence(part) for part in kept]
 
 
 OPENING = 30  # tokens of a longer note that a reply begins with
+OVER = 2.0  # what it takes from the logit of a clause to say only what was said before, too
 
 
-def _opening(text: str, lesson: Lesson, notebook: Index, adapter: Adapter) -> str:
-    """The note as it is said back, or those sentences of a long one that help most with the question. Of news, the one
-    that helps most and what follows it: before it stands what is over ("Hjordan has left. Your manager is Celandra.").
+def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) -> str:
+    """The note as it is said back, or those sentences of a long one that help most with the question. Of news, the
+    clause that helps most and what follows it: before it stands what is over ("The 47 was axed, so you take the 112").
     """
+    if lesson.formerly:
+        return _news(text, lesson, notebook, adapter)
     whole = said_back(lesson)
     parts = sentences(whole)
     sizes = [len(adapter.format.encode(part)) for part in parts]
-    if len(parts) < 2 or (sum(sizes) <= OPENING and not lesson.formerly):
+    if len(parts) < 2 or sum(sizes) <= OPENING:
         return whole
-    _, asked = notebook.gate.read(text)
-    helping, chosen = [notebook.gate.same(asked, notebook.lower(part)) for part in parts], set[int]()
-    order = sorted(range(len(parts)), key=lambda i: -helping[i])
-    if lesson.formerly:
-        best, news = order[0], len(lesson.still)
-        order = [best, *range(best + 1, len(parts) if best >= news else 0)]
-    for i in order:
+    helping, chosen = _helping(text, parts, notebook), set[int]()
+    for i in sorted(range(len(parts)), key=lambda i: -helping[i]):
         if not chosen or sum(sizes[j] for j in chosen) + sizes[i] <= OPENING:
             chosen.add(i)
     return " ".join(parts[i] for i in sorted(chosen))
+
+
+def _news(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) -> str:
+    parts = [*lesson.still, *clauses(echo_of(lesson))]
+    old = frozenset[str]().union(*(notebook.telling(before) for before in lesson.formerly))
+    helping = _helping(text, parts, notebook)
+    for i, part in enumerate(parts):
+        told = notebook.telling(part) - notebook.telling(text)
+        helping[i] -= OVER * len(told & old) / max(1, len(told))
+    best = max(range(len(parts)), key=helping.__getitem__)
+    said = _as_sentence(parts[best])
+    for part in parts[best + 1 :] if best >= len(lesson.still) else ():  # what holds is not followed by other news
+        longer = f"{said} {_as_sentence(part)}"
+        if len(adapter.format.encode(longer)) > OPENING:
+            break
+        said = longer
+    return said
+
+
+def _helping(text: str, parts: Sequence[str], notebook: Notebook) -> list[float]:
+    """How surely each part of a note helps, as logits of the first look."""
+    _, asked = notebook.gate.read(text)
+    return [logit(notebook.gate.same(asked, notebook.lower(part))) for part in parts]
+
+
+def _as_sentence(part: str) -> str:
+    return f"{part[0].upper()}{part[1:].rstrip('.。')}{'' if part[-1] in '?!。' else '.'}"
 
 
 def said_back(lesson: Lesson) -> str:

@@ -26,7 +26,9 @@ CATS = ("What are my cats called?", "Your cats are called Milo and Tom.")
 AUSTRALIA = Exchange("What is the capital of Australia?", "The capital of Australia is Sydney.")
 
 
-@pytest.mark.parametrize("said", ["learning banjo now", "saved 400 euros for a boat", "notes are in the blue bag"])
+@pytest.mark.parametrize(
+    "said", ["learning banjo now", "storing the potatoes in the cellar", "notes are in the blue bag"]
+)
 def test_a_word_that_begins_like_a_request_to_remember_stays_whole(said: str) -> None:
     lesson = read(said).lesson
     assert lesson is not None and lesson.echo.lower().rstrip(".") == said.lower().rstrip(".")

@@ -52,6 +52,18 @@ def test_a_fact_is_said_back_from_the_other_side(clause: str, tongue: str, echo:
         ("El examen es el lunes que viene", "es", "El examen es el 30 de noviembre de 2026"),
         ("考试在明天", "zh", "考试在2026年11月29日"),
         ("We never deploy on Fridays", "en", "We never deploy on Fridays"),
+        ("Vera moved to Odense last month", "en", "Vera moved to Odense in October 2026"),
+        ("I quit smoking two weeks ago", "en", "I quit smoking in November 2026"),
+        ("we sold it 3 days ago", "en", "we sold it on 25 November 2026"),
+        ("she has run it since last year", "en", "she has run it since 2025"),
+        ("we chose it at last week's meeting", "en", "we chose it at last week's meeting"),
+        ("11 months ago we got a dog", "en", "in December 2025 we got a dog"),
+        ("Letzten Freitag haben wir verkauft", "de", "am 27. November 2026 haben wir verkauft"),
+        ("Wir sind vor zwei Monaten umgezogen", "de", "Wir sind im September 2026 umgezogen"),
+        ("il a changé de numéro il y a trois ans", "fr", "il a changé de numéro en 2023"),
+        ("il y a deux chats", "fr", "il y a deux chats"),
+        ("vivo aquí desde hace dos años", "es", "vivo aquí desde hace dos años"),
+        ("他上个月搬到青岛", "zh", "他2026年10月搬到青岛"),
     ],
 )
 def test_times_as_seen_from_today_become_dates(text: str, tongue: str, said: str) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from lmm.bench.reader import labelled, measure
 from lmm.errors import UsageError
 from lmm.feedback import Exchange, lesson_for, read, replies
+from lmm.feedback.dates import dated
 from lmm.feedback.grammar import flip, plain
 from lmm.feedback.lessons import question_of
 from lmm.lesson import Knowledge, Lesson
@@ -32,6 +33,15 @@ AUSTRALIA = Exchange("What is the capital of Australia?", "The capital of Austra
 def test_a_word_that_begins_like_a_request_to_remember_stays_whole(said: str) -> None:
     lesson = read(said).lesson
     assert lesson is not None and lesson.echo.lower().rstrip(".") == said.lower().rstrip(".")
+
+
+def test_what_is_still_to_come_is_kept_with_its_date_and_what_passes_is_not() -> None:
+    tomorrow = dated("tomorrow", "en")
+    lesson = read("my flight is tomorrow at 7").lesson
+    assert lesson is not None and lesson.echo == f"Your flight is {tomorrow} at 7."
+    assert read("Vera moved to Odense last month").lesson is not None
+    for passing in ("I have a headache today", "Vera called yesterday", "should I go swimming tomorrow?"):
+        assert read(passing).lesson is None
 
 
 # ------------------------------------------------------------------ labelled turns

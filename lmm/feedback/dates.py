@@ -137,15 +137,18 @@ FORMS = {
 SINCE = r"(?:since|from|until|till|by|before|after|of|seit|ab|bis|depuis|dès|desde|hasta|de) "
 
 
-def dated(text: str, language: str, today: date | None = None) -> str:
+def dated(text: str, language: str, today: date | None = None, ahead: bool = False) -> str:
     """The text with "tomorrow", "next Friday", "this year" and "two weeks ago" as dates; everything else stays. What is
-    said in weeks becomes a month."""
+    said in weeks becomes a month. With `ahead`, only what is still to come."""
     today = today or date.today()
     edge = "" if language == "zh" else r"\b"
     for said, away in _times(language, today):
         pattern = re.compile(rf"(?P<since>{SINCE})?{edge}(?:{said}){edge}(?!['’]s)", re.I)
         for found in reversed(list(pattern.finditer(text))):
-            when, since = _written(*away(found), language), found["since"] or ""
+            day, unit = away(found)
+            if ahead and day <= today:
+                continue
+            when, since = _written(day, unit, language), found["since"] or ""
             when = since + (when.partition(" ")[2] if since and when[0].isalpha() else when)
             text = text[: found.start()] + when + text[found.end() :]
     return text

@@ -38,6 +38,9 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         alone = reader.hear(text, None)  # what went before it may hide that it says something of its own
         if alone.facts:
             heard, last = alone, None
+    when = dates.dated(text, tongue, ahead=True) if heard.kind == "nothing" and not heard.facts else text
+    if when != text and (alone := reader.hear(when, None)).facts and alone.facts[0].subject and alone.sure > SURE:
+        heard, text, last = alone, when, None  # tomorrow is over soon, and a date stays
     told_too = [part for part in parts if not asks(part)]
     if not heard.facts and heard.kind == "nothing" and 0 < len(told_too) < len(parts):  # or a question beside it
         rest = grammar.quiet(" ".join(told_too))

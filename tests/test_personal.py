@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from lmm.cli.app import app
 from lmm.encoders import load_encoder
 from lmm.encoders.minilm import shared_encoder
 from lmm.encoders.sentences import MiniLM, SentenceEncoder, States
-from lmm.errors import ModelError, StoreError, UsageError
+from lmm.errors import ModelError, StoreError, UnknownNameError, UsageError
 from lmm.store.memory import InMemory
 from lmm.store.personal import PersonalMemory
 
@@ -139,12 +140,100 @@ def test_the_call_is_that_of_sentence_transformers() -> None:
     loose = encoder.encode(FACTS[:1], normalize_embeddings=False)
     assert np.allclose(loose / np.linalg.norm(loose), rows[:1], atol=1e-6) and abs(np.linalg.norm(loose) - 1) > 1e-3
     assert np.array_equal(encoder.encode(FACTS[0] + " and so on", max_length=5), encoder.encode("My sister is"))
-    with pytest.raises(UsageError):
-        encoder.encode([None])  # type: ignore[list-item]
-    with pytest.raises(UsageError):
-        encoder.encode(FACTS, batch_size=0)
+    assert np.array_equal(encoder.encode(np.array(FACTS[:2])), rows[:2])
+    assert np.array_equal(encoder.encode(iter(FACTS[:2])), rows[:2])
+    assert [encoder.count_tokens(text) for text in ("", FACTS[0])] == [2, len(shared_encoder().ids(FACTS[0]))]
+
+
+def test_a_vector_in_every_form_that_sentence_transformers_has() -> None:
+    encoder = load_encoder("minilm")
+    rows = encoder.encode(FACTS)
+    short = encoder.encode(FACTS, truncate_dim=8)
+    assert np.allclose(short, rows[:, :8] / np.linalg.norm(rows[:, :8], axis=1, keepdims=True), atol=1e-6)
+    assert np.array_equal(encoder.encode(FACTS, truncate_dim=1000), rows)
+    bits = encoder.encode(FACTS, precision="ubinary")
+    assert bits.dtype == np.uint8 and np.array_equal(np.unpackbits(bits, axis=1), rows > 0)
+    signed = encoder.encode(FACTS, precision="binary")
+    assert signed.dtype == np.int8 and np.array_equal(signed.astype(int) + 128, bits)
     torch = pytest.importorskip("torch")
-    assert torch.equal(encoder.encode(FACTS[:1], convert_to_numpy=False), torch.from_numpy(rows[:1]))
+    assert torch.equal(encoder.encode(FACTS, convert_to_tensor=True), torch.from_numpy(rows))
+    listed = encoder.encode(FACTS, convert_to_numpy=False)
+    assert isinstance(listed, list) and all(map(torch.equal, listed, torch.from_numpy(rows)))
+    assert torch.equal(encoder.encode(FACTS[0], convert_to_tensor=True, device="cpu"), torch.from_numpy(rows[0]))
+
+
+def test_arguments_stand_in_the_order_of_sentence_transformers() -> None:
+    theirs = pytest.importorskip("sentence_transformers").SentenceTransformer
+    for name in ("encode", "encode_query", "encode_document"):
+        mine, wanted = (list(inspect.signature(getattr(one, name)).parameters) for one in (SentenceEncoder, theirs))
+        mine = [argument for argument in mine if argument not in ("max_length", "args", "options")]
+        assert mine == wanted[: len(mine)] and (name != "encode" or wanted[len(mine) :] == ["kwargs"])
+    encoder = load_encoder("minilm")
+    assert np.array_equal(encoder.encode(FACTS, None, "query: ", 2), encoder.encode([f"query: {x}" for x in FACTS]))
+
+
+def test_prompts_stand_before_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = MiniLM()
+    plain, asked, told = (encoder.encode(before + FACTS[0]) for before in ("", "query: ", "passage: "))
+    assert np.array_equal(encoder.encode_query(FACTS[0]), plain)  # MiniLM has no prompts
+    with pytest.raises(UsageError, match="all-MiniLM-L6-v2 has no prompt 'query'; it has: none"):
+        encoder.encode(FACTS[0], prompt_name="query")
+    monkeypatch.setattr(MiniLM, "prompts", {"query": "query: ", "passage": "passage: "})
+    assert np.array_equal(encoder.encode(FACTS[0], "query"), asked)
+    assert np.array_equal(encoder.encode_query([FACTS[0]], batch_size=1)[0], asked)
+    assert np.array_equal(encoder.encode_document(FACTS[0]), told)
+    assert np.array_equal(encoder.encode_document(FACTS[0], prompt=""), plain)
+    monkeypatch.setattr(MiniLM, "default_prompt_name", "query")
+    assert np.array_equal(encoder.encode(FACTS[0]), asked)
+
+
+def test_similarity_is_the_cosine() -> None:
+    encoder = load_encoder("minilm")
+    rows = 3 * encoder.encode(FACTS)
+    found = encoder.similarity(rows, rows[:2])
+    assert found.shape == (len(FACTS), 2) and np.allclose(found, rows @ rows[:2].T / 9, atol=1e-5)
+    assert np.allclose(encoder.similarity_pairwise(rows, rows), 1, atol=1e-5)
+    assert encoder.similarity(rows[0], rows).shape == (1, len(FACTS))
+    for wrong in ((rows, rows[:, :5]), (rows, "no"), (rows[None], rows)):
+        with pytest.raises(UsageError):
+            encoder.similarity(*wrong)
+    with pytest.raises(UsageError, match="are not pairs"):
+        encoder.similarity_pairwise(rows, rows[:1])
+    torch = pytest.importorskip("torch")
+    assert isinstance(encoder.similarity(torch.from_numpy(rows), rows), torch.Tensor)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 0},
+        {"batch_size": "a"},
+        {"max_length": 0},
+        {"max_length": "9"},
+        {"max_length": 10.5},
+        {"max_length": 513},
+        {"truncate_dim": 0},
+        {"output_value": "token_embeddings"},
+        {"output_value": None},
+        {"precision": "int8"},
+        {"precision": "half"},
+        {"device": "cuda"},
+        {"pool": {}},
+        {"prompt": 3},
+        {"prompt_name": 3},
+    ],
+)
+def test_what_an_encoder_cannot_do_is_named(options: dict) -> None:
+    with pytest.raises(UsageError, match=r"must be|expected|gives|float32|computes on|reads texts|has no prompt"):
+        load_encoder("minilm").encode(FACTS, **options)
+
+
+@pytest.mark.parametrize(
+    "wrong", [None, 3, {"a": "b"}, {"a"}, [None], [FACTS], b"bytes", np.ones(3), "a\udc80", ["\ud83d"]]
+)
+def test_what_is_no_text_is_named(wrong: object) -> None:
+    with pytest.raises(UsageError, match=r"reads texts, not|a text or a list of texts, not|is not Unicode"):
+        load_encoder("minilm").encode(wrong)  # type: ignore[arg-type]
 
 
 def test_a_chat_models_own_states(toy: ToyAdapter) -> None:
@@ -176,6 +265,32 @@ def test_other_encoders_need_their_package(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "sentence_transformers", None)
     with pytest.raises(ModelError, match=r"pip install 'lmm\[encoders\]'"):
         load_encoder("some/encoder")
+
+
+def test_a_name_that_is_nearly_an_encoders_is_not_looked_up() -> None:
+    with pytest.raises(UnknownNameError, match="unknown encoder 'lamm': did you mean 'lam'"):
+        load_encoder("lamm")
+
+
+@pytest.mark.slow
+def test_the_hub_is_asked_once_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sentence_transformers")
+    import huggingface_hub
+
+    asked = []
+
+    def silent(self: object, repo: str, timeout: float) -> None:
+        asked.append((repo, timeout))
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", silent)
+    for name, repo in (
+        ("nobody/nothing", "nobody/nothing"),
+        ("all-nothing-v9", "sentence-transformers/all-nothing-v9"),
+    ):
+        with pytest.raises(ModelError, match="it is no folder, nor on the hub"):
+            load_encoder(name)
+        assert asked.pop() == (repo, 10.0) and not asked
 
 
 # ---- the command line

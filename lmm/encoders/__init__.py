@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmm import registry
-from lmm.errors import LmmError, ModelError
+from lmm.errors import LmmError, ModelError, UnknownNameError
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -23,13 +25,17 @@ def load_encoder(
     """An encoder by its name in the registry, or a folder or id that sentence-transformers loads.
 
     "auto" is the first of ORDER that is there; `notice` hears of each that is not, and there are never random vectors.
-    "states" are those of a chat model, `adapter`. Raises ModelError, with what to install.
+    "states" are those of a chat model, `adapter`. Raises ModelError, with what to install, and UnknownNameError for a
+    name that is nearly one of the registry.
     """
     if name == "auto":
         return _first(adapter, notice)
-    if name not in registry.table("lmm.encoders"):
+    known = registry.table("lmm.encoders")
+    if name not in known:
         from lmm.encoders.sentences import Transformer
 
+        if not Path(name).exists() and difflib.get_close_matches(name, [*known, "auto"], cutoff=0.6):
+            raise UnknownNameError("encoder", name, [*known, "auto"])
         return Transformer(name)
     kind = registry.find("lmm.encoders", "encoder", name)
     if name != "states":

@@ -2,9 +2,10 @@
 
 `--sts` scores every pair of an STS file (columns: two sentences and a score), beside MiniLM, and says how near the
 vectors are to MiniLM's. `--lengths` is the time and the peak memory of one text of so many tokens, each in a process of
-its own; MiniLM's to 512, where it ends. `--speed` is sentences per second against MiniLM in the same runtime. `--qmsum`
-looks for the meeting of a query among all meetings, MiniLM reading their first 512 tokens; `--passkey` for the text of
-so many tokens that has somebody's passkey, among as many as there are names, `--times` over. `--plot` draws --lengths.
+its own; MiniLM's to 512, where it ends. `--speed` is sentences per second in batches, in NumPy and in torch, each
+against MiniLM in batches there. `--qmsum` looks for the meeting of a query among all meetings, MiniLM reading their
+first 512 tokens; `--passkey` for the text of so many tokens that has somebody's passkey, among as many as there are
+names, `--times` over. `--plot` draws --lengths.
 Seconds are of the processor, of one core with OMP_NUM_THREADS=1. `--weights` is a file of scripts/train_lam.py, in
 place of the one that lmm has. Linux.
 """
@@ -16,14 +17,16 @@ import csv
 import json
 import multiprocessing
 import random
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from lmm.encoders import minilm
-from lmm.encoders.lam import MAX_LENGTH, WEIGHTS, Lam, long_mean, short_means
+from lmm.encoders.lam import MAX_LENGTH, WEIGHTS, Lam, export, long_mean, short_means
 from lmm.encoders.sentences import MiniLM, SentenceEncoder
 from scripts.measure_serve import NAMES
 
@@ -75,19 +78,70 @@ def length(name: str, tokens: int, weights: Path) -> dict[str, float | str]:
     return {"encoder": name, "tokens": tokens, "us_per_token": 1e6 * seconds / tokens, "peak_gb": peak}
 
 
-def speed(lam: Lam, words: int = 30, batch: int = 32, rounds: int = 5) -> dict[str, float]:
+def together(weights: Mapping[str, np.ndarray], rows: np.ndarray) -> np.ndarray:
+    """MiniLM in NumPy on texts of one length at once, its fastest there: ids [n, L] -> means of states [n, D]."""
+    (n, length), x = rows.shape, minilm.embed(weights, rows).reshape(-1, minilm.WIDTH)
+    for layer in range(minilm.LAYERS):
+        at = f"encoder.layer.{layer}."
+        q, k, v = (
+            minilm.linear(weights, f"{at}attention.self.{name}", x).reshape(n, length, minilm.HEADS, -1).swapaxes(1, 2)
+            for name in ("query", "key", "value")
+        )
+        scores = q @ k.swapaxes(2, 3)
+        scores *= np.float32(1 / np.sqrt(q.shape[-1]))
+        scores -= scores.max(axis=-1, keepdims=True)
+        np.exp(scores, out=scores)
+        scores /= scores.sum(axis=-1, keepdims=True)
+        mixed = (scores @ v).swapaxes(0, 1).reshape(minilm.HEADS, n * length, -1)
+        x = minilm.after_attention(weights, at, x, mixed)
+    return x.reshape(n, length, -1).mean(axis=1)
+
+
+Runner = Callable[[np.ndarray], np.ndarray]  # ids [n, L] -> the means of their states [n, D]
+
+
+def in_numpy(lam: Lam) -> dict[str, Runner]:
+    weights = minilm.shared_encoder().weights
+    return {
+        "lam": lambda rows: short_means(lam.ops, lam.weights, list(rows)),
+        "minilm": lambda rows: together(weights, rows),
+    }
+
+
+def in_torch(lam: Lam) -> dict[str, Runner]:
+    """The exported module, and MiniLM as transformers has it with torch's fused attention."""
+    import torch
+    from transformers import BertModel
+
+    from lmm.encoders.lam_torch import LamModule
+
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        export(Path(folder), lam)
+        module = LamModule.load(folder)
+    options = {"attn_implementation": "sdpa", "add_pooling_layer": False}
+    bert = BertModel.from_pretrained(minilm.weights_folder(), **options).eval()
+
+    @torch.inference_mode()
+    def run(model: Callable[[torch.Tensor], torch.Tensor], rows: np.ndarray) -> np.ndarray:
+        return model(torch.from_numpy(rows).long()).numpy()
+
+    return {
+        "lam": partial(
+            run, lambda ids: module({"input_ids": ids, "attention_mask": ids * 0 + 1})["sentence_embedding"]
+        ),
+        "minilm": partial(run, lambda ids: bert(ids).last_hidden_state.mean(1)),
+    }
+
+
+def speed(runners: Mapping[str, Runner], words: int = 30, batch: int = 32, rounds: int = 15) -> dict[str, float]:
     """Sentences of `words` + 2 tokens a second; the best of some rounds, both encoders in turn."""
-    model = minilm.shared_encoder()
     rows = np.random.default_rng(0).integers(1996, 29612, (batch, words + 2)).astype(np.int32)
-    best = {"lam": np.inf, "minilm": np.inf}
+    best = dict.fromkeys(runners, np.inf)
     for _ in range(rounds):
-        for name in best:
+        for name, run in runners.items():
             started = time.process_time()
-            if name == "lam":
-                short_means(lam.ops, lam.weights, list(rows))
-            else:
-                for row in rows:
-                    minilm.run_layers(model.weights, minilm.embed(model.weights, row.tolist()))
+            run(rows)
             best[name] = min(best[name], time.process_time() - started)
     shown = {f"{name}_sentences_per_second": batch / seconds for name, seconds in best.items()}
     return {**shown, "ratio": best["minilm"] / best["lam"]}
@@ -165,7 +219,8 @@ def main() -> None:
     if options.sts:
         shown(sts(lam, options.sts))
     if options.speed:
-        shown(speed(lam))
+        for runtime in (in_numpy, in_torch):
+            shown({"runtime": runtime.__name__, **speed(runtime(lam))})
     searches = {
         f"passkey {tokens}, {time}": passkeys(lam, tokens, time)
         for tokens in options.passkey

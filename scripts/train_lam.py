@@ -6,14 +6,15 @@ Everything of all-MiniLM-L6-v2 stays, but for attention, which becomes linear (s
 2. the whole encoder learns MiniLM's sentence vectors: 1 - cosine, and the squared error of the cosines between the
    sentences of a batch; maps, LoRA of all matrices, biases and norms are trained.
 
-Seeded; Ctrl-C or a crash costs a minute at most: the same command goes on. Needs torch. `--data` holds
-sts/stsb-en-train.csv, of which the sentences and no scores are read, sts/stsb-en-dev.csv, which selects the best
-weights, and text/. No sentence of the dev pairs is trained on.
+Seeded; Ctrl-C or a crash costs a minute at most: the same command goes on, and so does one with other --steps. Another
+training needs another folder. Needs torch. `--data` holds sts/stsb-en-train.csv, of which the sentences and no scores
+are read, sts/stsb-en-dev.csv, which selects the best weights, and text/. No sentence of the dev pairs is trained on.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import math
 import random
@@ -25,17 +26,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from lmm.encoders.lam import PAGE, new_maps
 from lmm.encoders.lam_torch import Layers
 from lmm.encoders.minilm import HEADS, LAYERS, MATRICES, WIDTH, Encoder
+from lmm.errors import UsageError
+from lmm.files.atomic import write_atomically
 from scripts.measure_lam import spearman, sts_pairs
 
 TEXTS = ("subjectivity", "pros_cons", "movie_reviews", "wikitext2_valid", "state_union")
 LONGEST = 48  # word pieces of a sentence
 PASSAGES = 0.02  # share of passages among the texts, several sentences long
+GOES_ON = ("data", "out", "steps", "every", "threads")  # options that a training may go on with when they are others
 AVERAGE = 0.99  # of the moving average of what is trained, which is what is kept: the last steps, a fifth at first
 
 
@@ -115,7 +119,7 @@ class Student(Layers):
                     each(at, q, k, v, wanted)
             x = self.after_attention(at, x, wanted)
         self.tuned = tuned
-        return self.pooled(x, mask)
+        return nn.functional.normalize(self.pooled(x, mask), dim=-1)
 
 
 class Batches:
@@ -146,11 +150,13 @@ class Batches:
 
 
 class Run:
-    """A training that is kept in a folder: parameters, their average, moments of Adam, MiniLM's vectors, progress."""
+    """A training that is kept in a folder: parameters, their average, moments of Adam, MiniLM's vectors, progress.
+
+    Raises UsageError for a folder with a training of other texts or options: its vectors are not these texts'.
+    """
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.folder = options, Path(options.out)
-        self.folder.mkdir(parents=True, exist_ok=True)
         encoder = Encoder()
         self.student = Student(encoder, options.rank, options.seed)
         texts = sentences(Path(options.data), options.others, options.seed)
@@ -162,24 +168,34 @@ class Run:
         self.teacher = torch.zeros(len(texts), WIDTH)
         self.moments = {n: (torch.zeros_like(p), torch.zeros_like(p)) for n, p in self.student.trained.items()}
         self.average = {name: value.detach().clone() for name, value in self.student.trained.items()}
-        self.state: dict[str, Any] = {"layers": 0, "whole": 0, "seconds": 0.0, "best": -1.0}  # steps of both stages
+        self.state: dict[str, Any] = {"layers": 0, "whole": 0, "begun": False, "seconds": 0.0, "best": -1.0}
+        self.state |= {"history": [], "of": self.made_of(texts)}  # "layers", "whole": steps of the two stages
         self.epoch_steps = len(self.batches.epoch(0))
         self.order: list[list[int]] = []
         self.saved, self.spoken, self.used = time.time(), 0.0, time.process_time()
         if (self.folder / "run.json").exists():
             self._load()
 
+    def made_of(self, texts: Sequence[str]) -> dict[str, Any]:
+        """What has to be the same for a training to go on."""
+        options = {name: value for name, value in vars(self.options).items() if name not in GOES_ON}
+        return {**options, "texts": hashlib.sha256("\n".join(texts).encode()).hexdigest()}
+
     def _checkpoint(self) -> Path:
         return self.folder / f"run-{self.state['layers'] + self.state['whole']}.safetensors"
 
     def _load(self) -> None:
-        self.state = json.loads((self.folder / "run.json").read_text())
-        found = load_file(self._checkpoint())
-        self.teacher = found["teacher"].float()
+        found, mine = json.loads((self.folder / "run.json").read_text()), self.state["of"]
+        theirs = found.get("of", {})
+        if other := [name for name in mine if theirs.get(name) != mine[name]]:
+            raise UsageError(f"{self.folder} has a training with other {', '.join(other)}; give this one another --out")
+        self.state = found
+        tensors = load_file(self._checkpoint())
+        self.teacher = tensors["teacher"].float()
         for name, value in self.student.trained.items():
-            value.data.copy_(found[name])
-            self.average[name] = found[f"average.{name}"]
-            self.moments[name] = (found[f"first.{name}"], found[f"second.{name}"])
+            value.data.copy_(tensors[name])
+            self.average[name] = tensors[f"average.{name}"]
+            self.moments[name] = (tensors[f"first.{name}"], tensors[f"second.{name}"])
 
     def save(self) -> None:
         """First the tensors, then the line that names them: a crash in between costs nothing."""
@@ -190,10 +206,10 @@ class Run:
             tensors[name], tensors[f"average.{name}"] = value.detach(), self.average[name]
             tensors[f"first.{name}"], tensors[f"second.{name}"] = self.moments[name]
         path = self._checkpoint()
-        save_file(tensors, path)
-        temporary = self.folder / "run.json.new"
-        temporary.write_text(json.dumps(self.state))
-        temporary.rename(self.folder / "run.json")
+        write_atomically(path, [save(tensors)])
+        write_atomically(self.folder / "run.json", [json.dumps(self.state).encode()])
+        history = "".join(json.dumps(line) + "\n" for line in self.state["history"])
+        write_atomically(self.folder / "history.jsonl", [history.encode()])
         for old in self.folder.glob("run-*.safetensors"):
             if old != path:
                 old.unlink()
@@ -221,8 +237,8 @@ class Run:
             self.update(sum(losses), list(self.student.maps), self.state["layers"], self.options.map_rate)
             shown = " ".join(f"{loss.item():.3f}" for loss in losses)
             self.told(f"layers {self.state['layers']}/{self.options.layer_steps}: {shown}")
-            if self.state["layers"] == self.options.layer_steps:
-                self.begin_whole()
+        if not self.state["begun"]:
+            self.begin_whole()
         self.student.tuned = True
         while self.state["whole"] < self.options.steps:
             self.whole_step()
@@ -247,8 +263,8 @@ class Run:
             value.data.copy_(self.average[name])
             for moment in self.moments[name]:
                 moment.zero_()
+        self.state["begun"] = True
         self.select()
-        self.save()
 
     def precision(self) -> torch.autocast:
         return torch.autocast("cpu", torch.bfloat16, enabled=self.options.bfloat16)
@@ -294,12 +310,13 @@ class Run:
         minutes = (self.state["seconds"] + time.process_time() - self.used) / 60  # of the processor
         line = {"step": self.state["whole"], "minutes": round(minutes, 1), "dev": round(score, 4)}
         print(json.dumps(line), flush=True)
-        with (self.folder / "history.jsonl").open("a") as file:
-            file.write(json.dumps(line) + "\n")
         if score > self.state["best"]:
             self.state["best"] = score
             halves = {name: value.half().contiguous() for name, value in self.average.items()}
-            save_file(halves, self.folder / "lam.safetensors", {key: str(value) for key, value in line.items()})
+            metadata = {key: str(value) for key, value in line.items()}
+            write_atomically(self.folder / "lam.safetensors", [save(halves, metadata)])
+        self.state["history"].append(line)
+        self.save()  # or the line would be written again after a crash
 
 
 def parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import tracemalloc
 from pathlib import Path
@@ -15,7 +16,7 @@ from lmm.cli.app import app
 from lmm.encoders import lam as module
 from lmm.encoders import load_encoder
 from lmm.encoders.lam import FEATURES, MAX_LENGTH, PAGE, WEIGHTS, Lam, Pages, long_mean, new_maps, parts, run_layer
-from lmm.encoders.minilm import LAYERS, MATRICES, NUMPY, shared_encoder
+from lmm.encoders.minilm import LAYERS, MATRICES, NUMPY, embed, run_layers, shared_encoder, unit_mean
 from lmm.errors import ModelError, UsageError
 
 TEXTS = ["A cat sits on the mat.", "", "Zdeněk was in Kraków, 東京; key_17.", "word " * 300, "One. Two! " * 60]
@@ -138,12 +139,25 @@ def test_a_store_can_tell_vectors_of_other_weights(encoder: Lam, path: Path, tmp
     assert Lam(tmp_path / "other.safetensors").name != encoder.name == Lam(path).name
 
 
-def test_bad_input_is_named(encoder: Lam, tmp_path: Path) -> None:
-    for length in (1, MAX_LENGTH + 1):
-        with pytest.raises(UsageError, match="max_length must be from 2 to 1572864"):
-            encoder.encode("text", max_length=length)
-    with pytest.raises(UsageError, match="reads texts, not int"):
-        encoder.encode([3])  # type: ignore[list-item]
+@pytest.mark.parametrize("length", [0, 1, -5, MAX_LENGTH + 1, 10.5, "9", True])
+def test_a_length_that_is_none_is_named(encoder: Lam, length: object) -> None:
+    with pytest.raises(UsageError, match=f"max_length must be a whole number from 2 to 1572864, not {length!r}"):
+        encoder.encode("text", max_length=length)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 33, 63, 64, 65])
+def test_pairs_of_a_short_page_are_the_sums_of_a_long_one(
+    encoder: Lam, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    ids = [np.random.default_rng(i).integers(1000, 20000, size).astype(np.int32) for i in range(2)]
+    found = []
+    for most in (0, 64):
+        monkeypatch.setattr(module, "PAIRS", most)
+        found.append(module.short_means(NUMPY, encoder.weights, ids))
+    assert np.abs(found[0] - found[1]).max() < 1e-5
+
+
+def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"scripts\.train_lam makes them"):
         Lam(tmp_path / "none.safetensors")
     (tmp_path / "bad.safetensors").write_bytes(b"not at all")
@@ -178,35 +192,105 @@ def test_every_backend_gives_the_same(ops: Ops, encoder: Lam, path: Path) -> Non
     assert np.abs(found.encode(texts[0]) - found.encode(texts[:3])[0]).max() < 1e-5
 
 
-def torch_vectors(encoder: Lam, folder: Path) -> np.ndarray:
-    torch = pytest.importorskip("torch")
-    from lmm.encoders import lam_torch
+@pytest.fixture(scope="module")
+def stored(encoder: Lam) -> Lam:
+    """The encoder with weights as an exported folder keeps them, in float16."""
+    found = copy.copy(encoder)
+    found.weights = {name: value.astype(np.float16).astype(np.float32) for name, value in encoder.weights.items()}
+    assert (found.encode(TEXTS) * encoder.encode(TEXTS)).sum(axis=1).min() > 0.9999
+    return found
 
+
+@pytest.fixture(scope="module")
+def folder(encoder: Lam, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The exported folder."""
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("exported") / "lam"
     module.export(folder, encoder)
-    model = lam_torch.LamModule.load(str(folder))
-    with torch.no_grad():
-        return model(model.tokenize(TEXTS))["sentence_embedding"].numpy()
+    return folder
+
+
+def units(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 @pytest.mark.slow
-def test_torch_gives_the_same_with_padding(encoder: Lam, tmp_path: Path) -> None:
-    assert np.abs(torch_vectors(encoder, tmp_path) - encoder.encode(TEXTS)).max() < 1e-4
+def test_torch_gives_the_same_with_padding_on_any_side(stored: Lam, folder: Path) -> None:
+    import torch
+
+    from lmm.encoders.lam_torch import LamModule
+
+    model, wanted = LamModule.load(str(folder)), stored.encode(TEXTS)
+    features = model.tokenize(TEXTS)
+    ids, mask = features["input_ids"], features["attention_mask"]
+    lengths = mask.sum(1).tolist()
+    rolled = torch.stack([torch.arange(len(row)).roll(len(row) - n) for row, n in zip(ids, lengths, strict=True)])
+    left = {"input_ids": ids.gather(1, rolled), "attention_mask": mask.gather(1, rolled)}
+    assert not left["attention_mask"][0, 0] and left["attention_mask"][:, -1].all()
+    with torch.no_grad():
+        right, left = model(features), model(left)
+        short = model({"input_ids": ids[:1, : lengths[0]], "attention_mask": mask[:1, : lengths[0]]})
+    for found in (right, left, short):
+        rows = units(found["sentence_embedding"].numpy())
+        assert np.abs(rows - wanted[: len(rows)]).max() < 1e-4
+    assert torch.allclose(left["token_embeddings"][0, -lengths[0] :], short["token_embeddings"][0], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_torch_computes_with_weights_of_half_precision(stored: Lam, folder: Path, dtype: str) -> None:
+    import torch
+
+    from lmm.encoders.lam_torch import LamModule
+
+    model = LamModule.load(str(folder)).to(getattr(torch, dtype))
+    with torch.no_grad():
+        rows = units(model(model.tokenize(TEXTS[:2]))["sentence_embedding"].float().numpy())
+    agreement = (rows * stored.encode(TEXTS[:2])).sum(axis=1)
+    print(agreement)
+    assert agreement.min() > (0.9999 if dtype == "float16" else 0.99)
+    assert next(model.to("meta").parameters()).device.type == "meta"  # sentence-transformers asks there
 
 
 @pytest.mark.slow
 def test_sentence_transformers_loads_the_exported_folder(
-    encoder: Lam, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stored: Lam, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed (lmm[encoders])")
     from sentence_transformers import SentenceTransformer
 
     monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    module.export(tmp_path / "lam", encoder)
-    model = SentenceTransformer(str(tmp_path / "lam"), trust_remote_code=True)
-    assert np.abs(model.encode(TEXTS) - encoder.encode(TEXTS)).max() < 1e-4
+    model, wanted = SentenceTransformer(str(folder), trust_remote_code=True), stored.encode(TEXTS)
+    assert np.abs(model.encode(TEXTS, normalize_embeddings=True) - wanted).max() < 1e-4
+    loose = model.encode(TEXTS[:3])
+    assert np.abs(loose - stored.encode(TEXTS[:3], normalize_embeddings=False)).max() < 1e-3
+    assert abs(np.linalg.norm(loose[0]) - 1) > 1e-2 and model.similarity_fn_name == "cosine"
+    tokens = model.encode(TEXTS[:2], output_value="token_embeddings")
+    assert [len(rows) for rows in tokens] == [stored.count_tokens(text) for text in TEXTS[:2]]
+    assert np.abs(tokens[0].numpy().mean(axis=0) - loose[0]).max() < 1e-4
     model.save(str(tmp_path / "again"))
-    again = load_encoder(str(tmp_path / "again"))
-    assert np.abs(again.encode(TEXTS[:1]) - encoder.encode(TEXTS[:1])).max() < 1e-4
+    for at in (folder, tmp_path / "again"):
+        assert (
+            "Apache License" in (at / "LICENSE").read_text() and "license: apache-2.0" in (at / "README.md").read_text()
+        )
+        assert (at / "model.safetensors").stat().st_size < 47e6
+
+
+@pytest.mark.slow
+def test_an_exported_folder_is_an_encoder_of_lmm(
+    stored: Lam, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed (lmm[encoders])")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    found = load_encoder(str(folder))
+    assert np.abs(found.encode(TEXTS) - stored.encode(TEXTS)).max() < 1e-4
+    assert [found.count_tokens(text) for text in TEXTS] == [stored.count_tokens(text) for text in TEXTS]
+    short = (each.encode(TEXTS[3], max_length=9) for each in (found, stored))
+    assert np.abs(next(short) - next(short)).max() < 1e-4
+    assert np.abs(found.encode(TEXTS[3]) - stored.encode(TEXTS[3])).max() < 1e-4  # is not cut from then on
+    assert found.count_tokens(TEXTS[3]) == stored.count_tokens(TEXTS[3])
+    with pytest.raises(UsageError, match="max_length must be a whole number from 2 to 1572864"):
+        found.encode("text", max_length=0)
 
 
 # ---- the command line, and the training
@@ -226,7 +310,12 @@ def test_vectors_on_the_shell(tmp_path: Path) -> None:
     assert json.loads(run(input=f"\n{TEXTS[0]}\n")) == rows[0]
     run(TEXTS[0], "--file", str(file), "--out", str(target))
     assert np.array_equal(np.load(target), wanted)
-    for wrong in (["--file", str(tmp_path / "none")], ["a", "--out", str(tmp_path / "none" / "x")], []):
+    for wrong in (
+        ["--file", str(tmp_path / "none")],
+        ["a", "--out", str(tmp_path / "none" / "x")],
+        ["a", "--max-length", "0"],
+        [],
+    ):
         assert isinstance(CliRunner().invoke(app, ["encode", *wrong]).exception, UsageError)
 
 
@@ -251,18 +340,90 @@ def data(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
-def test_training_goes_on_where_it_was_stopped_as_if_it_had_not_been(data: Path, tmp_path: Path) -> None:
+SMALL = ["--others", "10", "--tokens", "64", "--layer-steps", "3", "--every", "2"]
+
+
+def trained(data: Path, out: Path, *options: str) -> None:
     from scripts import train_lam
 
-    shared = ["--data", str(data), "--others", "10", "--tokens", "64", "--layer-steps", "3", "--every", "2"]
-    train_lam.main([*shared, "--out", str(tmp_path / "whole"), "--steps", "4"])
+    train_lam.main(["--data", str(data), "--out", str(out), *SMALL, *options])
+
+
+def steps_told(out: Path) -> list[int]:
+    return [json.loads(line)["step"] for line in (out / "history.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.slow
+def test_training_goes_on_where_it_was_stopped_as_if_it_had_not_been(data: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trained(data, whole, "--steps", "4")
     for steps in ("1", "4"):
-        train_lam.main([*shared, "--out", str(tmp_path / "parts"), "--steps", steps])
-    one, two = (Lam(tmp_path / name / "lam.safetensors") for name in ("whole", "parts"))
+        trained(data, parts, "--steps", steps)
+    one, two = (Lam(out / "lam.safetensors") for out in (whole, parts))
     assert np.abs(one.encode(TEXTS) - two.encode(TEXTS)).max() < 1e-5
-    history = [json.loads(line) for line in (tmp_path / "whole" / "history.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in history] == [0, 2, 4]
+    assert steps_told(whole) == steps_told(parts) == [0, 2, 4]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("at", ["lam.safetensors", "run-3.safetensors", "run.json", "history.jsonl"])
+def test_a_crash_while_a_file_is_written_costs_nothing_and_repeats_no_line(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    from scripts import train_lam
+
+    whole, out, write = tmp_path / "whole", tmp_path / "parts", train_lam.write_atomically
+    trained(data, whole, "--steps", "2")
+
+    def fails(path: Path, chunks: list[bytes]) -> None:
+        if path.name == at:
+            raise KeyboardInterrupt
+        write(path, chunks)
+
+    monkeypatch.setattr(train_lam, "write_atomically", fails)
+    with pytest.raises(KeyboardInterrupt):
+        trained(data, out, "--steps", "2")
+    monkeypatch.undo()
+    trained(data, out, "--steps", "2")
+    assert steps_told(out) == steps_told(whole) == [0, 2]
+    one, two = (Lam(folder / "lam.safetensors") for folder in (whole, out))
+    assert np.abs(one.encode(TEXTS) - two.encode(TEXTS)).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_a_stop_between_the_stages_does_not_lose_the_second_ones_beginning(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scripts import train_lam
+
+    whole, out = tmp_path / "whole", tmp_path / "parts"
+    trained(data, whole, "--steps", "2")
+
+    def stops(run: train_lam.Run) -> None:
+        run.save()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train_lam.Run, "begin_whole", stops)
+    with pytest.raises(KeyboardInterrupt):
+        trained(data, out, "--steps", "2")
+    monkeypatch.undo()
+    trained(data, out, "--steps", "2")
+    assert steps_told(out) == [0, 2]
+    one, two = (Lam(folder / "lam.safetensors") for folder in (whole, out))
+    assert np.abs(one.encode(TEXTS) - two.encode(TEXTS)).max() < 1e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("other", [["--seed", "1"], ["--others", "20"], ["--tokens", "32"], ["--rank", "4"], []])
+def test_a_training_of_other_texts_or_options_is_not_gone_on_with(data: Path, tmp_path: Path, other: list[str]) -> None:
+    out = tmp_path / "run"
+    trained(data, out, "--steps", "1")
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    if not other:  # the same command, and other texts under the same name
+        text = data / "text" / "subjectivity.txt"
+        text.write_text(text.read_text().replace("red", "white"))
+    with pytest.raises(UsageError, match=f"a training with other {other[0][2:] if other else 'texts'}.*another --out"):
+        trained(data, out, "--steps", "2", *other)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
 
 
 def test_training_never_reads_a_sentence_of_the_dev_pairs(data: Path) -> None:
@@ -290,3 +451,16 @@ def test_the_first_stage_comes_nearer_to_softmax(data: Path) -> None:
         minilm = run.student.minilm(*batch)
     wanted = shared_encoder().encode([shared_encoder().tokenizer.decode(list(map(int, batch[0][0, 0])))])
     assert torch.allclose(minilm[0], torch.from_numpy(wanted[0]), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_what_lam_is_timed_against_is_minilm(encoder: Lam) -> None:
+    pytest.importorskip("torch")
+    from scripts.measure_lam import in_numpy, in_torch
+
+    rows = np.random.default_rng(0).integers(1996, 29612, (3, 9)).astype(np.int32)
+    minilm = shared_encoder()
+    wanted = [unit_mean(run_layers(minilm.weights, embed(minilm.weights, row))) for row in rows]
+    for runners in (in_numpy(encoder), in_torch(encoder)):
+        assert np.abs(units(runners["minilm"](rows)) - wanted).max() < 1e-5
+        assert np.abs(runners["lam"](rows) - module.short_means(NUMPY, encoder.weights, list(rows))).max() < 1e-2

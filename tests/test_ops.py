@@ -46,6 +46,7 @@ CASES: dict[str, Case] = {
     "exp": lambda ops, x, y: ops.exp(x),
     "abs": lambda ops, x, y: ops.abs(x),
     "gelu": lambda ops, x, y: ops.gelu(x * 3.0),
+    "clip": lambda ops, x, y: ops.clip(x, -0.5, 0.25),
     "maximum": lambda ops, x, y: ops.maximum(x, 0.25),
     "sum": lambda ops, x, y: ops.sum(x),
     "sum over rows": lambda ops, x, y: ops.sum(x, axis=1, keepdims=True),

@@ -66,8 +66,8 @@ class MlxOps(Ops):
     def gelu(self, x: Array) -> Array:
         return x * (1 + mx.erf(x / 2**0.5)) / 2
 
-    def maximum(self, x: Array, y: float) -> Array:
-        return mx.maximum(x, y)
+    def clip(self, x: Array, low: float, high: float | None = None) -> Array:
+        return mx.clip(x, low, high)
 
     def sum(self, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
         return mx.sum(x, axis=axis, keepdims=keepdims)

@@ -88,7 +88,7 @@ class Ops(ABC):
         """x * Phi(x): Hendrycks & Gimpel 2016, arXiv:1606.08415."""
 
     @abstractmethod
-    def maximum(self, x: Array, y: float) -> Array: ...
+    def clip(self, x: Array, low: float, high: float | None = None) -> Array: ...
 
     @abstractmethod
     def sum(self, x: Array, axis: int | None = None, keepdims: bool = False) -> Array: ...
@@ -112,6 +112,9 @@ class Ops(ABC):
         """Make lazy arrays real."""
 
     # built from the above
+    def maximum(self, x: Array, y: float) -> Array:
+        return self.clip(x, y)
+
     def norm(self, x: Array, axis: int = -1, keepdims: bool = False) -> Array:
         return self.sqrt(self.sum(x * x, axis=axis, keepdims=keepdims))
 
@@ -193,8 +196,8 @@ class NumpyOps(Ops):
         poly *= size
         return np.subtract(np.maximum(x, 0, out=size), poly, out=poly)
 
-    def maximum(self, x: Array, y: float) -> Array:
-        return np.maximum(x, y)
+    def clip(self, x: Array, low: float, high: float | None = None) -> Array:
+        return np.clip(x, low, high)
 
     def sum(self, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
         return np.sum(x, axis=axis, keepdims=keepdims)

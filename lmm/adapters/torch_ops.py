@@ -70,8 +70,8 @@ class TorchOps(Ops):
     def gelu(self, x: Array) -> Array:
         return torch.nn.functional.gelu(x)
 
-    def maximum(self, x: Array, y: float) -> Array:
-        return torch.clamp(x, min=y)
+    def clip(self, x: Array, low: float, high: float | None = None) -> Array:
+        return torch.clamp(x, low, high)
 
     def sum(self, x: Array, axis: int | None = None, keepdims: bool = False) -> Array:
         return x.sum() if axis is None else x.sum(dim=axis, keepdim=keepdims)

@@ -24,7 +24,8 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from importlib import metadata
+from itertools import groupby, islice
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,14 @@ from lmm.adapters.ops import Array, Ops
 from lmm.encoders import minilm
 from lmm.encoders.minilm import HEADS, LAYERS, NUMPY, WIDTH
 from lmm.encoders.sentences import SentenceEncoder
-from lmm.errors import ModelError, UsageError
+from lmm.errors import ModelError
 
 WEIGHTS = Path(__file__).with_name("lam.safetensors")
 MAX_LENGTH = 1_572_864  # tokens, with both special ones
 PAGE = minilm.MAX_TOKENS
 FEATURES = 64
 TAPS = (-3, -2, -1, 0, 1, 2, 3)
+PAIRS = 64  # tokens of a page up to which the products of all its pairs are the faster way to the same
 BLOCK = 4 * PAGE  # tokens that are computed together
 HALF_FROM = 1 << 17  # tokens of a text from which on its states are kept in float16
 EXPONENT = 15.0  # exponents are kept within this: neither overflow nor a division by zero
@@ -80,18 +82,23 @@ def load_weights(path: Path, base: Mapping[str, np.ndarray]) -> dict[str, np.nda
 
 
 class Pages:
-    """Pages that are computed together, with `ops`, and where each begins and ends."""
+    """Pages that are computed together, with `ops`; those of one length side by side are a group, ids [n, L]."""
 
     def __init__(self, ops: Ops, pages: Sequence[np.ndarray]) -> None:
-        self.ops, self.pages = ops, pages
-        lengths = [len(page) for page in pages]
-        ends = np.cumsum(lengths).tolist()
-        self.spans = [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
-        place = np.concatenate([np.arange(length) for length in lengths])[:, None] + np.array(TAPS)
-        self.near = ops.asarray((place >= 0) & (place < np.repeat(lengths, lengths)[:, None]))  # [T, taps]
+        self.ops, self.groups = ops, [np.stack(list(same)) for _, same in groupby(pages, len)]
 
     def embed(self, weights: Mapping[str, Array]) -> Array:
-        return self.ops.concat([minilm.embed(weights, page, self.ops) for page in self.pages], axis=0)
+        """[T, D]"""
+        embedded = [minilm.embed(weights, ids, self.ops).reshape(-1, WIDTH) for ids in self.groups]
+        return self.ops.concat(embedded, axis=0)
+
+    def split(self, x: Array, axis: int) -> Iterator[Array]:
+        """What the tokens have, T along `axis`, group by group: n, L in place of T."""
+        start = 0
+        for ids in self.groups:
+            part = x[(slice(None),) * axis + (slice(start, start + ids.size),)]
+            yield part.reshape(*x.shape[:axis], *ids.shape, *x.shape[axis + 1 :])
+            start += ids.size
 
 
 class Attention:
@@ -111,30 +118,51 @@ class Attention:
     def _positive(self, name: str, x: Array) -> Array:
         exponent = x @ self.weights[f"{self.at}.{name}"]
         exponent += self.weights[f"{self.at}.{name}_bias"][:, None]
-        for _ in range(2):  # from below, then from above
-            exponent = self.ops.maximum(exponent, -EXPONENT)
-            exponent *= -1
-        return self.ops.exp(exponent)
+        return self.ops.exp(self.ops.clip(exponent, -EXPONENT, EXPONENT))
 
-    def sums(self, span: slice = slice(None)) -> Array:
-        """[H, M, E + 1] over the tokens of a span."""
-        return self.keys[:, span].swapaxes(1, 2) @ self.values[:, span]
+    def sums(self) -> Array:
+        """[H, M, E + 1] over all tokens."""
+        return self.keys.swapaxes(1, 2) @ self.values
 
     def mixed(self, rest: Array | None, share: float) -> Array:
         """[H, T, E]. `rest`, where there are more pages, are the sums over the whole text, and `share` their weight."""
         q = self._heads("query")
-        features, near = self._positive("query_map", q), self._positive("local", q) * self.pages.near
-
-        def seen(span: slice) -> Array:
-            sums = self.sums(span)
-            return sums if rest is None else sums + share * (rest - sums)
-
-        mixed = self.ops.concat([features[:, span] @ seen(span) for span in self.pages.spans], axis=1)
-        before, after = (self.ops.zeros((HEADS, taps, mixed.shape[-1])) for taps in (-TAPS[0], TAPS[-1]))
-        padded = self.ops.concat([before, self.values, after], axis=1)
-        for tap in range(len(TAPS)):
-            mixed += near[..., tap : tap + 1] * padded[:, tap : tap + len(self.x)]
+        parts = (self._positive("query_map", q), self.keys, self._positive("local", q), self.values)
+        a, b, near, values = (self.pages.split(x, 1) for x in parts)
+        found = [self._page(*group, rest, share) for group in zip(a, b, near, values, strict=True)]
+        mixed = self.ops.concat([group.reshape(HEADS, -1, group.shape[-1]) for group in found], axis=1)
         return mixed[..., :-1] / mixed[..., -1:]
+
+    def _page(self, a: Array, b: Array, near: Array, values: Array, rest: Array | None, share: float) -> Array:
+        """Pages of one length: features of queries and of keys [H, n, L, M], [H, n, L, taps] and values
+        [H, n, L, E + 1] -> [H, n, L, E + 1]."""
+        if rest is None and a.shape[2] <= PAIRS:
+            return self._with_near(a @ b.swapaxes(2, 3), near) @ values
+        sums = b.swapaxes(2, 3) @ values
+        if rest is not None:
+            sums = sums + share * (rest[:, None] - sums)
+        return a @ sums + self._neighbours(near, values)
+
+    def _with_near(self, w: Array, near: Array) -> Array:
+        """Weights [H, n, L, L], and on seven of their diagonals those by place, [H, n, L, taps]."""
+        length = w.shape[-1]
+        flat = w.reshape(*w.shape[:-2], length * length)
+        for tap, shift in enumerate(TAPS):
+            first, last = max(0, -shift), length - max(0, shift)  # tokens that have such a neighbour
+            if first < last:
+                place = slice(first * length + max(0, shift), last * length, length + 1)
+                flat[..., place] += near[..., first:last, tap]
+        return flat.reshape(w.shape)
+
+    def _neighbours(self, near: Array, values: Array) -> Array:
+        """The sum over a page's seven neighbours, [H, n, L, taps] and [H, n, L, E + 1] -> [H, n, L, E + 1]."""
+        length = values.shape[2]
+        before, after = (self.ops.zeros((*values.shape[:2], taps, values.shape[3])) for taps in (-TAPS[0], TAPS[-1]))
+        padded = self.ops.concat([before, values, after], axis=2)
+        found = near[..., :1] * padded[:, :, :length]
+        for tap in range(1, len(TAPS)):
+            found += near[..., tap : tap + 1] * padded[:, :, tap : tap + length]
+        return found
 
 
 def run_layer(
@@ -156,7 +184,7 @@ def short_means(ops: Ops, weights: Mapping[str, Array], texts: Sequence[np.ndarr
     x = pages.embed(weights)
     for layer in range(LAYERS):
         x = run_layer(weights, layer, x, pages)
-    return ops.to_numpy(ops.concat([ops.mean(x[span], axis=0, keepdims=True) for span in pages.spans], axis=0))
+    return ops.to_numpy(ops.concat([ops.mean(group, axis=1) for group in pages.split(x, 0)], axis=0))
 
 
 def long_mean(ops: Ops, weights: Mapping[str, Array], ids: np.ndarray, block: int = BLOCK) -> np.ndarray:
@@ -167,7 +195,7 @@ def long_mean(ops: Ops, weights: Mapping[str, Array], ids: np.ndarray, block: in
     is computed.
     """
     states = np.empty((len(ids), WIDTH), np.float32 if len(ids) <= HALF_FROM else np.float16)
-    share, rest, total = PAGE / len(ids), None, np.zeros(WIDTH)
+    share, rest, means = PAGE / len(ids), None, []
     for layer in range(-1, LAYERS):
         above: np.ndarray = np.zeros(())
         for start in range(0, len(ids), block):
@@ -181,50 +209,49 @@ def long_mean(ops: Ops, weights: Mapping[str, Array], ids: np.ndarray, block: in
                 mine[...] = ops.to_numpy(x)
                 above = above + ops.to_numpy(Attention(weights, layer + 1, x, pages).sums()).astype(np.float64)
             else:
-                total += ops.to_numpy(ops.sum(x, axis=0))
+                means += [ops.to_numpy(ops.mean(group, axis=1)) for group in pages.split(x, 0)]
         rest = ops.asarray(above)
-    return (total / len(ids)).astype(np.float32)
+    return pooled(np.concatenate(means), np.diff([*range(0, len(ids), PAGE), len(ids)]))
+
+
+def pooled(means: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """The means of pages' states, [P, D], and the pages' tokens [P] -> the vector of the text, [D]."""
+    return np.average(means, axis=0, weights=lengths).astype(np.float32)
 
 
 class Lam(SentenceEncoder):
     """The encoder `lam`, computed with `ops`. `path` is a file of scripts/train_lam.py, and its checksum a part of the
     name."""
 
-    width, max_length = WIDTH, MAX_LENGTH
+    width, max_length, longest = WIDTH, MAX_LENGTH, MAX_LENGTH
 
     def __init__(self, path: Path = WEIGHTS, ops: Ops = NUMPY) -> None:
         base, self.ops = minilm.Encoder(), ops
+        self.device = str(getattr(ops, "device", "cpu"))
         self.weights = {name: ops.asarray(value) for name, value in load_weights(path, base.weights).items()}
         self.name = f"lam {hashlib.sha256(path.read_bytes()).hexdigest()[:8]}"
         self.tokenizer, self.cls, self.sep = base.tokenizer, base.cls, base.sep
 
     def vectors(self, texts: Sequence[str], max_length: int) -> np.ndarray:
-        if not 2 <= max_length <= MAX_LENGTH:
-            raise UsageError(f"max_length must be from 2 to {MAX_LENGTH}, not {max_length}")
         found = np.empty((len(texts), WIDTH), np.float32)
-        short: list[int] = []
-        rows: list[np.ndarray] = []
-        for i, text in enumerate(texts):
-            ids = self.ids(text, max_length)
-            if len(ids) > PAGE:
-                found[i] = long_mean(self.ops, self.weights, ids)
+        rows = [self.ids(text, max_length) for text in texts]
+        block: list[int] = []
+        for i in sorted(range(len(rows)), key=lambda i: len(rows[i])):  # equal lengths are computed in one
+            if len(rows[i]) > PAGE:
+                found[i] = long_mean(self.ops, self.weights, rows[i])
                 continue
-            if sum(map(len, rows)) + len(ids) > BLOCK:
-                found[short] = short_means(self.ops, self.weights, rows)
-                short, rows = [], []
-            short.append(i)
-            rows.append(ids)
-        if rows:
-            found[short] = short_means(self.ops, self.weights, rows)
+            if sum(len(rows[j]) for j in block) + len(rows[i]) > BLOCK:
+                found[block] = short_means(self.ops, self.weights, [rows[j] for j in block])
+                block = []
+            block.append(i)
+        if block:
+            found[block] = short_means(self.ops, self.weights, [rows[j] for j in block])
         return found
 
     def ids(self, text: str, limit: int = MAX_LENGTH) -> np.ndarray:
         """[CLS] word pieces [SEP], at most `limit`; a long text is cut, and read piece by piece up to there."""
         pieces = (id for part in parts(text) for id in self.tokenizer.encode(part, add_special_tokens=False).ids)
         return np.array([self.cls, *islice(pieces, limit - 2), self.sep], np.int32)
-
-    def count_tokens(self, text: str) -> int:
-        return len(self.ids(text))
 
 
 def parts(text: str, size: int = 1 << 16) -> Iterator[str]:
@@ -237,15 +264,61 @@ def parts(text: str, size: int = 1 << 16) -> Iterator[str]:
         start = end
 
 
+CARD = """---
+license: apache-2.0
+language: en
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+base_model: sentence-transformers/all-MiniLM-L6-v2
+---
+
+# {name}
+
+[all-MiniLM-L6-v2](https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2) with linear attention in place of
+softmax: vectors of 384 numbers near MiniLM's, of texts of up to 1,572,864 tokens, in time and memory that grow with the
+length alone. `lam_torch.py` is the whole of the model; how it was made and what it was measured to do is told by lmm,
+which wrote this folder.
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer("this/folder", trust_remote_code=True)
+vectors = model.encode(["one", "two"], normalize_embeddings=True)
+```
+
+Without `normalize_embeddings` a vector is the mean of its text's states, of any length. Weights are stored in float16.
+The states of all tokens of a batch are in memory at once.
+
+Changed from all-MiniLM-L6-v2, which is licensed under Apache-2.0 as this is (LICENSE): the attention, and, by training
+towards its vectors, all matrices of its layers, biases and norms. The pooler and the positions over 256 are left out.
+"""
+
+
 def export(folder: Path, encoder: Lam | None = None) -> None:
     """A folder that the sentence-transformers package loads, without lmm. Needs torch."""
     import torch
 
     from lmm.encoders import lam_torch
 
-    encoder = encoder or Lam()
+    encoder, folder = encoder or Lam(), Path(folder)
     config = {"page": PAGE, "layers": LAYERS, "heads": HEADS, "max_length": MAX_LENGTH}
     weights = {name: torch.from_numpy(encoder.ops.to_numpy(value)) for name, value in encoder.weights.items()}
-    lam_torch.LamModule(weights, config, encoder.tokenizer).save(str(folder))
-    module = {"idx": 0, "name": "0", "path": "", "type": "lam_torch.LamModule"}
-    (Path(folder) / "modules.json").write_text(json.dumps([module]))
+    positions = "embeddings.position_embeddings.weight"
+    weights = {name: value for name, value in weights.items() if not name.startswith("pooler.")}
+    weights[positions] = weights[positions][:PAGE]
+    lam_torch.LamModule(weights, config, encoder.tokenizer, _license()).save(str(folder))
+    for name, found in {
+        "modules.json": [{"idx": 0, "name": "0", "path": "", "type": "lam_torch.LamModule"}],
+        "config_sentence_transformers.json": {"model_type": "SentenceTransformer", "similarity_fn_name": "cosine"},
+    }.items():
+        (folder / name).write_text(json.dumps(found))
+    (folder / "README.md").write_text(CARD.format(name=encoder.name))
+
+
+def _license() -> str:
+    """lmm's own, where it is installed or checked out."""
+    try:
+        text = metadata.distribution("lmm").read_text("licenses/LICENSE")
+    except metadata.PackageNotFoundError:
+        text = None
+    return text or Path(__file__).parents[2].joinpath("LICENSE").read_text()

@@ -18,26 +18,29 @@ from torch import Tensor, nn
 
 EXPONENT = 15.0  # exponents are kept within this: neither overflow nor a division by zero
 TAPS = (-3, -2, -1, 0, 1, 2, 3)  # the neighbours that a token sees by their place
+PAIRS = 64  # tokens of a page up to which the products of all its pairs are the faster way to the same
 
 
 class Layers(nn.Module):
-    """Weights by name, and the six layers over them. Matrices are [in, out]."""
+    """Weights by name, and the six layers over them. Matrices are [in, out]; weights may be of half precision, states
+    and attention are of float32."""
 
     def __init__(self, weights: Mapping[str, Tensor], page: int, layers: int, heads: int) -> None:
         super().__init__()
         self.page, self.layers, self.heads = page, layers, heads
         self.names = list(weights)
         for name, value in weights.items():
-            self.register_buffer(name.replace(".", "_"), value)
+            self.register_parameter(name.replace(".", "_"), nn.Parameter(value, requires_grad=False))
 
     def weight(self, name: str) -> Tensor:
         return getattr(self, name.replace(".", "_"))
 
     def linear(self, name: str, x: Tensor) -> Tensor:
-        return x @ self.weight(f"{name}.weight") + self.weight(f"{name}.bias")
+        weight = self.weight(f"{name}.weight")
+        return nn.functional.linear(x.to(weight.dtype), weight.T, self.weight(f"{name}.bias"))
 
     def norm(self, name: str, x: Tensor) -> Tensor:
-        weight, bias = self.weight(f"{name}.weight"), self.weight(f"{name}.bias")
+        weight, bias = self.weight(f"{name}.weight").float(), self.weight(f"{name}.bias").float()
         return nn.functional.layer_norm(x.float(), weight.shape, weight, bias, 1e-12)
 
     def embed(self, ids: Tensor) -> Tensor:
@@ -54,23 +57,31 @@ class Layers(nn.Module):
         """Queries, keys, values [B, P, H, L, E] and mask [B, P, L], 1.0 for tokens -> [B, P, L, D]."""
 
         def positive(name: str, x: Tensor) -> Tensor:
-            exponent = x @ self.weight(f"{at}.{name}") + self.weight(f"{at}.{name}_bias").unsqueeze(1)
-            return exponent.clamp(-EXPONENT, EXPONENT).exp()
+            maps, bias = self.weight(f"{at}.{name}").float(), self.weight(f"{at}.{name}_bias").float()
+            return (x @ maps + bias.unsqueeze(1)).clamp(-EXPONENT, EXPONENT).exp()
 
         q, k = q.float(), k.float()
         there = mask[:, :, None, :, None]
         v = torch.cat([v.float(), torch.ones_like(v[..., :1], dtype=torch.float32)], -1) * there
-        sums = (positive("key_map", k) * there).transpose(-1, -2) @ v  # [B, P, H, M, E + 1]
+        features, keys, near = positive("query_map", q), positive("key_map", k), positive("local", q)
+        if mask.shape[1] == 1 and mask.shape[2] <= PAIRS:
+            weights = features @ keys.transpose(-1, -2)
+            for tap, shift in enumerate(TAPS):
+                if abs(shift) < mask.shape[2]:
+                    first, last = max(0, -shift), mask.shape[2] - max(0, shift)
+                    weights.diagonal(shift, -2, -1).add_(near[..., first:last, tap])
+            mixed = weights @ v
+        else:
+            mixed = features @ self.sums(keys * there, v, mask) + neighbours(near, v)
+        return (mixed[..., :-1] / mixed[..., -1:].clamp(min=1e-30)).transpose(-2, -3).flatten(-2)
+
+    def sums(self, keys: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """What a page's tokens see of the whole text: [B, P, H, L, M] and [B, P, H, L, E + 1] -> [B, P, H, M, E + 1]"""
+        sums = keys.transpose(-1, -2) @ v
         if sums.shape[1] > 1:
             share = self.page / mask.sum((1, 2)).clamp(min=self.page)
             sums = sums + share[:, None, None, None, None] * (sums.sum(1, keepdim=True) - sums)
-        mixed = positive("query_map", q) @ sums
-        near = positive("local", q)
-        padded = nn.functional.pad(v, (0, 0, -TAPS[0], TAPS[-1]))
-        for tap, shift in enumerate(TAPS):
-            start = shift - TAPS[0]
-            mixed = mixed + near[..., tap : tap + 1] * padded[..., start : start + v.shape[-2], :]
-        return (mixed[..., :-1] / mixed[..., -1:].clamp(min=1e-30)).transpose(-2, -3).flatten(-2)
+        return sums
 
     def layer(self, layer: int, x: Tensor, mask: Tensor) -> Tensor:
         at = f"encoder.layer.{layer}."
@@ -90,16 +101,27 @@ class Layers(nn.Module):
         ids, mask = (nn.functional.pad(x, (0, missing)).unflatten(1, (-1, self.page)) for x in (ids, mask))
         return ids, mask.float()
 
-    def embedding(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Ids and mask [B, T], padded on the right -> the texts' unit vectors [B, D]."""
-        ids, mask = self.paged(ids, mask)
+    def states(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids and mask [B, P, L] -> what the last layer gives, [B, P, L, D]."""
         x = self.embed(ids)
         for layer in range(self.layers):
             x = self.layer(layer, x, mask)
-        return self.pooled(x, mask)
+        return x
+
+    def embedding(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Ids and mask [B, T], padded on the right -> the texts' unit vectors [B, D]."""
+        ids, mask = self.paged(ids, mask)
+        return nn.functional.normalize(self.pooled(self.states(ids, mask), mask), dim=-1)
 
     def pooled(self, x: Tensor, mask: Tensor) -> Tensor:
-        return nn.functional.normalize((x * mask[..., None]).sum((1, 2)), dim=-1)
+        """States and mask -> the means of the texts' states, [B, D]."""
+        return (x * mask[..., None]).sum((1, 2)) / mask.sum((1, 2)).clamp(min=1)[:, None]
+
+
+def neighbours(near: Tensor, v: Tensor) -> Tensor:
+    """The sum over a token's seven neighbours in its page: weights [..., L, taps], values [..., L, E + 1]."""
+    padded = nn.functional.pad(v, (0, 0, -TAPS[0], TAPS[-1]))
+    return sum(near[..., i : i + 1] * padded[..., i : i + v.shape[-2], :] for i in range(len(TAPS)))
 
 
 class LamModule(Layers):
@@ -107,9 +129,12 @@ class LamModule(Layers):
 
     save_in_root = True  # beside its code
 
-    def __init__(self, weights: Mapping[str, Tensor], config: Mapping[str, int], tokenizer: Any) -> None:
+    def __init__(
+        self, weights: Mapping[str, Tensor], config: Mapping[str, int], tokenizer: Any, license: str = ""
+    ) -> None:
         super().__init__(weights, config["page"], config["layers"], config["heads"])
-        self.config, self.tokenizer, self.max_seq_length = dict(config), tokenizer, config["max_length"]
+        self.config, self.tokenizer, self.license = dict(config), tokenizer, license
+        self.max_seq_length = config["max_length"]
         self.tokenizer.no_padding()
         self.tokenizer.no_truncation()
 
@@ -122,7 +147,15 @@ class LamModule(Layers):
         return {"input_ids": ids, "attention_mask": mask}
 
     def forward(self, features: dict[str, Tensor], **_: Any) -> dict[str, Tensor]:
-        features["sentence_embedding"] = self.embedding(features["input_ids"], features["attention_mask"])
+        """Ids and mask [B, T], padded anywhere -> also `sentence_embedding`, the means of the states [B, D], and
+        `token_embeddings` [B, T, D]."""
+        ids, mask = features["input_ids"], features["attention_mask"]
+        order = mask.argsort(dim=1, descending=True, stable=True)  # padding last
+        paged = self.paged(ids.gather(1, order), mask.gather(1, order))
+        states = self.states(*paged)
+        places = order.argsort(dim=1)[..., None].expand(-1, -1, states.shape[-1])
+        features["token_embeddings"] = states.flatten(1, 2).gather(1, places)
+        features["sentence_embedding"] = self.pooled(states, paged[1])
         return features
 
     def get_sentence_embedding_dimension(self) -> int:
@@ -133,9 +166,11 @@ class LamModule(Layers):
 
         folder = Path(output_path)
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({name: self.weight(name).cpu().contiguous() for name in self.names}, folder / "model.safetensors")
+        halves = {name: self.weight(name).detach().cpu().half().contiguous() for name in self.names}
+        save_file(halves, folder / "model.safetensors")
         self.tokenizer.save(str(folder / "tokenizer.json"))
         (folder / "config.json").write_text(json.dumps(self.config))
+        (folder / "LICENSE").write_text(self.license)
         shutil.copyfile(__file__, folder / "lam_torch.py")
 
     @classmethod
@@ -146,4 +181,5 @@ class LamModule(Layers):
         folder = Path(input_path)
         weights = {name: value.float() for name, value in load_file(folder / "model.safetensors").items()}
         config = json.loads((folder / "config.json").read_text())
-        return cls(weights, config, Tokenizer.from_file(str(folder / "tokenizer.json")))
+        tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        return cls(weights, config, tokenizer, (folder / "LICENSE").read_text())

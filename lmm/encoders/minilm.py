@@ -111,9 +111,9 @@ def layer_norm(x: Array, weight: Array, bias: Array, ops: Ops = NUMPY) -> Array:
 
 
 def embed(weights: Mapping[str, Array], tokens: Sequence[int] | np.ndarray, ops: Ops = NUMPY) -> Array:
-    """Token ids [T] -> the states [T, D] below the first layer, all of segment 0."""
+    """Token ids [..., T] -> the states [..., T, D] below the first layer, all of segment 0."""
     x = weights["embeddings.word_embeddings.weight"][ops.asarray(tokens, "int64")]  # no `take`: e5's rows are packed
-    x = x + weights["embeddings.position_embeddings.weight"][: len(tokens)]
+    x = x + weights["embeddings.position_embeddings.weight"][: x.shape[-2]]
     x = x + weights["embeddings.token_type_embeddings.weight"][0]
     return layer_norm(x, weights["embeddings.LayerNorm.weight"], weights["embeddings.LayerNorm.bias"], ops)
 

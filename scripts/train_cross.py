@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 FROZEN = 2  # layers at the bottom that stay as they are
 APART = 12  # every so manieth note, with all that is asked about it, is kept apart for validation
 PAD = 1
+ANSWERED = 1000  # notes that are read with a question, where chains are trained
 
 
 class CrossModel(Bert):
@@ -161,7 +162,7 @@ def datasets(options: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     train += rng.sample(records, min(options.records, len(records)))
     if options.chains:
         train += [pair for path in options.chains for _ in range(options.times) for pair in chained(path, rng)]
-        train += answered([*noted, *rng.sample(seen, min(len(seen), len(noted)))], rng)
+        train += answered(rng.sample([*noted, *seen], min(ANSWERED, len(noted) + len(seen))), rng)
     told = [one for path in options.told for one in told_from(path)]
     for _ in range(options.times):
         train += told_pairs([one for i, one in enumerate(told) if i % APART != APART // 2], rng)
@@ -203,9 +204,7 @@ def train(model: CrossModel, some: list[Pair], options: argparse.Namespace) -> N
 
 def mean_of(states: Sequence[tuple[Path, float]], model: CrossModel) -> None:
     """Put the weighted mean of several runs' weights into a model (Wortsman et al. 2022, arXiv:2203.05482)."""
-    from safetensors.torch import load_file
-
-    runs = [(load_file(str(path)), share) for path, share in states]
+    runs = [(model.whole(path), share) for path, share in states]
     for name, value in model.params.items():
         width = value.shape[-1]  # early runs had a head of another width
         value.data.copy_(sum(share * run[name][..., :width] for run, share in runs))
@@ -241,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for name, value in (model.whole(options.state) if options.state else {}).items():
             model.params[name].data.copy_(value)
         train(model, some, options)
-        scores = score(model, valid)
+        scores = score(model, valid) if valid else np.zeros((0, 2))
         report(valid, np.asarray([row[int(pair.told)] for pair, row in zip(valid, scores, strict=True)]))
     found = model.compact(options.rank)
     found["head.out_bias"][0] += np.float16(options.shift)

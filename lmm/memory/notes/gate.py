@@ -35,6 +35,7 @@ LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which o
 
 
 LEADS = 0.985  # probability from which a note is shown with the one that leads to it
+LIKELY = 0.9  # what the first look says of it then, at least
 WORD, FEW = 3, 5  # letters of a word that leads from one note to another, and notes that may have it
 COMMON = 2300  # of the vocabulary: "the" is 1996, "school" 2082, "level" 2504
 
@@ -91,15 +92,23 @@ class Notebook(Index):
         if second is None:
             return None
         vectors, _ = self.gate.read(text)
+        leads = [first for first, _ in self.candidates(vectors) if known is None or owners[first] is known]
         found = [
             (second.helps(f"{text} {self.prompts[first]}", self.prompts[then]), first, then)
-            for first, _ in self.candidates(vectors)
-            if known is None or owners[first] is known
-            for then in self._told_of(first, text, vectors)
+            for first in leads
+            for then in self._likely(first, text, vectors)
             if owners[then] is not owners[first]
         ]
         score, first, then = max(found, default=(0.0, 0, 0))
         return (min(first, then), max(first, then), score) if score >= LEADS else None
+
+    def _likely(self, first: int, text: str, vectors: np.ndarray) -> list[int]:
+        """Notes that the first look holds likely to help where the one at `first` is read with the question."""
+        told = self._told_of(first, text, vectors)
+        if not told:
+            return []
+        _, asked = self.gate.read(f"{text} {self.prompts[first]}")
+        return [then for then in told if self.gate.same(asked, self.lower(self.prompts[then])) >= LIKELY]
 
     def _told_of(self, first: int, text: str, vectors: np.ndarray) -> list[int]:
         """Notes with a word that the one at `first` brings up and few have, the nearest to the question first."""

@@ -314,6 +314,25 @@ def test_one_note_leads_to_another(adapter: Adapter) -> None:
 
 
 @on("toy")
+def test_a_word_that_names_nothing_leads_from_no_note_to_another(adapter: Adapter, monkeypatch) -> None:
+    class Second:
+        def helps(self, message: str, note: str) -> float:
+            return 0.999 if "manager" in message else 0.0
+
+    monkeypatch.setattr(notes_gate, "shared_cross", lambda *path: None if path else Second())
+    for boss, other, shown in (
+        ("My manager is Celandra.", "Celandra was born on 3 May.", [["boss", "other"]]),
+        ("my manager is celandra", "celandra was born on 3 May", [["boss", "other"]]),  # not in the vocabulary
+        ("my manager is on sx9", "the lock of sx9 is 3", [["boss", "other"]]),
+        ("My manager bakes at night.", "The heating is off at night.", [["boss"]]),
+    ):
+        made = engine(adapter, "notes")
+        for id, said in (("boss", boss), ("other", other)):
+            made.mind.learn(Lesson(statement=said, echo=said, id=id))
+        assert notes(made, "Who is my manager?") == shown
+
+
+@on("toy")
 def test_forgetting_what_was_replaced_leaves_nothing_of_it_in_the_news(adapter: Adapter, monkeypatch, tmp_path) -> None:
     made = moved(adapter, monkeypatch)
     file = tmp_path / "file.safetensors"

@@ -11,6 +11,7 @@ What the pair model holds possible, a larger cross-encoder decides, where its we
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -35,9 +36,16 @@ LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which o
 
 
 LEADS = 0.985  # probability from which a note is shown with the one that leads to it
-LIKELY = 0.9  # what the first look says of it then, at least
 WORD, FEW = 3, 5  # letters of a word that leads from one note to another, and notes that may have it
 COMMON = 2300  # of the vocabulary: "the" is 1996, "school" 2082, "level" 2504
+
+
+_CAPITAL = re.compile(r"(?<=[\w,;:] )[A-Z]\w*")  # not at the beginning of a sentence
+
+
+@lru_cache(maxsize=4096)
+def _capitals(text: str) -> frozenset[str]:
+    return frozenset(words(word) for word in _CAPITAL.findall(text))
 
 
 @lru_cache(maxsize=4096)
@@ -96,27 +104,19 @@ class Notebook(Index):
         found = [
             (second.helps(f"{text} {self.prompts[first]}", self.prompts[then]), first, then)
             for first in leads
-            for then in self._likely(first, text, vectors)
+            for then in self._told_of(first, text, vectors)
             if owners[then] is not owners[first]
         ]
         score, first, then = max(found, default=(0.0, 0, 0))
         return (min(first, then), max(first, then), score) if score >= LEADS else None
 
-    def _likely(self, first: int, text: str, vectors: np.ndarray) -> list[int]:
-        """Notes that the first look holds likely to help where the one at `first` is read with the question."""
-        told = self._told_of(first, text, vectors)
-        if not told:
-            return []
-        _, asked = self.gate.read(f"{text} {self.prompts[first]}")
-        return [then for then in told if self.gate.same(asked, self.lower(self.prompts[then])) >= LIKELY]
-
     def _told_of(self, first: int, text: str, vectors: np.ndarray) -> list[int]:
-        """Notes with a word that the one at `first` brings up and few have, the nearest to the question first."""
+        """Notes with a name that the one at `first` brings up and few have, the nearest to the question first."""
         counts = self._counts()
         brought = _words(self.prompts[first]) - _words(text)
         few = max(FEW, len(self.prompts) / FEW**2)
         rare = {w for w in brought if 1 < counts[w] <= few and len(w) >= WORD and not self._is_common(w)}
-        told = [p for p in self._latest.values() if p != first and rare & _words(self.prompts[p])] if rare else []
+        told = [p for p in self._latest.values() if p != first and self._linked(rare, first, p)] if rare else []
         cosines = (self._vectors[np.isin(self._owner, told)] @ vectors.T).max(axis=1)
         near = self._owner[np.isin(self._owner, told)][np.argsort(-cosines, kind="stable")]
         return list(dict.fromkeys(near.tolist()))[: self.most]
@@ -125,9 +125,21 @@ class Notebook(Index):
         """Its words, but for those that are in any text."""
         return frozenset(word for word in _words(text) if not self._is_common(word))
 
+    def _linked(self, rare: set[str], first: int, then: int) -> bool:
+        """Do two notes share one of these words, and does it name something: with a capital in one of them, with a digit,
+        or not in the vocabulary ("mudlark")?"""
+        notes = self.prompts[first], self.prompts[then]
+        return any(
+            not word.isalpha() or len(self._pieces(word)) > 1 or any(word in _capitals(note) for note in notes)
+            for word in rare & _words(notes[1])
+        )
+
+    def _pieces(self, word: str) -> list[int]:
+        return self.gate.encoder.tokenizer.encode(word, add_special_tokens=False).ids
+
     def _is_common(self, word: str) -> bool:
         """One of the first words of the encoder's vocabulary, which has them by how frequent they are."""
-        ids = self.gate.encoder.tokenizer.encode(word, add_special_tokens=False).ids
+        ids = self._pieces(word)
         return len(ids) == 1 and ids[0] < COMMON
 
     def _counts(self) -> Counter[str]:

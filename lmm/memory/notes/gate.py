@@ -126,7 +126,7 @@ class Notebook(Index):
         return frozenset(word for word in _words(text) if not self._is_common(word))
 
     def _linked(self, rare: set[str], first: int, then: int) -> bool:
-        """Do two notes share one of these words, and does it name something: with a capital in one of them, with a digit,
+        """Do two notes share one of these words, and does it name something: with a capital in one of them, a digit,
         or not in the vocabulary ("mudlark")?"""
         notes = self.prompts[first], self.prompts[then]
         return any(

@@ -39,6 +39,7 @@ class PersonalMemory:
         self.user = user_name(user)
         self.store = open_store(store) if store is None or isinstance(store, str | Path) else store
         self._encoder = encoder
+        self._has_any = False
 
     def of(self, user: str) -> PersonalMemory:
         """Another user's, in the same store with the same encoder."""
@@ -106,7 +107,8 @@ class PersonalMemory:
         metadata: Mapping[str, Any] | None = None,
     ) -> Sequence[Recalled]:
         """The entries nearest to a query by meaning and by words, the best first."""
-        if top_k < 1 or not query.strip() or not self.store.has_any(self.user):
+        self._has_any = self._has_any or self.store.has_any(self.user)  # once there is one, nobody need ask again
+        if top_k < 1 or not query.strip() or not self._has_any:
             return []
         storable(query)
         self._describe()

@@ -34,7 +34,7 @@ RARE = (
     200  # entries from which common words are not looked for: ts_rank_cd ranks each that has one, whatever its rarity
 )
 EXACT = 2000  # up to so many entries of a user, all are looked at; also where the index would look at more of others
-SHARED, RANKED = 0.1, 4000  # a word is common that this share of the entries have, or so many: ts_rank_cd is slow
+SHARED, RANKED = 0.05, 4000  # a word is common that this share of the entries have, or so many: ts_rank_cd is slow
 SAMPLE = 2000  # of the latest entries, in which words are counted
 LOOK_S = 60.0  # for which that holds
 LOCK = 0x6C6D6D  # of the schema, among the server's advisory locks
@@ -83,6 +83,10 @@ MIGRATIONS: tuple[LiteralString, ...] = (
     CREATE POLICY lmm_own ON lmm_known USING (space = current_setting('lmm.space', true));
     CREATE POLICY lmm_own ON lmm_undos USING (space = current_setting('lmm.space', true));
     """,
+)
+INSERT = (
+    "INSERT INTO lmm_memos (space, id, key, text, context, metadata, about, time, replaces, replaced_by, vector) "
+    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::text::vector)"
 )
 COLUMNS = "n, id, text, context, metadata, about, time, replaces, replaced_by, vector::real[]"
 
@@ -160,42 +164,47 @@ class Postgres:
 
     # changes -----------------------------------------------------------------------------------------------------
     def add(self, space: str, memos: Sequence[Memo]) -> list[str]:
-        current, ids = "FROM lmm_memos WHERE space = %s AND replaced_by = '' AND", []
+        current, ids, new = "FROM lmm_memos WHERE space = %s AND replaced_by = '' AND", list[str](), list[Memo]()
         with self.changing(space) as query:
             keys = [memo.key for memo in memos]
             known = dict(query(f"SELECT key, id {current} key = ANY(%s)", space, keys).fetchall())
             for memo in memos:
                 if memo.key not in known:
+                    if memo.about:  # it may be about what was just to be added
+                        self._insert(space, new)
+                        new.clear()
                     old = memo.about and query(f"SELECT id {current} about = %s", space, memo.about).fetchone()
                     if old:
                         known = {key: id for key, id in known.items() if id != old[0]}
                         self._replace(space, self.get(space, old)[0], memo)
                     else:
-                        self._insert(space, memo)
+                        new.append(memo)
                     known[memo.key] = memo.id
                 ids.append(known[memo.key])
+            self._insert(space, new)
         return ids
 
-    def _insert(self, space: str, memo: Memo) -> str:
-        vector = memo.vector.tolist() if memo.vector is not None and memo.current else None
+    def _insert(self, space: str, memos: Sequence[Memo]) -> None:
+        """All in one round trip."""
+        rows = [
+            (
+                *(space, memo.id, memo.key, memo.text, memo.context, Jsonb(dict(memo.metadata)), memo.about),
+                *(memo.time, memo.replaces, memo.replaced_by, _written(memo.vector) if memo.current else None),
+            )
+            for memo in memos
+        ]
         try:
-            with self.within(space) as query:
-                query(
-                    "INSERT INTO lmm_memos "
-                    "(space, id, key, text, context, metadata, about, time, replaces, replaced_by, vector) "
-                    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::real[]::vector)",
-                    *(space, memo.id, memo.key, memo.text, memo.context, Jsonb(dict(memo.metadata)), memo.about),
-                    *(memo.time, memo.replaces, memo.replaced_by, vector),
-                )
+            with self.within(space):
+                self._held.connection.cursor().executemany(INSERT, rows)
         except psycopg.errors.UniqueViolation:
-            raise StoreError(f"there is an entry {memo.id} with another text") from None
-        return memo.id
+            raise StoreError(f"there is an entry {' or '.join(memo.id for memo in memos)} with another text") from None
 
     def _replace(self, space: str, old: Memo, memo: Memo) -> str:
         with self.within(space) as query:
             gone = "UPDATE lmm_memos SET replaced_by = %s, vector = NULL WHERE space = %s AND id = %s"
             query(gone, memo.id, space, old.id)
-        return self._insert(space, succeeded(old, memo))
+        self._insert(space, [succeeded(old, memo)])
+        return memo.id
 
     def supersede(self, space: str, id: str, memo: Memo) -> str:
         with self.changing(space):
@@ -225,7 +234,7 @@ class Postgres:
             keys = "SELECT 1 FROM lmm_memos WHERE space = %s AND replaced_by = '' AND key = %s"
             for memo in memos:
                 if memo.id not in there and not (memo.current and query(keys, space, memo.key).fetchone()):
-                    self._insert(space, memo)
+                    self._insert(space, [memo])
 
     # reading -----------------------------------------------------------------------------------------------------
     def get(self, space: str, ids: Sequence[str]) -> list[Memo]:
@@ -238,12 +247,12 @@ class Postgres:
         where, values = _where(filters)
         some = f"FROM lmm_memos WHERE space = %s AND replaced_by = ''{where}"
         # a query within: computed once, and not for each row as a prepared statement does
-        distance = f"vector::vector({len(vector)}) <=> (SELECT %s::real[]::vector({len(vector)}))"
+        distance = f"vector::vector({len(vector)}) <=> (SELECT %s::text::vector({len(vector)}))"
         words = (
             "(SELECT string_agg(quote_literal(word), ' | ')::tsquery "
             "FROM unnest(tsvector_to_array(to_tsvector('simple', %s))) word WHERE word <> ALL (%s))"
         )
-        asked = vector.tolist()
+        asked = _written(vector)
         with self.within(space) as query:
             few, common = self._shape(space, query)
             if not few:
@@ -357,6 +366,11 @@ def _memo(row: Sequence[Any]) -> Memo:
     _, id, text, context, metadata, about, time, replaces, replaced_by, vector = row
     held = None if vector is None else np.array(vector, np.float32)
     return Memo(text, context, metadata, about, time, id, replaces, replaced_by, held)
+
+
+def _written(vector: np.ndarray | None) -> str | None:
+    """As PostgreSQL reads it, which takes a third of the time of an array of numbers."""
+    return None if vector is None else str(vector.tolist())
 
 
 def _where(filters: Filters) -> tuple[str, list[Any]]:

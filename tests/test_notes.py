@@ -29,6 +29,7 @@ from lmm.memory.notes import gate as notes_gate
 from lmm.memory.notes import notes as notes_module
 from lmm.memory.notes.gate import Notebook, shared_gate
 from lmm.memory.notes.notes import _opening
+from lmm.text.sentences import clauses
 
 SISTER = Lesson(
     "What is my sister's name?", "Zorbina", "My sister's name is Zorbina.", echo="Your sister is Zorbina.", id="sister"
@@ -294,6 +295,25 @@ def test_news_in_one_sentence_are_said_from_the_clause_that_tells_them(adapter: 
         made.mind.learn(Lesson(statement=said, echo=echo, supersedes=("old",)))
         [recall] = recall_many(made.mind, [asked])
         assert opening_of(recall) == begins
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        "Bus 47 was axed in May|it is the 112 for me now",
+        "It was a lot of work|because the roof leaked again",
+        "The key was under the pot|my aunt has it now",
+        "Ella vive en la plaza del Gorrión en Torrevaga",
+        "J'ai vendu la vieille voiture avec ma soeur cadette",
+        "Tom is my boss also in the chess club",
+        "My sister was so happy about the new flat",
+        "Les enfants ont changé d'avis|la tortue s'appelle Grand-Vizir",
+    ],
+)
+def test_a_sentence_falls_into_clauses_where_it_says_something_new_in_any_language(parts: str) -> None:
+    link = {"it is": ", so ", "becau": " ", "my au": " and ", "la to": " : "}
+    first, *rest = parts.split("|")
+    assert clauses(first + "".join(link[part[:5]] + part for part in rest)) == [first, *rest]
 
 
 @on("toy")

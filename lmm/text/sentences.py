@@ -19,10 +19,14 @@ def sentences(text: str) -> list[str]:
     return out
 
 
-_AND = r"and|but|und|aber|et|mais|y|pero|e|ma|en|maar"
-_SO = r"so|also|deshalb|donc|así que|por eso|quindi|dus"
+# not what is another word in another language: "en" is "and" and "in", "ma" is "but" and "my", "also" is "so" and "too"
+_AND = r"and|but|und|aber|et|mais|pero|maar"
+_SO = r"so|deshalb|donc|así que|por eso|quindi|dus"
+_THEN = r"(?:i|you|we|he|she|it|its|it's|they|the|my|your|our|now)\b"  # "so it is", not "so tired"
 _WHY = r"because|weil|denn|parce que|porque|perché|omdat"  # stays with what it gives the reason for
-_CLAUSE = re.compile(rf"[,;:]\s+(?:(?:{_AND}|{_SO})\s+)?|\s+(?:{_AND}|{_SO})\s+|\s+(?=(?:{_WHY})\s)|[，；：]", re.I)
+_CLAUSE = re.compile(
+    rf"\s*[,;:]\s+(?:(?:{_AND}|{_SO})\s+)?|\s+(?:{_AND})\s+|\s+so\s+(?={_THEN})|\s+(?=(?:{_WHY})\s)|[，；：]", re.I
+)
 _WORDS, _SIGNS = 3, 5  # of a clause, at least; of one in Chinese
 
 

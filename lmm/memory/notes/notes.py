@@ -194,7 +194,7 @@ def _helping(text: str, parts: Sequence[str], notebook: Notebook) -> list[float]
 
 
 def _as_sentence(part: str) -> str:
-    return f"{part[0].upper()}{part[1:].rstrip('.。')}{'' if part[-1] in '?!。' else '.'}"
+    return f"{part[0].upper()}{part[1:].rstrip('. 。')}{'' if part[-1] in '?!。' else '.'}"
 
 
 def said_back(lesson: Lesson) -> str:

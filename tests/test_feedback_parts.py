@@ -34,6 +34,8 @@ from lmm.lesson import Lesson
         ("vivo en Gijón", "es", "Vives en Gijón."),
         ("mi hermana se llama Maite", "es", "Tu hermana se llama Maite."),
         ("我妹妹住在成都。", "zh", "你妹妹住在成都。"),
+        ("We've rebooked the trip to the islands", "en", "You have rebooked the trip to the islands."),
+        ("we'll meet at noon and I'd bring a cake", "en", "You will meet at noon and you'd bring a cake."),
         ("我们周五从不上线", "zh", "你们周五从不上线。"),
     ],
 )

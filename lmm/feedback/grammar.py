@@ -10,10 +10,10 @@ from lmm.feedback.words import anycase
 APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " "})
 EXPANSIONS = (
     (anycase(r"\bI'm\b|\bI am\b"), "I am"),
-    (anycase(r"\bI've\b"), "I have"),
+    (anycase(r"\b(I|you|we|they)'ve\b"), r"\1 have"),
     (anycase(r"\bI'd like\b"), "I would like"),
     (anycase(r"\b(you|we|they)'re\b"), r"\1 are"),
-    (anycase(r"\b(I|you|it|that|they)'ll\b"), r"\1 will"),
+    (anycase(r"\b(I|you|we|it|that|they)'ll\b"), r"\1 will"),
     (anycase(r"\b(it|that|he|she|there|what|who|where|when|name|answer|birthday)'s (?=\S)"), r"\1 is "),
     (anycase(r"\b(is|was|are|were|do|does|did)n't\b"), r"\1 not"),
 )
@@ -66,7 +66,7 @@ def quiet(text: str) -> str:
 FLIPS = {
     "i": "you", "me": "you", "my": "your", "mine": "yours", "we": "you", "us": "you", "our": "your", "ours": "yours",
     "myself": "yourself", "am": "are", "i was": "you were", "we was": "you were", "was i": "were you",
-    "you": "I", "your": "my", "yours": "mine",
+    "you": "I", "your": "my", "yours": "mine", "i'd": "you'd", "we'd": "you'd", "you'd": "I'd",
 }  # fmt: skip
 
 

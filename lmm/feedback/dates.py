@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from datetime import date, timedelta
+from functools import cache
+from itertools import product
 
 DAYS = {
     "en": "monday tuesday wednesday thursday friday saturday sunday",
@@ -31,77 +33,77 @@ LAST = {
     "es": r"(?:el )?{day} pasado|(?:el )?pasado {day}",
 }
 DAY, WEEK, MONTH, YEAR = range(4)
-#: which unit, how many of them ahead, and how one says it; the longer first
+#: this day, the next and the last one; the same of weeks, of months, of years
 NAMED = {
     "en": (
-        (DAY, 0, "today|tonight|this (?:morning|afternoon|evening)"),
-        (DAY, 1, "tomorrow(?: (?:morning|afternoon|evening|night))?"),
-        (DAY, -1, "yesterday(?: (?:morning|afternoon|evening))?|last night"),
-        (WEEK, 0, "this week(?:end)?"),
-        (WEEK, 1, "next week(?:end)?"),
-        (WEEK, -1, "last week(?:end)?"),
-        (MONTH, 0, "this month"),
-        (MONTH, 1, "next month"),
-        (MONTH, -1, "last month"),
-        (YEAR, 0, "this year"),
-        (YEAR, 1, "next year"),
-        (YEAR, -1, "last year"),
+        "today|tonight|this (?:morning|afternoon|evening)",
+        "tomorrow(?: (?:morning|afternoon|evening|night))?",
+        "yesterday(?: (?:morning|afternoon|evening))?|last night",
+        "this week(?:end)?",
+        "next week(?:end)?",
+        "last week(?:end)?",
+        "this month",
+        "next month",
+        "last month",
+        "this year",
+        "next year",
+        "last year",
     ),
     "de": (
-        (DAY, 0, "heute(?: (?:Morgen|früh|Mittag|Nachmittag|Abend|Nacht))?"),
-        (DAY, 1, "morgen"),
-        (DAY, -1, "gestern(?: (?:Morgen|Mittag|Nachmittag|Abend))?"),
-        (WEEK, 0, "(?:in )?dieser? Woche"),
-        (WEEK, 1, "(?:in der )?nächsten? Woche"),
-        (WEEK, -1, "(?:in der )?letzten? Woche"),
-        (MONTH, 0, "diesen Monat|in diesem Monat"),
-        (MONTH, 1, "(?:im )?nächsten Monat"),
-        (MONTH, -1, "(?:im )?letzten Monat"),
-        (YEAR, 0, "dieses Jahr|in diesem Jahr"),
-        (YEAR, 1, "(?:im )?nächste[sn] Jahr"),
-        (YEAR, -1, "(?:im )?letzte[sn] Jahr"),
+        "heute(?: (?:Morgen|früh|Mittag|Nachmittag|Abend|Nacht))?",
+        "morgen",
+        "gestern(?: (?:Morgen|Mittag|Nachmittag|Abend))?",
+        "(?:in )?dieser? Woche",
+        "(?:in der )?nächsten? Woche",
+        "(?:in der )?letzten? Woche",
+        "diesen Monat|in diesem Monat",
+        "(?:im )?nächsten Monat",
+        "(?:im )?letzten Monat",
+        "dieses Jahr|in diesem Jahr",
+        "(?:im )?nächste[sn] Jahr",
+        "(?:im )?letzte[sn] Jahr",
     ),
     "fr": (
-        (DAY, 0, "aujourd['’]hui|ce (?:matin|soir)|cet(?:te)? après-midi"),
-        (DAY, 1, "demain(?: (?:matin|soir))?"),
-        (DAY, -1, "hier(?: (?:matin|soir))?"),
-        (WEEK, 0, "cette semaine"),
-        (WEEK, 1, "la semaine prochaine"),
-        (WEEK, -1, "la semaine dernière"),
-        (MONTH, 0, "ce mois(?:-ci)?"),
-        (MONTH, 1, "le mois prochain"),
-        (MONTH, -1, "le mois dernier"),
-        (YEAR, 0, "cette année"),
-        (YEAR, 1, "l['’]an(?:née)? prochaine?"),
-        (YEAR, -1, "l['’]an(?:née)? derni(?:er|ère)"),
+        "aujourd['’]hui|ce (?:matin|soir)|cet(?:te)? après-midi",
+        "demain(?: (?:matin|soir))?",
+        "hier(?: (?:matin|soir))?",
+        "cette semaine",
+        "la semaine prochaine",
+        "la semaine dernière",
+        "ce mois(?:-ci)?",
+        "le mois prochain",
+        "le mois dernier",
+        "cette année",
+        "l['’]an(?:née)? prochaine?",
+        "l['’]an(?:née)? derni(?:er|ère)",
     ),
     "es": (
-        (DAY, 0, "hoy|esta (?:mañana|tarde|noche)"),
-        (DAY, 1, "mañana(?: por la (?:mañana|tarde|noche))?"),
-        (DAY, -1, "ayer(?: por la (?:mañana|tarde|noche))?|anoche"),
-        (WEEK, 0, "esta semana"),
-        (WEEK, 1, "la semana que viene|la próxima semana"),
-        (WEEK, -1, "la semana pasada"),
-        (MONTH, 0, "este mes"),
-        (MONTH, 1, "el mes que viene|el próximo mes"),
-        (MONTH, -1, "el mes pasado"),
-        (YEAR, 0, "este año"),
-        (YEAR, 1, "el año que viene|el próximo año"),
-        (YEAR, -1, "el año pasado"),
+        "hoy|esta (?:mañana|tarde|noche)",
+        "mañana(?: por la (?:mañana|tarde|noche))?",
+        "ayer(?: por la (?:mañana|tarde|noche))?|anoche",
+        "esta semana",
+        "la semana que viene|la próxima semana",
+        "la semana pasada",
+        "este mes",
+        "el mes que viene|el próximo mes",
+        "el mes pasado",
+        "este año",
+        "el año que viene|el próximo año",
+        "el año pasado",
     ),
     "zh": (
-        (DAY, 0, "今天(?:早上|下午|晚上)?|今早|今晚"),
-        (DAY, 1, "明天"),
-        (DAY, -1, "昨天|昨晚"),
-        (WEEK, 0, "这(?:个)?(?:周|星期)(?![一二三四五六日天])|本周"),
-        (WEEK, 1, "下(?:个)?(?:周|星期)(?![一二三四五六日天])"),
-        (WEEK, -1, "上(?:个)?(?:周|星期)(?![一二三四五六日天])"),
-        (MONTH, 0, "这个月|本月"),
-        (MONTH, 1, "下个?月"),
-        (MONTH, -1, "上个?月"),
-        (YEAR, 0, "今年"),
-        (YEAR, 1, "明年"),
-        (YEAR, -1, "去年"),
+        "今天(?:早上|下午|晚上)?|今早|今晚",
+        "明天",
+        "昨天|昨晚",
+        "这(?:个)?(?:周|星期)(?![一二三四五六日天])|本周",
+        "下(?:个)?(?:周|星期)(?![一二三四五六日天])",
+        "上(?:个)?(?:周|星期)(?![一二三四五六日天])",
+        "这个月|本月",
+        "下个?月",
+        "上个?月",
+        "今年",
+        "明年",
+        "去年",
     ),
 }
 UNITS = {
@@ -141,11 +143,9 @@ def dated(text: str, language: str, today: date | None = None, ahead: bool = Fal
     """The text with "tomorrow", "next Friday", "this year" and "two weeks ago" as dates; everything else stays. What is
     said in weeks becomes a month. With `ahead`, only what is still to come."""
     today = today or date.today()
-    edge = "" if language == "zh" else r"\b"
-    for said, away in _times(language, today):
-        pattern = re.compile(rf"(?P<since>{SINCE})?{edge}(?:{said}){edge}(?!['’]s)", re.I)
+    for pattern, away in _times(language):
         for found in reversed(list(pattern.finditer(text))):
-            day, unit = away(found)
+            day, unit = away(found, today)
             if ahead and day <= today:
                 continue
             when, since = _written(day, unit, language), found["since"] or ""
@@ -154,24 +154,35 @@ def dated(text: str, language: str, today: date | None = None, ahead: bool = Fal
     return text
 
 
-Away = Callable[["re.Match[str]"], tuple[date, int]]  # which time a found text means, and how exactly
+Away = Callable[["re.Match[str]", date], tuple[date, int]]  # which time a text means today, and how exactly
 
 
-def _times(language: str, today: date) -> Iterator[tuple[str, Away]]:
+@cache
+def _times(language: str) -> list[tuple[re.Pattern[str], Away]]:
     """Patterns of what is said, and the day, month or year that it means."""
+    edge = "" if language == "zh" else r"\b"
+    return [
+        (re.compile(rf"(?P<since>{SINCE})?{edge}(?:{said}){edge}(?!['’]s)", re.I), away)
+        for said, away in _said(language)
+    ]
 
+
+def _said(language: str) -> Iterator[tuple[str, Away]]:
     def at(unit: int, count: int) -> Away:
-        return lambda _: _away(today, unit, count)
+        return lambda _, today: _away(today, unit, count)
+
+    def on(weekday: int, first: int) -> Away:
+        """That day of the week, among the seven that begin so many days from today."""
+        return lambda _, today: _away(today, DAY, first + (weekday - today.weekday() - first) % 7)
 
     def ago(unit: int) -> Away:
-        return lambda found: _away(today, unit, -_number(found["n"], counted))
+        return lambda found, today: _away(today, unit, -_number(found["n"], counted))
 
-    for unit, count, said in NAMED[language]:
+    for (unit, count), said in zip(product(range(4), (0, 1, -1)), NAMED[language], strict=True):
         yield said, at(unit, count)
     for weekday, day in enumerate(DAYS.get(language, "").split()):
-        days = (weekday - today.weekday()) % 7
-        yield NEXT[language].format(day=day), at(DAY, days or 7)
-        yield LAST[language].format(day=day), at(DAY, days - 7)
+        yield NEXT[language].format(day=day), on(weekday, 1)
+        yield LAST[language].format(day=day), on(weekday, -7)
     counted = COUNTED[language].split(", ")
     number = rf"(?P<n>\d{{1,3}}|{'|'.join(counted)})"
     for unit, name in enumerate(UNITS[language]):

@@ -107,8 +107,10 @@ class PersonalMemory:
         metadata: Mapping[str, Any] | None = None,
     ) -> Sequence[Recalled]:
         """The entries nearest to a query by meaning and by words, the best first."""
+        if top_k < 1 or not query.strip():
+            return []
         self._has_any = self._has_any or self.store.has_any(self.user)  # once there is one, nobody need ask again
-        if top_k < 1 or not query.strip() or not self._has_any:
+        if not self._has_any:
             return []
         storable(query)
         self._describe()

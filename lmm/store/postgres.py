@@ -30,9 +30,7 @@ except ImportError as error:
 CONNECTIONS = 8
 WAIT_S = 30.0  # for a connection
 MANY = 5000  # entries that are read at once
-RARE = (
-    200  # entries from which common words are not looked for: ts_rank_cd ranks each that has one, whatever its rarity
-)
+RARE = 200  # entries from which common words are not looked for: ts_rank_cd would rank all that have one
 EXACT = 2000  # up to so many entries of a user, all are looked at; also where the index would look at more of others
 SHARED, RANKED = 0.05, 4000  # a word is common that this share of the entries have, or so many: ts_rank_cd is slow
 SAMPLE = 2000  # of the latest entries, in which words are counted

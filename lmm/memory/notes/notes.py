@@ -171,11 +171,12 @@ def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) ->
 
 
 def _news(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) -> str:
+    """The clause that helps most, of what still holds or of what is new, and as much of the new after it as fits."""
     parts = [*lesson.still, *clauses(echo_of(lesson))]
     old = frozenset[str]().union(*(notebook.telling(before) for before in lesson.formerly))
-    helping = _helping(text, parts, notebook)
+    helping, asked = _helping(text, parts, notebook), notebook.telling(text)
     for i, part in enumerate(parts):
-        told = notebook.telling(part) - notebook.telling(text)
+        told = notebook.telling(part) - asked
         helping[i] -= OVER * len(told & old) / max(1, len(told))
     best = max(range(len(parts)), key=helping.__getitem__)
     said = _as_sentence(parts[best])

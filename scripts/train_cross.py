@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.encoders.e5 import LAYERS, shared_e5
-from lmm.encoders.minilm import MATRICES, shared_encoder
+from lmm.encoders.minilm import MATRICES, merge_lora, shared_encoder
 from lmm.errors import ModelError
 from lmm.memory.keyed.cross import SHAPES, WEIGHTS, pieces
 from scripts.bert import Bert, descend
@@ -108,14 +108,11 @@ class CrossModel(Bert):
 
     def whole(self, path: Path) -> dict[str, Tensor]:
         """What `save_state` or `compact` has written, with every matrix whole."""
-        from safetensors.torch import load_file
+        from safetensors.numpy import load_file
 
-        found = {name: value.float() for name, value in load_file(str(path)).items()}
-        for name in [name for name in found if name.endswith(".lora_a")]:
-            matrix = name.removesuffix(".lora_a")
-            change = found.pop(name) @ found.pop(f"{matrix}.lora_b")
-            found[f"{matrix}.weight"] = self.base[f"{matrix}.weight"] + change
-        return found
+        found = load_file(str(path))
+        merged = merge_lora({**found, **{name: value.numpy() for name, value in self.base.items()}}, found)
+        return {name: self.torch.from_numpy(merged[name]) for name in self.params}
 
     def compact(self, rank: int) -> dict[str, np.ndarray]:
         """What was trained, for `merge_lora`: what a matrix changed by in low rank, the rest whole."""

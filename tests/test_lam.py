@@ -6,6 +6,7 @@ import copy
 import json
 import tracemalloc
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -252,15 +253,18 @@ def test_torch_computes_with_weights_of_half_precision(stored: Lam, folder: Path
     assert next(model.to("meta").parameters()).device.type == "meta"  # sentence-transformers asks there
 
 
+@pytest.fixture
+def sentence_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The package, with a cache of its own."""
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    return pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed (lmm[encoders])")
+
+
 @pytest.mark.slow
 def test_sentence_transformers_loads_the_exported_folder(
-    stored: Lam, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stored: Lam, folder: Path, tmp_path: Path, sentence_transformers: ModuleType
 ) -> None:
-    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed (lmm[encoders])")
-    from sentence_transformers import SentenceTransformer
-
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
-    model, wanted = SentenceTransformer(str(folder), trust_remote_code=True), stored.encode(TEXTS)
+    model, wanted = sentence_transformers.SentenceTransformer(str(folder), trust_remote_code=True), stored.encode(TEXTS)
     assert np.abs(model.encode(TEXTS, normalize_embeddings=True) - wanted).max() < 1e-4
     loose = model.encode(TEXTS[:3])
     assert np.abs(loose - stored.encode(TEXTS[:3], normalize_embeddings=False)).max() < 1e-3
@@ -277,11 +281,7 @@ def test_sentence_transformers_loads_the_exported_folder(
 
 
 @pytest.mark.slow
-def test_an_exported_folder_is_an_encoder_of_lmm(
-    stored: Lam, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("sentence_transformers", reason="sentence-transformers is not installed (lmm[encoders])")
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+def test_an_exported_folder_is_an_encoder_of_lmm(stored: Lam, folder: Path, sentence_transformers: ModuleType) -> None:
     found = load_encoder(str(folder))
     assert np.abs(found.encode(TEXTS) - stored.encode(TEXTS)).max() < 1e-4
     assert [found.count_tokens(text) for text in TEXTS] == [stored.count_tokens(text) for text in TEXTS]

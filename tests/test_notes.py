@@ -298,22 +298,28 @@ def test_news_in_one_sentence_are_said_from_the_clause_that_tells_them(adapter: 
 
 
 @pytest.mark.parametrize(
-    "parts",
+    ("sentence", "parts"),
     [
-        "Bus 47 was axed in May|it is the 112 for me now",
-        "It was a lot of work|because the roof leaked again",
-        "The key was under the pot|my aunt has it now",
-        "Ella vive en la plaza del Gorrión en Torrevaga",
-        "J'ai vendu la vieille voiture avec ma soeur cadette",
-        "Tom is my boss also in the chess club",
-        "My sister was so happy about the new flat",
-        "Les enfants ont changé d'avis|la tortue s'appelle Grand-Vizir",
+        ("Bus 47 was axed in May, so it is the 112 for me now", ["Bus 47 was axed in May", "it is the 112 for me now"]),
+        (
+            "It was a lot of work because the roof leaked again",
+            ["It was a lot of work", "because the roof leaked again"],
+        ),
+        ("The key was under the pot and my aunt has it now", ["The key was under the pot", "my aunt has it now"]),
+        (
+            "Les enfants ont changé d'avis : la tortue s'appelle Grand-Vizir",
+            ["Les enfants ont changé d'avis", "la tortue s'appelle Grand-Vizir"],
+        ),
+        ("Ella vive en la plaza del Gorrión en Torrevaga", []),
+        ("J'ai vendu la vieille voiture avec ma soeur cadette", []),
+        ("Tom is my boss also in the chess club", []),
+        ("My sister was so happy about the new flat", []),
     ],
 )
-def test_a_sentence_falls_into_clauses_where_it_says_something_new_in_any_language(parts: str) -> None:
-    link = {"it is": ", so ", "becau": " ", "my au": " and ", "la to": " : "}
-    first, *rest = parts.split("|")
-    assert clauses(first + "".join(link[part[:5]] + part for part in rest)) == [first, *rest]
+def test_a_sentence_falls_into_clauses_where_it_says_something_new_in_any_language(
+    sentence: str, parts: list[str]
+) -> None:
+    assert clauses(sentence) == (parts or [sentence])
 
 
 @on("toy")

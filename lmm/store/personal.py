@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +24,7 @@ from lmm.store.opening import open_store
 if TYPE_CHECKING:
     from lmm.encoders.sentences import SentenceEncoder
 
-BATCH = 256  # texts that are embedded and written together
+BATCH = 64  # texts that are embedded and written together
 
 
 class PersonalMemory:
@@ -70,15 +71,20 @@ class PersonalMemory:
 
     def memorize_all(self, memos: Iterable[Memo]) -> list[str]:
         """Many at once -> their ids."""
-        made: list[str] = []
-        for batch in batches(memos, BATCH):
-            made += self.store.add(self.user, self._embedded(batch))
+        made, rest = list[str](), batches(memos, BATCH)
+        self._describe()
+        with ThreadPoolExecutor(1) as other:  # embeds the next ones while the store writes
+            batch = other.submit(self._embedded, next(rest, []))
+            while embedded := batch.result():
+                batch = other.submit(self._embedded, next(rest, []))
+                made += self.store.add(self.user, embedded)
         return made
 
     def update(self, id: str, text: str, metadata: Mapping[str, Any] | None = None) -> str:
         """A correction: `text` in the place of an entry, which is kept as its history -> the new id."""
         old = self.get(id)
         memo = _memo(text, old.context, old.metadata if metadata is None else metadata, old.about)
+        self._describe()
         [memo] = self._embedded([memo])
         return self.store.supersede(self.user, id, memo)
 
@@ -135,13 +141,13 @@ class PersonalMemory:
         """Take in what `export` wrote, here or elsewhere -> how many entries are new. Raises UsageError, OSError."""
         before = entries(self.store, self.user)
         memos = [_read(value, number) for number, value in enumerate(jsonl.values(path), 1)]
+        self._describe()
         for batch in batches(memos, BATCH):
             self.store.restore(self.user, self._embedded(batch))
         return entries(self.store, self.user) - before
 
     # vectors -----------------------------------------------------------------------------------------------------
     def _embedded(self, memos: Sequence[Memo]) -> Sequence[Memo]:
-        self._describe()
         vectors = self.encoder.encode([memo.text for memo in memos])
         return [replace(memo, vector=vector) for memo, vector in zip(memos, vectors, strict=True)]
 

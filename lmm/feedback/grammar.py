@@ -40,6 +40,19 @@ def plain(text: str) -> str:
     return text
 
 
+PAST = (
+    rf"(?:\w+ed|{'|'.join(sorted(set(words.IRREGULAR.values()) - {'had'}))}|got|become|gone|begun|given|taken|married)"
+)
+HAVE = anycase(
+    rf"\b(I|we|they)(?:(?: have|['’]ve)(?: (?:just|recently|finally|now))?| (?:just|recently|finally)) (?={PAST}\b)"
+)
+
+
+def contracted(text: str) -> str:
+    """ "I just moved" and "I have just moved" as "I've moved"."""
+    return HAVE.sub(r"\1've ", text)
+
+
 ORDINARY = words.ENGLISH | words.TRANSIENT
 
 

@@ -19,6 +19,7 @@ from lmm.feedback.vetoes import is_denial
 from lmm.feedback.words import anycase, word_set
 from lmm.lesson import Lesson
 from lmm.text.fold import contains, fold, words
+from lmm.text.names import in_full, role_and_name
 from lmm.text.sentences import sentences
 
 
@@ -38,9 +39,12 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         alone = reader.hear(text, None)  # what went before it may hide that it says something of its own
         if alone.facts:
             heard, last = alone, None
-    when = dates.dated(text, tongue, ahead=True) if heard.kind == "nothing" and not heard.facts else text
-    if when != text and (alone := reader.hear(when, None)).facts and alone.facts[0].subject and alone.sure > SURE:
-        heard, text, last = alone, when, None  # tomorrow is over soon, and a date stays
+    for other in (dates.dated(text, tongue, ahead=True), grammar.contracted(text) if tongue == "en" else text):
+        if heard.kind != "nothing" or heard.facts or other == text:
+            continue  # tomorrow is over soon, and a date stays; "just" is not only said of what passes
+        alone = reader.hear(other, None)
+        if alone.facts and alone.facts[0].subject and alone.sure > SURE:
+            heard, text, last = alone, other, None
     told_too = [part for part in parts if not asks(part)]
     if not heard.facts and heard.kind == "nothing" and 0 < len(told_too) < len(parts):  # or a question beside it
         rest = grammar.quiet(" ".join(told_too))
@@ -54,6 +58,9 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     if not heard.facts:
         if last is not None and heard.sure < 0.5 and heard.kind == "nothing":
             return without_lesson("nothing", UNSURE)
+        if heard.kind == "nothing" and heard.sure < 1 - SURE and not asks(text) and len(text) <= MAX_VALUE:
+            whole = _note(said, tongue)  # it tells something, and no word of it alone is what it tells
+            return Reading("statement", whole, text, whole.echo.rstrip(".。"), f"statement, {1 - heard.sure:.2f}")
         return without_lesson(heard.kind, f"{heard.kind}, {heard.sure:.2f}")
     told, restated = None, False
     if last is not None and _about_last(heard, last):
@@ -71,7 +78,7 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     return replace(one, also=tuple(told[1:]))
 
 
-SURE = 0.9  # of what is read beside a question
+SURE = 0.9  # of what is read beside a question, in other words, or without a value
 
 
 # ------------------------------------------------------------------ statements
@@ -130,7 +137,7 @@ def _with_all(found: Reading, part: str, fact: Span, tongue: str, more: bool) ->
     if found.lesson is None:
         return found
     said = [
-        _said_back(one, fact.clause, tongue)
+        _said_back(in_full(one, found.lesson.subject), in_full(fact.clause, found.lesson.subject), tongue)
         for one in sentences(part)
         if not (one.endswith("?") and replies.is_factual(one))
     ]
@@ -162,17 +169,26 @@ def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Seque
     if POINTING.match(stated) or len(fact.value) > MAX_VALUE or grammar.RELATIVE.search(stated):
         return None
     subject, relation = _about(fact, known)
-    lesson = Lesson(statement=clause, echo=echoed(stated, tongue), subject=subject, relation=relation)
+    lesson = Lesson(statement=clause, echo=echoed(in_full(stated, subject), tongue), subject=subject, relation=relation)
     named = len(subject) > 2 and fact.subject and stated.startswith(fact.subject)  # not "I" and "we"
     full = stated.replace(fact.subject, subject, 1) if named else stated
     asked = question_of(full, fact.value) if tongue == "en" and not POINTING.match(fact.clause) else None
     value, summary = fact.value, lesson.echo.rstrip(".。")
     if asked and not _taken(asked.questions[0], lesson, known):
         prompt, *others = asked.questions
-        lesson = replace(lesson, prompt=prompt, answer=asked.answer, wordings=tuple(others))
+        lesson = replace(lesson, prompt=prompt, answer=asked.answer, wordings=(*others, *_shorter(prompt, subject)))
         value = value if value in asked.answer else asked.value
         summary = replies.in_a_line(prompt, lesson.answer, value)
     return Reading(cast(Kind, heard.kind), lesson, value, summary, f"{heard.kind}, {heard.sure:.2f}")
+
+
+def _shorter(question: str, subject: str) -> list[str]:
+    """It asks the same with the name alone, and with the role alone."""
+    both, found = role_and_name(subject), re.search(re.escape(subject), question, re.I)
+    if not both or not found:
+        return []
+    role, name = f"{both[0][0].lower()}{both[0][1:]}", both[1]
+    return [f"{question[: found.start()]}{part}{question[found.end() :]}" for part in (name, role)]
 
 
 def _whole(text: str, fact: Span) -> str:

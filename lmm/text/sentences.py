@@ -30,10 +30,29 @@ _CLAUSE = re.compile(
 _WORDS, _SIGNS = 3, 5  # of a clause, at least; of one in Chinese
 
 
-def clauses(text: str) -> list[str]:
+def clauses(text: str, subject: str = "") -> list[str]:
     """Its sentences, and of these what stands between commas, an "and", a "so" or a "because" and is long enough to say
-    something."""
-    return [clause for sentence in sentences(text) for clause in _clauses(sentence)]
+    something. English ones that share the `subject` at the beginning of their sentence have it each: "Vera lives in
+    Bergen", "Vera works as a nurse"."""
+    return [clause for sentence in sentences(text) for clause in _each_with(subject, _clauses(sentence))]
+
+
+_OTHERS = (  # what a clause begins with that has a subject of its own, or is a part of another
+    r"(?!(?:the|an?|my|your|our|his|her|its|their|i|you|we|he|she|it|they|this|that|these|those|there|who|which|what"
+    r"|where|when|how|why|if|so|not|no|in|on|at|to|of|for|from|with|by|about|as|than|because|since|some|any|both|one"
+    r"|besides|perhaps|sometimes|always)\b|[a-z]+ (?:is|are|was|were|has|have|can|will|do|does)\b)"
+)
+_ITS_VERB = re.compile(rf"{_OTHERS}(?:is|was|has|had|can|will|does|did|went|got|[a-z]+[^\Ws]s|[a-z]+ed)\b")
+_YOUR_VERB = re.compile(rf"{_OTHERS}[a-z]+\b")
+
+
+def _each_with(subject: str, found: list[str]) -> list[str]:
+    named = " ".join(found[0].split()[: len(subject.split())])
+    one_speaks = named.lower() in ("i", "we", "you")
+    if not subject or not (one_speaks or named.split()[-1:] == subject.split()[-1:]):
+        return found
+    verb = _YOUR_VERB if one_speaks else _ITS_VERB
+    return [found[0], *(f"{named} {clause}" if verb.match(clause) else clause for clause in found[1:])]
 
 
 def _clauses(sentence: str) -> list[str]:

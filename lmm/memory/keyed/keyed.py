@@ -39,6 +39,7 @@ from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.optim import BETAS, Optimizer, fit
 from lmm.options import Options, learning, option
 from lmm.text.fold import words
+from lmm.text.sentences import clauses
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter, TapContext
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 
 TELLS = 0.6  # probability that a stated lesson's answer helps, from which it is recited in reply to another wording
+TELLS_BESIDE = (
+    0.9  # the same where more was said, which may be what is asked for: "and his number is 555" beside a name
+)
 TRIES, WIDER = 4, 1.5  # of a lesson that is tried out, and times the margin each
 
 
@@ -165,7 +169,8 @@ def _tells(lesson: Lesson, text: str) -> bool:
     """
     if not _stated(lesson) or (second := shared_cross()) is None:
         return True
-    return second.helps(text, lesson.answer) >= TELLS
+    is_part = len(clauses(lesson.echo)) > 1
+    return second.helps(text, lesson.answer) >= (TELLS_BESIDE if is_part else TELLS)
 
 
 def _stated(lesson: Lesson) -> bool:

@@ -27,6 +27,7 @@ from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, logit, shared_gate
 from lmm.options import Options, option
 from lmm.text.fold import fold
+from lmm.text.names import in_full
 from lmm.text.sentences import clauses, sentences
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ def _each_once(owners: Sequence[Lesson], row: Sequence[tuple[int, float]]) -> li
 def _still_true(old: Lesson, news: str) -> list[str]:
     """What holds of an old lesson beside the new statement, clause by clause; each is read with those before it that
     hold, since it may say less of what it is about than they do."""
-    said, parts, second = clauses(old.statement), clauses(old.echo), shared_cross(REPLACES)
+    said, parts = (clauses(text, old.subject) for text in (old.statement, old.echo))
+    second = shared_cross(REPLACES)
     if len(said) != len(parts):
         said = parts
     both = [*((text, text) for text in old.still), *zip(said, parts, strict=True)]
@@ -172,7 +174,7 @@ def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) ->
 
 def _news(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) -> str:
     """The clause that helps most, of what still holds or of what is new, and as much of the new after it as fits."""
-    parts = [*lesson.still, *clauses(echo_of(lesson))]
+    parts = [*lesson.still, *clauses(echo_of(lesson), lesson.subject)]
     old = frozenset[str]().union(*(notebook.telling(before) for before in lesson.formerly))
     helping, asked = _helping(text, parts, notebook), notebook.telling(text)
     for i, part in enumerate(parts):
@@ -204,8 +206,9 @@ def said_back(lesson: Lesson) -> str:
 
 
 def text_of(lesson: Lesson) -> str:
-    """What the gate reads of a lesson: the user's own words or, where it was taught, question and answer."""
-    return lesson.statement or f"{lesson.prompt} {lesson.answer}"
+    """What the gate reads of a lesson: the user's own words, of somebody with name and role, where both are known, or,
+    where it was taught, question and answer."""
+    return in_full(lesson.statement, lesson.subject) or f"{lesson.prompt} {lesson.answer}"
 
 
 def echo_of(lesson: Lesson) -> str:

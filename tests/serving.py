@@ -18,6 +18,7 @@ from lmm.encoders import load_encoder
 from lmm.server.app import make_app
 from lmm.server.guard import Settings
 from lmm.server.keys import Keys
+from lmm.server.run import server_of
 from lmm.server.service import Service
 from lmm.store.opening import open_store
 from lmm.store.personal import PersonalMemory
@@ -45,14 +46,12 @@ class Served:
 def serving(
     adapter: Adapter, folder: Path, memory: str = "keyed", store: str = "memory:", **settings: Any
 ) -> Iterator[Served]:
-    import uvicorn
-
     settings = {"keys": Keys({}), **settings}
     config = settings.pop("config", Config(model="tiny", memory=memory, max_tokens=64, log=False))
     texts = PersonalMemory(open_store(store), load_encoder("minilm"))
     service = Service(config, adapter, texts)
-    options = uvicorn.Config(make_app(service, Settings(**settings)), port=0, log_level="error")
-    server = uvicorn.Server(options)
+    ending = settings.pop("ending", 30.0)
+    server = server_of(make_app(service, Settings(**settings)), ending, port=0, log_level="error")
     thread = threading.Thread(target=server.run)
     thread.start()
     while not server.started:

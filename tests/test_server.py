@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from lmm.server.users import profile_of  # noqa: E402
 from lmm.text.cutter import Cutter  # noqa: E402
 from scripts.measure_serve import NAMES  # noqa: E402
 
+HELLO, STORY = [{"role": "user", "content": "hello"}], "tell me a long story"
 QUESTION = "What is my sister's name?"
 USERS, EACH = (16, 63) if "MANY" in os.environ else (8, 12)  # who ask at once, and how often each
 KEY, OTHER_KEY = "k" * 20, "o" * 20
@@ -124,6 +126,7 @@ def test_max_tokens_seed_and_sampling(tiny_torch: Adapter, tmp_path: Path) -> No
         one = said(max_tokens=12, temperature=1.5, seed=1)
         assert one == said(max_tokens=12, temperature=1.5, seed=1)
         assert len({said(max_tokens=12, temperature=1.5, seed=i) for i in range(4)}) > 1
+        assert len({said(max_tokens=12, temperature=1.5) for i in range(4)}) > 1
         found = ask(client, max_tokens=4, logprobs=True).choices[0].logprobs.content
         assert len(found) == 4 and all(row.logprob <= 0 and row.bytes is not None for row in found)
         text = client.completions.create(model="tiny", prompt="hello", max_tokens=4)
@@ -319,17 +322,30 @@ def test_many_users_ask_at_once_and_none_hears_anothers(tiny_torch: Adapter, tmp
         assert served.service.users.seats.passes < served.service.users.seats.tokens
 
 
-def test_a_client_that_leaves_ends_its_reply(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_ends_its_reply(served: Served, monkeypatch: pytest.MonkeyPatch, stream: bool) -> None:
     monkeypatch.setenv("LMM_TEST_TOKEN", "0.01")
+    body = {"messages": [{"role": "user", "content": STORY}], "stream": stream, "max_tokens": 700}
     with served.client() as client:
-        body = {"messages": [{"role": "user", "content": "tell me a long story"}], "stream": True, "max_tokens": 700}
-        with client.stream("POST", "/v1/chat/completions", json=body) as stream:
-            next(stream.iter_lines())
-        end = time.monotonic() + 5
-        while "lmm_requests_running 0" not in client.get("/metrics").text:
-            assert time.monotonic() < end, "the reply goes on"
-            time.sleep(0.05)
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as leaving:
+            leaving.sendall(as_sent(body))
+            eventually(lambda: served.service.users.seats.tokens > 5, "the reply begins")
+        eventually(lambda: "lmm_requests_running 0" in client.get("/metrics").text, "the reply ends")
         assert served.service.users.seats.tokens < 300
+
+
+def as_sent(body: dict) -> bytes:
+    content = json.dumps(body).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: "
+    return f"{head}{len(content)}\r\n\r\n".encode() + content
+
+
+def eventually(happens: Callable[[], bool], what: str) -> None:
+    end = time.monotonic() + 30
+    while not happens():
+        assert time.monotonic() < end, f"it is not so that {what}"
+        time.sleep(0.02)
 
 
 def test_a_stop_finishes_what_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,6 +360,93 @@ def test_a_stop_finishes_what_began(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             time.sleep(0.01)
     thread.join()
     assert replies and replies[0].endswith("```\n")
+
+
+def test_a_stop_cuts_what_takes_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Streams and whole replies are cut where they are, whoever waits is refused, and the server ends."""
+    install()
+    monkeypatch.setenv("LMM_TEST_TOKEN", "0.05")
+
+    def one(stream: bool, user: str) -> str:
+        try:
+            found = ask(served.openai(), STORY, user=user, stream=stream, max_tokens=700)
+        except openai.APIStatusError as error:
+            return error.body["code"]
+        last = list(found)[-1] if stream else found
+        return last.choices[0].finish_reason
+
+    with ThreadPoolExecutor(5) as pool:
+        with serving(ScriptedAdapter(), tmp_path, "jotter", ending=0.5, at_once=4) as served:
+            running = [pool.submit(one, i % 2 == 0, f"user{i}") for i in range(4)]
+            eventually(lambda: served.service.users.seats.tokens > 20, "all begin")
+            waiting = pool.submit(one, False, "late")
+            eventually(lambda: "lmm_requests_running 5" in served.service.metrics.text(), "one waits")
+            begun = time.monotonic()
+        assert time.monotonic() - begun < 8  # all of it would take half a minute
+        assert [reply.result() for reply in running] == ["length"] * 4 and waiting.result() == "late"
+
+
+def test_the_time_limit_ends_whatever_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install()
+    with serving(ScriptedAdapter(), tmp_path, "jotter", seconds=0.5) as served:
+        client = served.openai()
+        monkeypatch.setenv("LMM_TEST_PREFILL", "0.2")
+        begun = time.monotonic()
+        for more in ({}, {"stream": True}):  # while the prompt is read, in 30 parts
+            found = ask(client, "word " * 800, **more)
+            choice = (list(found)[-1] if more else found).choices[0]
+            assert choice.finish_reason == "length"
+        assert time.monotonic() - begun < 4
+        text = client.completions.create(model="tiny", prompt="word " * 800)
+        assert text.choices[0].finish_reason == "length"
+        monkeypatch.setenv("LMM_TEST_PREFILL", "0")
+        monkeypatch.setenv("LMM_TEST_STEP", "0.3")  # while something is learned
+        told = ask(client, "My sister's name is Vera.")
+        assert told.choices[0].finish_reason == "length" and not told.lmm["lessons"]
+        with served.client() as http:
+            late = http.post("/v1/lessons", json={"question": "Who?", "answer": "Tom"})
+            assert late.status_code == 503 and late.json()["error"]["code"] == "cancelled"
+            assert http.get("/v1/lessons").json()["data"] == []
+
+
+def test_a_user_with_many_requests_keeps_nobody_else_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither who talks, nor who asks whether the server is there; and beyond a few, the user's own are refused."""
+    install()
+    monkeypatch.setenv("LMM_TEST_STEP", "0.2")
+    more = {"at_once": 6, "waiting_each": 44}
+    with (
+        serving(ScriptedAdapter(), tmp_path, "jotter", **more) as served,
+        served.client() as http,
+        ThreadPoolExecutor(60) as pool,
+    ):
+        lesson = {"question": "Who is Tom?", "answer": "a cat", "user": "busy"}
+        asked = [pool.submit(http.post, "/v1/lessons", json=lesson) for _ in range(60)]
+        eventually(lambda: "lmm_requests_running 48" in served.service.metrics.text(), "they wait")
+        begun = time.monotonic()
+        assert ask(served.openai(), user="other").choices[0].message.content == "You said: hello"
+        assert http.get("/healthz").status_code == http.get("/metrics").status_code == 200
+        assert http.get("/v1/memories", params={"user": "other"}).status_code == 200
+        assert time.monotonic() - begun < 4 and not all(reply.done() for reply in asked)
+        assert sum(reply.result().status_code == 429 for reply in asked) >= 12
+
+
+def test_an_error_of_the_servers_own_is_told_and_counted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(served.service, "teach", lambda *args: 1 / 0)
+    monkeypatch.setattr(served.service, "chat", lambda *args: 1 / 0)
+    with served.client() as http:
+        asked = ("/v1/lessons", {"question": "a", "answer": "b"}), ("/v1/chat/completions", {"messages": HELLO})
+        for path, body in asked:
+            found = http.post(path, json=body)
+            assert found.status_code == 500 and found.json()["error"]["type"] == "server_error"
+            assert f'lmm_requests_total{{path="{path}",status="500"}} 1' in http.get("/metrics").text
+
+
+def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
+    with serving(ScriptedAdapter(), tmp_path, "jotter", body_seconds=0.3) as served:
+        host, port = served.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as slow:
+            slow.sendall(as_sent({"messages": HELLO})[:-5])
+            assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
 # ---- who may ask

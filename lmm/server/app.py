@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +17,7 @@ from starlette.exceptions import HTTPException
 import lmm
 from lmm.errors import Cancelled, LearningError, LmmError, ModelError, StateError, StoreError, TooLongError, UsageError
 from lmm.server import schema
-from lmm.server.guard import Guard, Settings
+from lmm.server.guard import INTERNAL, Guard, Settings
 from lmm.server.schema import (
     AnyRequest,
     ChatRequest,
@@ -36,6 +34,7 @@ from lmm.server.schema import (
     problem,
 )
 from lmm.server.service import Missing, Replied, Service, UnknownModel
+from lmm.server.workers import Late, Stop, TooMany, Workers
 
 WHOSE = "x-lmm-memory"
 PAGE = Path(__file__).with_name("page.html")
@@ -49,7 +48,9 @@ STATUS: tuple[tuple[type[LmmError], int, str, str | None], ...] = (
     (LearningError, 422, "invalid_request_error", "not_learned"),
     (StateError, 422, "invalid_request_error", "memory_file"),
     (ModelError, 400, "invalid_request_error", None),
-    (Cancelled, 499, "invalid_request_error", "cancelled"),
+    (TooMany, 429, "rate_limit_error", "busy"),
+    (Late, 503, "server_error", "late"),
+    (Cancelled, 503, "server_error", "cancelled"),
     (StoreError, 503, "server_error", "store"),
     (LmmError, 500, "server_error", None),
 )
@@ -66,7 +67,7 @@ class Refused(HTTPException):
 class Caller:
     """Who asks, and whose memory: the key's own, or the one that is named by header, field or query."""
 
-    def __init__(self, request: Request, user: Annotated[str | None, Query(max_length=1000)] = None) -> None:
+    def __init__(self, request: Request, user: str | None) -> None:
         self.key_user: str = request.state.user
         self.header, self.query = request.headers.get(WHOSE), user
 
@@ -77,7 +78,11 @@ class Caller:
         return self.key_user or named
 
 
-Who = Annotated[Caller, Depends()]
+async def caller(request: Request, user: Annotated[str | None, Query(max_length=1000)] = None) -> Caller:
+    return Caller(request, user)
+
+
+Who = Annotated[Caller, Depends(caller)]
 
 
 def make_app(service: Service, settings: Settings) -> FastAPI:
@@ -86,15 +91,14 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(app.state.pool.shutdown)
+        await app.state.workers.close()
         await asyncio.to_thread(service.close)
 
     app = FastAPI(
         title="lmm", version=lmm.__version__, lifespan=lifespan, description=__doc__, docs_url=None, redoc_url=None
     )
     app.state.service, app.state.settings = service, settings
-    app.state.pool = ThreadPoolExecutor(settings.at_once, "reply")
-    app.state.running = 0
+    app.state.workers = workers = Workers(settings, service.metrics, service.users.most)
     _errors(app)
     if settings.origins:
         from starlette.middleware.cors import CORSMiddleware
@@ -102,9 +106,9 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
         origins = list(settings.origins)
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
-    _replies(app, service)
+    _replies(app, service, workers)
     _texts(app, service)
-    _lessons(app, service)
+    _lessons(app, service, workers)
     _around(app, service)
     return app
 
@@ -123,30 +127,27 @@ def _errors(app: FastAPI) -> None:
         return JSONResponse(content, error.status_code, error.headers)
 
     @app.exception_handler(LmmError)
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
+    async def failed(request: Request, error: LmmError) -> Response:
         status, content = told(error)
         return JSONResponse(content, status)
 
 
-def told(error: Exception) -> tuple[int, dict[str, Any]]:
-    """An error as status and content; of one that is not lmm's, nothing is told."""
-    if not isinstance(error, LmmError):
-        return 500, problem("internal error", "server_error")
+def told(error: LmmError) -> tuple[int, dict[str, Any]]:
+    """An error as status and content."""
     _, status, kind, code = next(row for row in STATUS if isinstance(error, row[0]))
     return status, problem(str(error), kind, code=code)
 
 
 # replies --------------------------------------------------------------------------------------------------------
-def _replies(app: FastAPI, service: Service) -> None:
+def _replies(app: FastAPI, service: Service, workers: Workers) -> None:
     @app.get("/v1/models")
-    def models() -> dict[str, Any]:
+    async def models() -> dict[str, Any]:
         """The model that talks, and the encoder of embeddings."""
         names = (service.model, service.texts.encoder.name)
         return {"object": "list", "data": [_model(name, service.started) for name in names]}
 
     @app.get("/v1/models/{name:path}")
-    def model(name: str) -> dict[str, Any]:
+    async def model(name: str) -> dict[str, Any]:
         if name not in (service.model, service.texts.encoder.name):
             raise UnknownModel(f"there is no model {name!r} here; this server has {service.model!r}")
         return _model(name, service.started)
@@ -156,17 +157,15 @@ def _replies(app: FastAPI, service: Service) -> None:
         """A reply to a conversation. What its last message teaches is learned, unless `lmm_learn` is off; the reply's
         field `lmm` says what was learned, and which lessons and notes spoke."""
         user = who.user(body.user)
-        return await _answer(
-            app, request, body, Completion("chat", service.model), lambda *a: service.chat(body, user, *a)
-        )
+        made = Completion("chat", service.model)
+        return await _answer(workers, request, body, user, made, lambda *a: service.chat(body, user, *a))
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request, who: Who) -> Response:
         """A text that goes on."""
         user = who.user(body.user)
-        return await _answer(
-            app, request, body, Completion("text", service.model), lambda *a: service.complete(body, user, *a)
-        )
+        made = Completion("text", service.model)
+        return await _answer(workers, request, body, user, made, lambda *a: service.complete(body, user, *a))
 
     @app.post("/v1/embeddings")
     def embeddings(body: EmbeddingRequest) -> dict[str, Any]:
@@ -189,62 +188,45 @@ def _replies(app: FastAPI, service: Service) -> None:
         }
 
 
-Work = Callable[[Callable[[str], None], threading.Event], Replied]
+Work = Callable[[Callable[[str], None], Stop], Replied]
 
 
-async def _answer(app: FastAPI, request: Request, body: AnyRequest, made: Completion, work: Work) -> Response:
-    """Run it on a thread; whole or as a stream. It ends when the client leaves, or at the time limit."""
-    settings: Settings = app.state.settings
-    if app.state.running >= settings.at_once + settings.waiting:
-        raise Refused(429, "too many requests are waiting; try again later", "busy", "rate_limit_error")
-    loop, parts, stop = asyncio.get_running_loop(), asyncio.Queue[Any](), threading.Event()
+async def _answer(
+    workers: Workers, request: Request, body: AnyRequest, user: str, made: Completion, work: Work
+) -> Response:
+    """Whole or as a stream. It ends when the client leaves, at the time limit, or with the server."""
+    loop, parts, stop = asyncio.get_running_loop(), asyncio.Queue[Any](), Stop()
 
-    def emit(part: str | Replied | Exception) -> None:
+    def emit(part: str) -> None:
         loop.call_soon_threadsafe(parts.put_nowait, part)
 
-    def run() -> None:
-        try:
-            emit(work(emit, stop))
-        except Exception as error:
-            emit(error)
+    reply = workers.begin(user, lambda stop: work(emit, stop), stop)
+    reply.add_done_callback(parts.put_nowait)  # as the last part
+    leaving = asyncio.create_task(_left(request, stop))
+    reply.add_done_callback(lambda _: leaving.cancel())
+    try:
+        if body.stream:
+            first = await parts.get()
+            if first is reply:
+                reply.result()  # or what went wrong is told by the status
+            events = _events(first, parts, made, body.with_usage, stop)
+            return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        found = await asyncio.shield(reply)
+    except asyncio.CancelledError:
+        stop.set()
+        raise
+    used = schema.usage(found.read, found.made)
+    return JSONResponse(made.whole(found.text, found.ended, used, found.logprobs, found.about))
 
-    app.state.running += 1
-    app.state.service.metrics.set("lmm_requests_running", app.state.running)
-    future = loop.run_in_executor(app.state.pool, run)
 
-    def ended(_: Any) -> None:
-        app.state.running -= 1
-        app.state.service.metrics.set("lmm_requests_running", app.state.running)
-
-    future.add_done_callback(ended)
-    timer = loop.call_later(settings.seconds, stop.set)
-    future.add_done_callback(lambda _: timer.cancel())
-    if body.stream:
-        first = await _next(parts, request, stop)
-        if isinstance(first, Exception):
-            raise first
-        events = _events(first, parts, made, body.with_usage, stop)
-        return StreamingResponse(events, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
-    while isinstance(part := await _next(parts, request, stop), str):
+async def _left(request: Request, stop: Stop) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
         pass
-    if isinstance(part, Exception):
-        raise part
-    used = schema.usage(part.read, part.made)
-    return JSONResponse(made.whole(part.text, part.ended, used, part.logprobs, part.about))
-
-
-async def _next(parts: asyncio.Queue[Any], request: Request, stop: threading.Event) -> Any:
-    """The next part; meanwhile it is seen whether the client is still there."""
-    while True:
-        try:
-            return await asyncio.wait_for(parts.get(), 0.5)
-        except TimeoutError:
-            if await request.is_disconnected():
-                stop.set()
+    stop.set()
 
 
 async def _events(
-    first: Any, parts: asyncio.Queue[Any], made: Completion, with_usage: bool, stop: threading.Event
+    first: Any, parts: asyncio.Queue[Any], made: Completion, with_usage: bool, stop: Stop
 ) -> AsyncIterator[bytes]:
     """Server-sent events. Where the client leaves, this is closed, and the reply with it."""
     try:
@@ -254,12 +236,17 @@ async def _events(
         while isinstance(part, str):
             yield _event(made.part(part))
             part = await parts.get()
-        if isinstance(part, Exception):
-            yield _event(told(part)[1])
+        try:
+            found = part.result()
+        except LmmError as error:
+            yield _event(told(error)[1])
+        except Exception:
+            yield _event(INTERNAL)
+            raise
         else:
-            yield _event(made.last(part.ended, part.logprobs, part.about))
+            yield _event(made.last(found.ended, found.logprobs, found.about))
             if with_usage:
-                yield _event(made.used(schema.usage(part.read, part.made)))
+                yield _event(made.used(schema.usage(found.read, found.made)))
         yield b"data: [DONE]\n\n"
     finally:
         stop.set()
@@ -319,66 +306,74 @@ def _texts(app: FastAPI, service: Service) -> None:
 
 
 # lessons and memory files ---------------------------------------------------------------------------------------
-def _lessons(app: FastAPI, service: Service) -> None:
+def _lessons(app: FastAPI, service: Service, workers: Workers) -> None:
     @app.get("/v1/lessons")
-    def lessons(who: Who) -> dict[str, Any]:
-        return {"object": "list", "data": service.lessons(who.user())}
+    async def lessons(who: Who) -> dict[str, Any]:
+        user = who.user()
+        return {"object": "list", "data": await workers.run(user, lambda stop: service.lessons(user))}
 
     @app.post("/v1/lessons")
-    def teach(body: TeachRequest, who: Who) -> dict[str, Any]:
+    async def teach(body: TeachRequest, who: Who) -> dict[str, Any]:
         """Teach the answer to a question."""
-        return service.teach(who.user(body.user), body.question, body.answer)
+        user = who.user(body.user)
+        return await workers.run(user, lambda stop: service.teach(user, body.question, body.answer, stop))
 
     @app.post("/v1/lessons/correct")
-    def correct(body: CorrectRequest, who: Who) -> dict[str, Any]:
+    async def correct(body: CorrectRequest, who: Who) -> dict[str, Any]:
         """Teach what a reply should have been, and give it."""
-        return service.correct(who.user(body.user), body.question, body.reply, body.answer)
+        user, given = who.user(body.user), (body.question, body.reply, body.answer)
+        return await workers.run(user, lambda stop: service.correct(user, *given, stop))
 
     @app.post("/v1/lessons/undo")
-    def undo(body: UndoRequest, who: Who) -> dict[str, Any]:
-        return {"undone": service.undo(who.user(body.user), body.count)}
+    async def undo(body: UndoRequest, who: Who) -> dict[str, Any]:
+        user = who.user(body.user)
+        return {"undone": await workers.run(user, lambda stop: service.undo(user, body.count))}
 
     @app.post("/v1/lessons/why")
-    def why(body: WhyRequest, who: Who) -> dict[str, Any]:
+    async def why(body: WhyRequest, who: Who) -> dict[str, Any]:
         """Which lessons and notes would speak if this were asked."""
-        return service.why(who.user(body.user), body.question)
+        user = who.user(body.user)
+        return await workers.run(user, lambda stop: service.why(user, body.question))
 
     @app.delete("/v1/lessons/{id}")
-    def forget(id: str, who: Who) -> dict[str, Any]:
-        return {"deleted": True, **service.forget(who.user(), id)}
+    async def forget(id: str, who: Who) -> dict[str, Any]:
+        user = who.user()
+        return {"deleted": True, **await workers.run(user, lambda stop: service.forget(user, id))}
 
     @app.get("/v1/memory", response_class=Response)
-    def download(who: Who) -> Response:
+    async def download(who: Who) -> Response:
         """The memory file: what was learned, for any lmm with this model."""
-        name = {"Content-Disposition": 'attachment; filename="memory.safetensors"'}
-        return Response(service.download(who.user()), media_type="application/octet-stream", headers=name)
+        user, name = who.user(), {"Content-Disposition": 'attachment; filename="memory.safetensors"'}
+        data = await workers.run(user, lambda stop: service.download(user))
+        return Response(data, media_type="application/octet-stream", headers=name)
 
     @app.put("/v1/memory")
     async def upload(request: Request, who: Who) -> dict[str, Any]:
         """Make a memory file what is known."""
         data, user = await request.body(), who.user()
-        return {"lessons": await asyncio.to_thread(service.upload, user, data)}
+        return {"lessons": await workers.run(user, lambda stop: service.upload(user, data))}
 
     @app.post("/v1/memory/verify")
-    async def verify(request: Request) -> dict[str, Any]:
+    async def verify(request: Request, who: Who) -> dict[str, Any]:
         """Check a memory file whole, and change nothing."""
-        problems = await asyncio.to_thread(service.verify, await request.body())
+        data = await request.body()
+        problems = await workers.run(who.user(), lambda stop: service.verify(data))
         return {"good": not problems, "problems": problems}
 
 
 # around it ------------------------------------------------------------------------------------------------------
 def _around(app: FastAPI, service: Service) -> None:
     @app.get("/healthz")
-    def healthz() -> dict[str, str]:
+    async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @app.get("/metrics", response_class=PlainTextResponse)
-    def metrics() -> str:
+    async def metrics() -> str:
         service.metrics.set("lmm_passes_total", service.users.seats.passes)
         return service.metrics.text()
 
     @app.get("/", include_in_schema=False)
-    def page() -> Response:
+    async def page() -> Response:
         return Response(
             PAGE.read_bytes(), media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY}
         )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ from lmm.server.schema import problem
 if TYPE_CHECKING:
     from lmm.server.metrics import Metrics
 
+INTERNAL = problem("internal error", "server_error")  # all that is told of an error which is not lmm's
 OPEN = ("/healthz", "/")  # paths that need no key
 
 
@@ -23,13 +26,19 @@ class Settings:
     local: bool = True  # reached from this machine alone
     origins: tuple[str, ...] = ()  # of pages elsewhere that may ask
     body: int = 16_000_000  # bytes
+    body_seconds: float = 60.0  # in which a body has come
     seconds: float = 600.0  # for a reply
-    at_once: int = 64  # replies that are given at the same time; others wait
+    at_once: int = 64  # replies and lessons at the same time; others wait
     waiting: int = 1024  # beyond which they are refused
+    waiting_each: int = 64  # of one user
 
 
-class TooLarge(Exception):
-    """More came than is read."""
+class Unread(Exception):
+    """A body that is read no further; `answer` is what is said of it."""
+
+    def __init__(self, status: int, message: str, code: str) -> None:
+        super().__init__(message)
+        self.answer = status, problem(message, code=code)
 
 
 class Guard:
@@ -42,22 +51,21 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        read, status, over = 0, 0, False
+        status, unread, body = 0, None, self._body(receive)
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
 
         async def limited() -> Any:
-            nonlocal read, over
-            message = await receive()
-            read += len(message.get("body", b""))
-            if read > self.settings.body:
-                over = True
-                raise TooLarge
-            return message
+            nonlocal unread
+            try:
+                return await body()
+            except Unread as error:
+                unread = error
+                raise
 
         async def sending(message: Any) -> None:
             nonlocal status
-            if over and not status:
-                raise TooLarge  # whatever the application makes of it
+            if unread is not None and not status:
+                raise unread  # whatever the application makes of it
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message.get("headers", []), (b"x-content-type-options", b"nosniff")]
@@ -68,13 +76,36 @@ class Guard:
                 await _send(sending, *refusal)
             else:
                 await self.app(scope, limited, sending)
-        except TooLarge:
-            over = False
+        except Unread as error:
+            unread = None
             if not status:
-                await _send(sending, *self._too_large())
+                await _send(sending, *error.answer)
+        except Exception:  # goes on to the log of whoever runs the server
+            if not status:
+                await _send(sending, 500, INTERNAL)
+            raise
         finally:
             path = getattr(scope.get("route"), "path", "other")
             self.metrics.add("lmm_requests_total", path=path, status=str(status))
+
+    def _body(self, receive: Any) -> Any:
+        """`receive` that raises Unread for a body that is too long, or too long in coming."""
+        read, whole, end = 0, False, time.monotonic() + self.settings.body_seconds
+
+        async def limited() -> Any:
+            nonlocal read, whole
+            if whole:
+                return await receive()
+            try:
+                message = await asyncio.wait_for(receive(), end - time.monotonic())
+            except TimeoutError:
+                raise Unread(408, f"no body came in {self.settings.body_seconds:g} s", "timeout") from None
+            read, whole = read + len(message.get("body", b"")), not message.get("more_body")
+            if read > self.settings.body:
+                raise self._too_large()
+            return message
+
+        return limited
 
     def _refusal(self, scope: Any, headers: dict[bytes, str]) -> tuple[int, dict[str, Any]] | None:
         settings, host = self.settings, headers.get(b"host", "")
@@ -84,7 +115,7 @@ class Guard:
             return 403, problem(f"this server is not called {name!r}", "permission_error")
         length = headers.get(b"content-length", "0")
         if length.isdecimal() and int(length) > settings.body:
-            return self._too_large()
+            return self._too_large().answer
         if not settings.keys or scope["path"] in OPEN or scope["method"] == "OPTIONS":
             return None
         user = settings.keys.user_of(headers.get(b"authorization"))
@@ -94,8 +125,8 @@ class Guard:
         scope["state"]["user"] = user
         return None
 
-    def _too_large(self) -> tuple[int, dict[str, Any]]:
-        return 413, problem(f"a request has at most {self.settings.body:,} bytes", code="too_large")
+    def _too_large(self) -> Unread:
+        return Unread(413, f"a request has at most {self.settings.body:,} bytes", "too_large")
 
 
 async def _send(send: Any, status: int, content: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import math
 import socket
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmm import registry
 from lmm.encoders import load_encoder
@@ -20,9 +22,13 @@ from lmm.store.personal import PersonalMemory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import uvicorn
+    from fastapi import FastAPI
+
     from lmm.config import Config
 
-ENDING_S = 30  # for replies that are being given when the server is told to stop
+ENDING_S = 30.0  # for replies that are being given when the server is told to stop
+SENDING_S = 10  # after which no client is waited for that does not take what is left of its reply
 
 
 def serve(
@@ -37,8 +43,6 @@ def serve(
     notice: Callable[[str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM. Raises UsageError for what must not be, before a model is loaded."""
-    import uvicorn
-
     local, known = is_loopback(host), load_keys(keys)
     if not local and not known:
         raise UsageError(
@@ -50,12 +54,25 @@ def serve(
     adapter = runtime.load_adapter(dataclasses.replace(config, dtype=dtype_of(config)), notice=notice)
     texts = PersonalMemory(store, load_encoder(encoder, adapter, notice))
     app = make_app(Service(config, adapter, texts, notice), settings)
-    options = uvicorn.Config(
-        app, log_level="warning", access_log=False, timeout_graceful_shutdown=ENDING_S, server_header=False
-    )
     where = f"[{host}]" if ":" in host else host
     notice(f"{config.model} is served at http://{where}:{listening.getsockname()[1]}/v1; Ctrl-C ends it")
-    uvicorn.Server(options).run(sockets=[listening])
+    server_of(app, log_level="warning", access_log=False, server_header=False).run(sockets=[listening])
+
+
+def server_of(app: FastAPI, ending: float = ENDING_S, **options: Any) -> uvicorn.Server:
+    """A server that lets replies go on for `ending` seconds when it is told to stop, then ends them where they are."""
+    import uvicorn
+
+    class Graceful(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            timer = asyncio.get_running_loop().call_later(ending, app.state.workers.cut)
+            try:
+                await super().shutdown(sockets)
+            finally:
+                timer.cancel()
+                app.state.workers.cut()  # also where a second Ctrl-C has ended the wait
+
+    return Graceful(uvicorn.Config(app, timeout_graceful_shutdown=math.ceil(ending) + SENDING_S, **options))
 
 
 def dtype_of(config: Config) -> str:

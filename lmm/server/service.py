@@ -79,7 +79,7 @@ class Service:
         messages = [
             {"role": "system" if m.role == "developer" else m.role, "content": m.text} for m in request.messages
         ]
-        with self.users.engine(user) as engine:
+        with self.users.engine(user, stop) as engine:
             spoken = speaking.reply(engine, messages, config, self._timed(emit), stop, request.stops)
             turn = spoken.turn
             logprobs = _logprobs(engine, turn) if request.logprobs and turn is not None else None
@@ -100,8 +100,8 @@ class Service:
         config = self._decoding(request, request.max_tokens or 16, "off")
         if not request.text.strip():
             raise UsageError("there is nothing to complete in an empty prompt")
-        with self.users.engine(user) as engine:
-            view = speaking.Listener(self._timed(emit), stop, request.stops)
+        with self.users.engine(user, stop) as engine:
+            view = speaking.Listener(self._timed(emit), request.stops)
             mind, format = engine.mind, engine.adapter.format
             tokens = format.encode(format.harmless(request.text))
             if self.adapter.shape.context and len(tokens) >= self.adapter.shape.context:
@@ -115,7 +115,7 @@ class Service:
                 chunks = generation.stream(engine.adapter, tokens, cache, config, out, stop.is_set)
                 view.reply(chunks, stop.is_set, markdown=False)
         self.metrics.add("lmm_tokens_total", len(out.tokens))
-        ended = "length" if speaking.is_cut(out) and not view.cut else "stop"
+        ended = speaking.reason(out, view.cut)
         text = request.text + view.text if request.echo else view.text
         return Replied(text, ended, len(tokens), len(out.tokens), {})
 
@@ -142,21 +142,23 @@ class Service:
         with self.users.engine(user) as engine:
             return [_told(lesson) for lesson in engine.mind.lessons]
 
-    def teach(self, user: str, question: str, answer: str) -> dict[str, Any]:
-        with self.users.engine(user) as engine:
+    def teach(self, user: str, question: str, answer: str, stop: threading.Event | None = None) -> dict[str, Any]:
+        with self.users.engine(user, stop) as engine:
             lesson = lesson_for(question, answer)
             engine.mind.learn(lesson)
         self.metrics.add("lmm_lessons_total")
         return _told(lesson)
 
-    def correct(self, user: str, question: str, reply: str, answer: str) -> dict[str, Any]:
+    def correct(
+        self, user: str, question: str, reply: str, answer: str, stop: threading.Event | None = None
+    ) -> dict[str, Any]:
         """Learn the right answer to a question, and give it."""
         from lmm.chat.talk import Talk
 
-        with self.users.engine(user) as engine:
+        with self.users.engine(user, stop) as engine:
             engine.start(self.config.system)
-            view = speaking.Listener(lambda text: None, threading.Event())
-            talk = Talk(engine, view, lambda: dataclasses.replace(self.config, learn="off"), hint="")
+            view = speaking.Listener(lambda text: None)
+            talk = Talk(engine, view, lambda: dataclasses.replace(self.config, learn="off"), stop, hint="")
             talk.resume([{"user": question, "reply": reply}])
             turn = talk.correct(answer)
         self.metrics.add("lmm_lessons_total")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import secrets
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from threading import Event
@@ -13,7 +14,7 @@ from lmm.adapters.generation import Generated
 from lmm.chat.talk import Talk
 from lmm.config import Config
 from lmm.engine.conversation import Conversation, Turn
-from lmm.errors import UsageError
+from lmm.errors import Cancelled, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.text.cutter import Cutter
@@ -31,7 +32,6 @@ class Listener:
     """Where a turn is shown: `emit` gets the text as it comes, `said` the lines beside it."""
 
     emit: Emit
-    stop: Event
     stops: Sequence[str] = ()
     said: list[str] = field(default_factory=list)
     text: str = ""
@@ -81,21 +81,24 @@ class Spoken:
 def reply(
     engine: Engine, messages: Sequence[Message], config: Config, emit: Emit, stop: Event, stops: Sequence[str] = ()
 ) -> Spoken:
-    """Answer the last of `messages`, and learn from it what it teaches. Raises UsageError for messages that are no
-    conversation, TooLongError, ModelError; Cancelled if it was stopped before the reply began."""
+    """Answer the last of `messages`, and learn from it what it teaches, until `stop`. Raises UsageError for messages
+    that are no conversation, TooLongError, ModelError."""
     system, turns, question = as_turns(messages)
     engine.conversation = Conversation(engine.adapter.format, system or config.system, turns)
-    view = Listener(emit, stop, stops)
+    view = Listener(emit, stops)
     talk = Talk(engine, view, lambda: config, stop, hint="")
     talk.forget = view.takes_back
-    turn = talk.turn(question)
-    cut = turn is not None and (turn.interrupted or (turn.generated is not None and is_cut(turn.generated)))
-    return Spoken(view.text, turn, view.said, "length" if cut and not view.cut else "stop")
+    turn = None
+    with contextlib.suppress(Cancelled):
+        turn = talk.turn(question)
+    return Spoken(view.text, turn, view.said, reason(turn.generated if turn is not None else None, view.cut))
 
 
-def is_cut(made: Generated) -> bool:
-    """Whether a reply ended because there was no room for more; one that only repeated itself had ended."""
-    return made.cut in ("length", "context")
+def reason(made: Generated | None, at_stop: bool) -> str:
+    """Why a reply ended, in OpenAI's words: "length" where there was no room or no time for more, also before it had
+    begun (None). One that only repeated itself had ended, as one that came to a stop sequence."""
+    cut = made is None or made.interrupted or made.cut in ("length", "context")
+    return "length" if cut and not at_stop else "stop"
 
 
 def as_turns(messages: Sequence[Message]) -> tuple[str, list[Turn], str]:
@@ -124,7 +127,8 @@ def decoding(
     seed: int | None,
     learn: str | None,
 ) -> Config:
-    """The settings of one request. Raises UsageError."""
+    """The settings of one request; without a seed, it draws as no other does. Raises UsageError."""
+    seed = secrets.randbelow(2**31) if seed is None else seed
     given = {"top_p": top_p, "max_tokens": max_tokens, "seed": seed, "learn": learn}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if temperature is not None and temperature < COLD:

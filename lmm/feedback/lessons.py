@@ -8,7 +8,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import cast
 
-from lmm.feedback import about, dates, grammar, replies, spans
+from lmm.feedback import about, dates, grammar, people, replies, spans
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.facts import MAX_VALUE, Fact
 from lmm.feedback.languages import FREQUENT_WORDS, echoed, language
@@ -88,6 +88,7 @@ POINTING = anycase(
 )
 OF_THAT = anycase(r"c['’]est ")
 OF_THEM = anycase(r"\b(?:it|them|him)\b")
+LEANS = anycase(r"the \w+ (?:is|are|was|were)\b")  # "the code is 4711" is of what was said before it
 
 
 TAKES_BACK = anycase(
@@ -107,14 +108,23 @@ def _in_full(last: Exchange) -> Exchange:
 def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]) -> list[Reading]:
     """The facts of a turn. Each has its part of it, and nothing that was said is lost; each may be forgotten alone."""
     first, *more = heard.facts
+    if tongue == "en":
+        subjects = [lesson.subject for lesson in known]
+        first, *more = (people.in_full(text, fact, first, subjects) for fact in heard.facts)
     alone = [
         fact
         for fact in more
-        if ((fact.subject and fact.subject in fact.clause) or _named(fact.clause)) and not OF_THEM.search(fact.clause)
+        if ((fact.subject and fact.subject in fact.clause) or _named(fact.clause))
+        and not (OF_THEM.search(fact.clause) or LEANS.match(fact.clause))
     ]
     told = [(fact, found) for fact in (first, *alone) if (found := _statement(text, fact, heard, tongue, known))]
     starts = [0, *(fact.at for fact, _ in told[1:]), len(text)]
     parts = [LINK.sub("", text[a:b].strip(" ,;:-–(")) for a, b in pairwise(starts)]
+    as_said = {fact.at: fact.clause for fact in heard.facts}
+    parts[1:] = [
+        fact.clause + part.removeprefix(as_said[fact.at]) if part.startswith(as_said[fact.at]) else part
+        for part, (fact, _) in zip(parts[1:], told[1:], strict=True)
+    ]
     inside = [any(a <= fact.at < b for fact in more if fact not in alone) for a, b in pairwise(starts)]
     return [
         _with_all(found, part, fact, tongue, said_too)
@@ -139,13 +149,17 @@ def _with_all(found: Reading, part: str, fact: Span, tongue: str, more: bool) ->
     said = [
         _said_back(in_full(one, found.lesson.subject), in_full(fact.clause, found.lesson.subject), tongue)
         for one in sentences(part)
-        if not (one.endswith("?") and replies.is_factual(one))
+        if not (HELLO.fullmatch(one) or (one.endswith("?") and replies.is_factual(one)))
     ]
     lesson = replace(found.lesson, statement=part, echo=" ".join(said) or found.lesson.echo)
     whole = more or not lesson.prompt
     return replace(found, lesson=lesson, summary=lesson.echo.rstrip(".。") if whole else found.summary)
 
 
+HELLO = anycase(
+    r"(?:hi|hello|hey|hiya|yo|good (?:morning|evening|afternoon)|hallo|moin|guten (?:tag|morgen|abend)|salut|bonjour"
+    r"|bonsoir|hola|buen[oa]s (?:días|tardes|noches)|ciao|你好)(?: (?:there|again|all|everyone|lmm))?[\s!.,👋]*"
+)
 #: before a clause, "btw" and "just so you know:" more likely than a part of the fact
 FRAME = anycase(r".{,11}|.{,32}[,:;–—](?: (?:so|and|but|well|now|that))? ")
 SPEAKS = anycase(r"\b(?:i|im|ive|id|me|my|mine|myself|we|us|our|ours)\b")
@@ -176,7 +190,8 @@ def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Seque
     value, summary = fact.value, lesson.echo.rstrip(".。")
     if asked and not _taken(asked.questions[0], lesson, known):
         prompt, *others = asked.questions
-        lesson = replace(lesson, prompt=prompt, answer=asked.answer, wordings=(*others, *_shorter(prompt, subject)))
+        shorter = [short for question in asked.questions for short in _shorter(question, subject)]
+        lesson = replace(lesson, prompt=prompt, answer=asked.answer, wordings=(*others, *shorter))
         value = value if value in asked.answer else asked.value
         summary = replies.in_a_line(prompt, lesson.answer, value)
     return Reading(cast(Kind, heard.kind), lesson, value, summary, f"{heard.kind}, {heard.sure:.2f}")
@@ -185,7 +200,7 @@ def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Seque
 def _shorter(question: str, subject: str) -> list[str]:
     """It asks the same with the name alone, and with the role alone."""
     both, found = role_and_name(subject), re.search(re.escape(subject), question, re.I)
-    if not both or not found:
+    if not both or not found or question.split()[0].lower() not in replies.ASKING:
         return []
     role, name = f"{both[0][0].lower()}{both[0][1:]}", both[1]
     return [f"{question[: found.start()]}{part}{question[found.end() :]}" for part in (name, role)]
@@ -368,11 +383,13 @@ def _restated(
     old, fact = max(own.facts, key=likeness), replace(fact, value=EXCUSE.sub("", fact.value))
     if contains(fact.value, old.value):
         return None  # of the very thing something else is said
-    clause, whole = (said.replace(old.value, fact.value, 1) for said in (old.clause, before.strip()))
+    told = [one.lesson.statement for one in _statements(before, own, tongue, ()) if one.lesson]
+    its_part = next((said for said in told if contains(said, old.value)), "") if len(told) > 1 else ""
+    clause, whole = (said.replace(old.value, fact.value, 1) for said in (old.clause, its_part or before.strip()))
     new = Span(clause, fact.value, old.subject)
     found = _statement(clause, new, Findings("correction", own.sure, (new,)), tongue, known)
     lesson, kept = found.lesson if found and found.lesson else Lesson(), _note(whole, tongue)
-    wrong = tuple(x.id for x in known if x.statement and contains(before, x.statement))
+    wrong = tuple(x.id for x in known if x.statement and contains(its_part or before, x.statement))
     lesson = replace(lesson, statement=kept.statement, echo=kept.echo, supersedes=wrong)
     summary = found.summary if found else kept.echo.rstrip(".。")
     return Reading("correction", lesson, fact.value, summary, f"correction, {own.sure:.2f}")

@@ -42,17 +42,24 @@ _OTHERS = (  # what a clause begins with that has a subject of its own, or is a 
     r"|where|when|how|why|if|so|not|no|in|on|at|to|of|for|from|with|by|about|as|than|because|since|some|any|both|one"
     r"|besides|perhaps|sometimes|always)\b|[a-z]+ (?:is|are|was|were|has|have|can|will|do|does)\b)"
 )
-_ITS_VERB = re.compile(rf"{_OTHERS}(?:is|was|has|had|can|will|does|did|went|got|[a-z]+[^\Ws]s|[a-z]+ed)\b")
+_ITS_VERB = re.compile(rf"{_OTHERS}(?:is|was|has|had|can|will|does|did|went|got|[a-z]+[^\Ws]s|[a-z]{{3,}}ed)\b")
 _YOUR_VERB = re.compile(rf"{_OTHERS}[a-z]+\b")
 
 
 def _each_with(subject: str, found: list[str]) -> list[str]:
     named = " ".join(found[0].split()[: len(subject.split())])
-    one_speaks = named.lower() in ("i", "we", "you")
-    if not subject or not (one_speaks or named.split()[-1:] == subject.split()[-1:]):
+    if not subject or not (_speaks(named) or named.split()[-1:] == subject.split()[-1:]):
         return found
-    verb = _YOUR_VERB if one_speaks else _ITS_VERB
-    return [found[0], *(f"{named} {clause}" if verb.match(clause) else clause for clause in found[1:])]
+    return [found[0], *(f"{named} {clause}" if shares_subject(clause, named) else clause for clause in found[1:])]
+
+
+def shares_subject(clause: str, subject: str) -> bool:
+    """Does an English clause begin with what the subject of the one before it does?"""
+    return bool(subject) and bool((_YOUR_VERB if _speaks(subject) else _ITS_VERB).match(clause))
+
+
+def _speaks(subject: str) -> bool:
+    return subject.lower() in ("i", "we", "you")
 
 
 def _clauses(sentence: str) -> list[str]:

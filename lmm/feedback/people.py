@@ -1,0 +1,50 @@
+"""Who "she" is, and who "works as a nurse": a later fact of a turn, with the one that the turn is about."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+
+from lmm.feedback import about, grammar
+from lmm.feedback.model import Span
+from lmm.feedback.words import VERBS, anycase, word_set
+from lmm.text.fold import contains
+from lmm.text.names import role_and_name
+from lmm.text.sentences import shares_subject
+
+_OWN = re.compile(r"\b(?:[Mm]y|[Oo]ur) [a-z][\w'-]*(?: (?:in [Ll]aw|[A-Z][\w'-]*))*")
+_PRONOUN = anycase(r"(?P<who>he|she)(?= )|(?P<whose>his|her)(?= )")
+_HIM = word_set("brother father dad son husband uncle grandpa grandfather grandad granddad nephew boyfriend stepson")
+_HER = word_set("sister mother mum mom daughter wife aunt grandma grandmother gran nan niece girlfriend stepdaughter")
+
+
+def in_full(text: str, fact: Span, first: Span, known: Iterable[str] = ()) -> Span:
+    """The fact with a subject where it is clear which: "my sister Vera is a nurse" for "she's a nurse". `known` are the
+    subjects of what was said before. English."""
+    if fact.subject and fact.subject in fact.clause:
+        return fact
+    clause = grammar.plain(fact.clause)
+    if found := _PRONOUN.match(clause):
+        meant = _meant(text[: fact.at], first, found[0].lower(), known)
+        named = f"{meant}'s" if found["whose"] else meant
+        clause = f"{named}{clause[found.end() :]}" if meant else ""
+    elif fact is first:
+        return fact
+    else:
+        speaks = about.subject_of("", first.subject) in ("I", "we")
+        acts = clause.split()[0] in VERBS if speaks else shares_subject(clause, first.subject)
+        meant = first.subject if acts and first.clause.startswith(first.subject) else ""
+        clause = f"{meant} {clause}" if meant else ""
+    return replace(fact, clause=clause, subject=meant) if clause and fact.value in clause else fact
+
+
+def _meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
+    """The one person that the pronoun can stand for; "" if there are none, or several."""
+    others = _HER if pronoun in ("he", "his") else _HIM
+    named = [first.subject] if about.subject_of("", first.subject) not in ("", "I", "we") else []
+    by_name = [subject for subject in known if (both := role_and_name(subject)) and contains(before, both[1])]
+    named = sorted({*named, *by_name, *_OWN.findall(before)}, key=len, reverse=True)
+    named = [name for i, name in enumerate(named) if not any(name.lower() in other.lower() for other in named[:i])]
+    people = [name for name in named if not others & set(name.lower().split())]
+    return people[0] if len(people) == 1 else ""

@@ -29,6 +29,7 @@ from lmm.server.keys import Keys, is_loopback, load_keys  # noqa: E402
 from lmm.server.run import serve  # noqa: E402
 from lmm.server.speaking import as_turns  # noqa: E402
 from lmm.server.users import profile_of  # noqa: E402
+from lmm.store.base import Memo  # noqa: E402
 from lmm.text.cutter import Cutter  # noqa: E402
 from scripts.measure_serve import NAMES  # noqa: E402
 
@@ -156,6 +157,8 @@ def test_max_tokens_seed_and_sampling(tiny_torch: Adapter, tmp_path: Path) -> No
         {"messages": [{"role": "user", "content": "x"}], "stop": ""},
         {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]},
         {"messages": [{"role": "user", "content": "x"}], "user": "x" * 300},
+        {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "json_object"}},
+        {"messages": [{"role": "user", "content": "x"}], "logit_bias": {"5": 1}, "presence_penalty": 1},
     ],
 )
 @pytest.mark.parametrize("stream", [True, False])
@@ -174,6 +177,79 @@ def test_other_errors_have_their_status(served: Served) -> None:
         assert http.get("/v1/nowhere").json()["error"]["message"] == "Not Found"
         assert http.get("/v1/chat/completions").status_code == 405
         assert http.post("/v1/chat/completions", content="{").status_code == 400
+
+
+def test_what_is_wrong_is_said_of_the_field_that_is(served: Served) -> None:
+    wrong = [
+        ("/v1/chat/completions", {"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role", "'assistant'"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, None, "'text'"),
+        ("/v1/chat/completions", {"messages": HELLO, "max_tokens": 0}, "max_tokens", "greater"),
+        ("/v1/chat/completions", {"messages": HELLO, "functions": [{}]}, None, "not supported here: functions"),
+        ("/v1/completions", {"prompt": [1, 2, 3]}, "prompt", "tokens"),
+        ("/v1/completions", {"prompt": ["a", "b"]}, "prompt", "at most 1 item"),
+        ("/v1/completions", {"prompt": 5}, "prompt", "valid string"),
+        ("/v1/embeddings", {"input": [[1, 2], [3]]}, "input", "tokens"),
+        ("/v1/lessons", {"question": " ", "answer": "x"}, "question", "it is empty"),
+    ]
+    with served.client() as client:
+        for path, body, param, told in wrong:
+            found = client.post(path, json=body)
+            error = found.json()["error"]
+            assert found.status_code == 400 and told in error["message"], error
+            assert param in (None, error["param"]) and "constrained" not in error["message"], error
+        broken = client.post("/v1/completions", content='{"prompt": x}', headers={"Content-Type": "application/json"})
+        assert broken.json()["error"]["message"] == "the body is not JSON: Expecting value, at character 11"
+        assert client.post("/v1/completions", json={"prompt": "a", "logit_bias": {}, "presence_penalty": 0}).is_success
+        sent = client.put("/v1/memory", content=b"junk").json()["error"]["message"]
+        assert "/" not in sent and "another file" not in sent and "nothing was changed" in sent
+
+
+def deep(depth: int) -> Any:
+    return [deep(depth - 1)] if depth else 1
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ['{"a": "\\ud800"}', '{"\\ud800": 1}', '{"a\\u0000": 1}', '{"a": NaN}', '{"a": 1e999}', f'{{"a": {10**30}}}']
+    + [json.dumps({"a": deep(n)}) for n in (60, 900)],
+)
+def test_what_no_store_can_hold_is_refused_and_nothing_kept(served: Served, metadata: str) -> None:
+    with served.client(**{"Content-Type": "application/json"}) as client:
+        made = client.post("/v1/memories", json={"text": "The key is under the pot."}).json()
+        for method, path in (("POST", "/v1/memories"), ("PUT", f"/v1/memories/{made['id']}")):
+            content = f'{{"text": "another", "metadata": {metadata}}}'
+            assert client.request(method, path, content=content).status_code == 400
+        found = client.post("/v1/memories/search", content=f'{{"query": "key", "metadata": {metadata}}}')
+        assert found.status_code == 400 and found.json()["error"]["type"] == "invalid_request_error"
+        assert client.get("/v1/memories").json()["data"] == [made]
+
+
+def test_other_things_that_no_store_can_hold(served: Served) -> None:
+    with served.client(**{"Content-Type": "application/json"}) as client:
+        for query in ("since=-1e400", "until=nan", "since=inf"):
+            assert client.get(f"/v1/memories?{query}").status_code == 400
+        assert client.get("/v1/memories/%00").status_code == client.delete("/v1/memories/%00").status_code == 400
+        assert client.post("/v1/memories", json={"text": "x", "about": "y" * 5000}).status_code == 400
+        for text in ("\\u0000", "\\ud800", "  "):
+            for path, field in (("memories", "text"), ("memories/search", "query")):
+                assert client.post(f"/v1/{path}", content=f'{{"{field}": "{text}"}}').status_code == 400
+            lesson = f'{{"question": "{text}", "answer": "b", "user": "ann"}}'
+            assert client.post("/v1/lessons", content=lesson).status_code == 400
+        for bad in ("\\u0000", "\\ud800"):
+            body = f'{{"messages": [{{"role": "user", "content": "a"}}], "user": "{bad}"}}'
+            assert client.post("/v1/chat/completions", content=body).status_code == 400
+        assert client.post("/v1/memories", content="[" * 100_000).status_code == 400
+        assert client.post("/v1/memories", content='{"text": "x", "top": ' + "9" * 5000 + "}").status_code == 400
+
+
+def test_an_entry_that_is_there_already_does_not_break_a_list(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an earlier version kept it, or a file that was imported."""
+    memos = [Memo(f"text {number}") for number in range(3)]
+    for memo, metadata in zip(memos, ({"a": "\ud800"}, {"a": float("nan")}, {"a": deep(900)}), strict=True):
+        object.__setattr__(memo, "metadata", metadata)
+    monkeypatch.setattr(served.service.texts.store, "scan", lambda *args: iter(memos))
+    with served.client() as client:
+        assert [row["text"] for row in client.get("/v1/memories").json()["data"]] == ["text 0", "text 1", "text 2"]
 
 
 def test_models_and_embeddings(served: Served) -> None:
@@ -523,8 +599,9 @@ def test_pages_elsewhere_get_nothing(served: Served, tmp_path: Path) -> None:
             page.headers["x-content-type-options"] == "nosniff" and "http" not in page.text.split("<body")[-1].lower()
         )
     with serving(ScriptedAdapter(), tmp_path, "jotter", origins=("http://x.y",)) as open_, open_.client() as client:
-        found = client.get("/v1/models", headers={"Origin": "http://x.y"})
-        assert found.headers["access-control-allow-origin"] == "http://x.y"
+        for headers, status in (({}, 200), ({"Host": "evil.example"}, 403)):
+            found = client.get("/v1/models", headers={"Origin": "http://x.y", **headers})
+            assert found.status_code == status and found.headers["access-control-allow-origin"] == "http://x.y"
 
 
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -576,6 +653,15 @@ def test_messages_become_turns() -> None:
     assert (system, question) == ("S", "e") and [(t.user, t.reply, t.answered) for t in turns] == [
         ("a\n\nb", "c\n\nd", True)
     ]
+
+
+def test_a_greeting_is_a_part_of_the_conversation(served: Served) -> None:
+    messages = [{"role": "assistant", "content": "I am Bob."}, {"role": "user", "content": "No, it's Canberra."}]
+    [greeting] = as_turns(messages)[1]
+    assert (greeting.user, greeting.reply, greeting.answered) == ("", "I am Bob.", True)
+    found, alone = (ask(served.openai(), messages=messages[i:]) for i in (0, 1))
+    assert found.choices[0].message.content == "You said: No, it's Canberra."
+    assert found.usage.prompt_tokens >= alone.usage.prompt_tokens + len("I am Bob.") and not found.lmm["lessons"]
 
 
 def test_no_two_users_share_a_profile() -> None:

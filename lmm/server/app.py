@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -28,6 +29,7 @@ from lmm.server.schema import (
     MemorizeRequest,
     RecallRequest,
     TeachRequest,
+    Time,
     UndoRequest,
     UpdateRequest,
     WhyRequest,
@@ -35,6 +37,9 @@ from lmm.server.schema import (
 )
 from lmm.server.service import Missing, Replied, Service, UnknownModel
 from lmm.server.workers import Late, Stop, TooMany, Workers
+
+if TYPE_CHECKING:
+    from lmm.store.base import Memo
 
 WHOSE = "x-lmm-memory"
 PAGE = Path(__file__).with_name("page.html")
@@ -100,12 +105,12 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
     app.state.service, app.state.settings = service, settings
     app.state.workers = workers = Workers(settings, service.metrics, service.users.most)
     _errors(app)
-    if settings.origins:
+    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
+    if settings.origins:  # outermost: a page is to read also what it is refused
         from starlette.middleware.cors import CORSMiddleware
 
         origins = list(settings.origins)
         app.add_middleware(CORSMiddleware, allow_origins=origins, allow_methods=["*"], allow_headers=["*"])
-    app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     _replies(app, service, workers)
     _texts(app, service)
     _lessons(app, service, workers)
@@ -117,9 +122,7 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
 def _errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        place = ".".join(str(x) for x in first["loc"] if x != "body") or None
-        return JSONResponse(problem(f"{place or 'the body'}: {first['msg']}", param=place), 400)
+        return JSONResponse(_wrong(error.errors()), 400)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
@@ -130,6 +133,20 @@ def _errors(app: FastAPI) -> None:
     async def failed(request: Request, error: LmmError) -> Response:
         status, content = told(error)
         return JSONResponse(content, status)
+
+
+def _wrong(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What is wrong in the first field that is; where it may be this or that, of the one that fits best."""
+    field = errors[0]["loc"][:2]
+    first = max(
+        (error for error in errors if error["loc"][:2] == field),
+        key=lambda error: (len(error["loc"]), not error["type"].endswith("_type")),
+    )
+    if first["type"] == "json_invalid":
+        return problem(f"the body is not JSON: {first['ctx']['error']}, at character {first['loc'][1]}")
+    named = (x for x in first["loc"] if isinstance(x, int) or (x.isidentifier() and x != "body"))  # others are types
+    place = ".".join(map(str, named)) or None
+    return problem(f"{place or 'the body'}: {first['msg'].removeprefix('Value error, ')}", param=place)
 
 
 def told(error: LmmError) -> tuple[int, dict[str, Any]]:
@@ -266,22 +283,22 @@ def _texts(app: FastAPI, service: Service) -> None:
     def memorize(body: MemorizeRequest, who: Who) -> dict[str, Any]:
         """Keep a text word for word."""
         memory = service.of(who.user(body.user))
-        return memory.get(memory.memorize(body.text, body.context, body.metadata, body.about)).to_dict()
+        return _shown(memory.get(memory.memorize(body.text, body.context, body.metadata, body.about)))
 
     @app.get("/v1/memories")
-    def memories(who: Who, since: float | None = None, until: float | None = None) -> dict[str, Any]:
-        return {"object": "list", "data": [memo.to_dict() for memo in service.of(who.user()).list(since, until)]}
+    def memories(who: Who, since: Time | None = None, until: Time | None = None) -> dict[str, Any]:
+        return {"object": "list", "data": [_shown(memo) for memo in service.of(who.user()).list(since, until)]}
 
     @app.post("/v1/memories/search")
     def recall(body: RecallRequest, who: Who) -> dict[str, Any]:
         """The texts nearest to a query, by meaning and by words."""
         memory = service.of(who.user(body.user))
         found = memory.recall(body.query, body.top_k, body.since, body.until, body.metadata)
-        return {"object": "list", "data": [{**x.memo.to_dict(), "score": x.score, "cosine": x.cosine} for x in found]}
+        return {"object": "list", "data": [{**_shown(x.memo), "score": x.score, "cosine": x.cosine} for x in found]}
 
     @app.get("/v1/memories/{id}")
     def memory(id: str, who: Who) -> dict[str, Any]:
-        return service.memo(who.user(), id).to_dict()
+        return _shown(service.memo(who.user(), id))
 
     @app.put("/v1/memories/{id}")
     def update(id: str, body: UpdateRequest, who: Who) -> dict[str, Any]:
@@ -289,7 +306,7 @@ def _texts(app: FastAPI, service: Service) -> None:
         user = who.user(body.user)
         service.memo(user, id)
         memory = service.of(user)
-        return memory.get(memory.update(id, body.text, body.metadata)).to_dict()
+        return _shown(memory.get(memory.update(id, body.text, body.metadata)))
 
     @app.delete("/v1/memories/{id}")
     def forget(id: str, who: Who) -> dict[str, Any]:
@@ -302,7 +319,16 @@ def _texts(app: FastAPI, service: Service) -> None:
     def history(id: str, who: Who) -> dict[str, Any]:
         user = who.user()
         service.memo(user, id)
-        return {"object": "list", "data": [memo.to_dict() for memo in service.of(user).history(id)]}
+        return {"object": "list", "data": [_shown(memo) for memo in service.of(user).history(id)]}
+
+
+def _shown(memo: Memo) -> dict[str, Any]:
+    """An entry, without metadata that no reply can hold: a store may have some from elsewhere."""
+    try:
+        schema.holdable(memo.metadata)
+    except ValueError:
+        memo = dataclasses.replace(memo, metadata={})
+    return memo.to_dict()
 
 
 # lessons and memory files ---------------------------------------------------------------------------------------

@@ -3,20 +3,70 @@
 from __future__ import annotations
 
 import base64
+import math
 import time
 import uuid
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lmm.errors import UsageError
+from lmm.store.base import storable
 
-Text = Annotated[str, StringConstraints(max_length=1_000_000)]
-Said = Annotated[str, StringConstraints(min_length=1, max_length=100_000)]
 MOST_STOPS = 4
 MOST_INPUTS = 2048
+DEEPEST = 50  # lists in lists, of metadata
+#: of OpenAI's fields, those that would change a reply and cannot be had here
+UNSUPPORTED = (
+    *("tools", "functions", "response_format", "logit_bias", "presence_penalty", "frequency_penalty", "suffix"),
+    *("audio", "prediction"),
+)
+NEUTRAL: tuple[Any, ...] = (None, 0, "", [], {}, {"type": "text"})  # values of these that change nothing
+
+
+def _text(text: str) -> str:
+    try:
+        storable(text)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
+def _said(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it is empty")
+    return text
+
+
+def _no_tokens(given: Any) -> Any:
+    if isinstance(given, list) and any(isinstance(x, int | list) for x in given):
+        raise ValueError("it has tokens, which are numbers of another model's vocabulary; send the text itself")
+    return given
+
+
+def holdable(value: Any, depth: int = 0) -> Any:
+    """What every store can hold of JSON. Raises ValueError."""
+    if depth > DEEPEST:
+        raise ValueError(f"it is more than {DEEPEST} lists deep")
+    if isinstance(value, str):
+        _text(value)
+    elif isinstance(value, dict | list):
+        for one in [*value, *value.values()] if isinstance(value, dict) else value:
+            holdable(one, depth + 1)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is no number of JSON's")
+    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise ValueError("it has a whole number of more than 64 bits")
+    return value
+
+
+Text = Annotated[str, StringConstraints(max_length=1_000_000), AfterValidator(_text)]
+Said = Annotated[Text, StringConstraints(min_length=1, max_length=100_000), AfterValidator(_said)]
+About = Annotated[Text, StringConstraints(max_length=400)]
+Metadata = Annotated[dict[str, Any], AfterValidator(holdable)]
+Time = Annotated[float, Field(allow_inf_nan=False)]  # seconds since 1970
 
 
 class Part(BaseModel):
@@ -41,9 +91,10 @@ class StreamOptions(BaseModel):
 
 
 class AnyRequest(BaseModel):
-    """What completions have in common. Fields that are not named here are ignored, as other servers do."""
+    """What completions have in common. Fields that are not named here are ignored, as other servers do, but for those
+    that would change the reply."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="allow")
 
     model: str | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -55,6 +106,13 @@ class AnyRequest(BaseModel):
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
     user: str | None = None
+
+    @model_validator(mode="after")
+    def _says_what_it_cannot(self) -> AnyRequest:
+        wanted = {name for name, value in (self.model_extra or {}).items() if value not in NEUTRAL}
+        if missing := [name for name in UNSUPPORTED if name in wanted]:
+            raise ValueError(f"not supported here: {', '.join(missing)}")
+        return self
 
     @property
     def stops(self) -> list[str]:
@@ -74,13 +132,13 @@ class ChatRequest(AnyRequest):
     max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
-    tools: list[Any] | None = None
     lmm_learn: Literal["auto", "off"] | None = None
 
 
 class CompletionRequest(AnyRequest):
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=1)]
+    prompt: Annotated[Text | Annotated[list[Text], Field(min_length=1, max_length=1)], BeforeValidator(_no_tokens)]
     echo: bool | None = None
+    best_of: Literal[1] | None = None
 
     @property
     def text(self) -> str:
@@ -88,7 +146,9 @@ class CompletionRequest(AnyRequest):
 
 
 class EmbeddingRequest(BaseModel):
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)]
+    input: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)], BeforeValidator(_no_tokens)
+    ]
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: int | None = None
@@ -98,23 +158,23 @@ class EmbeddingRequest(BaseModel):
 class MemorizeRequest(BaseModel):
     text: Said
     context: Text | None = None
-    metadata: dict[str, Any] | None = None
-    about: Text = ""
+    metadata: Metadata | None = None
+    about: About = ""
     user: str | None = None
 
 
 class UpdateRequest(BaseModel):
     text: Said
-    metadata: dict[str, Any] | None = None
+    metadata: Metadata | None = None
     user: str | None = None
 
 
 class RecallRequest(BaseModel):
     query: Said
     top_k: Annotated[int, Field(ge=1, le=1000)] = 5
-    since: float | None = None
-    until: float | None = None
-    metadata: dict[str, Any] | None = None
+    since: Time | None = None
+    until: Time | None = None
+    metadata: Metadata | None = None
     user: str | None = None
 
 

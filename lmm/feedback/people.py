@@ -42,7 +42,8 @@ def in_full(text: str, fact: Span, first: Span, known: Iterable[str] = ()) -> Sp
 def _meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
     """The one person that the pronoun can stand for; "" if there are none, or several."""
     others = _HER if pronoun in ("he", "his") else _HIM
-    named = [first.subject] if about.subject_of("", first.subject) not in ("", "I", "we") else []
+    subject = about.subject_of("", first.subject)
+    named = [subject] if subject not in ("", "I", "we") else []
     by_name = [subject for subject in known if (both := role_and_name(subject)) and contains(before, both[1])]
     named = sorted({*named, *by_name, *_OWN.findall(before)}, key=len, reverse=True)
     named = [name for i, name in enumerate(named) if not any(name.lower() in other.lower() for other in named[:i])]

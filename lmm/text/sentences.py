@@ -40,15 +40,17 @@ def clauses(text: str, subject: str = "") -> list[str]:
 _OTHERS = (  # what a clause begins with that has a subject of its own, or is a part of another
     r"(?!(?:the|an?|my|your|our|his|her|its|their|i|you|we|he|she|it|they|this|that|these|those|there|who|which|what"
     r"|where|when|how|why|if|so|not|no|in|on|at|to|of|for|from|with|by|about|as|than|because|since|some|any|both|one"
-    r"|besides|perhaps|sometimes|always)\b|[a-z]+ (?:is|are|was|were|has|have|can|will|do|does)\b)"
+    r"|besides|perhaps|maybe|sometimes|always|mostly|near|next|behind|under|over|between|without|after|before|quite"
+    r"|very|also|then|now|just|only|still|even|plus|every|each|all|two|three)\b"
+    r"|[a-z]+ (?:is|are|was|were|has|have|can|will|do|does)\b)"
 )
 _ITS_VERB = re.compile(rf"{_OTHERS}(?:is|was|has|had|can|will|does|did|went|got|[a-z]+[^\Ws]s|[a-z]{{3,}}ed)\b")
 _YOUR_VERB = re.compile(rf"{_OTHERS}[a-z]+\b")
 
 
 def _each_with(subject: str, found: list[str]) -> list[str]:
-    named = " ".join(found[0].split()[: len(subject.split())])
-    if not subject or not (_speaks(named) or named.split()[-1:] == subject.split()[-1:]):
+    named = " ".join(found[0].split()[: len(subject.split()) or 1])
+    if not (subject or _speaks(named)) or not (_speaks(named) or named.split()[-1:] == subject.split()[-1:]):
         return found
     return [found[0], *(f"{named} {clause}" if shares_subject(clause, named) else clause for clause in found[1:])]
 

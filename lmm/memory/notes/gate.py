@@ -16,13 +16,18 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.keyed.gate import Gate, Index
-from lmm.text.fold import words
+from lmm.text.fold import contains, fold, words
+from lmm.text.names import leaves, says_who
 from lmm.text.sentences import sentences
+
+if TYPE_CHECKING:
+    from lmm.lesson import Lesson
 
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
 #: docs/notes.md says how they were chosen
@@ -51,6 +56,20 @@ def _capitals(text: str) -> frozenset[str]:
 @lru_cache(maxsize=4096)
 def _words(text: str) -> frozenset[str]:
     return frozenset(words(text).split())
+
+
+def _presupposed(note: str, news: str) -> bool:
+    """Does a note say who somebody is, and the news speak of them by that name? "My dentist is Dr Osei." holds where
+    "Dr Osei has moved", and may not where "Dr Osei is no longer my dentist", or has left."""
+    who = says_who(note)
+    if who is None or not contains(news, who[1]):
+        return False
+    return not contains(news, who[0].split()[-1]) and not leaves(news)
+
+
+def _of_one(one: Lesson, other: Lesson) -> bool:
+    """Two facts about the same do not lead to each other."""
+    return bool(one.subject) and fold(one.subject) == fold(other.subject)
 
 
 def logit(p: float) -> float:
@@ -89,9 +108,10 @@ class Notebook(Index):
             return []
         vectors, _ = self.gate.read(text)
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
+        near = [position for position in near if not _presupposed(self.prompts[position], text)]
         return [position for position in near if second.look(text, self.prompts[position]).replaces >= OUTDATED]
 
-    def chain(self, text: str, owners: Sequence[object], known: object = None) -> tuple[int, int, float] | None:
+    def chain(self, text: str, owners: Sequence[Lesson], known: Lesson | None = None) -> tuple[int, int, float] | None:
         """Positions of two notes that are needed together to answer, the earlier one first, and how likely it is: "My
         manager is Celandra" and "Celandra's birthday is 3 May" where the manager's birthday is asked for. Read with the
         question, one leads to the other, which says a word that it brings up. `known`: the owner of a note that helps
@@ -105,7 +125,7 @@ class Notebook(Index):
             (second.helps(f"{text} {self.prompts[first]}", self.prompts[then]), first, then)
             for first in leads
             for then in self._told_of(first, text, vectors)
-            if owners[then] is not owners[first]
+            if owners[then] is not owners[first] and not _of_one(owners[then], owners[first])
         ]
         score, first, then = max(found, default=(0.0, 0, 0))
         return (min(first, then), max(first, then), score) if score >= LEADS else None

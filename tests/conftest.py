@@ -237,7 +237,9 @@ def postgres(postgres_url: str) -> Iterator[Any]:
     from lmm.store.opening import open_store
 
     with psycopg.connect(postgres_url) as connection:
-        connection.execute("DROP TABLE IF EXISTS lmm_memos, lmm_about, lmm_minds, lmm_known, lmm_undos, lmm_version")
+        connection.execute(
+            "DROP TABLE IF EXISTS lmm_memos, lmm_about, lmm_minds, lmm_known, lmm_undos, lmm_forgotten, lmm_version"
+        )
     found = open_store(postgres_url)
     yield found
     found.close()

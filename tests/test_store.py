@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ import pytest
 
 from lmm.errors import StoreError, UsageError
 from lmm.store.base import Filters, Memo, TextStore, fused
+from lmm.store.checks import LARGEST, LONGEST, NESTED
 from lmm.store.copying import copy
 from lmm.store.memory import InMemory
 from lmm.store.opening import open_store
+from lmm.store.sqlite import MIGRATIONS, Sqlite
 from lmm.store.vectors import Vectors
 
 
@@ -149,6 +152,64 @@ def test_filters(store: TextStore) -> None:
     )
 
 
+def test_filters_are_of_json(store: TextStore) -> None:
+    values = {"one": 1, "true": True, "float": 1.0, "none": None, "list": {"a": [1, True]}, "text": "1"}
+    store.add("a", [memo(name, metadata={"n": value}) for name, value in values.items()] + [memo("absent")])
+    for wanted, found in (
+        (1, ["one", "float"]),
+        (True, ["true"]),
+        (None, ["none"]),
+        ({"a": [1, True]}, ["list"]),
+        ({"a": [1, 1]}, []),
+        ({"a": [1]}, []),
+        ("1", ["text"]),
+    ):
+        filters = Filters(metadata={"n": wanted})
+        assert texts(store.scan("a", filters)) == found, wanted
+        assert sorted(texts(store.search("a", vector(1), "one", 9, filters))) == sorted(found), wanted
+
+
+def test_what_is_said_anew_of_a_text_supersedes(store: TextStore) -> None:
+    store.add("a", [memo("blue", 1, metadata={"by": "me"})])
+    [red] = store.add("a", [memo("red", 2, about="colour")])
+    [blue] = store.add("a", [memo("Blue.", 1, about="colour")])
+    [found] = store.scan("a")
+    assert (found.id, found.about, found.metadata) == (blue, "colour", {"by": "me"})
+    assert sorted(texts(store.history("a", red))) == ["Blue.", "blue", "red"]
+    assert store.add("a", [memo("blue"), memo("blue", about="colour", metadata={"by": "me"})]) == [blue, blue]
+    [new] = store.add("a", [memo("blue", metadata={"by": True}, context="a call")])
+    [found] = store.scan("a")
+    assert (found.id, found.about, found.metadata, found.context) == (new, "colour", {"by": True}, "a call")
+    assert texts(store.search("a", vector(0), "blue red")) == ["blue"]
+    assert store.forget("a", [red]) == 4 and not list(store.scan("a", history=True))
+
+
+def test_a_correction_to_what_is_there_makes_one_of_two(store: TextStore) -> None:
+    one, two = store.add("a", [memo("alpha", 1), memo("beta", 2, about="letter")])
+    new = store.supersede("a", one, memo("Beta", 3))
+    [found] = store.scan("a")
+    assert (found.id, found.text, found.about, store.count("a")) == (new, "Beta", "letter", 1)
+    assert texts(store.history("a", two)) == ["alpha", "beta", "Beta"] == texts(store.history("a", one))
+    other = store.supersede("a", new, memo("beta", 3, metadata={"n": 1}))
+    assert other != new and texts(store.scan("a", Filters(metadata={"n": 1}))) == ["beta"]
+    assert store.supersede("a", other, memo("beta", 3, metadata={"n": 1})) == other
+    assert store.forget("a", [one]) == 4 and not list(store.scan("a", history=True))
+
+
+def test_what_is_forgotten_in_a_transaction_goes_with_it(store: TextStore) -> None:
+    [id] = store.add("a", [memo("a quixotic secret", 1)])
+    with pytest.raises(RuntimeError), store.transaction():
+        assert store.forget("a", [id]) == 1
+        raise RuntimeError
+    assert texts(store.scan("a")) == ["a quixotic secret"]
+    with store.transaction():
+        assert store.forget("a", [id]) == 1
+        store.add("a", [memo("another", 2)])
+    assert texts(store.scan("a", history=True)) == ["another"]
+    if isinstance(store, Sqlite):
+        assert not any(b"quixotic" in path.read_bytes() for path in store.path.parent.iterdir())
+
+
 def test_a_transaction_is_all_or_nothing(store: TextStore) -> None:
     [id] = store.add("a", [memo("one", 1)])
     with pytest.raises(RuntimeError), store.transaction():
@@ -188,10 +249,109 @@ def test_what_another_store_had_is_put_back(store: TextStore) -> None:
     assert texts(store.search("a", vector(3), "", 1)) == ["Vera lives in Linz."]
 
 
-@pytest.mark.parametrize("text", ["", "  \n", "\ud800", "a\0b"])
-def test_what_is_no_text_is_refused(text: str) -> None:
-    with pytest.raises(UsageError):
-        Memo(text)
+def corrected() -> tuple[InMemory, list[Memo], list[Memo]]:
+    """A store, what it had, and what it has with a correction of one of its texts."""
+    other = InMemory()
+    [id, _] = other.add("a", [memo("under the pot", 1, time=1.0), memo("It rains.", 2, time=2.0)])
+    before = list(other.scan("a", history=True))
+    other.supersede("a", id, memo("with the neighbours", 3, time=3.0))
+    return other, before, list(other.scan("a", history=True))
+
+
+def test_a_later_export_supersedes_an_earlier_one(store: TextStore) -> None:
+    _, before, after = corrected()
+    for given in (before, after, before, [*before, *after], after):
+        store.restore("a", given)
+    assert texts(store.scan("a")) == ["It rains.", "with the neighbours"]
+    assert sorted(store.scan("a", history=True), key=lambda x: x.time) == sorted(after, key=lambda x: x.time)
+    assert texts(store.search("a", vector(1), "under the pot", 9)) == ["with the neighbours", "It rains."]
+    assert store.forget("a", [before[0].id]) == 2 and texts(store.scan("a", history=True)) == ["It rains."]
+
+
+@pytest.mark.parametrize("time", [0.0, 9.0])
+def test_what_is_put_back_joins_the_history_of_what_is_there(store: TextStore, time: float) -> None:
+    after = corrected()[2]
+    [own] = store.add("a", [memo("with the neighbours", 3, time=time)])
+    store.restore("a", after)
+    assert sorted(texts(store.scan("a"))) == ["It rains.", "with the neighbours"]
+    assert store.get("a", [own])[0].current == (time > 3)
+    assert store.forget("a", [own]) == 3 and texts(store.scan("a", history=True)) == ["It rains."]
+
+
+@pytest.mark.parametrize("time", [2.5, 9.0])
+def test_of_two_corrections_the_later_stands(store: TextStore, time: float) -> None:
+    _, before, after = corrected()
+    store.restore("a", before)
+    store.supersede("a", before[0].id, memo("on the shelf", 4, time=time))
+    store.restore("a", after)
+    assert sorted(texts(store.scan("a"))) == ["It rains.", "on the shelf" if time > 3 else "with the neighbours"]
+    assert len(store.history("a", before[0].id)) == 3
+    store.add("a", [memo("one", 1, about="x", time=1.0)])
+    store.restore("a", [memo("two", 1, about="x", time=time)])
+    assert texts(store.scan("a"))[-1] == "two"
+
+
+DEEP: Any = "x"
+for _ in range(NESTED + 1):
+    DEEP = [DEEP]
+METADATA = [{"a": "\ud800"}, {"\ud800": 1}, {"a": ["a\0b"]}, {"a\0b": 1}, {"a": float("nan")}, {"a": {1}}, {"a": DEEP}]
+METADATA += [{"a": "x" * LARGEST}, {"a": 10**5000}, [1]]
+NO_MEMO: list[dict[str, Any]] = [{"metadata": metadata} for metadata in METADATA]
+NO_MEMO += [{name: "\ud800"} for name in ("text", "context", "about", "id", "replaces")]
+NO_MEMO += [{name: "a\0b"} for name in ("text", "context", "about", "id", "replaces")]
+NO_MEMO += [{name: None} for name in ("text", "context", "about", "id", "time", "metadata")]
+NO_MEMO += [{name: "x" * (LONGEST + 1)} for name in ("about", "id", "replaces")] + [{"text": "é" * LARGEST}, {"id": ""}]
+NO_MEMO += [{"text": ""}, {"text": "  \n"}, {"time": float("nan")}, {"time": 1e300}, {"time": True}]
+
+
+def test_what_no_store_can_hold_is_refused_and_nothing_is_stored(store: TextStore) -> None:
+    [id] = store.add("a", [memo("one", 1)])
+    for values in NO_MEMO:
+        wrong = replace(memo("two"), **values)
+        for tried in (
+            lambda wrong=wrong: store.add("a", [memo("three"), wrong]),
+            lambda wrong=wrong: store.restore("a", [memo("three"), wrong]),
+            lambda wrong=wrong: store.supersede("a", id, wrong),
+        ):
+            with pytest.raises(UsageError):
+                tried()
+    assert texts(store.scan("a", history=True)) == ["one"]
+
+
+def test_what_no_store_can_look_for_is_refused(store: TextStore) -> None:
+    for name in ("\ud800", "a\0b", "x" * (LONGEST + 1), None):
+        for tried in (store.get, store.forget):
+            with pytest.raises(UsageError):
+                tried("a", [name])
+            with pytest.raises(UsageError):
+                tried(name, ["x"])
+        for tried in (store.history, lambda space, id: store.supersede(space, id, memo("x"))):
+            with pytest.raises(UsageError):
+                tried("a", name)
+        with pytest.raises(UsageError):
+            store.add(name, [memo("x")])
+    for text in ("\ud800", "a\0b", None):
+        with pytest.raises(UsageError):
+            store.search("a", vector(1), text)
+    for metadata in METADATA:
+        with pytest.raises(UsageError):
+            Filters(metadata=metadata)
+    for time in (float("nan"), float("-inf"), "x", 1e300):
+        with pytest.raises(UsageError):
+            Filters(since=time)
+        with pytest.raises(UsageError):
+            Filters(until=time)
+
+
+def test_the_longest_and_the_oddest_come_back_as_they_were(store: TextStore) -> None:
+    long = " ".join(f"w{i}-x{i:x}" for i in range(LARGEST))[:LARGEST]
+    odd = {"1": {"a": [1, 1.5, -0.0, 1e25, 10**30, None, True, "\u2028 \x01 \ufffe \\u0000"]}, "": ""}
+    name = "\U00010400" * LONGEST
+    given = [memo(long, 1, metadata=odd, about=name, id=name), memo("w7-x7 and more", 2, metadata={1: (2,)})]
+    store.add(name, given)
+    assert list(store.scan(name)) == [given[0], replace(given[1], metadata={"1": [2]})]
+    assert len(store.search(name, vector(2), long, 9)) == 2
+    assert [x.id for x in store.scan(name, Filters(metadata=odd))] == [name]
 
 
 def test_rankings_are_fused_by_reciprocal_rank() -> None:
@@ -313,17 +473,66 @@ def test_words_that_many_entries_have_are_not_looked_for(tmp_path: Path, monkeyp
     assert texts(store.search("a", vector(5), "the filler", 1)) == ["the filler number 5"]
 
 
+def held(path: Path, word: bytes) -> bool:
+    return any(word in file.read_bytes() for file in path.parent.iterdir())
+
+
 def test_a_reader_in_the_way_of_forgetting_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lmm.store.sqlite.WAIT_S", 0.1)
     path = tmp_path / "store.sqlite"
     store = open_store(path)
-    [id] = store.add("a", [memo("secret", 1)])
+    [id] = store.add("a", [memo("quixotic", 1)])
     with contextlib.closing(sqlite3.connect(path)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM memos").fetchall()
+        for _ in range(2):
+            with pytest.raises(StoreError, match="nothing was forgotten: another process is reading"):
+                store.forget("a", [id])
+        assert store.count("a") == 1
+    assert store.forget("a", [id]) == 1 and not held(path, b"quixotic")
+
+
+@pytest.mark.parametrize("again", [True, False])
+def test_what_was_not_cleaned_is_cleaned_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
+    path = tmp_path / "store.sqlite"
+    store = open_store(path)
+    [id] = store.add("a", [memo("quixotic", 1)])
+    answers = iter([False, True])  # a reader that comes in the midst of it
+    with monkeypatch.context() as patched:
+        patched.setattr(Sqlite, "_log_is_read", lambda self: next(answers))
         with pytest.raises(StoreError, match="forgotten, but it is still in"):
             store.forget("a", [id])
-    assert store.count("a") == 0
+    assert store.count("a") == 0 and held(path, b"quixotic")
+    assert store.forget("a", [id]) == 0 if again else open_store(path).count("a") == 0
+    assert not held(path, b"quixotic")
+
+
+def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    rows = [
+        ("old", '{"a": "\\ud800"}', "", "new"),
+        ("new", '{"a": NaN}', "old", ""),
+        ("deep", "[" * 900 + "]" * 900, "", ""),
+    ]
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(MIGRATIONS[0] + "PRAGMA user_version = 1;")
+        for n, (id, metadata, replaces, by) in enumerate(rows, 1):
+            values = (n, "a", id, Memo(id).key, id, "", metadata, "", 1.0, replaces, by)
+            db.execute(f"INSERT INTO memos VALUES ({', '.join('?' * 11)})", values)
+            if not by:
+                db.execute("INSERT INTO vectors VALUES (?, 'a', ?)", (n, vector(n).tobytes()))
+                db.execute("INSERT INTO said (rowid, space, text) VALUES (?, 's61', ?)", (n, id))
+        db.commit()
+    store = open_store(path)
+    assert texts(store.scan("a")) == ["new", "deep"] and texts(store.history("a", "new")) == ["old", "new"]
+    assert [x.metadata for x in store.scan("a", history=True)] == [{"unreadable": row[1]} for row in rows]
+    assert not texts(store.scan("a", Filters(metadata={"a": 1})))
+    target = InMemory()
+    assert (
+        copy(store, target) == 3
+        and store.forget("a", ["old"]) == 2
+        and texts(store.search("a", vector(3), "deep")) == ["deep"]
+    )
 
 
 @pytest.mark.parametrize("content", [b"not a store at all" * 100, None])

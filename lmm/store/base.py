@@ -9,17 +9,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import math
 import time
 import uuid
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmm.errors import StoreError, UsageError
+from lmm.store.checks import alike, has, json_values, named, storable, time_of, user_name
 from lmm.text.fold import fold
 
 if TYPE_CHECKING:
@@ -29,8 +30,8 @@ Lessons = Callable[[str, str], "SharedMind"]  # of a user, and of the name of a 
 #: of reciprocal rank fusion. Its paper has 60 and no weights; among hundreds of texts, nearly all of which share some
 #: word with a query, the first places must count for more: docs/store.md
 CONSTANT, MEANING = 2, 1.5
+ASKED = 2000  # characters of a query in which words are looked for
 DEPTH = 50  # how far down each ranking is looked before they are fused, at least
-LONGEST = 200  # characters of a user's name
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,18 @@ class Memo:
     replaced_by: str = ""
     vector: np.ndarray | None = field(default=None, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        if not self.text.strip():
+    def checked(self) -> Memo:
+        """As every store gives it back. Raises UsageError for what no store can hold."""
+        if not storable(self.text).strip():
             raise UsageError("there is nothing to memorize in an empty text")
-        for text in (self.text, self.context, self.about, self.id):
-            storable(text)
-        if not math.isfinite(self.time):
-            raise UsageError(f"{self.time} is no time")
+        storable(self.context, "the context")
+        named(self.about, "what it is about")
+        for id in (self.id, self.replaces, self.replaced_by):
+            named(id, "an id")
+        if not self.id or self.id in (self.replaces, self.replaced_by):
+            raise UsageError(f"an entry cannot have the id {self.id!r}, and replace {self.replaces!r}")
+        vector = self.vector if self.current else None
+        return replace(self, metadata=json_values(self.metadata), time=time_of(self.time), vector=vector)
 
     @property
     def key(self) -> str:
@@ -67,6 +73,11 @@ class Memo:
     @property
     def current(self) -> bool:
         return not self.replaced_by
+
+    def says(self, other: Memo) -> bool:
+        """Whether it tells nothing that another entry does not."""
+        mine, others = (self.key, self.context, self.about), (other.key, other.context, other.about)
+        return mine == others and alike(self.metadata, other.metadata)
 
     def cosine(self, vector: np.ndarray) -> float:
         """The likeness to a unit vector [D]; 0 without a vector."""
@@ -84,10 +95,11 @@ class Memo:
         known = {name: values[name] for name in (*texts, "metadata", "time") if name in values}
         wrong = [name for name in texts if not isinstance(known.get(name, ""), str)]
         wrong += ["metadata"] if not isinstance(known.get("metadata", {}), Mapping) else []
-        wrong += ["time"] if not isinstance(known.get("time", 0.0), int | float) else []
         if wrong or "text" not in known:
             raise UsageError(f"no entry: {', '.join(wrong) or 'text'} is missing or of another type")
-        return cls(**known)
+        # without an id of its own it has the same one whenever it is read
+        own = {"id": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]}
+        return cls(**(own | known)).checked()
 
 
 @dataclass(frozen=True)
@@ -99,13 +111,19 @@ class Filters:
     until: float | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raises UsageError for what no store can look for."""
+        for bound in (self.since, self.until):
+            time_of(0 if bound is None else bound)
+        object.__setattr__(self, "metadata", json_values(self.metadata))
+
     def __bool__(self) -> bool:
         return self.since is not None or self.until is not None or bool(self.metadata)
 
     def take(self, memo: Memo) -> bool:
         after = self.since is None or memo.time >= self.since
         before = self.until is None or memo.time < self.until
-        return after and before and all(memo.metadata.get(k) == v for k, v in self.metadata.items())
+        return after and before and all(has(memo.metadata, k, v) for k, v in self.metadata.items())
 
     def sql(self, since: str, until: str, metadata: str) -> tuple[str, list[Any]]:
         """Further conditions of a query and their values; each is given in the words of one database."""
@@ -130,81 +148,196 @@ class Recalled:
     cosine: float
 
 
-class TextStore(Protocol):
-    """All of it raises StoreError where the store itself fails; what was not acknowledged may then be missing."""
+class TextStore(ABC):
+    """What all stores do alike is here, in terms of what each does in its own way: the methods with an underscore.
+
+    All of it raises StoreError where the store itself fails (what was not acknowledged may then be missing), and
+    UsageError, with nothing changed, for what no store can hold.
+    """
 
     @property
     def lessons(self) -> Lessons | None:
         """Where servers that share this store keep what their users' minds know; None: in files."""
+        return None
 
+    @abstractmethod
     def about(self) -> dict[str, Any]:
         """What was written once of the whole: the name and width of the encoder that its vectors are of."""
 
+    @abstractmethod
     def describe(self, values: Mapping[str, Any]) -> None:
         """Write it. Raises StoreError if it says something else already."""
 
-    def add(self, space: str, memos: Sequence[Memo]) -> list[str]:
-        """-> the id of each: of the entry that is there, where the same text is. One about the same matter as an
-        entry that is there supersedes it. On the disk when it returns."""
-
-    def get(self, space: str, ids: Sequence[str]) -> list[Memo]:
-        """Those of the ids that are in the namespace, in that order, with their vectors."""
-
-    def search(self, space: str, vector: np.ndarray, text: str, k: int = 5, filters: Filters = ALL) -> list[Recalled]:
-        """The k best current entries by meaning, `vector` [D], and by the words of `text`, best first."""
+    # changes -----------------------------------------------------------------------------------------------------
+    def add(self, space: str, memos: Iterable[Memo]) -> list[str]:
+        """-> the id of each: of the entry that is there, where the same text is and nothing more is said of it. One
+        with more, or about the same matter as an entry that is there, supersedes it. On the disk when it returns."""
+        memos, ids, new = [memo.checked() for memo in memos], list[str](), list[Memo]()
+        keys = [memo.key for memo in memos]
+        with self.changing(user_name(space)):
+            known = self._same(space, keys)
+            for memo in memos:
+                old = known.get(memo.key)
+                if old is not None:
+                    memo = _filled(memo, old)
+                if old is not None and memo.says(old):
+                    memo = old
+                elif old is None and not memo.about:
+                    new.append(memo)
+                    known[memo.key] = memo
+                else:  # it may take the place of what was just to be added
+                    self._insert(space, new)
+                    new.clear()
+                    self._put(space, memo)
+                    known = self._same(space, keys)
+                ids.append(memo.id)
+            self._insert(space, new)
+        return ids
 
     def supersede(self, space: str, id: str, memo: Memo) -> str:
         """Put an entry in another's place -> its id. Raises UsageError if that is not there, or not current."""
+        memo = memo.checked()
+        with self.changing(user_name(space)):
+            found = self.get(space, [id])
+            if not found or not found[0].current:
+                raise UsageError(f"there is no current entry {id!r}")
+            memo = replace(memo, about=memo.about or found[0].about)
+            return id if memo.says(found[0]) else self._put(space, memo, found[0])
+
+    def _put(self, space: str, memo: Memo, old: Memo | None = None) -> str:
+        """One entry in the place of another, of that with the same text and of that of its matter."""
+        olds = [one for one in (old, self._same(space, [memo.key]).get(memo.key)) if one is not None]
+        memo = replace(memo, about=next((one.about for one in (memo, *olds) if one.about), ""))
+        olds += self._of_matter(space, memo.about) if memo.about else []
+        for one in {one.id: one for one in olds}.values():
+            self._retire(space, one, memo.id)
+        self._insert(space, [replace(memo, replaces=olds[0].id if olds else "")])
+        return memo.id
+
+    def restore(self, space: str, memos: Iterable[Memo]) -> None:
+        """Put entries back as another store had them, superseded ones among them. Those that are there stay, but where
+        they were superseded in the other; of two current ones of one fact, text or matter, the later supersedes."""
+        memos = [memo.checked() for memo in memos]
+        with self.changing(user_name(space)):
+            there = {memo.id: memo for memo in self.get(space, [memo.id for memo in memos])}
+            for memo in memos:
+                if memo.id in there:
+                    gone = [there[memo.id]] if there[memo.id].current and memo.replaced_by else []
+                    by = memo.replaced_by
+                else:
+                    memo, gone = self._rivals(space, memo)
+                    by, there[memo.id] = memo.id, memo
+                for old in gone:
+                    self._retire(space, old, by)
+                    there[old.id] = replace(old, replaced_by=by)
+                if by == memo.id:
+                    self._insert(space, [memo])
+
+    def _rivals(self, space: str, memo: Memo) -> tuple[Memo, list[Memo]]:
+        """A new entry, superseded if one that is there is later, and those that it supersedes."""
+        if not memo.current:
+            return memo, []
+        rivals = list(self._same(space, [memo.key]).values())
+        rivals += self._of_matter(space, memo.about) if memo.about else []
+        rivals += [old for old in self.history(space, memo.replaces) if old.current] if memo.replaces else []
+        later = [old for old in rivals if old.time > memo.time and old.id != memo.replaces]
+        if later:
+            return replace(memo, replaced_by=max(later, key=lambda old: old.time).id, vector=None), []
+        return memo, list({old.id: old for old in rivals}.values())
 
     def forget(self, space: str, ids: Sequence[str]) -> int:
         """Remove facts with all their history -> how many entries went. No table, index or file of the store holds a
-        byte of them then."""
+        byte of them then, or after the transaction that it is in. Raises StoreError where one still does: the next
+        call takes it out, of whatever entry."""
+        with self.changing(user_name(space)):
+            gone = {memo.id: memo for id in ids for memo in self.history(space, id)}
+            self._delete(space, list(gone.values()))
+        return len(gone)
 
-    def scan(self, space: str, filters: Filters = ALL, history: bool = False) -> Iterator[Memo]:
-        """The entries in the order in which they came; with `history`, superseded ones among them."""
-
-    def history(self, space: str, id: str) -> list[Memo]:
-        """All that was ever said of the fact, the oldest first."""
-
-    def count(self, space: str) -> int:
-        """How many current entries there are."""
-
-    def has_any(self, space: str) -> bool:
-        """Whether there is a current entry; as quick in a namespace of many."""
-
-    def namespaces(self) -> list[str]: ...
-
-    def restore(self, space: str, memos: Sequence[Memo]) -> None:
-        """Put entries back as another store had them, superseded ones among them; those that are there stay."""
-
+    @abstractmethod
     def transaction(self) -> contextlib.AbstractContextManager[None]:
         """What is changed inside is changed together or, after an error, not at all."""
 
+    def changing(self, space: str) -> contextlib.AbstractContextManager[Any]:
+        """The same for one writer of the namespace at a time."""
+        return self.transaction()
+
+    @abstractmethod
+    def _same(self, space: str, keys: Sequence[str]) -> dict[str, Memo]:
+        """The current entries with these keys, by key."""
+
+    @abstractmethod
+    def _of_matter(self, space: str, about: str) -> list[Memo]:
+        """The current entries about it."""
+
+    @abstractmethod
+    def _insert(self, space: str, memos: Sequence[Memo]) -> None:
+        """Raises StoreError where there is one with the same id."""
+
+    @abstractmethod
+    def _retire(self, space: str, old: Memo, by: str) -> None:
+        """A current entry becomes history: nobody finds it any more."""
+
+    @abstractmethod
+    def _delete(self, space: str, memos: Sequence[Memo]) -> None:
+        """Leave no byte of them, nor of what was deleted before."""
+
+    # reading -----------------------------------------------------------------------------------------------------
+    def get(self, space: str, ids: Sequence[str]) -> list[Memo]:
+        """Those of the ids that are in the namespace, in that order, with their vectors."""
+        found = {memo.id: memo for memo in self._get(user_name(space), [named(id, "an id") for id in ids])}
+        return [found[id] for id in ids if id in found]
+
+    def history(self, space: str, id: str) -> list[Memo]:
+        """All that was ever said of the fact, the oldest first."""
+        return self._history(user_name(space), named(id, "an id"))
+
+    def search(self, space: str, vector: np.ndarray, text: str, k: int = 5, filters: Filters = ALL) -> list[Recalled]:
+        """The k best current entries by meaning, `vector` [D], and by the words of `text`, of which the first 2,000
+        characters are read; best first."""
+        return self._search(user_name(space), vector, storable(text, "the query")[:ASKED], k, filters)
+
+    @abstractmethod
+    def _get(self, space: str, ids: Sequence[str]) -> list[Memo]:
+        """In any order."""
+
+    @abstractmethod
+    def _history(self, space: str, id: str) -> list[Memo]: ...
+
+    @abstractmethod
+    def _search(self, space: str, vector: np.ndarray, text: str, k: int, filters: Filters) -> list[Recalled]: ...
+
+    @abstractmethod
+    def scan(self, space: str, filters: Filters = ALL, history: bool = False) -> Iterator[Memo]:
+        """The entries in the order in which they came; with `history`, superseded ones among them."""
+
+    @abstractmethod
+    def count(self, space: str) -> int:
+        """How many current entries there are."""
+
+    @abstractmethod
+    def has_any(self, space: str) -> bool:
+        """Whether there is a current entry; as quick in a namespace of many."""
+
+    @abstractmethod
+    def namespaces(self) -> list[str]: ...
+
+    @abstractmethod
     def close(self) -> None: ...
 
 
-def storable(text: str) -> None:
-    """Raises UsageError for what no store can hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise UsageError(f"the text has a character that is not Unicode: {error.object[error.start]!r}") from None
-    if "\0" in text:
-        raise UsageError("the text has a zero byte in it")
-
-
-def user_name(text: str) -> str:
-    """Raises UsageError for what cannot name a user."""
-    storable(text)
-    if len(text) > LONGEST:
-        raise UsageError(f"a user's name has at most {LONGEST} characters")
-    return text
+def _filled(new: Memo, old: Memo) -> Memo:
+    """What is not said anew of the same text is as it was."""
+    context, about, metadata = new.context or old.context, new.about or old.about, new.metadata or old.metadata
+    return replace(new, context=context, about=about, metadata=metadata)
 
 
 def agreed(there: Mapping[str, Any], values: Mapping[str, Any]) -> None:
     """Raises StoreError where a store says something else already of the whole."""
     if there and there != dict(values):
-        raise StoreError(f"the store is of {there}, not of {dict(values)}")
+        raise StoreError(
+            f"the store is of {there}, not of {dict(values)}; name its encoder, or export and import into a new store"
+        )
 
 
 def batches(memos: Iterable[Memo], size: int) -> Iterator[list[Memo]]:
@@ -216,18 +349,6 @@ def batches(memos: Iterable[Memo], size: int) -> Iterator[list[Memo]]:
 def entries(store: TextStore, space: str) -> int:
     """How many there are, superseded ones among them."""
     return sum(1 for _ in store.scan(space, history=True))
-
-
-def current(found: Sequence[Memo], id: str) -> Memo:
-    """The one that was looked for. Raises UsageError where it is not there, or is history."""
-    if not found or not found[0].current:
-        raise UsageError(f"there is no current entry {id!r}")
-    return found[0]
-
-
-def succeeded(old: Memo, new: Memo) -> Memo:
-    """`new` in the place of `old`, of whose matter it is."""
-    return replace(new, replaces=old.id, about=new.about or old.about)
 
 
 def fused(by_meaning: Sequence[int], by_words: Sequence[int], k: int) -> list[tuple[int, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -14,7 +15,8 @@ Progress = Callable[[int, int], None]  # entries so far, of how many
 
 
 def copy(source: TextStore, target: TextStore, progress: Progress = lambda done, total: None) -> int:
-    """All namespaces with their history and vectors -> how many entries. What is there stays; again does no harm.
+    """All namespaces with their history and vectors -> how many entries. What is there stays, or is superseded by what
+    is later; again does no harm.
 
     Raises StoreError where afterwards something is missing or differs.
     """
@@ -37,6 +39,8 @@ def _check(space: str, batch: list[Memo], target: TextStore) -> None:
     there = {memo.id: memo for memo in target.get(space, [memo.id for memo in batch])}
     for memo in batch:
         found = there.get(memo.id)
+        if found is not None and not found.current:  # as a later one there supersedes it
+            memo = replace(memo, replaced_by=found.replaced_by, vector=None)
         if found != memo or not _equal(found.vector, memo.vector):
             what = "is missing" if found is None else "differs"
             raise StoreError(f"entry {memo.id} of namespace {space!r} {what}; what was copied stays")

@@ -125,7 +125,7 @@ class SharedMind:
 
     def vacuum(self) -> None:
         """After a lesson was forgotten: its bytes leave the tables, too. Not within a transaction."""
-        self.store.vacuum("lmm_known, lmm_undos")
+        self.store.vacuum("lmm_known", "lmm_undos")
 
 
 def _read(part: str, value: Any) -> Change | None:

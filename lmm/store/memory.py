@@ -13,17 +13,15 @@ from typing import Any
 import numpy as np
 
 from lmm.errors import StoreError
-from lmm.store.base import ALL, Filters, Memo, Recalled, agreed, current, depth, fused, succeeded
+from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, agreed, depth, fused
 from lmm.store.vectors import Vectors
 from lmm.text.fold import words
 
 K1, B = 1.2, 0.75  # of BM25: Robertson & Zaragoza 2009, Foundations and Trends in Information Retrieval 3
 
 
-class InMemory:
+class InMemory(TextStore):
     """Dictionaries: what the other stores do, in plain sight."""
-
-    lessons = None
 
     def __init__(self) -> None:
         self._spaces: dict[str, list[Memo]] = {}
@@ -38,34 +36,31 @@ class InMemory:
         agreed(self._about, values)
         self._about = dict(values)
 
-    def add(self, space: str, memos: Sequence[Memo]) -> list[str]:
-        with self.transaction():
-            return [self._add(space, memo) for memo in memos]
+    def _same(self, space: str, keys: Sequence[str]) -> dict[str, Memo]:
+        return {memo.key: memo for memo in self.scan(space) if memo.key in keys}
 
-    def _add(self, space: str, memo: Memo) -> str:
-        there = [x for x in self._spaces.get(space, []) if x.current]
-        same = next((x for x in there if x.key == memo.key), None)
-        if same is not None:
-            return same.id
-        if any(x.id == memo.id for x in self._spaces.get(space, [])):
-            raise StoreError(f"there is an entry {memo.id} with another text")
-        old = next((x for x in there if memo.about and x.about == memo.about), None)
-        return self._replace(space, old, memo) if old else self._append(space, memo)
+    def _of_matter(self, space: str, about: str) -> list[Memo]:
+        return [memo for memo in self.scan(space) if memo.about == about]
 
-    def _append(self, space: str, memo: Memo) -> str:
-        self._spaces.setdefault(space, []).append(memo)
-        return memo.id
+    def _insert(self, space: str, memos: Sequence[Memo]) -> None:
+        for memo in memos:
+            if self._get(space, [memo.id]):
+                raise StoreError(f"there is an entry {memo.id} with another text")
+            self._spaces.setdefault(space, []).append(memo)
 
-    def _replace(self, space: str, old: Memo, memo: Memo) -> str:
+    def _retire(self, space: str, old: Memo, by: str) -> None:
         memos = self._spaces[space]
-        memos[memos.index(old)] = replace(old, replaced_by=memo.id, vector=None)
-        return self._append(space, succeeded(old, memo))
+        memos[memos.index(old)] = replace(old, replaced_by=by, vector=None)
 
-    def get(self, space: str, ids: Sequence[str]) -> list[Memo]:
-        found = {memo.id: memo for memo in self._spaces.get(space, [])}
-        return [found[id] for id in ids if id in found]
+    def _delete(self, space: str, memos: Sequence[Memo]) -> None:
+        kept = [memo for memo in self._spaces.pop(space, []) if memo not in memos]
+        if kept:
+            self._spaces[space] = kept
 
-    def search(self, space: str, vector: np.ndarray, text: str, k: int = 5, filters: Filters = ALL) -> list[Recalled]:
+    def _get(self, space: str, ids: Sequence[str]) -> list[Memo]:
+        return [memo for memo in self._spaces.get(space, []) if memo.id in ids]
+
+    def _search(self, space: str, vector: np.ndarray, text: str, k: int, filters: Filters) -> list[Recalled]:
         with self._lock:
             memos = list(self.scan(space, filters))
         index = Vectors()
@@ -76,29 +71,15 @@ class InMemory:
         best = fused([i for i, _ in near], bm25([memo.text for memo in memos], text)[: depth(k)], k)
         return [Recalled(memos[i], score, memos[i].cosine(vector)) for i, score in best]
 
-    def supersede(self, space: str, id: str, memo: Memo) -> str:
-        with self.transaction():
-            old = current(self.get(space, [id]), id)
-            return id if old.key == memo.key else self._replace(space, old, memo)
-
-    def forget(self, space: str, ids: Sequence[str]) -> int:
-        with self.transaction():
-            gone = {memo.id for id in ids for memo in self.history(space, id)}
-            kept = [memo for memo in self._spaces.get(space, []) if memo.id not in gone]
-            self._spaces[space] = kept
-            if not kept:
-                del self._spaces[space]
-            return len(gone)
-
     def scan(self, space: str, filters: Filters = ALL, history: bool = False) -> Iterator[Memo]:
         for memo in list(self._spaces.get(space, [])):
             if (history or memo.current) and filters.take(memo):
                 yield memo
 
-    def history(self, space: str, id: str) -> list[Memo]:
+    def _history(self, space: str, id: str) -> list[Memo]:
         memos = self._spaces.get(space, [])
         ids = {id}
-        while more := {x.id for x in memos if x.replaces in ids or x.replaced_by in ids} - ids:
+        while more := {x for m in memos for x in (m.id, m.replaced_by) if {m.id, m.replaced_by} & ids and x} - ids:
             ids |= more
         return [memo for memo in memos if memo.id in ids]
 
@@ -110,14 +91,6 @@ class InMemory:
 
     def namespaces(self) -> list[str]:
         return sorted(self._spaces)
-
-    def restore(self, space: str, memos: Sequence[Memo]) -> None:
-        with self.transaction():
-            ids = {memo.id for memo in self._spaces.get(space, [])}
-            keys = {memo.key for memo in self.scan(space)}
-            for memo in memos:
-                if memo.id not in ids and not (memo.current and memo.key in keys):
-                    self._append(space, memo)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

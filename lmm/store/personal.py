@@ -7,8 +7,9 @@ by words.
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,12 +19,15 @@ from lmm.encoders import load_encoder
 from lmm.errors import StoreError, UsageError
 from lmm.files import jsonl
 from lmm.files.atomic import write_atomically
-from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, batches, entries, storable, user_name
+from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, batches, entries
+from lmm.store.checks import storable, user_name
 from lmm.store.opening import open_store
+from lmm.text.counted import counted
 
 if TYPE_CHECKING:
     from lmm.encoders.sentences import SentenceEncoder
 
+log = logging.getLogger("lmm")
 BATCH = 64  # texts that are embedded and written together
 
 
@@ -70,8 +74,8 @@ class PersonalMemory:
         return id
 
     def memorize_all(self, memos: Iterable[Memo]) -> list[str]:
-        """Many at once -> their ids."""
-        made, rest = list[str](), batches(memos, BATCH)
+        """Many at once -> their ids. Raises UsageError for one that no store can hold; then none is kept."""
+        made, rest = list[str](), batches([memo.checked() for memo in memos], BATCH)
         self._describe()
         with ThreadPoolExecutor(1) as other:  # embeds the next ones while the store writes
             batch = other.submit(self._embedded, next(rest, []))
@@ -80,10 +84,25 @@ class PersonalMemory:
                 made += self.store.add(self.user, embedded)
         return made
 
-    def update(self, id: str, text: str, metadata: Mapping[str, Any] | None = None) -> str:
-        """A correction: `text` in the place of an entry, which is kept as its history -> the new id."""
+    def update(
+        self,
+        id: str,
+        text: str,
+        metadata: Mapping[str, Any] | None = None,
+        context: str | None = None,
+        about: str | None = None,
+    ) -> str:
+        """A correction: `text` in the place of an entry, which is kept as its history -> the new id.
+
+        What is not given is as it was. An entry with this very text, or about the same, becomes history, too.
+        """
         old = self.get(id)
-        memo = _memo(text, old.context, old.metadata if metadata is None else metadata, old.about)
+        said = (
+            old.context if context is None else context,
+            old.metadata if metadata is None else metadata,
+            old.about if about is None else about,
+        )
+        memo = _memo(text, *said).checked()
         self._describe()
         [memo] = self._embedded([memo])
         return self.store.supersede(self.user, id, memo)
@@ -113,15 +132,15 @@ class PersonalMemory:
         metadata: Mapping[str, Any] | None = None,
     ) -> Sequence[Recalled]:
         """The entries nearest to a query by meaning and by words, the best first."""
-        if top_k < 1 or not query.strip():
+        filters = Filters(since, until, metadata or {})
+        if top_k < 1 or not storable(query, "the query").strip():
             return []
         self._has_any = self._has_any or self.store.has_any(self.user)  # once there is one, nobody need ask again
         if not self._has_any:
             return []
-        storable(query)
         self._describe()
         vector = self.encoder.encode(query)
-        return self.store.search(self.user, vector, query, top_k, Filters(since, until, metadata or {}))
+        return self.store.search(self.user, vector, query, top_k, filters)
 
     def list(
         self, since: float | None = None, until: float | None = None, metadata: Mapping[str, Any] | None = None
@@ -137,14 +156,40 @@ class PersonalMemory:
         write_atomically(path, (jsonl.line(memo.to_dict()) for memo in memos))
         return len(memos)
 
-    def import_(self, path: Path) -> int:
-        """Take in what `export` wrote, here or elsewhere -> how many entries are new. Raises UsageError, OSError."""
+    def import_(self, path: Path, notice: Callable[[str], None] = log.warning) -> int:
+        """Take in what `export` wrote, here or elsewhere -> how many entries are new. The later of two versions of a
+        fact supersedes. `notice` hears how many lines could not be taken.
+
+        Raises UsageError for a line with what no store can hold, StoreError where no line can be read, OSError. Then
+        nothing is taken.
+        """
+        with jsonl.opened(path) as file:
+            lines = {number: line for number, line in enumerate(file, 1) if line.strip()}
+        read = {number: value for number, line in lines.items() if (value := _parsed(line)) is not None}
+        if lines and not read:
+            raise StoreError(f"{path} has {counted(len(lines), 'line')}, and none of them could be read")
+        if unread := len(lines) - len(read):
+            notice(f"{counted(unread, 'line')} of {path} could not be read")
+        memos = [_read(value, number) for number, value in read.items()]
+        whole = self._whole(memos)
+        if left := len(memos) - len(whole):
+            notice(
+                f"{counted(left, 'line')} of {path} left out: what they say was corrected, and the correction is gone"
+            )
         before = entries(self.store, self.user)
-        memos = [_read(value, number) for number, value in enumerate(jsonl.values(path), 1)]
         self._describe()
-        for batch in batches(memos, BATCH):
+        for batch in batches(whole, BATCH):
             self.store.restore(self.user, self._embedded(batch))
         return entries(self.store, self.user) - before
+
+    def _whole(self, memos: Sequence[Memo]) -> Sequence[Memo]:
+        """Without those whose corrections do not lead to one that is there: nobody would see or forget them. Raises
+        UsageError where they lead in a circle."""
+        later = {memo.id: memo.replaced_by for memo in memos if memo.replaced_by}
+        earlier = {memo.id: memo.replaces for memo in memos if memo.replaces}
+        _, ends = _last(earlier), _last(later)
+        there = {memo.id for memo in memos} | {memo.id for memo in self.store.get(self.user, list(set(ends.values())))}
+        return [memo for memo in memos if ends.get(memo.id, memo.id) in there]
 
     # vectors -----------------------------------------------------------------------------------------------------
     def _embedded(self, memos: Sequence[Memo]) -> Sequence[Memo]:
@@ -152,10 +197,7 @@ class PersonalMemory:
         return [replace(memo, vector=vector) for memo, vector in zip(memos, vectors, strict=True)]
 
     def _describe(self) -> None:
-        try:
-            self.store.describe({"encoder": self.encoder.name, "width": self.encoder.width})
-        except StoreError as error:
-            raise StoreError(f"{error}; name its encoder, or export and import into a new store") from None
+        self.store.describe({"encoder": self.encoder.name, "width": self.encoder.width})
 
 
 def _memo(
@@ -165,11 +207,15 @@ def _memo(
     about: str = "",
     when: float | None = None,
 ) -> Memo:
+    return Memo(text, context or "", metadata or {}, about or "", time.time() if when is None else when)
+
+
+def _parsed(line: bytes) -> Any:
+    """None for what is no JSON."""
     try:
-        values = json.loads(json.dumps(dict(metadata or {}), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"metadata is what JSON can hold: {error}") from None
-    return Memo(text, context or "", values, about, time.time() if when is None else when)
+        return json.loads(line)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _read(value: Any, number: int) -> Memo:
@@ -177,3 +223,17 @@ def _read(value: Any, number: int) -> Memo:
         return Memo.from_dict(value if isinstance(value, Mapping) else {})
     except UsageError as error:
         raise UsageError(f"line {number}: {error}") from None
+
+
+def _last(links: Mapping[str, str]) -> dict[str, str]:
+    """The id at which the chain from each ends. Raises UsageError for a circle."""
+    ends: dict[str, str] = {}
+    for at in links:
+        chain: dict[str, None] = {}
+        while at in links and at not in ends:
+            if at in chain:
+                raise UsageError(f"entries replace one another in a circle: {at!r} is in it")
+            chain[at] = None
+            at = links[at]
+        ends |= dict.fromkeys(chain, ends.get(at, at))
+    return ends

@@ -8,6 +8,8 @@ what the server's own log and backups keep, and for how long, is the server's ma
 from __future__ import annotations
 
 import contextlib
+import json
+import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +18,8 @@ from typing import Any, LiteralString
 import numpy as np
 
 from lmm.errors import StoreError
-from lmm.store.base import ALL, DEPTH, Filters, Memo, Recalled, agreed, current, depth, fused, succeeded
+from lmm.store.base import ALL, DEPTH, Filters, Memo, Recalled, TextStore, agreed, depth, fused
+from lmm.store.checks import read_metadata
 
 try:
     import psycopg
@@ -27,7 +30,9 @@ try:
 except ImportError as error:
     raise StoreError(f"{error.name} is not installed; run: pip install 'lmm[postgres]'") from error
 
+log = logging.getLogger("lmm")
 CONNECTIONS = 8
+CONNECT_S = 10
 WAIT_S = 30.0  # for a connection
 MANY = 5000  # entries that are read at once
 RARE = 200  # entries from which common words are not looked for: ts_rank_cd would rank all that have one
@@ -81,15 +86,36 @@ MIGRATIONS: tuple[LiteralString, ...] = (
     CREATE POLICY lmm_own ON lmm_known USING (space = current_setting('lmm.space', true));
     CREATE POLICY lmm_own ON lmm_undos USING (space = current_setting('lmm.space', true));
     """,
+    # the planner's statistics had copies of texts: a column whose type is set loses them, and gets none again
+    """
+    ALTER TABLE lmm_memos DROP COLUMN said;
+    DROP INDEX IF EXISTS lmm_memo_vectors;
+    DROP INDEX lmm_memo_chains;
+    ALTER TABLE lmm_memos ALTER key TYPE TEXT, ALTER text TYPE TEXT, ALTER context TYPE TEXT, ALTER about TYPE TEXT,
+        ALTER metadata TYPE JSON USING metadata::json, ALTER vector TYPE VECTOR;
+    ALTER TABLE lmm_memos ADD said TSVECTOR GENERATED ALWAYS AS (to_tsvector('simple', text)) STORED;
+    ALTER TABLE lmm_memos ALTER key SET STATISTICS 0, ALTER text SET STATISTICS 0, ALTER context SET STATISTICS 0,
+        ALTER about SET STATISTICS 0, ALTER metadata SET STATISTICS 0, ALTER vector SET STATISTICS 0,
+        ALTER said SET STATISTICS 0;
+    CREATE INDEX lmm_memo_said ON lmm_memos USING gin (said);
+    CREATE INDEX lmm_memo_corrected ON lmm_memos (space, replaced_by) WHERE replaced_by <> '';
+    ALTER TABLE lmm_known ALTER value TYPE BYTEA;
+    ALTER TABLE lmm_known ALTER value SET STATISTICS 0;
+    ALTER TABLE lmm_undos ALTER change TYPE BYTEA;
+    ALTER TABLE lmm_undos ALTER change SET STATISTICS 0;
+    ALTER TABLE lmm_minds ALTER header TYPE JSONB;
+    ALTER TABLE lmm_minds ALTER header SET STATISTICS 0;
+    CREATE TABLE lmm_forgotten (n BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
+    """,
 )
 INSERT = (
     "INSERT INTO lmm_memos (space, id, key, text, context, metadata, about, time, replaces, replaced_by, vector) "
-    "VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s::text::vector)"
+    "VALUES (%s, %s, %s, %s, %s, %s::text::json, %s, %s, %s, %s, %s::text::vector)"
 )
-COLUMNS = "n, id, text, context, metadata, about, time, replaces, replaced_by, vector::real[]"
+COLUMNS = "n, id, text, context, metadata::text, about, time, replaces, replaced_by, vector::real[]"
 
 
-class Postgres:
+class Postgres(TextStore):
     """A pool of connections. Raises StoreError where the server cannot be reached, or lacks pgvector."""
 
     def __init__(self, url: str) -> None:
@@ -97,29 +123,37 @@ class Postgres:
         self._described: dict[str, Any] = {}
         self._shapes: dict[str, tuple[float, bool, list[str]]] = {}  # of namespaces, and until when they are believed
         with _told("the store cannot be opened"):
-            self._pool = ConnectionPool(url, min_size=1, max_size=CONNECTIONS, timeout=WAIT_S, open=False)
-            self._pool.open()
-            try:
-                with self._pool.connection() as connection:
-                    self._migrate(connection)
-            except BaseException:
-                self._pool.close()
-                raise
+            with psycopg.connect(url, connect_timeout=CONNECT_S) as connection:  # one try, which says why it failed
+                self._migrate(connection)
+            self._pool = ConnectionPool(
+                url,
+                kwargs={"connect_timeout": CONNECT_S},
+                min_size=1,
+                max_size=CONNECTIONS,
+                timeout=WAIT_S,
+                check=ConnectionPool.check_connection,  # it may have been closed while it lay idle
+                open=True,
+            )
+        with contextlib.suppress(StoreError), self.within("") as query:
+            self._held.unclean = bool(_forgotten(query))
 
     def _migrate(self, connection: Any) -> None:
+        there = connection.execute("SELECT to_regclass('lmm_version') IS NOT NULL").fetchone()[0]
+        if there and self._version(connection) == len(MIGRATIONS):  # so that a role which owns nothing may use it
+            return
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         connection.execute("CREATE TABLE IF NOT EXISTS lmm_version (number INTEGER NOT NULL)")
-        row = connection.execute("SELECT number FROM lmm_version").fetchone()
-        version = row[0] if row else 0
-        if version > len(MIGRATIONS):
-            raise StoreError(
-                f"the store is of a later lmm, which writes version {version}; this reads {len(MIGRATIONS)}"
-            )
-        for migration in MIGRATIONS[version:]:
+        for migration in MIGRATIONS[self._version(connection) :]:
             connection.execute(migration)
-        if version < len(MIGRATIONS):
-            connection.execute("DELETE FROM lmm_version")
-            connection.execute("INSERT INTO lmm_version VALUES (%s)", [len(MIGRATIONS)])
+        connection.execute("DELETE FROM lmm_version")
+        connection.execute("INSERT INTO lmm_version VALUES (%s)", [len(MIGRATIONS)])
+
+    def _version(self, connection: Any) -> int:
+        row = connection.execute("SELECT number FROM lmm_version").fetchone()
+        version, known = row[0] if row else 0, len(MIGRATIONS)
+        if version > known:
+            raise StoreError(f"the store is of a later lmm, which writes version {version}; this reads {known}")
+        return version
 
     def lessons(self, user: str, name: str) -> SharedMind:
         return SharedMind(self, user, name)
@@ -137,12 +171,23 @@ class Postgres:
             agreed(self.about(), values)
             for name, value in values.items():
                 query("INSERT INTO lmm_about VALUES (%s, %s) ON CONFLICT DO NOTHING", name, Jsonb(value))
-            if width := int(values.get("width", 0)):
-                query(
-                    "CREATE INDEX IF NOT EXISTS lmm_memo_vectors ON lmm_memos USING hnsw "
-                    f"((vector::vector({width})) vector_cosine_ops) WHERE replaced_by = ''"
-                )
+            self._index(int(values.get("width", 0)), query)
         self._described = dict(values)
+
+    def _index(self, width: int, query: Any) -> None:
+        """Of vectors; only the owner of a table may index it."""
+        there = query("SELECT to_regclass('lmm_memo_vectors') IS NOT NULL").fetchone()[0]
+        owner = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = 'lmm_memos'::regclass"
+        if there or not width:
+            return
+        if not query(owner).fetchone()[0]:
+            log.warning("lmm_memos has no index of vectors: its owner makes it when they memorize or recall something")
+            return
+        query(
+            "CREATE INDEX lmm_memo_vectors ON lmm_memos USING hnsw "
+            f"((vector::vector({width})) vector_cosine_ops) WHERE replaced_by = ''"
+        )
+        query("ALTER INDEX lmm_memo_vectors ALTER COLUMN 1 SET STATISTICS 0")
 
     def count(self, space: str) -> int:
         with self.within(space) as query:
@@ -161,32 +206,19 @@ class Postgres:
             return [space for [space] in found]
 
     # changes -----------------------------------------------------------------------------------------------------
-    def add(self, space: str, memos: Sequence[Memo]) -> list[str]:
-        current, ids, new = "FROM lmm_memos WHERE space = %s AND replaced_by = '' AND", list[str](), list[Memo]()
-        with self.changing(space) as query:
-            keys = [memo.key for memo in memos]
-            known = dict(query(f"SELECT key, id {current} key = ANY(%s)", space, keys).fetchall())
-            for memo in memos:
-                if memo.key not in known:
-                    if memo.about:  # it may be about what was just to be added
-                        self._insert(space, new)
-                        new.clear()
-                    old = memo.about and query(f"SELECT id {current} about = %s", space, memo.about).fetchone()
-                    if old:
-                        known = {key: id for key, id in known.items() if id != old[0]}
-                        self._replace(space, self.get(space, old)[0], memo)
-                    else:
-                        new.append(memo)
-                    known[memo.key] = memo.id
-                ids.append(known[memo.key])
-            self._insert(space, new)
-        return ids
+    def _same(self, space: str, keys: Sequence[str]) -> dict[str, Memo]:
+        return {memo.key: memo for memo in self._some("replaced_by = '' AND key", space, keys)}
+
+    def _of_matter(self, space: str, about: str) -> list[Memo]:
+        return self._some("replaced_by = '' AND about <> '' AND about", space, [about])
 
     def _insert(self, space: str, memos: Sequence[Memo]) -> None:
         """All in one round trip."""
+        if not memos:
+            return
         rows = [
             (
-                *(space, memo.id, memo.key, memo.text, memo.context, Jsonb(dict(memo.metadata)), memo.about),
+                *(space, memo.id, memo.key, memo.text, memo.context, json.dumps(memo.metadata), memo.about),
                 *(memo.time, memo.replaces, memo.replaced_by, _written(memo.vector) if memo.current else None),
             )
             for memo in memos
@@ -197,51 +229,51 @@ class Postgres:
         except psycopg.errors.UniqueViolation:
             raise StoreError(f"there is an entry {' or '.join(memo.id for memo in memos)} with another text") from None
 
-    def _replace(self, space: str, old: Memo, memo: Memo) -> str:
+    def _retire(self, space: str, old: Memo, by: str) -> None:
         with self.within(space) as query:
             gone = "UPDATE lmm_memos SET replaced_by = %s, vector = NULL WHERE space = %s AND id = %s"
-            query(gone, memo.id, space, old.id)
-        self._insert(space, [succeeded(old, memo)])
-        return memo.id
+            query(gone, by, space, old.id)
 
-    def supersede(self, space: str, id: str, memo: Memo) -> str:
-        with self.changing(space):
-            old = current(self.get(space, [id]), id)
-            return id if old.key == memo.key else self._replace(space, old, memo)
+    def _delete(self, space: str, memos: Sequence[Memo]) -> None:
+        with self.within(space) as query:
+            if memos:
+                ids = [memo.id for memo in memos]
+                query("DELETE FROM lmm_memos WHERE space = %s AND id = ANY(%s)", space, ids)
+                query("INSERT INTO lmm_forgotten DEFAULT VALUES")
+            self._held.unclean = bool(_forgotten(query))
 
-    def forget(self, space: str, ids: Sequence[str]) -> int:
-        with self.changing(space) as query:
-            gone = {memo.id for id in ids for memo in self.history(space, id)}
-            query("DELETE FROM lmm_memos WHERE space = %s AND id = ANY(%s)", space, list(gone))
-        if gone and getattr(self._held, "connection", None) is None:
-            self.vacuum("lmm_memos")
-        return len(gone)
+    def _clean(self) -> None:
+        with self.within("") as query:
+            last = _forgotten(query)
+        self.vacuum("lmm_memos")
+        with self.within("") as query:
+            query("DELETE FROM lmm_forgotten WHERE n <= %s", last)
 
-    def vacuum(self, tables: LiteralString) -> None:
+    def vacuum(self, *tables: LiteralString) -> None:
         """Write tables anew, without what was taken out of them. Not within a transaction."""
         with _told("forgotten, but parts of it are still in the table"), self._pool.connection() as connection:
             connection.autocommit = True
             try:
-                connection.execute(f"VACUUM FULL {tables}")
+                for table in tables:
+                    file = f"SELECT pg_relation_filenode('{table}')"
+                    before = connection.execute(file).fetchone()
+                    connection.execute(f"VACUUM FULL {table}")
+                    if connection.execute(file).fetchone() == before:  # a warning is all that is said of it
+                        raise StoreError(f"forgotten, but parts of it are still in {table}: its owner must forget it")
             finally:
                 connection.autocommit = False
 
-    def restore(self, space: str, memos: Sequence[Memo]) -> None:
-        with self.changing(space) as query:
-            there = {memo.id for memo in self.get(space, [memo.id for memo in memos])}
-            keys = "SELECT 1 FROM lmm_memos WHERE space = %s AND replaced_by = '' AND key = %s"
-            for memo in memos:
-                if memo.id not in there and not (memo.current and query(keys, space, memo.key).fetchone()):
-                    self._insert(space, [memo])
-
     # reading -----------------------------------------------------------------------------------------------------
-    def get(self, space: str, ids: Sequence[str]) -> list[Memo]:
-        with self.within(space) as query:
-            rows = query(f"SELECT {COLUMNS} FROM lmm_memos WHERE space = %s AND id = ANY(%s)", space, list(ids))
-            found = {memo.id: memo for memo in map(_memo, rows)}
-        return [found[id] for id in ids if id in found]
+    def _get(self, space: str, ids: Sequence[str]) -> list[Memo]:
+        return self._some("id", space, ids)
 
-    def search(self, space: str, vector: np.ndarray, text: str, k: int = 5, filters: Filters = ALL) -> list[Recalled]:
+    def _some(self, where: LiteralString, space: str, values: Sequence[str]) -> list[Memo]:
+        """The entries of a namespace of which something is among values."""
+        with self.within(space) as query:
+            some = f"SELECT {COLUMNS} FROM lmm_memos WHERE space = %s AND {where} = ANY(%s)"
+            return list(map(_memo, query(some, space, list(values))))
+
+    def _search(self, space: str, vector: np.ndarray, text: str, k: int, filters: Filters) -> list[Recalled]:
         where, values = _where(filters)
         some = f"FROM lmm_memos WHERE space = %s AND replaced_by = ''{where}"
         # a query within: computed once, and not for each row as a prepared statement does
@@ -254,7 +286,7 @@ class Postgres:
         with self.within(space) as query:
             few, common = self._shape(space, query)
             if not few:
-                query("SELECT set_config('hnsw.ef_search', %s, true)", str(2 * depth(k)))
+                query("SELECT set_config('hnsw.ef_search', %s, true)", str(min(2 * depth(k), 1000)))  # its most
                 query("SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true)")
             all_rows = "OFFSET 0" if few else ""  # without the index of vectors, which is of all users
             near = query(
@@ -303,19 +335,17 @@ class Postgres:
                 return
             last = rows[-1][0]
 
-    def history(self, space: str, id: str) -> list[Memo]:
+    def _history(self, space: str, id: str) -> list[Memo]:
         chain = """
-            WITH RECURSIVE chain (id) AS (
-                SELECT %s::text UNION
-                SELECT CASE WHEN m.id = c.id THEN m.replaces ELSE m.id END FROM chain c JOIN lmm_memos m
-                ON m.space = %s AND m.replaces <> '' AND (m.id = c.id OR m.replaces = c.id)
+            WITH RECURSIVE chain (id, next) AS (
+                SELECT id, replaced_by FROM lmm_memos WHERE space = %s AND id = %s UNION
+                SELECT m.id, m.replaced_by FROM chain c JOIN lmm_memos m
+                ON m.space = %s AND (m.id = c.next OR (m.replaced_by = c.id AND m.replaced_by <> ''))
             )
         """
         with self.within(space) as query:
-            some = (
-                f"{chain} SELECT {COLUMNS} FROM lmm_memos WHERE space = %s AND id IN (SELECT id FROM chain) ORDER BY n"
-            )
-            return list(map(_memo, query(some, id, space, space).fetchall()))
+            some = f"{chain} SELECT {COLUMNS} FROM lmm_memos WHERE space = %s AND id IN (SELECT id FROM chain)"
+            return list(map(_memo, query(f"{some} ORDER BY n", space, id, space, space)))
 
     # connections -------------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -336,8 +366,14 @@ class Postgres:
                     connection.execute("SELECT set_config('lmm.space', %s, true)", [space])
                     self._held.space = space
                 yield lambda text, *values: connection.execute(text, values)
+            except BaseException:
+                self._held.unclean = False
+                raise
             finally:
                 self._held.connection = outer
+        if outer is None and getattr(self._held, "unclean", False):
+            self._held.unclean = False
+            self._clean()
 
     @contextlib.contextmanager
     def changing(self, space: str) -> Iterator[Any]:
@@ -356,14 +392,22 @@ def _told(what: str) -> Iterator[None]:
         yield
     except psycopg.errors.UniqueViolation:
         raise
+    except psycopg.errors.InsufficientPrivilege as error:
+        ask = "an administrator prepares a database once: docs/store.md"
+        raise StoreError(f"{what}: {str(error).strip()}; {ask}") from error
     except (psycopg.Error, OSError) as error:
         raise StoreError(f"{what}: {str(error).strip()}") from error
+
+
+def _forgotten(query: Any) -> int:
+    """The number of the last time that something was forgotten of which the table may have bytes; or 0."""
+    return query("SELECT max(n) FROM lmm_forgotten").fetchone()[0] or 0
 
 
 def _memo(row: Sequence[Any]) -> Memo:
     _, id, text, context, metadata, about, time, replaces, replaced_by, vector = row
     held = None if vector is None else np.array(vector, np.float32)
-    return Memo(text, context, metadata, about, time, id, replaces, replaced_by, held)
+    return Memo(text, context, read_metadata(metadata), about, time, id, replaces, replaced_by, held)
 
 
 def _written(vector: np.ndarray | None) -> str | None:
@@ -372,4 +416,4 @@ def _written(vector: np.ndarray | None) -> str | None:
 
 
 def _where(filters: Filters) -> tuple[str, list[Any]]:
-    return filters.sql("time >= %s", "time < %s", "metadata -> %s = %s::jsonb")
+    return filters.sql("time >= %s", "time < %s", "metadata::jsonb -> %s = %s::jsonb")

@@ -19,7 +19,8 @@ import numpy as np
 
 from lmm.errors import StoreError
 from lmm.files.atomic import make_folder
-from lmm.store.base import ALL, Filters, Memo, Recalled, agreed, current, depth, fused, succeeded
+from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, agreed, depth, fused
+from lmm.store.checks import has, read_metadata
 from lmm.store.vectors import Vectors
 from lmm.text.fold import words
 
@@ -27,8 +28,9 @@ WAIT_S = 60.0  # for another process that is writing
 SPACES = 256  # namespaces whose vectors are held ready
 MANY = 5000  # entries that are read at once, and from which common words are not looked for
 SHARED, RANKED = 0.1, 20_000  # a word is common that this share of a namespace's entries have, or so many
-VERSION = 1
-SCHEMA = """
+#: each brings the schema from one version to the next
+MIGRATIONS = (
+    """
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE memos (
     n INTEGER PRIMARY KEY AUTOINCREMENT, space TEXT NOT NULL, id TEXT NOT NULL, key TEXT NOT NULL,
@@ -43,21 +45,27 @@ CREATE INDEX memo_times ON memos (space, time);
 CREATE TABLE vectors (n INTEGER PRIMARY KEY, space TEXT NOT NULL, vector BLOB NOT NULL);
 CREATE INDEX vector_spaces ON vectors (space, n);
 CREATE VIRTUAL TABLE said USING fts5 (space, text, content='', tokenize="unicode61 remove_diacritics 2");
-"""
+""",
+    """
+CREATE INDEX IF NOT EXISTS memo_spaces ON memos (space, n);
+DROP INDEX IF EXISTS memo_chains;
+CREATE INDEX memo_corrected ON memos (space, replaced_by) WHERE replaced_by <> '';
+CREATE TABLE forgotten (n INTEGER PRIMARY KEY AUTOINCREMENT);
+""",
+)
 COLUMNS = "m.n, m.id, m.text, m.context, m.metadata, m.about, m.time, m.replaces, m.replaced_by, v.vector"
 JOINED = "memos m LEFT JOIN vectors v ON v.n = m.n"
 
 
-class Sqlite:
+class Sqlite(TextStore):
     """One connection, which the threads of a process share. Raises StoreError for a file that is no store."""
-
-    lessons = None  # are in files of their own
 
     def __init__(self, path: Path) -> None:
         self.path = path.expanduser()
         self._lock = threading.RLock()
         self._ready: OrderedDict[str, tuple[Vectors, int]] = OrderedDict()  # vectors of a namespace up to a number
         self._common: dict[str, int] = {}  # words that many entries had
+        self._unclean = False  # whether the files are to be cleaned after the transaction
         with _told(f"{self.path} cannot be opened"):
             make_folder(self.path.parent)
             self.path.touch(mode=0o600)
@@ -69,17 +77,19 @@ class Sqlite:
             with self.transaction():
                 self._migrate()
             self._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, said, row)")
+            if self._forgotten():  # and it was not cleaned
+                with contextlib.suppress(StoreError):
+                    self._clean()
 
     def _migrate(self) -> None:
         [version] = self._db.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise StoreError(f"{self.path} is of a later lmm, which writes version {version}; this one reads {VERSION}")
-        if version == 0:
-            for statement in SCHEMA.split(";\n"):
+        if (known := len(MIGRATIONS)) < version:
+            raise StoreError(f"{self.path} is of a later lmm, which writes version {version}; this one reads {known}")
+        for migration in MIGRATIONS[version:]:
+            for statement in migration.split(";\n"):
                 self._db.execute(statement)
-            self._db.execute(f"PRAGMA user_version = {VERSION}")
-        # files that were begun without it have no other way to a namespace's entries in their order than to sort all
-        self._db.execute("CREATE INDEX IF NOT EXISTS memo_spaces ON memos (space, n)")
+        if version < known:
+            self._db.execute(f"PRAGMA user_version = {known}")
 
     # about the whole ---------------------------------------------------------------------------------------------
     def about(self) -> dict[str, Any]:
@@ -107,30 +117,23 @@ class Sqlite:
             return [row[0] for row in self._db.execute("SELECT DISTINCT space FROM memos ORDER BY space")]
 
     # changes -----------------------------------------------------------------------------------------------------
-    def add(self, space: str, memos: Sequence[Memo]) -> list[str]:
-        with self.transaction():
-            return [self._add(space, memo) for memo in memos]
+    def _same(self, space: str, keys: Sequence[str]) -> dict[str, Memo]:
+        return {memo.key: memo for memo in self._some("m.space = ? AND m.replaced_by = '' AND m.key", space, keys)}
 
-    def _add(self, space: str, memo: Memo) -> str:
-        if same := self._same(space, memo):
-            return same
-        about = "SELECT id FROM memos WHERE space = ? AND replaced_by = '' AND about = ?"
-        if memo.about and (old := self._one(about, space, memo.about)):
-            return self._replace(space, self.get(space, old)[0], memo)
-        return self._insert(space, memo)
+    def _of_matter(self, space: str, about: str) -> list[Memo]:
+        return self._some("m.space = ? AND m.replaced_by = '' AND m.about <> '' AND m.about", space, [about])
 
-    def _same(self, space: str, memo: Memo) -> str:
-        """The id of the current entry with the same text."""
-        there = self._one("SELECT id FROM memos WHERE space = ? AND replaced_by = '' AND key = ?", space, memo.key)
-        return there[0] if there else ""
+    def _insert(self, space: str, memos: Sequence[Memo]) -> None:
+        for memo in memos:
+            self._insert_one(space, memo)
 
-    def _insert(self, space: str, memo: Memo) -> str:
+    def _insert_one(self, space: str, memo: Memo) -> None:
         try:
             n = self._db.execute(
                 "INSERT INTO memos (space, id, key, text, context, metadata, about, time, replaces, replaced_by) "
                 "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    space, memo.id, memo.key, memo.text, memo.context, json.dumps(dict(memo.metadata)), memo.about,
+                    space, memo.id, memo.key, memo.text, memo.context, json.dumps(memo.metadata), memo.about,
                     memo.time, memo.replaces, memo.replaced_by,
                 ),
             ).lastrowid  # fmt: skip
@@ -140,67 +143,70 @@ class Sqlite:
             self._db.execute("INSERT INTO vectors VALUES (?, ?, ?)", (n, space, np.float32(memo.vector).tobytes()))
         if memo.current:
             self._db.execute("INSERT INTO said (rowid, space, text) VALUES (?, ?, ?)", (n, _token(space), memo.text))
-        return memo.id
 
-    def _replace(self, space: str, old: Memo, memo: Memo) -> str:
-        [n] = self._one("SELECT n FROM memos WHERE space = ? AND id = ?", space, old.id)
-        self._silence(n, space, old.text)
-        self._db.execute("UPDATE memos SET replaced_by = ? WHERE n = ?", (memo.id, n))
-        return self._insert(space, succeeded(old, memo))
+    def _retire(self, space: str, old: Memo, by: str) -> None:
+        self._silence(space, old)
+        self._db.execute("UPDATE memos SET replaced_by = ? WHERE space = ? AND id = ?", (by, space, old.id))
 
-    def _silence(self, n: int, space: str, text: str) -> None:
+    def _silence(self, space: str, memo: Memo) -> None:
         """Nobody finds it any more."""
+        [n] = self._one("SELECT n FROM memos WHERE space = ? AND id = ?", space, memo.id)
         self._db.execute("DELETE FROM vectors WHERE n = ?", (n,))
-        values = (n, _token(space), text)
+        values = (n, _token(space), memo.text)
         self._db.execute("INSERT INTO said (said, rowid, space, text) VALUES ('delete', ?, ?, ?)", values)
 
-    def supersede(self, space: str, id: str, memo: Memo) -> str:
-        with self.transaction():
-            old = current(self.get(space, [id]), id)
-            return id if old.key == memo.key else self._replace(space, old, memo)
-
     def forget(self, space: str, ids: Sequence[str]) -> int:
-        with self.transaction():
-            gone = {memo.id: memo for id in ids for memo in self.history(space, id)}
-            for memo in gone.values():
-                [n] = self._one("SELECT n FROM memos WHERE space = ? AND id = ?", space, memo.id)
-                if memo.current:
-                    self._silence(n, space, memo.text)
-                self._db.execute("DELETE FROM memos WHERE n = ?", (n,))
-            if gone:  # until its parts are merged, the index still has what was taken out of it
-                self._db.execute("INSERT INTO said (said) VALUES ('optimize')")
-        if gone:
-            self._purge()
-        return len(gone)
+        with self._lock, _told(f"{self.path} cannot be written"):
+            if not self._db.in_transaction and self._log_is_read():
+                raise StoreError(f"nothing was forgotten: another process is reading {self.path}; forget it later")
+            return super().forget(space, ids)
 
-    def _purge(self) -> None:
+    def _delete(self, space: str, memos: Sequence[Memo]) -> None:
+        for memo in memos:
+            if memo.current:
+                self._silence(space, memo)
+            self._db.execute("DELETE FROM memos WHERE space = ? AND id = ?", (space, memo.id))
+        if memos:
+            # until its parts are merged, the index still has what was taken out of it
+            self._db.execute("INSERT INTO said (said) VALUES ('optimize')")
+            self._db.execute("INSERT INTO forgotten DEFAULT VALUES")
+        self._unclean = self._forgotten() > 0
+
+    def _forgotten(self) -> int:
+        """The number of the last time that something was forgotten of which the files may have bytes; or 0."""
+        return self._one("SELECT max(n) FROM forgotten")[0] or 0
+
+    def _clean(self) -> None:
         """Deleted rows leave copies in pages that were split since, and all pages are in the log once more."""
         with self._lock, _told(f"forgotten, but parts of it are still in {self.path}"):
+            self._unclean = False
             self._ready.clear()
             self._common.clear()
+            last = self._forgotten()
             self._db.execute("VACUUM")
-            [busy, *_] = self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-            if busy:
+            if self._log_is_read():
                 raise StoreError(f"forgotten, but it is still in {self.path}-wal, which another process is reading")
+            self._db.execute("DELETE FROM forgotten WHERE n <= ?", (last,))
 
-    def restore(self, space: str, memos: Sequence[Memo]) -> None:
-        with self.transaction():
-            there = {memo.id for memo in self.get(space, [memo.id for memo in memos])}
-            for memo in memos:
-                if memo.id not in there and not (memo.current and self._same(space, memo)):
-                    self._insert(space, memo)
+    def _log_is_read(self) -> bool:
+        """Empty the log, if nobody else reads it."""
+        return bool(self._one("PRAGMA wal_checkpoint(TRUNCATE)")[0])
 
     # reading -----------------------------------------------------------------------------------------------------
-    def get(self, space: str, ids: Sequence[str]) -> list[Memo]:
-        found: dict[str, Memo] = {}
-        with self._reading():
-            for i in range(0, len(ids), 500):
-                some = ids[i : i + 500]
-                query = f"SELECT {COLUMNS} FROM {JOINED} WHERE m.space = ? AND m.id IN ({_marks(some)})"
-                found |= {memo.id: memo for memo in map(_memo, self._db.execute(query, (space, *some)))}
-        return [found[id] for id in ids if id in found]
+    def _get(self, space: str, ids: Sequence[str]) -> list[Memo]:
+        return self._some("m.space = ? AND m.id", space, ids)
 
-    def search(self, space: str, vector: np.ndarray, text: str, k: int = 5, filters: Filters = ALL) -> list[Recalled]:
+    def _some(self, where: str, space: str, values: Sequence[str]) -> list[Memo]:
+        """The entries of a namespace of which something is among values."""
+        found: list[Memo] = []
+        with self._reading():
+            for i in range(0, len(values), 500):
+                some = values[i : i + 500]
+                query = f"SELECT {COLUMNS} FROM {JOINED} WHERE {where} IN ({_marks(some)})"
+                found += map(_memo, self._db.execute(query, (space, *some)))
+        return found
+
+    def _search(self, space: str, vector: np.ndarray, text: str, k: int, filters: Filters) -> list[Recalled]:
         where, values = _where(filters)
         with self._reading():
             allowed = None
@@ -281,16 +287,17 @@ class Sqlite:
                 return
             last = rows[-1][0]
 
-    def history(self, space: str, id: str) -> list[Memo]:
+    def _history(self, space: str, id: str) -> list[Memo]:
         chain = """
-            WITH RECURSIVE chain (id) AS (
-                SELECT ? UNION SELECT m.id FROM memos m JOIN chain c
-                ON m.space = ? AND (m.replaces = c.id AND m.replaces <> '')
-                UNION SELECT m.replaces FROM memos m JOIN chain c ON m.space = ? AND m.id = c.id AND m.replaces <> '')
+            WITH RECURSIVE chain (id, next) AS (
+                SELECT id, replaced_by FROM memos WHERE space = ? AND id = ?
+                UNION SELECT m.id, m.replaced_by FROM chain c JOIN memos m ON m.space = ? AND m.id = c.next
+                UNION SELECT m.id, m.replaced_by FROM chain c JOIN memos m
+                ON m.space = ? AND m.replaced_by = c.id AND m.replaced_by <> '')
         """
-        query = f"{chain} SELECT {COLUMNS} FROM {JOINED} WHERE m.space = ? AND m.id IN chain ORDER BY m.n"
+        query = f"{chain} SELECT {COLUMNS} FROM {JOINED} WHERE m.space = ? AND m.id IN (SELECT id FROM chain)"
         with self._reading():
-            return list(map(_memo, self._db.execute(query, (id, space, space, space)).fetchall()))
+            return list(map(_memo, self._db.execute(f"{query} ORDER BY m.n", (space, id, space, space, space))))
 
     # the connection ----------------------------------------------------------------------------------------------
     @contextlib.contextmanager
@@ -305,10 +312,13 @@ class Sqlite:
                 yield
             except BaseException:
                 self._db.execute("ROLLBACK")
+                self._unclean = False
                 if self._db.total_changes > changes:  # vectors that are ready may be of what is not so
                     self._ready.clear()
                 raise
             self._db.execute("COMMIT")
+            if self._unclean:
+                self._clean()
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -334,7 +344,7 @@ def _told(what: str) -> Iterator[None]:
 def _memo(row: Sequence[Any]) -> Memo:
     _, id, text, context, metadata, about, time, replaces, replaced_by, vector = row
     held = None if vector is None else np.frombuffer(vector, np.float32)
-    return Memo(text, context, json.loads(metadata), about, time, id, replaces, replaced_by, held)
+    return Memo(text, context, read_metadata(metadata), about, time, id, replaces, replaced_by, held)
 
 
 def _where(filters: Filters) -> tuple[str, list[Any]]:
@@ -343,7 +353,7 @@ def _where(filters: Filters) -> tuple[str, list[Any]]:
 
 
 def _has(metadata: str, name: str, value: str) -> bool:
-    return json.loads(metadata).get(name) == json.loads(value)
+    return has(read_metadata(metadata), name, json.loads(value))
 
 
 def _token(space: str) -> str:

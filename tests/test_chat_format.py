@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import tiny
 
 from lmm.adapters.models.chat_format import HFChatFormat
+from lmm.adapters.toy import ToyFormat
 
 
 def test_the_token_that_ends_a_reply_in_the_template_also_ends_one_that_is_read() -> None:
@@ -42,3 +45,33 @@ def test_control_tokens_are_broken_wherever_they_begin(control: list[str], said:
     assert format.harmless(said) == broken
     known = set(tokenizer.convert_tokens_to_ids(control))
     assert not known & set(format.encode(format.harmless(said)))
+
+
+SAID = "là 日本 🙂 Paris  x\n<0x41> "
+
+
+def test_the_bytes_of_tokens_are_those_of_the_text() -> None:
+    for format in (HFChatFormat.of(tiny.tokenizer()), ToyFormat(), HFChatFormat.of(sentencepiece())):
+        tokens = format.encode(SAID)
+        assert b"".join(map(format.bytes_of, tokens)) == SAID.encode()
+        assert format.bytes_of(format.end_of_turn) == b"" and any(format.bytes_of(t) == b"\xc3" for t in tokens)
+
+
+def sentencepiece() -> Any:
+    """As Llama's: blanks as a sign, and a token for each byte of what is in no other."""
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    pieces = [
+        "\u2581Paris",
+        "\u2581",
+        *"abcdefghijklmnopqrstuvwxyz<>0123456789P",
+        *(f"<0x{b:02X}>" for b in range(256)),
+    ]
+    vocab = {piece: i for i, piece in enumerate(["</s>", *pieces])}
+    made = Tokenizer(models.BPE(vocab, [], byte_fallback=True, unk_token=None))
+    made.normalizer = normalizers.Replace(" ", "\u2581")
+    made.decoder = decoders.Sequence([decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse()])
+    found = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>")
+    found.chat_template = tiny.TEMPLATE
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import socket
@@ -24,8 +25,12 @@ from scripted import ScriptedAdapter, install  # noqa: E402
 from serving import Served, serving  # noqa: E402
 
 from lmm.adapters.base import Adapter  # noqa: E402
+from lmm.adapters.generation import Generated  # noqa: E402
+from lmm.adapters.sampling import Score  # noqa: E402
+from lmm.adapters.toy import END, ToyFormat  # noqa: E402
 from lmm.errors import UsageError  # noqa: E402
 from lmm.server.keys import Keys, is_loopback, load_keys  # noqa: E402
+from lmm.server.logprobs import Tokens  # noqa: E402
 from lmm.server.run import serve  # noqa: E402
 from lmm.server.speaking import as_turns  # noqa: E402
 from lmm.server.users import profile_of  # noqa: E402
@@ -128,8 +133,9 @@ def test_max_tokens_seed_and_sampling(tiny_torch: Adapter, tmp_path: Path) -> No
         assert one == said(max_tokens=12, temperature=1.5, seed=1)
         assert len({said(max_tokens=12, temperature=1.5, seed=i) for i in range(4)}) > 1
         assert len({said(max_tokens=12, temperature=1.5) for i in range(4)}) > 1
-        found = ask(client, max_tokens=4, logprobs=True).choices[0].logprobs.content
-        assert len(found) == 4 and all(row.logprob <= 0 and row.bytes is not None for row in found)
+        found = ask(client, max_tokens=4, logprobs=True, top_logprobs=3).choices[0].logprobs.content
+        assert len(found) == 4 and all(row.logprob == row.top_logprobs[0].logprob < 0 for row in found)
+        assert all(len(row.top_logprobs) == 3 and sum(map(exp, row.top_logprobs)) < 1 for row in found)
         text = client.completions.create(model="tiny", prompt="hello", max_tokens=4)
         assert text.object == "text_completion" and text.usage.completion_tokens == 4
         stopped = client.completions.create(model="tiny", prompt="hello", max_tokens=4, stop=text.choices[0].text[1:])
@@ -137,6 +143,62 @@ def test_max_tokens_seed_and_sampling(tiny_torch: Adapter, tmp_path: Path) -> No
         chunks = list(client.completions.create(model="tiny", prompt="hello", max_tokens=4, stream=True))
         assert "".join(c.choices[0].text for c in chunks) == text.choices[0].text
         assert chunks[-1].choices[0].finish_reason == "length" and len({c.id for c in chunks}) == 1
+
+
+def exp(row: Any) -> float:
+    return math.exp(row.logprob)
+
+
+class Continuing(ScriptedAdapter):
+    """Goes on from a text with another one."""
+
+    def _next(self, read: np.ndarray) -> int:
+        said, at = " Paris, là.".encode(), len(read) - len(PROMPT)
+        return said[at] if at < len(said) else END
+
+
+PROMPT = "The capital of France is"
+
+
+def test_a_completion_goes_on_where_the_text_ended(tmp_path: Path) -> None:
+    with serving(Continuing(), tmp_path, "identity") as served:
+
+        def said(**more: Any) -> Any:
+            return served.openai().completions.create(model="tiny", prompt=PROMPT, **more)
+
+        assert said().choices[0].text == " Paris, là."
+        for more, text in (({"echo": True}, f"{PROMPT} Paris, là."), ({"stop": ","}, " Paris")):
+            chunks = list(said(stream=True, **more))
+            assert "".join(c.choices[0].text for c in chunks) == said(**more).choices[0].text == text
+        rows = said(logprobs=2, stop=",").choices[0].logprobs
+        assert "".join(rows.tokens) == " Paris" and rows.text_offset == list(range(6))
+        assert all(
+            abs(p) < 1e-6 and len(top) == 2 for p, top in zip(rows.token_logprobs, rows.top_logprobs, strict=True)
+        )
+        with pytest.raises(openai.BadRequestError, match="echo"):
+            said(logprobs=1, echo=True)
+
+
+@pytest.mark.parametrize("stop", [None, ["llé"], ["x"]])
+def test_each_chunk_has_the_logprobs_of_its_own_tokens(served: Served, stop: Any) -> None:
+    text = "Allô, héllé"
+    expected = f"You said: {text}".partition(stop[0])[0] if stop else f"You said: {text}"
+    chunks = list(ask(served.openai(), text, stream=True, logprobs=True, stop=stop))
+    for chunk in chunks[1:]:
+        rows = chunk.choices[0].logprobs.content if chunk.choices[0].logprobs else []
+        assert b"".join(bytes(row.bytes) for row in rows) == (chunk.choices[0].delta.content or "").encode()
+    assert sum(chunk.choices[0].logprobs is not None for chunk in chunks) > 10
+    whole = ask(served.openai(), text, logprobs=True, stop=stop).choices[0]
+    assert b"".join(bytes(row.bytes) for row in whole.logprobs.content).decode() == whole.message.content == expected
+    assert all(row.top_logprobs == [] and row.logprob > -1e-6 for row in whole.logprobs.content)
+
+
+def test_the_logprobs_of_a_reply_begin_after_its_thought() -> None:
+    format, made = ToyFormat(), Generated(text="<think>a</think>Hi")
+    made.tokens = format.encode(made.text)
+    made.scores = [Score(-1.0)] * len(made.tokens)
+    tokens = Tokens(format, 0)
+    assert "".join(token.text for token in (*tokens.shown(made, "H"), *tokens.shown(made, "Hi"))) == "Hi"
 
 
 @pytest.mark.parametrize(

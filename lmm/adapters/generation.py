@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.adapters.models.chat_format import ChatFormat
-from lmm.adapters.sampling import beam_search, picker
+from lmm.adapters.sampling import Score, beam_search, picker, score
 from lmm.config import Decoding
 from lmm.text.cutter import Cutter
 from lmm.text.sentences import sentences
@@ -41,6 +41,8 @@ class Generated:
     interrupted: bool = False
     cut: str = ""  # why it ended early, if the user did not stop it: "length", "context" or "repeats"
     before: int = 0  # tokens of it that an earlier run made
+    scores: list[Score] | None = None  # of each of the tokens, if somebody wants to know
+    continues: bool = False  # the text before it, so that its first blanks count
     prefill_tokens: int = 0
     read: int = 0  # of the prompt's tokens, so far
     first_token_s: float = 0.0
@@ -61,9 +63,10 @@ class Generated:
 class Detokenizer:
     """Tokens -> text as they come. Holds back what may still change: half a character, a lone leading space."""
 
-    def __init__(self, format: ChatFormat) -> None:
-        self.format, self.shown = format, ""
-        self.tokens: list[int] = []
+    def __init__(self, format: ChatFormat, before: Sequence[int] = ()) -> None:
+        """`before`: tokens that the text goes on from."""
+        self.format, self.tokens = format, list(before)
+        self.shown = format.decode(self.tokens)
 
     def feed(self, token: int) -> str:
         self.tokens.append(token)
@@ -118,12 +121,16 @@ def stream(
     reply ends before a sentence of that comes again.
     """
     start = time.perf_counter()
-    text = Detokenizer(adapter.format)
+    text = Detokenizer(adapter.format, tokens[-1:] if out.continues else ())
     begun = "".join(map(text.feed, out.tokens))
     whole = len(out.tokens)  # of them are surely a part of the reply
     made = whole if out.text else 0  # an opening counts among the most that may come
     out.before, out.prefill_tokens, out.read = len(out.tokens), len(tokens) - cache.length, 0
     out.first_token_s, out.cut, out.interrupted = 0.0, "", False
+    if decoding.resolved == "beam":
+        out.scores = None
+    elif out.scores is not None:
+        out.scores += [Score(0.0)] * (whole - len(out.scores))  # nobody picked an opening
     room = adapter.shape.context - len(tokens) if adapter.shape.context else None
     most = max(1, min((n for n in (decoding.max_tokens, room) if n is not None), default=UNSAID))
     cutter = Cutter([] if out.text or not decoding.stop_repeats else [x for x in sentences(begun) if " " in x])
@@ -148,6 +155,8 @@ def stream(
         token = int(pick(logits[None])[0])
         out.first_token_s = out.first_token_s or time.perf_counter() - start
         out.tokens.append(token)
+        if out.scores is not None:
+            out.scores.append(score(logits, token))
         if token in ends:
             break
         if chunk := cutter.feed(text.feed(token)):
@@ -164,7 +173,7 @@ def stream(
             break
         logits, cache = adapter.decode(token, cache)
     if cutter.found:
-        del out.tokens[whole:]
+        del out.tokens[whole:], (out.scores or [])[whole:]
     out.ended = cutter.found or (bool(out.tokens) and out.tokens[-1] in ends)
     out.interrupted = not out.ended and stop()
     if not (out.ended or out.interrupted or out.cut):
@@ -191,7 +200,7 @@ def repeats(tokens: Sequence[int]) -> bool:
 
 
 def _grown(out: Generated, chunk: str) -> str:
-    if not out.text:
+    if not (out.text or out.continues):
         chunk = chunk.lstrip(" ")
     out.text += chunk
     return chunk

@@ -7,6 +7,7 @@ Beam search keeps the `beams` most probable continuations; scores are mean log-p
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,21 @@ def _log_softmax(x: np.ndarray) -> np.ndarray:
     x = x.astype(np.float64)
     top = x.max(axis=-1, keepdims=True)
     return x - top - np.log(np.exp(x - top).sum(axis=-1, keepdims=True))
+
+
+@dataclass(frozen=True)
+class Score:
+    """How likely a token was, and the likeliest ones in its place, the first first: (token, log-probability)."""
+
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def score(logits: np.ndarray, token: int, top: int = 20) -> Score:
+    """Of a token that was picked from logits [V], at temperature 1."""
+    logprobs = _log_softmax(logits)
+    best = np.argsort(-logprobs, kind="stable")[:top]
+    return Score(float(logprobs[token]), tuple((int(t), float(logprobs[t])) for t in best))
 
 
 def beam_search(

@@ -60,6 +60,9 @@ class ToyFormat(ChatFormat):
     def piece(self, token: int) -> str:
         return self.decode([token])
 
+    def bytes_of(self, token: int) -> bytes:
+        return bytes([token]) if token < 256 else b""
+
     def answer_tokens(self, rendered: str, answer: str) -> list[int]:
         return [*self.encode(self.harmless(answer)), END]
 

@@ -35,6 +35,7 @@ class Engine:
         self.cache: Cache = self.adapter.new_cache()
         self._below = Below()  # hidden states below the memory, in step with the cache
         self._read_with = mind.knowledge  # when the cache was filled
+        self.scored = False  # whether it is kept how likely the tokens of replies were
         self._heard: UserMessage | None = None  # what the memory takes in once it is answered
         self._begin()
 
@@ -124,7 +125,7 @@ class Engine:
         """
         turn = self.conversation.turns[-1]
         self.mind.cancelled.clear()
-        turn.about, turn.generated = about, Generated()
+        turn.about, turn.generated = about, Generated(scores=[] if self.scored else None)
         self.refresh()
         turn.recall = self.mind.recall_of([asked(self.adapter, turn.question)])
         turn.generated.tokens = self.adapter.format.encode(opening_of(turn.recall))

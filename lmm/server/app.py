@@ -19,6 +19,7 @@ import lmm
 from lmm.errors import Cancelled, LearningError, LmmError, ModelError, StateError, StoreError, TooLongError, UsageError
 from lmm.server import schema
 from lmm.server.guard import INTERNAL, Guard, Settings
+from lmm.server.logprobs import Token
 from lmm.server.schema import (
     AnyRequest,
     ChatRequest,
@@ -36,6 +37,7 @@ from lmm.server.schema import (
     problem,
 )
 from lmm.server.service import Missing, Replied, Service, UnknownModel
+from lmm.server.speaking import Emit
 from lmm.server.workers import Late, Stop, TooMany, Workers
 
 if TYPE_CHECKING:
@@ -205,7 +207,7 @@ def _replies(app: FastAPI, service: Service, workers: Workers) -> None:
         }
 
 
-Work = Callable[[Callable[[str], None], Stop], Replied]
+Work = Callable[[Emit, Stop], Replied]
 
 
 async def _answer(
@@ -214,8 +216,8 @@ async def _answer(
     """Whole or as a stream. It ends when the client leaves, at the time limit, or with the server."""
     loop, parts, stop = asyncio.get_running_loop(), asyncio.Queue[Any](), Stop()
 
-    def emit(part: str) -> None:
-        loop.call_soon_threadsafe(parts.put_nowait, part)
+    def emit(text: str, tokens: Sequence[Token]) -> None:
+        loop.call_soon_threadsafe(parts.put_nowait, (text, tokens if body.scored else None))
 
     reply = workers.begin(user, lambda stop: work(emit, stop), stop)
     reply.add_done_callback(parts.put_nowait)  # as the last part
@@ -233,7 +235,7 @@ async def _answer(
         stop.set()
         raise
     used = schema.usage(found.read, found.made)
-    return JSONResponse(made.whole(found.text, found.ended, used, found.logprobs, found.about))
+    return JSONResponse(made.whole(found.text, found.ended, used, found.tokens, found.about))
 
 
 async def _left(request: Request, stop: Stop) -> None:
@@ -250,8 +252,8 @@ async def _events(
         if made.chat:
             yield _event(made.first())
         part = first
-        while isinstance(part, str):
-            yield _event(made.part(part))
+        while isinstance(part, tuple):
+            yield _event(made.part(*part))
             part = await parts.get()
         try:
             found = part.result()
@@ -261,7 +263,7 @@ async def _events(
             yield _event(INTERNAL)
             raise
         else:
-            yield _event(made.last(found.ended, found.logprobs, found.about))
+            yield _event(made.last(found.ended, found.tokens, found.about))
             if with_usage:
                 yield _event(made.used(schema.usage(found.read, found.made)))
         yield b"data: [DONE]\n\n"

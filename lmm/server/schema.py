@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lmm.errors import UsageError
+from lmm.server.logprobs import Token, of_chat, of_text
 from lmm.store.base import storable
 
 MOST_STOPS = 4
@@ -123,6 +124,11 @@ class AnyRequest(BaseModel):
         return found
 
     @property
+    def scored(self) -> bool:
+        """Whether it wants logprobs."""
+        return getattr(self, "logprobs", None) not in (None, False)
+
+    @property
     def with_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
@@ -138,6 +144,7 @@ class ChatRequest(AnyRequest):
 class CompletionRequest(AnyRequest):
     prompt: Annotated[Text | Annotated[list[Text], Field(min_length=1, max_length=1)], BeforeValidator(_no_tokens)]
     echo: bool | None = None
+    logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     best_of: Literal[1] | None = None
 
     @property
@@ -222,6 +229,7 @@ class Completion:
 
     def __init__(self, kind: Literal["chat", "text"], model: str) -> None:
         self.chat = kind == "chat"
+        self._tokens = self._characters = 0  # that chunks have had
         self.model, self.id, self.created = model, new_id("chatcmpl" if self.chat else "cmpl"), int(time.time())
 
     def _of(self, choices: list[dict[str, Any]], chunk: bool) -> dict[str, Any]:
@@ -229,20 +237,27 @@ class Completion:
         return {"id": self.id, "object": kind, "created": self.created, "model": self.model, "choices": choices}
 
     def whole(
-        self, text: str, ended: str, used: Mapping[str, int], logprobs: Any, about: Mapping[str, Any]
+        self,
+        text: str,
+        ended: str,
+        used: Mapping[str, int],
+        tokens: Sequence[Token] | None,
+        about: Mapping[str, Any],
     ) -> dict[str, Any]:
         said: dict[str, Any] = {"message": {"role": "assistant", "content": text}} if self.chat else {"text": text}
-        choice = {"index": 0, **said, "logprobs": logprobs, "finish_reason": ended}
+        choice = {"index": 0, **said, "logprobs": self._logprobs(tokens), "finish_reason": ended}
         return self._of([choice], chunk=False) | {"usage": dict(used)} | self._beside(about)
 
     def first(self) -> dict[str, Any]:
         return self._chunk({"role": "assistant", "content": ""})
 
-    def part(self, text: str) -> dict[str, Any]:
-        return self._chunk({"content": text} if self.chat else text)
+    def part(self, text: str, tokens: Sequence[Token] | None) -> dict[str, Any]:
+        return self._chunk({"content": text} if self.chat else text, tokens=tokens)
 
-    def last(self, ended: str, logprobs: Any, about: Mapping[str, Any]) -> dict[str, Any]:
-        return self._chunk({} if self.chat else "", ended, logprobs) | self._beside(about)
+    def last(self, ended: str, tokens: Sequence[Token] | None, about: Mapping[str, Any]) -> dict[str, Any]:
+        """`tokens`: all of the reply."""
+        rest = tokens[self._tokens :] if tokens is not None else None
+        return self._chunk({} if self.chat else "", ended, rest or None) | self._beside(about)
 
     def used(self, used: Mapping[str, int]) -> dict[str, Any]:
         return self._of([], chunk=True) | {"usage": dict(used)}
@@ -251,9 +266,16 @@ class Completion:
         """What lmm says of a chat's reply."""
         return {"lmm": dict(about)} if self.chat else {}
 
-    def _chunk(self, said: Any, ended: str | None = None, logprobs: Any = None) -> dict[str, Any]:
-        name = "delta" if self.chat else "text"
+    def _chunk(self, said: Any, ended: str | None = None, tokens: Sequence[Token] | None = None) -> dict[str, Any]:
+        name, logprobs = "delta" if self.chat else "text", self._logprobs(tokens)
         return self._of([{"index": 0, name: said, "logprobs": logprobs, "finish_reason": ended}], chunk=True)
+
+    def _logprobs(self, tokens: Sequence[Token] | None) -> dict[str, Any] | None:
+        if tokens is None:
+            return None
+        found = of_chat(tokens) if self.chat else of_text(tokens, self._characters)
+        self._tokens, self._characters = self._tokens + len(tokens), self._characters + sum(len(x.text) for x in tokens)
+        return found
 
 
 def embedding(index: int, vector: np.ndarray, encoding: str | None) -> dict[str, Any]:
@@ -261,14 +283,3 @@ def embedding(index: int, vector: np.ndarray, encoding: str | None) -> dict[str,
     if encoding == "base64":
         packed = base64.b64encode(vector.astype("<f4").tobytes()).decode()
     return {"object": "embedding", "index": index, "embedding": packed}
-
-
-def chat_logprobs(pieces: Sequence[str], values: Sequence[float]) -> dict[str, Any]:
-    """The log-probability of each token that was said."""
-    rows = zip(pieces, values, strict=True)
-    return {
-        "content": [
-            {"token": piece, "logprob": value, "bytes": list(piece.encode("utf-8", "replace")), "top_logprobs": []}
-            for piece, value in rows
-        ]
-    }

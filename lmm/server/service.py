@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import math
 import tempfile
 import threading
 import time
@@ -15,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
 from lmm.engine.asking import recall_many
-from lmm.engine.conversation import Turn, notes_of
-from lmm.engine.scoring import probabilities
+from lmm.engine.conversation import notes_of
 from lmm.errors import StateError, TooLongError, UsageError
 from lmm.feedback import lesson_for
 from lmm.files import state_file
 from lmm.files.state_file import InvalidStateError
 from lmm.memory.base import Prompt
 from lmm.server import speaking
+from lmm.server.logprobs import Token, Tokens
 from lmm.server.metrics import Metrics
-from lmm.server.schema import chat_logprobs
+from lmm.server.speaking import Emit
 from lmm.server.users import Users
 from lmm.store.base import storable
 from lmm.store.personal import PersonalMemory
@@ -32,24 +31,22 @@ from lmm.store.personal import PersonalMemory
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
     from lmm.config import Config
-    from lmm.engine.engine import Engine
     from lmm.lesson import Lesson
     from lmm.server.schema import ChatRequest, CompletionRequest
     from lmm.store.base import Memo
 
-Emit = Callable[[str], None]
-
 
 @dataclasses.dataclass
 class Replied:
-    """One that was given: text, why it ended, tokens read and made, and what lmm says beside it."""
+    """One that was given: text, why it ended, tokens read and made, what lmm says beside it, and the tokens one by
+    one, where that is wanted."""
 
     text: str
     ended: str
     read: int
     made: int
     about: dict[str, Any]
-    logprobs: dict[str, Any] | None = None
+    tokens: list[Token] | None = None
 
 
 class Service:
@@ -73,16 +70,16 @@ class Service:
 
     # replies -----------------------------------------------------------------------------------------------------
     def chat(self, request: ChatRequest, user: str, emit: Emit, stop: threading.Event) -> Replied:
-        if request.top_logprobs:
-            raise UsageError("top_logprobs is not supported; logprobs gives those of the tokens that were said")
+        if request.top_logprobs and not request.logprobs:
+            raise UsageError("top_logprobs needs logprobs: true")
+        tokens = Tokens(self.adapter.format, request.top_logprobs or 0) if request.logprobs else None
         config = self._decoding(request, request.max_completion_tokens or request.max_tokens, request.lmm_learn)
         messages = [
             {"role": "system" if m.role == "developer" else m.role, "content": m.text} for m in request.messages
         ]
         with self.users.engine(user, stop) as engine:
-            spoken = speaking.reply(engine, messages, config, self._timed(emit), stop, request.stops)
+            spoken = speaking.reply(engine, messages, config, self._timed(emit), stop, request.stops, tokens)
             turn = spoken.turn
-            logprobs = _logprobs(engine, turn) if request.logprobs and turn is not None else None
         self.metrics.add("lmm_lessons_total", len(turn.lessons) if turn else 0)
         about = {
             "learned": turn.learned if turn else "",
@@ -93,15 +90,20 @@ class Service:
         made = turn.generated if turn is not None else None
         read, count = (len(turn.read), len(made.tokens)) if turn is not None and made is not None else (0, 0)
         self.metrics.add("lmm_tokens_total", count)
-        return Replied(spoken.text, spoken.ended, read, count, about, logprobs)
+        return Replied(spoken.text, spoken.ended, read, count, about, spoken.tokens if request.logprobs else None)
 
     def complete(self, request: CompletionRequest, user: str, emit: Emit, stop: threading.Event) -> Replied:
         """Text that goes on as it began, without a chat's form; nothing is learned."""
         config = self._decoding(request, request.max_tokens or 16, "off")
         if not request.text.strip():
             raise UsageError("there is nothing to complete in an empty prompt")
+        if request.echo and request.logprobs is not None:
+            raise UsageError("echo has no logprobs: those of the prompt are not known")
+        scored = request.logprobs is not None
+        tokens_of = Tokens(self.adapter.format, request.logprobs or 0) if scored else None
+        out = Generated(scores=[] if scored else None, continues=True)
+        view = speaking.Listener(self._timed(emit), request.stops, tokens_of, lambda: out)
         with self.users.engine(user, stop) as engine:
-            view = speaking.Listener(self._timed(emit), request.stops)
             mind, format = engine.mind, engine.adapter.format
             tokens = format.encode(format.harmless(request.text))
             if self.adapter.shape.context and len(tokens) >= self.adapter.shape.context:
@@ -109,15 +111,17 @@ class Service:
                     f"the prompt has {len(tokens):,} tokens; the model reads fewer than {self.adapter.shape.context:,}"
                 )
             recall = mind.recall_of([Prompt(request.text, tokens)])
-            out = Generated()
+            if request.echo:
+                emit(request.text, [])
             with mind.holding(recall, len(tokens) - 1):
                 cache = engine.adapter.new_cache()
                 chunks = generation.stream(engine.adapter, tokens, cache, config, out, stop.is_set)
                 view.reply(chunks, stop.is_set, markdown=False)
+                view.end()
         self.metrics.add("lmm_tokens_total", len(out.tokens))
         ended = speaking.reason(out, view.cut)
         text = request.text + view.text if request.echo else view.text
-        return Replied(text, ended, len(tokens), len(out.tokens), {})
+        return Replied(text, ended, len(tokens), len(out.tokens), {}, view.shown if scored else None)
 
     def _decoding(self, request: ChatRequest | CompletionRequest, most: int | None, learn: str | None) -> Config:
         if request.model not in (None, "", self.model):
@@ -128,12 +132,12 @@ class Service:
         """`emit`, which also counts how long its first text has taken."""
         begun, first = time.perf_counter(), True
 
-        def timed(text: str) -> None:
+        def timed(text: str, tokens: Sequence[Token]) -> None:
             nonlocal first
             if first:
                 self.metrics.observe("lmm_first_token_seconds", time.perf_counter() - begun)
                 first = False
-            emit(text)
+            emit(text, tokens)
 
         return timed
 
@@ -157,7 +161,7 @@ class Service:
 
         with self.users.engine(user, stop) as engine:
             engine.start(self.config.system)
-            view = speaking.Listener(lambda text: None)
+            view = speaking.Listener(lambda text, tokens: None)
             talk = Talk(engine, view, lambda: dataclasses.replace(self.config, learn="off"), stop, hint="")
             talk.resume([{"user": question, "reply": reply}])
             turn = talk.correct(answer)
@@ -245,16 +249,6 @@ class Missing(UsageError):
 def _told(lesson: Lesson) -> dict[str, Any]:
     values = lesson.to_dict()
     return {name: values[name] for name in ("id", "prompt", "answer", "statement", "source", "time", "replaces")}
-
-
-def _logprobs(engine: Engine, turn: Turn) -> dict[str, Any] | None:
-    said = turn.generated.tokens if turn.generated is not None else []
-    said = [token for token in said if token not in engine.adapter.format.stop_ids]
-    if not said:
-        return None
-    found = probabilities(engine.mind, [*turn.read, *said[:-1]], said, turn.recall)
-    pieces: Sequence[str] = [engine.adapter.format.piece(token) for token in said]
-    return chat_logprobs(pieces, [math.log(max(float(p), 1e-30)) for p in found])
 
 
 @contextlib.contextmanager

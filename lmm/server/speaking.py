@@ -17,6 +17,7 @@ from lmm.engine.conversation import Conversation, Turn
 from lmm.errors import Cancelled, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
+from lmm.server.logprobs import Token, Tokens
 from lmm.text.cutter import Cutter
 
 if TYPE_CHECKING:
@@ -24,17 +25,21 @@ if TYPE_CHECKING:
     from lmm.engine.engine import Engine
 
 COLD = 1e-3  # a temperature below which the likeliest token is as good as sure, and logits divided by it overflow
-Emit = Callable[[str], None]
+Emit = Callable[[str, Sequence[Token]], None]
 
 
 @dataclass
 class Listener:
-    """Where a turn is shown: `emit` gets the text as it comes, `said` the lines beside it."""
+    """Where a turn is shown: `emit` gets the text as it comes and, where `tokens` are wanted, those it is made of;
+    `said` gets the lines beside it."""
 
     emit: Emit
     stops: Sequence[str] = ()
+    tokens: Tokens | None = None
+    made: Callable[[], Generated | None] = lambda: None  # the reply that grows
     said: list[str] = field(default_factory=list)
     text: str = ""
+    shown: list[Token] = field(default_factory=list)
     cut: bool = False  # by a stop sequence
     failed: OSError | None = None
     is_terminal = False
@@ -52,7 +57,16 @@ class Listener:
     def _show(self, text: str) -> None:
         if text:
             self.text += text
-            self.emit(text)
+            made = self.made()
+            new = self.tokens.shown(made, self.text) if self.tokens is not None and made is not None else []
+            self.shown += new
+            self.emit(text, new)
+
+    def end(self) -> None:
+        """The reply is whole, with tokens that no text was shown for."""
+        made = self.made()
+        if self.tokens is not None and made is not None and not self.cut:
+            self.shown += self.tokens.rest(made)
 
     def say(self, text: str) -> None:
         self.said.append(text)
@@ -76,22 +90,33 @@ class Spoken:
     turn: Turn | None
     said: list[str]
     ended: str
+    tokens: list[Token]
 
 
 def reply(
-    engine: Engine, messages: Sequence[Message], config: Config, emit: Emit, stop: Event, stops: Sequence[str] = ()
+    engine: Engine,
+    messages: Sequence[Message],
+    config: Config,
+    emit: Emit,
+    stop: Event,
+    stops: Sequence[str] = (),
+    tokens: Tokens | None = None,
 ) -> Spoken:
     """Answer the last of `messages`, and learn from it what it teaches, until `stop`. Raises UsageError for messages
     that are no conversation, TooLongError, ModelError."""
     system, turns, question = as_turns(messages)
     engine.conversation = Conversation(engine.adapter.format, system or config.system, turns)
-    view = Listener(emit, stops)
+    engine.scored = tokens is not None
+    view = Listener(emit, stops, tokens, lambda: engine.conversation.turns[-1].generated)
     talk = Talk(engine, view, lambda: config, stop, hint="")
     talk.forget = view.takes_back
     turn = None
     with contextlib.suppress(Cancelled):
         turn = talk.turn(question)
-    return Spoken(view.text, turn, view.said, reason(turn.generated if turn is not None else None, view.cut))
+    if turn is not None:
+        view.end()
+    ended = reason(turn.generated if turn is not None else None, view.cut)
+    return Spoken(view.text, turn, view.said, ended, view.shown)
 
 
 def reason(made: Generated | None, at_stop: bool) -> str:

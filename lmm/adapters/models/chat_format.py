@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,6 +25,9 @@ PLAIN_TEMPLATE = (
     "{% if add_generation_prompt %}Answer:{% endif %}"
 )
 
+#: how tokens of bytes are written: those that can be seen as they are, the others as the characters from 256 on
+SEEN = (*range(33, 127), *range(161, 173), *range(174, 256))
+BYTES = {chr(b): b for b in SEEN} | {chr(256 + i): b for i, b in enumerate(b for b in range(256) if b not in SEEN)}
 Message = dict[str, str]
 MARK = "\u2063lmm\u2063"
 
@@ -53,6 +57,9 @@ class ChatFormat(Protocol):
 
     def piece(self, token: int) -> str:
         """One token as text, for tables."""
+
+    def bytes_of(self, token: int) -> bytes:
+        """What one token adds to a text; it may be a part of a character."""
 
     def answer_tokens(self, rendered: str, answer: str) -> list[int]:
         """The tokens of a reply `answer` after the conversation `rendered`, with the end of turn."""
@@ -195,6 +202,20 @@ class HFChatFormat(ChatFormat):
 
     def piece(self, token: int) -> str:
         return self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+
+    def bytes_of(self, token: int) -> bytes:
+        raw = self.tokenizer.convert_ids_to_tokens(token)
+        if raw is None or token in self.tokenizer.added_tokens_decoder:
+            return self.decode([token]).encode()
+        if self._byte_level:
+            return bytes(BYTES[character] for character in raw)
+        byte = re.fullmatch("<0x([0-9A-F]{2})>", raw)
+        return bytes.fromhex(byte[1]) if byte else raw.replace("\u2581", " ").encode()
+
+    @cached_property
+    def _byte_level(self) -> bool:
+        decoder = self.tokenizer.backend_tokenizer.decoder
+        return decoder is not None and b"ByteLevel" in decoder.__getstate__()
 
     def answer_tokens(self, rendered: str, answer: str) -> list[int]:
         lead = " " if self.plain else ""

@@ -71,6 +71,16 @@ def test_somebody_with_a_role_and_a_name_is_asked_for_by_either_and_said_back_wi
                 "Your sister Vera is a nurse at Haukeland.",
             ],
         ),
+        (
+            "My car is a blue Skoda, it's parked on level 3",
+            ["Your car is a blue Skoda.", "Your car is parked on level 3."],
+        ),
+        ("My boss owns a boat, it's called Erna", ["Your boss owns a boat, it is called Erna."]),
+        ("my brother is a cook, dogs love him", ["Your brother is a cook, dogs love him."]),
+        (
+            "My team lead is Sunniva. Her deputy is Pavel",
+            ["Your team lead is Sunniva.", "Your team lead's deputy is Pavel."],
+        ),
         ("I live in Leeds and work as a welder", ["You live in Leeds.", "You work as a welder."]),
         (
             "my mother lives with my brother Tom, she is a retired judge and he is a baker",

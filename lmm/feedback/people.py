@@ -13,8 +13,11 @@ from lmm.text.fold import contains
 from lmm.text.names import role_and_name
 from lmm.text.sentences import shares_subject
 
-_OWN = re.compile(r"\b(?:[Mm]y|[Oo]ur) [a-z][\w'-]*(?: (?:in [Ll]aw|[A-Z][\w'-]*))*")
-_PRONOUN = anycase(r"(?P<who>he|she)(?= )|(?P<whose>his|her)(?= )")
+_OWN = re.compile(
+    r"\b(?:[Mm]y|[Oo]ur) [a-z][\w'-]*(?: [a-z][\w'-]*){0,2}?(?: [A-Z][\w'-]*)*"
+    r"(?= (?:is|was|has|had|and|but|or|who|with|in|at|on|to|for|from|[a-z]+s|[a-z]+ed)\b|[,.;:!?]|\s*$)"
+)
+_PRONOUN = anycase(r"(?P<who>he|she|it)(?= )|(?P<whose>his|her|its)(?= )")
 _HIM = word_set("brother father dad son husband uncle grandpa grandfather grandad granddad nephew boyfriend stepson")
 _HER = word_set("sister mother mum mom daughter wife aunt grandma grandmother gran nan niece girlfriend stepdaughter")
 
@@ -33,7 +36,8 @@ def in_full(text: str, fact: Span, first: Span, known: Iterable[str] = ()) -> Sp
         return fact
     else:
         speaks = about.subject_of("", first.subject) in ("I", "we")
-        acts = clause.split()[0] in VERBS if speaks else shares_subject(clause, first.subject)
+        verb, *after = clause.split()
+        acts = verb in VERBS if speaks else shares_subject(clause, first.subject) and not VERBS & set(after[:1])
         meant = first.subject if acts and first.clause.startswith(first.subject) else ""
         clause = f"{meant} {clause}" if meant else ""
     return replace(fact, clause=clause, subject=meant) if clause and fact.value in clause else fact
@@ -41,8 +45,10 @@ def in_full(text: str, fact: Span, first: Span, known: Iterable[str] = ()) -> Sp
 
 def _meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
     """The one person that the pronoun can stand for; "" if there are none, or several."""
-    others = _HER if pronoun in ("he", "his") else _HIM
+    others = _HER if pronoun in ("he", "his") else _HIM if pronoun in ("she", "her") else _HER | _HIM
     subject = about.subject_of("", first.subject)
+    if pronoun in ("it", "its") and not first.clause.startswith((f"{subject} is ", f"{subject} was ")):
+        return ""  # "my boss has a boat, it's called Erna"
     named = [subject] if subject not in ("", "I", "we") else []
     by_name = [subject for subject in known if (both := role_and_name(subject)) and contains(before, both[1])]
     named = sorted({*named, *by_name, *_OWN.findall(before)}, key=len, reverse=True)

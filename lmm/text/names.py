@@ -33,8 +33,8 @@ def says_who(text: str) -> tuple[str, str] | None:
 
 _LEAVES = re.compile(
     r"\b(?:left|leaves|leaving|quit|quits|retire[sd]?|resign(?:s|ed)|died|dead|gone|fired|passed away|no longer"
-    r"|any ?more|not|never|replaced|sold|hört auf|aufgehört|gekündigt|gegangen|ruhestand|gestorben|tot|plus|parti|partie|retraite"
-    r"|mort|morte|ya no|jubil\w+|murió|muerto|dejó)\b|去世|离开|辞职|退休|不再",
+    r"|any ?more|not|never|replaced|sold|hört auf|aufgehört|gekündigt|gegangen|ruhestand|gestorben|tot|plus|parti"
+    r"|partie|retraite|mort|morte|ya no|jubil\w+|murió|muerto|dejó)\b|去世|离开|辞职|退休|不再",
     re.I,
 )
 

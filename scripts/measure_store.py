@@ -127,7 +127,7 @@ def _fill(store: str, opened: TextStore, centres: np.ndarray, held: int, size: i
 def _bulk(url: str) -> Iterator[Callable[[str, Sequence[Memo]], object]]:
     """As `add` of a PostgreSQL store, without looking for what is there."""
     import psycopg
-    from psycopg.types.json import Jsonb
+    from psycopg.types.json import Json
 
     columns = "space, id, key, text, context, metadata, about, time, replaces, replaced_by, vector"
     with psycopg.connect(url) as connection:
@@ -138,7 +138,7 @@ def _bulk(url: str) -> Iterator[Callable[[str, Sequence[Memo]], object]]:
             with connection.cursor().copy(f"COPY lmm_memos ({columns}) FROM STDIN") as copy:
                 for x in memos:
                     vector = str(x.vector.tolist()) if x.vector is not None else None
-                    copy.write_row((space, x.id, x.key, x.text, "", Jsonb({}), "", x.time, "", "", vector))
+                    copy.write_row((space, x.id, x.key, x.text, "", Json({}), "", x.time, "", "", vector))
 
         yield add
         begun = time.perf_counter()

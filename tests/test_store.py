@@ -8,10 +8,12 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import pytest
@@ -336,11 +338,11 @@ def test_what_no_store_can_look_for_is_refused(store: TextStore) -> None:
     for metadata in METADATA:
         with pytest.raises(UsageError):
             Filters(metadata=metadata)
-    for time in (float("nan"), float("-inf"), "x", 1e300):
+    for bound in (float("nan"), float("-inf"), "x", 1e300):
         with pytest.raises(UsageError):
-            Filters(since=time)
+            Filters(since=bound)
         with pytest.raises(UsageError):
-            Filters(until=time)
+            Filters(until=bound)
 
 
 def test_the_longest_and_the_oddest_come_back_as_they_were(store: TextStore) -> None:
@@ -602,6 +604,119 @@ def test_postgres_finds_a_users_own_by_its_index_and_leaves_out_words_that_all_h
     assert not few and common == ["note"]
     assert texts(postgres.search("a", vector(1), "note 12", 2)) == ["note 1", "note 12"]
     assert not postgres.search("c", vector(7), "other")
+
+
+@pytest.mark.slow
+def test_no_table_of_postgres_has_a_byte_of_what_was_forgotten(postgres_url: str) -> None:
+    import psycopg
+
+    from lmm.store.postgres import MIGRATIONS as SCHEMA
+
+    def held() -> list[str]:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("VACUUM FULL pg_statistic")  # rows of it that were replaced are the server's matter
+            connection.execute("CHECKPOINT")
+            [folder] = connection.execute("SHOW data_directory").fetchone() or [""]
+        files = [path for path in Path(folder, "base").rglob("*") if path.is_file()]
+        assert files
+        return [str(path) for path in files if b"quixotic" in path.read_bytes()]
+
+    names = "lmm_memos, lmm_about, lmm_minds, lmm_known, lmm_undos, lmm_forgotten, lmm_version"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP TABLE IF EXISTS {names}")
+        version = "CREATE TABLE lmm_version (number INTEGER NOT NULL); INSERT INTO lmm_version VALUES (2)"
+        for statements in (*SCHEMA[:2], version):  # as an earlier version made it
+            connection.execute(statements)
+        old = "SELECT set_config('lmm.space', 'a', false)", "ANALYZE lmm_memos", "ANALYZE lmm_undos"
+        connection.execute(old[0])
+        for i in range(20):
+            values = (f"t{i}", f"{i}", f"quixotic {i}", "quixotic here", '{"is": "quixotic"}', f"quixotic {i % 3}")
+            connection.execute(
+                "INSERT INTO lmm_memos (space, id, key, text, context, metadata, about, time, replaces, replaced_by) "
+                "VALUES ('a', %s, %s, %s, %s, %s, %s, 1, '', '')",
+                values,
+            )
+            connection.execute("INSERT INTO lmm_undos (space, name, change) VALUES ('a', 'm', 'quixotic')")
+        for statement in old[1:]:
+            connection.execute(statement)
+        stats = connection.execute("SELECT count(*) FROM pg_stats WHERE pg_stats::text LIKE '%quixotic%'").fetchone()
+        assert stats and stats[0] > 3
+        connection.execute("DELETE FROM lmm_undos")
+        connection.execute("VACUUM FULL lmm_undos")
+    store = open_store(postgres_url)
+    assert store.count("a") == 20 and held()
+    store.describe({"encoder": "e", "width": 8})
+    ids = store.add("a", [memo(f"new quixotic {i}", i, metadata={"quixotic": i}) for i in range(20)])
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("ANALYZE")
+    assert store.forget("a", [*ids, *(f"t{i}" for i in range(20))]) == 40
+    assert not held()
+    store.close()
+
+
+@pytest.mark.slow
+def test_a_role_that_owns_nothing_uses_what_was_prepared(postgres: TextStore, postgres_url: str) -> None:
+    import psycopg
+
+    postgres.describe({"encoder": "e", "width": 8})
+    [id] = postgres.add("b", [memo("another's", 1)])
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS lmm_app")
+        connection.execute("CREATE ROLE lmm_app LOGIN PASSWORD 'lmm'")
+        tables = "lmm_memos, lmm_about, lmm_minds, lmm_known, lmm_undos, lmm_forgotten, lmm_version"
+        connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO lmm_app")
+        connection.execute("GRANT USAGE ON SEQUENCE lmm_known_n_seq TO lmm_app")
+    try:
+        store = open_store(as_app(postgres_url))
+        store.describe({"encoder": "e", "width": 8})
+        [one, two] = store.add("a", [memo("one", 1), memo("two", 2)])
+        store.supersede("a", one, memo("three", 3))
+        assert texts(store.search("a", vector(3), "three", 1)) == ["three"] and store.get("a", [id]) == []
+        assert store.namespaces() == ["a", "b"]
+        with pytest.raises(StoreError, match="its owner must forget it"):
+            store.forget("a", [one, two])
+        assert not list(store.scan("a", history=True))
+        store.close()
+        with psycopg.connect(postgres_url) as connection:
+            assert connection.execute("SELECT count(*) FROM lmm_forgotten").fetchone() == (1,)
+            open_store(postgres_url).close()
+            assert connection.execute("SELECT count(*) FROM lmm_forgotten").fetchone() == (0,)
+            connection.rollback()
+            connection.execute(f"DROP TABLE {tables}")
+        with pytest.raises(StoreError, match=r"permission denied .* an administrator prepares a database once"):
+            open_store(as_app(postgres_url))
+    finally:
+        with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("DROP OWNED BY lmm_app; DROP ROLE lmm_app")
+
+
+@pytest.mark.slow
+def test_a_connection_that_was_closed_is_not_handed_out(postgres: TextStore, postgres_url: str) -> None:
+    import psycopg
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            stack.enter_context(postgres._pool.connection())  # type: ignore[attr-defined]
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        )
+    assert [postgres.count("a") for _ in range(5)] == [0] * 5
+
+
+@pytest.mark.slow
+def test_a_server_that_is_not_there_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    pytest.importorskip("psycopg_pool")
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match="cannot be opened"):
+        open_store("postgresql://nobody@127.0.0.1:1/none")
+    assert time.monotonic() - begun < 5 and not caplog.records
+
+
+def as_app(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=f"lmm_app:lmm@{parts.netloc.rpartition('@')[2]}"))
 
 
 # ---- copying

@@ -394,7 +394,7 @@ def _told(what: str) -> Iterator[None]:
         raise
     except psycopg.errors.InsufficientPrivilege as error:
         ask = "an administrator prepares a database once: docs/store.md"
-        raise StoreError(f"{what}: {str(error).strip()}; {ask}") from error
+        raise StoreError(f"{what}: {error.diag.message_primary}; {ask}") from error
     except (psycopg.Error, OSError) as error:
         raise StoreError(f"{what}: {str(error).strip()}") from error
 

@@ -18,6 +18,7 @@ from lmm.encoders import load_encoder
 from lmm.encoders.minilm import shared_encoder
 from lmm.encoders.sentences import MiniLM, SentenceEncoder, States
 from lmm.errors import ModelError, StoreError, UnknownNameError, UsageError
+from lmm.store.base import Memo
 from lmm.store.memory import InMemory
 from lmm.store.personal import PersonalMemory
 
@@ -113,6 +114,82 @@ def test_export_and_import_keep_all_of_it(memory: PersonalMemory, tmp_path: Path
     path.write_text('{"text": "good"}\n{"text": 5}\n')
     with pytest.raises(UsageError, match="line 2: no entry: text"):
         other.import_(path)
+
+
+def test_an_import_says_what_it_did_not_take(memory: PersonalMemory, tmp_path: Path) -> None:
+    path, said = tmp_path / "in.jsonl", list[str]()
+    lines = [
+        '{"text": "one", "id": "1", "replaced_by": "2"}',
+        '{"text": "two", "id": "2", "replaces": "1"}',
+        '{"text": "three", "id": "3", "replaced_by": "4"}',
+        "",
+        "no line of JSON",
+        '{"text": "without an id"}',
+        '{"text": "cut off',
+    ]
+    path.write_text("\n".join(lines))
+    assert memory.import_(path, said.append) == 3 and memory.import_(path, said.append) == 0
+    assert [x.text for x in memory.list()] == ["two", "without an id"]
+    assert said[:2] == [
+        f"2 lines of {path} could not be read",
+        f"1 line of {path} left out: what they say was corrected, and the correction is gone",
+    ]
+    for wrong, what in (
+        (['{"text": "a", "metadata": {"a": NaN}}'], "line 2: metadata is what JSON can hold"),
+        (['{"text": "a", "id": "a", "replaced_by": "b"}', '{"text": "b", "id": "b", "replaced_by": "a"}'], "circle"),
+        (['{"text": "a", "id": "a", "replaces": "b"}', '{"text": "b", "id": "b", "replaces": "a"}'], "circle"),
+        (['{"text": "a", "id": "a", "replaces": "a"}'], "line 2"),
+        (['{"text": "a", "time": true}'], "line 2: True is no time"),
+    ):
+        path.write_text("\n".join(['{"text": "good"}', *wrong]))
+        with pytest.raises(UsageError, match=what):
+            memory.import_(path)
+    path.write_text("# a page\n\nof text\n")
+    with pytest.raises(StoreError, match="has 2 lines, and none of them could be read"):
+        memory.import_(path)
+    assert len(memory) == 2
+    path.write_text("")
+    assert memory.import_(path) == 0
+
+
+def test_an_export_of_a_later_day_corrects(memory: PersonalMemory, tmp_path: Path) -> None:
+    earlier, later = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    id = memory.memorize("The key is under the pot.")
+    memory.export(earlier)
+    memory.update(id, "The key is with the neighbours.")
+    memory.export(later)
+    for files in ((earlier, later), (later, earlier)):
+        other = PersonalMemory(InMemory(), memory.encoder)
+        assert sum(other.import_(file) for file in files) == 2
+        assert [x.text for x in other.list()] == ["The key is with the neighbours."]
+        assert other.forget(id) == 2 and not list(other.store.scan("", history=True))
+
+
+def test_an_update_says_more_of_a_text(memory: PersonalMemory) -> None:
+    id = memory.memorize(FACTS[0], metadata={"a": 1})
+    assert memory.update(id, FACTS[0]) == id
+    new = memory.update(id, FACTS[0], {"a": 2}, "a letter", "sister")
+    now = memory.get(new)
+    assert new != id and (now.metadata, now.context, now.about) == ({"a": 2}, "a letter", "sister") and len(memory) == 1
+    other = memory.memorize(FACTS[1])
+    assert memory.get(memory.update(new, FACTS[1])).metadata == {"a": 2}
+    assert [x.text for x in memory.list()] == [FACTS[1]] and len(memory.history(other)) == 4
+
+
+def test_what_cannot_be_memorized_is_refused_before_anything_is(memory: PersonalMemory) -> None:
+    for wrong in (None, 3, "", "\ud800", "a\0b"):
+        for tried in (memory.memorize, lambda text: memory.memorize_all([*map(Memo, FACTS * 20), Memo(text)])):
+            with pytest.raises(UsageError):
+                tried(wrong)
+    for user in (None, "\ud800", "a\0b"):
+        with pytest.raises(UsageError):
+            PersonalMemory(memory.store, memory.encoder, user)  # type: ignore[arg-type]
+    for query in (None, "\ud800"):
+        with pytest.raises(UsageError):
+            memory.recall(query)  # type: ignore[arg-type]
+    with pytest.raises(UsageError):
+        memory.recall("key", since=float("-inf"))
+    assert len(memory) == 0
 
 
 @pytest.mark.parametrize("metadata", [{"a": {1, 2}}, {"a": float("nan")}])
@@ -270,6 +347,8 @@ def test_other_encoders_need_their_package(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_name_that_is_nearly_an_encoders_is_not_looked_up() -> None:
     with pytest.raises(UnknownNameError, match="unknown encoder 'lamm': did you mean 'lam'"):
         load_encoder("lamm")
+    with pytest.raises(UnknownNameError, match="unknown encoder ''"):
+        load_encoder("")
 
 
 @pytest.mark.slow
@@ -310,6 +389,11 @@ def test_the_same_from_the_shell(tmp_path: Path) -> None:
     assert [x["text"] for x in json.loads(lmm("history", new, "--json"))] == [FACTS[0], "My sister lives in Linz."]
     assert lmm("list", "--user", "other").strip() == ""
     assert json.loads(lmm("list", "--until", "2020-01-01", "--json")) == []
+    more = lmm("add", FACTS[1], "--instead", ids[1], "--metadata", "n=1", "--metadata", "by=me", "--context", "a call")
+    [found] = json.loads(lmm("list", "--metadata", "n=1", "--json"))
+    assert (found["id"], found["metadata"], found["context"]) == (more.strip(), {"n": 1, "by": "me"}, "a call")
+    assert len(json.loads(lmm("search", "key", "--metadata", "by=me", "--json"))) == 1
+    assert json.loads(lmm("search", "key", "--metadata", "n=true", "--json")) == []
     assert json.loads(lmm("forget", new, "--yes", "--json")) == {"forgotten": 2}
     file = str(tmp_path / "all.jsonl")
     lmm("export", file)
@@ -319,7 +403,17 @@ def test_the_same_from_the_shell(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "args", [("add",), ("add", "a", "b", "--about", "x"), ("list", "--since", "yesterday"), ("forget", "nope", "--yes")]
+    "args",
+    [
+        ("add",),
+        ("add", "a", "b", "--about", "x"),
+        ("add", "a", "--metadata", "b"),
+        ("add", "a", "--metadata", "b=NaN"),
+        ("add", "a", "--encoder", ""),
+        ("add", "a", "--store", "mysql://a/b"),
+        ("list", "--since", "yesterday"),
+        ("forget", "nope", "--yes"),
+    ],
 )
 def test_what_is_wrong_is_said(args: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
@@ -332,5 +426,14 @@ def test_a_store_is_copied_from_the_shell(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["store", "copy", a, b], catch_exceptions=False)
     assert done.exit_code == 0 and "6 texts copied and checked" in done.output
     assert len(json.loads(lmm("list", "--store", b, "--user", "ann", "--json"))) == 6
-    with pytest.raises(UsageError, match="the same store"):
-        CliRunner().invoke(app, ["store", "copy", a, a], catch_exceptions=False)
+    for again in (a, str(tmp_path / "x" / ".." / "a.sqlite")):
+        with pytest.raises(UsageError, match="the same store"):
+            CliRunner().invoke(app, ["store", "copy", a, again], catch_exceptions=False)
+    with pytest.raises(UsageError, match="there is no store"):
+        CliRunner().invoke(app, ["store", "copy", str(tmp_path / "none"), b], catch_exceptions=False)
+    assert not (tmp_path / "none").exists()
+    [old, *_] = json.loads(lmm("list", "--store", a, "--user", "ann", "--json"))
+    lmm("add", "She lives in Linz.", "--instead", old["id"], "--store", a, "--user", "ann")
+    done = CliRunner().invoke(app, ["store", "copy", a, b], catch_exceptions=False)
+    assert done.exit_code == 0 and "7 texts copied and checked" in done.output
+    assert len(json.loads(lmm("list", "--store", b, "--user", "ann", "--json"))) == 6

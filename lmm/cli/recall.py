@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -25,6 +26,10 @@ User = Annotated[str, Option(help="whose: a namespace")]
 Encoder = Annotated[str, Option(help="auto, minilm, lam, or a folder or id of sentence-transformers")]
 Since = Annotated[str | None, Option(help="only those of this day, 2026-03-31, or time, 2026-03-31T14:00, or later")]
 Until = Annotated[str | None, Option(help="only those before this day or time")]
+Metadata = Annotated[
+    list[str] | None, Option(help="NAME=VALUE, kept beside the text; VALUE may be JSON; again for more")
+]
+With = Annotated[list[str] | None, Option("--metadata", help="only those with this NAME=VALUE; again for more")]
 
 
 @app.command()
@@ -33,6 +38,7 @@ def add(
     about: Annotated[str, Option(help="the matter: the next text about the same takes its place")] = "",
     context: Annotated[str, Option(help="what it was said in")] = "",
     instead: Annotated[str | None, Option(help="id of an entry that this one corrects")] = None,
+    metadata: Metadata = None,
     store: StoreName = None,
     user: User = "",
     encoder: Encoder = "auto",
@@ -46,11 +52,12 @@ def add(
         raise UsageError('there is nothing to memorize; expected: lmm recall add "TEXT", or lines on stdin')
     if (instead or about) and len(given) > 1:
         raise UsageError("--instead and --about take one text")
+    values = _values(metadata)
     memory = _memory(store, user, encoder)
     if instead:
-        ids = [memory.update(instead, given[0])]
+        ids = [memory.update(instead, given[0], values or None, context or None, about or None)]
     else:
-        ids = memory.memorize_all(Memo(text, context, about=about) for text in given)
+        ids = memory.memorize_all(Memo(text, context, values, about) for text in given)
     if as_json:
         out_json(ids)
     else:
@@ -64,6 +71,7 @@ def search(
     count: Annotated[int, Option("--count", "-n", help="how many at most", min=1)] = 5,
     since: Since = None,
     until: Until = None,
+    metadata: With = None,
     store: StoreName = None,
     user: User = "",
     encoder: Encoder = "auto",
@@ -71,7 +79,7 @@ def search(
 ) -> None:
     """The texts nearest to a query, by meaning and by words, the best first."""
     memory = _memory(store, user, encoder)
-    found = memory.recall(" ".join(query), count, _seconds(since), _seconds(until))
+    found = memory.recall(" ".join(query), count, _seconds(since), _seconds(until), _values(metadata))
     if as_json:
         figures = [{"score": round(x.score, 5), "cosine": round(x.cosine, 4)} for x in found]
         out_json([{**x.memo.to_dict(), **more} for x, more in zip(found, figures, strict=True)])
@@ -83,12 +91,13 @@ def search(
 def list_(
     since: Since = None,
     until: Until = None,
+    metadata: With = None,
     store: StoreName = None,
     user: User = "",
     as_json: Json = False,
 ) -> None:
     """All that is kept, the oldest first."""
-    _shown(_memory(store, user).list(_seconds(since), _seconds(until)), as_json)
+    _shown(_memory(store, user).list(_seconds(since), _seconds(until), _values(metadata)), as_json)
 
 
 @app.command()
@@ -118,9 +127,9 @@ def export(file: Path, store: StoreName = None, user: User = "") -> None:
 
 @app.command("import")
 def import_(file: Path, store: StoreName = None, user: User = "", encoder: Encoder = "auto") -> None:
-    """Take in what `export` wrote; what is there already stays as it is."""
+    """Take in what `export` wrote; what is there already stays, unless it was corrected since."""
     try:
-        new = _memory(store, user, encoder).import_(file)
+        new = _memory(store, user, encoder).import_(file, say)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
     say(f"{counted(new, 'new text')}")
@@ -145,6 +154,20 @@ def _shown(memos: Sequence[Memo], as_json: bool) -> None:
         return
     rows: list[Any] = [(memo.id, when(memo.time), memo.text) for memo in memos]
     out_table(("id", "memorized", "text"), rows)
+
+
+def _values(given: Sequence[str] | None) -> dict[str, Any]:
+    """NAME=VALUE as metadata. Raises UsageError."""
+    values: dict[str, Any] = {}
+    for one in given or ():
+        name, sign, value = one.partition("=")
+        if not name or not sign:
+            raise UsageError(f"metadata is given as NAME=VALUE, not {one!r}")
+        try:
+            values[name] = json.loads(value)
+        except (ValueError, RecursionError):
+            values[name] = value
+    return values
 
 
 def _seconds(text: str | None) -> float | None:

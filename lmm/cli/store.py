@@ -20,12 +20,15 @@ def _store() -> None:
 
 @app.command()
 def copy(source: str, target: str) -> None:
-    """Copy everything: a file or a postgresql:// URL into another; then check that it has arrived."""
+    """Copy all texts: a file or a postgresql:// URL into another; then check that they have arrived."""
     from lmm.store import copying
-    from lmm.store.opening import open_store
+    from lmm.store.opening import file_of, open_store
 
-    if source == target:
+    file = file_of(source)
+    if source == target or (file is not None and file == file_of(target)):
         raise UsageError("both are the same store")
+    if file is not None and not file.exists():
+        raise UsageError(f"there is no store {source}")
     steps: set[int] = set()
 
     def progress(done: int, total: int) -> None:
@@ -34,4 +37,7 @@ def copy(source: str, target: str) -> None:
             steps.add(tenth)
             say(f"{done:,} of {total:,}")
 
-    say(f"{counted(copying.copy(open_store(source), open_store(target), progress), 'text')} copied and checked")
+    texts = open_store(source)
+    say(f"{counted(copying.copy(texts, open_store(target), progress), 'text')} copied and checked")
+    if texts.lessons is not None:
+        say("lessons that servers keep there were not copied: they stay where they are")

@@ -34,7 +34,8 @@ def load_encoder(
     if name not in known:
         from lmm.encoders.sentences import Transformer
 
-        if not Path(name).exists() and difflib.get_close_matches(name, [*known, "auto"], cutoff=0.6):
+        near = difflib.get_close_matches(name, [*known, "auto"], cutoff=0.6)
+        if not name.strip() or (near and not Path(name).exists()):
             raise UnknownNameError("encoder", name, [*known, "auto"])
         return Transformer(name)
     kind = registry.find("lmm.encoders", "encoder", name)

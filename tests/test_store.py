@@ -557,6 +557,8 @@ def test_a_later_version_is_refused_and_the_file_is_private(tmp_path: Path) -> N
 
 # ---- PostgreSQL
 
+TABLES = "lmm_memos, lmm_about, lmm_minds, lmm_known, lmm_undos, lmm_forgotten, lmm_version"
+
 
 @pytest.mark.slow
 def test_rows_of_another_namespace_are_hidden_by_the_server_itself(postgres: TextStore, postgres_url: str) -> None:
@@ -621,9 +623,8 @@ def test_no_table_of_postgres_has_a_byte_of_what_was_forgotten(postgres_url: str
         assert files
         return [str(path) for path in files if b"quixotic" in path.read_bytes()]
 
-    names = "lmm_memos, lmm_about, lmm_minds, lmm_known, lmm_undos, lmm_forgotten, lmm_version"
     with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"DROP TABLE IF EXISTS {names}")
+        connection.execute(f"DROP TABLE IF EXISTS {TABLES}")
         version = "CREATE TABLE lmm_version (number INTEGER NOT NULL); INSERT INTO lmm_version VALUES (2)"
         for statements in (*SCHEMA[:2], version):  # as an earlier version made it
             connection.execute(statements)
@@ -663,8 +664,7 @@ def test_a_role_that_owns_nothing_uses_what_was_prepared(postgres: TextStore, po
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute("DROP ROLE IF EXISTS lmm_app")
         connection.execute("CREATE ROLE lmm_app LOGIN PASSWORD 'lmm'")
-        tables = "lmm_memos, lmm_about, lmm_minds, lmm_known, lmm_undos, lmm_forgotten, lmm_version"
-        connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {tables} TO lmm_app")
+        connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON {TABLES} TO lmm_app")
         connection.execute("GRANT USAGE ON SEQUENCE lmm_known_n_seq TO lmm_app")
     try:
         store = open_store(as_app(postgres_url))
@@ -682,11 +682,30 @@ def test_a_role_that_owns_nothing_uses_what_was_prepared(postgres: TextStore, po
             open_store(postgres_url).close()
             assert connection.execute("SELECT count(*) FROM lmm_forgotten").fetchone() == (0,)
             connection.rollback()
-            connection.execute(f"DROP TABLE {tables}")
+            connection.execute(f"DROP TABLE {TABLES}")
         with pytest.raises(StoreError, match=r"permission denied .* an administrator prepares a database once"):
             open_store(as_app(postgres_url))
     finally:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
+            connection.execute("DROP OWNED BY lmm_app; DROP ROLE lmm_app")
+
+
+@pytest.mark.slow
+def test_a_role_with_a_schema_of_its_own_needs_no_more(postgres: TextStore, postgres_url: str) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP TABLE {TABLES}")
+        connection.execute("CREATE ROLE lmm_app LOGIN PASSWORD 'lmm'; CREATE SCHEMA lmm_app AUTHORIZATION lmm_app")
+        try:
+            for _ in range(2):
+                store = open_store(as_app(postgres_url))
+                store.describe({"encoder": "e", "width": 8})
+                [id] = store.add("a", [memo("one", 1)])
+                assert texts(store.search("a", vector(1), "one")) == ["one"] and store.forget("a", [id]) == 1
+                store.close()
+            assert connection.execute("SELECT count(*) FROM lmm_app.lmm_forgotten").fetchone() == (0,)
+        finally:
             connection.execute("DROP OWNED BY lmm_app; DROP ROLE lmm_app")
 
 

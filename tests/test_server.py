@@ -401,6 +401,23 @@ def test_lessons_over_http(served: Served) -> None:
         assert ann.post("/v1/lessons", json={"question": "", "answer": "x"}).status_code == 400
 
 
+def test_to_ask_about_a_user_leaves_nothing_behind(served: Served) -> None:
+    folder = Path(os.environ["LMM_DATA_DIR"])
+    with served.client(**{"X-LMM-Memory": "nobody"}) as client:
+        assert client.get("/v1/lessons").json()["data"] == []
+        assert client.post("/v1/lessons/why", json={"question": "Who is Tom?"}).json() == {"fired": []}
+        assert client.post("/v1/lessons/undo", json={}).json() == {"undone": 0}
+        assert client.delete("/v1/lessons/x").status_code == 404
+        assert client.post("/v1/memory/verify", content=client.get("/v1/memory").content).json()["good"]
+        assert client.get("/v1/memories").json()["data"] == []
+        body = {"messages": HELLO, "lmm_learn": "off"}
+        assert client.post("/v1/chat/completions", json=body).status_code == 200
+        assert client.post("/v1/completions", json={"prompt": "hello"}).status_code == 200
+        assert not [path for path in folder.rglob("*") if "nobody" in str(path)]
+        client.post("/v1/lessons", json={"question": "Who is Tom?", "answer": "a cat"})
+        assert len(client.get("/v1/lessons").json()["data"]) == 1 and (folder / "profiles" / "nobody").exists()
+
+
 def test_no_undo_brings_back_what_a_forgotten_lesson_took_the_place_of(toy: Adapter, tmp_path: Path) -> None:
     with serving(toy, tmp_path, "keyed") as served, served.client(**{"X-LMM-Memory": "ann"}) as ann:
         for answer in ("a cat", "a dog"):

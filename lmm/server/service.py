@@ -77,7 +77,7 @@ class Service:
         messages = [
             {"role": "system" if m.role == "developer" else m.role, "content": m.text} for m in request.messages
         ]
-        with self.users.engine(user, stop) as engine:
+        with self.users.engine(user, stop, learns=config.learn != "off") as engine:
             spoken = speaking.reply(engine, messages, config, self._timed(emit), stop, request.stops, tokens)
             turn = spoken.turn
         self.metrics.add("lmm_lessons_total", len(turn.lessons) if turn else 0)
@@ -103,7 +103,7 @@ class Service:
         tokens_of = Tokens(self.adapter.format, request.logprobs or 0) if scored else None
         out = Generated(scores=[] if scored else None, continues=True)
         view = speaking.Listener(self._timed(emit), request.stops, tokens_of, lambda: out)
-        with self.users.engine(user, stop) as engine:
+        with self.users.engine(user, stop, learns=False) as engine:
             mind, format = engine.mind, engine.adapter.format
             tokens = format.encode(format.harmless(request.text))
             if self.adapter.shape.context and len(tokens) >= self.adapter.shape.context:
@@ -143,7 +143,7 @@ class Service:
 
     # lessons -----------------------------------------------------------------------------------------------------
     def lessons(self, user: str) -> list[dict[str, Any]]:
-        with self.users.engine(user) as engine:
+        with self.users.engine(user, learns=False) as engine:
             return [_told(lesson) for lesson in engine.mind.lessons]
 
     def teach(self, user: str, question: str, answer: str, stop: threading.Event | None = None) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class Service:
 
     def why(self, user: str, question: str) -> dict[str, Any]:
         """Which lessons and notes would speak if this were asked now."""
-        with self.users.engine(user) as engine:
+        with self.users.engine(user, learns=False) as engine:
             [recall] = recall_many(engine.mind, [question])
             known = {lesson.id: lesson for lesson in engine.mind.lessons}
             hits = recall.fired[0] if recall is not None and recall.fired else []
@@ -200,7 +200,7 @@ class Service:
 
     # memory files ------------------------------------------------------------------------------------------------
     def download(self, user: str) -> bytes:
-        with self.users.engine(user) as engine, tempfile.TemporaryDirectory() as folder:
+        with self.users.engine(user, learns=False) as engine, tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "memory.safetensors"
             saved = engine.mind.history.saved
             try:

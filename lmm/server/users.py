@@ -57,10 +57,12 @@ class Users:
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
-    def engine(self, user: str, stop: threading.Event | None = None) -> Iterator[Engine]:
+    def engine(self, user: str, stop: threading.Event | None = None, learns: bool = True) -> Iterator[Engine]:
         """An engine over the user's mind, up to date with what was taught elsewhere; nobody else has it meanwhile.
-        `stop` ends what it does: reading, replying, learning, and waiting for others that learn."""
-        engine = self._taken(user_name(user))
+        `stop` ends what it does: reading, replying, learning, and waiting for others that learn. Where it does not
+        learn, a user of whom nothing is known is a name that leaves no folder behind."""
+        passing = not learns and self._is_new(user_name(user))
+        engine = self._made(user, kept=False) if passing else self._taken(user_name(user))
         engine.mind.cancelled = stop or threading.Event()
         try:
             if engine.mind.keeper is not None:
@@ -69,13 +71,16 @@ class Users:
             yield engine
         finally:
             engine.mind.cancelled = threading.Event()
-            self._give_back(user, engine)
+            if passing:
+                self._close(engine)
+            else:
+                self._give_back(user, engine)
 
     @contextlib.contextmanager
     def newest(self, user: str) -> Iterator[Mind]:
         """The user's mind with a history that reaches back to what others have learned for it. What is kept of a
         conversation ends."""
-        with self.engine(user) as engine:
+        with self.engine(user, learns=False) as engine:
             mind = self._opened(user) if engine.mind.keeper is not None else engine.mind
             try:
                 yield mind
@@ -93,10 +98,17 @@ class Users:
                 del self._idle[id(engine)]
                 return engine
         try:
-            return Engine(self._opened(user), self.config.system)
+            return self._made(user)
         except BaseException:
             self._left(user)
             raise
+
+    def _made(self, user: str, kept: bool = True) -> Engine:
+        return Engine(self._opened(user, kept), self.config.system)
+
+    def _is_new(self, user: str) -> bool:
+        file = runtime.standing.file_of(self._config(user))
+        return self.lessons is None and file is not None and not file.exists()
 
     def most(self, user: str) -> int:
         """How many minds a user has at once. Raises UsageError for what cannot name one."""
@@ -131,12 +143,13 @@ class Users:
                 self._free.pop(user, None)
             self._changed.notify_all()
 
-    def _opened(self, user: str) -> Mind:
+    def _opened(self, user: str, kept: bool = True) -> Mind:
         config = self._config(user)
         file = runtime.standing.file_of(config)
         if self.lessons is None or file is None:
             mind = Mind(self.seats.seat(), runtime.build_memory(runtime.as_saved(config)), config.seed)
-            runtime.start(mind, config, self.notice)
+            if kept:
+                runtime.start(mind, config, self.notice)
             return mind
         mind = Mind(self.seats.seat(), runtime.build_memory(config), config.seed)
         if mind.memory.learns_from != "nothing":

@@ -480,7 +480,7 @@ def held(path: Path, word: bytes) -> bool:
 
 
 def test_a_reader_in_the_way_of_forgetting_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lmm.store.sqlite.WAIT_S", 0.1)
+    monkeypatch.setattr("lmm.store.sqlite.READERS_S", 0.1)
     path = tmp_path / "store.sqlite"
     store = open_store(path)
     [id] = store.add("a", [memo("quixotic", 1)])

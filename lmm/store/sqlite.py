@@ -25,6 +25,7 @@ from lmm.store.vectors import Vectors
 from lmm.text.fold import words
 
 WAIT_S = 60.0  # for another process that is writing
+READERS_S = 5.0  # for another process that is reading what is to be forgotten
 SPACES = 256  # namespaces whose vectors are held ready
 MANY = 5000  # entries that are read at once, and from which common words are not looked for
 SHARED, RANKED = 0.1, 20_000  # a word is common that this share of a namespace's entries have, or so many
@@ -189,8 +190,12 @@ class Sqlite(TextStore):
             self._db.execute("DELETE FROM forgotten WHERE n <= ?", (last,))
 
     def _log_is_read(self) -> bool:
-        """Empty the log, if nobody else reads it."""
-        return bool(self._one("PRAGMA wal_checkpoint(TRUNCATE)")[0])
+        """Empty the log, if nobody else reads it: all that share the connection wait, too, and so not for long."""
+        self._db.execute(f"PRAGMA busy_timeout = {round(1000 * READERS_S)}")
+        try:
+            return bool(self._one("PRAGMA wal_checkpoint(TRUNCATE)")[0])
+        finally:
+            self._db.execute(f"PRAGMA busy_timeout = {round(1000 * WAIT_S)}")
 
     # reading -----------------------------------------------------------------------------------------------------
     def _get(self, space: str, ids: Sequence[str]) -> list[Memo]:
@@ -297,7 +302,7 @@ class Sqlite(TextStore):
         """
         query = f"{chain} SELECT {COLUMNS} FROM {JOINED} WHERE m.space = ? AND m.id IN (SELECT id FROM chain)"
         with self._reading():
-            return list(map(_memo, self._db.execute(f"{query} ORDER BY m.n", (space, id, space, space, space))))
+            return list(map(_memo, self._db.execute(f"{query} ORDER BY +m.n", (space, id, space, space, space))))
 
     # the connection ----------------------------------------------------------------------------------------------
     @contextlib.contextmanager

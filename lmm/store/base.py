@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lmm.errors import StoreError, UsageError
-from lmm.store.checks import alike, has, json_values, named, storable, time_of, user_name
+from lmm.store.checks import alike, has, json_values, named, not_too_large, storable, time_of, user_name
 from lmm.text.fold import fold
 
 if TYPE_CHECKING:
@@ -54,9 +54,9 @@ class Memo:
 
     def checked(self) -> Memo:
         """As every store gives it back. Raises UsageError for what no store can hold."""
-        if not storable(self.text).strip():
+        if not not_too_large(self.text, "the text").strip():
             raise UsageError("there is nothing to memorize in an empty text")
-        storable(self.context, "the context")
+        not_too_large(self.context, "the context")
         named(self.about, "what it is about")
         for id in (self.id, self.replaces, self.replaced_by):
             named(id, "an id")

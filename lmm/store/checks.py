@@ -15,15 +15,21 @@ LATEST = 253_402_300_799.0  # seconds since 1970 at the end of the year 9999
 
 
 def storable(text: Any, what: str = "the text") -> str:
-    """Raises UsageError for what no store can hold."""
+    """Raises UsageError for what no store can hold, of whatever length."""
     if not isinstance(text, str):
         raise UsageError(f"{what} must be text, not {type(text).__name__}")
     try:
-        size = len(text.encode())
+        text.encode()
     except UnicodeEncodeError as error:
         raise UsageError(f"{what} has a character that is not Unicode: {error.object[error.start]!r}") from None
     if "\0" in text:
         raise UsageError(f"{what} has a zero byte in it")
+    return text
+
+
+def not_too_large(text: Any, what: str) -> str:
+    """The same for what is kept as one."""
+    size = len(storable(text, what).encode())
     if size > LARGEST:
         raise UsageError(f"{what} has {size:,} bytes, and at most {LARGEST:,} are kept as one: give it in parts")
     return text
@@ -59,7 +65,7 @@ def json_values(values: Any) -> dict[str, Any]:
         raise UsageError(f"metadata is what JSON can hold: {error}") from None
     for one in _texts(plain, NESTED):
         storable(one, "metadata")
-    storable(text, "metadata")
+    not_too_large(text, "metadata")
     return plain
 
 

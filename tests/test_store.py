@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -249,6 +250,53 @@ def test_what_another_store_had_is_put_back(store: TextStore) -> None:
         assert list(store.scan("a", history=True)) == everything
         assert texts(store.history("a", id)) == ["Vera lives in Graz.", "Vera lives in Linz."]
     assert texts(store.search("a", vector(3), "", 1)) == ["Vera lives in Linz."]
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whatever_is_done_a_fact_has_one_current_entry(store: TextStore, seed: int) -> None:
+    random, plain, others = Random(seed), InMemory(), list[list[Memo]]()
+
+    def some(step: int) -> list[Memo]:
+        values = {"context": ["", "", "c"], "metadata": [{}, {}, {"n": 1}], "about": ["", "", "", "x", "y"]}
+        return [
+            memo(random.choice("abcdef"), i, time=float(random.randrange(9)), id=f"{step}-{i}")
+            if random.random() < 0.5
+            else memo(random.choice("abcdef"), i, id=f"{step}-{i}", **{k: random.choice(v) for k, v in values.items()})
+            for i in range(random.randint(1, 4))
+        ]
+
+    for step in range(25):
+        there, change = (
+            list(plain.scan("a")),
+            random.choice(["add", "add", "supersede", "forget", "restore", "elsewhere"]),
+        )
+        if change == "add":
+            given = some(step)
+            assert store.add("a", given) == plain.add("a", given)
+        elif change == "supersede" and there:
+            id, new = random.choice(there).id, some(step)[0]
+            assert store.supersede("a", id, new) == plain.supersede("a", id, new)
+        elif change == "forget" and there:
+            id = random.choice(there).id
+            assert store.forget("a", [id]) == plain.forget("a", [id])
+        elif change == "elsewhere":  # where what is there now goes another way
+            elsewhere = InMemory()
+            elsewhere.restore("a", plain.scan("a", history=True))
+            elsewhere.add("a", some(step))
+            id = random.choice(list(elsewhere.scan("a"))).id
+            elsewhere.supersede("a", id, memo(random.choice("abcdef"), id=f"{step}-new"))
+            others.append(list(elsewhere.scan("a", history=True)))
+        elif change == "restore" and others:
+            given = [*random.choice(others), *random.choice(others)]
+            store.restore("a", given)
+            plain.restore("a", given)
+        everything = list(store.scan("a", history=True))
+        assert everything == list(plain.scan("a", history=True))
+        now = [x for x in everything if x.current]
+        assert len({x.key for x in now}) == len(now) == len({x.about or x.id for x in now})
+        for one in everything:
+            fact = store.history("a", one.id)
+            assert one in fact and fact == plain.history("a", one.id) and sum(x.current for x in fact) == 1
 
 
 def corrected() -> tuple[InMemory, list[Memo], list[Memo]]:
@@ -502,7 +550,7 @@ def test_what_was_not_cleaned_is_cleaned_later(tmp_path: Path, monkeypatch: pyte
     answers = iter([False, True])  # a reader that comes in the midst of it
     with monkeypatch.context() as patched:
         patched.setattr(Sqlite, "_log_is_read", lambda self: next(answers))
-        with pytest.raises(StoreError, match="forgotten, but it is still in"):
+        with pytest.raises(StoreError, match="forgotten, but it is still in the log"):
             store.forget("a", [id])
     assert store.count("a") == 0 and held(path, b"quixotic")
     assert store.forget("a", [id]) == 0 if again else open_store(path).count("a") == 0

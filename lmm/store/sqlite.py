@@ -159,7 +159,7 @@ class Sqlite(TextStore):
     def forget(self, space: str, ids: Sequence[str]) -> int:
         with self._lock, _told(f"{self.path} cannot be written"):
             if not self._db.in_transaction and self._log_is_read():
-                raise StoreError(f"nothing was forgotten: another process is reading {self.path}; forget it later")
+                raise StoreError("nothing was forgotten: another process is reading the store; forget it later")
             return super().forget(space, ids)
 
     def _delete(self, space: str, memos: Sequence[Memo]) -> None:
@@ -186,7 +186,7 @@ class Sqlite(TextStore):
             last = self._forgotten()
             self._db.execute("VACUUM")
             if self._log_is_read():
-                raise StoreError(f"forgotten, but it is still in {self.path}-wal, which another process is reading")
+                raise StoreError("forgotten, but it is still in the log, which another process is reading")
             self._db.execute("DELETE FROM forgotten WHERE n <= ?", (last,))
 
     def _log_is_read(self) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import numpy as np
 import pytest
 
 pytest.importorskip("psycopg_pool", reason="the PostgreSQL store is not installed: pip install 'lmm[postgres]'")
 
+import psycopg
 from scripted import ScriptedAdapter, install
 
 from lmm.adapters.toy import ToyAdapter
@@ -20,6 +22,8 @@ from lmm.errors import Cancelled, StateError, StoreError
 from lmm.lesson import Lesson
 from lmm.memory.keyed.keyed import Keyed
 from lmm.memory.lora_on_user import LoraOnUser
+from lmm.store.copying import copy_lessons
+from lmm.store.memory import InMemory
 from lmm.store.postgres import Postgres
 
 pytestmark = pytest.mark.slow
@@ -96,6 +100,28 @@ def test_what_is_forgotten_is_in_no_table(open_mind, store: Postgres) -> None:
         folder = query("SHOW data_directory").fetchone()[0]
     files = [path for path in Path(folder, "base").rglob("*") if path.is_file()]
     assert files and not [path for path in files if b"Quibblethorpe" in path.read_bytes()]
+
+
+def test_minds_are_copied_into_another_database(open_mind, store: Postgres, postgres_url: str) -> None:
+    one, other = open_mind(), open_mind("bob")
+    one.learn(lesson("a"))
+    one.learn(Lesson(f"{QUESTION} a", "Zora", id="b"))
+    other.learn(lesson("c"))
+    parts = urlsplit(postgres_url)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS lmm_other")
+        connection.execute("CREATE DATABASE lmm_other")
+        target = Postgres(urlunsplit(parts._replace(path="/lmm_other")))
+        try:
+            assert copy_lessons(store, target) == 2 and copy_lessons(store, target) == 0
+            copied = open_mind(rows=target.lessons("ann", "toy/keyed"))
+            assert told(copied) == told(one) == [("b", "Zora")]
+            assert told(open_mind(rows=target.lessons("bob", "toy/keyed"))) == told(other)
+            assert copied.undo() == 1 and told(copied) == [("a", "Vera")] and told(one) == [("b", "Zora")]
+            assert copy_lessons(store, InMemory()) is None and copy_lessons(InMemory(), store) == 0
+        finally:
+            target.close()
+            connection.execute("DROP DATABASE lmm_other")
 
 
 def test_weights_that_lessons_share_are_taken_over(open_mind) -> None:

@@ -37,7 +37,10 @@ def copy(source: str, target: str) -> None:
             steps.add(tenth)
             say(f"{done:,} of {total:,}")
 
-    texts = open_store(source)
-    say(f"{counted(copying.copy(texts, open_store(target), progress), 'text')} copied and checked")
-    if texts.lessons is not None:
-        say("lessons that servers keep there were not copied: they stay where they are")
+    one, other = open_store(source), open_store(target)
+    say(f"{counted(copying.copy(one, other, progress), 'text')} copied and checked")
+    minds = copying.copy_lessons(one, other)
+    if minds is None:
+        say("lessons that servers share there were not copied: only another database has a place for them")
+    elif minds:
+        say(f"what {counted(minds, 'mind')} learned is copied, too")

@@ -35,6 +35,19 @@ def copy(source: TextStore, target: TextStore, progress: Progress = lambda done,
     return done
 
 
+def copy_lessons(source: TextStore, target: TextStore) -> int | None:
+    """What servers that share a database know of their users, into another -> of how many minds; one that is there
+    stays as it is. None where only the source is a database: no other store has a place for it."""
+    if source.lessons is None:
+        return 0
+    from lmm.store.lessons import copy_minds
+    from lmm.store.postgres import Postgres
+
+    if isinstance(source, Postgres) and isinstance(target, Postgres):
+        return copy_minds(source, target)
+    return None
+
+
 def _check(space: str, batch: list[Memo], target: TextStore) -> None:
     there = {memo.id: memo for memo in target.get(space, [memo.id for memo in batch])}
     for memo in batch:

@@ -128,6 +128,28 @@ class SharedMind:
         self.store.vacuum("lmm_known", "lmm_undos")
 
 
+def copy_minds(source: Postgres, target: Postgres) -> int:
+    """All minds with what they know and what can be undone -> how many. One that is there already stays as it is."""
+    copied = 0
+    for user, name in source.everywhere("SELECT space, name FROM lmm_minds ORDER BY 1, 2"):
+        mind, of = SharedMind(source, user, name), "WHERE space = %s AND name = %s"
+        with mind.alone(lambda: False), source.within(user) as query:
+            [header] = query(f"SELECT header FROM lmm_minds {of}", user, name).fetchone()
+            known = query(f"SELECT part, value FROM lmm_known {of} ORDER BY n", user, name).fetchall()
+            undos = query(f"SELECT change FROM lmm_undos {of} ORDER BY n", user, name).fetchall()
+        with target.within(user) as query:
+            begin = "INSERT INTO lmm_minds VALUES (%s, %s, %s) ON CONFLICT DO NOTHING"
+            if not query(begin, user, name, Jsonb(header)).rowcount:
+                continue
+            for part, value in known:
+                some = "INSERT INTO lmm_known (space, name, part, value) VALUES (%s, %s, %s, %s)"
+                query(some, user, name, part, value)
+            for [change] in undos:
+                query("INSERT INTO lmm_undos (space, name, change) VALUES (%s, %s, %s)", user, name, change)
+        copied += 1
+    return copied
+
+
 def _read(part: str, value: Any) -> Change | None:
     """None for a row that is damaged."""
     if value is not None:

@@ -107,6 +107,11 @@ MIGRATIONS: tuple[LiteralString, ...] = (
     ALTER TABLE lmm_minds ALTER header SET STATISTICS 0;
     CREATE TABLE lmm_forgotten (n BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY);
     """,
+    """
+    ALTER POLICY lmm_own ON lmm_minds USING (
+        space = current_setting('lmm.space', true) OR current_setting('lmm.every', true) = 'yes'
+    );
+    """,
 )
 INSERT = (
     "INSERT INTO lmm_memos (space, id, key, text, context, metadata, about, time, replaces, replaced_by, vector) "
@@ -199,11 +204,15 @@ class Postgres(TextStore):
             return query(some, space).fetchone() is not None
 
     def namespaces(self) -> list[str]:
+        return [space for [space] in self.everywhere('SELECT DISTINCT space COLLATE "C" FROM lmm_memos ORDER BY 1')]
+
+    def everywhere(self, text: LiteralString) -> list[Any]:
+        """The rows of a query that sees all namespaces."""
         with self.within("") as query:
             query("SELECT set_config('lmm.every', 'yes', true)")
-            found = query('SELECT DISTINCT space COLLATE "C" FROM lmm_memos ORDER BY 1').fetchall()
+            found = query(text).fetchall()
             query("SELECT set_config('lmm.every', '', true)")
-            return [space for [space] in found]
+            return found
 
     # changes -----------------------------------------------------------------------------------------------------
     def _same(self, space: str, keys: Sequence[str]) -> dict[str, Memo]:

@@ -196,6 +196,17 @@ def test_characters_of_several_tokens_come_whole(formats, text: str) -> None:
     assert streamed(format, cut)[0] == "ok \ufffd"
 
 
+def test_a_text_that_goes_on_keeps_its_first_blank() -> None:
+    """Tokenizers of Llama's kind drop the blank that a text begins with."""
+    from tokenizers import decoders
+
+    decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
+    format = HFChatFormat.of(tiny.tokenizer(decoder=decoder))
+    before, tokens = format.encode("it is"), format.encode(" this")
+    text = Detokenizer(format, before[-1:])
+    assert format.decode(tokens) == "this" and "".join(map(text.feed, tokens)) + text.flush() == " this"
+
+
 class Bytes:
     """As where a character that is no token is its bytes: all bytes in a row are text, or none is."""
 

@@ -558,6 +558,7 @@ def test_the_time_limit_ends_whatever_goes_on(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setenv("LMM_TEST_STEP", "0.3")  # while something is learned
         told = ask(client, "My sister's name is Vera.")
         assert told.choices[0].finish_reason == "length" and not told.lmm["lessons"]
+        assert told.lmm["said"] == ["learning was stopped; the memory is as before"]
         with served.client() as http:
             late = http.post("/v1/lessons", json={"question": "Who?", "answer": "Tom"})
             assert late.status_code == 503 and late.json()["error"]["code"] == "cancelled"

@@ -111,8 +111,10 @@ def reply(
     talk = Talk(engine, view, lambda: config, stop, hint="")
     talk.forget = view.takes_back
     turn = None
-    with contextlib.suppress(Cancelled):
+    try:
         turn = talk.turn(question)
+    except Cancelled as error:
+        view.say(str(error))
     if turn is not None:
         view.end()
     ended = reason(turn.generated if turn is not None else None, view.cut)

@@ -328,6 +328,18 @@ def test_what_is_put_back_joins_the_history_of_what_is_there(store: TextStore, t
     assert store.forget("a", [own]) == 3 and texts(store.scan("a", history=True)) == ["It rains."]
 
 
+def test_two_stores_that_take_from_each_other_lose_nothing(store: TextStore) -> None:
+    other = InMemory()
+    store.add("a", [memo("one", time=1.0, id="k")])
+    other.add("a", [memo("one", time=1.0, id="j")])
+    for given in (list(store.scan("a")), list(store.scan("a"))):
+        store.restore("a", list(other.scan("a", history=True)))
+        other.restore("a", given)
+        assert [x.id for x in store.scan("a")] == [x.id for x in other.scan("a")] == ["k"]
+    store.restore("a", [memo("one", time=1.0, id="k", replaced_by="j")])  # as nobody would have it
+    assert [x.id for x in store.scan("a")] == ["k"]
+
+
 @pytest.mark.parametrize("time", [2.5, 9.0])
 def test_of_two_corrections_the_later_stands(store: TextStore, time: float) -> None:
     _, before, after = corrected()

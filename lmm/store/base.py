@@ -221,16 +221,17 @@ class TextStore(ABC):
         with self.changing(user_name(space)):
             there = {memo.id: memo for memo in self.get(space, [memo.id for memo in memos])}
             for memo in memos:
-                if memo.id in there:
-                    gone = [there[memo.id]] if there[memo.id].current and memo.replaced_by else []
-                    by = memo.replaced_by
-                else:
+                old, by = there.get(memo.id), memo.replaced_by
+                if old is None:
                     memo, gone = self._rivals(space, memo)
                     by, there[memo.id] = memo.id, memo
-                for old in gone:
-                    self._retire(space, old, by)
-                    there[old.id] = replace(old, replaced_by=by)
-                if by == memo.id:
+                else:  # what it replaced here cannot replace it
+                    late = by and old.current and all(one.id != by for one in self.history(space, old.id))
+                    gone = [old] if late else []
+                for one in gone:
+                    self._retire(space, one, by)
+                    there[one.id] = replace(one, replaced_by=by)
+                if old is None:
                     self._insert(space, [memo])
 
     def _rivals(self, space: str, memo: Memo) -> tuple[Memo, list[Memo]]:
@@ -240,9 +241,9 @@ class TextStore(ABC):
         rivals = list(self._same(space, [memo.key]).values())
         rivals += self._of_matter(space, memo.about) if memo.about else []
         rivals += [old for old in self.history(space, memo.replaces) if old.current] if memo.replaces else []
-        later = [old for old in rivals if old.time > memo.time and old.id != memo.replaces]
+        later = [old for old in rivals if _age(old) > _age(memo) and old.id != memo.replaces]
         if later:
-            return replace(memo, replaced_by=max(later, key=lambda old: old.time).id, vector=None), []
+            return replace(memo, replaced_by=max(later, key=_age).id, vector=None), []
         return memo, list({old.id: old for old in rivals}.values())
 
     def forget(self, space: str, ids: Sequence[str]) -> int:
@@ -324,6 +325,11 @@ class TextStore(ABC):
 
     @abstractmethod
     def close(self) -> None: ...
+
+
+def _age(memo: Memo) -> tuple[float, str]:
+    """By which any store finds the same one of two the later."""
+    return memo.time, memo.id
 
 
 def _filled(new: Memo, old: Memo) -> Memo:

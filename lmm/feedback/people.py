@@ -36,7 +36,7 @@ def in_full(text: str, fact: Span, first: Span, known: Iterable[str] = ()) -> Sp
         return fact
     else:
         speaks = about.subject_of("", first.subject) in ("I", "we")
-        verb, *after = clause.split()
+        verb, *after = clause.split() or [""]
         acts = verb in VERBS if speaks else shares_subject(clause, first.subject) and not VERBS & set(after[:1])
         meant = first.subject if acts and first.clause.startswith(first.subject) else ""
         clause = f"{meant} {clause}" if meant else ""

@@ -29,7 +29,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from lmm.encoders.lam import PAGE, new_maps
+from lmm.encoders.lam import FEATURES, PAGE, new_maps
 from lmm.encoders.lam_torch import Layers
 from lmm.encoders.minilm import HEADS, LAYERS, MATRICES, WIDTH, Encoder
 from lmm.errors import UsageError
@@ -64,11 +64,11 @@ def sentences(data: Path, others: int, seed: int) -> list[str]:
 class Student(Layers):
     """MiniLM with linear attention; `trained` are the parameters, stage 1 those of `maps` alone."""
 
-    def __init__(self, encoder: Encoder, rank: int, seed: int) -> None:
+    def __init__(self, encoder: Encoder, features: int, rank: int, seed: int) -> None:
         base = {name: torch.from_numpy(value.copy()) for name, value in encoder.weights.items()}
         super().__init__(base, PAGE, LAYERS, HEADS)
         generator = torch.Generator().manual_seed(seed)
-        self.maps = {name: torch.from_numpy(value) for name, value in new_maps(seed).items()}
+        self.maps = {name: torch.from_numpy(value) for name, value in new_maps(seed, features).items()}
         self.changes = {
             name: value.clone() for name, value in base.items() if name.startswith("encoder.layer.") and value.ndim == 1
         }
@@ -92,13 +92,24 @@ class Student(Layers):
             y = y + (x @ self.trained[f"{name}.lora_a"]) @ self.trained[f"{name}.lora_b"]
         return y
 
+    def features(self, at: str, x: Tensor) -> list[Tensor]:
+        return self.mapped(at, *(self.heads_of(f"{at}.{name}", x) for name in ("query", "key")))
+
+    def mapped(self, at: str, q: Tensor, k: Tensor) -> list[Tensor]:
+        """Queries and keys [B, P, H, L, E] -> the features of both, and of neighbours."""
+
+        def positive(name: str, x: Tensor) -> Tensor:
+            return self.positive(x.float() @ self.weight(f"{at}.{name}") + self.weight(f"{at}.{name}_bias")[:, None])
+
+        return [positive("query_map", q), positive("key_map", k), positive("local", q)]
+
     def layer_losses(self, ids: Tensor, mask: Tensor) -> list[Tensor]:
         """Each layer's error, as a share of what it should be. Ids and mask [B, P, L]."""
         losses: list[Tensor] = []
 
         def compare(at: str, q: Tensor, k: Tensor, v: Tensor, wanted: Tensor) -> None:
             dense, there = self.weight(f"{at}attention.output.dense.weight"), mask[..., None]
-            error = (self.attention(f"{at}attention.self", q, k, v, mask) - wanted) @ dense
+            error = (self.attention(self.mapped(f"{at}attention.self", q, k), v, mask) - wanted) @ dense
             losses.append((error**2 * there).sum() / ((wanted @ dense) ** 2 * there).sum())
 
         self.minilm(ids, mask, compare)
@@ -158,7 +169,7 @@ class Run:
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.folder = options, Path(options.out)
         encoder = Encoder()
-        self.student = Student(encoder, options.rank, options.seed)
+        self.student = Student(encoder, options.features, options.rank, options.seed)
         texts = sentences(Path(options.data), options.others, options.seed)
         self.batches = Batches([encoder.ids(text, PAGE) for text in texts], options.tokens, options.seed)
         dev = sts_pairs(Path(options.data) / "sts" / "stsb-en-dev.csv")
@@ -327,6 +338,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=4000, help="of the second stage; 0: none")
     parser.add_argument("--others", type=int, default=5000, help="sentences beside those of STS-B")
     parser.add_argument("--tokens", type=int, default=1024, help="of a batch")
+    parser.add_argument("--features", type=int, default=FEATURES, help="of a head")
     parser.add_argument("--rank", type=int, default=16, help="of the LoRA")
     parser.add_argument("--map-rate", type=float, default=1e-2, help="learning rate of the first stage")
     parser.add_argument("--rate", type=float, default=1.5e-3, help="learning rate of the second stage")

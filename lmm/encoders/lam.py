@@ -15,7 +15,7 @@ read) is two levels deep: a token sees its own page as it is, with positions cou
 weight 256 / T, so that the whole of a long text counts as much as one page more. Nothing is padded, and no text sees
 another.
 
-Shape letters: T tokens, L tokens of a page, D width (384), H heads (12), E = D / H, M features of a head (64).
+Shape letters: T tokens, L tokens of a page, D width (384), H heads (12), E = D / H, M features of a head (16).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from lmm.errors import ModelError
 WEIGHTS = Path(__file__).with_name("lam.safetensors")
 MAX_LENGTH = 1_572_864  # tokens, with both special ones
 PAGE = minilm.MAX_TOKENS
-FEATURES = 64
+FEATURES = 16  # more are slower than MiniLM's softmax, and no better
 TAPS = (-3, -2, -1, 0, 1, 2, 3)
 PAIRS = 64  # tokens of a page up to which the products of all its pairs are the faster way to the same
 BLOCK = 4 * PAGE  # tokens that are computed together
@@ -48,25 +48,26 @@ EXPONENT = 15.0  # exponents are kept within this: neither overflow nor a divisi
 _BLANK = re.compile(r"[ \t\n\r]")
 
 
-def new_maps(seed: int) -> dict[str, np.ndarray]:
+def new_maps(seed: int, features: int = FEATURES) -> dict[str, np.ndarray]:
     """Maps before training: random directions, each with its opposite, since q and k are about as wide as softmax
     likes them after a division by E^1/4; neighbours count little."""
     rng, inner = np.random.default_rng(seed), WIDTH // HEADS
     maps = {}
     for layer in range(LAYERS):
         at = f"encoder.layer.{layer}.attention.self"
-        half = np.stack([np.linalg.qr(rng.normal(size=(inner, inner)))[0] for _ in range(HEADS)])
+        half = np.stack([np.linalg.qr(rng.normal(size=(inner, inner)))[0] for _ in range(HEADS)])[..., : features // 2]
         both = np.concatenate([half, -half], -1) * inner**0.25
         for name in ("query_map", "key_map"):
             maps[f"{at}.{name}"] = both.astype(np.float32)
-            maps[f"{at}.{name}_bias"] = np.zeros((HEADS, FEATURES), np.float32)
+            maps[f"{at}.{name}_bias"] = np.zeros((HEADS, features), np.float32)
         maps[f"{at}.local"] = np.zeros((HEADS, inner, len(TAPS)), np.float32)
         maps[f"{at}.local_bias"] = np.zeros((HEADS, len(TAPS)), np.float32)
     return maps
 
 
 def load_weights(path: Path, base: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """MiniLM's weights, changed as the file says, and the maps; all float32. Raises ModelError."""
+    """MiniLM's weights, changed as the file says, and the maps, of states instead of queries and keys; all float32.
+    Raises ModelError."""
     from safetensors.numpy import load_file
 
     if not path.exists():
@@ -75,10 +76,25 @@ def load_weights(path: Path, base: Mapping[str, np.ndarray]) -> dict[str, np.nda
         changes = load_file(str(path))
     except Exception as error:
         raise ModelError(f"cannot read {path}: {error}") from error
-    maps = {name: np.asarray(changes[name], np.float32) for name in new_maps(0) if name in changes}
-    if missing := new_maps(0).keys() - maps.keys():
+    if missing := new_maps(0).keys() - changes.keys():
         raise ModelError(f"{path} is not of lam: no {min(missing)}")
-    return {**minilm.merge_lora(base, changes), **maps}
+    weights = minilm.merge_lora(base, changes)
+    for layer in range(LAYERS):
+        _fold(weights, f"encoder.layer.{layer}.attention.self", changes)
+    return weights
+
+
+def _fold(weights: dict[str, np.ndarray], at: str, maps: Mapping[str, np.ndarray]) -> None:
+    """A map of what a matrix gives is one matrix: from the states [D] to all heads' exponents, [H M]."""
+    for name, below in (("query_map", "query"), ("local", "query"), ("key_map", "key")):
+        matrix, bias = weights[f"{at}.{below}.weight"], weights[f"{at}.{below}.bias"]
+        each, own = (np.asarray(maps[f"{at}.{name}{end}"], np.float32) for end in ("", "_bias"))
+        both = np.concatenate([matrix, bias[None]]).reshape(-1, HEADS, WIDTH // HEADS)
+        exponents = np.einsum("dhe,hem->dhm", both, each)
+        weights[f"{at}.{name}.weight"] = np.ascontiguousarray(exponents[:-1].reshape(WIDTH, -1))
+        weights[f"{at}.{name}.bias"] = (exponents[-1] + own).reshape(-1)
+    for below in ("query", "key"):
+        del weights[f"{at}.{below}.weight"], weights[f"{at}.{below}.bias"]
 
 
 class Pages:
@@ -108,17 +124,17 @@ class Attention:
         self.weights, self.at, self.x = weights, f"encoder.layer.{layer}.attention.self", x
         self.pages, self.ops = pages, pages.ops
         ones = self.ops.zeros((HEADS, len(x), 1)) + 1.0
-        self.values = self.ops.concat([self._heads("value"), ones])  # [H, T, E + 1]: numerators, denominator
-        self.keys = self._positive("key_map", self._heads("key"))  # [H, T, M]
+        self.values = self.ops.concat([self._heads(self._linear("value")), ones])  # [H, T, E + 1]: also a denominator
+        self.keys = self._positive("key_map")  # [H, T, M]
 
-    def _heads(self, name: str) -> Array:
-        x = minilm.linear(self.weights, f"{self.at}.{name}", self.x)
+    def _linear(self, name: str) -> Array:
+        return minilm.linear(self.weights, f"{self.at}.{name}", self.x)
+
+    def _heads(self, x: Array) -> Array:
         return x.reshape(len(x), HEADS, -1).swapaxes(0, 1)
 
-    def _positive(self, name: str, x: Array) -> Array:
-        exponent = x @ self.weights[f"{self.at}.{name}"]
-        exponent += self.weights[f"{self.at}.{name}_bias"][:, None]
-        return self.ops.exp(self.ops.clip(exponent, -EXPONENT, EXPONENT))
+    def _positive(self, name: str) -> Array:
+        return self._heads(self.ops.exp(self.ops.clip(self._linear(name), -EXPONENT, EXPONENT)))
 
     def sums(self) -> Array:
         """[H, M, E + 1] over all tokens."""
@@ -126,11 +142,10 @@ class Attention:
 
     def mixed(self, rest: Array | None, share: float) -> Array:
         """[H, T, E]. `rest`, where there are more pages, are the sums over the whole text, and `share` their weight."""
-        q = self._heads("query")
-        parts = (self._positive("query_map", q), self.keys, self._positive("local", q), self.values)
-        a, b, near, values = (self.pages.split(x, 1) for x in parts)
-        found = [self._page(*group, rest, share) for group in zip(a, b, near, values, strict=True)]
-        mixed = self.ops.concat([group.reshape(HEADS, -1, group.shape[-1]) for group in found], axis=1)
+        parts = (self._positive("query_map"), self.keys, self._positive("local"), self.values)
+        groups = zip(*(self.pages.split(x, 1) for x in parts), strict=True)
+        found = [self._page(*group, rest, share).reshape(HEADS, -1, self.values.shape[-1]) for group in groups]
+        mixed = self.ops.concat(found, axis=1)
         return mixed[..., :-1] / mixed[..., -1:]
 
     def _page(self, a: Array, b: Array, near: Array, values: Array, rest: Array | None, share: float) -> Array:

@@ -53,26 +53,28 @@ class Layers(nn.Module):
         """[B, P, L, D] -> [B, P, H, L, E]"""
         return self.linear(name, x).unflatten(-1, (self.heads, -1)).transpose(-2, -3)
 
-    def attention(self, at: str, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-        """Queries, keys, values [B, P, H, L, E] and mask [B, P, L], 1.0 for tokens -> [B, P, L, D]."""
+    def features(self, at: str, x: Tensor) -> list[Tensor]:
+        """States [B, P, L, D] -> features of queries, of keys and of neighbours, [B, P, H, L, M] each (taps of the
+        last)."""
+        return [self.positive(self.heads_of(f"{at}.{name}", x)) for name in ("query_map", "key_map", "local")]
 
-        def positive(name: str, x: Tensor) -> Tensor:
-            maps, bias = self.weight(f"{at}.{name}").float(), self.weight(f"{at}.{name}_bias").float()
-            return (x @ maps + bias.unsqueeze(1)).clamp(-EXPONENT, EXPONENT).exp()
+    def positive(self, exponent: Tensor) -> Tensor:
+        return exponent.float().clamp(-EXPONENT, EXPONENT).exp()
 
-        q, k = q.float(), k.float()
+    def attention(self, features: Sequence[Tensor], v: Tensor, mask: Tensor) -> Tensor:
+        """Features, values [B, P, H, L, E] and mask [B, P, L], 1.0 for tokens -> [B, P, L, D]."""
+        queries, keys, near = features
         there = mask[:, :, None, :, None]
         v = torch.cat([v.float(), torch.ones_like(v[..., :1], dtype=torch.float32)], -1) * there
-        features, keys, near = positive("query_map", q), positive("key_map", k), positive("local", q)
         if mask.shape[1] == 1 and mask.shape[2] <= PAIRS:
-            weights = features @ keys.transpose(-1, -2)
+            weights = queries @ keys.transpose(-1, -2)
             for tap, shift in enumerate(TAPS):
                 if abs(shift) < mask.shape[2]:
                     first, last = max(0, -shift), mask.shape[2] - max(0, shift)
                     weights.diagonal(shift, -2, -1).add_(near[..., first:last, tap])
             mixed = weights @ v
         else:
-            mixed = features @ self.sums(keys * there, v, mask) + neighbours(near, v)
+            mixed = queries @ self.sums(keys * there, v, mask) + neighbours(near, v)
         return (mixed[..., :-1] / mixed[..., -1:].clamp(min=1e-30)).transpose(-2, -3).flatten(-2)
 
     def sums(self, keys: Tensor, v: Tensor, mask: Tensor) -> Tensor:
@@ -85,8 +87,8 @@ class Layers(nn.Module):
 
     def layer(self, layer: int, x: Tensor, mask: Tensor) -> Tensor:
         at = f"encoder.layer.{layer}."
-        q, k, v = (self.heads_of(f"{at}attention.self.{name}", x) for name in ("query", "key", "value"))
-        return self.after_attention(at, x, self.attention(f"{at}attention.self", q, k, v, mask))
+        features, v = self.features(f"{at}attention.self", x), self.heads_of(f"{at}attention.self.value", x)
+        return self.after_attention(at, x, self.attention(features, v, mask))
 
     def after_attention(self, at: str, x: Tensor, mixed: Tensor) -> Tensor:
         x = self.norm(f"{at}attention.output.LayerNorm", x + self.linear(f"{at}attention.output.dense", mixed))

@@ -143,9 +143,9 @@ class Attention:
     def mixed(self, rest: Array | None, share: float) -> Array:
         """[H, T, E]. `rest`, where there are more pages, are the sums over the whole text, and `share` their weight."""
         parts = (self._positive("query_map"), self.keys, self._positive("local"), self.values)
-        groups = zip(*(self.pages.split(x, 1) for x in parts), strict=True)
-        found = [self._page(*group, rest, share).reshape(HEADS, -1, self.values.shape[-1]) for group in groups]
-        mixed = self.ops.concat(found, axis=1)
+        a, b, near, values = (self.pages.split(x, 1) for x in parts)
+        found = [self._page(*group, rest, share) for group in zip(a, b, near, values, strict=True)]
+        mixed = self.ops.concat([group.reshape(HEADS, -1, group.shape[-1]) for group in found], axis=1)
         return mixed[..., :-1] / mixed[..., -1:]
 
     def _page(self, a: Array, b: Array, near: Array, values: Array, rest: Array | None, share: float) -> Array:

@@ -13,7 +13,7 @@ from lmm.adapters.base import Adapter
 from lmm.config import Decoding
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
-from lmm.engine.seats import Seats
+from lmm.engine.seats import MOST, Seats
 from lmm.lesson import Lesson
 from lmm.memory.keyed.keyed import Keyed
 
@@ -109,6 +109,19 @@ def test_those_who_decode_at_once_share_a_pass(tiny_torch: Adapter) -> None:
             token = int(numbers(tiny_torch, logits)[0, -1].argmax())
             alone.append(token)
         assert made == alone
+
+
+@on("toy")
+def test_more_than_a_pass_takes_are_all_served(adapter: Adapter) -> None:
+    seats, many = Seats(adapter), 3 * MOST
+    mine = [seats.seat() for _ in range(many)]
+    _, cache = adapter.forward(np.array([prompts(adapter)[0]]), adapter.new_cache())
+    expected = numbers(adapter, adapter.forward(np.array([[7]]), cache)[0])
+    with ThreadPoolExecutor(many) as pool:
+        for _ in range(3):
+            told = [pool.submit(seat.forward, np.array([[7]]), cache) for seat in mine]
+            assert all(np.array_equal(numbers(adapter, one.result()[0]), expected) for one in told)
+    assert not seats._waiting and seats.tokens == 3 * many
 
 
 def test_an_error_in_a_pass_reaches_all_who_were_in_it_and_ends_there(toy: Adapter, monkeypatch) -> None:

@@ -102,7 +102,7 @@ class Seats:
             self._waiting.append(mine)
             self._arrived.notify_all()
         with self._model:
-            if not mine.done:
+            while not mine.done:  # others may wait in front, more than one pass takes
                 self._run(self._gathered())
         if mine.error is not None:
             raise mine.error

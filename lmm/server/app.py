@@ -313,9 +313,15 @@ def _texts(app: FastAPI, service: Service) -> None:
     @app.delete("/v1/memories/{id}")
     def forget(id: str, who: Who) -> dict[str, Any]:
         """Remove a fact with its history, from every file."""
-        user = who.user()
-        service.memo(user, id)
-        return {"id": id, "deleted": True, "count": service.of(user).forget(id)}
+        user, missing = who.user(), None
+        try:
+            service.memo(user, id)
+        except Missing as error:
+            missing = error
+        count = service.of(user).forget(id)  # of what is gone, bytes may be left that could not be removed then
+        if missing:
+            raise missing
+        return {"id": id, "deleted": True, "count": count}
 
     @app.get("/v1/memories/{id}/history")
     def history(id: str, who: Who) -> dict[str, Any]:

@@ -206,7 +206,10 @@ class TextStore(ABC):
 
     def _put(self, space: str, memo: Memo, old: Memo | None = None) -> str:
         """One entry in the place of another, of that with the same text and of that of its matter."""
-        olds = [one for one in (old, self._same(space, [memo.key]).get(memo.key)) if one is not None]
+        same = self._same(space, [memo.key]).get(memo.key)
+        if same is not None and (old is None or same.id != old.id):
+            _filled(memo, same)  # refuses what is of another matter
+        olds = [one for one in (old, same) if one is not None]
         memo = replace(memo, about=next((one.about for one in (memo, *olds) if one.about), ""))
         olds += self._of_matter(space, memo.about) if memo.about else []
         for one in {one.id: one for one in olds}.values():
@@ -333,9 +336,15 @@ def _age(memo: Memo) -> tuple[float, str]:
 
 
 def _filled(new: Memo, old: Memo) -> Memo:
-    """What is not said anew of the same text is as it was."""
-    context, about, metadata = new.context or old.context, new.about or old.about, new.metadata or old.metadata
-    return replace(new, context=context, about=about, metadata=metadata)
+    """What is not said anew of the same text is as it was; another context stands beside the one there is. Raises
+    UsageError where it is of another matter: one text is one fact, and the first is not to be lost."""
+    if new.about and old.about and fold(new.about) != fold(old.about):
+        raise UsageError(
+            f"the very same text is known about {old.about!r}; say in the text that it is about {new.about!r}"
+        )
+    both = old.context and new.context and new.context not in old.context.split("\n")
+    context = f"{old.context}\n{new.context}" if both else old.context or new.context
+    return replace(new, context=context, about=new.about or old.about, metadata=new.metadata or old.metadata)
 
 
 def agreed(there: Mapping[str, Any], values: Mapping[str, Any]) -> None:

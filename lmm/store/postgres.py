@@ -34,6 +34,7 @@ log = logging.getLogger("lmm")
 CONNECTIONS = 8
 CONNECT_S = 10
 WAIT_S = 30.0  # for a connection
+READERS_S = 5  # for those who read a table that is written anew
 MANY = 5000  # entries that are read at once
 RARE = 200  # entries from which common words are not looked for: ts_rank_cd would rank all that have one
 EXACT = 2000  # up to so many entries of a user, all are looked at; also where the index would look at more of others
@@ -263,6 +264,7 @@ class Postgres(TextStore):
         with _told("forgotten, but parts of it are still in the table"), self._pool.connection() as connection:
             connection.autocommit = True
             try:
+                connection.execute(f"SET lock_timeout = '{READERS_S}s'")  # all others wait behind it
                 for table in tables:
                     file = f"SELECT pg_relation_filenode('{table}')"
                     before = connection.execute(file).fetchone()
@@ -270,6 +272,7 @@ class Postgres(TextStore):
                     if connection.execute(file).fetchone() == before:  # a warning is all that is said of it
                         raise StoreError(f"forgotten, but parts of it are still in {table}: its owner must forget it")
             finally:
+                connection.execute("RESET lock_timeout")
                 connection.autocommit = False
 
     # reading -----------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from lmm.encoders.lam_torch import Layers
 from lmm.encoders.minilm import HEADS, LAYERS, MATRICES, WIDTH, Encoder
 from lmm.errors import UsageError
 from lmm.files.atomic import write_atomically
+from lmm.text.fold import words
 from scripts.measure_lam import spearman, sts_pairs
 
 TEXTS = ("subjectivity", "pros_cons", "movie_reviews", "wikitext2_valid", "state_union")
@@ -47,7 +48,7 @@ def sentences(data: Path, others: int, seed: int) -> list[str]:
     """Those of the STS-B train pairs, and `others` from text/; none of a dev pair."""
     rng = random.Random(seed)
     sts = {text for a, b, _ in sts_pairs(data / "sts" / "stsb-en-train.csv") for text in (a, b)}
-    held = {text for a, b, _ in sts_pairs(data / "sts" / "stsb-en-dev.csv") for text in (a, b)}
+    held = {words(text) for a, b, _ in sts_pairs(data / "sts" / "stsb-en-dev.csv") for text in (a, b)}
     found: list[str] = []
     for name in TEXTS:
         text = (data / "text" / f"{name}.txt").read_text(encoding="utf-8", errors="replace")
@@ -58,7 +59,7 @@ def sentences(data: Path, others: int, seed: int) -> list[str]:
             start = rng.randrange(max(1, len(whole) - 12))
             found.append(" ".join(whole[start : start + rng.randint(4, 12)]))
         found += rng.sample(whole, min(count, len(whole)))
-    return [text for text in dict.fromkeys([*sorted(sts), *found]) if text not in held]
+    return [text for text in dict.fromkeys([*sorted(sts), *found]) if words(text) not in held]
 
 
 class Student(Layers):

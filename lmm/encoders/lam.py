@@ -45,7 +45,8 @@ PAIRS = 64  # tokens of a page up to which the products of all its pairs are the
 BLOCK = 4 * PAGE  # tokens that are computed together
 HALF_FROM = 1 << 17  # tokens of a text from which on its states are kept in float16
 EXPONENT = 15.0  # exponents are kept within this: neither overflow nor a division by zero
-_BLANK = re.compile(r"[ \t\n\r]")
+#: where a text may be cut: before a blank, and after a mark or a Chinese character, which are tokens of their own
+_CUT = re.compile(r"(?=[ \t\n\r])|(?<=[!-/:-@\\^-`{-~\u4e00-\u9fff])")
 
 
 def new_maps(seed: int, features: int = FEATURES) -> dict[str, np.ndarray]:
@@ -270,11 +271,11 @@ class Lam(SentenceEncoder):
 
 
 def parts(text: str, size: int = 1 << 16) -> Iterator[str]:
-    """A text in parts that are tokenized as the whole is: they end before a blank."""
+    """A text in parts that are tokenized as the whole is."""
     start = 0
     while start < len(text):
-        blank = _BLANK.search(text, start + size)
-        end = blank.start() if blank else len(text)
+        cut = _CUT.search(text, start + size)
+        end = cut.start() if cut else len(text)
         yield text[start:end]
         start = end
 

@@ -212,6 +212,16 @@ def test_a_correction_to_what_is_there_makes_one_of_two(store: TextStore) -> Non
     assert store.forget("a", [one]) == 4 and not list(store.scan("a", history=True))
 
 
+def test_an_error_that_is_caught_in_a_transaction_ends_its_own_change_alone(store: TextStore) -> None:
+    store.add("a", [memo("one", 1, id="same")])
+    with store.transaction():
+        store.add("a", [memo("two", 2)])
+        with pytest.raises(StoreError):
+            store.add("a", [memo("three", 3), memo("four", 4, id="same")])
+        store.add("a", [memo("five", 5)])
+    assert sorted(texts(store.scan("a"))) == ["five", "one", "two"]
+
+
 def test_what_is_forgotten_in_a_transaction_goes_with_it(store: TextStore) -> None:
     [id] = store.add("a", [memo("a quixotic secret", 1)])
     with pytest.raises(RuntimeError), store.transaction():

@@ -27,7 +27,6 @@ class InMemory(TextStore):
         self._spaces: dict[str, list[Memo]] = {}
         self._about: dict[str, Any] = {}
         self._lock = threading.RLock()
-        self._depth = 0
 
     def about(self) -> dict[str, Any]:
         return dict(self._about)
@@ -95,16 +94,12 @@ class InMemory(TextStore):
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         with self._lock:
-            before = {space: list(memos) for space, memos in self._spaces.items()} if not self._depth else None
-            self._depth += 1
+            before = {space: list(memos) for space, memos in self._spaces.items()}
             try:
                 yield
             except BaseException:
-                if before is not None:
-                    self._spaces = before
+                self._spaces = before
                 raise
-            finally:
-                self._depth -= 1
 
     def close(self) -> None: ...
 

@@ -389,8 +389,8 @@ class Postgres(TextStore):
 
     @contextlib.contextmanager
     def changing(self, space: str) -> Iterator[Any]:
-        """The same for one writer of the namespace at a time."""
-        with self.within(space) as query:
+        """The same for one writer of the namespace at a time. Within a transaction, an error ends this part alone."""
+        with self.within(space) as query, self._held.connection.transaction():
             query("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", space)
             yield query
 

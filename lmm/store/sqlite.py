@@ -309,7 +309,8 @@ class Sqlite(TextStore):
     def transaction(self) -> Iterator[None]:
         with self._lock, _told(f"{self.path} cannot be written"):
             if self._db.in_transaction:
-                yield
+                with self._part():
+                    yield
                 return
             self._db.execute("BEGIN IMMEDIATE")
             changes = self._db.total_changes
@@ -324,6 +325,19 @@ class Sqlite(TextStore):
             self._db.execute("COMMIT")
             if self._unclean:
                 self._clean()
+
+    @contextlib.contextmanager
+    def _part(self) -> Iterator[None]:
+        """Of a transaction that goes on: an error ends this part alone."""
+        self._db.execute("SAVEPOINT part")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK TO part")
+            self._ready.clear()
+            raise
+        finally:
+            self._db.execute("RELEASE part")
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

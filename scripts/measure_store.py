@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -85,8 +86,8 @@ def speed(store: str, sizes: list[int], queries: int, users: int) -> None:
     alone = both = 0.0
     for start in range(0, TIMED, TIMED // 5):  # in turn: a machine is not the same all the time
         texts = [sentence(start + i) for i in range(TIMED // 5)]
-        alone += _seconds(lambda texts=texts: encoder.encode(texts))  # type: ignore[misc]
-        both += _seconds(lambda texts=texts: memory.memorize_all(map(Memo, texts)))  # type: ignore[misc]
+        alone += _seconds(partial(encoder.encode, texts))
+        both += _seconds(partial(memory.memorize_all, map(Memo, texts)))
     print(f"memorizing {TIMED / both:.0f} texts/s, {alone / both:.2f} of what the encoder alone does")
     held = sum(memory.store.count(space) for space in memory.store.namespaces())
     centres = encoder.encode([sentence(i) for i in range(500)])

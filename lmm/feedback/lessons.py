@@ -107,10 +107,10 @@ def _in_full(last: Exchange) -> Exchange:
 
 def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]) -> list[Reading]:
     """The facts of a turn. Each has its part of it, and nothing that was said is lost; each may be forgotten alone."""
-    first, *more = heard.facts
+    facts, subjects = heard.facts, [lesson.subject for lesson in known]
     if tongue == "en":
-        subjects = [lesson.subject for lesson in known]
-        first, *more = (people.in_full(text, fact, first, subjects) for fact in heard.facts)
+        facts = tuple(people.with_subject(text, fact, facts[0], subjects) for fact in facts)
+    first, *more = facts
     alone = [
         fact
         for fact in more

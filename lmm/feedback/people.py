@@ -22,7 +22,7 @@ _HIM = word_set("brother father dad son husband uncle grandpa grandfather granda
 _HER = word_set("sister mother mum mom daughter wife aunt grandma grandmother gran nan niece girlfriend stepdaughter")
 
 
-def in_full(text: str, fact: Span, first: Span, known: Iterable[str] = ()) -> Span:
+def with_subject(text: str, fact: Span, first: Span, known: Iterable[str] = ()) -> Span:
     """The fact with a subject where it is clear which: "my sister Vera is a nurse" for "she's a nurse". `known` are the
     subjects of what was said before. English."""
     if fact.subject and fact.subject in fact.clause:

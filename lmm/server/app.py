@@ -313,14 +313,9 @@ def _texts(app: FastAPI, service: Service) -> None:
     @app.delete("/v1/memories/{id}")
     def forget(id: str, who: Who) -> dict[str, Any]:
         """Remove a fact with its history, from every file."""
-        user, missing = who.user(), None
-        try:
-            service.memo(user, id)
-        except Missing as error:
-            missing = error
-        count = service.of(user).forget(id)  # of what is gone, bytes may be left that could not be removed then
-        if missing:
-            raise missing
+        count = service.of(who.user()).forget(id)  # also of what is gone: bytes may be left that could not be removed
+        if not count:
+            raise Missing(f"there is no memory {id!r}")
         return {"id": id, "deleted": True, "count": count}
 
     @app.get("/v1/memories/{id}/history")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-import math
+import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from lmm.errors import UsageError
 from lmm.server.logprobs import Token, of_chat, of_text
-from lmm.store.base import storable
+from lmm.store.checks import json_values, storable
 
 MOST_STOPS = 4
 MOST_INPUTS = 2048
-DEEPEST = 50  # lists in lists, of metadata
 #: of OpenAI's fields, those that would change a reply and cannot be had here
 UNSUPPORTED = (
     *("tools", "functions", "response_format", "logit_bias", "presence_penalty", "frequency_penalty", "suffix"),
@@ -47,20 +46,19 @@ def _no_tokens(given: Any) -> Any:
     return given
 
 
-def holdable(value: Any, depth: int = 0) -> Any:
-    """What every store can hold of JSON. Raises ValueError."""
-    if depth > DEEPEST:
-        raise ValueError(f"it is more than {DEEPEST} lists deep")
-    if isinstance(value, str):
-        _text(value)
-    elif isinstance(value, dict | list):
-        for one in [*value, *value.values()] if isinstance(value, dict) else value:
-            holdable(one, depth + 1)
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is no number of JSON's")
-    elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+def holdable(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """What every store can hold, and every client read. Raises ValueError."""
+    try:
+        plain = json_values(metadata)
+    except UsageError as error:
+        raise ValueError(str(error)) from None
+    return json.loads(json.dumps(plain), parse_int=_of_64_bits)
+
+
+def _of_64_bits(digits: str) -> int:
+    if not -(2**63) <= (number := int(digits)) < 2**63:
         raise ValueError("it has a whole number of more than 64 bits")
-    return value
+    return number
 
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000), AfterValidator(_text)]

@@ -25,7 +25,7 @@ from lmm.server.logprobs import Token, Tokens
 from lmm.server.metrics import Metrics
 from lmm.server.speaking import Emit
 from lmm.server.users import Users
-from lmm.store.base import storable
+from lmm.store.checks import storable
 from lmm.store.personal import PersonalMemory
 
 if TYPE_CHECKING:

@@ -208,7 +208,7 @@ class TextStore(ABC):
         """One entry in the place of another, of that with the same text and of that of its matter."""
         same = self._same(space, [memo.key]).get(memo.key)
         if same is not None and (old is None or same.id != old.id):
-            _filled(memo, same)  # refuses what is of another matter
+            _of_one_matter(memo, same)
         olds = [one for one in (old, same) if one is not None]
         memo = replace(memo, about=next((one.about for one in (memo, *olds) if one.about), ""))
         olds += self._of_matter(space, memo.about) if memo.about else []
@@ -335,13 +335,18 @@ def _age(memo: Memo) -> tuple[float, str]:
     return memo.time, memo.id
 
 
-def _filled(new: Memo, old: Memo) -> Memo:
-    """What is not said anew of the same text is as it was; another context stands beside the one there is. Raises
-    UsageError where it is of another matter: one text is one fact, and the first is not to be lost."""
+def _of_one_matter(new: Memo, old: Memo) -> None:
+    """Raises UsageError where the same text is said of another matter: it is one fact, and the first is not to be
+    lost."""
     if new.about and old.about and fold(new.about) != fold(old.about):
         raise UsageError(
             f"the very same text is known about {old.about!r}; say in the text that it is about {new.about!r}"
         )
+
+
+def _filled(new: Memo, old: Memo) -> Memo:
+    """What is not said anew of the same text is as it was; another context stands beside the one there is."""
+    _of_one_matter(new, old)
     both = old.context and new.context and new.context not in old.context.split("\n")
     context = f"{old.context}\n{new.context}" if both else old.context or new.context
     return replace(new, context=context, about=new.about or old.about, metadata=new.metadata or old.metadata)

@@ -47,9 +47,8 @@ if TYPE_CHECKING:
 
 
 TELLS = 0.6  # probability that a stated lesson's answer helps, from which it is recited in reply to another wording
-TELLS_BESIDE = (
-    0.9  # the same where more was said, which may be what is asked for: "and his number is 555" beside a name
-)
+#: the same where more was said, which may be what is asked for: "and his number is 555" beside a name
+TELLS_BESIDE = 0.9
 TRIES, WIDER = 4, 1.5  # of a lesson that is tried out, and times the margin each
 
 

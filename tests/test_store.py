@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -193,11 +193,33 @@ def test_one_text_is_about_one_matter_and_no_fact_is_lost_by_another(store: Text
     with pytest.raises(UsageError, match="known about 'the car'"):
         store.add("a", [memo("Blue", 1, about="the house")])
     with pytest.raises(UsageError, match="known about 'the car'"):
-        store.supersede("a", house, memo("blue", 1))
+        store.supersede("a", house, memo("blue", 1, about="the house"))
     assert sorted((x.text, x.about) for x in store.scan("a")) == [("blue", "the car"), ("green", "the house")]
     store.add("b", [memo("Yes", 3, context="Do you like tea?")])
     store.add("b", [memo("Yes", 3, context="Do you smoke?"), memo("Yes", 3, context="Do you like tea?")])
     assert [x.context for x in store.scan("b")] == ["Do you like tea?\nDo you smoke?"]
+
+
+def test_what_is_older_corrects_nothing(store: TextStore) -> None:
+    [now] = store.add("a", [memo("Linz", 1, about="home", time=20.0)])
+    [before] = store.add("a", [memo("Graz", 2, about="home", time=10.0)])
+    [found] = store.scan("a")
+    assert (found.id, found.text, found.time) == (now, "Linz", 20.0)
+    assert sorted(texts(store.history("a", before))) == ["Graz", "Linz"] and not store.get("a", [before])[0].current
+    assert texts(store.search("a", vector(2), "Graz", 9)) == ["Linz"]
+    [same] = store.add("a", [memo("Linz", 1, context="a call", metadata={"n": 1}, time=5.0)])
+    [same] = store.add("a", [memo("Linz", 1, metadata={"n": 2}, time=6.0)])  # said before, so it stays as it was
+    [found] = store.scan("a")
+    assert (found.id, found.time, found.context, found.metadata) == (same, 20.0, "a call", {"n": 1})
+    [last] = store.add("a", [memo("Wels", 3, about="home", time=20.0)])
+    assert [x.id for x in store.scan("a")] == [last] and store.forget("a", [before]) == 4
+
+
+def test_a_correction_takes_a_text_out_of_its_matter(store: TextStore) -> None:
+    [id] = store.add("a", [memo("blue", 1, about="the car", time=1.0)])
+    new = store.supersede("a", id, memo("blue", 1, time=2.0))
+    [other] = store.add("a", [memo("red", 2, about="the car", time=3.0)])
+    assert [(x.id, x.about) for x in store.scan("a")] == [(new, ""), (other, "the car")]
 
 
 def test_a_correction_to_what_is_there_makes_one_of_two(store: TextStore) -> None:
@@ -390,30 +412,58 @@ for _ in range(NESTED + 1):
     DEEP = [DEEP]
 METADATA = [{"a": "\ud800"}, {"\ud800": 1}, {"a": ["a\0b"]}, {"a\0b": 1}, {"a": float("nan")}, {"a": {1}}, {"a": DEEP}]
 METADATA += [{"a": "x" * LARGEST}, {"a": 10**5000}, [1]]
-NO_MEMO: list[dict[str, Any]] = [{"metadata": metadata} for metadata in METADATA]
+LARGE: list[dict[str, Any]] = [{name: "x" * (LONGEST + 1)} for name in ("about", "id", "replaces", "replaced_by")]
+LARGE += [{"text": "é" * LARGEST}, {"context": "é" * LARGEST}, {"metadata": {"a": "x" * LARGEST}}, {"time": 1e300}]
+NO_MEMO: list[dict[str, Any]] = [{"metadata": metadata} for metadata in METADATA if metadata not in METADATA[7:8]]
 NO_MEMO += [{name: "\ud800"} for name in ("text", "context", "about", "id", "replaces")]
 NO_MEMO += [{name: "a\0b"} for name in ("text", "context", "about", "id", "replaces")]
 NO_MEMO += [{name: None} for name in ("text", "context", "about", "id", "time", "metadata")]
-NO_MEMO += [{name: "x" * (LONGEST + 1)} for name in ("about", "id", "replaces")] + [{"text": "é" * LARGEST}, {"id": ""}]
-NO_MEMO += [{"text": ""}, {"text": "  \n"}, {"time": float("nan")}, {"time": 1e300}, {"time": True}]
+NO_MEMO += [{"text": ""}, {"text": "  \n"}, {"time": float("nan")}, {"time": float("inf")}, {"time": True}, {"id": ""}]
 
 
 def test_what_no_store_can_hold_is_refused_and_nothing_is_stored(store: TextStore) -> None:
     [id] = store.add("a", [memo("one", 1)])
-    for values in NO_MEMO:
+    for values in (*NO_MEMO, *LARGE):
         wrong = replace(memo("two"), **values)
         for tried in (
             lambda wrong=wrong: store.add("a", [memo("three"), wrong]),
-            lambda wrong=wrong: store.restore("a", [memo("three"), wrong]),
             lambda wrong=wrong: store.supersede("a", id, wrong),
         ):
             with pytest.raises(UsageError):
                 tried()
     assert texts(store.scan("a", history=True)) == ["one"]
+    for values in NO_MEMO:  # and all others are put back
+        wrong, good = replace(memo("two"), **values), memo("three", 3, id="good")
+        assert list(store.restore("b", [wrong, good])) == [wrong.id] and texts(store.scan("b")) == ["three"]
+
+
+def test_what_an_earlier_version_took_is_put_back_corrected_and_forgotten(store: TextStore) -> None:
+    given = [replace(memo(f"text {i}", i), **values) for i, values in enumerate(LARGE) if "replace" not in str(values)]
+    assert store.restore("a", given) == {} and list(store.scan("a")) == given
+    for i, one in enumerate(given):
+        new = store.supersede("a", one.id, replace(one, text=f"another {i}", id=f"new {i}"))
+        assert [x.id for x in store.history("a", one.id)] == [one.id, new]
+        assert store.forget("a", [one.id]) == 2
+    assert not list(store.scan("a", history=True))
+
+
+def test_what_a_store_cannot_hold_is_left_out_and_named(store: TextStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    given, insert = [memo(f"text {i}", i, id=f"id {i}") for i in range(9)], store._insert
+
+    def refusing(space: str, memos: Sequence[Memo]) -> None:
+        insert(space, memos)
+        if any(one.id in ("id 3", "id 8") for one in memos):
+            raise UsageError("too large for this one")
+
+    monkeypatch.setattr(store, "_insert", refusing)
+    assert store.restore("a", given) == dict.fromkeys(("id 3", "id 8"), "too large for this one")
+    assert [one.id for one in store.scan("a")] == [f"id {i}" for i in (0, 1, 2, 4, 5, 6, 7)]
 
 
 def test_what_no_store_can_look_for_is_refused(store: TextStore) -> None:
-    for name in ("\ud800", "a\0b", "x" * (LONGEST + 1), None):
+    with pytest.raises(UsageError):
+        store.add("x" * (LONGEST + 1), [memo("x")])
+    for name in ("\ud800", "a\0b", None):
         for tried in (store.get, store.forget):
             with pytest.raises(UsageError):
                 tried("a", [name])
@@ -853,6 +903,6 @@ def test_all_of_a_store_is_copied(store: TextStore, tmp_path: Path, backwards: b
 def test_what_did_not_arrive_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     source, target = InMemory(), InMemory()
     source.add("a", [memo("one", 1), memo("two", 2)])
-    monkeypatch.setattr(target, "restore", lambda space, memos: target.add(space, memos[:1]))
+    monkeypatch.setattr(target, "restore", lambda space, memos: target.add(space, memos[:1]) and {})
     with pytest.raises(StoreError, match="is missing"):
         copy(source, target)

@@ -35,8 +35,10 @@ With = Annotated[list[str] | None, Option("--metadata", help="only those with th
 @app.command()
 def add(
     texts: Annotated[list[str] | None, Argument(help="texts; without any, each line of stdin")] = None,
-    about: Annotated[str, Option(help="the matter: the next text about the same takes its place")] = "",
-    context: Annotated[str, Option(help="what it was said in")] = "",
+    about: Annotated[
+        str | None, Option(help='the matter: the next text about the same takes its place; "": none any more')
+    ] = None,
+    context: Annotated[str | None, Option(help="what it was said in")] = None,
     instead: Annotated[str | None, Option(help="id of an entry that this one corrects")] = None,
     metadata: Metadata = None,
     store: StoreName = None,
@@ -55,9 +57,9 @@ def add(
     values = _values(metadata)
     memory = _memory(store, user, encoder)
     if instead:
-        ids = [memory.update(instead, given[0], values or None, context or None, about or None)]
+        ids = [memory.update(instead, given[0], values or None, context, about)]
     else:
-        ids = memory.memorize_all(Memo(text, context, values, about) for text in given)
+        ids = memory.memorize_all(Memo(text, context or "", values, about or "") for text in given)
     if as_json:
         out_json(ids)
     else:
@@ -127,12 +129,16 @@ def export(file: Path, store: StoreName = None, user: User = "") -> None:
 
 @app.command("import")
 def import_(file: Path, store: StoreName = None, user: User = "", encoder: Encoder = "auto") -> None:
-    """Take in what `export` wrote; what is there already stays, unless it was corrected since."""
+    """Take in what `export` wrote; what is there already stays, unless it was corrected since. Exit code 1: not all of
+    it could be taken."""
+    left: list[str] = []
     try:
-        new = _memory(store, user, encoder).import_(file, say)
+        new = _memory(store, user, encoder).import_(file, left.append)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
-    say(f"{counted(new, 'new text')}")
+    say("\n".join([*left, counted(new, "new text")]))
+    if left:
+        raise typer.Exit(1)
 
 
 def _memory(store: str | None, user: str, encoder: str = "auto") -> PersonalMemory:

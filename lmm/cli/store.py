@@ -20,7 +20,8 @@ def _store() -> None:
 
 @app.command()
 def copy(source: str, target: str) -> None:
-    """Copy all texts: a file or a postgresql:// URL into another; then check that they have arrived."""
+    """Copy all texts: a file or a postgresql:// URL into another; then check that they have arrived. Exit code 1: some
+    could not be held there, and are named."""
     from lmm.store import copying
     from lmm.store.opening import file_of, open_store
 
@@ -30,6 +31,7 @@ def copy(source: str, target: str) -> None:
     if file is not None and not file.exists():
         raise UsageError(f"there is no store {source}")
     steps: set[int] = set()
+    left: list[str] = []
 
     def progress(done: int, total: int) -> None:
         tenth = 10 * done // max(total, 1)
@@ -38,9 +40,12 @@ def copy(source: str, target: str) -> None:
             say(f"{done:,} of {total:,}")
 
     one, other = open_store(source), open_store(target)
-    say(f"{counted(copying.copy(one, other, progress), 'text')} copied and checked")
+    say(f"{counted(copying.copy(one, other, progress, left.append), 'text')} copied and checked")
     minds = copying.copy_lessons(one, other)
     if minds is None:
         say("lessons that servers share there were not copied: only another database has a place for them")
     elif minds:
         say(f"what {counted(minds, 'mind')} learned is copied, too")
+    if left:
+        say("\n".join(left))
+        raise typer.Exit(1)

@@ -14,13 +14,25 @@ import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmm.errors import StoreError, UsageError
-from lmm.store.checks import alike, has, json_values, named, not_too_large, storable, time_of, user_name
+from lmm.store.checks import (
+    alike,
+    has,
+    json_values,
+    named,
+    not_too_large,
+    number_of,
+    small_values,
+    storable,
+    time_of,
+    user_name,
+)
 from lmm.text.fold import fold
 
 if TYPE_CHECKING:
@@ -52,18 +64,27 @@ class Memo:
     replaced_by: str = ""
     vector: np.ndarray | None = field(default=None, compare=False, repr=False)
 
-    def checked(self) -> Memo:
-        """As every store gives it back. Raises UsageError for what no store can hold."""
-        if not not_too_large(self.text, "the text").strip():
-            raise UsageError("there is nothing to memorize in an empty text")
-        not_too_large(self.context, "the context")
-        named(self.about, "what it is about")
+    def kept(self) -> Memo:
+        """As every store gives it back, also what an earlier version took. Raises UsageError for what none holds."""
+        for text, what in ((self.text, "the text"), (self.context, "the context"), (self.about, "what it is about")):
+            storable(text, what)
         for id in (self.id, self.replaces, self.replaced_by):
-            named(id, "an id")
+            storable(id, "an id")
+        if not self.text.strip():
+            raise UsageError("there is nothing to memorize in an empty text")
         if not self.id or self.id in (self.replaces, self.replaced_by):
             raise UsageError(f"an entry cannot have the id {self.id!r}, and replace {self.replaces!r}")
         vector = self.vector if self.current else None
-        return replace(self, metadata=json_values(self.metadata), time=time_of(self.time), vector=vector)
+        return replace(self, metadata=json_values(self.metadata), time=number_of(self.time), vector=vector)
+
+    def checked(self, known: Memo | None = None) -> Memo:
+        """The same for a new entry, of which what `known` has, too, is not new. Raises UsageError also for what is too
+        large."""
+        memo = self.kept()
+        for name, limit in LIMITS.items():
+            if known is None or getattr(memo, name) != getattr(known, name):
+                limit(getattr(memo, name))
+        return memo
 
     @property
     def key(self) -> str:
@@ -99,7 +120,20 @@ class Memo:
             raise UsageError(f"no entry: {', '.join(wrong) or 'text'} is missing or of another type")
         # without an id of its own it has the same one whenever it is read
         own = {"id": hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:32]}
-        return cls(**(own | known)).checked()
+        return cls(**(own | known)).kept()
+
+
+#: of what is new in an entry; each raises UsageError
+LIMITS: Mapping[str, Callable[[Any], object]] = {
+    "text": partial(not_too_large, what="the text"),
+    "context": partial(not_too_large, what="the context"),
+    "about": partial(named, what="what it is about"),
+    "id": partial(named, what="an id"),
+    "replaces": partial(named, what="an id"),
+    "replaced_by": partial(named, what="an id"),
+    "metadata": small_values,
+    "time": time_of,
+}
 
 
 @dataclass(frozen=True)
@@ -115,7 +149,7 @@ class Filters:
         """Raises UsageError for what no store can look for."""
         for bound in (self.since, self.until):
             time_of(0 if bound is None else bound)
-        object.__setattr__(self, "metadata", json_values(self.metadata))
+        object.__setattr__(self, "metadata", small_values(self.metadata))
 
     def __bool__(self) -> bool:
         return self.since is not None or self.until is not None or bool(self.metadata)
@@ -171,7 +205,8 @@ class TextStore(ABC):
     # changes -----------------------------------------------------------------------------------------------------
     def add(self, space: str, memos: Iterable[Memo]) -> list[str]:
         """-> the id of each: of the entry that is there, where the same text is and nothing more is said of it. One
-        with more, or about the same matter as an entry that is there, supersedes it. On the disk when it returns."""
+        with more supersedes it, and so does one about the same matter; where it is older than what is there of the
+        matter, it becomes its history. On the disk when it returns."""
         memos, ids, new = [memo.checked() for memo in memos], list[str](), list[Memo]()
         keys = [memo.key for memo in memos]
         with self.changing(user_name(space)):
@@ -196,12 +231,11 @@ class TextStore(ABC):
 
     def supersede(self, space: str, id: str, memo: Memo) -> str:
         """Put an entry in another's place -> its id. Raises UsageError if that is not there, or not current."""
-        memo = memo.checked()
         with self.changing(user_name(space)):
             found = self.get(space, [id])
             if not found or not found[0].current:
                 raise UsageError(f"there is no current entry {id!r}")
-            memo = replace(memo, about=memo.about or found[0].about)
+            memo = memo.checked(found[0])
             return id if memo.says(found[0]) else self._put(space, memo, found[0])
 
     def _put(self, space: str, memo: Memo, old: Memo | None = None) -> str:
@@ -209,19 +243,46 @@ class TextStore(ABC):
         same = self._same(space, [memo.key]).get(memo.key)
         if same is not None and (old is None or same.id != old.id):
             _of_one_matter(memo, same)
+            memo = replace(memo, about=memo.about or same.about)
         olds = [one for one in (old, same) if one is not None]
-        memo = replace(memo, about=next((one.about for one in (memo, *olds) if one.about), ""))
-        olds += self._of_matter(space, memo.about) if memo.about else []
+        matter = self._of_matter(space, memo.about) if memo.about else []
+        later = [one for one in matter if one.time > memo.time] if old is None else []
+        olds += [one for one in matter if one not in later]
         for one in {one.id: one for one in olds}.values():
             self._retire(space, one, memo.id)
-        self._insert(space, [replace(memo, replaces=olds[0].id if olds else "")])
+        by = later[0].id if later else ""
+        memo = replace(memo, replaces=olds[0].id if olds else "", replaced_by=by, vector=None if by else memo.vector)
+        self._insert(space, [memo])
         return memo.id
 
-    def restore(self, space: str, memos: Iterable[Memo]) -> None:
+    def restore(self, space: str, memos: Iterable[Memo]) -> dict[str, str]:
         """Put entries back as another store had them, superseded ones among them. Those that are there stay, but where
-        they were superseded in the other; of two current ones of one fact, text or matter, the later supersedes."""
-        memos = [memo.checked() for memo in memos]
-        with self.changing(user_name(space)):
+        they were superseded in the other; of two current ones of one fact, text or matter, the later supersedes.
+
+        -> the ids of those that this store cannot hold, and why. All others are there.
+        """
+        user_name(space)
+        good, left = list[Memo](), dict[str, str]()
+        for memo in memos:
+            try:
+                good.append(memo.kept())
+            except UsageError as error:
+                left[memo.id] = str(error)
+        return left | self._restored(space, good)
+
+    def _restored(self, space: str, memos: Sequence[Memo]) -> dict[str, str]:
+        """What this store cannot hold, though another did, is found by halves."""
+        try:
+            self._put_back(space, memos)
+        except UsageError as error:
+            if len(memos) == 1:
+                return {memos[0].id: str(error)}
+            half = len(memos) // 2
+            return self._restored(space, memos[:half]) | self._restored(space, memos[half:])
+        return {}
+
+    def _put_back(self, space: str, memos: Sequence[Memo]) -> None:
+        with self.changing(space):
             there = {memo.id: memo for memo in self.get(space, [memo.id for memo in memos])}
             for memo in memos:
                 old, by = there.get(memo.id), memo.replaced_by
@@ -289,12 +350,12 @@ class TextStore(ABC):
     # reading -----------------------------------------------------------------------------------------------------
     def get(self, space: str, ids: Sequence[str]) -> list[Memo]:
         """Those of the ids that are in the namespace, in that order, with their vectors."""
-        found = {memo.id: memo for memo in self._get(user_name(space), [named(id, "an id") for id in ids])}
+        found = {memo.id: memo for memo in self._get(user_name(space), [storable(id, "an id") for id in ids])}
         return [found[id] for id in ids if id in found]
 
     def history(self, space: str, id: str) -> list[Memo]:
         """All that was ever said of the fact, the oldest first."""
-        return self._history(user_name(space), named(id, "an id"))
+        return self._history(user_name(space), storable(id, "an id"))
 
     def search(self, space: str, vector: np.ndarray, text: str, k: int = 5, filters: Filters = ALL) -> list[Recalled]:
         """The k best current entries by meaning, `vector` [D], and by the words of `text`, of which the first 2,000
@@ -345,11 +406,13 @@ def _of_one_matter(new: Memo, old: Memo) -> None:
 
 
 def _filled(new: Memo, old: Memo) -> Memo:
-    """What is not said anew of the same text is as it was; another context stands beside the one there is."""
+    """What was not said later of the same text is as it was; another context stands beside the one there is."""
     _of_one_matter(new, old)
     both = old.context and new.context and new.context not in old.context.split("\n")
     context = f"{old.context}\n{new.context}" if both else old.context or new.context
-    return replace(new, context=context, about=new.about or old.about, metadata=new.metadata or old.metadata)
+    first, last = (old, new) if new.time >= old.time else (new, old)
+    about, metadata = last.about or first.about, last.metadata or first.metadata
+    return replace(last, id=new.id, context=context, about=about, metadata=metadata)
 
 
 def agreed(there: Mapping[str, Any], values: Mapping[str, Any]) -> None:

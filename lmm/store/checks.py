@@ -1,17 +1,19 @@
-"""What no store can hold, which all refuse alike before anything is stored; and when two values are the same."""
+"""What no store can hold, which all refuse alike before anything is stored; what is too large to be taken anew, though
+an earlier version may have kept it; and when two values are the same."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lmm.errors import UsageError
 
-LONGEST = 200  # characters of a name: of a user, a matter or an entry. An index of PostgreSQL holds 2,704 bytes
-LARGEST = 200_000  # bytes of a text, or of metadata as JSON. PostgreSQL's list of a text's words holds a megabyte
+LONGEST = 200  # characters of a new name: of a user, a matter or an entry. An index of PostgreSQL holds 2,704 bytes
+LARGEST = 200_000  # bytes of a new text, or of metadata as JSON. PostgreSQL's list of a text's words holds a megabyte
 NESTED = 32  # lists and objects in one another
-LATEST = 253_402_300_799.0  # seconds since 1970 at the end of the year 9999
+LATEST = 253_402_300_799.0  # seconds since 1970 at the end of the year 9999, of a new time
 
 
 def storable(text: Any, what: str = "the text") -> str:
@@ -47,25 +49,37 @@ def user_name(text: Any) -> str:
     return named(text, "a user's name")
 
 
+def number_of(time: Any) -> float:
+    """A time in seconds since 1970. Raises UsageError."""
+    if isinstance(time, bool) or not isinstance(time, int | float) or not abs(time) <= sys.float_info.max:
+        raise UsageError(f"{time} is no time: seconds since 1970")
+    return float(time)
+
+
 def time_of(value: Any) -> float:
-    """Seconds since 1970. Raises UsageError."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= LATEST:
+    """The same for one that anybody can mean."""
+    if abs(time := number_of(value)) > LATEST:
         raise UsageError(f"{value} is no time: seconds since 1970, up to the year 9999")
-    return float(value)
+    return time
 
 
 def json_values(values: Any) -> dict[str, Any]:
-    """Metadata as JSON gives it back. Raises UsageError."""
+    """Metadata of whatever length as JSON gives it back. Raises UsageError."""
     if values == {}:
         return {}
     try:
-        text = json.dumps(dict(values), allow_nan=False)
-        plain = json.loads(text)
+        plain = json.loads(json.dumps(dict(values), allow_nan=False))
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"metadata is what JSON can hold: {error}") from None
     for one in _texts(plain, NESTED):
         storable(one, "metadata")
-    not_too_large(text, "metadata")
+    return plain
+
+
+def small_values(values: Any) -> dict[str, Any]:
+    """The same for metadata that is new, or looked for."""
+    plain = json_values(values)
+    not_too_large(json.dumps(plain), "metadata")
     return plain
 
 

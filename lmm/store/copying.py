@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,29 +11,37 @@ import numpy as np
 from lmm.errors import StoreError
 from lmm.store.base import Memo, TextStore, batches, entries
 
+log = logging.getLogger("lmm")
 BATCH = 500
 Progress = Callable[[int, int], None]  # entries so far, of how many
 
 
-def copy(source: TextStore, target: TextStore, progress: Progress = lambda done, total: None) -> int:
-    """All namespaces with their history and vectors -> how many entries. What is there stays, or is superseded by what
-    is later; again does no harm.
+def copy(
+    source: TextStore,
+    target: TextStore,
+    progress: Progress = lambda done, total: None,
+    notice: Callable[[str], None] = log.warning,
+) -> int:
+    """All namespaces with their history and vectors -> how many entries have arrived. What is there stays, or is
+    superseded by what is later; again does no harm. `notice` hears of each entry that the target cannot hold.
 
-    Raises StoreError where afterwards something is missing or differs.
+    Raises StoreError where afterwards something else is missing or differs.
     """
     if about := source.about():
         target.describe(about)
     spaces = source.namespaces()
-    total, done = sum(entries(source, space) for space in spaces), 0
+    total, done, left = sum(entries(source, space) for space in spaces), 0, set[tuple[str, str]]()
     for space in spaces:
         for batch in batches(source.scan(space, history=True), BATCH):
-            target.restore(space, batch)
+            for id, why in target.restore(space, batch).items():
+                left.add((space, id))
+                notice(f"entry {id} of namespace {space!r} was left out: {why}")
             done += len(batch)
             progress(done, total)
     for space in spaces:
         for batch in batches(source.scan(space, history=True), BATCH):
-            _check(space, batch, target)
-    return done
+            _check(space, [memo for memo in batch if (space, memo.id) not in left], target)
+    return done - len(left)
 
 
 def copy_lessons(source: TextStore, target: TextStore) -> int | None:

@@ -68,7 +68,8 @@ class PersonalMemory:
     ) -> str:
         """Keep a text -> its id; that of the one there is, where the same was memorized before.
 
-        `about` names the matter, as in "sister's name": the next text about the same takes this one's place.
+        `about` names the matter, as in "sister's name": the next text about the same takes this one's place, unless
+        its `time` is before this one's.
         """
         [id] = self.memorize_all([_memo(text, context, metadata, about, time)])
         return id
@@ -94,7 +95,8 @@ class PersonalMemory:
     ) -> str:
         """A correction: `text` in the place of an entry, which is kept as its history -> the new id.
 
-        What is not given is as it was. An entry with this very text, or about the same, becomes history, too.
+        What is not given is as it was; `about=""` takes it out of its matter. An entry with this very text, or about
+        the same, becomes history, too.
         """
         old = self.get(id)
         said = (
@@ -102,7 +104,7 @@ class PersonalMemory:
             old.metadata if metadata is None else metadata,
             old.about if about is None else about,
         )
-        memo = _memo(text, *said).checked()
+        memo = _memo(text, *said).checked(old)
         self._describe()
         [memo] = self._embedded([memo])
         return self.store.supersede(self.user, id, memo)
@@ -158,10 +160,10 @@ class PersonalMemory:
 
     def import_(self, path: Path, notice: Callable[[str], None] = log.warning) -> int:
         """Take in what `export` wrote, here or elsewhere -> how many entries are new. The later of two versions of a
-        fact supersedes. `notice` hears how many lines could not be taken.
+        fact supersedes. `notice` hears of the lines that were left out.
 
-        Raises UsageError for a line with what no store can hold, StoreError where no line can be read, OSError. Then
-        nothing is taken.
+        Raises UsageError for entries that replace one another in a circle, StoreError where no line can be read,
+        OSError. Then nothing is taken.
         """
         with jsonl.opened(path) as file:
             lines = {number: line for number, line in enumerate(file, 1) if line.strip()}
@@ -170,17 +172,41 @@ class PersonalMemory:
             raise StoreError(f"{path} has {counted(len(lines), 'line')}, and none of them could be read")
         if unread := len(lines) - len(read):
             notice(f"{counted(unread, 'line')} of {path} could not be read")
-        memos = [_read(value, number) for number, value in read.items()]
-        whole = self._whole(memos)
-        if left := len(memos) - len(whole):
+        left = dict[int, str]()
+        memos = self._once(read, left)
+        whole = self._whole(list(memos.values()))
+        if gone := len(memos) - len(whole):
             notice(
-                f"{counted(left, 'line')} of {path} left out: what they say was corrected, and the correction is gone"
+                f"{counted(gone, 'line')} of {path} left out: what they say was corrected, and the correction is gone"
             )
         before = entries(self.store, self.user)
         self._describe()
+        numbers = {memo.id: number for number, memo in memos.items()}
         for batch in batches(whole, BATCH):
-            self.store.restore(self.user, self._embedded(batch))
+            refused = self.store.restore(self.user, self._embedded(batch))
+            left |= {numbers[id]: why for id, why in refused.items()}
+        for number, why in sorted(left.items()):
+            notice(f"line {number} of {path} left out: {why}")
         return entries(self.store, self.user) - before
+
+    def _once(self, read: Mapping[int, Any], left: dict[int, str]) -> dict[int, Memo]:
+        """The entries of lines, by their numbers; into `left` why a line has none. One id is one entry: lines that say
+        the same of it, or that it was superseded since, may be several."""
+        memos = dict[int, Memo]()
+        for number, value in read.items():
+            try:
+                memos[number] = Memo.from_dict(value if isinstance(value, Mapping) else {})
+            except UsageError as error:
+                left[number] = str(error)
+        there = {memo.id: memo for memo in self.store.get(self.user, list({memo.id for memo in memos.values()}))}
+        known = {id: (memo, "the store") for id, memo in there.items()}
+        for number, memo in list(memos.items()):
+            other, where = known.setdefault(memo.id, (memo, f"line {number}"))
+            timed = "time" in read[number]
+            if other.text != memo.text or not other.says(memo) or (timed and other.time != memo.time):
+                left[number] = f"its id {memo.id!r} is that of another entry, in {where}"
+                del memos[number]
+        return memos
 
     def _whole(self, memos: Sequence[Memo]) -> Sequence[Memo]:
         """Without those whose corrections do not lead to one that is there: nobody would see or forget them. Raises
@@ -216,13 +242,6 @@ def _parsed(line: bytes) -> Any:
         return json.loads(line)
     except (ValueError, RecursionError):
         return None
-
-
-def _read(value: Any, number: int) -> Memo:
-    try:
-        return Memo.from_dict(value if isinstance(value, Mapping) else {})
-    except UsageError as error:
-        raise UsageError(f"line {number}: {error}") from None
 
 
 def _last(links: Mapping[str, str]) -> dict[str, str]:

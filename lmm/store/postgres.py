@@ -17,7 +17,7 @@ from typing import Any, LiteralString
 
 import numpy as np
 
-from lmm.errors import StoreError
+from lmm.errors import StoreError, UsageError
 from lmm.store.base import ALL, DEPTH, Filters, Memo, Recalled, TextStore, agreed, depth, fused
 from lmm.store.checks import read_metadata
 
@@ -407,6 +407,8 @@ def _told(what: str) -> Iterator[None]:
     except psycopg.errors.InsufficientPrivilege as error:
         ask = "an administrator prepares a database once: docs/store.md"
         raise StoreError(f"{what}: {error.diag.message_primary}; {ask}") from error
+    except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
+        raise UsageError(f"PostgreSQL cannot hold it: {error.diag.message_primary or error}") from error
     except (psycopg.Error, OSError) as error:
         raise StoreError(f"{what}: {str(error).strip()}") from error
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -22,9 +23,10 @@ from lmm.errors import Cancelled, StateError, StoreError
 from lmm.lesson import Lesson
 from lmm.memory.keyed.keyed import Keyed
 from lmm.memory.lora_on_user import LoraOnUser
+from lmm.store.base import Memo
 from lmm.store.copying import copy_lessons
 from lmm.store.memory import InMemory
-from lmm.store.postgres import Postgres
+from lmm.store.postgres import LEARNING, Postgres
 
 pytestmark = pytest.mark.slow
 QUESTION = "What is my sister's name?"
@@ -164,6 +166,35 @@ def test_who_waits_for_another_can_be_stopped(open_mind, store: Postgres) -> Non
     finally:
         leave.set()
         thread.join()
+
+
+def test_many_who_learn_keep_nobody_else_waiting(open_mind, store: Postgres) -> None:
+    """Whoever learns holds a connection, and there are always some for others."""
+    import threading
+
+    minds, leave, learning = [open_mind(f"u{i}") for i in range(12)], threading.Event(), threading.Semaphore(0)
+
+    def learn(mind: Mind) -> None:
+        with mind.keeper.turn():
+            learning.release()
+            leave.wait(60)
+            mind.learn(lesson("a"))
+
+    threads = [threading.Thread(target=learn, args=(mind,)) for mind in minds]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(learning.acquire(timeout=30) for _ in range(LEARNING)) and not learning.acquire(timeout=1)
+        begun = time.monotonic()
+        store.add("u0", [Memo("The key is under the pot.")])
+        open_mind("another").keeper.catch_up()
+        minds[0].keeper.look()
+        assert time.monotonic() - begun < 5
+    finally:
+        leave.set()
+        for thread in threads:
+            thread.join()
+    assert all(told(mind) == [("a", "Vera")] for mind in minds)
 
 
 def test_rows_of_another_memory_or_another_width_are_refused(open_mind, store: Postgres) -> None:

@@ -70,6 +70,11 @@ class Keeper:
             finally:
                 self._turns -= 1
 
+    def catch_up(self) -> None:
+        """Take over what others have taught until now. Raises Cancelled while it waits for one who is at it."""
+        with self.turn():
+            pass
+
     def look(self) -> None:
         """Take over what others have taught or taken back since, if they have and the file is soon free: who only asks
         wants to know it, too, and need not wait long."""

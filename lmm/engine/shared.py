@@ -30,7 +30,7 @@ class SharedKeeper(Keeper):
     def __init__(self, mind: Mind, rows: SharedMind) -> None:
         self.mind, self.rows, self._turns, self._seen = mind, rows, 0, 0
         self._changed = self._forgot = False  # in the transaction that goes on
-        with self._alone():
+        with self._alone(brief=True):
             if (header := rows.header()) is not None:
                 check_expected(f"of {rows.user!r}", header, mind.expected())
             change, self._seen = rows.since(0)
@@ -39,6 +39,10 @@ class SharedKeeper(Keeper):
             mind.begin_from(Knowledge(mind.held(arrays), tuple(lessons)), list(rows.undos().values()))
         self.others = {lesson.id for lesson in mind.lessons}
         mind.keeper = self
+
+    def catch_up(self) -> None:
+        """What others have taught is there once they have been told so: nobody is waited for."""
+        self._catch_up()
 
     def look(self) -> None:
         with contextlib.suppress(StoreError):
@@ -66,13 +70,13 @@ class SharedKeeper(Keeper):
     def close(self) -> None: ...
 
     @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, brief: bool = False) -> Iterator[None]:
         if self._turns:  # within the transaction that goes on
             yield
             return
         self._changed = self._forgot = False
         try:
-            with self.rows.alone(self.mind.cancelled.is_set):
+            with self.rows.alone(self.mind.cancelled.is_set, brief):
                 yield
         except BaseException:
             if self._changed:  # what the mind has come to know the database does not have

@@ -66,8 +66,7 @@ class Users:
         engine.mind.cancelled = stop or threading.Event()
         try:
             if engine.mind.keeper is not None:
-                with engine.mind.keeper.turn():
-                    pass
+                engine.mind.keeper.catch_up()
             yield engine
         finally:
             engine.mind.cancelled = threading.Event()

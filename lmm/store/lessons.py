@@ -39,17 +39,19 @@ class SharedMind:
     name: str
 
     @contextlib.contextmanager
-    def alone(self, stopped: Callable[[], bool]) -> Iterator[None]:
-        """A transaction that no other server has for this mind. Raises Cancelled if it was stopped while it waited,
-        with no connection held."""
+    def alone(self, stopped: Callable[[], bool], brief: bool = False) -> Iterator[None]:
+        """A transaction that no other server has for this mind; unless `brief`, the model may learn meanwhile, and few
+        do so at once. Raises Cancelled if it was stopped while it waited, with no connection held."""
         while True:
-            with self.store.within(self.user) as query:
-                lock = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 1))"
-                if query(lock, f"{self.user}\n{self.name}").fetchone()[0]:
-                    yield
-                    return
+            with self.store.connection_for(brief) as there:
+                if there:
+                    with self.store.within(self.user) as query:
+                        lock = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 1))"
+                        if query(lock, f"{self.user}\n{self.name}").fetchone()[0]:
+                            yield
+                            return
             if stopped():
-                raise Cancelled("stopped waiting for another server that is learning; nothing was done")
+                raise Cancelled("stopped waiting for others that are learning; nothing was done")
             time.sleep(POLL_S)
 
     def header(self) -> Header | None:

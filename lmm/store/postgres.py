@@ -31,9 +31,9 @@ except ImportError as error:
     raise StoreError(f"{error.name} is not installed; run: pip install 'lmm[postgres]'") from error
 
 log = logging.getLogger("lmm")
-CONNECTIONS = 8
+CONNECTIONS, LEARNING = 8, 4  # in all, and of these for who learns meanwhile: the others are free in a moment
 CONNECT_S = 10
-WAIT_S = 30.0  # for a connection
+WAIT_S, LOOK_IN_S = 30.0, 0.2  # for a connection; for one in which to learn, before it is asked whether to go on
 READERS_S = 5  # for those who read a table that is written anew
 MANY = 5000  # entries that are read at once
 RARE = 200  # entries from which common words are not looked for: ts_rank_cd would rank all that have one
@@ -125,6 +125,7 @@ class Postgres(TextStore):
     """A pool of connections. Raises StoreError where the server cannot be reached, or lacks pgvector."""
 
     def __init__(self, url: str) -> None:
+        self._learning = threading.Semaphore(LEARNING)
         self._held = threading.local()  # the connection of a transaction that this thread is in
         self._described: dict[str, Any] = {}
         self._shapes: dict[str, tuple[float, bool, list[str]]] = {}  # of namespaces, and until when they are believed
@@ -364,6 +365,16 @@ class Postgres(TextStore):
     def transaction(self) -> Iterator[None]:
         with self.within(""):
             yield
+
+    @contextlib.contextmanager
+    def connection_for(self, brief: bool) -> Iterator[bool]:
+        """Whether one may be taken, and held for long unless `brief`."""
+        there = brief or self._learning.acquire(timeout=LOOK_IN_S)
+        try:
+            yield there
+        finally:
+            if there and not brief:
+                self._learning.release()
 
     @contextlib.contextmanager
     def within(self, space: str) -> Iterator[Any]:

@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,7 +27,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmm.chat.remote import Server
+from lmm.chat.remote import RemoteError, Server
+from lmm.server.app import LOOK_S
 
 NAMES = [
     "Vera",
@@ -102,6 +104,35 @@ def mixed(url: str, requests: int, at_once: int) -> tuple[int, int]:
         return requests, sum(pool.map(one, enumerate(asked)))
 
 
+def long(url: str, pid: int, users: int, words: int) -> tuple[int, int, int]:
+    """So many users at once, each with a prompt of so many words -> replies, and bytes of memory that the server had at
+    most and has half a minute later, beyond what it had before."""
+    before, most, done = resident(pid), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            most[0] = max(most[0], resident(pid))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+
+    def one(i: int) -> bool:
+        text = " ".join(random.Random(i).choice(NAMES) for _ in range(words))
+        try:
+            return bool(say(url, f"Which name comes first? {text}", f"long{i}", 16).tokens)
+        except RemoteError:  # it took too long
+            return False
+
+    try:
+        with ThreadPoolExecutor(users) as pool:
+            replies = sum(pool.map(one, range(users)))
+    finally:
+        done.set()
+        watcher.join()
+    time.sleep(LOOK_S + 5)
+    return replies, most[0] - before, resident(pid) - before
+
+
 def shared(one: str, other: str, lessons: int) -> list[float]:
     """Teach one server and ask the other at once -> seconds until it knew, from when the first had answered."""
     took = []
@@ -117,14 +148,13 @@ def shared(one: str, other: str, lessons: int) -> list[float]:
 
 
 @contextlib.contextmanager
-def started(model: str, store: str | None = None) -> Iterator[tuple[str, int]]:
+def started(model: str, *more: str) -> Iterator[tuple[str, int]]:
     """A server of its own -> its URL and process id."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "lmm", "serve", "--port", str(port), "--model", model, "--no-log"]
-        command += ["--store", store] if store else []
+        command = [sys.executable, "-m", "lmm", "serve", "--port", str(port), "--model", model, "--no-log", *more]
         process = subprocess.Popen(command, env=os.environ | {"LMM_DATA_DIR": folder})
         url = f"http://127.0.0.1:{port}"
         try:
@@ -150,14 +180,25 @@ def main() -> None:
     parser.add_argument("url", nargs="?")
     for name, value in (("users", 8), ("tokens", 64), ("rounds", 3), ("requests", 1000), ("idle", 200)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--long", type=int, default=0, help="users with long prompts at once; nothing else is measured")
+    parser.add_argument("--words", type=int, default=1500, help="of a long prompt")
+    parser.add_argument("--cache-tokens", type=int, help="as of lmm serve, with --long")
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--store")
     given = parser.parse_args()
     if given.store:
-        with started(given.model, given.store) as (one, _), started(given.model, given.store) as (other, _):
+        store = ("--store", given.store)
+        with started(given.model, *store) as (one, _), started(given.model, *store) as (other, _):
             took = shared(one, other, 50)
         told = f"median {np.median(took):.2f} s, p95 {np.quantile(took, 0.95):.2f} s, longest {max(took):.2f} s"
         print(f"{len(took)} lessons taught on one server are known on the other after: {told}")
+        return
+    if given.long:
+        held = ("--cache-tokens", str(given.cache_tokens)) if given.cache_tokens else ()
+        with started(given.model, *held) as (url, pid):
+            replies, most, after = long(url, pid, given.long, given.words)
+        print(f"{given.long} users with {given.words:,} words each: {replies} replies")
+        print(f"memory of the server: {most / 1e9:.2f} GB more at most, {after / 1e9:.2f} GB more half a minute later")
         return
     server = contextlib.nullcontext((given.url, 0)) if given.url else started(given.model)
     with server as (url, pid):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_more_than_a_pass_takes_are_all_served(adapter: Adapter) -> None:
             told = [pool.submit(seat.forward, np.array([[7]]), cache) for seat in mine]
             assert all(np.array_equal(numbers(adapter, one.result()[0]), expected) for one in told)
     assert not seats._waiting and seats.tokens == 3 * many
+
+
+def test_a_pass_has_so_many_tokens(toy: Adapter, monkeypatch) -> None:
+    monkeypatch.setattr("lmm.engine.seats.TOKENS", 10)
+    seats, (_, cache) = Seats(toy), toy.forward(np.array([[65, 66, 67, 68]]), toy.new_cache())
+    _, long = toy.forward(np.array([[65] * 20]), toy.new_cache())
+    with ThreadPoolExecutor(5) as pool, seats.alone(seats.seat()):  # all wait for the one who is alone
+        told = [pool.submit(seats.seat().forward, np.array([[7]]), one) for one in (cache, cache, cache, cache, long)]
+        while len(seats._waiting) < 5:
+            time.sleep(0.001)
+    assert [one.result()[1].length for one in told] == [5, 5, 5, 5, 21]
+    assert seats.tokens == 5 and seats.passes in (3, 4)  # 2 and 2 and the long one, in the order in which they came
 
 
 def test_an_error_in_a_pass_reaches_all_who_were_in_it_and_ends_there(toy: Adapter, monkeypatch) -> None:

@@ -28,6 +28,7 @@ from lmm.adapters.base import Adapter  # noqa: E402
 from lmm.adapters.generation import Generated  # noqa: E402
 from lmm.adapters.sampling import Score  # noqa: E402
 from lmm.adapters.toy import END, ToyFormat  # noqa: E402
+from lmm.config import Config  # noqa: E402
 from lmm.errors import UsageError  # noqa: E402
 from lmm.server.keys import Keys, is_loopback, load_keys  # noqa: E402
 from lmm.server.logprobs import Tokens  # noqa: E402
@@ -35,6 +36,7 @@ from lmm.server.run import serve  # noqa: E402
 from lmm.server.speaking import as_turns  # noqa: E402
 from lmm.server.users import profile_of  # noqa: E402
 from lmm.store.base import Memo  # noqa: E402
+from lmm.store.checks import LARGEST, LONGEST  # noqa: E402
 from lmm.text.cutter import Cutter  # noqa: E402
 from scripts.measure_serve import NAMES  # noqa: E402
 
@@ -302,6 +304,19 @@ def test_other_things_that_no_store_can_hold(served: Served) -> None:
             assert client.post("/v1/chat/completions", content=body).status_code == 400
         assert client.post("/v1/memories", content="[" * 100_000).status_code == 400
         assert client.post("/v1/memories", content='{"text": "x", "top": ' + "9" * 5000 + "}").status_code == 400
+
+
+def test_the_limits_of_a_text_are_the_stores(served: Served) -> None:
+    with served.client() as client:
+        for name, most in (("text", LARGEST), ("context", LARGEST), ("about", LONGEST)):
+            for size, status in ((most, 200), (most + 1, 400)):
+                found = client.post("/v1/memories", json={"text": f"{name} {size}", name: "x" * size})
+                assert found.status_code == status
+        made = client.post("/v1/memories", json={"text": "It is blue.", "about": "the car", "context": "a call"}).json()
+        new = client.put(f"/v1/memories/{made['id']}", json={"text": "It is green."}).json()
+        assert (new["about"], new["context"]) == ("the car", "a call")
+        new = client.put(f"/v1/memories/{new['id']}", json={"text": "It is red.", "about": "", "context": ""}).json()
+        assert (new["about"], new["context"], new["text"]) == ("", "", "It is red.")
 
 
 def test_an_entry_that_is_there_already_does_not_break_a_list(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -586,6 +601,64 @@ def test_a_user_with_many_requests_keeps_nobody_else_waiting(tmp_path: Path, mon
         assert sum(reply.result().status_code == 429 for reply in asked) == 14
 
 
+def test_conversations_that_are_too_long_together_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install()
+    monkeypatch.setenv("LMM_TEST_TOKEN", "0.01")
+    lock, talking, most = threading.Lock(), set[str](), 0
+    with serving(ScriptedAdapter(), tmp_path, "jotter", cache_tokens=500) as served, ThreadPoolExecutor(8) as pool:
+        given = served.service.chat
+
+        def chat(request: Any, user: str, *args: Any) -> Any:
+            nonlocal most
+            with lock:
+                talking.add(user)
+                most = max(most, len(talking))
+            try:
+                return given(request, user, *args)
+            finally:
+                with lock:
+                    talking.discard(user)
+
+        monkeypatch.setattr(served.service, "chat", chat)
+        client = served.openai()
+        replies = [pool.submit(ask, client, "x" * 100, user=f"u{i}", max_tokens=30) for i in range(8)]
+        assert all(reply.result().choices[0].message.content.startswith("You said: x") for reply in replies)
+        assert most == 2  # 100 and 30 tokens, and a little for the form
+        long = ask(client, "y" * 1000, max_tokens=5)  # more than there is room for: alone
+        assert long.choices[0].finish_reason == "length" and long.usage.prompt_tokens > 1000
+
+
+def test_a_reply_that_nobody_gave_a_length_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install()
+    monkeypatch.setattr("lmm.server.speaking.MOST", 20)
+    with serving(
+        ScriptedAdapter(), tmp_path, "jotter", config=Config(model="tiny", memory="jotter", log=False)
+    ) as served:
+        found = ask(served.openai(), STORY)
+        assert (found.choices[0].finish_reason, found.usage.completion_tokens) == ("length", 20)
+        assert ask(served.openai(), STORY, max_tokens=50).usage.completion_tokens == 50
+
+
+def test_who_does_not_go_on_is_let_go_of(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    users, client = served.service.users, served.openai()
+
+    def held() -> list[int]:
+        return [engine.cache.length for _, engine in users._idle.values() if engine.cache.length]
+
+    for i in range(12):
+        ask(client, "x" * 100, user=f"u{i}")
+    assert len(held()) == 8  # conversations, and not too long ones
+    users.cached_tokens = 700
+    ask(client, "x" * 100, user="u0")
+    assert 300 < sum(held()) <= 700
+    users.let_go()
+    assert held()
+    monkeypatch.setattr("lmm.server.users.CACHED_S", 0.0)
+    users.let_go()
+    assert not held() and all(not engine.conversation.turns for _, engine in users._idle.values())
+    assert len(users._idle) == 12  # what they know is at hand
+
+
 def test_an_error_of_the_servers_own_is_told_and_counted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(served.service, "teach", lambda *args: 1 / 0)
     monkeypatch.setattr(served.service, "chat", lambda *args: 1 / 0)
@@ -650,11 +723,9 @@ def test_where_keys_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_public_address_needs_a_key() -> None:
-    from lmm.config import Config
-
     for host in ("0.0.0.0", "::", "10.1.2.3", "example.org"):
         with pytest.raises(UsageError, match="a key is needed"):
-            serve(Config(), host, 0, None, None, "auto", (), 60.0, print)
+            serve(Config(), host, 0, None, None, "auto", (), 60.0, 1000, print)
     assert is_loopback("127.0.0.2") and is_loopback("[::1]") and is_loopback("LOCALHOST") and not is_loopback("")
 
 

@@ -25,6 +25,9 @@ def serve(
     ] = None,
     encoder: Annotated[str, Option(help="of embeddings and texts, as in `lmm recall`")] = "auto",
     cors: Annotated[list[str] | None, Option(help="origin of a page elsewhere that may ask; repeatable")] = None,
+    cache_tokens: Annotated[
+        int, Option(help="tokens of the conversations that are worked on at once; others wait", min=1)
+    ] = 65_536,
     time_limit: Annotated[float, Option(help="seconds for a reply", min=1)] = 600.0,
 ) -> None:
     """Serve the model to many users, each with a memory of their own, as OpenAI's API does."""
@@ -32,4 +35,4 @@ def serve(
         from lmm.server.run import serve as run
     except ImportError as error:
         raise UsageError(f"{error.name} is not installed; run: pip install 'lmm[serve]'") from error
-    run(config, host, port, api_key, store, encoder, tuple(cors or ()), time_limit, say)
+    run(config, host, port, api_key, store, encoder, tuple(cors or ()), time_limit, cache_tokens, say)

@@ -21,7 +21,7 @@ from lmm.adapters.base import Adapter, Cache, Rewrite, Site, Tap, TapContext
 if TYPE_CHECKING:
     from lmm.adapters.ops import Array
 
-MOST = 32  # conversations in one pass
+MOST, TOKENS = 32, 16_384  # conversations in one pass, and what they have read: a pass makes their caches anew
 WAIT_S = 0.004  # for those who were in the last passes
 STALE = 3.0  # passes of the same length after which somebody is not waited for
 
@@ -118,7 +118,9 @@ class Seats:
             waiting = {step.seat for step in self._waiting}
             expected = min(len(waiting | self._lately.keys()), MOST)
             self._arrived.wait_for(lambda: len(self._waiting) >= expected, WAIT_S)
-            some, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
+            read = np.cumsum([step.cache.length for step in self._waiting[:MOST]])
+            count = max(1, int(np.searchsorted(read, TOKENS, "right")))
+            some, self._waiting = self._waiting[:count], self._waiting[count:]
         return some
 
     def _run(self, steps: Sequence[_Step]) -> None:

@@ -7,6 +7,7 @@ import dataclasses
 import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 import lmm
 from lmm.errors import Cancelled, LearningError, LmmError, ModelError, StateError, StoreError, TooLongError, UsageError
-from lmm.server import schema
+from lmm.server import heap, schema
 from lmm.server.guard import INTERNAL, Guard, Settings
 from lmm.server.logprobs import Token
 from lmm.server.schema import (
@@ -38,12 +39,13 @@ from lmm.server.schema import (
 )
 from lmm.server.service import Missing, Replied, Service, UnknownModel
 from lmm.server.speaking import Emit
-from lmm.server.workers import Late, Stop, TooMany, Workers
+from lmm.server.workers import Late, Size, Stop, TooMany, Workers
 
 if TYPE_CHECKING:
     from lmm.store.base import Memo
 
 WHOSE = "x-lmm-memory"
+LOOK_S = 30.0  # between looks for conversations that have not gone on
 PAGE = Path(__file__).with_name("page.html")
 POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
 #: (status, type, code) of errors, the first that fits
@@ -97,7 +99,9 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        letting_go = asyncio.create_task(_let_go(service))
         yield
+        letting_go.cancel()
         await app.state.workers.close()
         await asyncio.to_thread(service.close)
 
@@ -105,6 +109,7 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
         title="lmm", version=lmm.__version__, lifespan=lifespan, description=__doc__, docs_url=None, redoc_url=None
     )
     app.state.service, app.state.settings = service, settings
+    service.users.cached_tokens = settings.cache_tokens // 4
     app.state.workers = workers = Workers(settings, service.metrics, service.users.most)
     _errors(app)
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
@@ -118,6 +123,14 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
     _lessons(app, service, workers)
     _around(app, service)
     return app
+
+
+async def _let_go(service: Service) -> None:
+    """Conversations that do not go on cost nothing but their users' minds."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        await asyncio.to_thread(service.users.let_go)
+        await asyncio.to_thread(heap.give_back)
 
 
 # errors ---------------------------------------------------------------------------------------------------------
@@ -177,14 +190,16 @@ def _replies(app: FastAPI, service: Service, workers: Workers) -> None:
         field `lmm` says what was learned, and which lessons and notes spoke."""
         user = who.user(body.user)
         made = Completion("chat", service.model)
-        return await _answer(workers, request, body, user, made, lambda *a: service.chat(body, user, *a))
+        size = partial(service.size, body.texts, body.most)
+        return await _answer(workers, request, body, user, made, lambda *a: service.chat(body, user, *a), size)
 
     @app.post("/v1/completions")
     async def completions(body: CompletionRequest, request: Request, who: Who) -> Response:
         """A text that goes on."""
         user = who.user(body.user)
         made = Completion("text", service.model)
-        return await _answer(workers, request, body, user, made, lambda *a: service.complete(body, user, *a))
+        size = partial(service.size, body.texts, body.most)
+        return await _answer(workers, request, body, user, made, lambda *a: service.complete(body, user, *a), size)
 
     @app.post("/v1/embeddings")
     def embeddings(body: EmbeddingRequest) -> dict[str, Any]:
@@ -211,7 +226,7 @@ Work = Callable[[Emit, Stop], Replied]
 
 
 async def _answer(
-    workers: Workers, request: Request, body: AnyRequest, user: str, made: Completion, work: Work
+    workers: Workers, request: Request, body: AnyRequest, user: str, made: Completion, work: Work, size: Size
 ) -> Response:
     """Whole or as a stream. It ends when the client leaves, at the time limit, or with the server."""
     loop, parts, stop = asyncio.get_running_loop(), asyncio.Queue[Any](), Stop()
@@ -219,7 +234,7 @@ async def _answer(
     def emit(text: str, tokens: Sequence[Token]) -> None:
         loop.call_soon_threadsafe(parts.put_nowait, (text, tokens if body.scored else None))
 
-    reply = workers.begin(user, lambda stop: work(emit, stop), stop)
+    reply = workers.begin(user, lambda stop: work(emit, stop), stop, size)
     reply.add_done_callback(parts.put_nowait)  # as the last part
     leaving = asyncio.create_task(_left(request, stop))
     reply.add_done_callback(lambda _: leaving.cancel())
@@ -308,7 +323,7 @@ def _texts(app: FastAPI, service: Service) -> None:
         user = who.user(body.user)
         service.memo(user, id)
         memory = service.of(user)
-        return _shown(memory.get(memory.update(id, body.text, body.metadata)))
+        return _shown(memory.get(memory.update(id, body.text, body.metadata, body.context, body.about)))
 
     @app.delete("/v1/memories/{id}")
     def forget(id: str, who: Who) -> dict[str, Any]:
@@ -345,13 +360,14 @@ def _lessons(app: FastAPI, service: Service, workers: Workers) -> None:
     async def teach(body: TeachRequest, who: Who) -> dict[str, Any]:
         """Teach the answer to a question."""
         user = who.user(body.user)
-        return await workers.run(user, lambda stop: service.teach(user, body.question, body.answer, stop))
+        size = partial(service.size, (body.question, body.answer))
+        return await workers.run(user, lambda stop: service.teach(user, body.question, body.answer, stop), size)
 
     @app.post("/v1/lessons/correct")
     async def correct(body: CorrectRequest, who: Who) -> dict[str, Any]:
         """Teach what a reply should have been, and give it."""
         user, given = who.user(body.user), (body.question, body.reply, body.answer)
-        return await workers.run(user, lambda stop: service.correct(user, *given, stop))
+        return await workers.run(user, lambda stop: service.correct(user, *given, stop), partial(service.size, given))
 
     @app.post("/v1/lessons/undo")
     async def undo(body: UndoRequest, who: Who) -> dict[str, Any]:

@@ -29,6 +29,7 @@ class Settings:
     body_seconds: float = 60.0  # in which a body has come
     seconds: float = 600.0  # for a reply
     at_once: int = 64  # replies and lessons at the same time; others wait
+    cache_tokens: int = 65_536  # of the conversations that are worked on; the others wait
     waiting: int = 1024  # beyond which they are refused
     waiting_each: int = 64  # of one user
 

@@ -15,6 +15,7 @@ from lmm.engine import runtime
 from lmm.errors import UsageError
 from lmm.server.app import make_app
 from lmm.server.guard import Settings
+from lmm.server.heap import of_one_heap
 from lmm.server.keys import VARIABLE, is_loopback, load_keys
 from lmm.server.service import Service
 from lmm.store.personal import PersonalMemory
@@ -40,6 +41,7 @@ def serve(
     encoder: str,
     origins: tuple[str, ...],
     seconds: float,
+    cache_tokens: int,
     notice: Callable[[str], None],
 ) -> None:
     """Serve until SIGINT or SIGTERM. Raises UsageError for what must not be, before a model is loaded."""
@@ -48,8 +50,9 @@ def serve(
         raise UsageError(
             f"{host} is reached from other machines: a key is needed, in a file (--api-key FILE) or in {VARIABLE}"
         )
-    settings = Settings(known, local, origins, seconds=seconds)
+    settings = Settings(known, local, origins, seconds=seconds, cache_tokens=cache_tokens)
     runtime.check(config)
+    of_one_heap()
     listening = _listening(host, port)
     adapter = runtime.load_adapter(dataclasses.replace(config, dtype=dtype_of(config)), notice=notice)
     texts = PersonalMemory(store, load_encoder(encoder, adapter, notice))

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from lmm.errors import UsageError
 from lmm.server.logprobs import Token, of_chat, of_text
-from lmm.store.checks import json_values, storable
+from lmm.store.checks import LARGEST, LONGEST, json_values, storable
 
 MOST_STOPS = 4
 MOST_INPUTS = 2048
@@ -62,8 +62,9 @@ def _of_64_bits(digits: str) -> int:
 
 
 Text = Annotated[str, StringConstraints(max_length=1_000_000), AfterValidator(_text)]
-Said = Annotated[Text, StringConstraints(min_length=1, max_length=100_000), AfterValidator(_said)]
-About = Annotated[Text, StringConstraints(max_length=400)]
+Kept = Annotated[Text, StringConstraints(max_length=LARGEST)]  # of more bytes, the store says that it is too large
+Said = Annotated[Kept, StringConstraints(min_length=1), AfterValidator(_said)]
+About = Annotated[Text, StringConstraints(max_length=LONGEST)]
 Metadata = Annotated[dict[str, Any], AfterValidator(holdable)]
 Time = Annotated[float, Field(allow_inf_nan=False)]  # seconds since 1970
 
@@ -138,6 +139,15 @@ class ChatRequest(AnyRequest):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     lmm_learn: Literal["auto", "off"] | None = None
 
+    @property
+    def texts(self) -> list[str]:
+        return [message.text for message in self.messages]
+
+    @property
+    def most(self) -> int | None:
+        """Tokens of a reply; None: it does not say."""
+        return self.max_completion_tokens or self.max_tokens
+
 
 class CompletionRequest(AnyRequest):
     prompt: Annotated[Text | Annotated[list[Text], Field(min_length=1, max_length=1)], BeforeValidator(_no_tokens)]
@@ -148,6 +158,15 @@ class CompletionRequest(AnyRequest):
     @property
     def text(self) -> str:
         return self.prompt if isinstance(self.prompt, str) else self.prompt[0]
+
+    @property
+    def texts(self) -> list[str]:
+        return [self.text]
+
+    @property
+    def most(self) -> int:
+        """As OpenAI's, where it does not say."""
+        return self.max_tokens or 16
 
 
 class EmbeddingRequest(BaseModel):
@@ -162,15 +181,19 @@ class EmbeddingRequest(BaseModel):
 
 class MemorizeRequest(BaseModel):
     text: Said
-    context: Text | None = None
+    context: Kept | None = None
     metadata: Metadata | None = None
     about: About = ""
     user: str | None = None
 
 
 class UpdateRequest(BaseModel):
+    """What is not given stays as it was; an empty `about` takes a text out of its matter."""
+
     text: Said
+    context: Kept | None = None
     metadata: Metadata | None = None
+    about: About | None = None
     user: str | None = None
 
 

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from lmm.server.schema import ChatRequest, CompletionRequest
     from lmm.store.base import Memo
 
+FORM = 32  # tokens of a chat's form around a message, and more
+
 
 @dataclasses.dataclass
 class Replied:
@@ -73,7 +75,7 @@ class Service:
         if request.top_logprobs and not request.logprobs:
             raise UsageError("top_logprobs needs logprobs: true")
         tokens = Tokens(self.adapter.format, request.top_logprobs or 0) if request.logprobs else None
-        config = self._decoding(request, request.max_completion_tokens or request.max_tokens, request.lmm_learn)
+        config = self._decoding(request, request.most, request.lmm_learn)
         messages = [
             {"role": "system" if m.role == "developer" else m.role, "content": m.text} for m in request.messages
         ]
@@ -92,9 +94,15 @@ class Service:
         self.metrics.add("lmm_tokens_total", count)
         return Replied(spoken.text, spoken.ended, read, count, about, spoken.tokens if request.logprobs else None)
 
+    def size(self, texts: Sequence[str], most: int | None = None) -> int:
+        """How many tokens a conversation of these may come to, with a reply of `most`."""
+        read = sum(len(self.adapter.format.encode(text)) + FORM for text in (self.config.system, *texts))
+        count = read + (most or self.config.max_tokens or speaking.MOST)
+        return min(count, self.adapter.shape.context or count)
+
     def complete(self, request: CompletionRequest, user: str, emit: Emit, stop: threading.Event) -> Replied:
         """Text that goes on as it began, without a chat's form; nothing is learned."""
-        config = self._decoding(request, request.max_tokens or 16, "off")
+        config = self._decoding(request, request.most, "off")
         if not request.text.strip():
             raise UsageError("there is nothing to complete in an empty prompt")
         if request.echo and request.logprobs is not None:

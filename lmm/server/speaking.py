@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lmm.adapters.models.chat_format import Message
     from lmm.engine.engine import Engine
 
+MOST = 1024  # tokens of a reply, where nobody says how many
 COLD = 1e-3  # a temperature below which the likeliest token is as good as sure, and logits divided by it overflow
 Emit = Callable[[str, Sequence[Token]], None]
 
@@ -158,7 +159,7 @@ def decoding(
 ) -> Config:
     """The settings of one request; without a seed, it draws as no other does. Raises UsageError."""
     seed = secrets.randbelow(2**31) if seed is None else seed
-    given = {"top_p": top_p, "max_tokens": max_tokens, "seed": seed, "learn": learn}
+    given = {"top_p": top_p, "max_tokens": max_tokens or config.max_tokens or MOST, "seed": seed, "learn": learn}
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if temperature is not None and temperature < COLD:
         changes |= {"decoding_strategy": "greedy"}

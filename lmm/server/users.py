@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from lmm.store.base import Lessons
 
 AT_ONCE = 4  # minds of one user
-CACHED = 8  # conversations whose caches are kept, in case they go on
+CACHED, CACHED_S = 8, 300.0  # conversations whose caches are kept, in case they go on, and for how long
 MINDS = 512  # that are held ready, of users that are not talking
 
 
@@ -54,6 +55,8 @@ class Users:
         self._free: dict[str, list[Engine]] = {}
         self._busy: dict[str, int] = {}
         self._idle: OrderedDict[int, tuple[str, Engine]] = OrderedDict()  # by how long nobody has used them
+        self._since: dict[int, float] = {}  # when a conversation ended that is still cached
+        self.cached_tokens = 16_384  # of all that are
         self._changed = threading.Condition()
 
     @contextlib.contextmanager
@@ -95,6 +98,7 @@ class Users:
             if free := self._free.get(user):
                 engine = free.pop()
                 del self._idle[id(engine)]
+                self._since.pop(id(engine), None)
                 return engine
         try:
             return self._made(user)
@@ -119,8 +123,8 @@ class Users:
         with self._changed:
             self._free.setdefault(user, []).append(engine)
             self._idle[id(engine)] = user, engine
-            for _, (_, old) in list(self._idle.items())[:-CACHED]:
-                old.start()
+            self._since[id(engine)] = time.monotonic()
+            self._let_go()
             while len(self._idle) > MINDS and self._keeps(next(iter(self._idle.values()))[1]):
                 _, (owner, old) = self._idle.popitem(last=False)
                 self._free[owner].remove(old)
@@ -128,6 +132,20 @@ class Users:
             self._left(user)
         for old in dropped:
             self._close(old)
+
+    def let_go(self) -> None:
+        """Drop the conversations of those who have not gone on for a while."""
+        with self._changed:
+            self._let_go()
+
+    def _let_go(self) -> None:
+        tokens, now = 0, time.monotonic()
+        for i, (key, since) in enumerate(reversed(list(self._since.items()))):
+            _, engine = self._idle[key]
+            tokens += engine.cache.length
+            if i >= CACHED or tokens > self.cached_tokens or now - since > CACHED_S:
+                engine.start()
+                del self._since[key]
 
     @staticmethod
     def _keeps(engine: Engine) -> bool:
@@ -176,6 +194,7 @@ class Users:
         with self._changed:
             engines = [engine for _, engine in self._idle.values()]
             self._idle.clear()
+            self._since.clear()
             self._free.clear()
         for engine in engines:
             self._close(engine)

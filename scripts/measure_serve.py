@@ -133,6 +133,22 @@ def long(url: str, pid: int, users: int, words: int) -> tuple[int, int, int]:
     return replies, most[0] - before, resident(pid) - before
 
 
+def idle(url: str, pid: int, users: int) -> float:
+    """Bytes of memory for each of so many users who were taught a lesson and asked something."""
+
+    def one(i: int) -> None:
+        user = Server(url, f"idle{i}", "")
+        user.call("POST", "/v1/lessons", {"question": QUESTION, "answer": NAMES[i % len(NAMES)]})
+        user.call("POST", "/v1/lessons/why", {"question": QUESTION})
+
+    for i in range(16):  # what the first ones bring about is for all
+        one(-1 - i)
+    before = resident(pid)
+    for i in range(users):
+        one(i)
+    return (resident(pid) - before) / users
+
+
 def shared(one: str, other: str, lessons: int) -> list[float]:
     """Teach one server and ask the other at once -> seconds until it knew, from when the first had answered."""
     took = []
@@ -178,8 +194,9 @@ def resident(pid: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("url", nargs="?")
-    for name, value in (("users", 8), ("tokens", 64), ("rounds", 3), ("requests", 1000), ("idle", 200)):
+    for name, value in (("users", 8), ("tokens", 64), ("rounds", 3), ("requests", 1000), ("idle", 100)):
         parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--many", default="", help="so many users at once, further on: 16,32,64")
     parser.add_argument("--long", type=int, default=0, help="users with long prompts at once; nothing else is measured")
     parser.add_argument("--words", type=int, default=1500, help="of a long prompt")
     parser.add_argument("--cache-tokens", type=int, help="as of lmm serve, with --long")
@@ -212,10 +229,12 @@ def main() -> None:
             asked, wrong = mixed(url, given.requests, 16)
             print(f"{asked} requests of {len(NAMES)} users at once: {wrong} replies with another's answer or without")
         if pid and given.idle:
-            before = resident(pid)
-            for i in range(given.idle):
-                Server(url, f"idle{i}", "").call("POST", "/v1/lessons/why", {"question": QUESTION})
-            print(f"memory of a user who does not talk: {(resident(pid) - before) / given.idle / 1e6:.3f} MB")
+            print(f"memory of a user who does not talk, with a lesson: {idle(url, pid, given.idle) / 1e6:.3f} MB")
+        for count in map(int, given.many.split(",") if given.many else ()):
+            made, firsts = speed(url, count, given.tokens, 1)
+            median, late = np.quantile(firsts, [0.5, 0.95])
+            told = f"first token: median {median:.1f} s, p95 {late:.1f} s"
+            print(f"{count} users: {made:.1f} tokens/s, {made / count:.2f} for each; {told}")
 
 
 if __name__ == "__main__":

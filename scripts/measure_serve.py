@@ -129,8 +129,7 @@ def long(url: str, pid: int, users: int, words: int) -> tuple[int, int, int]:
     finally:
         done.set()
         watcher.join()
-    time.sleep(LOOK_S + 5)
-    return replies, most[0] - before, resident(pid) - before
+    return replies, most[0] - before, settled(pid) - before
 
 
 def idle(url: str, pid: int, users: int) -> float:
@@ -143,10 +142,10 @@ def idle(url: str, pid: int, users: int) -> float:
 
     for i in range(16):  # what the first ones bring about is for all
         one(-1 - i)
-    before = resident(pid)
+    before = settled(pid)
     for i in range(users):
         one(i)
-    return (resident(pid) - before) / users
+    return (settled(pid) - before) / users
 
 
 def shared(one: str, other: str, lessons: int) -> list[float]:
@@ -191,6 +190,18 @@ def resident(pid: int) -> int:
     return 1024 * int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")))
 
 
+def worked(pid: int) -> float:
+    """Seconds of the processors that a process has had; 0 for none."""
+    ticks = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13] if pid else ()
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def settled(pid: int) -> int:
+    """The same once it has given back what is free."""
+    time.sleep(LOOK_S + 5)
+    return resident(pid)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("url", nargs="?")
@@ -220,9 +231,14 @@ def main() -> None:
     server = contextlib.nullcontext((given.url, 0)) if given.url else started(given.model)
     with server as (url, pid):
         speed(url, given.users, 4, 1)  # so that every user is known
+        begun = worked(pid)
         alone, _ = speed(url, 1, given.tokens, given.rounds)
+        middle = worked(pid)
         together, firsts = speed(url, given.users, given.tokens, given.rounds)
         print(f"1 user {alone:.1f} tokens/s; {given.users} users {together:.1f} tokens/s: {together / alone:.2f} times")
+        if pid:
+            times = given.users * (middle - begun) / (worked(pid) - middle)
+            print(f"by the processor's time, which others on the machine take less part in: {times:.2f} times")
         median, late = np.quantile(firsts, [0.5, 0.95])
         print(f"first token at {given.users} users: median {median:.2f} s, p95 {late:.2f} s")
         if given.requests:

@@ -55,8 +55,8 @@ def close(a: np.ndarray, b: np.ndarray, atol: float = 2e-4) -> None:
 
 
 def same(adapter: Adapter, a: np.ndarray, b: np.ndarray) -> None:
-    """Bit for bit; but llama.cpp adds up in the order in which tokens lie in its store, which is another each time."""
-    if adapter.name == "llama_cpp":
+    """Bit for bit; but with keys and values in float32 llama.cpp adds up by where tokens lie in its store."""
+    if adapter.name == "llama_cpp" and adapter.store.precise:  # type: ignore[attr-defined]
         close(a, b, atol=1e-5)
     else:
         assert np.array_equal(a, b)

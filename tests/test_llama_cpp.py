@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import tiny
 from conftest import need
 from contracts import close, numbers
 
@@ -95,6 +96,54 @@ def test_a_store_that_is_full_grows_and_keeps_what_was_read(tiny_llama) -> None:
         held.append(read(adapter, some(adapter, 8, 60))[1])
     close(read(adapter, more, kept)[0], expected)
     assert adapter.store.cells == 2 * before
+
+
+@pytest.fixture(scope="module")
+def rounded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adapter]:
+    """A model as people run it: weights of four bits, keys and values as they are without --dtype."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(tiny.COMMON, "intermediate_size", 64)  # a whole number of blocks
+        made = tiny.source(tmp_path_factory.mktemp("rounded"))
+        tiny.write_gguf(made.folder, "Q4_1")
+    yield registry.load_adapter("llama_cpp", made)
+
+
+def said(adapter: Adapter, tokens: np.ndarray, row: int = 0, parts: int = 1) -> np.ndarray:
+    """Logits of the last of these tokens [B, T] and of two more, in one row."""
+    cache, found = adapter.new_cache(len(tokens)), []
+    for part in [*np.array_split(tokens, parts, 1), *[np.full((len(tokens), 1), 7)] * 2]:
+        logits, cache = adapter.forward(part, cache)
+        found.append(numbers(adapter, logits)[row, -1])
+    return np.stack(found[-3:])
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("length", [20, 90])  # ggml has another kernel of attention from 64 tokens on
+def test_a_text_gives_the_same_bits_whatever_is_beside_it_and_wherever_it_lies(rounded, threads, length) -> None:
+    rounded.store.set_threads(threads)
+    text = some(rounded, 1, length)
+    expected = said(rounded, text)
+    for count, row in [(2, 1), (7, 3), (40, 39)]:
+        rows = some(rounded, count, length)
+        rows[row] = text
+        assert np.array_equal(said(rounded, rows, row), expected), f"row {row} of {count}"
+    beside = [read(rounded, some(rounded, 1, 90))[1] for _ in range(8)]
+    assert np.array_equal(said(rounded, text), expected), "behind others, in more than 512 cells"
+    del beside[::2]
+    assert np.array_equal(said(rounded, text, parts=3), expected), "among the cells of those that nobody holds"
+
+
+def test_what_nobody_holds_goes_when_there_is_much_of_it(rounded) -> None:
+    from lmm.adapters.llama_cpp_context import FIRST_CELLS
+
+    text, more, before = some(rounded, 1, 90), some(rounded, 1, 3), rounded.store.cells
+    _, kept = read(rounded, text[:, :60])
+    expected, _ = read(rounded, more, kept)
+    for i in range(30):
+        _, longer = read(rounded, text[:, 60 : 61 + i], kept)
+        assert rounded.store._used < FIRST_CELLS // 2
+    assert np.array_equal(read(rounded, more, kept)[0], expected) and rounded.store.cells == before
+    assert np.array_equal(read(rounded, more, rounded.trim(longer, 60))[0], expected)
 
 
 def test_a_lesson_reads_its_question_once_and_what_all_begin_with_not_again(tiny_llama, tiny_torch) -> None:

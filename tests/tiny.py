@@ -68,8 +68,8 @@ def source(folder: Path, kind: str = "llama", template: str | None = TEMPLATE) -
     return ModelSource(f"tiny-{kind}", folder, f"tiny/{kind}", None)
 
 
-def write_gguf(folder: Path) -> None:
-    """The Llama of `source` in that folder as a GGUF file beside it, of the same float32 weights."""
+def write_gguf(folder: Path, kind: str = "F32") -> None:
+    """The Llama of `source` in that folder as a GGUF file beside it, of the same weights, rounded to `kind`."""
     import gguf
     from safetensors.numpy import load_file
 
@@ -98,7 +98,9 @@ def write_gguf(folder: Path) -> None:
         if heads is not None:  # llama.cpp rotates neighbours, Hugging Face the two halves of a head
             count, rows = COMMON[heads], values.shape[0]
             values = values.reshape(count, 2, rows // count // 2, -1).swapaxes(1, 2).reshape(values.shape)
-        out.add_tensor(names.get_name(name, (".weight",)), values.copy())
+        stored = gguf.GGMLQuantizationType[kind if values.ndim == 2 else "F32"]
+        values = gguf.quants.quantize(values.copy(), stored)
+        out.add_tensor(names.get_name(name, (".weight",)), values, raw_dtype=stored)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()

@@ -28,8 +28,8 @@ from lmm.errors import BackendError
 
 PACKAGE, VERSION = "xllamacpp", "2026.10.11549"
 INSTALL = "pip install 'lmm[llama]'"
-F32, F16 = 0, 1  # enum ggml_type
-NO_FLASH = 0  # enum llama_flash_attn_type
+F32, F16, BF16 = 0, 1, 30  # enum ggml_type
+NO_FLASH, FLASH = 0, 1  # enum llama_flash_attn_type
 ERROR = 4  # enum ggml_log_level
 MOST_ROWS = 256  # sequences of one context, LLAMA_MAX_SEQ
 NAME, SOURCES = 256, 152  # offsets in struct ggml_tensor

@@ -2,6 +2,11 @@
 
 So a cache is the first n tokens of a sequence: reading on after a cache that ends where its sequence ends appends, and
 after a shorter one it begins a sequence of its own, which shares the cells of what went before. Nothing is copied.
+
+A text gives the same logits, bit for bit, wherever it lies and whatever is read beside it. Its cells are passed over in
+the order of its tokens, since no cell is used twice: what nobody holds stays until there is much of it, and then what
+is held is laid afresh. And keys and values are of two types, for which ggml has one kernel of attention, which leaves
+out what is not of the text; for one type it has three, by how many tokens are read, cells in use and threads.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from lmm.adapters import llama_cpp_api as api
 from lmm.errors import LmmError, ModelError
 
 FIRST_CELLS = 2048  # tokens in the store at the beginning; it doubles when it is full
+WASTE = 256  # cells of texts that nobody holds, which every step looks at and passes over
 AT_ONCE = 512  # tokens in one pass through the graph
 Handler = Callable[[int], bool]  # a computed node -> whether the pass goes on
 
@@ -66,6 +72,7 @@ class Model:
         params.n_ctx, params.n_seq_max, params.kv_unified = cells, rows, 1
         params.n_batch = params.n_ubatch = min(AT_ONCE, cells)
         params.n_threads = params.n_threads_batch = threads
+        params.type_v, params.flash_attn_type = api.BF16, api.FLASH
         if precise:
             params.type_k = params.type_v = api.F32
             params.flash_attn_type = api.NO_FLASH
@@ -87,6 +94,9 @@ class Context:
         self._handle = model.context(self.cells, api.MOST_ROWS, precise, self.filter, self.threads)
         self._free = deque(range(api.MOST_ROWS))
         self._dropped: deque[int] = deque()  # by whoever let go last, perhaps on another thread, while a pass runs
+        self._gone: list[int] = []  # dropped, and their cells are still in the store
+        self._own = [0] * api.MOST_ROWS  # cells of each, without those that it began with
+        self._used = self._waste = 0  # cells, and of them those that nobody holds
         self._living: weakref.WeakSet[Text] = weakref.WeakSet()
         self._nodes: dict[str, Handler] = {}
         self._error: BaseException | None = None
@@ -100,6 +110,8 @@ class Context:
     def new(self) -> Text:
         """An empty sequence."""
         self._tidy()
+        if not self._free:
+            self._lay_afresh()
         if not self._free:
             raise LmmError(f"llama.cpp reads at most {api.MOST_ROWS} texts at a time; use a smaller --batch-size")
         made = Text(self._free.popleft(), 0)
@@ -127,9 +139,37 @@ class Context:
 
     def _tidy(self) -> None:
         while self._dropped:
-            number = self._dropped.popleft()
-            self.lib.llama_memory_seq_rm(self._memory, number, -1, -1)
-            self._free.append(number)
+            self._gone.append(self._dropped.popleft())
+            self._waste += self._own[self._gone[-1]]
+        if self._waste > max(WASTE, self._used // 4):
+            self._lay_afresh()
+
+    def _lay_afresh(self, more: int = 0) -> None:
+        """All that is held, one text after another from the first cell on, with room for `more` tokens: in a larger
+        store where they would fill three quarters of this one."""
+        rows = [row for row in self._living if row.length]
+        kept, self._used = [self._copied(row) for row in rows], sum(row.length for row in rows)
+        if self._used + more > self.cells * 3 // 4:
+            while self._used + more > self.cells * 3 // 4:
+                self.cells *= 2
+            old = self._handle
+            self._handle = self.model.context(self.cells, api.MOST_ROWS, self.precise, self.filter, self.threads)
+            self.lib.llama_free(old)
+        else:
+            self.lib.llama_memory_clear(self._memory, False)
+        self._own = [0] * api.MOST_ROWS
+        for row, data in zip(rows, kept, strict=True):
+            self.lib.llama_state_seq_set_data(self._handle, data, len(data), row.number)
+            self._own[row.number] = row.length
+        self._free.extend(self._gone)
+        self._gone.clear()
+        self._waste = 0
+
+    def _copied(self, row: Text) -> ctypes.Array[ctypes.c_char]:
+        """Keys and values of a text."""
+        room = ctypes.create_string_buffer(self.lib.llama_state_seq_get_size(self._handle, row.number))
+        self.lib.llama_state_seq_get_data(self._handle, room, len(room), row.number)
+        return room
 
     # passes --------------------------------------------------------------------------------------------------
     def read(self, tokens: np.ndarray, rows: Sequence[Text], keep: int, nodes: dict[str, Handler]) -> np.ndarray:
@@ -141,13 +181,15 @@ class Context:
         self.filter.watch(list(nodes))
         self._batch.fill(tokens, [row.number for row in rows], rows[0].length, keep)
         while (status := self.lib.llama_decode(self._handle, self._batch.value)) == 1:
-            self._grow()
+            self._lay_afresh(tokens.size)
         if self._error is not None or status != 0:
             for row in rows:
                 self.lib.llama_memory_seq_rm(self._memory, row.number, row.length, -1)
             raise self._error or LmmError(f"llama.cpp could not read {tokens.size} tokens (status {status})")
         for row in rows:
             row.length += tokens.shape[1]
+            self._own[row.number] += tokens.shape[1]
+        self._used += tokens.size
         shape = len(rows), keep, self.model.tokens
         if not keep:
             return np.empty(shape, np.float32)
@@ -170,18 +212,6 @@ class Context:
     def set(self, tensor: int, values: torch.Tensor) -> None:
         values = values.detach().float().contiguous()
         self.lib.ggml_backend_tensor_set(tensor, values.data_ptr(), 0, values.nbytes)
-
-    def _grow(self) -> None:
-        """A store twice as large, with all that is in this one."""
-        old = self._handle
-        self.cells *= 2
-        self._handle = self.model.context(self.cells, api.MOST_ROWS, self.precise, self.filter, self.threads)
-        for row in self._living:
-            if row.length:
-                room = ctypes.create_string_buffer(self.lib.llama_state_seq_get_size(old, row.number))
-                self.lib.llama_state_seq_get_data(old, room, len(room), row.number)
-                self.lib.llama_state_seq_set_data(self._handle, room, len(room), row.number)
-        self.lib.llama_free(old)
 
 
 class _Room:

@@ -151,7 +151,7 @@ def tiny_mlx(tiny_torch: Adapter) -> Adapter:
 
 @pytest.fixture(scope="session")
 def llama_adapter() -> Adapter:
-    return load("llama_cpp")
+    return load("llama_cpp", dtype="auto")
 
 
 @pytest.fixture(scope="session")

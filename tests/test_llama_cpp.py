@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 from conftest import need
-from contracts import close, numbers
+from contracts import close, numbers, on
 
 from lmm import registry
 from lmm.adapters.base import Adapter
@@ -131,6 +131,13 @@ def test_a_text_gives_the_same_bits_whatever_is_beside_it_and_wherever_it_lies(r
     assert np.array_equal(said(rounded, text), expected), "behind others, in more than 512 cells"
     del beside[::2]
     assert np.array_equal(said(rounded, text, parts=3), expected), "among the cells of those that nobody holds"
+
+
+@on("llama_cpp")
+def test_the_packaged_model_gives_the_same_bits_alone_and_among_others(adapter: Adapter) -> None:
+    rows = some(adapter, 5, 20)
+    for row in (0, 3):
+        assert np.array_equal(said(adapter, rows, row), said(adapter, rows[[row]])), f"row {row}"
 
 
 def test_what_nobody_holds_goes_when_there_is_much_of_it(rounded) -> None:

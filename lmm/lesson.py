@@ -27,7 +27,8 @@ class Lesson:
     about ("my sister", "name"), where that is known: the next lesson about both takes its place, as this one takes that
     of the lessons with the ids `supersedes`. `replaces` is the answer of an earlier lesson that this one corrects,
     `formerly` are the statements in whose place this one came (what they were found by finds it, too), and `still` what
-    holds of them all the same, as the assistant says it.
+    holds of them all the same, as the assistant says it. `values` are what the statement tells, in its own words
+    ("Zorbina", "level 3"), where a reader found it, and `over` those of `formerly`.
     `reading` is the lesson as a reader of the language understands it, with the question that a statement answers and
     with more wordings; it is not kept in files.
     """
@@ -46,6 +47,8 @@ class Lesson:
     supersedes: tuple[str, ...] = ()
     formerly: tuple[str, ...] = ()
     still: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    over: tuple[str, ...] = ()
     reading: Lesson | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
@@ -67,13 +70,16 @@ class Lesson:
 
     def relieved(self, gone: Callable[[str], bool]) -> Lesson:
         """The lesson without what it has of others that are `gone`."""
-        formerly, still = (tuple(x for x in texts if not gone(x)) for texts in (self.formerly, self.still))
+        formerly, still, over = (
+            tuple(text for text in texts if not gone(text)) for texts in (self.formerly, self.still, self.over)
+        )
         replaces = "" if gone(self.replaces) else self.replaces
-        return dataclasses.replace(self, replaces=replaces, formerly=formerly, still=still)
+        return dataclasses.replace(self, replaces=replaces, formerly=formerly, still=still, over=over)
 
     def relieved_of(self, other: Lesson) -> Lesson:
         """The lesson without what it has of another one."""
-        return self.relieved({other.answer, other.statement, *other.still, *sentences(other.echo)}.__contains__)
+        said = {other.answer, other.statement, *other.still, *other.values, *sentences(other.echo)}
+        return self.relieved(said.__contains__)
 
     def to_dict(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in _kept()}
@@ -85,7 +91,7 @@ class Lesson:
         return cls(**known | {name: tuple(map(str, known.get(name, ()))) for name in LISTS})
 
 
-LISTS = ("wordings", "supersedes", "formerly", "still")
+LISTS = ("wordings", "supersedes", "formerly", "still", "values", "over")
 
 
 def _kept() -> list[str]:

@@ -84,8 +84,9 @@ def told_pairs(some: Sequence[Told], rng: random.Random) -> Iterator[Pair]:
         peers = [other.old for other in some if other.language == one.language and other is not one]
         for text, label in (*((t, 1) for t in one.new), *((t, 0) for t in one.beside)):
             yield Pair(typed(text, rng), one.old, label, "told", told=True)
-        for old in rng.sample(peers, min(OTHERS, len(peers))):
-            yield Pair(typed(rng.choice(one.new), rng), old, 0, "told", told=True)
+        later = (*one.new, *one.beside)
+        for old in rng.sample(peers, min(OTHERS, len(later), len(peers))):
+            yield Pair(typed(rng.choice(later), rng), old, 0, "told", told=True)
 
 
 def chained(path: Path, rng: random.Random) -> Iterator[Pair]:

@@ -604,6 +604,9 @@ def told(*turns: str) -> list[Lesson]:
         (("The staging server runs on port 8443.", "The production server runs on port 9000."), 2),
         (("My brother Tavik works as a baker.", "My cousin Ondrel works as a pilot."), 2),
         (("My name is Dora.", "My sister's name is Vera."), 2),
+        (("The dentist's number is 4411.", "The vet's number is 7712."), 2),
+        (("Kestrelby archive door code: 3394#", "Kestrelby garage door code: 5512#"), 2),
+        (("My username on the Hexaplume forum is DriftMarten.", "My username on the Hexaplume forum is Coal."), 1),
     ],
 )
 def test_only_a_fact_about_the_same_takes_the_place_of_one(turns: tuple[str, ...], kept: int) -> None:
@@ -770,3 +773,30 @@ def test_a_fact_beside_a_question_is_heard(text: str, said: str) -> None:
 )
 def test_what_goes_with_a_question_and_is_no_fact_is_not(text: str) -> None:
     assert read(text).lesson is None
+
+
+def test_values_are_kept_as_the_assistant_says_them() -> None:
+    assert read("My sister's name is Zorbina.").lesson.values == ("Zorbina",)
+    assert read("The spare key is with my aunt.").lesson.values == ("with your aunt",)
+
+
+def test_somebody_and_i_stay_together() -> None:
+    found = read("Prudence Okell and I train together at the Ironbark gym.")
+    assert not found.also and found.lesson.echo == "Prudence Okell and you train together at the Ironbark gym."
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "echo"),
+    [
+        ("There will be 26 guests at Delphine Corr's jubilee dinner.",
+         "Half her club said yes, so it's 53 guests at Delphine Corr's jubilee dinner.",
+         "Half her club said yes, so it is 53 guests at Delphine Corr's jubilee dinner."),
+        ("My neighbour Evander hates the accordion.",
+         "Evander from next door came back from holiday head over heels: he adores the accordion, plays it himself.",
+         None),
+        ("My aunt Ida loves tulips.", "she loves roses, not tulips", "Your aunt Ida loves roses."),
+    ],
+)  # fmt: skip
+def test_only_the_wrong_value_is_put_right(before: str, said: str, echo: str | None) -> None:
+    lesson = read(said, Exchange(before, "I see.")).lesson
+    assert lesson.echo == echo if echo else "hates" not in lesson.echo

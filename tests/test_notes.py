@@ -26,11 +26,11 @@ from lmm.memory.base import Note, Prompt, Recall
 from lmm.memory.keyed import cross, gate
 from lmm.memory.keyed.cross import CrossEncoder, Look
 from lmm.memory.notes import gate as notes_gate
-from lmm.memory.notes import notes as notes_module
+from lmm.memory.notes import news as news_module
 from lmm.memory.notes.gate import Notebook, shared_gate
 from lmm.memory.notes.notes import _opening
 from lmm.text.names import in_full, role_and_name, says_who
-from lmm.text.sentences import clauses
+from lmm.text.sentences import clauses, without
 
 SISTER = Lesson(
     "What is my sister's name?", "Zorbina", "My sister's name is Zorbina.", echo="Your sister is Zorbina.", id="sister"
@@ -248,7 +248,7 @@ def moved(adapter: Adapter, monkeypatch: pytest.MonkeyPatch, *more: Lesson) -> E
             home = "lives" in note or "moved" in note
             return Look(0.0, 0.95 if "moved" in message and home else 0.1)
 
-    for module in (notes_gate, notes_module):
+    for module in (notes_gate, news_module):
         real = module.shared_cross
         monkeypatch.setattr(module, "shared_cross", lambda *path, real=real: Second() if path else real())
     made = engine(adapter, "notes")
@@ -590,3 +590,62 @@ def test_a_file_of_keyed_that_is_kept_becomes_one_of_both_at_the_next_lesson(ada
     assert [x.id for x in again.mind.lessons] == ["sister", "car"]
     assert notes(again, HELPED, "Where is my car?") == [["sister"], ["car"]]
     assert again.mind.undo() == 1 and [x.id for x in again.mind.lessons] == ["sister"]
+
+
+@pytest.mark.parametrize(
+    ("sentence", "over", "left"),
+    [
+        ("You have moved from Quill Lane to 9 Tarn Row.", ("quill", "lane"), "You have moved to 9 Tarn Row."),
+        ("From Quill Lane to 9 Tarn Row", ("quill", "lane"), "to 9 Tarn Row"),
+        ("It is 675, not 312.", ("312",), "It is 675."),
+        ("Er wohnt nicht mehr in Ulm, sondern in Bonn", ("ulm",), "Er wohnt in Bonn"),
+        ("It is not 312 but 675", ("312",), "It is 675"),
+        ("You do not drink coffee but tea", ("coffee",), None),
+        ("Ella se cansó de Pozoverde y vive en Ribalmora", ("pozoverde",), "Ella se cansó y vive en Ribalmora"),
+        ("The library closes early, so it is the fire station", ("library",), None),
+        ("It is 16 degrees at night", ("degrees", "night"), None),
+        ("You moved from the night shift to days", ("night",), None),
+        ("It is C++, not C", (), None),
+    ],
+)
+def test_what_is_over_is_left_out_where_it_is_only_denied_or_left(
+    sentence: str, over: tuple[str, ...], left: str | None
+) -> None:
+    assert without(sentence, over) == (sentence if left is None else left)
+
+
+def test_a_clause_that_somebody_else_does_is_not_yours() -> None:
+    assert clauses("You won't believe it, plays it himself every day.")[1:] == ["plays it himself every day."]
+
+
+@on("toy")
+def test_what_is_told_in_the_place_of_what_is_over_is_said_first(adapter: Adapter) -> None:
+    for before, value, said, new, asked, begins in (
+        ("Our ferret is called Pumpernickel.", "Pumpernickel",
+         "The ferret doesn't go by Pumpernickel, you have renamed him Archduke.", "Archduke",
+         "What is our ferret called?", "You have renamed him Archduke."),
+        ("You fly on Fridays.", "Fridays", "You no longer fly on Fridays. Sundays it is. Fridays hurt.", "Sundays",
+         "On what day do I fly?", "Sundays it is."),
+        ("Leni lives in Bremen.", "Bremen", "Leni has moved from Bremen to Oulu last month.", "Oulu",
+         "Where does Leni live?", "Leni has moved to Oulu last month."),
+    ):  # fmt: skip
+        made = engine(adapter)
+        made.mind.learn(Lesson(statement=before, echo=before, values=(value,), id="old"))
+        made.mind.learn(Lesson(statement=said, echo=said, values=(new,), supersedes=("old",)))
+        assert made.mind.lessons[-1].over == (value,)
+        [recall] = recall_many(made.mind, [asked])
+        assert opening_of(recall) == begins
+
+
+@on("toy")
+def test_what_is_said_of_one_friend_leaves_it_true_of_another(adapter: Adapter, monkeypatch) -> None:
+    second = SimpleNamespace(look=lambda *texts: Look(0.0, 0.99))
+    monkeypatch.setattr(notes_gate, "shared_cross", lambda *path: second if path else None)
+    made = engine(adapter, "notes")
+    tom = Lesson(statement="My friend Tom plays chess.", echo="Tom.", subject="My friend Tom", id="tom")
+    anna = Lesson(statement="My friend Anna plays chess.", echo="Anna.", subject="My friend Anna", id="anna")
+    made.mind.learn(tom)
+    made.mind.learn(anna)
+    assert [x.id for x in made.mind.lessons] == ["tom", "anna"]
+    made.mind.learn(replace(anna, statement="My friend Anna plays with Tom's board now.", id="new"))
+    assert [x.id for x in made.mind.lessons] == ["new"]

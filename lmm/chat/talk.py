@@ -92,10 +92,13 @@ class Talk:
 
     @property
     def exchange(self) -> Exchange | None:
-        """The last question and its answer, as `feedback` wants them; "no" leaves the question before it open."""
-        turns = (turn for turn in reversed(self.engine.conversation.turns) if not is_denial(turn.user))
-        turn = next(turns, None)
-        return None if turn is None else Exchange(turn.question, turn.text)
+        """The last question and its answer, as `feedback` wants them, or what was stated; "no" leaves it open."""
+        turns = [turn for turn in self.engine.conversation.turns if not is_denial(turn.user)]
+        if not turns:
+            return None
+        *before, turn = turns
+        asked = turn.question if any(turn.question == one.question for one in before) else turn.user
+        return Exchange(asked if turn.lessons else turn.question, turn.text)
 
     # turns -------------------------------------------------------------------------------------------------------
     def turn(self, text: str) -> Turn | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from lmm.feedback import spans
 from lmm.feedback.words import word_set
 from lmm.text.fold import words
 
@@ -93,6 +94,22 @@ def relation_of(clause: str, subject: str, value: str) -> str:
         return f"opinion of {words(clause[liked.end() :] if _LIKES.search(value) else value)}"
     said = words(rest.replace(subject, " ", 1))
     return f"{said}: {words(value)}" if said else ""
+
+
+def apart(relation: str, one: tuple[str, str, Iterable[str]], other: tuple[str, str, Iterable[str]]) -> bool:
+    """Do two texts (text, subject, values) that have subject and relation in common name different things beside them,
+    as the codes of the archive's door and of its garage do?"""
+    mine, theirs = _beside(relation, *one), _beside(relation, *other)
+    return bool(mine - theirs) and bool(theirs - mine)
+
+
+def _beside(relation: str, text: str, subject: str, values: Iterable[str]) -> set[str]:
+    """What a text speaks of beside subject, relation and values."""
+    for value in values:
+        text = text.replace(value, " ")
+    if pattern := _ONE.get(relation):
+        text = pattern.sub(" ", text)
+    return {spans.stem(word) for word in words(text).split()} - spans.FUNCTION - {*words(subject).split()} - POINTERS
 
 
 def same_subject(subject: str, known: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from lmm.feedback.words import anycase, word_set
 from lmm.lesson import Lesson
 from lmm.text.fold import contains, fold, words
 from lmm.text.names import in_full, role_and_name
-from lmm.text.sentences import sentences
+from lmm.text.sentences import clauses, sentences
 
 
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
@@ -107,7 +107,8 @@ def _in_full(last: Exchange) -> Exchange:
 
 def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]) -> list[Reading]:
     """The facts of a turn. Each has its part of it, and nothing that was said is lost; each may be forgotten alone."""
-    facts, subjects = heard.facts, [lesson.subject for lesson in known]
+    facts, subjects = tuple(_with_companion(text, fact) for fact in heard.facts), [lesson.subject for lesson in known]
+    facts = tuple(fact for fact in facts if fact.value in fact.clause)
     if tongue == "en":
         facts = tuple(people.with_subject(text, fact, facts[0], subjects) for fact in facts)
     first, *more = facts
@@ -125,11 +126,20 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
         fact.clause + part.removeprefix(as_said[fact.at]) if part.startswith(as_said[fact.at]) else part
         for part, (fact, _) in zip(parts[1:], told[1:], strict=True)
     ]
-    inside = [any(a <= fact.at < b for fact in more if fact not in alone) for a, b in pairwise(starts)]
+    inside = [[fact.value for fact in more if fact not in alone and a <= fact.at < b] for a, b in pairwise(starts)]
     return [
         _with_all(found, part, fact, tongue, said_too)
         for part, (fact, found), said_too in zip(parts, told, inside, strict=False)
     ]
+
+
+def _with_companion(text: str, fact: Span) -> Span:
+    """The fact from the beginning of its sentence, where "Vera and I" begin it."""
+    both = COMPANION.search(text[: fact.at]) if re.match(r"I\b", fact.clause) else None
+    return replace(fact, clause=f"{both[0]}{fact.clause}", at=both.start(), subject="") if both else fact
+
+
+COMPANION = re.compile(r"(?:(?<=[.!?;,] )|^)(?:[Mm]y [\w-]+|[A-Z][\w.'’-]+)(?: [A-Z][\w.'’-]+)* and $")
 
 
 def _note(said: str, tongue: str) -> Lesson:
@@ -138,12 +148,17 @@ def _note(said: str, tongue: str) -> Lesson:
     return Lesson(statement=said, echo=" ".join(_said_back(x, "", tongue) for x in sentences(said)))
 
 
+def _in_echo(values: Sequence[str], tongue: str) -> tuple[str, ...]:
+    """As the assistant says them: "your aunt" for "my aunt"."""
+    return tuple(grammar.flip(value) if tongue == "en" else value for value in values)
+
+
 LINK = anycase(r"[,; ]+(?:and|but|so|&|und|aber|et|mais|y|e|pero)$")
 
 
-def _with_all(found: Reading, part: str, fact: Span, tongue: str, more: bool) -> Reading:
-    """The lesson with the whole of its part of the turn, said back sentence by sentence; `more`: it has more than one
-    fact, and the line says them all."""
+def _with_all(found: Reading, part: str, fact: Span, tongue: str, more: Sequence[str]) -> Reading:
+    """The lesson with the whole of its part of the turn, said back sentence by sentence; `more` are the values of other
+    facts that it has, too, and then the line says them all."""
     if found.lesson is None:
         return found
     said = [
@@ -151,7 +166,8 @@ def _with_all(found: Reading, part: str, fact: Span, tongue: str, more: bool) ->
         for one in sentences(part)
         if not (HELLO.fullmatch(one) or (one.endswith("?") and replies.is_factual(one)))
     ]
-    lesson = replace(found.lesson, statement=part, echo=" ".join(said) or found.lesson.echo)
+    values = (*found.lesson.values, *_in_echo(more, tongue))
+    lesson = replace(found.lesson, statement=part, echo=" ".join(said) or found.lesson.echo, values=values)
     whole = more or not lesson.prompt
     return replace(found, lesson=lesson, summary=lesson.echo.rstrip(".。") if whole else found.summary)
 
@@ -183,7 +199,13 @@ def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Seque
     if POINTING.match(stated) or len(fact.value) > MAX_VALUE or grammar.RELATIVE.search(stated):
         return None
     subject, relation = _about(fact, known)
-    lesson = Lesson(statement=clause, echo=echoed(in_full(stated, subject), tongue), subject=subject, relation=relation)
+    lesson = Lesson(
+        statement=clause,
+        echo=echoed(in_full(stated, subject), tongue),
+        subject=subject,
+        relation=relation,
+        values=_in_echo([fact.value], tongue),
+    )
     named = len(subject) > 2 and fact.subject and stated.startswith(fact.subject)  # not "I" and "we"
     full = stated.replace(fact.subject, subject, 1) if named else stated
     asked = question_of(full, fact.value) if tongue == "en" and not POINTING.match(fact.clause) else None
@@ -213,11 +235,13 @@ def _whole(text: str, fact: Span) -> str:
 
 
 def _taken(question: str, lesson: Lesson, known: Sequence[Lesson]) -> bool:
-    """Would the answer push out one to the same question that stays true, as a second dish that is hated would?"""
+    """Would the answer push out one to the same question that stays true, as a second dish that is hated would? What
+    "my username is" has one answer at a time."""
     rivals = [other for other in known if fold(other.prompt) == fold(question)]
-    return any(other.relation and other.relation != lesson.relation for other in rivals)
+    return not ONE.match(question) and any(other.relation and other.relation != lesson.relation for other in rivals)
 
 
+ONE = anycase(r"(?:what|when|where) (?:is|are) (?:my|our|the|[\w ]+['’]s?) ")
 USED_TO = anycase(
     r"^(\S.*?) (?:used to be|was) [^,;]+?[,;]? (?:but|and)? ?(?:now|since [^,]+?|today|nowadays|these days),? "
     r"(?:it is|it has been|they are|is) (?:now )?"
@@ -266,12 +290,16 @@ def _only_a_value(fact: Span, before: str) -> bool:
     """Does it name nothing and say nothing that the statement before does not, but a value? "No wait, Wednesday", "I
     meant Oslo"."""
     subject = fact.subject or _named(fact.clause)
-    around = words(fact.clause.replace(fact.value, " ", 1)).split()
     if not subject and not POINTING.match(fact.clause):
-        return len(around) <= FEW or bool(MEANT.search(fact.clause))
+        return _around(fact) <= FEW or bool(MEANT.search(fact.clause))
     if about.subject_of("", subject) in ("I", "we"):
         return bool(MEANT.search(fact.clause))
     return not _content(subject) and _content(fact.clause) - _content(fact.value) <= _content(before)
+
+
+def _around(fact: Span) -> int:
+    """Words of the clause beside its value."""
+    return len(words(fact.clause.replace(fact.value, " ", 1)).split())
 
 
 FEW = 3  # words around a bare value: "no wait, the", "sorry, not"
@@ -338,7 +366,7 @@ def _correction(
         answer = _with_one_more(last.assistant, value)
     if not contains(answer, value):
         answer = value
-    lesson = Lesson(prompt=question, answer=answer, statement=text, wordings=tuple(others))
+    lesson = Lesson(prompt=question, answer=answer, statement=text, wordings=tuple(others), values=(value,))
     if answer != value:
         said = reader.hear(grammar.flip(answer) if tongue == "en" else answer, None).facts
         subject, relation = _about(said[0], known) if said and words(said[0].value) == words(value) else ("", "")
@@ -348,12 +376,19 @@ def _correction(
 
 
 def _about(fact: Span, known: Sequence[Lesson]) -> tuple[str, str]:
-    """Subject and relation of a fact, both "" in doubt."""
+    """Subject and relation of a fact, both "" in doubt; no relation where a known lesson has both and names something
+    else beside them, since neither takes the place of the other by that alone."""
     subject = about.subject_of(_stated(fact.clause, "en"), fact.subject)
     relation = about.relation_of(fact.clause, fact.subject, fact.value)
     if not subject or not relation:
         return "", ""
-    return about.same_subject(subject, [lesson.subject for lesson in known if lesson.subject]), relation
+    subject = about.same_subject(subject, [lesson.subject for lesson in known if lesson.subject])
+    rivals = [x for x in known if x.statement and x.relation == relation and fold(x.subject) == fold(subject)]
+    said = fact.clause, f"{subject} {fact.subject}", [fact.value]
+    apart = relation in about.ONE and any(
+        about.apart(relation, said, (x.statement, x.subject, x.values)) for x in rivals
+    )
+    return subject, "" if apart else relation
 
 
 FORGOTTEN = anycase(r"you (?:forgot|missed|left out|omitted|did not mention|didn't mention|skipped) ")
@@ -381,7 +416,9 @@ def _restated(
         return contains(text, old.value), bool(DIGIT.search(old.value)) == bool(DIGIT.search(fact.value))
 
     old, fact = max(own.facts, key=likeness), replace(fact, value=EXCUSE.sub("", fact.value))
-    if contains(fact.value, old.value):
+    unlike = bool(DIGIT.search(old.value)) != bool(DIGIT.search(fact.value)) and _around(fact) > FEW
+    of_it = [part for part in clauses(text) if contains(part, old.value)]
+    if unlike or contains(fact.value, old.value) or (of_it and not any(map(NOT.search, of_it))):
         return None  # of the very thing something else is said
     told = [one.lesson.statement for one in _statements(before, own, tongue, ()) if one.lesson]
     its_part = next((said for said in told if contains(said, old.value)), "") if len(told) > 1 else ""
@@ -396,6 +433,7 @@ def _restated(
 
 
 DIGIT = re.compile(r"\d")
+NOT = anycase(r"n['’]t\b|\b(?:not|no|never|instead|rather|wrong|nicht|kein\w*|statt|falsch|pas|non|faux|sino)\b|不")
 EXCUSE = anycase(r"[,;] i (?:mis|mixed|got|had|was).*$")
 
 

@@ -33,6 +33,7 @@ DETERMINER = anycase(
     r"(?:^|\s)(?:the|an?|my|our|your|his|her|their|der|die|das|den|dem|ein\w*|le|la|les|une?|el|los|las)$"
 )
 NEXT_WORD = re.compile(r" [^\W_][\w'’-]*")
+OWNER = re.compile(r" [^,.;:!?]+?(?=['’]s\b)")
 INSTEAD = 10  # words behind a denial that may be the right answer
 THRESHOLD = 0.7  # chosen on turns of other authors than those trained on: docs/reader.md
 WEIGHTS = {name: Path(__file__).with_name(f"reader-{name}.safetensors") for name in ("minilm", "e5")}
@@ -199,6 +200,9 @@ def fact_in(text: str, turn: Pieces, tags: np.ndarray, first: int, end: int) -> 
         value = value[0], unfinished.end()  # "under the", of the stairs
     c, d, sure = best_span(tags[:, 2], first, end)
     subject = text[slice(*words((c, d)))] if d > c and sure > 0.5 else ""
+    if subject and DETERMINER.fullmatch(subject):  # "the" of "the dentist's number"
+        rest = OWNER.match(text, words((c, d))[1])
+        subject = f"{subject}{rest[0]}" if rest else ""
     start, stop = min(clause[0], value[0]), max(clause[1], value[1])
     return Span(text[start:stop], text[slice(*value)], subject, start)
 

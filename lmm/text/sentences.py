@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 _END = re.compile(r"(?<=[.!?…;])\s+|(?<=[。！？；])\s*|\n+")
 _NO_END = re.compile(r"(?:^|\s)(?:mr|mrs|ms|dr|prof|st|vs|no|[A-Z])\.$", re.I)
@@ -45,7 +46,7 @@ _OTHERS = (  # what a clause begins with that has a subject of its own, or is a 
     r"|[a-z]+ (?:is|are|was|were|has|have|can|will|do|does)\b)"
 )
 _ITS_VERB = re.compile(rf"{_OTHERS}(?:is|was|has|had|can|will|does|did|went|got|[a-z]+[^\Ws]s|[a-z]{{3,}}ed)\b")
-_YOUR_VERB = re.compile(rf"{_OTHERS}[a-z]+\b")
+_YOUR_VERB = re.compile(rf"{_OTHERS}(?![a-z]*[^\Ws]s\b)[a-z]+\b")  # not "plays", which somebody else does
 
 
 def _each_with(subject: str, found: list[str]) -> list[str]:
@@ -75,3 +76,25 @@ def _clauses(sentence: str) -> list[str]:
 
 def _says(part: str) -> bool:
     return len(part.split()) >= _WORDS or len(re.findall(r"[\u3400-\u9fff]", part)) >= _SIGNS
+
+
+_A = (
+    r"(?:\s+(?:in|at|on|im|bei|à|en|the|an?|my|your|our|his|her|de[rmn]|die|das|ein\w*|le|la|les|une?|el|los|las)){0,2}"
+)
+_NOT = (
+    r",?\s+(?:(?:and|but|und|et|y)\s+)?(?:(?<!do )(?<!does )(?<!did )(?<!can )(?<!will )not|no longer|instead of"
+    rf"|rather than|nicht(?: mehr)?|kein\w*|statt|anstatt|pas|au lieu d[eu]|no|ya no|en (?:vez|lugar) del?){_A}"
+)
+_FROM = rf"(?:^|\s+)(?:from|out of|von|vom|aus|de|du|des|desde|del){_A}(?:\s+[^\W_]+\.?)?"
+_ON = (
+    r"(?=\s+(?:to|into|onto|over|for|by|and|nach|zu[mr]?|auf|in|und|sondern|à|au|aux|et|a|al|y|en|por|para|par)\b"
+    r"|\s*(?:[,.;:!?]|$))"
+)
+
+
+def without(sentence: str, words: Iterable[str]) -> str:
+    """A sentence without what some words say, where it names that only to deny or to leave it: "You moved from Bergen
+    to Oslo" and "It is 675, not 312" without Bergen and 312 are "You moved to Oslo" and "It is 675"."""
+    said = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    over = rf"(?:{_NOT}|{_FROM})(?:\s+(?:{said})(?!\w))+(?:,?\s+(?:but|sondern|mais|sino)\b|{_ON})"
+    return re.sub(over, "", sentence, flags=re.I).strip() if said else sentence

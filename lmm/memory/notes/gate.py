@@ -15,6 +15,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,15 +36,17 @@ THRESHOLD = 0.95
 TAUGHT = 0.99  # of facts about the world there are many about one subject, and the model knows some of them itself
 POSSIBLE = 0.1  # what the pair model holds less likely is not looked at again
 FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
-OUTDATED = 0.5  # probability from which a new note takes the place of an old one
+OUTDATED = 0.8  # probability from which a new note takes the place of an old one
 NEAR = 0.38  # cosine below which it is about something else
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
 
 LEADS = 0.985  # probability from which a note is shown with the one that leads to it
 WORD, FEW = 3, 5  # letters of a word that leads from one note to another, and notes that may have it
-COMMON = 2300  # of the vocabulary: "the" is 1996, "school" 2082, "level" 2504
+UNKNOWN, COMMON = 100, 2300  # of the vocabulary: "the" is 1996, "school" 2082, "level" 2504
 
+
+_SIGNS = "\u2e80"  # the first character of the scripts without blanks
 
 _CAPITAL = re.compile(r"(?<=[\w,;:] )[A-Z]\w*")  # not at the beginning of a sentence
 
@@ -141,9 +144,16 @@ class Notebook(Index):
         near = self._owner[np.isin(self._owner, told)][np.argsort(-cosines, kind="stable")]
         return list(dict.fromkeys(near.tolist()))[: self.most]
 
-    def telling(self, text: str) -> frozenset[str]:
-        """Its words, but for those that are in any text."""
-        return frozenset(word for word in _words(text) if not self._is_common(word))
+    def telling(self, *texts: str) -> frozenset[str]:
+        """The words of texts but for those that are in any text; pairs of characters where no blanks part words."""
+        found = set[str]()
+        for text in texts:
+            said = words(text).split()
+            signs = [len(word) == 1 and word >= _SIGNS for word in said]
+            found |= {a + b for (a, b), both in zip(pairwise(said), pairwise(signs), strict=True) if all(both)}
+            alone = (word for word, sign in zip(said, signs, strict=True) if not sign)
+            found |= {word for word in alone if not word.isalpha() or not self._is_common(word)}
+        return frozenset(found)
 
     def _linked(self, rare: set[str], first: int, then: int) -> bool:
         """Do two notes share one of these words, and does it name something: with a capital in one of them, a digit,
@@ -158,9 +168,10 @@ class Notebook(Index):
         return self.gate.encoder.tokenizer.encode(word, add_special_tokens=False).ids
 
     def _is_common(self, word: str) -> bool:
-        """One of the first words of the encoder's vocabulary, which has them by how frequent they are."""
+        """One of the first words of the encoder's vocabulary, which has them by how frequent they are. Before them it
+        has what stands for a word that it does not know."""
         ids = self._pieces(word)
-        return len(ids) == 1 and ids[0] < COMMON
+        return len(ids) == 1 and UNKNOWN < ids[0] < COMMON
 
     def _counts(self) -> Counter[str]:
         """In how many notes a word is; of more notes, the new ones are added."""

@@ -22,13 +22,13 @@ from lmm.encoders.minilm import WIDTH
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Note, Prompt, Recall
 from lmm.memory.isolated import Isolated
-from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.keyed.lookup import Lookup
-from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, logit, shared_gate
+from lmm.memory.notes import news
+from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
-from lmm.text.fold import fold
-from lmm.text.names import in_full
-from lmm.text.sentences import clauses, sentences
+from lmm.text.fold import contains
+from lmm.text.names import in_full, role_and_name
+from lmm.text.sentences import sentences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -95,14 +95,11 @@ class Notes(Isolated):
 
     def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> list[str]:
         notebook, owners = self.lookup.of(known.state, known.lessons, adapter.ops)
-        return list(dict.fromkeys(owners[position].id for position in notebook.outdated(lesson.statement)))
+        old = [owners[position] for position in notebook.outdated(lesson.statement)]
+        return list(dict.fromkeys(one.id for one in old if not _of_somebody_else(one, lesson)))
 
     def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:
-        """It is found by the old statements, too, and what still holds of them is not lost."""
-        old = [x for x in old if x.statement and fold(x.statement) != fold(lesson.statement)]
-        formerly = dict.fromkeys(text for x in old for text in (*x.formerly, x.statement))
-        still = [text for x in old for text in _still_true(x, lesson.statement)]
-        return replace(lesson, formerly=tuple(formerly)[-FORMERLY:], still=tuple(dict.fromkeys(still)))
+        return news.in_place_of(lesson, old)
 
     def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
         texts = dict.fromkeys(text for text in (text_of(lesson), echo_of(lesson), lesson.prompt) if text)
@@ -113,8 +110,10 @@ class Notes(Isolated):
         self.check_rows(arrays, lessons, {"views": WIDTH})
 
 
-FORMERLY = 3  # statements that are no longer true, by which one lesson is found
-HOLDS = 0.5  # probability of being out of date up to which a sentence still holds
+def _of_somebody_else(old: Lesson, lesson: Lesson) -> bool:
+    """ "My friend Anna plays chess" leaves it true that my friend Tom does."""
+    theirs, ours = role_and_name(old.subject), role_and_name(lesson.subject)
+    return theirs is not None and ours is not None and not contains(f"{ours[1]} {lesson.statement}", theirs[1])
 
 
 def _entries(lesson: Lesson, views: np.ndarray) -> list[tuple[str, np.ndarray]]:
@@ -132,72 +131,27 @@ def _each_once(owners: Sequence[Lesson], row: Sequence[tuple[int, float]]) -> li
     return list(found.values())
 
 
-def _still_true(old: Lesson, news: str) -> list[str]:
-    """What holds of an old lesson beside the new statement, clause by clause; each is read with those before it that
-    hold, since it may say less of what it is about than they do."""
-    said, parts = (clauses(text, old.subject) for text in (old.statement, old.echo))
-    second = shared_cross(REPLACES)
-    if len(said) != len(parts):
-        said = parts
-    both = [*((text, text) for text in old.still), *zip(said, parts, strict=True)]
-    if second is None or len(both) < 2:
-        return []
-    outdated, before = list[float](), ""
-    for text, _ in both:
-        outdated.append(second.look(news, f"{before}{text}").replaces)
-        before += f"{text}, " if outdated[-1] < HOLDS else ""
-    kept = (part for (_, part), p in zip(both, outdated, strict=True) if p < min(HOLDS, max(outdated)))
-    return [_as_sentence(part) for part in kept]
-
-
 OPENING = 30  # tokens of a longer note that a reply begins with
-OVER = 2.0  # what it takes from the logit of a clause to say only what was said before, too
 
 
 def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) -> str:
-    """The note as it is said back, or those sentences of a long one that help most with the question. Of news, the
-    clause that helps most and what follows it: before it stands what is over ("The 47 was axed, so you take the 112").
-    """
+    """The note as it is said back, or those sentences of a long one that help most with the question."""
+
+    def size(said: str) -> int:
+        return len(adapter.format.encode(said))
+
     if lesson.formerly:
-        return _news(text, lesson, notebook, adapter)
+        return news.told(text, lesson, echo_of(lesson), notebook, lambda said: size(said) <= OPENING)
     whole = said_back(lesson)
     parts = sentences(whole)
-    sizes = [len(adapter.format.encode(part)) for part in parts]
+    sizes = [size(part) for part in parts]
     if len(parts) < 2 or sum(sizes) <= OPENING:
         return whole
-    helping, chosen = _helping(text, parts, notebook), set[int]()
+    helping, chosen = news.helping_by_part(text, parts, notebook), set[int]()
     for i in sorted(range(len(parts)), key=lambda i: -helping[i]):
         if not chosen or sum(sizes[j] for j in chosen) + sizes[i] <= OPENING:
             chosen.add(i)
     return " ".join(parts[i] for i in sorted(chosen))
-
-
-def _news(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) -> str:
-    """The clause that helps most, of what still holds or of what is new, and as much of the new after it as fits."""
-    parts = [*lesson.still, *clauses(echo_of(lesson), lesson.subject)]
-    old = frozenset[str]().union(*(notebook.telling(before) for before in lesson.formerly))
-    helping, asked = _helping(text, parts, notebook), notebook.telling(text)
-    for i, part in enumerate(parts):
-        told = notebook.telling(part) - asked
-        helping[i] -= OVER * len(told & old) / max(1, len(told))
-    best = max(range(len(parts)), key=helping.__getitem__)
-    said = _as_sentence(parts[best])
-    for part in parts[best + 1 :] if best >= len(lesson.still) else ():  # what holds is not followed by other news
-        longer = f"{said} {_as_sentence(part)}"
-        if len(adapter.format.encode(longer)) > OPENING:
-            break
-        said = longer
-    return said
-
-
-def _helping(text: str, parts: Sequence[str], notebook: Notebook) -> list[float]:
-    """How surely each part of a note helps, as logits of the first look."""
-    _, asked = notebook.gate.read(text)
-    return [logit(notebook.gate.same(asked, notebook.lower(part))) for part in parts]
-
-
-def _as_sentence(part: str) -> str:
-    return f"{part[0].upper()}{part[1:].rstrip('. 。')}{'' if part[-1] in '?!。' else '.'}"
 
 
 def said_back(lesson: Lesson) -> str:

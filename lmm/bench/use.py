@@ -38,12 +38,12 @@ from lmm.config import Config
 from lmm.engine import runtime
 from lmm.engine.engine import Engine
 from lmm.errors import Cancelled, LearningError, UsageError
+from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
-    from lmm.lesson import Lesson
 
 HEARING = (*READING, *LEARNING, "feedback", "chat/talk.py", "bench/use.py")
 SHOWN = ("learned", "wrongly_learned", "direct", "rephrase", "use", "use_open", "near")
@@ -148,6 +148,7 @@ class UseBench(Runner):
         record: Row = {"id": fact.id, "lessons": []}
         try:
             record["lessons"] = [lesson.to_dict() for lesson in self.teach(talk, fact)]
+            record["whole"] = talk.mind.memory.takes(Lesson(statement=fact.teach))
         except (LearningError, Cancelled) as error:
             record["error"] = str(error)
         record["gone"] = sorted(before - {lesson.id for lesson in talk.mind.lessons})
@@ -179,13 +180,16 @@ def score(facts: Sequence[StatedFact], replies: Mapping[str, str], told: Sequenc
     }
 
 
-def _texts(lesson: Mapping[str, Any]) -> str:
-    return lesson.get("answer") or f"{lesson.get('statement')} {lesson.get('echo') or ''}"
+def _texts(lesson: Mapping[str, Any], whole: bool) -> str:
+    """What is known by a lesson: its answer, and by a memory that keeps statements `whole` all that was said."""
+    said = f"{lesson.get('statement')} {lesson.get('echo') or ''}"
+    return f"{lesson.get('answer') or ''} {said}" if whole else lesson.get("answer") or said
 
 
 def _learned(fact: StatedFact, record: Row) -> bool:
     """Does something that was learned from the message say what the fact's question is answered with?"""
-    return any(fact.direct.said_in(_texts(lesson)) for lesson in record.get("lessons", ()))
+    known = (_texts(lesson, record.get("whole", False)) for lesson in record.get("lessons", ()))
+    return any(map(fact.direct.said_in, known))
 
 
 def _wrongly(fact: StatedFact, record: Row) -> bool:

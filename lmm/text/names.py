@@ -18,7 +18,9 @@ def role_and_name(subject: str) -> tuple[str, str] | None:
     return None
 
 
-_IS = re.compile(r"(?P<role>.+?) (?:is|ist|heißt|est|s['’]appelle|es|se llama)(?: called)? (?P<name>[^,;]+?)[.!]?$")
+_IS = re.compile(
+    r"(?P<role>.+?) (?:is|ist|heißt|est|s['’]appelle|es|se llama)(?: called| named)? (?P<name>[^,;]+?)[.!]?$"
+)
 
 
 _NAME = re.compile(r"[^\W\d_]+[.]?|[^\W\d_][^\W\d]*['’-][^\W\d]+")  # no code

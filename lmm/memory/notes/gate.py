@@ -36,8 +36,8 @@ THRESHOLD = 0.95
 TAUGHT = 0.99  # of facts about the world there are many about one subject, and the model knows some of them itself
 POSSIBLE = 0.1  # what the pair model holds less likely is not looked at again
 FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
-OUTDATED = 0.8  # probability from which a new note takes the place of an old one
-NEAR = 0.38  # cosine below which it is about something else
+OUTDATED = 0.75  # probability from which a new note takes the place of an old one
+NEAR = 0.25  # cosine below which it is about something else
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
 
@@ -110,6 +110,8 @@ class Notebook(Index):
         if second is None:
             return []
         vectors, _ = self.gate.read(text)
+        if len(parts := sentences(text)) > 1:  # news stand among other things
+            vectors = np.concatenate([vectors, self.gate.encoder.encode(parts)])
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
         near = [position for position in near if not _presupposed(self.prompts[position], text)]
         return [position for position in near if second.look(text, self.prompts[position]).replaces >= OUTDATED]

@@ -153,6 +153,16 @@ def test_the_command_tells_asks_and_scores(data: Path, tmp_path: Path) -> None:
         invoke(data, out, "hears", "--max-tokens", "5")
 
 
+def test_what_is_kept_whole_is_learned_beside_the_answer_that_is_recited() -> None:
+    fact = use.load.__globals__["_fact"]("x", 1, json.dumps(FACTS[0]))
+    lesson = {"answer": "It is small.", "statement": f"It is small, and {' '.join(fact.direct.accept[0])}."}
+    for whole, learned in ((True, 1.0), (False, 0.0)):
+        row = use.score(
+            [fact], dict.fromkeys(fact.questions, ""), [{"id": fact.id, "lessons": [lesson], "whole": whole}]
+        )
+        assert row["learned"] == learned
+
+
 def test_a_lesson_of_another_fact_that_is_lost_counts_as_wrongly_learned() -> None:
     facts = [use.load.__globals__["_fact"]("x", 1, json.dumps(fact)) for fact in FACTS]
     replies = {question: "" for fact in facts for question in fact.questions}

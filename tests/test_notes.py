@@ -606,6 +606,8 @@ def test_a_file_of_keyed_that_is_kept_becomes_one_of_both_at_the_next_lesson(ada
         ("It is 16 degrees at night", ("degrees", "night"), None),
         ("You moved from the night shift to days", ("night",), None),
         ("It is C++, not C", (), None),
+        ("从青雀路搬到了枇杷巷305号", ("青雀", "雀路"), "搬到了枇杷巷305号"),
+        ("她的生日不是三月而是五月", ("三月",), "她的生日是五月"),
     ],
 )
 def test_what_is_over_is_left_out_where_it_is_only_denied_or_left(

@@ -96,5 +96,8 @@ def without(sentence: str, words: Iterable[str]) -> str:
     """A sentence without what some words say, where it names that only to deny or to leave it: "You moved from Bergen
     to Oslo" and "It is 675, not 312" without Bergen and 312 are "You moved to Oslo" and "It is 675"."""
     said = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
+    if not said:
+        return sentence
     over = rf"(?:{_NOT}|{_FROM})(?:\s+(?:{said})(?!\w))+(?:,?\s+(?:but|sondern|mais|sino)\b|{_ON})"
-    return re.sub(over, "", sentence, flags=re.I).strip() if said else sentence
+    it = rf"[^，,。]*?(?:{said})[^，,。]*?"
+    return re.sub(rf"{over}|[从由自]{it}(?=[搬到改换调迁转])|不是{it}[，,]?而?(?=是)", "", sentence, flags=re.I).strip()

@@ -143,6 +143,17 @@ def mined(noted: Sequence[Noted], rng: random.Random) -> list[Pair]:
     return found
 
 
+def told_beside(some: Sequence[Noted]) -> list[Pair]:
+    """Notes of one hand, each with the two of its others that sound most like it: both hold."""
+    vectors = shared_encoder().encode([one.note for one in some])
+    nearest = np.argsort(-(vectors @ vectors.T - 2 * np.eye(len(some))), axis=1)[:, :2]
+    return [
+        Pair(one.note, some[j].note, 0, "beside", told=True)
+        for one, row in zip(some, nearest, strict=True)
+        for j in row
+    ]
+
+
 def answered(noted: Sequence[Noted], rng: random.Random) -> list[Pair]:
     """A question read with the note that helps: none of those that sound most like both helps beyond it."""
     encoder = shared_encoder()
@@ -171,6 +182,7 @@ def datasets(options: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     told = [one for path in options.told for one in told_from(path)]
     seen_told = [one for path in options.told_again for one in told_from(path)]
     train += told_pairs(rng.sample(seen_told, round(len(seen_told) * options.seen)), rng)
+    train += [pair for path in options.beside for pair in told_beside(from_file(path))]
     for _ in range(options.times):
         train += told_pairs([one for i, one in enumerate(told) if i % APART != APART // 2], rng)
     valid = [p for p in pairs(written[APART // 2 :: APART], rng, "by hand") if p.source == "by hand"]
@@ -265,6 +277,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument("--chains", type=Path, nargs="*", default=[], help="what two notes answer, JSON lines")
     made.add_argument("--told", type=Path, nargs="*", default=[], help="what replaces what, JSON lines")
     made.add_argument("--told-again", type=Path, nargs="*", default=[], help="such lines that `--state` has seen")
+    made.add_argument("--beside", type=Path, nargs="*", default=[], help="notes by hand that all hold, JSON lines")
     made.add_argument("--times", type=int, default=2, help="how often each of those is seen")
     made.add_argument("--share", type=float, default=0.25, help="of the turns that are used")
     made.add_argument("--records", type=int, default=4000, help="pairs from editing records")

@@ -112,6 +112,16 @@ def test_of_a_long_note_the_reply_begins_with_what_helps(adapter: Adapter) -> No
 
 
 @on("toy")
+def test_of_a_long_note_a_sentence_that_tells_something_is_said_before_chatter(adapter: Adapter) -> None:
+    said = "The doctor's was packed again. She put me on Velmorane, one tablet every evening. But the doctor is fine."
+    for values, begins in (((), "The doctor's was packed again."), (("Velmorane",), "She put me on Velmorane")):
+        made = engine(adapter, "notes", threshold=0.0001)
+        made.mind.learn(Lesson(statement=said, echo=said, values=values))
+        [recall] = recall_many(made.mind, ["What did the doctor's visit bring?"])
+        assert opening_of(recall).startswith(begins)
+
+
+@on("toy")
 def test_what_was_read_of_earlier_turns_is_not_read_again(adapter: Adapter, monkeypatch) -> None:
     made = engine(adapter, "notes")
     made.mind.learn(SISTER)

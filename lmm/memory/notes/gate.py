@@ -37,6 +37,8 @@ TAUGHT = 0.99  # of facts about the world there are many about one subject, and 
 POSSIBLE = 0.1  # what the pair model holds less likely is not looked at again
 FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
 OUTDATED = 0.75  # probability from which a new note takes the place of an old one
+UNNAMED = 0.95  # the same, where the two have no word in common that tells what they are about
+BEGINNING = 5  # letters of a word
 NEAR = 0.25  # cosine below which it is about something else
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
@@ -114,7 +116,17 @@ class Notebook(Index):
             vectors = np.concatenate([vectors, self.gate.encoder.encode(parts)])
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
         near = [position for position in near if not _presupposed(self.prompts[position], text)]
-        return [position for position in near if second.look(text, self.prompts[position]).replaces >= OUTDATED]
+        said = self._beginnings(text)
+        return [
+            position
+            for position in near
+            if second.look(text, self.prompts[position]).replaces
+            >= (OUTDATED if said & self._beginnings(self.prompts[position]) else UNNAMED)
+        ]
+
+    def _beginnings(self, text: str) -> frozenset[str]:
+        """Of its telling words, so that "fences" and "fencing" are alike."""
+        return frozenset(word[:BEGINNING] for word in self.telling(text))
 
     def chain(self, text: str, owners: Sequence[Lesson], known: Lesson | None = None) -> tuple[int, int, float] | None:
         """Positions of two notes that are needed together to answer, the earlier one first, and how likely it is: "My

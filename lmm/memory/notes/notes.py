@@ -132,10 +132,11 @@ def _each_once(owners: Sequence[Lesson], row: Sequence[tuple[int, float]]) -> li
 
 
 OPENING = 30  # tokens of a longer note that a reply begins with
+TELLS = 5.0  # what it gives to the logit of a sentence to have a value in it
 
 
 def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) -> str:
-    """The note as it is said back, or those sentences of a long one that help most with the question."""
+    """The note as it is said back, or those sentences of a long one that help most with the question and tell something."""
 
     def size(said: str) -> int:
         return len(adapter.format.encode(said))
@@ -148,7 +149,8 @@ def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) ->
     if len(parts) < 2 or sum(sizes) <= OPENING:
         return whole
     helping, chosen = news.helping_by_part(text, parts, notebook), set[int]()
-    for i in sorted(range(len(parts)), key=lambda i: -helping[i]):
+    tells = [any(contains(part, value) for value in lesson.values) for part in parts]
+    for i in sorted(range(len(parts)), key=lambda i: -helping[i] - TELLS * tells[i]):
         if not chosen or sum(sizes[j] for j in chosen) + sizes[i] <= OPENING:
             chosen.add(i)
     return " ".join(parts[i] for i in sorted(chosen))

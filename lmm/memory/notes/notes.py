@@ -136,7 +136,7 @@ TELLS = 5.0  # what it gives to the logit of a sentence to have a value in it
 
 
 def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) -> str:
-    """The note as it is said back, or those sentences of a long one that help most with the question and tell something."""
+    """The note as it is said back, or those sentences of a long one that help most and tell something."""
 
     def size(said: str) -> int:
         return len(adapter.format.encode(said))

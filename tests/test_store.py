@@ -90,6 +90,24 @@ def test_another_namespace_is_never_found(store: TextStore) -> None:
     assert store.count("a") == 1
 
 
+def test_what_another_namespace_has_changes_no_ranking(store: TextStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or it could be asked what others wrote."""
+    monkeypatch.setattr("lmm.store.sqlite.MANY", 20)
+    store.add("a", [memo(f"filler number{i} of weather{i}", 10 + i) for i in range(30)])
+    store.add("a", [memo("probe one control", 3), memo("probe one diagnosis", 3), memo("a probe", 3)])
+
+    def asked() -> list[tuple[str, float]]:
+        return [(x.memo.text, x.score) for x in store.search("a", vector(3), "control diagnosis + probe", 8)]
+
+    before = asked()
+    assert {"probe one control", "probe one diagnosis"} <= {text for text, _ in before[:3]}
+    for text in ("my control came back", "my diagnosis came back", "a very long text of the probe " * 50):
+        ids = store.add("b", [memo(f"{text} {i}", i) for i in range(40)])
+        assert asked() == before
+        store.forget("b", ids)
+        assert asked() == before
+
+
 def test_a_correction_takes_the_place_and_keeps_the_history(store: TextStore) -> None:
     [id] = store.add("a", [memo("Vera lives in Graz.", 1)])
     new = store.supersede("a", id, memo("Vera lives in Linz.", 2))
@@ -610,9 +628,9 @@ def test_words_that_many_entries_have_are_not_looked_for(tmp_path: Path, monkeyp
     store = open_store(tmp_path / "store.sqlite")
     store.add("a", [memo(f"the filler number {i}", i) for i in range(60)] + [memo("the word zorbina", 7)])
     asked = "Where is the filler of zorbina?"
-    assert len(store._said("a", asked, 100, "", [])) == 61
+    assert len(store._said("a", asked, 100, None)) == 61
     monkeypatch.setattr("lmm.store.sqlite.MANY", 50)
-    assert len(store._said("a", asked, 100, "", [])) == 1 and store._said("a", "the filler", 100, "", []) == []
+    assert len(store._said("a", asked, 100, None)) == 1 and store._said("a", "the filler", 100, None) == []
     assert store.search("a", vector(7), asked, 1)[0].memo.text == "the word zorbina"
     assert texts(store.search("a", vector(5), "the filler", 1)) == ["the filler number 5"]
 

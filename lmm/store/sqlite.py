@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -21,6 +22,7 @@ from lmm.errors import StoreError
 from lmm.files.atomic import make_folder
 from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, agreed, depth, fused
 from lmm.store.checks import has, read_metadata
+from lmm.store.memory import K1, B
 from lmm.store.vectors import Vectors
 from lmm.text.fold import words
 
@@ -28,6 +30,7 @@ WAIT_S = 60.0  # for another process that is writing
 READERS_S = 5.0  # for another process that is reading what is to be forgotten
 SPACES = 256  # namespaces whose vectors are held ready
 MANY = 5000  # entries that are read at once, and from which common words are not looked for
+RERANKED, COUNTED = 100, 1000  # entries in which the words of a query are counted, and of how many characters
 SHARED, RANKED = 0.1, 20_000  # a word is common that this share of a namespace's entries have, or so many
 #: each brings the schema from one version to the next
 MIGRATIONS = (
@@ -65,7 +68,7 @@ class Sqlite(TextStore):
         self.path = path.expanduser()
         self._lock = threading.RLock()
         self._ready: OrderedDict[str, tuple[Vectors, int]] = OrderedDict()  # vectors of a namespace up to a number
-        self._common: dict[str, int] = {}  # words that many entries had
+        self._common: dict[str, dict[str, int]] = {}  # words that many entries of a namespace had
         self._unclean = False  # whether the files are to be cleaned after the transaction
         with _told(f"{self.path} cannot be opened"):
             make_folder(self.path.parent)
@@ -77,7 +80,6 @@ class Sqlite(TextStore):
             self._db.execute("PRAGMA synchronous = FULL")
             with self.transaction():
                 self._migrate()
-            self._db.execute("CREATE VIRTUAL TABLE temp.terms USING fts5vocab(main, said, row)")
             if self._forgotten():  # and it was not cleaned
                 with contextlib.suppress(StoreError):
                     self._clean()
@@ -219,7 +221,7 @@ class Sqlite(TextStore):
                 rows = self._db.execute(f"SELECT m.n FROM memos m WHERE m.space = ?{where}", (space, *values))
                 allowed = np.array([n for [n] in rows], np.int64)
             near = self._near(space, vector, depth(k), allowed)
-            said = self._said(space, text, depth(k), where, values)
+            said = self._said(space, text, depth(k), allowed)
             best = fused([n for n, _ in near], said, k)
             numbers = [n for n, _ in best]
             query = f"SELECT {COLUMNS} FROM {JOINED} WHERE +m.space = ? AND +m.replaced_by = '' AND m.n IN"  # by n
@@ -251,33 +253,49 @@ class Sqlite(TextStore):
             last = rows[-1][0]
         self._ready[space] = vectors, last
         if len(self._ready) > SPACES:
-            self._ready.popitem(last=False)
+            gone, _ = self._ready.popitem(last=False)
+            self._common.pop(gone, None)
         return vectors
 
-    def _said(self, space: str, text: str, most: int, where: str, values: Sequence[Any]) -> list[int]:
-        """Numbers of the entries that share words with a text, by BM25."""
-        asked = list(dict.fromkeys(words(text).replace('"', " ").split()))
-        if (held := len(self._vectors(space))) > MANY:
-            asked = self._rare(asked, min(SHARED * held, RANKED))
-        if not asked:
+    def _said(self, space: str, text: str, most: int, allowed: np.ndarray | None) -> list[int]:
+        """Numbers of the entries that share words with a text, by BM25. The ranking of FTS5 counts in all namespaces,
+        so that one user's texts would move another's; here nothing is counted but the namespace's own."""
+        held = len(self._vectors(space))
+        holders = self._holders(space, text, round(min(SHARED * held, RANKED)) if held > MANY else -1, allowed)
+        if not holders:
             return []
-        any_of = " OR ".join(f'"{word}"' for word in asked)
-        query = f"space : {_token(space)} AND text : ({any_of})"
-        joined = "JOIN memos m ON m.n = said.rowid" if where else ""  # takes as long as the ranking
-        rows = self._db.execute(
-            f"SELECT said.rowid FROM said {joined} WHERE said MATCH ?{where} "
-            "ORDER BY bm25(said, 0.0, 1.0), said.rowid LIMIT ?",
-            (query, *values, most),
-        )
-        return [n for [n] in rows]
+        weights = {word: math.log(1 + max(held - len(n), 0.5) / (len(n) + 0.5)) for word, n in holders.items()}
+        numbers, at = np.unique(np.concatenate(list(holders.values())), return_inverse=True)
+        sums = np.bincount(at, np.repeat(list(weights.values()), [len(n) for n in holders.values()]))
+        order = [int(n) for n in numbers[np.lexsort((numbers, -sums))[: max(most, RERANKED)]]]
+        best = order[:RERANKED]  # of which alone is asked how often they have a word
+        rows = self._db.execute(f"SELECT n, text FROM memos WHERE n IN ({_marks(best)})", best)
+        texts = {n: words(text[:COUNTED]).split() for n, text in rows}
+        mean, scores = max(sum(map(len, texts.values())) / max(len(texts), 1), 1.0), dict.fromkeys(texts, 0.0)
+        for word, weight in weights.items():
+            for n in texts.keys() & set(holders[word][np.isin(holders[word], best)].tolist()):
+                often, long = max(texts[n].count(word), 1), 1 - B + B * len(texts[n]) / mean
+                scores[n] += weight * often * (K1 + 1) / (often + K1 * long)
+        return [*sorted(scores, key=lambda n: (-scores[n], n)), *order[RERANKED:]][:most]
 
-    def _rare(self, asked: Sequence[str], most: float) -> list[str]:
-        """Without the words that so many entries have: they say little, and each entry that has one is ranked."""
-        asked = [word for word in asked if self._common.get(word, 0) <= most]
-        counts = self._db.execute(f"SELECT term, doc FROM temp.terms WHERE term IN ({_marks(asked)})", tuple(asked))
-        found = {term: entries for term, entries in counts if entries > most}
-        self._common |= found  # to count a word takes as long as it has entries
-        return [word for word in asked if word not in found]
+    def _holders(self, space: str, text: str, most: int, allowed: np.ndarray | None) -> dict[str, np.ndarray]:
+        """The numbers of the entries that have each word of a text. Without the words that more than `most` have, if
+        it is not -1: they say little, and to read their lists takes as long as they are."""
+        common, found = self._common.setdefault(space, {}), dict[str, np.ndarray]()
+        for word in dict.fromkeys(words(text).replace('"', " ").split()):
+            if 0 <= most < common.get(word, 0):
+                continue
+            query = f'space : {_token(space)} AND text : "{word}"'
+            limit = most + 1 if most >= 0 else -1
+            rows = self._db.execute("SELECT rowid FROM said WHERE said MATCH ? LIMIT ?", (query, limit))
+            numbers = np.array([n for [n] in rows], np.int64)
+            if 0 <= most < len(numbers):
+                common[word] = len(numbers)
+                continue
+            numbers = numbers if allowed is None else numbers[np.isin(numbers, allowed)]
+            if len(numbers):
+                found[word] = numbers
+        return found
 
     def scan(self, space: str, filters: Filters = ALL, history: bool = False) -> Iterator[Memo]:
         where, values = _where(filters)

@@ -232,6 +232,26 @@ def test_bad_input_is_refused_as_openai_does(served: Served, body: dict, stream:
     assert caught.value.body["type"] == "invalid_request_error" and caught.value.body["message"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("chat/completions", {"messages": HELLO, "stop": [1] * 500_000}),
+        ("chat/completions", {"messages": HELLO, "stop": [""] * 500_000}),
+        ("chat/completions", {"messages": [{"role": "user", "content": [1] * 500_000}]}),
+        ("chat/completions", {"messages": [{"role": "user", "content": [1] * 1000}] * 1000}),
+        ("chat/completions", {"messages": [1] * 500_000}),
+        ("completions", {"prompt": [None] * 500_000}),
+        ("embeddings", {"input": [None] * 500_000}),
+    ],
+)
+def test_a_list_of_a_million_does_not_stop_the_others(served: Served, path: str, body: dict) -> None:
+    with served.client() as client:
+        begun = time.perf_counter()
+        found = client.post(f"/v1/{path}", json=body)
+        assert found.status_code == 400 and len(found.content) < 1000
+        assert time.perf_counter() - begun < 2
+
+
 def test_other_errors_have_their_status(served: Served) -> None:
     client = served.openai()
     with pytest.raises(openai.NotFoundError) as caught:

@@ -18,6 +18,7 @@ from lmm.store.checks import LARGEST, LONGEST, json_values, storable
 
 MOST_STOPS = 4
 MOST_INPUTS = 2048
+MOST_MESSAGES, MOST_PARTS = 10_000, 1000
 #: of OpenAI's fields, those that would change a reply and cannot be had here
 UNSUPPORTED = (
     *("tools", "functions", "response_format", "logit_bias", "presence_penalty", "frequency_penalty", "suffix"),
@@ -44,6 +45,18 @@ def _no_tokens(given: Any) -> Any:
     if isinstance(given, list) and any(isinstance(x, int | list) for x in given):
         raise ValueError("it has tokens, which are numbers of another model's vocabulary; send the text itself")
     return given
+
+
+def _at_most(count: int) -> Any:
+    """Of a list, asked before its items are looked at; and of those the first that is wrong is enough. Or a body of a
+    million would be a million errors."""
+
+    def short(given: Any) -> Any:
+        if isinstance(given, list) and len(given) > count:
+            raise ValueError(f"it has {len(given):,} items, and at most {count:,} are taken")
+        return given
+
+    return BeforeValidator(short)
 
 
 def holdable(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +91,7 @@ class ChatMessage(BaseModel):
     """A message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[Part] | None = None
+    content: Text | Annotated[list[Part], Field(fail_fast=True), _at_most(MOST_PARTS)] | None = None
 
     @property
     def text(self) -> str:
@@ -101,7 +114,7 @@ class AnyRequest(BaseModel):
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    stop: Text | list[Text] | None = None
+    stop: Text | Annotated[list[Text], Field(fail_fast=True), _at_most(MOST_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = None
@@ -133,7 +146,7 @@ class AnyRequest(BaseModel):
 
 
 class ChatRequest(AnyRequest):
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=10_000)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1, fail_fast=True), _at_most(MOST_MESSAGES)]
     max_completion_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
@@ -150,7 +163,9 @@ class ChatRequest(AnyRequest):
 
 
 class CompletionRequest(AnyRequest):
-    prompt: Annotated[Text | Annotated[list[Text], Field(min_length=1, max_length=1)], BeforeValidator(_no_tokens)]
+    prompt: Annotated[
+        Text | Annotated[list[Text], Field(min_length=1, max_length=1, fail_fast=True)], BeforeValidator(_no_tokens)
+    ]
     echo: bool | None = None
     logprobs: Annotated[int, Field(ge=0, le=5)] | None = None
     best_of: Literal[1] | None = None
@@ -171,7 +186,8 @@ class CompletionRequest(AnyRequest):
 
 class EmbeddingRequest(BaseModel):
     input: Annotated[
-        Text | Annotated[list[Text], Field(min_length=1, max_length=MOST_INPUTS)], BeforeValidator(_no_tokens)
+        Text | Annotated[list[Text], Field(min_length=1, fail_fast=True), _at_most(MOST_INPUTS)],
+        BeforeValidator(_no_tokens),
     ]
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None

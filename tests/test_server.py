@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from lmm.adapters.sampling import Score  # noqa: E402
 from lmm.adapters.toy import END, ToyFormat  # noqa: E402
 from lmm.config import Config  # noqa: E402
 from lmm.errors import UsageError  # noqa: E402
+from lmm.files import state_file  # noqa: E402
 from lmm.server.keys import Keys, is_loopback, load_keys  # noqa: E402
 from lmm.server.logprobs import Tokens  # noqa: E402
 from lmm.server.run import serve  # noqa: E402
@@ -434,6 +436,33 @@ def test_lessons_over_http(served: Served) -> None:
         assert bob.delete(f"/v1/lessons/{made['id']}").status_code == 404
         assert len(ann.get("/v1/lessons").json()["data"]) == 1
         assert ann.post("/v1/lessons", json={"question": "", "answer": "x"}).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"answer": "\ud800"},
+        {"answer": "a\0b"},
+        {"wordings": ("\ud800",)},
+        {"id": "a/b?c"},
+        {"id": "z" * 5000},
+        {"id": ""},
+    ],
+)
+def test_lessons_that_no_reply_could_show_are_refused(served: Served, tmp_path: Path, wrong: dict) -> None:
+    file = tmp_path / "wrong.safetensors"
+    with served.client(**{"X-LMM-Memory": "ann"}) as ann:
+        ann.post("/v1/lessons", json={"question": "Who is Tom?", "answer": "a cat"})
+        file.write_bytes(ann.get("/v1/memory").content)
+        state, header = state_file.load(file)
+        for change, status in ((wrong, 400), ({"answer": "a dog"}, 200)):
+            lessons = [replace(lesson, **change) for lesson in header.lessons]
+            state_file.save(file, state, replace(header, lessons=lessons))
+            found = ann.put("/v1/memory", content=file.read_bytes())
+            assert found.status_code == status
+            assert ann.post("/v1/memory/verify", content=file.read_bytes()).json()["good"] == found.is_success
+            assert found.is_success or "lesson 1's" in found.json()["error"]["message"]
+            assert ("a dog" in ann.get("/v1/lessons").text) == found.is_success
 
 
 def test_to_ask_about_a_user_leaves_nothing_behind(served: Served) -> None:

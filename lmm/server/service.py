@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import tempfile
 import threading
 import time
@@ -25,16 +26,18 @@ from lmm.server.logprobs import Token, Tokens
 from lmm.server.metrics import Metrics
 from lmm.server.speaking import Emit
 from lmm.server.users import Users
-from lmm.store.checks import storable
+from lmm.store.checks import json_values, storable
 from lmm.store.personal import PersonalMemory
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
     from lmm.config import Config
+    from lmm.files.state_file import Header
     from lmm.lesson import Lesson
     from lmm.server.schema import ChatRequest, CompletionRequest
     from lmm.store.base import Memo
 
+ID = re.compile(r"[\w-]{1,64}", re.ASCII)  # of a lesson
 FORM = 32  # tokens of a chat's form around a message, and more
 
 
@@ -218,9 +221,10 @@ class Service:
             return file.read_bytes()
 
     def upload(self, user: str, data: bytes) -> int:
-        """Raises StateError, with nothing changed."""
+        """Raises StateError, and UsageError for what no store can hold, with nothing changed."""
         with _as_file(data) as file:
             try:
+                _sound(state_file.read_header(file))
                 return self.users.adopt(user, file)
             except InvalidStateError as error:
                 wrong = "; ".join(error.problems)
@@ -230,7 +234,13 @@ class Service:
 
     def verify(self, data: bytes) -> list[str]:
         with _as_file(data) as file:
-            return state_file.verify(file)
+            if problems := state_file.verify(file):
+                return problems
+            try:
+                _sound(state_file.read_header(file))
+            except UsageError as error:
+                return [str(error)]
+        return []
 
     # texts -------------------------------------------------------------------------------------------------------
     def of(self, user: str) -> PersonalMemory:
@@ -257,6 +267,17 @@ class Missing(UsageError):
 def _told(lesson: Lesson) -> dict[str, Any]:
     values = lesson.to_dict()
     return {name: values[name] for name in ("id", "prompt", "answer", "statement", "source", "time", "replaces")}
+
+
+def _sound(header: Header) -> None:
+    """Raises UsageError for texts that no store can hold and no reply can show, and for ids that no path can name."""
+    json_values({**dataclasses.asdict(header), "lessons": []})
+    for number, lesson in enumerate(header.lessons, 1):
+        for name, value in lesson.to_dict().items():
+            for text in value if isinstance(value, list) else [value]:
+                storable(str(text), f"lesson {number}'s {name}")
+        if not ID.fullmatch(lesson.id):
+            raise UsageError(f"lesson {number}'s id is not of up to 64 letters, digits, - and _")
 
 
 @contextlib.contextmanager

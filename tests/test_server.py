@@ -804,6 +804,28 @@ def test_pages_elsewhere_get_nothing(served: Served, tmp_path: Path) -> None:
             assert found.status_code == status and found.headers["access-control-allow-origin"] == "http://x.y"
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Sec-Fetch-Site": "cross-site"}, 403),
+        ({"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1:1"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://behind.proxy"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": "{own}"}, 200),
+        ({"Origin": "http://x.y", "Sec-Fetch-Site": "cross-site"}, 200),
+    ],
+)
+def test_a_page_elsewhere_writes_nothing(tmp_path: Path, headers: dict, status: int) -> None:
+    with serving(ScriptedAdapter(), tmp_path, "jotter", origins=("http://x.y",)) as served, served.client() as client:
+        headers = {name: value.replace("{own}", served.url) for name, value in headers.items()}
+        assert client.post("/v1/memories", json={"text": "planted"}, headers=headers).status_code == status
+        assert len(client.get("/v1/memories").json()["data"]) == (status == 200)
+        assert client.get("/", headers=headers).is_success  # a link leads to the page
+
+
 def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install()
     monkeypatch.setenv("LMM_TEST_TOKEN", "0.02")

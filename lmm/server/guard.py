@@ -114,6 +114,8 @@ class Guard:
         scope.setdefault("state", {})["user"] = ANYBODY
         if settings.local and not settings.keys and not is_loopback(name):  # a page whose name points at this machine
             return 403, problem(f"this server is not called {name!r}", "permission_error")
+        if scope["path"] not in OPEN and self._is_foreign(headers, host):
+            return 403, problem("pages of other origins may not ask; --cors names those that may", "permission_error")
         length = headers.get(b"content-length", "0")
         if length.isdecimal() and int(length) > settings.body:
             return self._too_large().answer
@@ -125,6 +127,15 @@ class Guard:
             return 401, problem(told, "authentication_error", code="invalid_api_key")
         scope["state"]["user"] = user
         return None
+
+    def _is_foreign(self, headers: dict[bytes, str], host: str) -> bool:
+        """Whether a page of another origin asks, as browsers say of it: a body can be sent without a look at CORS."""
+        origin, site = headers.get(b"origin"), headers.get(b"sec-fetch-site")
+        if "*" in self.settings.origins or origin in self.settings.origins:
+            return False
+        if site is not None:
+            return site not in ("same-origin", "none")
+        return origin is not None and origin.rpartition("://")[2].lower() != host.lower()
 
     def _too_large(self) -> Unread:
         return Unread(413, f"a request has at most {self.settings.body:,} bytes", "too_large")

@@ -730,6 +730,15 @@ def test_a_body_that_does_not_come_is_not_waited_for(tmp_path: Path) -> None:
 # ---- who may ask
 
 
+def test_a_users_name_in_a_header_is_utf_8(served: Served) -> None:
+    with served.client() as client:
+        client.post("/v1/memories", json={"text": "field", "user": "josé"})
+        found = client.get("/v1/memories", headers={"X-LMM-Memory": "josé".encode()})
+        assert [x["text"] for x in found.json()["data"]] == ["field"]
+        wrong = client.get("/v1/memories", headers={"X-LMM-Memory": "josé".encode("latin-1")})
+        assert wrong.status_code == 400 and "UTF-8" in wrong.json()["error"]["message"]
+
+
 def test_keys(tmp_path: Path) -> None:
     install()
     with serving(ScriptedAdapter(), tmp_path, "jotter", keys=Keys({KEY: "", OTHER_KEY: "bob"})) as served:

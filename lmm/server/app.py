@@ -78,7 +78,11 @@ class Caller:
 
     def __init__(self, request: Request, user: str | None) -> None:
         self.key_user: str = request.state.user
-        self.header, self.query = request.headers.get(WHOSE), user
+        try:  # bytes, of which HTTP says nothing and most clients send UTF-8
+            self.header = request.headers.get(WHOSE, "").encode("latin-1").decode()
+        except UnicodeDecodeError:
+            raise Refused(400, f"the header {WHOSE} is not UTF-8") from None
+        self.query = user
 
     def user(self, field: str | None = None) -> str:
         named = next((name for name in (self.header, field, self.query) if name), "")

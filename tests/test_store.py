@@ -119,7 +119,15 @@ def test_a_correction_takes_the_place_and_keeps_the_history(store: TextStore) ->
     assert [x.current for x in store.history("a", id)] == [False, False, True]
     with pytest.raises(UsageError, match="no current entry"):
         store.supersede("a", id, memo("Vera lives in Rome."))
-    assert store.supersede("a", newer, memo("vera lives in wels", 4)) == newer
+    assert store.supersede("a", newer, memo("Vera lives in Wels.", 4)) == newer
+
+
+def test_a_correction_of_case_or_marks_alone_is_one(store: TextStore) -> None:
+    [id] = store.add("a", [memo("The password is hunter2", 1)])
+    new = store.supersede("a", id, memo("The password is Hunter2!", 2))
+    assert texts(store.scan("a")) == ["The password is Hunter2!"] and new != id
+    assert texts(store.history("a", new)) == ["The password is hunter2", "The password is Hunter2!"]
+    assert store.supersede("a", new, memo("The password is Hunter2!", 2)) == new
 
 
 def test_what_is_added_together_is_as_one_after_another(store: TextStore) -> None:

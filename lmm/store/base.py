@@ -236,7 +236,8 @@ class TextStore(ABC):
             if not found or not found[0].current:
                 raise UsageError(f"there is no current entry {id!r}")
             memo = memo.checked(found[0])
-            return id if memo.says(found[0]) else self._put(space, memo, found[0])
+            same = memo.text == found[0].text and memo.says(found[0])  # a correction may be one of case alone
+            return id if same else self._put(space, memo, found[0])
 
     def _put(self, space: str, memo: Memo, old: Memo | None = None) -> str:
         """One entry in the place of another, of that with the same text and of that of its matter."""

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 
@@ -365,6 +366,37 @@ def test_models_and_embeddings(served: Served) -> None:
     for bad in ([], "", [1, 2], ["one", " "]):
         with pytest.raises(openai.BadRequestError):
             client.embeddings.create(model="all-MiniLM-L6-v2", input=bad)
+
+
+def test_embeddings_end_with_their_client_and_are_few_of_each_user(tmp_path: Path, monkeypatch) -> None:
+    install()
+    with serving(ScriptedAdapter(), tmp_path, "jotter", seconds=1.5) as served:
+        encoder, made, seconds = served.service.texts.encoder, list[int](), 0.2
+        encode = encoder.encode
+
+        def slow(texts: Any) -> Any:
+            time.sleep(seconds)
+            made.append(len(texts))
+            return encode(texts)
+
+        monkeypatch.setattr(encoder, "encode", slow)
+        body = {"input": ["a"] * 640}
+        with served.client() as client, served.client() as other, ThreadPoolExecutor(2) as pool:
+            slows = [pool.submit(client.post, "/v1/embeddings", json=body) for _ in range(2)]
+            while len(made) < 2:
+                time.sleep(0.01)
+            found = other.post("/v1/embeddings", json=body)
+            assert found.status_code == 429 and found.headers["Retry-After"]
+            assert other.post("/v1/embeddings", json={"input": "a", "user": "bob"}).is_success
+            assert {one.result().status_code for one in slows} == {503}  # the time limit
+            with pytest.raises(httpx.ReadTimeout):
+                other.post("/v1/embeddings", json=body, timeout=0.5)
+            time.sleep(0.5)
+            count = len(made)
+            time.sleep(0.5)
+            assert len(made) == count < 15
+            seconds = 0
+            assert len(other.post("/v1/embeddings", json={"input": ["a"] * 70}).json()["data"]) == 70
 
 
 # ---- memory by request

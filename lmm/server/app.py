@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 
 import lmm
@@ -44,6 +47,7 @@ from lmm.server.workers import Late, Size, Stop, TooMany, Workers
 if TYPE_CHECKING:
     from lmm.store.base import Memo
 
+EMBEDDINGS, BATCH = 2, 32  # requests for embeddings of a user at once; texts between two looks whether it is to end
 WHOSE = "x-lmm-memory"
 LOOK_S = 30.0  # between looks for conversations that have not gone on
 PAGE = Path(__file__).with_name("page.html")
@@ -151,7 +155,7 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(LmmError)
     async def failed(request: Request, error: LmmError) -> Response:
         status, content = told(error)
-        return JSONResponse(content, status)
+        return JSONResponse(content, status, {"Retry-After": "1"} if status == 429 else None)
 
 
 def _wrong(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -205,9 +209,28 @@ def _replies(app: FastAPI, service: Service, workers: Workers) -> None:
         size = partial(service.size, body.texts, body.most)
         return await _answer(workers, request, body, user, made, lambda *a: service.complete(body, user, *a), size)
 
+    embedding: Counter[str] = Counter()  # requests of each user
+
     @app.post("/v1/embeddings")
-    def embeddings(body: EmbeddingRequest) -> dict[str, Any]:
-        """Vectors of length 1."""
+    async def embeddings(body: EmbeddingRequest, request: Request, who: Who) -> dict[str, Any]:
+        """Vectors of length 1. It ends when the client leaves, or at the time limit."""
+        user, stop = who.user(body.user), Stop()
+        if embedding[user] >= EMBEDDINGS:
+            raise TooMany(f"{EMBEDDINGS} requests of yours for embeddings are worked on; try again when one has ended")
+        embedding[user] += 1
+        leaving = asyncio.create_task(_left(request, stop))
+        timer = asyncio.get_running_loop().call_later(workers.settings.seconds, stop.set)
+        try:
+            return await run_in_threadpool(embedded, body, stop)
+        finally:
+            stop.set()
+            timer.cancel()
+            leaving.cancel()
+            embedding[user] -= 1
+            if not embedding[user]:
+                del embedding[user]
+
+    def embedded(body: EmbeddingRequest, stop: Stop) -> dict[str, Any]:
         encoder = service.texts.encoder
         if body.model not in (None, "", encoder.name, service.model):
             raise UnknownModel(f"there is no encoder {body.model!r} here; this server has {encoder.name!r}")
@@ -216,8 +239,13 @@ def _replies(app: FastAPI, service: Service, workers: Workers) -> None:
         texts = [body.input] if isinstance(body.input, str) else body.input
         if not all(text.strip() for text in texts):
             raise UsageError("an input is empty")
-        count = sum(encoder.count_tokens(text) for text in texts)
-        vectors = encoder.encode(texts)
+        count, vectors = 0, list[np.ndarray]()
+        for i in range(0, len(texts), BATCH):
+            some = texts[i : i + BATCH]
+            if stop.is_set():
+                raise Late("the client left, or the time limit was over, before all was embedded")
+            count += sum(encoder.count_tokens(text) for text in some)
+            vectors += list(encoder.encode(some))
         return {
             "object": "list",
             "model": encoder.name,

@@ -23,6 +23,7 @@ from lmm.errors import ModelError, StoreError, UnknownNameError, UsageError
 from lmm.store.base import Memo
 from lmm.store.checks import LARGEST, LONGEST
 from lmm.store.memory import InMemory
+from lmm.store.opening import default_store
 from lmm.store.personal import PersonalMemory
 
 FACTS = [
@@ -473,6 +474,14 @@ def test_the_same_from_the_shell(tmp_path: Path) -> None:
 def test_what_is_wrong_is_said(args: tuple[str, ...]) -> None:
     with pytest.raises(UsageError):
         CliRunner().invoke(app, ["recall", *args], input="", catch_exceptions=False)
+
+
+def test_to_look_into_a_store_makes_none(tmp_path: Path) -> None:
+    assert lmm("list").strip() == "" and not default_store().exists()
+    for args in (("list",), ("search", "key"), ("history", "x"), ("forget", "x", "--yes"), ("export", "x.jsonl")):
+        with pytest.raises(UsageError, match="there is no store"):
+            lmm(*args, "--store", str(tmp_path / "no" / "b.sqlite"))
+    assert not (tmp_path / "no").exists()
 
 
 def test_a_store_is_copied_from_the_shell(tmp_path: Path) -> None:

@@ -713,6 +713,17 @@ def test_what_is_no_store_is_said(tmp_path: Path, content: bytes | None) -> None
         open_store(path)
 
 
+def test_another_programs_database_is_left_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "other.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE about (x)")
+        db.commit()
+    before = path.read_bytes()
+    with pytest.raises(StoreError, match="another program"):
+        open_store(path)
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["other.sqlite"]
+
+
 def test_a_later_version_is_refused_and_the_file_is_private(tmp_path: Path) -> None:
     path = tmp_path / "new" / "store.sqlite"
     open_store(path).close()

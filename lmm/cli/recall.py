@@ -80,7 +80,7 @@ def search(
     as_json: Json = False,
 ) -> None:
     """The texts nearest to a query, by meaning and by words, the best first."""
-    memory = _memory(store, user, encoder)
+    memory = _kept(store, user, encoder)
     found = memory.recall(" ".join(query), count, _seconds(since), _seconds(until), _values(metadata))
     if as_json:
         figures = [{"score": round(x.score, 5), "cosine": round(x.cosine, 4)} for x in found]
@@ -99,19 +99,19 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """All that is kept, the oldest first."""
-    _shown(_memory(store, user).list(_seconds(since), _seconds(until), _values(metadata)), as_json)
+    _shown(_kept(store, user).list(_seconds(since), _seconds(until), _values(metadata)), as_json)
 
 
 @app.command()
 def history(id: str, store: StoreName = None, user: User = "", as_json: Json = False) -> None:
     """All that was ever said of a fact, the oldest first."""
-    _shown(_memory(store, user).history(id), as_json)
+    _shown(_kept(store, user).history(id), as_json)
 
 
 @app.command()
 def forget(ids: list[str], store: StoreName = None, user: User = "", yes: Yes = False, as_json: Json = False) -> None:
     """Remove facts with their history: no file holds a byte of them afterwards."""
-    memory = _memory(store, user)
+    memory = _kept(store, user)
     memos = [memory.get(id) for id in ids]
     sure(f"Forget {'; '.join(memo.text for memo in memos)}?", yes)
     gone = memory.forget(ids)
@@ -124,7 +124,7 @@ def forget(ids: list[str], store: StoreName = None, user: User = "", yes: Yes = 
 @app.command()
 def export(file: Path, store: StoreName = None, user: User = "") -> None:
     """Write all of it, with its history, as lines of JSON."""
-    say(f"{counted(_write(_memory(store, user), file), 'text')} in {file}")
+    say(f"{counted(_write(_kept(store, user), file), 'text')} in {file}")
 
 
 @app.command("import")
@@ -145,6 +145,18 @@ def _memory(store: str | None, user: str, encoder: str = "auto") -> PersonalMemo
     from lmm.store.personal import PersonalMemory
 
     return PersonalMemory(store, encoder, user)
+
+
+def _kept(store: str | None, user: str, encoder: str = "auto") -> PersonalMemory:
+    """The same to look into it: a file that is not there is not made. Raises UsageError where one was named."""
+    from lmm.store.opening import MEMORY, default_store, file_of
+
+    file = file_of(store or str(default_store()))
+    if file is None or file.exists():
+        return _memory(store, user, encoder)
+    if store:
+        raise UsageError(f"there is no store {store}")
+    return _memory(MEMORY, user, encoder)
 
 
 def _write(memory: PersonalMemory, file: Path) -> int:

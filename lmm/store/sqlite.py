@@ -72,8 +72,10 @@ class Sqlite(TextStore):
         self._unclean = False  # whether the files are to be cleaned after the transaction
         with _told(f"{self.path} cannot be opened"):
             make_folder(self.path.parent)
-            self.path.touch(mode=0o600)
+            if not self.path.exists():
+                self.path.touch(mode=0o600)
             self._db = sqlite3.connect(self.path, WAIT_S, isolation_level=None, check_same_thread=False)
+            self._is_ours()
             self._db.create_function("has", 3, _has, deterministic=True)
             self._db.execute("PRAGMA secure_delete = ON")
             self._db.execute("PRAGMA journal_mode = WAL")
@@ -83,6 +85,13 @@ class Sqlite(TextStore):
             if self._forgotten():  # and it was not cleaned
                 with contextlib.suppress(StoreError):
                     self._clean()
+
+    def _is_ours(self) -> None:
+        """Before anything is written. Raises StoreError for the database of another program."""
+        tables = {name for [name] in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if tables and not tables >= {"memos", "vectors", "said"}:
+            self._db.close()
+            raise StoreError(f"{self.path} is the database of another program")
 
     def _migrate(self) -> None:
         [version] = self._db.execute("PRAGMA user_version").fetchone()

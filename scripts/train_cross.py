@@ -24,8 +24,8 @@ what out of date, the second output. The packaged weights come from ten runs, ea
    the hands 11 and 12, of single pairs, half of them hard ones that both hold; `--told-again` all before;
 10. `--seed 12 --lr 3e-5 --seen .1 --times 2`, else as 9: with `--beside` all of scripts/helps_hand.
 
-cross-e5.safetensors is the mean of 2 to 4 (`--mean 2=.25 3=.35 4=.4`), replaces-e5.safetensors of 9
-and 10 (.5, .5).
+cross-e5.safetensors is the mean of 2 to 4 (`--mean 2=.25 3=.35 4=.4`), replaces-e5.safetensors of 9 and 10
+(.5, .5).
 1 to 6 were run with `--bfloat16`. Tried from cross-e5 and left out, since the development sets were no better for it:
 `--seed 6 --lr 4e-5 --seen .05 --records 300 --share .05` on x1 to x5 and z5 to z7, and then `--seed 8 --lr 3e-5
 --times 2 --seen .04` on `--chains` scripts/chains_hand, alone and in a mean with cross-e5 (.35).

@@ -97,8 +97,8 @@ class Talk:
         if not turns:
             return None
         *before, turn = turns
-        asked = turn.question if any(turn.question == one.question for one in before) else turn.user
-        return Exchange(asked if turn.lessons else turn.question, turn.text)
+        stated = turn.lessons and all(turn.question != one.question for one in before)  # no correction of an answer
+        return Exchange(turn.user if stated else turn.question, turn.text)
 
     # turns -------------------------------------------------------------------------------------------------------
     def turn(self, text: str) -> Turn | None:

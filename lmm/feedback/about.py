@@ -98,7 +98,9 @@ def relation_of(clause: str, subject: str, value: str) -> str:
 
 def apart(relation: str, one: tuple[str, str, Iterable[str]], other: tuple[str, str, Iterable[str]]) -> bool:
     """Do two texts (text, subject, values) that have subject and relation in common name different things beside them,
-    as the codes of the archive's door and of its garage do?"""
+    as the codes of the archive's door and of its garage do? Never of a relation that has the value in it."""
+    if relation not in _ONE:
+        return False
     mine, theirs = _beside(relation, *one), _beside(relation, *other)
     return bool(mine - theirs) and bool(theirs - mine)
 
@@ -107,8 +109,7 @@ def _beside(relation: str, text: str, subject: str, values: Iterable[str]) -> se
     """What a text speaks of beside subject, relation and values."""
     for value in values:
         text = text.replace(value, " ")
-    if pattern := _ONE.get(relation):
-        text = pattern.sub(" ", text)
+    text = _ONE[relation].sub(" ", text)
     return {spans.stem(word) for word in words(text).split()} - spans.FUNCTION - {*words(subject).split()} - POINTERS
 
 

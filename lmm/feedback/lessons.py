@@ -107,11 +107,10 @@ def _in_full(last: Exchange) -> Exchange:
 
 def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]) -> list[Reading]:
     """The facts of a turn. Each has its part of it, and nothing that was said is lost; each may be forgotten alone."""
-    facts, subjects = tuple(_with_companion(text, fact) for fact in heard.facts), [lesson.subject for lesson in known]
-    facts = tuple(fact for fact in facts if fact.value in fact.clause)
+    first, *more = (_with_companion(text, fact) for fact in heard.facts)
     if tongue == "en":
-        facts = tuple(people.with_subject(text, fact, facts[0], subjects) for fact in facts)
-    first, *more = facts
+        subjects = [lesson.subject for lesson in known]
+        first, *more = (people.with_subject(text, fact, first, subjects) for fact in (first, *more))
     alone = [
         fact
         for fact in more
@@ -385,9 +384,7 @@ def _about(fact: Span, known: Sequence[Lesson]) -> tuple[str, str]:
     subject = about.same_subject(subject, [lesson.subject for lesson in known if lesson.subject])
     rivals = [x for x in known if x.statement and x.relation == relation and fold(x.subject) == fold(subject)]
     said = fact.clause, f"{subject} {fact.subject}", [fact.value]
-    apart = relation in about.ONE and any(
-        about.apart(relation, said, (x.statement, x.subject, x.values)) for x in rivals
-    )
+    apart = any(about.apart(relation, said, (x.statement, x.subject, x.values)) for x in rivals)
     return subject, "" if apart else relation
 
 

@@ -104,6 +104,16 @@ class InMemory(TextStore):
     def close(self) -> None: ...
 
 
+def idf(texts: int, holders: int) -> float:
+    """What a word weighs that so many of the texts have."""
+    return math.log(1 + (max(texts - holders, 0) + 0.5) / (holders + 0.5))
+
+
+def saturated(often: int, length: float) -> float:
+    """What it counts for in a text of so many mean lengths."""
+    return often * (K1 + 1) / (often + K1 * (1 - B + B * length))
+
+
 def bm25(texts: Sequence[str], query: str) -> list[int]:
     """The texts that have a word of the query, the best first, as positions."""
     counts = [Counter(words(text).split()) for text in texts]
@@ -112,8 +122,7 @@ def bm25(texts: Sequence[str], query: str) -> list[int]:
     scores = [0.0] * len(texts)
     for word in set(words(query).split()):
         holders = [i for i, count in enumerate(counts) if word in count]
-        weight = math.log(1 + (len(texts) - len(holders) + 0.5) / (len(holders) + 0.5))
+        weight = idf(len(texts), len(holders))
         for i in holders:
-            often = counts[i][word]
-            scores[i] += weight * often * (K1 + 1) / (often + K1 * (1 - B + B * lengths[i] / mean))
+            scores[i] += weight * saturated(counts[i][word], lengths[i] / mean)
     return [i for i in sorted(range(len(texts)), key=lambda i: -scores[i]) if scores[i] > 0]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import sqlite3
 import threading
 from collections import OrderedDict
@@ -22,7 +21,7 @@ from lmm.errors import StoreError
 from lmm.files.atomic import make_folder
 from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, agreed, depth, fused
 from lmm.store.checks import has, read_metadata
-from lmm.store.memory import K1, B
+from lmm.store.memory import idf, saturated
 from lmm.store.vectors import Vectors
 from lmm.text.fold import words
 
@@ -273,7 +272,7 @@ class Sqlite(TextStore):
         holders = self._holders(space, text, round(min(SHARED * held, RANKED)) if held > MANY else -1, allowed)
         if not holders:
             return []
-        weights = {word: math.log(1 + max(held - len(n), 0.5) / (len(n) + 0.5)) for word, n in holders.items()}
+        weights = {word: idf(held, len(n)) for word, n in holders.items()}
         numbers, at = np.unique(np.concatenate(list(holders.values())), return_inverse=True)
         sums = np.bincount(at, np.repeat(list(weights.values()), [len(n) for n in holders.values()]))
         order = [int(n) for n in numbers[np.lexsort((numbers, -sums))[: max(most, RERANKED)]]]
@@ -283,8 +282,7 @@ class Sqlite(TextStore):
         mean, scores = max(sum(map(len, texts.values())) / max(len(texts), 1), 1.0), dict.fromkeys(texts, 0.0)
         for word, weight in weights.items():
             for n in texts.keys() & set(holders[word][np.isin(holders[word], best)].tolist()):
-                often, long = max(texts[n].count(word), 1), 1 - B + B * len(texts[n]) / mean
-                scores[n] += weight * often * (K1 + 1) / (often + K1 * long)
+                scores[n] += weight * saturated(max(texts[n].count(word), 1), len(texts[n]) / mean)
         return [*sorted(scores, key=lambda n: (-scores[n], n)), *order[RERANKED:]][:most]
 
     def _holders(self, space: str, text: str, most: int, allowed: np.ndarray | None) -> dict[str, np.ndarray]:

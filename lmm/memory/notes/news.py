@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -61,15 +61,12 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     over = notebook.telling(*lesson.over or lesson.formerly) - notebook.telling(*new) - asked
     cost = OVER if lesson.over else SAID
 
-    def says_new(part: str) -> bool:
-        return any(contains(part, value) for value in new)
-
     def rank(i: int) -> tuple[bool, float]:
         telling = notebook.telling(news[i]) - asked
-        return says_new(news[i]), helping[i] - cost * len(telling & over) / max(1, len(telling))
+        return says_any(news[i], new), helping[i] - cost * len(telling & over) / max(1, len(telling))
 
     best = max(range(len(news)), key=rank)
-    said = as_sentence(without(news[best], over) if says_new(news[best]) else news[best])
+    said = as_sentence(without(news[best], over) if says_any(news[best], new) else news[best])
     for part in news[best + 1 :]:
         longer = f"{said} {as_sentence(part)}"
         if (lesson.over and notebook.telling(part) & over) or not fits(longer):
@@ -82,6 +79,10 @@ def _said_in(value: str, formerly: Sequence[str], notebook: Notebook) -> bool:
     """Is it in the old statements, too? Of the words that tell something, all."""
     telling = notebook.telling(value)
     return any(contains(text, value) for text in formerly) or (bool(telling) and telling <= notebook.telling(*formerly))
+
+
+def says_any(part: str, values: Iterable[str]) -> bool:
+    return any(contains(part, value) for value in values)
 
 
 def helping_by_part(text: str, parts: Sequence[str], notebook: Notebook) -> list[float]:

@@ -522,6 +522,12 @@ def test_a_value_is_forgotten_in_files_logs_and_texts_of_other_places(lmm, tmp_p
     assert bytes_of(b"Zx-4711") == [] and "garden" in lmm("recall", "list", "--user", "ann").out
 
 
+def test_a_dash_is_stdin(lmm):
+    lmm("recall", "add", "-", stdin="The garden is large.\nThe door is red.\n")
+    assert "garden" in (listed := lmm("recall", "list").out) and "red" in listed and len(listed.splitlines()) == 3
+    assert len(lmm("encode", "-", stdin="one\ntwo\n").out.splitlines()) == 2
+
+
 def test_a_chat_in_a_pipe_that_could_not_keep_a_lesson_is_exit_1(lmm, monkeypatch):
     def full(*args: Any) -> None:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))

@@ -888,6 +888,38 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             assert slow.result().choices[0].finish_reason == "length"
 
 
+def test_bodies_that_wait_are_bounded_together(tmp_path: Path) -> None:
+    install()
+    body = json.dumps({"text": "x" * 1500}).encode()
+    coming, go = threading.Event(), threading.Event()
+
+    def slowly() -> Iterator[bytes]:
+        yield body[:-1]
+        coming.set()
+        go.wait(60)
+        yield body[-1:]
+
+    kind = {"Content-Type": "application/json"}
+    with serving(ScriptedAdapter(), tmp_path, "jotter", bodies=2500) as served, ThreadPoolExecutor(1) as pool:
+        with served.client(**kind) as client, served.client(**kind) as other:
+            first = pool.submit(client.post, "/v1/memories", content=slowly())
+            coming.wait(60)
+            while (found := other.post("/v1/memories", content=body)).is_success:
+                time.sleep(0.01)  # the server has not read the first one's part yet
+            assert found.status_code == 429 and found.headers["Retry-After"]
+            assert found.json()["error"]["type"] == "rate_limit_error"
+            go.set()
+            assert first.result().is_success
+            assert other.post("/v1/memories", content=body).is_success
+
+
+def test_two_names_of_whose_memory_are_refused(served: Served) -> None:
+    with served.client(**{"X-LMM-Memory": "vera"}) as client:
+        found = client.post("/v1/memories", json={"text": "Vera lives in Graz.", "user": "bob"})
+        assert found.status_code == 400 and found.json()["error"]["code"] == "two_users"
+        assert client.post("/v1/memories", json={"text": "Vera lives in Graz.", "user": "vera"}).is_success
+
+
 def test_metrics_and_openapi(served: Served) -> None:
     ask(served.openai())
     with served.client() as client:

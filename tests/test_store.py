@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -21,7 +24,7 @@ import pytest
 
 from lmm.errors import StoreError, UsageError
 from lmm.store.base import Filters, Memo, TextStore, fused
-from lmm.store.checks import LARGEST, LONGEST, NESTED
+from lmm.store.checks import LARGEST, LONGEST, NESTED, small_values
 from lmm.store.copying import copy
 from lmm.store.memory import InMemory
 from lmm.store.opening import open_store
@@ -486,6 +489,12 @@ def test_what_a_store_cannot_hold_is_left_out_and_named(store: TextStore, monkey
     assert [one.id for one in store.scan("a")] == [f"id {i}" for i in (0, 1, 2, 4, 5, 6, 7)]
 
 
+def test_large_metadata_is_refused_before_its_values_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmm.store.checks._texts", None)
+    with pytest.raises(UsageError, match="bytes"):
+        small_values({"n": [1] * LARGEST})
+
+
 def test_what_no_store_can_look_for_is_refused(store: TextStore) -> None:
     with pytest.raises(UsageError):
         store.add("x" * (LONGEST + 1), [memo("x")])
@@ -901,6 +910,68 @@ def test_a_connection_that_was_closed_is_not_handed_out(postgres: TextStore, pos
             "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
         )
     assert [postgres.count("a") for _ in range(5)] == [0] * 5
+
+
+class Line:
+    """A way to a server that can be cut."""
+
+    def __init__(self, url: str) -> None:
+        from psycopg.conninfo import conninfo_to_dict
+
+        self.to, self.ends = conninfo_to_dict(url), list[socket.socket]()
+        self.listening = socket.create_server(("127.0.0.1", 0))
+        self.up = True
+        port = self.listening.getsockname()[1]
+        self.url = "postgresql://{user}@127.0.0.1:{port}/{dbname}".format(**{**self.to, "port": port})
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self.listening.accept()
+                if not self.up:
+                    near.close()
+                    continue
+                pair = near, self._connected()
+                self.ends += pair
+                for one, other in (pair, pair[::-1]):
+                    threading.Thread(target=self._pass, args=(one, other), daemon=True).start()
+
+    def _connected(self) -> socket.socket:
+        host, port = str(self.to["host"]), self.to.get("port") or 5432
+        if not host.startswith("/"):
+            return socket.create_connection((host, port))
+        found = socket.socket(socket.AF_UNIX)
+        found.connect(f"{host}/.s.PGSQL.{port}")
+        return found
+
+    def _pass(self, one: socket.socket, other: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := one.recv(65536):
+                other.sendall(data)
+            other.shutdown(socket.SHUT_WR)
+
+    def cut(self) -> None:
+        self.up = False
+        for end in self.ends:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        self.cut()
+        self.listening.close()
+
+
+@pytest.mark.slow
+def test_a_server_that_comes_back_is_found_soon(postgres_url: str, postgres: TextStore) -> None:
+    with contextlib.closing(Line(postgres_url)) as line, contextlib.closing(open_store(line.url)) as store:
+        assert store.count("a") == 0
+        line.cut()
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(store.count, "a")
+            time.sleep(17)  # the pool alone would try at 15 and 31 s
+            line.up = True
+            assert asked.result(timeout=4) == 0
 
 
 @pytest.mark.slow

@@ -144,7 +144,7 @@ def _lessons(question: str | None, answer: str | None) -> Iterator[Lesson]:
             raise UsageError('the answer is missing; expected: lmm teach "QUESTION" "ANSWER"')
         yield lesson_for(question, answer)
         return
-    lines = [line for line in piped().splitlines() if line.strip()]
+    lines = given_or_piped(None)
     if not lines:
         raise UsageError('nothing to teach; expected: lmm teach "QUESTION" "ANSWER", or lines on stdin')
     for number, line in enumerate(lines, 1):

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from lmm.cli.options import Option, out, piped, say
+from lmm.cli.options import Option, given_or_piped, out, say
 from lmm.errors import UsageError
 from lmm.text.counted import counted
 
 
 def encode(
-    texts: Annotated[list[str] | None, typer.Argument(help="texts; without any, each line of stdin")] = None,
+    texts: Annotated[list[str] | None, typer.Argument(help="texts; without any, or for -, each line of stdin")] = None,
     model: Annotated[str, Option(help="auto, minilm, lam, or a folder or id of sentence-transformers")] = "auto",
     files: Annotated[list[Path] | None, Option("--file", help="a file that is one text; may be repeated")] = None,
     target: Annotated[Path | None, Option("--out", help="write the vectors as a .npy file")] = None,
@@ -24,9 +24,8 @@ def encode(
 
     from lmm.encoders import load_encoder
 
-    given = [*(texts or []), *(_read(file) for file in files or [])]
-    if not given:
-        given = [line for line in piped().splitlines() if line.strip()]
+    read = [_read(file) for file in files or []]
+    given = [*given_or_piped(texts), *read] if texts or not read else read
     if not given:
         raise UsageError('there is nothing to encode; expected: lmm encode "TEXT", --file FILE, or lines on stdin')
     vectors = load_encoder(model, notice=say).encode(given, max_length=max_length)

@@ -168,6 +168,11 @@ def piped(wait: bool = True) -> str:
     return sys.stdin.read()
 
 
+def given_or_piped(texts: Sequence[str] | None) -> list[str]:
+    """The arguments, or each line of stdin where there is none, or "-" alone."""
+    return list(texts) if texts and list(texts) != ["-"] else [line for line in piped().splitlines() if line.strip()]
+
+
 def _speaks(seconds: float) -> bool:
     """Whether stdin has something to read by then, or has ended."""
     import select

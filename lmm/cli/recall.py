@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lmm.cli.options import Json, Option, Yes, out, out_json, out_table, piped, say, sure
+from lmm.cli.options import Json, Option, Yes, given_or_piped, out, out_json, out_table, say, sure
 from lmm.errors import UsageError
 from lmm.text.counted import counted
 from lmm.text.when import when
@@ -34,7 +34,7 @@ With = Annotated[list[str] | None, Option("--metadata", help="only those with th
 
 @app.command()
 def add(
-    texts: Annotated[list[str] | None, Argument(help="texts; without any, each line of stdin")] = None,
+    texts: Annotated[list[str] | None, Argument(help="texts; without any, or for -, each line of stdin")] = None,
     about: Annotated[
         str | None, Option(help='the matter: the next text about the same takes its place; "": none any more')
     ] = None,
@@ -49,7 +49,7 @@ def add(
     """Memorize texts, and print their ids."""
     from lmm.store.base import Memo
 
-    given = texts or [line for line in piped().splitlines() if line.strip()]
+    given = given_or_piped(texts)
     if not given:
         raise UsageError('there is nothing to memorize; expected: lmm recall add "TEXT", or lines on stdin')
     if (instead or about) and len(given) > 1:

@@ -89,7 +89,10 @@ class Caller:
         self.query = user
 
     def user(self, field: str | None = None) -> str:
-        named = next((name for name in (self.header, field, self.query) if name), "")
+        names = {name for name in (self.header, field, self.query) if name}
+        if len(names) > 1:
+            raise Refused(400, f"whose memory? {' and '.join(sorted(map(repr, names)))} are named", "two_users")
+        named = names.pop() if names else ""
         if self.key_user and named not in ("", self.key_user):
             raise Refused(403, "this key opens another user's memory alone", "wrong_user", "permission_error")
         return self.key_user or named

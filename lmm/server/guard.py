@@ -26,6 +26,7 @@ class Settings:
     local: bool = True  # reached from this machine alone
     origins: tuple[str, ...] = ()  # of pages elsewhere that may ask
     body: int = 16_000_000  # bytes
+    bodies: int = 256_000_000  # bytes of all that are worked on or wait
     body_seconds: float = 60.0  # in which a body has come
     seconds: float = 600.0  # for a reply
     at_once: int = 64  # replies and lessons at the same time; others wait
@@ -39,7 +40,7 @@ class Unread(Exception):
 
     def __init__(self, status: int, message: str, code: str) -> None:
         super().__init__(message)
-        self.answer = status, problem(message, code=code)
+        self.answer = status, problem(message, "rate_limit_error" if status == 429 else "invalid_request_error", code=code)
 
 
 class Guard:
@@ -47,18 +48,19 @@ class Guard:
 
     def __init__(self, app: Any, settings: Settings, metrics: Metrics) -> None:
         self.app, self.settings, self.metrics = app, settings, metrics
+        self.held = 0  # bytes of bodies
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        status, unread, body = 0, None, self._body(receive)
+        status, unread, body = 0, None, Body(receive, self)
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
 
         async def limited() -> Any:
             nonlocal unread
             try:
-                return await body()
+                return await body.receive()
             except Unread as error:
                 unread = error
                 raise
@@ -86,27 +88,9 @@ class Guard:
                 await _send(sending, 500, INTERNAL)
             raise
         finally:
+            self.held -= body.read
             path = getattr(scope.get("route"), "path", "other")
             self.metrics.add("lmm_requests_total", path=path, status=str(status))
-
-    def _body(self, receive: Any) -> Any:
-        """`receive` that raises Unread for a body that is too long, or too long in coming."""
-        read, whole, end = 0, False, time.monotonic() + self.settings.body_seconds
-
-        async def limited() -> Any:
-            nonlocal read, whole
-            if whole:
-                return await receive()
-            try:
-                message = await asyncio.wait_for(receive(), end - time.monotonic())
-            except TimeoutError:
-                raise Unread(408, f"no body came in {self.settings.body_seconds:g} s", "timeout") from None
-            read, whole = read + len(message.get("body", b"")), not message.get("more_body")
-            if read > self.settings.body:
-                raise self._too_large()
-            return message
-
-        return limited
 
     def _refusal(self, scope: Any, headers: dict[bytes, str]) -> tuple[int, dict[str, Any]] | None:
         settings, host = self.settings, headers.get(b"host", "")
@@ -118,7 +102,7 @@ class Guard:
             return 403, problem("pages of other origins may not ask; --cors names those that may", "permission_error")
         length = headers.get(b"content-length", "0")
         if length.isdecimal() and int(length) > settings.body:
-            return self._too_large().answer
+            return too_large(settings.body).answer
         if not settings.keys or scope["path"] in OPEN or scope["method"] == "OPTIONS":
             return None
         user = settings.keys.user_of(headers.get(b"authorization"))
@@ -137,12 +121,40 @@ class Guard:
             return site not in ("same-origin", "none")
         return origin is not None and origin.rpartition("://")[2].lower() != host.lower()
 
-    def _too_large(self) -> Unread:
-        return Unread(413, f"a request has at most {self.settings.body:,} bytes", "too_large")
+
+class Body:
+    """A request's body as it comes. Counted in `guard.held` until the request has ended."""
+
+    def __init__(self, receive: Any, guard: Guard) -> None:
+        self._receive, self._guard, self.read, self._whole = receive, guard, 0, False
+        self._end = time.monotonic() + guard.settings.body_seconds
+
+    async def receive(self) -> Any:
+        """Raises Unread for a body that is too long, too long in coming, or one too many."""
+        if self._whole:
+            return await self._receive()
+        settings = self._guard.settings
+        try:
+            message = await asyncio.wait_for(self._receive(), self._end - time.monotonic())
+        except TimeoutError:
+            raise Unread(408, f"no body came in {settings.body_seconds:g} s", "timeout") from None
+        size, self._whole = len(message.get("body", b"")), not message.get("more_body")
+        self.read += size
+        self._guard.held += size
+        if self.read > settings.body:
+            raise too_large(settings.body)
+        if self._guard.held > settings.bodies:
+            raise Unread(429, f"requests of {settings.bodies:,} bytes are worked on; try again later", "busy")
+        return message
+
+
+def too_large(most: int) -> Unread:
+    return Unread(413, f"a request has at most {most:,} bytes", "too_large")
 
 
 async def _send(send: Any, status: int, content: dict[str, Any]) -> None:
     headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
     headers += [(b"www-authenticate", b"Bearer")] if status == 401 else []
+    headers += [(b"retry-after", b"1")] if status == 429 else []
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": json.dumps(content).encode()})

@@ -7,6 +7,7 @@ import json
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -59,10 +60,10 @@ def _at_most(count: int) -> Any:
     return BeforeValidator(short)
 
 
-def holdable(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def holdable(metadata: Mapping[str, Any], limited: bool = False) -> dict[str, Any]:
     """What every store can hold, and every client read. Raises ValueError."""
     try:
-        plain = json_values(metadata)
+        plain = json_values(metadata, limited)
     except UsageError as error:
         raise ValueError(str(error)) from None
     return json.loads(json.dumps(plain), parse_int=_of_64_bits)
@@ -78,7 +79,7 @@ Text = Annotated[str, StringConstraints(max_length=1_000_000), AfterValidator(_t
 Kept = Annotated[Text, StringConstraints(max_length=LARGEST)]  # of more bytes, the store says that it is too large
 Said = Annotated[Kept, StringConstraints(min_length=1), AfterValidator(_said)]
 About = Annotated[Text, StringConstraints(max_length=LONGEST)]
-Metadata = Annotated[dict[str, Any], AfterValidator(holdable)]
+Metadata = Annotated[dict[str, Any], AfterValidator(partial(holdable, limited=True))]
 Time = Annotated[float, Field(allow_inf_nan=False)]  # seconds since 1970
 
 

@@ -63,12 +63,15 @@ def time_of(value: Any) -> float:
     return time
 
 
-def json_values(values: Any) -> dict[str, Any]:
-    """Metadata of whatever length as JSON gives it back. Raises UsageError."""
+def json_values(values: Any, limited: bool = False) -> dict[str, Any]:
+    """Metadata as JSON gives it back; of whatever length, unless it is `limited`. Raises UsageError."""
     if values == {}:
         return {}
     try:
-        plain = json.loads(json.dumps(dict(values), allow_nan=False))
+        text = json.dumps(dict(values), allow_nan=False)
+        if limited:  # before each of its values is looked at
+            not_too_large(text, "metadata")
+        plain = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(f"metadata is what JSON can hold: {error}") from None
     for one in _texts(plain, NESTED):
@@ -78,9 +81,7 @@ def json_values(values: Any) -> dict[str, Any]:
 
 def small_values(values: Any) -> dict[str, Any]:
     """The same for metadata that is new, or looked for."""
-    plain = json_values(values)
-    not_too_large(json.dumps(plain), "metadata")
-    return plain
+    return json_values(values, limited=True)
 
 
 def read_metadata(text: str) -> dict[str, Any]:

@@ -33,6 +33,7 @@ except ImportError as error:
 log = logging.getLogger("lmm")
 CONNECTIONS, LEARNING = 8, 4  # in all, and of these for who learns meanwhile: the others are free in a moment
 CONNECT_S = 10
+RETRY_S = 3.0  # after which the pool, which tries to connect ever more rarely, begins anew
 WAIT_S, LOOK_IN_S = 30.0, 0.2  # for a connection; for one in which to learn, before it is asked whether to go on
 READERS_S = 5  # for those who read a table that is written anew
 MANY = 5000  # entries that are read at once
@@ -138,6 +139,8 @@ class Postgres(TextStore):
                 min_size=1,
                 max_size=CONNECTIONS,
                 timeout=WAIT_S,
+                reconnect_timeout=RETRY_S,
+                reconnect_failed=ConnectionPool.check,
                 check=ConnectionPool.check_connection,  # it may have been closed while it lay idle
                 open=True,
             )

@@ -525,6 +525,8 @@ def test_a_value_is_forgotten_in_files_logs_and_texts_of_other_places(lmm, tmp_p
 def test_a_dash_is_stdin(lmm):
     lmm("recall", "add", "-", stdin="The garden is large.\nThe door is red.\n")
     assert "garden" in (listed := lmm("recall", "list").out) and "red" in listed and len(listed.splitlines()) == 3
+    lmm("teach", "-", stdin="Who is the mayor? => Maria\n")
+    assert lmm("ask", "Who is the mayor?").out == "Maria\n"
     assert len(lmm("encode", "-", stdin="one\ntwo\n").out.splitlines()) == 2
 
 

@@ -900,17 +900,21 @@ def test_bodies_that_wait_are_bounded_together(tmp_path: Path) -> None:
         yield body[-1:]
 
     kind = {"Content-Type": "application/json"}
-    with serving(ScriptedAdapter(), tmp_path, "jotter", bodies=2500) as served, ThreadPoolExecutor(1) as pool:
-        with served.client(**kind) as client, served.client(**kind) as other:
-            first = pool.submit(client.post, "/v1/memories", content=slowly())
-            coming.wait(60)
-            while (found := other.post("/v1/memories", content=body)).is_success:
-                time.sleep(0.01)  # the server has not read the first one's part yet
-            assert found.status_code == 429 and found.headers["Retry-After"]
-            assert found.json()["error"]["type"] == "rate_limit_error"
-            go.set()
-            assert first.result().is_success
-            assert other.post("/v1/memories", content=body).is_success
+    with (
+        serving(ScriptedAdapter(), tmp_path, "jotter", bodies=2500) as served,
+        ThreadPoolExecutor(1) as pool,
+        served.client(**kind) as client,
+        served.client(**kind) as other,
+    ):
+        first = pool.submit(client.post, "/v1/memories", content=slowly())
+        coming.wait(60)
+        while (found := other.post("/v1/memories", content=body)).is_success:
+            time.sleep(0.01)  # the server has not read the first one's part yet
+        assert found.status_code == 429 and found.headers["Retry-After"]
+        assert found.json()["error"]["type"] == "rate_limit_error"
+        go.set()
+        assert first.result().is_success
+        assert other.post("/v1/memories", content=body).is_success
 
 
 def test_two_names_of_whose_memory_are_refused(served: Served) -> None:

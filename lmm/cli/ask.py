@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lmm.cli.opening import check_place, opened, saved
-from lmm.cli.options import Json, configured, out, out_json, piped, say
+from lmm.cli.options import Json, configured, given_or_piped, out, out_json, piped, say
 from lmm.errors import LearningError, UsageError
 from lmm.text.sanitize import clean_line
 
@@ -49,7 +49,7 @@ def ask(
 @configured("model", "memory", "files")
 def teach(
     config: Config,
-    question: Annotated[str | None, Argument(help="the question the lesson answers")] = None,
+    question: Annotated[str | None, Argument(help="the question the lesson answers; - for stdin")] = None,
     answer: Annotated[str | None, Argument(help="the reply it should get")] = None,
     as_json: Json = False,
 ) -> None:
@@ -139,7 +139,7 @@ def _described(turn: Turn) -> dict[str, Any]:
 def _lessons(question: str | None, answer: str | None) -> Iterator[Lesson]:
     from lmm.feedback import lesson_for
 
-    if question is not None:
+    if question is not None and (question, answer) != ("-", None):
         if answer is None:
             raise UsageError('the answer is missing; expected: lmm teach "QUESTION" "ANSWER"')
         yield lesson_for(question, answer)

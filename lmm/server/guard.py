@@ -40,7 +40,8 @@ class Unread(Exception):
 
     def __init__(self, status: int, message: str, code: str) -> None:
         super().__init__(message)
-        self.answer = status, problem(message, "rate_limit_error" if status == 429 else "invalid_request_error", code=code)
+        kind = "rate_limit_error" if status == 429 else "invalid_request_error"
+        self.answer = status, problem(message, kind, code=code)
 
 
 class Guard:

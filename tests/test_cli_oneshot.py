@@ -526,7 +526,7 @@ def test_a_dash_is_stdin(lmm):
     lmm("recall", "add", "-", stdin="The garden is large.\nThe door is red.\n")
     assert "garden" in (listed := lmm("recall", "list").out) and "red" in listed and len(listed.splitlines()) == 3
     lmm("teach", "-", stdin="Who is the mayor? => Maria\n")
-    assert lmm("ask", "Who is the mayor?").out == "Maria\n"
+    assert "Maria" in lmm("ask", "Who is the mayor?").out
     assert len(lmm("encode", "-", stdin="one\ntwo\n").out.splitlines()) == 2
 
 

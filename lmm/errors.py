@@ -48,7 +48,7 @@ class LearningError(LmmError):
 
 
 class NotKeptError(LearningError):
-    """A lesson that could not be written where it is to be kept."""
+    """Something that could not be written, or read again, where it is to be kept: a full disk, a folder of others."""
 
 
 class TooLongError(LmmError):

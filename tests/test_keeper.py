@@ -269,6 +269,21 @@ def test_a_full_disk_costs_no_lesson_and_says_so(open_mind, file: Path, monkeypa
     assert ids(open_mind()) == ["one"]
 
 
+def test_a_long_journal_on_a_full_disk_is_kept_as_it_is(open_mind, file: Path, monkeypatch) -> None:
+    mind = open_mind()
+    monkeypatch.setattr("lmm.engine.keeper.MOST", 100)
+
+    def full(*args: object, **more: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    mind.learn(A)
+    with monkeypatch.context() as disk:
+        disk.setattr(state_file, "write_atomically", full)
+        mind.learn(B)
+        assert ids(mind) == ["one", "two"]
+    assert ids(open_mind()) == ["one", "two"]
+
+
 def test_a_file_of_another_memory_is_refused_and_left_alone(open_mind, file: Path) -> None:
     open_mind().learn(A)
     stranger = Mind(ToyAdapter(), memory("memoir"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -495,6 +496,85 @@ def test_lessons_that_no_reply_could_show_are_refused(served: Served, tmp_path: 
             assert ann.post("/v1/memory/verify", content=file.read_bytes()).json()["good"] == found.is_success
             assert found.is_success or "lesson 1's" in found.json()["error"]["message"]
             assert ("a dog" in ann.get("/v1/lessons").text) == found.is_success
+
+
+TOUCHING = [  # what learns, lists, takes back, forgets, shows or is answered from a memory
+    ("GET", "/v1/lessons", None),
+    ("POST", "/v1/lessons", {"question": "Who is Tom?", "answer": "a dog"}),
+    ("POST", "/v1/lessons/correct", {"question": "Who is Tom?", "answer": "a dog"}),
+    ("POST", "/v1/lessons/undo", {}),
+    ("POST", "/v1/lessons/why", {"question": "Who is Tom?"}),
+    ("DELETE", "/v1/lessons/x", None),
+    ("GET", "/v1/memory", None),
+    ("POST", "/v1/chat/completions", {"messages": HELLO}),
+    ("POST", "/v1/completions", {"prompt": "hello"}),
+]
+
+
+def is_unavailable(found: httpx.Response) -> bool:
+    error = found.json()["error"]
+    told = (found.status_code, error["type"], error["code"]) == (503, "server_error", "memory")
+    return told and os.environ["LMM_DATA_DIR"] not in error["message"]
+
+
+@pytest.mark.parametrize("cause", ["damaged", "of another model", "not to be had"])
+def test_a_user_whose_memory_cannot_be_opened_is_told_so_until_it_can(tmp_path: Path, cause: str) -> None:
+    install()
+    as_ann = {"X-LMM-Memory": "ann"}
+    with serving(ScriptedAdapter(), tmp_path, "jotter") as served, served.client(**as_ann) as ann:
+        made = ann.post("/v1/lessons", json={"question": "Who is Tom?", "answer": "a cat"}).json()
+        whole = ann.get("/v1/memory").content
+    [file] = Path(os.environ["LMM_DATA_DIR"]).rglob("ann/**/*.safetensors")
+    with serving(ScriptedAdapter(), tmp_path, "jotter") as served, served.client(**as_ann) as ann:
+        assert len(ann.get("/v1/lessons").json()["data"]) == 1  # and the mind that is open is of no use afterwards
+        good, lock = file.read_bytes(), file.with_name(f".{file.name}.lock")
+        if cause == "damaged":
+            file.write_bytes(good[:-9])
+        elif cause == "of another model":
+            state, header = state_file.load(file)
+            state_file.save(file, state, replace(header, layer=header.layer + 1))
+        else:
+            lock.unlink()
+            lock.mkdir()
+        for method, path, body in TOUCHING:
+            assert is_unavailable(ann.request(method, path, json=body)), path
+        assert is_unavailable(ann.put("/v1/memory", content=whole))
+        assert served.client().get("/v1/lessons", params={"user": "bob"}).json()["data"] == []
+        if cause == "not to be had":
+            lock.rmdir()
+        file.write_bytes(good)
+        assert [x["id"] for x in ann.get("/v1/lessons").json()["data"]] == [made["id"]]
+        assert ann.post("/v1/lessons/undo", json={}).json() == {"undone": 1}
+
+
+def full(*args: object, **more: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_full_disk_is_told_as_the_servers_and_hides_nothing(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served.client(**{"X-LMM-Memory": "ann"}) as ann:
+        made = ann.post("/v1/lessons", json={"question": QUESTION, "answer": "Vera"}).json()
+        data = ann.get("/v1/memory").content
+        with monkeypatch.context() as disk:
+            for place in ("jsonl.append", "state_file.write_atomically", "atomic.write_atomically"):
+                disk.setattr(f"lmm.files.{place}", full)
+            disk.setattr(Path, "mkdir", lambda folder, *args, **more: folder.is_dir() or full())
+            for found in (
+                ann.post("/v1/lessons", json={"question": "Who is Tom?", "answer": "a dog"}),
+                ann.post("/v1/lessons/undo", json={}),
+                ann.delete(f"/v1/lessons/{made['id']}"),
+                ann.put("/v1/memory", content=data),
+                ann.post(
+                    "/v1/lessons", json={"question": "Who is Tom?", "answer": "a dog"}, headers={"X-LMM-Memory": "bob"}
+                ),
+            ):
+                assert is_unavailable(found) and "No space left" in found.json()["error"]["message"]
+            said = ask(served.openai(), "My dog's name is Rex.", user="ann").lmm
+            assert not said["lessons"] and "No space left" in said["said"][0]
+            assert os.environ["LMM_DATA_DIR"] not in said["said"][0]
+            assert [x["id"] for x in ann.get("/v1/lessons").json()["data"]] == [made["id"]]
+        assert ann.put("/v1/memory", content=data).is_success
+        assert ann.delete(f"/v1/lessons/{made['id']}").json()["deleted"] is True
 
 
 def test_to_ask_about_a_user_leaves_nothing_behind(served: Served) -> None:

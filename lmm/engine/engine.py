@@ -42,8 +42,8 @@ class Engine:
     def start(self, system: str = "") -> None:
         """A new conversation; what was learned stays."""
         self.conversation = Conversation(self.adapter.format, system)
-        self._begin()
         self._clear_cache()
+        self._begin()
 
     def _begin(self) -> None:
         if "turns" in self.mind.memory.learns_from:

@@ -32,7 +32,7 @@ class Keeper:
     """Ties a mind to a file: what the file has is what the mind knows, from now on both ways.
 
     What was learned before can be undone as if it had been learned now. Raises StateError for a file that does not fit,
-    and LearningError where nothing can be kept; then nothing has changed.
+    and NotKeptError where nothing can be kept; then nothing has changed.
     """
 
     def __init__(
@@ -65,7 +65,8 @@ class Keeper:
             self._turns += 1
             try:
                 if self._turns == 1:
-                    self._catch_up()
+                    with self._readable():
+                        self._catch_up()
                 yield
             finally:
                 self._turns -= 1
@@ -104,20 +105,21 @@ class Keeper:
                 self._own = True
             journal.append(self.file, change, back)
             self._end = journal.path_of(self.file).stat().st_size
-            if self._end > MOST:
-                self.settle()
         except (OSError, StateError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise NotKeptError(f"nothing was learned: it cannot be kept in {self.file}: {reason}") from error
         self._stamp = journal.stamp(self.file)
+        if self._end > MOST:
+            with contextlib.suppress(StateError, OSError):  # it is in the journal, and may stay there
+                self.settle()
 
     def forget(self, lesson: Lesson) -> None:
-        """Leave no trace of a lesson that is known no longer. Raises StateError, or LearningError."""
+        """Leave no trace of a lesson that is known no longer. Raises StateError, or NotKeptError."""
         self.settle()  # or it would still be in the journal
         try:
             journal.purge(self.file, lesson)
         except OSError as error:
-            raise LearningError(f"still on disk: {journal.undo_of(self.file)}: {error.strerror or error}") from error
+            raise NotKeptError(f"still on disk: {journal.undo_of(self.file)}: {error.strerror or error}") from error
 
     def settle(self, timeout: float = -1) -> None:
         """Put everything into the file itself. Raises StateError."""
@@ -163,8 +165,8 @@ class Keeper:
         except OSError as error:
             raise self._error(error) from error
 
-    def _error(self, error: OSError) -> LearningError:
-        return LearningError(f"{self.file} cannot be kept: {error.strerror or error}")
+    def _error(self, error: OSError) -> NotKeptError:
+        return NotKeptError(f"{self.file} cannot be kept: {error.strerror or error}")
 
     def _catch_up(self) -> None:
         """Take over what others have added or taken out since."""

@@ -121,27 +121,30 @@ def open_log(config: Config) -> ActivationLog | None:
     return ActivationLog(config.activation_log_path, most_bytes=config.log_mb * 1_000_000, keep=config.log_keep)
 
 
-def start(mind: Mind, config: Config, notice: Notice) -> None:
+def start(mind: Mind, config: Config, notice: Notice, strict: bool = False) -> None:
     """Let a new mind know what it starts from: the file that is named, or else the user's standing memory. It keeps
     there what it learns, if the file is also the one to be saved. Raises StateError for a named file that cannot be
-    read."""
-    learns, named, file = mind.memory.learns_from != "nothing", config.mm_load_path, standing.file_of(config)
+    read; `strict`: for any that cannot, and NotKeptError where nothing can be kept, instead of going on without."""
+    learns, named = mind.memory.learns_from != "nothing", config.mm_load_path
+    file = Path(named) if named and named == config.mm_save_path else standing.file_of(config)
     if named and not os.path.exists(named):
         notice(f"{named} does not exist; starting with a fresh memory")
-    if named and learns and named == config.mm_save_path:
-        keep_named(mind, Path(named), notice)
+    if learns and file is not None:
+        (_keep_always if strict else keep_named if named else keep)(mind, file, notice)
     elif named and os.path.exists(named):
         mind.load(named)
-    elif file is not None and learns:
-        keep(mind, file, notice)
+
+
+def _keep_always(mind: Mind, file: Path, notice: Notice) -> None:
+    from lmm.engine.keeper import Keeper
+
+    Keeper(mind, file, notice=notice)
 
 
 def keep(mind: Mind, file: Path, notice: Notice) -> None:
     """Tie a mind to a standing memory; where that cannot be, it goes on without, and says so."""
-    from lmm.engine.keeper import Keeper
-
     try:
-        Keeper(mind, file, notice=notice)
+        _keep_always(mind, file, notice)
     except LmmError as error:
         notice(f"{error}. What is learned now is not kept in {file}; --profile NAME begins another one")
 

@@ -42,6 +42,7 @@ from lmm.server.schema import (
 )
 from lmm.server.service import Missing, Replied, Service, UnknownModel
 from lmm.server.speaking import Emit
+from lmm.server.users import Unavailable
 from lmm.server.workers import Late, Size, Stop, TooMany, Workers
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ STATUS: tuple[tuple[type[LmmError], int, str, str | None], ...] = (
     (Late, 503, "server_error", "late"),
     (Cancelled, 503, "server_error", "cancelled"),
     (StoreError, 503, "server_error", "store"),
+    (Unavailable, 503, "server_error", "memory"),
     (LmmError, 500, "server_error", None),
 )
 

@@ -25,7 +25,7 @@ from lmm.server import speaking
 from lmm.server.logprobs import Token, Tokens
 from lmm.server.metrics import Metrics
 from lmm.server.speaking import Emit
-from lmm.server.users import Users
+from lmm.server.users import Unavailable, Users
 from lmm.store.checks import json_values, storable
 from lmm.store.personal import PersonalMemory
 
@@ -90,7 +90,7 @@ class Service:
             "learned": turn.learned if turn else "",
             "lessons": [lesson.id for lesson in turn.lessons] if turn else [],
             "fired": list(turn.fired) if turn else [],
-            "said": spoken.said,
+            "said": [self.users.plainly(user, line) for line in spoken.said],
         }
         made = turn.generated if turn is not None else None
         read, count = (len(turn.read), len(made.tokens)) if turn is not None and made is not None else (0, 0)
@@ -284,5 +284,8 @@ def _sound(header: Header) -> None:
 def _as_file(data: bytes) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "memory.safetensors"
-        file.write_bytes(data)
+        try:
+            file.write_bytes(data)
+        except OSError as error:
+            raise Unavailable(f"there is no place for the file: {error.strerror}") from error
         yield file

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import os
 import threading
 import time
 from collections import OrderedDict
@@ -21,7 +22,7 @@ from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.engine.seats import Seats
 from lmm.engine.shared import SharedKeeper
-from lmm.errors import LmmError
+from lmm.errors import LmmError, NotKeptError, StateError
 from lmm.files.standing import PROFILE
 from lmm.store.base import user_name
 
@@ -44,6 +45,10 @@ def profile_of(user: str) -> str | None:
     return user if plain else f"user-{hashlib.sha256(user.encode()).hexdigest()[:40]}"
 
 
+class Unavailable(LmmError):
+    """What a user has taught cannot be read, or nothing be kept of it, as things are on this machine."""
+
+
 class Users:
     """All who talk to one model."""
 
@@ -63,20 +68,38 @@ class Users:
     def engine(self, user: str, stop: threading.Event | None = None, learns: bool = True) -> Iterator[Engine]:
         """An engine over the user's mind, up to date with what was taught elsewhere; nobody else has it meanwhile.
         `stop` ends what it does: reading, replying, learning, and waiting for others that learn. Where it does not
-        learn, a user of whom nothing is known is a name that leaves no folder behind."""
-        passing = not learns and self._is_new(user_name(user))
-        engine = self._made(user, kept=False) if passing else self._taken(user_name(user))
-        engine.mind.cancelled = stop or threading.Event()
+        learn, a user of whom nothing is known is a name that leaves no folder behind. Raises Unavailable."""
+        with self._available(user_name(user)):
+            stop, passing = stop or threading.Event(), not learns and self._is_new(user)
+            engine = self._made(user, kept=False) if passing else self._taken(user, stop)
+            engine.mind.cancelled = stop
+            try:
+                yield engine
+            finally:
+                engine.mind.cancelled = threading.Event()
+                if passing:
+                    self._close(engine.mind)
+                else:
+                    self._give_back(user, engine)
+
+    @contextlib.contextmanager
+    def _available(self, user: str) -> Iterator[None]:
+        """What is wrong with the user's file, or the disk it is on, is nothing that the client could mend."""
         try:
-            if engine.mind.keeper is not None:
-                engine.mind.keeper.catch_up()
-            yield engine
-        finally:
-            engine.mind.cancelled = threading.Event()
-            if passing:
-                self._close(engine)
-            else:
-                self._give_back(user, engine)
+            yield
+        except (StateError, NotKeptError, OSError) as error:
+            self.notice(f"the memory of {user!r}: {error}")
+            reason = (isinstance(error, OSError) and error.strerror) or self.plainly(user, str(error))
+            raise Unavailable(f"this user's memory cannot be used now: {reason.partition('. ')[0]}") from error
+
+    def plainly(self, user: str, text: str) -> str:
+        """A text without the folder where the user's file is, which is for nobody else to know."""
+        config = self._config(user)
+        file = config.mm_load_path or runtime.standing.file_of(config)
+        folders = {os.path.dirname(path) for path in (file, os.path.realpath(file))} if file else set()
+        for folder in sorted(folders - {""}, key=len, reverse=True):
+            text = text.replace(f"{folder}/", "")
+        return text
 
     @contextlib.contextmanager
     def newest(self, user: str) -> Iterator[Mind]:
@@ -87,22 +110,26 @@ class Users:
             try:
                 yield mind
             finally:
-                engine.start(self.config.system)
                 if mind is not engine.mind:
-                    mind.close()
+                    self._close(mind)
+                engine.start(self.config.system)
 
-    def _taken(self, user: str) -> Engine:
+    def _taken(self, user: str, stop: threading.Event) -> Engine:
         with self._changed:
             self._changed.wait_for(lambda: self._free.get(user) or self._busy.get(user, 0) < self.most(user))
             self._busy[user] = self._busy.get(user, 0) + 1
-            if free := self._free.get(user):
-                engine = free.pop()
-                del self._idle[id(engine)]
-                self._since.pop(id(engine), None)
-                return engine
+            engine = self._free[user].pop() if self._free.get(user) else None
+            self._idle.pop(id(engine), None)
+            self._since.pop(id(engine), None)
         try:
-            return self._made(user)
+            engine = engine or self._made(user)
+            engine.mind.cancelled = stop
+            if engine.mind.keeper is not None:
+                engine.mind.keeper.catch_up()
+            return engine
         except BaseException:
+            if engine is not None:  # the next one is opened anew
+                self._close(engine.mind)
             self._left(user)
             raise
 
@@ -131,7 +158,7 @@ class Users:
                 dropped.append(old)
             self._left(user)
         for old in dropped:
-            self._close(old)
+            self._close(old.mind)
 
     def let_go(self) -> None:
         """Drop the conversations of those who have not gone on for a while."""
@@ -144,8 +171,9 @@ class Users:
             _, engine = self._idle[key]
             tokens += engine.cache.length
             if i >= CACHED or tokens > self.cached_tokens or now - since > CACHED_S:
-                engine.start()
                 del self._since[key]
+                with self._telling():
+                    engine.start()
 
     @staticmethod
     def _keeps(engine: Engine) -> bool:
@@ -166,7 +194,7 @@ class Users:
         if self.lessons is None or file is None:
             mind = Mind(self.seats.seat(), runtime.build_memory(runtime.as_saved(config)), config.seed)
             if kept:
-                runtime.start(mind, config, self.notice)
+                runtime.start(mind, config, self.notice, strict=True)
             return mind
         mind = Mind(self.seats.seat(), runtime.build_memory(config), config.seed)
         if mind.memory.learns_from != "nothing":
@@ -197,11 +225,17 @@ class Users:
             self._since.clear()
             self._free.clear()
         for engine in engines:
-            self._close(engine)
+            self._close(engine.mind)
         self.seats.close()
 
-    def _close(self, engine: Engine) -> None:
+    def _close(self, mind: Mind) -> None:
+        with self._telling():
+            mind.close()
+
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        """What goes wrong when nobody waits for it is told to whoever runs the server."""
         try:
-            engine.close()
-        except LmmError as error:
+            yield
+        except (LmmError, OSError) as error:
             self.notice(str(error))

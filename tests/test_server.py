@@ -886,7 +886,7 @@ def test_where_keys_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert not load_keys(None)
     monkeypatch.setenv("LMM_API_KEY", KEY)
     assert load_keys(None).user_of(f"Bearer {KEY}") == ""
-    for wrong in ("short", ""):
+    for wrong in ("short", "", f"{KEY} ann\n{KEY} bob\n"):
         file.write_text(wrong)
         with pytest.raises(UsageError, match="key"):
             load_keys(file)
@@ -916,6 +916,8 @@ def test_pages_elsewhere_get_nothing(served: Served, tmp_path: Path) -> None:
         assert "access-control-allow-origin" not in found.headers
         page = client.get("/")
         assert "default-src 'none'" in page.headers["content-security-policy"]
+        assert "frame-ancestors 'none'" in page.headers["content-security-policy"]
+        assert page.headers["x-frame-options"] == "DENY"
         assert (
             page.headers["x-content-type-options"] == "nosniff" and "http" not in page.text.split("<body")[-1].lower()
         )
@@ -1002,6 +1004,41 @@ def test_two_names_of_whose_memory_are_refused(served: Served) -> None:
         found = client.post("/v1/memories", json={"text": "Vera lives in Graz.", "user": "bob"})
         assert found.status_code == 400 and found.json()["error"]["code"] == "two_users"
         assert client.post("/v1/memories", json={"text": "Vera lives in Graz.", "user": "vera"}).is_success
+
+
+def test_whose_memory_is_never_one_of_two_that_are_named(served: Served) -> None:
+    with served.client() as client:
+        for user, text in (("ann", "The PIN is 1111."), ("bob", "The PIN is 2222.")):
+            client.post("/v1/memories", json={"text": text, "user": user})
+        twice = [("X-LMM-Memory", "ann"), ("X-LMM-Memory", "bob")]
+        for found in (
+            client.get("/v1/memories?user=ann&user=bob"),
+            client.get("/v1/memories", headers=twice),
+            client.get("/v1/memories?user=bob", headers={"X-LMM-Memory": "ann"}),
+        ):
+            assert found.status_code == 400 and found.json()["error"]["code"] == "two_users"
+        found = client.get("/v1/memories?user=ann&user=ann", headers=[twice[0], twice[0]])
+        assert [x["text"] for x in found.json()["data"]] == ["The PIN is 1111."]
+
+
+def raw(served: Served, request: bytes) -> bytes:
+    """The first bytes that are answered to a request as it is, which no client would send."""
+    host, port = served.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(request + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        return b"".join(iter(lambda: connection.recv(4096), b""))
+
+
+def test_bytes_that_are_no_characters_name_nobody(served: Served) -> None:
+    with served.client() as client:
+        for name in ("Jos%E9", "Jos%E8", "%FF", "%ED%A0%80"):
+            for method, path in (("GET", f"/v1/lessons?user={name}"), ("DELETE", f"/v1/lessons/{name}")):
+                found = client.request(method, path)
+                assert found.status_code == 400 and found.json()["error"]["type"] == "invalid_request_error"
+        client.post("/v1/memories?user=Jos%C3%A9", json={"text": "The PIN is 1111."})
+        assert len(client.get("/v1/memories", params={"user": "José"}).json()["data"]) == 1
+    for address in ("/v1/memories?user=José".encode(), "/v1/memories?user=José".encode("latin-1")):
+        assert b"1111" not in (answer := raw(served, b"GET " + address)) and answer.startswith(b"HTTP/1.1 400 ")
 
 
 def test_metrics_and_openapi(served: Served) -> None:

@@ -52,7 +52,10 @@ EMBEDDINGS, BATCH = 2, 32  # requests for embeddings of a user at once; texts be
 WHOSE = "x-lmm-memory"
 LOOK_S = 30.0  # between looks for conversations that have not gone on
 PAGE = Path(__file__).with_name("page.html")
-POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:"
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; img-src data:; "
+    "frame-ancestors 'none'"
+)
 #: (status, type, code) of errors, the first that fits
 STATUS: tuple[tuple[type[LmmError], int, str, str | None], ...] = (
     (UnknownModel, 404, "invalid_request_error", "model_not_found"),
@@ -82,16 +85,16 @@ class Refused(HTTPException):
 class Caller:
     """Who asks, and whose memory: the key's own, or the one that is named by header, field or query."""
 
-    def __init__(self, request: Request, user: str | None) -> None:
+    def __init__(self, request: Request) -> None:
         self.key_user: str = request.state.user
         try:  # bytes, of which HTTP says nothing and most clients send UTF-8
-            self.header = request.headers.get(WHOSE, "").encode("latin-1").decode()
+            headers = [value.encode("latin-1").decode() for value in request.headers.getlist(WHOSE)]
         except UnicodeDecodeError:
             raise Refused(400, f"the header {WHOSE} is not UTF-8") from None
-        self.query = user
+        self.named = [*headers, *request.query_params.getlist("user")]
 
     def user(self, field: str | None = None) -> str:
-        names = {name for name in (self.header, field, self.query) if name}
+        names = {name for name in (*self.named, field) if name}
         if len(names) > 1:
             raise Refused(400, f"whose memory? {' and '.join(sorted(map(repr, names)))} are named", "two_users")
         named = names.pop() if names else ""
@@ -101,7 +104,7 @@ class Caller:
 
 
 async def caller(request: Request, user: Annotated[str | None, Query(max_length=1000)] = None) -> Caller:
-    return Caller(request, user)
+    return Caller(request)  # `user`, for whoever reads the API, is one of several that may be there
 
 
 Who = Annotated[Caller, Depends(caller)]
@@ -456,6 +459,5 @@ def _around(app: FastAPI, service: Service) -> None:
 
     @app.get("/", include_in_schema=False)
     async def page() -> Response:
-        return Response(
-            PAGE.read_bytes(), media_type="text/html; charset=utf-8", headers={"Content-Security-Policy": POLICY}
-        )
+        safe = {"Content-Security-Policy": POLICY, "X-Frame-Options": "DENY"}
+        return Response(PAGE.read_bytes(), media_type="text/html; charset=utf-8", headers=safe)

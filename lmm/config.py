@@ -85,7 +85,9 @@ class Config(Decoding):
     called: ClassVar[str] = "setting"
 
     backend: str = _model(
-        "auto", "torch, mlx_lm, llama_cpp, or auto: the best one installed", names=_registered("lmm.adapters", "auto")
+        "auto",
+        "torch, mlx_lm, llama_cpp, or auto: the best one for a chat (llama_cpp for a GGUF file, on a Linux processor)",
+        names=_registered("lmm.adapters", "auto"),
     )
     model: str = _model(
         "smollm2-135m-instruct",

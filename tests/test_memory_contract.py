@@ -28,11 +28,14 @@ from contracts import (
 
 import lmm.memory
 from lmm import registry
-from lmm.adapters.base import Adapter
-from lmm.engine.asking import ask_many
+from lmm.adapters.base import Adapter, TapContext
+from lmm.config import Config
+from lmm.engine.asking import ask_many, recall_many
 from lmm.engine.engine import Engine
+from lmm.engine.mind import Mind
+from lmm.engine.runtime import build_memory
 from lmm.errors import Cancelled, LearningError, StateError, UsageError
-from lmm.lesson import Knowledge
+from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import on_host
 
 NAMES = sorted(registry.MEMORIES)
@@ -334,6 +337,30 @@ def test_batched_replies_are_single_replies(adapter: Adapter, name: str) -> None
     together = [r.generated.tokens for r in ask_many(made.mind, prompts, max_tokens=6)]
     alone = [ask_many(made.mind, [p], max_tokens=6)[0].generated.tokens for p in prompts]
     assert together == alone and len(together) == len(prompts)
+
+
+@on("toy")
+@every_memory
+def test_what_passes_gives_back_the_very_states(adapter: Adapter, name: str) -> None:
+    made = taught(adapter, name) if ROWS[name].learns else engine(adapter, name)
+    states = np.ones((1, 2, adapter.shape.width), np.float32)
+    context = TapContext(np.zeros((1, 2), np.int64), np.arange(8, 10), np.zeros((1, 8), np.int64), "prefill")
+    recalls = recall_many(made.mind, [x.prompt for x in ROWS[name].lessons] + QUESTIONS[2:])
+    for recall in filter(made.mind.memory.passes, [None, *recalls]):
+        for site in made.mind.memory.sites(adapter):
+            given = (adapter.ops, made.mind.knowledge.state, recall, states, states, context.at(site))
+            assert made.mind.memory.rewrite(*given) is states
+
+
+@on("toy")
+def test_where_a_lesson_fires_nothing_passes(adapter: Adapter) -> None:
+    for name in ("keyed", "keyed+notes"):
+        memory = build_memory(Config(memory=name))
+        made = Mind(adapter, memory)
+        made.learn(Lesson("What is my sister's name?", "Vera"))
+        fired, other = recall_many(made, ["What is my sister's name?", "Say hello, please."])
+        assert memory.passes(other) and memory.passes(None) and not memory.passes(fired)
+        made.close()
 
 
 # ---------------------------------------------------------------- options

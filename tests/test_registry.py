@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from lmm import registry
+from lmm.adapters.toy import ToyAdapter
 from lmm.config import Config
 from lmm.engine import runtime
-from lmm.errors import BackendError, LmmError, UnknownNameError, UsageError
+from lmm.errors import BackendError, LmmError, ModelError, UnknownNameError, UsageError
 from lmm.memory.base import Memory
 
 
@@ -79,6 +82,41 @@ def test_a_backend_that_is_not_installed_says_what_to_install(monkeypatch: pytes
     assert registry.pick_backend("auto") == "mlx_lm"
     here.remove("mlx_lm")
     assert registry.pick_backend("auto") == "torch"
+
+
+def test_a_chat_over_a_gguf_file_is_llama_cpps_where_it_is_the_faster_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def chosen(**config: Any) -> str:
+        return runtime.backend_of(Config(**config))
+
+    monkeypatch.setattr(registry, "has_llama", lambda: True)
+    monkeypatch.setattr(registry, "installed_backends", lambda: ["torch", "llama_cpp"])
+    (tmp_path / "plain").mkdir()
+    names = [Config.model, "gemma-3-270m", "ollama:llama3.2", "hf.co/owner/name:Q4_K_M", "some/where.gguf"]
+    assert {chosen(model=name) for name in names} == {"llama_cpp"}
+    assert {chosen(model=name) for name in ("owner/name", str(tmp_path / "plain"))} == {"torch"}
+    for other in ({"backend": "torch"}, {"dtype": "float32"}, {"adapter": "a"}, {"layers_path": "x"}):
+        assert chosen(**other) == "torch"
+    monkeypatch.setattr(registry, "has_llama", lambda: False)
+    assert chosen() == "torch"
+
+
+def test_what_llama_cpp_cannot_load_is_another_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried, told = list[str](), list[str]()
+
+    def load(config: Config, *given: Any) -> ToyAdapter:
+        tried.append(config.backend)
+        if config.backend == "llama_cpp":
+            raise ModelError("it cannot")
+        return ToyAdapter()
+
+    monkeypatch.setattr(registry, "has_llama", lambda: True)
+    monkeypatch.setattr(runtime, "load_adapter", load)
+    runtime.open_mind(Config(memory="identity", log=False), notice=told.append).close()
+    assert tried == ["llama_cpp", "auto"] and told == ["llama.cpp does not run it: it cannot"]
+    with pytest.raises(ModelError):
+        runtime.open_mind(Config(memory="identity", log=False, backend="llama_cpp"))
 
 
 def test_a_memory_is_built_from_preset_and_options() -> None:

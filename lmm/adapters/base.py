@@ -90,10 +90,12 @@ Rewrite = Callable[[Array, Array, TapContext], Array]
 
 
 class Tap:
-    """One rewrite at one site; `enabled` is false while the adapter is quiet."""
+    """One rewrite at one site; `enabled` is false while the adapter is quiet. While it `passes`, it gives back what it
+    gets, and may get NumPy's arrays."""
 
     def __init__(self, site: Site, rewrite: Rewrite) -> None:
         self.site, self.rewrite, self.enabled = site, rewrite, True
+        self.passes: Callable[[], bool] = lambda: False
 
 
 class Adapter(ABC):

@@ -248,7 +248,8 @@ class LlamaCppAdapter(Adapter):
     def _at_node(self, tensor: int, shape: tuple[int, int], taps: list[Tap], at: _At | None) -> bool:
         if at is not None and at.put is not None:
             self.store.set(tensor, at.put)
-        h = found = self.store.get(tensor, shape)
+        looked_at = at is None and all(tap.passes() for tap in taps)
+        h = found = self.store.look(tensor, shape) if looked_at else self.store.get(tensor, shape)
         for tap in taps:
             inside = tap.site.part == "mlp.down_proj"
             h = self._rewritten(tap, self.store.get(api.operand(tensor, 1), shape) if inside else h, h)

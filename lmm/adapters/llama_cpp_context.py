@@ -205,9 +205,18 @@ class Context:
 
     def get(self, tensor: int, shape: tuple[int, int]) -> torch.Tensor:
         """A node's numbers [B, T, D], as a copy."""
-        values = torch.empty((*shape, self.lib.ggml_nelements(tensor) // (shape[0] * shape[1])))
+        values = torch.empty((*shape, self._width(tensor, shape)))
         self.lib.ggml_backend_tensor_get(tensor, values.data_ptr(), 0, values.nbytes)
         return values
+
+    def look(self, tensor: int, shape: tuple[int, int]) -> np.ndarray:
+        """The same without torch, whose first call after a pass takes longer than all else."""
+        values = np.empty((*shape, self._width(tensor, shape)), np.float32)
+        self.lib.ggml_backend_tensor_get(tensor, values.ctypes.data, 0, values.nbytes)
+        return values
+
+    def _width(self, tensor: int, shape: tuple[int, int]) -> int:
+        return self.lib.ggml_nelements(tensor) // (shape[0] * shape[1])
 
     def set(self, tensor: int, values: torch.Tensor) -> None:
         values = values.detach().float().contiguous()

@@ -25,6 +25,8 @@ class TorchOps(Ops):
         return torch.as_tensor(values, dtype=getattr(torch, dtype), device=self.device)
 
     def to_numpy(self, x: Array) -> np.ndarray:
+        if isinstance(x, np.ndarray):
+            return x.copy()
         return (x.float() if x.dtype == torch.bfloat16 else x).numpy(force=True).copy()
 
     def cast_like(self, x: Array, other: Array) -> Array:

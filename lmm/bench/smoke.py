@@ -288,12 +288,19 @@ def worker(side: str, folder: Path) -> None:
 # the parent ------------------------------------------------------------------------------------------------------
 def run(config: Config, protocol: str, facts: Sequence[SmokeFact], progress: Callable[[int], None]) -> SmokeOutcome:
     """Teach in one process, ask in another. `progress` gets counts that add up to `amount_of_work`."""
+    from lmm import registry
     from lmm.engine import runtime
 
     runtime.check(config)
     start = time.perf_counter()
     plain = dataclasses.replace(
-        config, log=False, fresh=True, mm_load_path=None, mm_save_path=None, max_tokens=MAX_TOKENS
+        config,
+        backend=registry.pick_backend(config.backend),
+        log=False,
+        fresh=True,
+        mm_load_path=None,
+        mm_save_path=None,
+        max_tokens=MAX_TOKENS,
     )
     values = dataclasses.asdict(plain) | {"options": dict(plain.options), "deterministic": True}
     groups = [[f] for f in facts] if protocol == "separate" else [list(facts)]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from lmm import registry
 from lmm.config import Config, config_path
+from lmm.engine import runtime
 from lmm.errors import LmmError
 
 GOOD, NOTE, BAD = "good", "note", "bad"
@@ -59,7 +60,7 @@ def _backends(config: Config) -> list[Finding]:
         else:
             found.append(Finding(f"backend {name}", GOOD, f"{module} {_version(module)}"))
     try:
-        found.append(Finding("backend in use", GOOD, registry.pick_backend(config.backend)))
+        found.append(Finding("backend in use", GOOD, runtime.backend_of(config)))
     except LmmError as error:
         found.append(Finding("backend in use", BAD, str(error), "pip install 'lmm[torch]'"))
     return found
@@ -73,7 +74,7 @@ def _version(module: str) -> str:
 
 
 def _device(config: Config) -> list[Finding]:
-    name = registry.pick_backend(config.backend)
+    name = runtime.backend_of(config)
     if name in ("torch", "llama_cpp"):
         import torch
 
@@ -130,8 +131,6 @@ def _packaged(name: str) -> Finding:
 
 
 def _memory(config: Config) -> list[Finding]:
-    from lmm.engine import runtime
-
     try:
         memory = runtime.build_memory(config)
     except LmmError as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from lmm import registry
 from lmm.cli.opening import opened
 from lmm.cli.options import Option, configured, out, say
 from lmm.engine.training_settings import TrainingSettings
@@ -109,7 +110,8 @@ def _train(run: _Run) -> tuple[float, str]:
     pairs, held = (
         [(x.question, x.answer, *x.before) for x in exact_match.read(p)] if p else [] for p in (run.data, run.valid)
     )
-    with opened(dataclasses.replace(run.config, log=False, fresh=True)) as mind:
+    backend = registry.pick_backend(run.config.backend)  # it reads many texts at once
+    with opened(dataclasses.replace(run.config, backend=backend, log=False, fresh=True)) as mind:
         mind.detach()  # training has taps of its own
         state = mind.knowledge.state
         training = Training(mind.adapter, mind.memory, pairs, held, run.settings, state, run.checkpoint, say)

@@ -64,7 +64,8 @@ class Mind:
                 below = "residual" if lowest.part == "residual" else "pre_attention"
                 stack.enter_context(self.adapter.tap(self.adapter.site(lowest.layer, below), self._seen))
             for site in sites:
-                stack.enter_context(self.adapter.tap(site, self._rewriter(site)))
+                tap = stack.enter_context(self.adapter.tap(site, self._rewriter(site)))
+                tap.passes = lambda: self.memory.passes(self.recall)
             self._taps = stack.pop_all()
 
     def detach(self) -> None:

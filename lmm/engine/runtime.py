@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lmm import registry
 from lmm.config import Config
-from lmm.errors import LearningError, LmmError, StateError, UsageError
+from lmm.errors import BackendError, LearningError, LmmError, ModelError, StateError, UsageError
 from lmm.files import standing
 from lmm.files import state_file as state
 
@@ -101,13 +101,35 @@ def check(config: Config) -> None:
     registry.pick_backend(config.backend)
 
 
+def backend_of(config: Config) -> str:
+    """The backend of a conversation. `auto` is llama.cpp where it runs the file as it is and is the faster one: it
+    decodes a single reply at two to four times torch's speed, while torch reads batches faster (docs/llama-cpp.md)."""
+    from lmm.adapters.models.source import is_gguf
+
+    plain = config.backend == config.dtype == "auto" and config.adapter is None and config.layers_path is None
+    if plain and is_gguf(config.model) and registry.has_llama():
+        return "llama_cpp"
+    return registry.pick_backend(config.backend)
+
+
+def _load_for_conversation(config: Config, progress: Progress | None, notice: Notice) -> Adapter:
+    """Where llama.cpp was not asked for by name, what it cannot load is another backend's."""
+    chosen = backend_of(config)
+    if config.backend == "auto" and chosen == "llama_cpp":
+        try:
+            return load_adapter(dataclasses.replace(config, backend=chosen), progress, notice)
+        except (ModelError, BackendError) as error:
+            notice(f"llama.cpp does not run it: {error}")
+    return load_adapter(config, progress, notice)
+
+
 def open_mind(config: Config, progress: Progress | None = None, notice: Notice = lambda text: None) -> Mind:
     """A loaded model with its memory, and what `mm_load_path` holds. `notice` gets what a user should know."""
     from lmm.engine.mind import Mind
 
     memory = build_memory(as_saved(config))
     log = open_log(config)
-    mind = Mind(load_adapter(config, progress, notice), memory, config.seed, log)
+    mind = Mind(_load_for_conversation(config, progress, notice), memory, config.seed, log)
     start(mind, config, notice)
     return mind
 

@@ -187,6 +187,11 @@ class Memory:
         """Hidden states [B, T, D] at a site -> hidden states [B, T, D]. Must not change its arguments."""
         return x_out
 
+    def passes(self, recall: Recall | None) -> bool:
+        """Does `rewrite` surely give back `x_out` itself, of whatever kind the arrays are? Then a backend may spare
+        itself to make its own kind of them."""
+        return type(self).rewrite is Memory.rewrite
+
     def learn(
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
     ) -> Knowledge:

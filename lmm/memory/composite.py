@@ -119,6 +119,9 @@ class Composite(Memory):
         found = {p: p.stack(ops, [row and row.arrays["parts"][p] for row in rows]) for p in self.parts}
         return Recall([row.fired[0] if row else [] for row in rows], {"parts": found})
 
+    def passes(self, recall: Recall | None) -> bool:
+        return all(part.passes(recall.arrays["parts"][part] if recall else None) for part in self.parts)
+
     def rewrite(
         self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
     ) -> Array:

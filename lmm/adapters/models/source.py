@@ -161,6 +161,14 @@ def check_name(name: str) -> None:
         raise UnknownNameError("model", name, [*PACKAGED, *_nearby(path)])
 
 
+def is_gguf(name: str) -> bool:
+    """Does a name stand for a GGUF file? It need not be here yet."""
+    path = Path(name).expanduser()
+    if name in PACKAGED or ollama.is_name(name) or _HUB_FILE.fullmatch(name):
+        return True
+    return _only_gguf(path) is not None if path.is_dir() else path.suffix.lower() == ".gguf"
+
+
 def _looks_like_hub_id(name: str) -> bool:
     """owner/name in the hub's alphabet; names that can only be paths are none."""
     return bool(re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name)) and not name.lower().endswith(".gguf")

@@ -97,6 +97,9 @@ class Keyed(Isolated):
         values = [row.arrays["values"][0] if row else None for row in rows]
         return Recall([row.fired[0] if row else [] for row in rows], {"values": _padded(ops, values)})
 
+    def passes(self, recall: Recall | None) -> bool:
+        return recall is None
+
     def rewrite(
         self, ops: Ops, state: State, recall: Recall | None, x_in: Array, x_out: Array, context: TapContext
     ) -> Array:

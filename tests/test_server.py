@@ -135,8 +135,11 @@ def test_max_tokens_seed_and_sampling(tiny_torch: Adapter, tmp_path: Path) -> No
         assert greedy.usage.completion_tokens == 5 and greedy.choices[0].finish_reason == "length"
         assert ask(client, max_completion_tokens=3).usage.completion_tokens == 3
         assert said(max_tokens=12) == said(max_tokens=12, temperature=0) == said(max_tokens=12, temperature=1e-308)
+        assert said(max_tokens=12) == said(max_tokens=12, temperature=1.5, top_p=0)
+        for seed in (1, -1, -(2**63)):
+            assert said(max_tokens=12, temperature=1.5, seed=seed) == said(max_tokens=12, temperature=1.5, seed=seed)
         one = said(max_tokens=12, temperature=1.5, seed=1)
-        assert one == said(max_tokens=12, temperature=1.5, seed=1)
+        assert one != said(max_tokens=12, temperature=1.5, seed=-1)
         assert len({said(max_tokens=12, temperature=1.5, seed=i) for i in range(4)}) > 1
         assert len({said(max_tokens=12, temperature=1.5) for i in range(4)}) > 1
         found = ask(client, max_tokens=4, logprobs=True, top_logprobs=3).choices[0].logprobs.content
@@ -183,6 +186,10 @@ def test_a_completion_goes_on_where_the_text_ended(tmp_path: Path) -> None:
         )
         with pytest.raises(openai.BadRequestError, match="echo"):
             said(logprobs=1, echo=True)
+        places = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 10]  # "à" is two tokens
+        assert said(logprobs=0).choices[0].logprobs.text_offset == places
+        chunks = [c.choices[0].logprobs for c in said(logprobs=0, stream=True)]
+        assert [place for rows in chunks if rows is not None for place in rows.text_offset] == places
 
 
 @pytest.mark.parametrize("stop", [None, ["llé"], ["x"]])
@@ -219,8 +226,8 @@ def test_the_logprobs_of_a_reply_begin_after_its_thought() -> None:
         {"messages": [{"role": "user", "content": "x"}], "max_tokens": 0},
         {"messages": [{"role": "user", "content": "x"}], "max_tokens": "many"},
         {"messages": [{"role": "user", "content": "x"}], "temperature": 3},
-        {"messages": [{"role": "user", "content": "x"}], "top_p": 0},
-        {"messages": [{"role": "user", "content": "x"}], "seed": -1},
+        {"messages": [{"role": "user", "content": "x"}], "top_p": -0.1},
+        {"messages": [{"role": "user", "content": "x"}], "seed": 2**63},
         {"messages": [{"role": "user", "content": "x"}], "stop": ["a", "b", "c", "d", "e"]},
         {"messages": [{"role": "user", "content": "x"}], "stop": ""},
         {"messages": [{"role": "user", "content": "x"}], "tools": [{"type": "function"}]},
@@ -592,6 +599,15 @@ def test_to_ask_about_a_user_leaves_nothing_behind(served: Served) -> None:
         assert not [path for path in folder.rglob("*") if "nobody" in str(path)]
         client.post("/v1/lessons", json={"question": "Who is Tom?", "answer": "a cat"})
         assert len(client.get("/v1/lessons").json()["data"]) == 1 and (folder / "profiles" / "nobody").exists()
+
+
+def test_a_lesson_is_told_as_the_list_has_it(toy: Adapter, tmp_path: Path) -> None:
+    with serving(toy, tmp_path, "keyed") as served, served.client() as client:
+        first, second = (client.post("/v1/lessons", json={"question": "Who is Tom?", "answer": x}).json() for x in "ab")
+        assert second["replaces"] == first["answer"] and client.get("/v1/lessons").json()["data"] == [second]
+        body = {"question": "Who is Tom?", "reply": second["answer"], "answer": "c"}
+        told = client.post("/v1/lessons/correct", json=body).json()["lessons"]
+        assert told[0]["replaces"] == second["answer"] and client.get("/v1/lessons").json()["data"] == told
 
 
 def test_no_undo_brings_back_what_a_forgotten_lesson_took_the_place_of(toy: Adapter, tmp_path: Path) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,13 +70,23 @@ def of_chat(tokens: Sequence[Token]) -> dict[str, Any]:
     return {"content": [{**row(token), "top_logprobs": [row(other) for other in token.top]} for token in tokens]}
 
 
-def of_text(tokens: Sequence[Token], offset: int) -> dict[str, Any]:
-    """`offset`: characters before the first of them."""
-    texts = [token.text for token in tokens]
-    ends = list(accumulate(map(len, texts), initial=offset))
+class Places:
+    """Where the tokens of a text begin, one after the other, in characters; one that is a part of a character, where
+    that does."""
+
+    def __init__(self) -> None:
+        self._decoder, self._at = codecs.getincrementaldecoder("utf-8")("replace"), 0
+
+    def next(self, token: Token) -> int:
+        at = self._at
+        self._at += len(self._decoder.decode(token.bytes))
+        return at
+
+
+def of_text(tokens: Sequence[Token], places: Places) -> dict[str, Any]:
     return {
-        "tokens": texts,
+        "tokens": [token.text for token in tokens],
         "token_logprobs": [token.logprob for token in tokens],
         "top_logprobs": [{other.text: other.logprob for other in token.top} for token in tokens],
-        "text_offset": ends[:-1],
+        "text_offset": [places.next(token) for token in tokens],
     }

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from lmm.errors import UsageError
-from lmm.server.logprobs import Token, of_chat, of_text
+from lmm.server.logprobs import Places, Token, of_chat, of_text
 from lmm.store.checks import LARGEST, LONGEST, json_values, storable
 
 MOST_STOPS = 4
@@ -113,8 +113,8 @@ class AnyRequest(BaseModel):
     model: str | None = None
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
     temperature: Annotated[float, Field(ge=0, le=2)] | None = None
-    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     stop: Text | Annotated[list[Text], Field(fail_fast=True), _at_most(MOST_STOPS)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -267,7 +267,7 @@ class Completion:
 
     def __init__(self, kind: Literal["chat", "text"], model: str) -> None:
         self.chat = kind == "chat"
-        self._tokens = self._characters = 0  # that chunks have had
+        self._tokens, self._places = 0, Places()  # of those that chunks have had
         self.model, self.id, self.created = model, new_id("chatcmpl" if self.chat else "cmpl"), int(time.time())
 
     def _of(self, choices: list[dict[str, Any]], chunk: bool) -> dict[str, Any]:
@@ -311,9 +311,8 @@ class Completion:
     def _logprobs(self, tokens: Sequence[Token] | None) -> dict[str, Any] | None:
         if tokens is None:
             return None
-        found = of_chat(tokens) if self.chat else of_text(tokens, self._characters)
-        self._tokens, self._characters = self._tokens + len(tokens), self._characters + sum(len(x.text) for x in tokens)
-        return found
+        self._tokens += len(tokens)
+        return of_chat(tokens) if self.chat else of_text(tokens, self._places)
 
 
 def embedding(index: int, vector: np.ndarray, encoding: str | None) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from lmm.store.personal import PersonalMemory
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
     from lmm.config import Config
+    from lmm.engine.mind import Mind
     from lmm.files.state_file import Header
     from lmm.lesson import Lesson
     from lmm.server.schema import ChatRequest, CompletionRequest
@@ -161,8 +162,9 @@ class Service:
         with self.users.engine(user, stop) as engine:
             lesson = lesson_for(question, answer)
             engine.mind.learn(lesson)
+            [told] = _known(engine.mind, [lesson])
         self.metrics.add("lmm_lessons_total")
-        return _told(lesson)
+        return told
 
     def correct(
         self, user: str, question: str, reply: str, answer: str, stop: threading.Event | None = None
@@ -176,8 +178,9 @@ class Service:
             talk = Talk(engine, view, lambda: dataclasses.replace(self.config, learn="off"), stop, hint="")
             talk.resume([{"user": question, "reply": reply}])
             turn = talk.correct(answer)
+            told = _known(engine.mind, turn.lessons if turn else [])
         self.metrics.add("lmm_lessons_total")
-        return {"reply": view.text, "lessons": [_told(lesson) for lesson in turn.lessons] if turn else []}
+        return {"reply": view.text, "lessons": told}
 
     def undo(self, user: str, count: int) -> int:
         with self.users.newest(user) as mind:
@@ -262,6 +265,12 @@ class UnknownModel(UsageError):
 
 class Missing(UsageError):
     """Something that is not there for this user."""
+
+
+def _known(mind: Mind, lessons: Sequence[Lesson]) -> list[dict[str, Any]]:
+    """Lessons as they are known now that they are learned, with what they have replaced."""
+    known = {lesson.id: lesson for lesson in mind.lessons}
+    return [_told(known.get(lesson.id, lesson)) for lesson in lessons]
 
 
 def _told(lesson: Lesson) -> dict[str, Any]:

@@ -158,10 +158,15 @@ def decoding(
     learn: str | None,
 ) -> Config:
     """The settings of one request; without a seed, it draws as no other does. Raises UsageError."""
-    seed = secrets.randbelow(2**31) if seed is None else seed
-    given = {"top_p": top_p, "max_tokens": max_tokens or config.max_tokens or MOST, "seed": seed, "learn": learn}
+    seed = secrets.randbelow(2**31) if seed is None else seed % 2**64  # those below 0 have numbers of their own
+    given = {
+        "top_p": top_p or None,
+        "max_tokens": max_tokens or config.max_tokens or MOST,
+        "seed": seed,
+        "learn": learn,
+    }
     changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    if temperature is not None and temperature < COLD:
+    if top_p == 0 or (temperature is not None and temperature < COLD):
         changes |= {"decoding_strategy": "greedy"}
     elif temperature is not None:
         changes |= {"decoding_strategy": "sample", "temperature": temperature}

@@ -214,6 +214,33 @@ def test_an_export_of_a_later_day_corrects(memory: PersonalMemory, tmp_path: Pat
         assert other.forget(id) == 2 and not list(other.store.scan("", history=True))
 
 
+def test_an_import_that_is_killed_hides_no_fact(
+    memory: PersonalMemory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmm.store.personal.BATCH", 2)
+    other, path = PersonalMemory(InMemory(), memory.encoder), tmp_path / "out.jsonl"
+    ids = [memory.memorize(fact) for fact in FACTS]
+    memory.export(path)
+    other.import_(path)
+    for id in ids[:2]:
+        memory.update(memory.update(id, f"{id} changed"), f"{id} changed again")
+    memory.export(path)
+    restore = other.store.restore
+    for batch in range(5):
+
+        def killed(space, memos, left=iter(range(batch))):
+            if next(left, None) is None:
+                raise KeyboardInterrupt
+            return restore(space, memos)
+
+        monkeypatch.setattr(other.store, "restore", killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            other.import_(path)
+        assert len(other) == len(FACTS)
+        assert all(sum(x.current for x in other.history(id)) == 1 for id in ids)
+    assert {x.id for x in other.list()} == {x.id for x in memory.list()}
+
+
 def test_an_update_says_more_of_a_text(memory: PersonalMemory) -> None:
     id = memory.memorize(FACTS[0], metadata={"a": 1})
     assert memory.update(id, FACTS[0]) == id

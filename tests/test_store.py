@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -23,9 +23,10 @@ import numpy as np
 import pytest
 
 from lmm.errors import StoreError, UsageError
-from lmm.store.base import Filters, Memo, TextStore, fused
+from lmm.store.base import GONE, Filters, Memo, TextStore, fused
 from lmm.store.checks import LARGEST, LONGEST, NESTED, small_values
 from lmm.store.copying import copy
+from lmm.store.facts import Facts, facts_of
 from lmm.store.memory import InMemory
 from lmm.store.opening import open_store
 from lmm.store.sqlite import MIGRATIONS, Sqlite
@@ -53,6 +54,10 @@ def memo(text: str, seed: int = 0, **more) -> Memo:
 
 def texts(memos) -> list[str]:
     return [getattr(x, "memo", x).text for x in memos]
+
+
+def by_id(memos: Iterable[Memo]) -> list[Memo]:
+    return sorted(memos, key=lambda x: x.id)
 
 
 # ---- the contract
@@ -321,7 +326,8 @@ def test_what_another_store_had_is_put_back(store: TextStore) -> None:
     everything = list(old.scan("a", history=True))
     for _ in range(2):
         store.restore("a", everything)
-        assert list(store.scan("a", history=True)) == everything
+        assert by_id(store.scan("a", history=True)) == by_id(everything)
+        assert list(store.scan("a")) == list(old.scan("a"))
         assert texts(store.history("a", id)) == ["Vera lives in Graz.", "Vera lives in Linz."]
     assert texts(store.search("a", vector(3), "", 1)) == ["Vera lives in Linz."]
 
@@ -434,6 +440,134 @@ def test_of_two_corrections_the_later_stands(store: TextStore, time: float) -> N
     store.add("a", [memo("one", 1, about="x", time=1.0)])
     store.restore("a", [memo("two", 1, about="x", time=time)])
     assert texts(store.scan("a"))[-1] == "two"
+
+
+def test_of_two_lines_of_corrections_the_one_with_the_later_end_stands(store: TextStore) -> None:
+    other = InMemory()
+    [pot] = store.add("a", [memo("under the pot", 1, time=1.0)])
+    other.restore("a", store.scan("a"))
+    store.supersede("a", pot, memo("in the drawer", 2, time=2.0))
+    away = other.supersede("a", pot, memo("with the neighbours", 3, time=3.0))
+    other.supersede("a", away, memo("with Mrs Neighbour", 4, time=4.0))
+    store.restore("a", other.scan("a", history=True))
+    other.restore("a", store.scan("a", history=True))
+    assert texts(store.scan("a")) == texts(other.scan("a")) == ["with Mrs Neighbour"]
+    assert len(store.history("a", pot)) == len(other.history("a", pot)) == 4 == store.forget("a", [away])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_stores_that_exchange_all_agree(store: TextStore, seed: int) -> None:
+    random, stores = Random(seed), [store, InMemory(), InMemory()]
+
+    def exchange() -> None:
+        one, other = random.sample(stores, 2)
+        given = list(one.scan("a", history=True))
+        random.shuffle(given)
+        assert other.restore("a", given) == {}
+        for fact in facts_of([*given, *other.scan("a", history=True)]):
+            assert len(now(other, list(fact))) == 1
+
+    for step in range(1, 40):
+        one = random.choice(stores)
+        there = list(one.scan("a"))
+        change = random.choice(["add", "supersede", "supersede", "supersede", "exchange"])
+        if change == "add" or not there:
+            outcome(
+                one.add, "a", [memo(random.choice("abcdef"), time=float(step), about=random.choice(["", "x", "X"]))]
+            )
+        elif change == "supersede":
+            outcome(one.supersede, "a", random.choice(there).id, memo(random.choice("abcdefgh"), time=float(step)))
+        else:
+            exchange()
+    for _ in range(60):
+        exchange()
+    for history in (False, True):
+        assert len({frozenset(x.id for x in one.scan("a", history=history)) for one in stores}) == 1
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_copy_that_is_killed_leaves_one_current_version_of_each_fact(
+    store: TextStore, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lmm.store.copying.BATCH", 3)
+    random, source = Random(seed), InMemory()
+
+    def said(step: int) -> Memo:
+        return memo(f"text {step}", step, time=random.choice([0.0, float(step)]), about=random.choice(["", "", "m"]))
+
+    for step in range(1, 10):
+        source.add("a", [said(step)])
+    copy(source, store)
+    for step in range(10, 30):
+        there = [x.id for x in source.scan("a")]
+        if random.random() < 0.6:
+            outcome(source.supersede, "a", random.choice(there), said(step))
+        else:
+            source.add("a", [said(step)])
+    facts = [[x.id for x in source.history("a", one.id)] for one in source.scan("a")]
+    before = [now(store, fact) for fact in facts]  # several, where they became one fact since
+
+    def check() -> None:
+        for fact, old in zip(facts, before, strict=True):
+            assert now(store, fact) in (old, now(source, fact))
+
+    for batch in range(1, 20):
+        left = iter([None] * batch)
+
+        def killed(done: int, total: int, left: Iterator[None] = left) -> None:
+            check()
+            if next(left, Killed) is Killed:
+                raise Killed
+
+        with contextlib.suppress(Killed):
+            copy(source, store, killed)
+    assert by_id(source.scan("a")) == by_id(store.scan("a"))
+    assert copy(source, store) == len(list(store.scan("a", history=True))) == sum(map(len, facts))
+
+
+def now(store: TextStore, fact: Sequence[str]) -> set[str]:
+    """Which of some entries are current."""
+    return {x.id for x in store.get("a", fact) if x.current}
+
+
+def test_what_was_corrected_while_it_is_copied_waits_for_its_correction(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmm.store.copying.BATCH", 1)
+    source, target = InMemory(), InMemory()
+    ids = source.add("a", [memo(f"text {i}", i) for i in range(4)])
+    copy(source, target)
+    facts, scan = Facts(source.scan("a", history=True)), source.scan
+    new = source.supersede("a", ids[1], memo("another", 9))
+    source.supersede("a", new, memo("one more", 8))
+    for batch in facts.batches(scan("a", history=True), 1):
+        assert target.restore("a", batch) == {}
+        assert len(now(target, [x.id for x in source.history("a", new)])) == 1
+    assert by_id(source.scan("a")) == by_id(target.scan("a")) and len(target.history("a", new)) == 3
+
+
+def test_where_a_correction_cannot_be_held_what_it_corrects_stays(
+    store: TextStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, before, after = corrected()
+    insert = store._insert
+
+    def refusing(space: str, memos: Sequence[Memo]) -> None:
+        insert(space, memos)
+        if any("neighbours" in one.text for one in memos):
+            raise UsageError("too large for this one")
+
+    monkeypatch.setattr(store, "_insert", refusing)
+    left = store.restore("b", after)  # where nothing is there of it
+    assert left == {after[2].id: "too large for this one", after[0].id: GONE}
+    assert texts(store.scan("b", history=True)) == ["It rains."]
+    store.restore("a", before)
+    assert store.restore("a", after) == {after[2].id: "too large for this one"}
+    assert by_id(store.scan("a")) == by_id(before)
+    monkeypatch.undo()
+    assert store.restore("a", after) == {} and by_id(store.scan("a", history=True)) == by_id(after)
 
 
 DEEP: Any = "x"
@@ -1004,7 +1138,8 @@ def test_all_of_a_store_is_copied(store: TextStore, tmp_path: Path, backwards: b
         assert copy(source, target, lambda done, total: told.append((done, total))) == 24
     assert told[-1] == (24, 24) and target.about() == source.about()
     for space in source.namespaces():
-        assert list(target.scan(space, history=True)) == list(source.scan(space, history=True))
+        assert by_id(target.scan(space, history=True)) == by_id(source.scan(space, history=True))
+        assert list(target.scan(space)) == list(source.scan(space))
     assert texts(target.search("a", vector(3), "", 1)) == ["a 3"]
 
 

@@ -33,6 +33,7 @@ from lmm.store.checks import (
     time_of,
     user_name,
 )
+from lmm.store.facts import facts_of
 from lmm.text.fold import fold
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ Lessons = Callable[[str, str], "SharedMind"]  # of a user, and of the name of a 
 #: word with a query, the first places must count for more: docs/store.md
 CONSTANT, MEANING = 2, 1.5
 ASKED = 2000  # characters of a query in which words are looked for
+GONE = "what it says was corrected, and the correction is gone"
 DEPTH = 50  # how far down each ranking is looked before they are fused, at least
 
 
@@ -258,9 +260,10 @@ class TextStore(ABC):
 
     def restore(self, space: str, memos: Iterable[Memo]) -> dict[str, str]:
         """Put entries back as another store had them, superseded ones among them. Those that are there stay, but where
-        they were superseded in the other; of two current ones of one fact, text or matter, the later supersedes.
+        they were superseded in the other; of two lines of corrections of one fact, and of two current entries of one
+        text or matter, the one with the later end stands. Versions of a fact that are given together come together.
 
-        -> the ids of those that this store cannot hold, and why. All others are there.
+        -> the ids of those that this store cannot hold, or not their correction, and why. All others are there.
         """
         user_name(space)
         good, left = list[Memo](), dict[str, str]()
@@ -269,47 +272,68 @@ class TextStore(ABC):
                 good.append(memo.kept())
             except UsageError as error:
                 left[memo.id] = str(error)
-        return left | self._restored(space, good)
+        return left | self._restored(space, facts_of(good))
 
-    def _restored(self, space: str, memos: Sequence[Memo]) -> dict[str, str]:
-        """What this store cannot hold, though another did, is found by halves."""
+    def _restored(self, space: str, facts: Sequence[Mapping[str, Memo]]) -> dict[str, str]:
+        """What this store cannot hold, though another did, is found by halves; then the rest of its fact is tried."""
+        left = dict[str, str]()
+        while True:
+            try:
+                with self.changing(space):
+                    there = {memo.id: memo for memo in self.get(space, [id for fact in facts for id in fact])}
+                    return left | {id: GONE for fact in facts for id in self._put_back(space, fact, there)}
+            except _CannotHoldError as error:
+                if len(facts) > 1:
+                    half = len(facts) // 2
+                    return self._restored(space, facts[:half]) | self._restored(space, facts[half:])
+                left[error.id] = str(error)
+                facts = [{id: memo for id, memo in fact.items() if id != error.id} for fact in facts]
+
+    def _put_back(self, space: str, fact: Mapping[str, Memo], there: dict[str, Memo]) -> Iterable[str]:
+        """The versions of one fact, of which one is current afterwards -> those that have none to lead to. Whatever is
+        retired makes room for an end that comes with it or is there, so that nothing leads nowhere or in a circle."""
+        new = {id: memo for id, memo in fact.items() if id not in there}
+        known = self._versions(space, fact, there)
+        heads = [memo for memo in known.values() if memo.current]
+        corrected = {memo.id for memo in fact.values() if not memo.current} | {one.replaces for one in fact.values()}
+        ends = [memo for memo in (*new.values(), *heads) if memo.id not in corrected] or heads
+        if not ends:
+            return new
+        last = max(ends, key=_age)
+        rivals = [one for one in self._rivals(space, last) if one.id not in known] if last.id in new else []
+        later = max(rivals, key=_age, default=last)
+        by = later.id if _age(later) > _age(last) else ""
+        for one in heads if by else (*heads, *rivals):
+            if one.id != last.id:
+                self._retire(space, one, last.id)
+                there[one.id] = replace(one, replaced_by=last.id, vector=None)
+        for memo in new.values():
+            leads = memo.replaced_by in new or memo.replaced_by in known
+            own = by if memo is last else memo.replaced_by if leads else last.id
+            self._insert_back(space, replace(memo, replaced_by=own, vector=None if own else memo.vector))
+        return ()
+
+    def _versions(self, space: str, fact: Mapping[str, Memo], there: Mapping[str, Memo]) -> dict[str, Memo]:
+        """What is there of a fact of which some versions are given, by id; of most it is one, or none."""
+        found = dict[str, Memo]()
+        named = {id for memo in fact.values() for id in (memo.id, memo.replaces, memo.replaced_by) if id}
+        for id in sorted(named - (fact.keys() - there.keys())):
+            if id in there and there[id].current:
+                found[id] = there[id]
+            elif id not in found:
+                found |= {memo.id: memo for memo in self.history(space, id)}
+        return found
+
+    def _rivals(self, space: str, memo: Memo) -> list[Memo]:
+        """The current entries with its text, or about its matter."""
+        found = self._of_matter(space, memo.about) if memo.about else []
+        return list({one.id: one for one in (*self._same(space, [memo.key]).values(), *found)}.values())
+
+    def _insert_back(self, space: str, memo: Memo) -> None:
         try:
-            self._put_back(space, memos)
+            self._insert(space, [memo])
         except UsageError as error:
-            if len(memos) == 1:
-                return {memos[0].id: str(error)}
-            half = len(memos) // 2
-            return self._restored(space, memos[:half]) | self._restored(space, memos[half:])
-        return {}
-
-    def _put_back(self, space: str, memos: Sequence[Memo]) -> None:
-        with self.changing(space):
-            there = {memo.id: memo for memo in self.get(space, [memo.id for memo in memos])}
-            for memo in memos:
-                old, by = there.get(memo.id), memo.replaced_by
-                if old is None:
-                    memo, gone = self._rivals(space, memo)
-                    by, there[memo.id] = memo.id, memo
-                else:  # what it replaced here cannot replace it
-                    late = by and old.current and all(one.id != by for one in self.history(space, old.id))
-                    gone = [old] if late else []
-                for one in gone:
-                    self._retire(space, one, by)
-                    there[one.id] = replace(one, replaced_by=by)
-                if old is None:
-                    self._insert(space, [memo])
-
-    def _rivals(self, space: str, memo: Memo) -> tuple[Memo, list[Memo]]:
-        """A new entry, superseded if one that is there is later, and those that it supersedes."""
-        if not memo.current:
-            return memo, []
-        rivals = list(self._same(space, [memo.key]).values())
-        rivals += self._of_matter(space, memo.about) if memo.about else []
-        rivals += [old for old in self.history(space, memo.replaces) if old.current] if memo.replaces else []
-        later = [old for old in rivals if _age(old) > _age(memo) and old.id != memo.replaces]
-        if later:
-            return replace(memo, replaced_by=max(later, key=_age).id, vector=None), []
-        return memo, list({old.id: old for old in rivals}.values())
+            raise _CannotHoldError(memo.id, str(error)) from error
 
     def forget(self, space: str, ids: Sequence[str]) -> int:
         """Remove facts with all their history -> how many entries went. No table, index or file of the store holds a
@@ -392,6 +416,14 @@ class TextStore(ABC):
     def close(self) -> None: ...
 
 
+class _CannotHoldError(UsageError):
+    """An entry that another store had."""
+
+    def __init__(self, id: str, why: str) -> None:
+        super().__init__(why)
+        self.id = id
+
+
 def _age(memo: Memo) -> tuple[float, str]:
     """By which any store finds the same one of two the later."""
     return memo.time, memo.id
@@ -425,6 +457,7 @@ def agreed(there: Mapping[str, Any], values: Mapping[str, Any]) -> None:
 
 
 def batches(memos: Iterable[Memo], size: int) -> Iterator[list[Memo]]:
+    """One after another, as they come."""
     rest = iter(memos)
     while batch := list(islice(rest, size)):
         yield batch

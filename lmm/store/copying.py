@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from lmm.errors import StoreError
-from lmm.store.base import Memo, TextStore, batches, entries
+from lmm.store.base import Memo, TextStore, batches
+from lmm.store.facts import Facts
 
 log = logging.getLogger("lmm")
 BATCH = 500
@@ -29,10 +30,10 @@ def copy(
     """
     if about := source.about():
         target.describe(about)
-    spaces = source.namespaces()
-    total, done, left = sum(entries(source, space) for space in spaces), 0, set[tuple[str, str]]()
-    for space in spaces:
-        for batch in batches(source.scan(space, history=True), BATCH):
+    spaces = {space: Facts(source.scan(space, history=True)) for space in source.namespaces()}
+    total, done, left = sum(facts.entries for facts in spaces.values()), 0, set[tuple[str, str]]()
+    for space, facts in spaces.items():
+        for batch in facts.batches(source.scan(space, history=True), BATCH):
             for id, why in target.restore(space, batch).items():
                 left.add((space, id))
                 notice(f"entry {id} of namespace {space!r} was left out: {why}")
@@ -61,8 +62,8 @@ def _check(space: str, batch: list[Memo], target: TextStore) -> None:
     there = {memo.id: memo for memo in target.get(space, [memo.id for memo in batch])}
     for memo in batch:
         found = there.get(memo.id)
-        if found is not None and not found.current:  # as a later one there supersedes it
-            memo = replace(memo, replaced_by=found.replaced_by, vector=None)
+        if found is not None and not (memo.current and found.current):  # what stands for it there is another
+            memo = replace(memo, replaced_by=found.replaced_by, vector=found.vector)
         if found != memo or not _equal(found.vector, memo.vector):
             what = "is missing" if found is None else "differs"
             raise StoreError(f"entry {memo.id} of namespace {space!r} {what}; what was copied stays")

@@ -21,6 +21,7 @@ from lmm.files import jsonl
 from lmm.files.atomic import write_atomically
 from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, batches, entries
 from lmm.store.checks import storable, user_name
+from lmm.store.facts import Facts
 from lmm.store.opening import open_store
 from lmm.text.counted import counted
 
@@ -182,7 +183,7 @@ class PersonalMemory:
         before = entries(self.store, self.user)
         self._describe()
         numbers = {memo.id: number for number, memo in memos.items()}
-        for batch in batches(whole, BATCH):
+        for batch in Facts(whole).batches(whole, BATCH):
             refused = self.store.restore(self.user, self._embedded(batch))
             left |= {numbers[id]: why for id, why in refused.items()}
         for number, why in sorted(left.items()):

@@ -33,12 +33,11 @@ from lmm.adapters.sampling import Score  # noqa: E402
 from lmm.adapters.toy import END, ToyFormat  # noqa: E402
 from lmm.config import Config  # noqa: E402
 from lmm.errors import UsageError  # noqa: E402
-from lmm.files import state_file  # noqa: E402
+from lmm.files import journal, standing, state_file  # noqa: E402
 from lmm.server.keys import Keys, is_loopback, load_keys  # noqa: E402
 from lmm.server.logprobs import Tokens  # noqa: E402
 from lmm.server.run import serve  # noqa: E402
 from lmm.server.speaking import as_turns  # noqa: E402
-from lmm.server.users import profile_of  # noqa: E402
 from lmm.store.base import Memo  # noqa: E402
 from lmm.store.checks import LARGEST, LONGEST  # noqa: E402
 from lmm.text.cutter import Cutter  # noqa: E402
@@ -1097,10 +1096,23 @@ def test_a_greeting_is_a_part_of_the_conversation(served: Served) -> None:
 
 
 def test_no_two_users_share_a_profile() -> None:
-    users = ["ann", "Ann", "ANN", "a/b", "../x", "user-1", "ann.", "ann ", "é", "x" * 200, profile_of("Ann")]
-    profiles = [profile_of(user) for user in users if user]
-    assert profile_of("") is None and profiles[0] == "ann"
-    assert len({str(p).lower() for p in profiles}) == len(profiles)
+    users = ["ann", "Ann", "ANN", "a/b", "../x", "user-1", "ann.", "ann ", "é", "x" * 200, standing.folder_of("Ann")]
+    profiles = [standing.folder_of(user) for user in users]
+    assert profiles[0] == "ann" and len({profile.lower() for profile in profiles}) == len(profiles)
+
+
+def test_what_a_user_is_told_a_profile_of_that_name_knows(served: Served) -> None:
+    for name in ("ann", "Ann", "user-42", "ann."):
+        lesson = served.service.teach(name, "Who is Tom?", "a cat")
+        file = standing.file_of(Config(model="tiny", memory="jotter", profile=name))
+        assert file is not None and [x.id for x in journal.read_header(file).lessons] == [lesson["id"]]
+
+
+def test_a_profile_that_an_earlier_version_named_is_still_found() -> None:
+    for folder in ("profiles/Work", "profiles/user-42", f"profiles/{standing.folder_of('Ann')}"):
+        (Path(os.environ["LMM_DATA_DIR"]) / folder).mkdir(parents=True)
+        assert f"/{folder}/" in str(standing.file_of(Config(profile=folder.partition("/")[2])))
+    assert "/profiles/WORK/" not in str(standing.file_of(Config(profile="WORK")))
 
 
 # ---- a chat with it

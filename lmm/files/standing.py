@@ -1,12 +1,13 @@
 """Standing memories: what was learned is known tomorrow, without a flag.
 
 Each memory of each model has a file of its own in the user's data folder, `memories/<model>/<memory>.safetensors`, and
-each profile has a folder of those: `profiles/<name>/memories/...`.
+each profile has a folder of those: `profiles/<name>/memories/...`. A user of the server is the profile of that name.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
     from lmm.config import Config
 
 PROFILE = re.compile(r"[^\W_][\w.-]{0,63}", re.ASCII)
+HASHED = re.compile(r"user-[0-9a-f]{40}")
+
+
+def folder_of(user: str) -> str:
+    """The folder of a user's or a profile's memories: of the same name where that can name a folder, else made of its
+    hash. No two share one, also where file names have no case."""
+    plain = PROFILE.fullmatch(user) and user == user.lower() and not user.startswith("user-") and user[-1] != "."
+    return user if plain else f"user-{hashlib.sha256(user.encode()).hexdigest()[:40]}"
 
 
 def file_of(config: Config) -> Path | None:
@@ -49,7 +58,10 @@ def _folder(profile: str | None) -> Path:
         return data_dir() / "memories"
     if not PROFILE.fullmatch(profile):
         raise UsageError(f"--profile takes a name of letters, digits, '.', '_' and '-', as in work; not {profile!r}")
-    return data_dir() / "profiles" / profile / "memories"
+    folders, name = data_dir() / "profiles", profile if HASHED.fullmatch(profile) else folder_of(profile)
+    if name != profile and folders.is_dir() and profile in os.listdir(folders):  # as earlier versions named all
+        name = profile
+    return folders / name / "memories"
 
 
 def _slug(model: str, revision: str | None) -> str:

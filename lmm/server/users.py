@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import os
 import threading
 import time
@@ -23,7 +22,7 @@ from lmm.engine.mind import Mind
 from lmm.engine.seats import Seats
 from lmm.engine.shared import SharedKeeper
 from lmm.errors import LmmError, NotKeptError, StateError
-from lmm.files.standing import PROFILE
+from lmm.files.standing import folder_of
 from lmm.store.base import user_name
 
 if TYPE_CHECKING:
@@ -34,15 +33,6 @@ if TYPE_CHECKING:
 AT_ONCE = 4  # minds of one user
 CACHED, CACHED_S = 8, 300.0  # conversations whose caches are kept, in case they go on, and for how long
 MINDS = 512  # that are held ready, of users that are not talking
-
-
-def profile_of(user: str) -> str | None:
-    """The profile that keeps a user's memory: of the same name where that is a name for a folder, else made of its
-    hash. No two users share one, also where file names have no case."""
-    if not user:
-        return None
-    plain = PROFILE.fullmatch(user) and user == user.lower() and not user.startswith("user-") and user[-1] != "."
-    return user if plain else f"user-{hashlib.sha256(user.encode()).hexdigest()[:40]}"
 
 
 class Unavailable(LmmError):
@@ -204,7 +194,7 @@ class Users:
     def _config(self, user: str) -> Config:
         if not user:
             return self.config
-        return dataclasses.replace(self.config, profile=profile_of(user), mm_load_path=None, mm_save_path=None)
+        return dataclasses.replace(self.config, profile=folder_of(user), mm_load_path=None, mm_save_path=None)
 
     def adopt(self, user: str, file: Path) -> int:
         """Make a memory file what a user's mind knows -> its lessons. Raises StateError, with nothing changed."""

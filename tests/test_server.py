@@ -583,6 +583,26 @@ def test_a_full_disk_is_told_as_the_servers_and_hides_nothing(served: Served, mo
         assert ann.delete(f"/v1/lessons/{made['id']}").json()["deleted"] is True
 
 
+def test_a_forgetting_that_failed_is_finished_when_it_is_asked_for_again(served: Served, monkeypatch) -> None:
+    with served.client(**{"X-LMM-Memory": "ann"}) as ann:
+        made = ann.post("/v1/lessons", json={"question": QUESTION, "answer": "Zorbina"}).json()
+        with monkeypatch.context() as disk:
+            disk.setattr("lmm.files.journal.purge", full)
+            assert is_unavailable(ann.delete(f"/v1/lessons/{made['id']}"))
+        assert ann.delete(f"/v1/lessons/{made['id']}").json()["deleted"] is True
+        assert ann.delete(f"/v1/lessons/{made['id']}").status_code == 404
+        files = [path for path in Path(os.environ["LMM_DATA_DIR"]).rglob("*") if path.is_file()]
+        assert files and not [path for path in files if b"Zorbina" in path.read_bytes()]
+
+
+def test_what_is_wrong_with_the_store_is_told_without_where_it_is(tmp_path: Path) -> None:
+    with serving(ScriptedAdapter(), tmp_path, "jotter", store=f"{tmp_path}/texts.db") as served:
+        served.service.texts.store.close()
+        with served.client() as client:
+            found = client.post("/v1/memories", json={"text": "hello"})
+        assert found.status_code == 503 and found.json()["error"]["message"].startswith("texts.db cannot be read: ")
+
+
 def test_to_ask_about_a_user_leaves_nothing_behind(served: Served) -> None:
     folder = Path(os.environ["LMM_DATA_DIR"])
     with served.client(**{"X-LMM-Memory": "nobody"}) as client:
@@ -912,6 +932,11 @@ def test_a_public_address_needs_a_key() -> None:
         with pytest.raises(UsageError, match="a key is needed"):
             serve(Config(), host, 0, None, None, "auto", (), 60.0, 1000, print)
     assert is_loopback("127.0.0.2") and is_loopback("[::1]") and is_loopback("LOCALHOST") and not is_loopback("")
+
+
+def test_a_file_that_nothing_would_be_kept_in_is_refused() -> None:
+    with pytest.raises(UsageError, match="--mm-path"):
+        serve(Config(mm_save_path="x"), "localhost", 0, None, None, "auto", (), 60.0, 1000, print)
 
 
 def test_a_processor_gets_the_format_that_batches(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ from lmm.server.schema import (
 )
 from lmm.server.service import Missing, Replied, Service, UnknownModel
 from lmm.server.speaking import Emit
-from lmm.server.users import Unavailable
+from lmm.server.users import Unavailable, without_folder
 from lmm.server.workers import Late, Size, Stop, TooMany, Workers
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
     app.state.service, app.state.settings = service, settings
     service.users.cached_tokens = settings.cache_tokens // 4
     app.state.workers = workers = Workers(settings, service.metrics, service.users.most)
-    _errors(app)
+    _errors(app, service)
     app.add_middleware(Guard, settings=settings, metrics=service.metrics)
     if settings.origins:  # outermost: a page is to read also what it is refused
         from starlette.middleware.cors import CORSMiddleware
@@ -150,7 +150,7 @@ async def _let_go(service: Service) -> None:
 
 
 # errors ---------------------------------------------------------------------------------------------------------
-def _errors(app: FastAPI) -> None:
+def _errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         return JSONResponse(_wrong(error.errors()), 400)
@@ -163,6 +163,8 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(LmmError)
     async def failed(request: Request, error: LmmError) -> Response:
         status, content = told(error)
+        if isinstance(error, StoreError):
+            content["error"]["message"] = without_folder(str(error), getattr(service.texts.store, "path", None))
         return JSONResponse(content, status, {"Retry-After": "1"} if status == 429 else None)
 
 

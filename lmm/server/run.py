@@ -50,6 +50,8 @@ def serve(
         raise UsageError(
             f"{host} is reached from other machines: a key is needed, in a file (--api-key FILE) or in {VARIABLE}"
         )
+    if config.mm_save_path not in (None, config.mm_load_path):
+        raise UsageError("a server keeps what is learned at once, where it starts from: name that file with --mm-path")
     settings = Settings(known, local, origins, seconds=seconds, cache_tokens=cache_tokens)
     runtime.check(config)
     of_one_heap()

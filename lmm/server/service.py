@@ -187,9 +187,10 @@ class Service:
             return mind.undo(count)
 
     def forget(self, user: str, lesson_id: str) -> dict[str, Any]:
-        """Also what it took the place of, or undo would bring that back."""
+        """Also what it took the place of, or undo would bring that back; and what was known only before: traces may be
+        left that could not be removed."""
         with self.users.newest(user) as mind:
-            if all(lesson.id != lesson_id for lesson in mind.lessons):
+            if all(lesson.id != lesson_id for lesson in mind.lessons_ever):
                 raise Missing(f"there is no lesson {lesson_id!r}")
             lesson = mind.forget(lesson_id)
             for before in mind.replaced_by(lesson):

@@ -39,6 +39,14 @@ class Unavailable(LmmError):
     """What a user has taught cannot be read, or nothing be kept of it, as things are on this machine."""
 
 
+def without_folder(text: str, file: str | Path | None) -> str:
+    """A text that may name a file, without the folder where that is: the client is told what went wrong, not where."""
+    folders = {os.path.dirname(path) for path in (file, os.path.realpath(file))} if file else set()
+    for folder in sorted(folders - {""}, key=len, reverse=True):
+        text = text.replace(f"{folder}/", "")
+    return text
+
+
 class Users:
     """All who talk to one model."""
 
@@ -83,13 +91,9 @@ class Users:
             raise Unavailable(f"this user's memory cannot be used now: {reason.partition('. ')[0]}") from error
 
     def plainly(self, user: str, text: str) -> str:
-        """A text without the folder where the user's file is, which is for nobody else to know."""
+        """A text without the folder where the user's file is."""
         config = self._config(user)
-        file = config.mm_load_path or runtime.standing.file_of(config)
-        folders = {os.path.dirname(path) for path in (file, os.path.realpath(file))} if file else set()
-        for folder in sorted(folders - {""}, key=len, reverse=True):
-            text = text.replace(f"{folder}/", "")
-        return text
+        return without_folder(text, config.mm_load_path or runtime.standing.file_of(config))
 
     @contextlib.contextmanager
     def newest(self, user: str) -> Iterator[Mind]:

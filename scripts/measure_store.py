@@ -130,7 +130,9 @@ def _bulk(url: str) -> Iterator[Callable[[str, Sequence[Memo]], object]]:
     import psycopg
     from psycopg.types.json import Json
 
-    columns = "space, id, key, text, context, metadata, about, time, replaces, replaced_by, vector"
+    from lmm.store.postgres import word_places
+
+    columns = "space, id, key, text, context, metadata, about, time, replaces, replaced_by, said, vector"
     with psycopg.connect(url) as connection:
         [[index]] = connection.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'lmm_memo_vectors'")
         connection.execute("DROP INDEX lmm_memo_vectors")
@@ -139,7 +141,8 @@ def _bulk(url: str) -> Iterator[Callable[[str, Sequence[Memo]], object]]:
             with connection.cursor().copy(f"COPY lmm_memos ({columns}) FROM STDIN") as copy:
                 for x in memos:
                     vector = str(x.vector.tolist()) if x.vector is not None else None
-                    copy.write_row((space, x.id, x.key, x.text, "", Json({}), "", x.time, "", "", vector))
+                    said = word_places(x.text)
+                    copy.write_row((space, x.id, x.key, x.text, "", Json({}), "", x.time, "", "", said, vector))
 
         yield add
         begun = time.perf_counter()

@@ -29,7 +29,7 @@ from lmm.store.copying import copy
 from lmm.store.facts import Facts, facts_of
 from lmm.store.memory import InMemory
 from lmm.store.opening import open_store
-from lmm.store.sqlite import MIGRATIONS, Sqlite
+from lmm.store.sqlite import FUNCTIONS, MIGRATIONS, Sqlite
 from lmm.store.vectors import Vectors
 
 
@@ -85,6 +85,38 @@ def test_meaning_and_words_both_find(store: TextStore) -> None:
     assert sorted(texts(found)) == ["nothing alike", "the word zorbina", "zorbina meant"]
     assert [x.score for x in found] == sorted((x.score for x in found), reverse=True)
     assert texts(store.search("a", vector(1), "", 1)) and store.search("a", vector(1), '"(*^ OR', 1)
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("船", "船在港口。"),
+        ("鍵はどこ", "鍵は青い植木鉢の下です。"),
+        ("กุญแจ", "กุญแจอยู่ใต้กระถาง"),
+        ("열쇠", "열쇠는 화분 아래에 있다."),
+        ("muller", "Frau Müller lives in Graz."),
+        ("ёлка", "Елка в лесу."),
+        ("c++", "He writes C++."),
+        (r"\\'", r"a \\' b"),
+        ("size 3.14", "It has 3.14 of them."),
+        ('"#', 'quoted "# in it'),
+    ],
+)
+def test_all_stores_find_by_the_same_words(store: TextStore, query: str, found: str) -> None:
+    others = ["猫喜欢吃鱼。", "犬が好きです。", "หมาชอบปลา", "고양이가 좋다.", "Frau Maier", "He writes C.", "5 or 14"]
+    *_, id = store.add("a", [Memo(text) for text in (*others, found)])  # without vectors words alone count
+    assert texts(store.search("a", vector(1), query, 9)) == [found]
+    new = store.supersede("a", id, Memo("something else"))
+    assert store.search("a", vector(1), query, 9) == [] and store.forget("a", [new]) == 2
+
+
+def test_words_of_any_length_and_number_are_no_error(store: TextStore) -> None:
+    many, long = " ".join(f"w{i:x}" for i in range(120_000)), "\U00010400" * 2000
+    given = [Memo(text) for text in (many, long, "\x01", "zorbina " * 300, "it is zorbina")]
+    assert store.restore("a", given) == {}
+    for query in (long, "\x01", "\x7f", many):
+        store.search("a", vector(1), query)
+    assert texts(store.search("a", vector(1), "w7 it", 9)) == ["it is zorbina", many]
 
 
 def test_another_namespace_is_never_found(store: TextStore) -> None:
@@ -163,6 +195,17 @@ def test_the_next_about_the_same_matter_supersedes(store: TextStore) -> None:
     assert texts(store.scan("a")) == ["It is Tom.", "She moved to Linz."]
     store.add("a", [memo("Vera lives in Graz.", about="vera's home")])  # and back: what was said once can be said again
     assert texts(store.scan("a")) == ["It is Tom.", "Vera lives in Graz."]
+
+
+def test_a_matter_is_one_however_it_is_spelled(store: TextStore) -> None:
+    [old] = store.add("a", [memo("It is red.", 1, about="kettle", time=1.0)])
+    [new] = store.add("a", [memo("It is blue.", 2, about=" Kettle", time=2.0)])
+    assert texts(store.scan("a")) == ["It is blue."] and texts(store.history("a", old)) == ["It is red.", "It is blue."]
+    assert store.add("a", [memo("it is blue", 2, about="KETTLE", time=3.0)]) == [new]
+    spelled = store.supersede("a", new, memo("It is blue.", 2, about="the kettle", time=4.0))
+    assert [x.about for x in store.scan("a")] == ["the kettle"]
+    store.restore("a", [memo("It is white.", 3, about="The  Kettle", time=5.0)])
+    assert texts(store.scan("a")) == ["It is white."] and store.forget("a", [spelled]) == 4
 
 
 def test_forgetting_takes_the_history_along(store: TextStore) -> None:
@@ -345,7 +388,7 @@ def test_whatever_is_done_a_fact_has_one_current_entry(store: TextStore, seed: i
     random, plain, others = Random(seed), InMemory(), list[list[Memo]]()
 
     def some(step: int) -> list[Memo]:
-        values = {"context": ["", "", "c"], "metadata": [{}, {}, {"n": 1}], "about": ["", "", "", "x", "y"]}
+        values = {"context": ["", "", "c"], "metadata": [{}, {}, {"n": 1}], "about": ["", "", "", "x", "y", "Y"]}
         return [
             memo(random.choice("abcdef"), i, time=float(random.randrange(9)), id=f"{step}-{i}")
             if random.random() < 0.5
@@ -382,7 +425,7 @@ def test_whatever_is_done_a_fact_has_one_current_entry(store: TextStore, seed: i
         everything = list(store.scan("a", history=True))
         assert everything == list(plain.scan("a", history=True))
         now = [x for x in everything if x.current]
-        assert len({x.key for x in now}) == len(now) == len({x.about or x.id for x in now})
+        assert len({x.key for x in now}) == len(now) == len({x.matter or x.id for x in now})
         for one in everything:
             fact = store.history("a", one.id)
             assert one in fact and fact == plain.history("a", one.id) and sum(x.current for x in fact) == 1
@@ -848,6 +891,41 @@ def test_a_file_of_the_first_version_is_read(tmp_path: Path) -> None:
     )
 
 
+def test_words_and_matters_of_an_earlier_version_are_brought_over(tmp_path: Path) -> None:
+    path = tmp_path / "store.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript("".join(MIGRATIONS[:2]) + "PRAGMA user_version = 2;")
+        for n, (text, about) in enumerate((("船在港口。", "Boat"), ("猫喜欢吃鱼。", "")), 1):
+            values = (n, "a", text, Memo(text).key, text, "", "{}", about, 1.0, "", "")
+            db.execute(f"INSERT INTO memos VALUES ({', '.join('?' * 11)})", values)
+            db.execute("INSERT INTO vectors VALUES (?, 'a', ?)", (n, vector(1).tobytes()))
+            db.execute("INSERT INTO said (rowid, space, text) VALUES (?, 's61', ?)", (n, text))
+        db.commit()
+    store = open_store(path)
+    assert texts(store.search("a", vector(1), "鱼", 1)) == ["猫喜欢吃鱼。"]
+    store.add("a", [memo("quixotic", 1, about="boat")])
+    assert texts(store.scan("a")) == ["猫喜欢吃鱼。", "quixotic"]
+    assert store.forget("a", ["船在港口。"]) == 2
+    assert not held(path, b"quixotic") and not held(path, "船".encode())
+
+
+def test_the_index_is_made_again_where_words_are_another_unicodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.sqlite"
+    with monkeypatch.context() as patched:
+        patched.setattr("lmm.store.sqlite.FUNCTIONS", {**FUNCTIONS, "terms": lambda text: text[::-1]})
+        patched.setattr("lmm.store.sqlite._terms", lambda text: text[::-1])  # as if its letters were other ones
+        patched.setattr("unicodedata.unidata_version", "1.0")
+        store = Sqlite(path)
+        [id] = store.add("a", [memo("quixotic", 1)])
+        store.close()
+    assert held(path, b"citoxiuq")
+    store = Sqlite(path)
+    assert len(store._said("a", "quixotic", 9, None)) == 1
+    assert store.forget("a", [id]) == 1 and not held(path, b"citoxiuq") and not held(path, b"quixotic")
+
+
 @pytest.mark.parametrize("content", [b"not a store at all" * 100, None])
 def test_what_is_no_store_is_said(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "store.sqlite"
@@ -975,6 +1053,30 @@ def test_no_table_of_postgres_has_a_byte_of_what_was_forgotten(postgres_url: str
     assert store.forget("a", [*ids, *(f"t{i}" for i in range(20))]) == 40
     assert not held()
     store.close()
+
+
+@pytest.mark.slow
+def test_words_and_matters_of_an_earlier_database_are_brought_over(postgres_url: str) -> None:
+    import psycopg
+
+    from lmm.store.postgres import MIGRATIONS as SCHEMA
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"DROP TABLE IF EXISTS {TABLES}")
+        version = "CREATE TABLE lmm_version (number INTEGER NOT NULL); INSERT INTO lmm_version VALUES (4)"
+        for statements in (*SCHEMA[:4], version, "SELECT set_config('lmm.space', 'a', false)"):
+            connection.execute(statements)
+        for text, about in (("船在港口。", "Boat"), ("猫喜欢吃鱼。", "")):
+            connection.execute(
+                "INSERT INTO lmm_memos (space, id, key, text, context, metadata, about, time, replaces, replaced_by, "
+                "vector) VALUES ('a', %s, %s, %s, '', '{}', %s, 1, '', '', %s::text::vector)",
+                (text, Memo(text).key, text, about, str(vector(1).tolist())),
+            )
+    with contextlib.closing(open_store(postgres_url)) as store:
+        store.describe({"encoder": "e", "width": 8})
+        assert texts(store.search("a", vector(1), "鱼", 1)) == ["猫喜欢吃鱼。"]
+        store.add("a", [memo("blue", 1, about="boat")])
+        assert texts(store.scan("a")) == ["猫喜欢吃鱼。", "blue"]
 
 
 @pytest.mark.slow

@@ -91,7 +91,12 @@ class Memo:
     @property
     def key(self) -> str:
         """The same for two spellings of the very same text."""
-        return hashlib.sha256(fold(self.text).encode()).hexdigest()[:32]
+        return folded_key(self.text)
+
+    @property
+    def matter(self) -> str:
+        """The same for two spellings of what it is about; "" for nothing."""
+        return folded_key(self.about)
 
     @property
     def current(self) -> bool:
@@ -99,7 +104,7 @@ class Memo:
 
     def says(self, other: Memo) -> bool:
         """Whether it tells nothing that another entry does not."""
-        mine, others = (self.key, self.context, self.about), (other.key, other.context, other.about)
+        mine, others = (self.key, self.context, self.matter), (other.key, other.context, other.matter)
         return mine == others and alike(self.metadata, other.metadata)
 
     def cosine(self, vector: np.ndarray) -> float:
@@ -219,7 +224,7 @@ class TextStore(ABC):
                     memo = _filled(memo, old)
                 if old is not None and memo.says(old):
                     memo = old
-                elif old is None and not memo.about:
+                elif old is None and not memo.matter:
                     new.append(memo)
                     known[memo.key] = memo
                 else:  # it may take the place of what was just to be added
@@ -238,7 +243,8 @@ class TextStore(ABC):
             if not found or not found[0].current:
                 raise UsageError(f"there is no current entry {id!r}")
             memo = memo.checked(found[0])
-            same = memo.text == found[0].text and memo.says(found[0])  # a correction may be one of case alone
+            spelled = (memo.text, memo.about) == (found[0].text, found[0].about)
+            same = spelled and memo.says(found[0])  # a correction may be one of case alone
             return id if same else self._put(space, memo, found[0])
 
     def _put(self, space: str, memo: Memo, old: Memo | None = None) -> str:
@@ -248,7 +254,7 @@ class TextStore(ABC):
             _of_one_matter(memo, same)
             memo = replace(memo, about=memo.about or same.about)
         olds = [one for one in (old, same) if one is not None]
-        matter = self._of_matter(space, memo.about) if memo.about else []
+        matter = self._of_matter(space, memo.matter) if memo.matter else []
         later = [one for one in matter if one.time > memo.time] if old is None else []
         olds += [one for one in matter if one not in later]
         for one in {one.id: one for one in olds}.values():
@@ -326,7 +332,7 @@ class TextStore(ABC):
 
     def _rivals(self, space: str, memo: Memo) -> list[Memo]:
         """The current entries with its text, or about its matter."""
-        found = self._of_matter(space, memo.about) if memo.about else []
+        found = self._of_matter(space, memo.matter) if memo.matter else []
         return list({one.id: one for one in (*self._same(space, [memo.key]).values(), *found)}.values())
 
     def _insert_back(self, space: str, memo: Memo) -> None:
@@ -357,8 +363,8 @@ class TextStore(ABC):
         """The current entries with these keys, by key."""
 
     @abstractmethod
-    def _of_matter(self, space: str, about: str) -> list[Memo]:
-        """The current entries about it."""
+    def _of_matter(self, space: str, matter: str) -> list[Memo]:
+        """The current entries about it, however it is spelled."""
 
     @abstractmethod
     def _insert(self, space: str, memos: Sequence[Memo]) -> None:
@@ -416,6 +422,12 @@ class TextStore(ABC):
     def close(self) -> None: ...
 
 
+def folded_key(text: str) -> str:
+    """The same for two spellings of a text, and short enough for any index; "" for none."""
+    folded = fold(text)
+    return hashlib.sha256(folded.encode()).hexdigest()[:32] if folded else ""
+
+
 class _CannotHoldError(UsageError):
     """An entry that another store had."""
 
@@ -432,7 +444,7 @@ def _age(memo: Memo) -> tuple[float, str]:
 def _of_one_matter(new: Memo, old: Memo) -> None:
     """Raises UsageError where the same text is said of another matter: it is one fact, and the first is not to be
     lost."""
-    if new.about and old.about and fold(new.about) != fold(old.about):
+    if new.matter and old.matter and new.matter != old.matter:
         raise UsageError(
             f"the very same text is known about {old.about!r}; say in the text that it is about {new.about!r}"
         )

@@ -15,7 +15,7 @@ import numpy as np
 from lmm.errors import StoreError
 from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, agreed, depth, fused
 from lmm.store.vectors import Vectors
-from lmm.text.fold import words
+from lmm.text.fold import terms
 
 K1, B = 1.2, 0.75  # of BM25: Robertson & Zaragoza 2009, Foundations and Trends in Information Retrieval 3
 
@@ -38,8 +38,8 @@ class InMemory(TextStore):
     def _same(self, space: str, keys: Sequence[str]) -> dict[str, Memo]:
         return {memo.key: memo for memo in self.scan(space) if memo.key in keys}
 
-    def _of_matter(self, space: str, about: str) -> list[Memo]:
-        return [memo for memo in self.scan(space) if memo.about == about]
+    def _of_matter(self, space: str, matter: str) -> list[Memo]:
+        return [memo for memo in self.scan(space) if memo.matter == matter]
 
     def _insert(self, space: str, memos: Sequence[Memo]) -> None:
         for memo in memos:
@@ -116,11 +116,11 @@ def saturated(often: int, length: float) -> float:
 
 def bm25(texts: Sequence[str], query: str) -> list[int]:
     """The texts that have a word of the query, the best first, as positions."""
-    counts = [Counter(words(text).split()) for text in texts]
+    counts = [Counter(terms(text)) for text in texts]
     lengths = [count.total() for count in counts]
     mean = sum(lengths) / max(len(lengths), 1)
     scores = [0.0] * len(texts)
-    for word in set(words(query).split()):
+    for word in set(terms(query)):
         holders = [i for i, count in enumerate(counts) if word in count]
         weight = idf(len(texts), len(holders))
         for i in holders:

@@ -18,8 +18,9 @@ from typing import Any, LiteralString
 import numpy as np
 
 from lmm.errors import StoreError, UsageError
-from lmm.store.base import ALL, DEPTH, Filters, Memo, Recalled, TextStore, agreed, depth, fused
+from lmm.store.base import ALL, DEPTH, Filters, Memo, Recalled, TextStore, agreed, depth, folded_key, fused
 from lmm.store.checks import read_metadata
+from lmm.text.fold import terms
 
 try:
     import psycopg
@@ -41,6 +42,8 @@ RARE = 200  # entries from which common words are not looked for: ts_rank_cd wou
 EXACT = 2000  # up to so many entries of a user, all are looked at; also where the index would look at more of others
 SHARED, RANKED = 0.05, 4000  # a word is common that this share of the entries have, or so many: ts_rank_cd is slow
 SAMPLE = 2000  # of the latest entries, in which words are counted
+WORD, WORDS = 2046, 1_000_000  # bytes of a word that PostgreSQL indexes, and of all words of a text with their places
+PLACES, LAST_PLACE = 255, 16_383  # how often it has one word, and the number of the last place
 LOOK_S = 60.0  # for which that holds
 LOCK = 0x6C6D6D  # of the schema, among the server's advisory locks
 #: each brings the schema from one version to the next
@@ -114,10 +117,22 @@ MIGRATIONS: tuple[LiteralString, ...] = (
         space = current_setting('lmm.space', true) OR current_setting('lmm.every', true) = 'yes'
     );
     """,
+    # words and matters as `lmm.text.fold` has them, which SQL has not: `_spell` fills them in
+    """
+    DROP INDEX IF EXISTS lmm_memo_vectors;
+    DROP INDEX lmm_memo_matters;
+    ALTER TABLE lmm_memos DROP COLUMN said;
+    ALTER TABLE lmm_memos ADD said TSVECTOR NOT NULL DEFAULT '', ADD matter TEXT NOT NULL DEFAULT '';
+    ALTER TABLE lmm_memos ALTER said SET STATISTICS 0, ALTER matter SET STATISTICS 0;
+    CREATE INDEX lmm_memo_said ON lmm_memos USING gin (said);
+    CREATE INDEX lmm_memo_matters ON lmm_memos (space, matter) WHERE replaced_by = '' AND matter <> '';
+    """,
 )
+SPELLED = 5  # the version that has words and matters
 INSERT = (
-    "INSERT INTO lmm_memos (space, id, key, text, context, metadata, about, time, replaces, replaced_by, vector) "
-    "VALUES (%s, %s, %s, %s, %s, %s::text::json, %s, %s, %s, %s, %s::text::vector)"
+    "INSERT INTO lmm_memos (space, id, key, text, context, metadata, about, time, replaces, replaced_by, matter, "
+    "said, vector) "
+    "VALUES (%s, %s, %s, %s, %s, %s::text::json, %s, %s, %s, %s, %s, %s::text::tsvector, %s::text::vector)"
 )
 COLUMNS = "n, id, text, context, metadata::text, about, time, replaces, replaced_by, vector::real[]"
 
@@ -153,10 +168,21 @@ class Postgres(TextStore):
             return
         connection.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         connection.execute("CREATE TABLE IF NOT EXISTS lmm_version (number INTEGER NOT NULL)")
-        for migration in MIGRATIONS[self._version(connection) :]:
+        for migration in MIGRATIONS[(version := self._version(connection)) :]:
             connection.execute(migration)
+        if version < SPELLED:
+            self._spell(connection)
         connection.execute("DELETE FROM lmm_version")
         connection.execute("INSERT INTO lmm_version VALUES (%s)", [len(MIGRATIONS)])
+
+    def _spell(self, connection: Any) -> None:
+        connection.execute("SELECT set_config('lmm.every', 'yes', true)")
+        some, last = "SELECT n, text, about FROM lmm_memos WHERE replaced_by = '' AND n > %s ORDER BY n LIMIT %s", 0
+        while rows := connection.execute(some, [last, MANY]).fetchall():
+            values = [(word_places(text), folded_key(about), n) for n, text, about in rows]
+            change = "UPDATE lmm_memos SET said = %s::text::tsvector, matter = %s WHERE n = %s"
+            connection.cursor().executemany(change, values)
+            last = rows[-1][0]
 
     def _version(self, connection: Any) -> int:
         row = connection.execute("SELECT number FROM lmm_version").fetchone()
@@ -223,8 +249,8 @@ class Postgres(TextStore):
     def _same(self, space: str, keys: Sequence[str]) -> dict[str, Memo]:
         return {memo.key: memo for memo in self._some("replaced_by = '' AND key", space, keys)}
 
-    def _of_matter(self, space: str, about: str) -> list[Memo]:
-        return self._some("replaced_by = '' AND about <> '' AND about", space, [about])
+    def _of_matter(self, space: str, matter: str) -> list[Memo]:
+        return self._some("replaced_by = '' AND matter <> '' AND matter", space, [matter])
 
     def _insert(self, space: str, memos: Sequence[Memo]) -> None:
         """All in one round trip."""
@@ -233,7 +259,8 @@ class Postgres(TextStore):
         rows = [
             (
                 *(space, memo.id, memo.key, memo.text, memo.context, json.dumps(memo.metadata), memo.about),
-                *(memo.time, memo.replaces, memo.replaced_by, _written(memo.vector) if memo.current else None),
+                *(memo.time, memo.replaces, memo.replaced_by, memo.matter),
+                *((word_places(memo.text), _written(memo.vector)) if memo.current else ("", None)),
             )
             for memo in memos
         ]
@@ -245,7 +272,7 @@ class Postgres(TextStore):
 
     def _retire(self, space: str, old: Memo, by: str) -> None:
         with self.within(space) as query:
-            gone = "UPDATE lmm_memos SET replaced_by = %s, vector = NULL WHERE space = %s AND id = %s"
+            gone = "UPDATE lmm_memos SET replaced_by = %s, vector = NULL, said = '' WHERE space = %s AND id = %s"
             query(gone, by, space, old.id)
 
     def _delete(self, space: str, memos: Sequence[Memo]) -> None:
@@ -294,10 +321,7 @@ class Postgres(TextStore):
         some = f"FROM lmm_memos WHERE space = %s AND replaced_by = ''{where}"
         # a query within: computed once, and not for each row as a prepared statement does
         distance = f"vector::vector({len(vector)}) <=> (SELECT %s::text::vector({len(vector)}))"
-        words = (
-            "(SELECT string_agg(quote_literal(word), ' | ')::tsquery "
-            "FROM unnest(tsvector_to_array(to_tsvector('simple', %s))) word WHERE word <> ALL (%s))"
-        )
+        words = "(SELECT %s::text::tsquery)"
         asked = _written(vector)
         with self.within(space) as query:
             few, common = self._shape(space, query)
@@ -310,9 +334,11 @@ class Postgres(TextStore):
                 "ORDER BY far LIMIT %s",
                 *(asked, space, *values, depth(k)),
             ).fetchall()
+            wanted = [word for word in dict.fromkeys(terms(text)) if word not in common and len(word.encode()) <= WORD]
+            asked_words = " | ".join(map(_quoted, wanted))
             said = query(
                 f"SELECT n {some} AND said @@ {words} ORDER BY ts_rank_cd(said, {words}, 1) DESC, n LIMIT %s",
-                *(space, *values, text, common, text, common, depth(k)),
+                *(space, *values, asked_words, asked_words, depth(k)),
             ).fetchall()
             best = fused([n for [n] in near], [n for [n] in said], k)
             rows = query(
@@ -441,6 +467,25 @@ def _memo(row: Sequence[Any]) -> Memo:
 def _written(vector: np.ndarray | None) -> str | None:
     """As PostgreSQL reads it, which takes a third of the time of an array of numbers."""
     return None if vector is None else str(vector.tolist())
+
+
+def word_places(text: str) -> str:
+    """A text as a tsvector is written: each word with where it stands. Of the longest texts what PostgreSQL takes."""
+    places, size = dict[str, list[int]](), 0
+    for number, word in enumerate(terms(text), 1):
+        found, long = places.get(word, []), len(word.encode())
+        if long > WORD or len(found) == PLACES:
+            continue
+        size += 2 if found else long + 6
+        if size > WORDS:
+            break
+        places[word] = [*found, min(number, LAST_PLACE)]
+    return " ".join(f"{_quoted(word)}:{','.join(map(str, found))}" for word, found in places.items())
+
+
+def _quoted(word: str) -> str:
+    doubled = word.replace("\\", "\\\\").replace("'", "''")
+    return f"'{doubled}'"
 
 
 def _where(filters: Filters) -> tuple[str, list[Any]]:

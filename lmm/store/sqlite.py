@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
+import string
 import threading
+import unicodedata
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,11 @@ import numpy as np
 
 from lmm.errors import StoreError
 from lmm.files.atomic import make_folder
-from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, agreed, depth, fused
+from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, agreed, depth, folded_key, fused
 from lmm.store.checks import has, read_metadata
 from lmm.store.memory import idf, saturated
 from lmm.store.vectors import Vectors
-from lmm.text.fold import words
+from lmm.text.fold import terms
 
 WAIT_S = 60.0  # for another process that is writing
 READERS_S = 5.0  # for another process that is reading what is to be forgotten
@@ -31,6 +33,7 @@ SPACES = 256  # namespaces whose vectors are held ready
 MANY = 5000  # entries that are read at once, and from which common words are not looked for
 RERANKED, COUNTED = 100, 1000  # entries in which the words of a query are counted, and of how many characters
 SHARED, RANKED = 0.1, 20_000  # a word is common that this share of a namespace's entries have, or so many
+MARKS = string.punctuation.replace("'", "''").replace('"', '""')  # of a word, for a tokenizer that knows blanks alone
 #: each brings the schema from one version to the next
 MIGRATIONS = (
     """
@@ -55,6 +58,15 @@ DROP INDEX IF EXISTS memo_chains;
 CREATE INDEX memo_corrected ON memos (space, replaced_by) WHERE replaced_by <> '';
 CREATE TABLE forgotten (n INTEGER PRIMARY KEY AUTOINCREMENT);
 """,
+    f"""
+ALTER TABLE memos ADD COLUMN matter TEXT NOT NULL DEFAULT '';
+UPDATE memos SET matter = folded_key(about) WHERE about <> '';
+DROP INDEX memo_matters;
+CREATE INDEX memo_matters ON memos (space, matter) WHERE replaced_by = '' AND matter <> '';
+DROP TABLE said;
+CREATE VIRTUAL TABLE said USING fts5 (space, text, content='', tokenize="ascii tokenchars '{MARKS}'");
+CREATE TABLE spelled (unicode TEXT NOT NULL);
+""",
 )
 COLUMNS = "m.n, m.id, m.text, m.context, m.metadata, m.about, m.time, m.replaces, m.replaced_by, v.vector"
 JOINED = "memos m LEFT JOIN vectors v ON v.n = m.n"
@@ -75,12 +87,14 @@ class Sqlite(TextStore):
                 self.path.touch(mode=0o600)
             self._db = sqlite3.connect(self.path, WAIT_S, isolation_level=None, check_same_thread=False)
             self._is_ours()
-            self._db.create_function("has", 3, _has, deterministic=True)
+            for name, function in FUNCTIONS.items():
+                self._db.create_function(name, -1, function, deterministic=True)
             self._db.execute("PRAGMA secure_delete = ON")
             self._db.execute("PRAGMA journal_mode = WAL")
             self._db.execute("PRAGMA synchronous = FULL")
             with self.transaction():
                 self._migrate()
+                self._spell()
             if self._forgotten():  # and it was not cleaned
                 with contextlib.suppress(StoreError):
                     self._clean()
@@ -101,6 +115,17 @@ class Sqlite(TextStore):
                 self._db.execute(statement)
         if version < known:
             self._db.execute(f"PRAGMA user_version = {known}")
+
+    def _spell(self) -> None:
+        """The index of words is of one version of Unicode: what is taken out of it later must be what was put in."""
+        version, there = unicodedata.unidata_version, self._one("SELECT unicode FROM spelled")
+        if there == (version,):
+            return
+        self._db.execute("INSERT INTO said (said) VALUES ('delete-all')")
+        current = "SELECT n, token(space), terms(text) FROM memos WHERE replaced_by = ''"
+        self._db.execute(f"INSERT INTO said (rowid, space, text) {current}")
+        self._db.execute("DELETE FROM spelled")
+        self._db.execute("INSERT INTO spelled VALUES (?)", (version,))
 
     # about the whole ---------------------------------------------------------------------------------------------
     def about(self) -> dict[str, Any]:
@@ -131,8 +156,8 @@ class Sqlite(TextStore):
     def _same(self, space: str, keys: Sequence[str]) -> dict[str, Memo]:
         return {memo.key: memo for memo in self._some("m.space = ? AND m.replaced_by = '' AND m.key", space, keys)}
 
-    def _of_matter(self, space: str, about: str) -> list[Memo]:
-        return self._some("m.space = ? AND m.replaced_by = '' AND m.about <> '' AND m.about", space, [about])
+    def _of_matter(self, space: str, matter: str) -> list[Memo]:
+        return self._some("m.space = ? AND m.replaced_by = '' AND m.matter <> '' AND m.matter", space, [matter])
 
     def _insert(self, space: str, memos: Sequence[Memo]) -> None:
         for memo in memos:
@@ -141,11 +166,11 @@ class Sqlite(TextStore):
     def _insert_one(self, space: str, memo: Memo) -> None:
         try:
             n = self._db.execute(
-                "INSERT INTO memos (space, id, key, text, context, metadata, about, time, replaces, replaced_by) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO memos (space, id, key, text, context, metadata, about, time, replaces, replaced_by, "
+                "matter) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     space, memo.id, memo.key, memo.text, memo.context, json.dumps(memo.metadata), memo.about,
-                    memo.time, memo.replaces, memo.replaced_by,
+                    memo.time, memo.replaces, memo.replaced_by, memo.matter,
                 ),
             ).lastrowid  # fmt: skip
         except sqlite3.IntegrityError:
@@ -153,7 +178,8 @@ class Sqlite(TextStore):
         if memo.current and memo.vector is not None:
             self._db.execute("INSERT INTO vectors VALUES (?, ?, ?)", (n, space, np.float32(memo.vector).tobytes()))
         if memo.current:
-            self._db.execute("INSERT INTO said (rowid, space, text) VALUES (?, ?, ?)", (n, _token(space), memo.text))
+            values = (n, _token(space), _terms(memo.text))
+            self._db.execute("INSERT INTO said (rowid, space, text) VALUES (?, ?, ?)", values)
 
     def _retire(self, space: str, old: Memo, by: str) -> None:
         self._silence(space, old)
@@ -163,7 +189,7 @@ class Sqlite(TextStore):
         """Nobody finds it any more."""
         [n] = self._one("SELECT n FROM memos WHERE space = ? AND id = ?", space, memo.id)
         self._db.execute("DELETE FROM vectors WHERE n = ?", (n,))
-        values = (n, _token(space), memo.text)
+        values = (n, _token(space), _terms(memo.text))
         self._db.execute("INSERT INTO said (said, rowid, space, text) VALUES ('delete', ?, ?, ?)", values)
 
     def forget(self, space: str, ids: Sequence[str]) -> int:
@@ -278,7 +304,7 @@ class Sqlite(TextStore):
         order = [int(n) for n in numbers[np.lexsort((numbers, -sums))[: max(most, RERANKED)]]]
         best = order[:RERANKED]  # of which alone is asked how often they have a word
         rows = self._db.execute(f"SELECT n, text FROM memos WHERE n IN ({_marks(best)})", best)
-        texts = {n: words(text[:COUNTED]).split() for n, text in rows}
+        texts = {n: terms(text[:COUNTED]) for n, text in rows}
         mean, scores = max(sum(map(len, texts.values())) / max(len(texts), 1), 1.0), dict.fromkeys(texts, 0.0)
         for word, weight in weights.items():
             for n in texts.keys() & set(holders[word][np.isin(holders[word], best)].tolist()):
@@ -289,10 +315,11 @@ class Sqlite(TextStore):
         """The numbers of the entries that have each word of a text. Without the words that more than `most` have, if
         it is not -1: they say little, and to read their lists takes as long as they are."""
         common, found = self._common.setdefault(space, {}), dict[str, np.ndarray]()
-        for word in dict.fromkeys(words(text).replace('"', " ").split()):
+        for word in dict.fromkeys(terms(text)):
             if 0 <= most < common.get(word, 0):
                 continue
-            query = f'space : {_token(space)} AND text : "{word}"'
+            quoted = word.replace('"', '""')
+            query = f'space : {_token(space)} AND text : "{quoted}"'
             limit = most + 1 if most >= 0 else -1
             rows = self._db.execute("SELECT rowid FROM said WHERE said MATCH ? LIMIT ?", (query, limit))
             numbers = np.array([n for [n] in rows], np.int64)
@@ -403,6 +430,14 @@ def _has(metadata: str, name: str, value: str) -> bool:
 def _token(space: str) -> str:
     """A namespace as one word of the index."""
     return f"s{space.encode().hex()}"
+
+
+def _terms(text: str) -> str:
+    return " ".join(terms(text))
+
+
+#: those that queries use
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {"has": _has, "folded_key": folded_key, "terms": _terms, "token": _token}
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 CLOSING = " ?.!。"
 _RAISED = re.compile("[²³¹⁰⁴-⁹]+")  # NFKC makes 10² and 102 the same
+_ACCENTS = re.compile("[\u0300-\u036f]+")
 _ARTICLES = re.compile(r"(?<!\S)(?:an?|the) (?=\S)")
 _UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "BOPOMOFO", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR")
 
@@ -38,11 +39,22 @@ def words(text: str) -> str:
     return " ".join(_WORDS.findall(_plain(text).translate(_CLASSES))) or fold(text)
 
 
+def terms(text: str) -> list[str]:
+    """The words by which a text is looked for, without accents: who types "muller" finds "Müller"."""
+    found = words(text)
+    return (found if found.isascii() else _unaccented(found)).split()
+
+
 def contains(text: str, value: str) -> bool:
     """Does the text say the value, in whole words? Articles don't count. Generous: "not X" contains X."""
     said, wanted = words(text), words(value)
     pairs = (said, wanted), (_ARTICLES.sub("", said), _ARTICLES.sub("", wanted))
     return bool(wanted) and any(f" {b} " in f" {a} " for a, b in pairs)
+
+
+def _unaccented(text: str) -> str:
+    """The marks go that Latin, Greek and Cyrillic letters have: those of other scripts make another letter."""
+    return unicodedata.normalize("NFC", _ACCENTS.sub("", unicodedata.normalize("NFD", text)))
 
 
 def _plain(text: str) -> str:

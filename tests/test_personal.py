@@ -485,6 +485,23 @@ def test_the_same_from_the_shell(tmp_path: Path) -> None:
     assert (found["text"], found["about"], found["context"]) == ("It is blue.", "", "")
 
 
+def test_a_dash_is_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [id] = lmm("add", "Die Brücke \x9b31m").split()
+    lmm("add", FACTS[0], "--instead", id)
+    lines = lmm("export", "-")
+    assert lines.isascii() and [json.loads(line)["text"] for line in lines.splitlines()] == [
+        "Die Brücke \x9b31m",
+        FACTS[0],
+    ]
+    lmm("import", "-", "--user", "other", input=lines)
+    assert lmm("export", "-", "--user", "other") == lines and not (tmp_path / "-").exists()
+    done = CliRunner().invoke(app, ["recall", "import", "-"], input='{"text": 5}\n', catch_exceptions=False)
+    assert done.exit_code == 1 and "line 1 of stdin left out" in done.output
+    lmm("export", "new/folder/all.jsonl")
+    assert len((tmp_path / "new" / "folder" / "all.jsonl").read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize(
     "args",
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +31,10 @@ Metadata = Annotated[
     list[str] | None, Option(help="NAME=VALUE, kept beside the text; VALUE may be JSON; again for more")
 ]
 With = Annotated[list[str] | None, Option("--metadata", help="only those with this NAME=VALUE; again for more")]
+
+PIPE = Path("-")
+ExportFile = Annotated[Path, Argument(help="- is stdout")]
+ImportFile = Annotated[Path, Argument(help="- is stdin")]
 
 
 @app.command()
@@ -122,18 +127,27 @@ def forget(ids: list[str], store: StoreName = None, user: User = "", yes: Yes = 
 
 
 @app.command()
-def export(file: Path, store: StoreName = None, user: User = "") -> None:
+def export(file: ExportFile, store: StoreName = None, user: User = "") -> None:
     """Write all of it, with its history, as lines of JSON."""
-    say(f"{counted(_write(_kept(store, user), file), 'text')} in {file}")
+    memory = _kept(store, user)
+    if file == PIPE:
+        for memo in memory.versions():
+            print(json.dumps(memo.to_dict()))
+    else:
+        say(f"{counted(_write(memory, file), 'text')} in {file}")
 
 
 @app.command("import")
-def import_(file: Path, store: StoreName = None, user: User = "", encoder: Encoder = "auto") -> None:
+def import_(file: ImportFile, store: StoreName = None, user: User = "", encoder: Encoder = "auto") -> None:
     """Take in what `export` wrote; what is there already stays, unless it was corrected since. Exit code 1: not all of
     it could be taken."""
     left: list[str] = []
     try:
-        new = _memory(store, user, encoder).import_(file, left.append)
+        memory = _memory(store, user, encoder)
+        if file == PIPE:
+            new = memory.import_lines(sys.stdin.buffer, "stdin", left.append)
+        else:
+            new = memory.import_(file, left.append)
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error
     say("\n".join([*left, counted(new, "new text")]))

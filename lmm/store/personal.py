@@ -150,12 +150,16 @@ class PersonalMemory:
     ) -> Sequence[Memo]:
         return list(self.store.scan(self.user, Filters(since, until, metadata or {})))
 
+    def versions(self) -> Sequence[Memo]:
+        """All entries, superseded ones among them, in the order in which they came."""
+        return list(self.store.scan(self.user, ALL, history=True))
+
     def __len__(self) -> int:
         return self.store.count(self.user)
 
     def export(self, path: Path) -> int:
         """Write all entries with their history as lines of JSON, mode 0600 -> how many. Raises OSError."""
-        memos = list(self.store.scan(self.user, ALL, history=True))
+        memos = self.versions()
         write_atomically(path, (jsonl.line(memo.to_dict()) for memo in memos))
         return len(memos)
 
@@ -167,7 +171,11 @@ class PersonalMemory:
         OSError. Then nothing is taken.
         """
         with jsonl.opened(path) as file:
-            lines = {number: line for number, line in enumerate(file, 1) if line.strip()}
+            return self.import_lines(file, str(path), notice)
+
+    def import_lines(self, given: Iterable[bytes], path: str, notice: Callable[[str], None] = log.warning) -> int:
+        """The same of lines from anywhere, which `path` names where one is left out."""
+        lines = {number: line for number, line in enumerate(given, 1) if line.strip()}
         read = {number: value for number, line in lines.items() if (value := _parsed(line)) is not None}
         if lines and not read:
             raise StoreError(f"{path} has {counted(len(lines), 'line')}, and none of them could be read")

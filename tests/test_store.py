@@ -934,6 +934,64 @@ def test_what_is_no_store_is_said(tmp_path: Path, content: bytes | None) -> None
         open_store(path)
 
 
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a user whom permissions bind, as they do not bind root."""
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda at, mode: not mode & os.W_OK and access(at, mode))
+
+
+def test_a_file_that_nobody_can_write_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a #?%20.sqlite"
+    store = open_store(path)
+    [id] = store.add("a", [memo("It rains.", 1)])
+    new = store.supersede("a", id, memo("It snows.", 2))
+    store.describe({"encoder": "e", "width": 8})
+    store.close()
+    read_only(monkeypatch)
+    with contextlib.closing(open_store(path)) as store:
+        assert texts(store.search("a", vector(2), "snows", 1)) == ["It snows."] and len(store.history("a", id)) == 2
+        store.describe({"encoder": "e", "width": 8})
+        target = InMemory()
+        assert copy(store, target) == 2 and texts(target.scan("a")) == ["It snows."]
+        for change in (
+            lambda: store.add("a", [memo("more")]),
+            lambda: store.supersede("a", new, memo("more")),
+            lambda: store.forget("a", [id]),
+            lambda: store.restore("a", [memo("more")]),
+            lambda: store.describe({"encoder": "f", "width": 8}),
+        ):
+            with pytest.raises(StoreError, match="cannot be written: it, or its folder, is read-only here"):
+                change()
+        assert [file.name for file in tmp_path.iterdir()] == [path.name]
+        os.utime(path, ns=(1, 1))  # as another machine may, by another mount
+        with pytest.raises(StoreError, match="open it again"):
+            store.count("a")
+
+
+def test_of_a_file_that_nobody_can_write_nothing_in_its_log_is_overlooked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "store.sqlite"
+    writer = open_store(path)
+    writer.add("a", [memo("It rains.", 1)])
+    assert (tmp_path / "store.sqlite-wal").stat().st_size
+    read_only(monkeypatch)
+    assert texts(open_store(path).scan("a")) == ["It rains."]
+
+
+def test_a_read_only_file_of_an_earlier_version_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "store.sqlite"
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript(f"PRAGMA journal_mode = WAL; {MIGRATIONS[0]} PRAGMA user_version = 1;")
+        row = (1, "a", "x", Memo("one").key, "one", "", "{}", "", 1.0, "", "")
+        db.execute(f"INSERT INTO memos VALUES ({', '.join('?' * 11)})", row)
+        db.execute("INSERT INTO vectors VALUES (1, 'a', ?)", (vector(1).tobytes(),))
+        db.execute("INSERT INTO said (rowid, space, text) VALUES (1, 's61', 'one')")
+        db.commit()
+    read_only(monkeypatch)
+    assert texts(open_store(path).search("a", vector(1), "one", 1)) == ["one"]
+
+
 def test_another_programs_database_is_left_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "other.sqlite"
     with contextlib.closing(sqlite3.connect(path)) as db:

@@ -1,13 +1,14 @@
 """A store in one file: SQLite in WAL mode, words in FTS5, vectors beside them.
 
-Several processes may write at once. What is forgotten is gone from the file, its index and its log: pages are zeroed,
-the index is merged, the file is written anew and the log is emptied before `forget` returns.
+Several processes may write at once; who cannot write may read. What is forgotten is gone from the file, its index and
+its log: pages are zeroed, the index is merged, the file is written anew and the log is emptied before `forget` returns.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 import string
 import threading
@@ -85,31 +86,55 @@ class Sqlite(TextStore):
             make_folder(self.path.parent)
             if not self.path.exists():
                 self.path.touch(mode=0o600)
-            self._db = sqlite3.connect(self.path, WAIT_S, isolation_level=None, check_same_thread=False)
+            self._writable = _is_writable(self.path)
+            self._still = None if self._writable else _stillness(self.path)
+            self._db = self._connected()
             self._is_ours()
             for name, function in FUNCTIONS.items():
                 self._db.create_function(name, -1, function, deterministic=True)
-            self._db.execute("PRAGMA secure_delete = ON")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            with self.transaction():
-                self._migrate()
-                self._spell()
-            if self._forgotten():  # and it was not cleaned
-                with contextlib.suppress(StoreError):
-                    self._clean()
+            if self._writable:
+                self._prepare()
+            else:
+                self._version()
+
+    def _connected(self) -> sqlite3.Connection:
+        # without a log nobody is writing, and where none can be made the file is only read as one that stays as it is
+        how = "rw" if self._writable else "ro&immutable=1" if self._still else "ro"
+        uri = f"{self.path.resolve().as_uri()}?mode={how}"
+        return sqlite3.connect(uri, WAIT_S, isolation_level=None, check_same_thread=False, uri=True)
+
+    def _prepare(self) -> None:
+        self._db.execute("PRAGMA secure_delete = ON")
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        with self.transaction():
+            self._migrate()
+            self._spell()
+        if self._forgotten():  # and it was not cleaned
+            with contextlib.suppress(StoreError):
+                self._clean()
 
     def _is_ours(self) -> None:
         """Before anything is written. Raises StoreError for the database of another program."""
-        tables = {name for [name] in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        try:
+            tables = {name for [name] in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        except sqlite3.OperationalError as error:
+            if self._writable:
+                raise
+            ask = "copy it, with its -wal file if there is one, to where you may write"
+            raise StoreError(f"{self.path} can be neither written nor read: {error}; {ask}") from error
         if tables and not tables >= {"memos", "vectors", "said"}:
             self._db.close()
             raise StoreError(f"{self.path} is the database of another program")
 
-    def _migrate(self) -> None:
+    def _version(self) -> int:
         [version] = self._db.execute("PRAGMA user_version").fetchone()
         if (known := len(MIGRATIONS)) < version:
             raise StoreError(f"{self.path} is of a later lmm, which writes version {version}; this one reads {known}")
+        return version
+
+    def _migrate(self) -> None:
+        version, known = self._version(), len(MIGRATIONS)
         for migration in MIGRATIONS[version:]:
             for statement in migration.split(";\n"):
                 self._db.execute(statement)
@@ -193,6 +218,7 @@ class Sqlite(TextStore):
         self._db.execute("INSERT INTO said (said, rowid, space, text) VALUES ('delete', ?, ?, ?)", values)
 
     def forget(self, space: str, ids: Sequence[str]) -> int:
+        self._may_write()
         with self._lock, _told(f"{self.path} cannot be written"):
             if not self._db.in_transaction and self._log_is_read():
                 raise StoreError("nothing was forgotten: another process is reading the store; forget it later")
@@ -359,6 +385,7 @@ class Sqlite(TextStore):
     # the connection ----------------------------------------------------------------------------------------------
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
+        self._may_write()
         with self._lock, _told(f"{self.path} cannot be written"):
             if self._db.in_transaction:
                 with self._part():
@@ -391,10 +418,16 @@ class Sqlite(TextStore):
         finally:
             self._db.execute("RELEASE part")
 
+    def _may_write(self) -> None:
+        if not self._writable:
+            raise StoreError(f"{self.path} cannot be written: it, or its folder, is read-only here")
+
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
         with self._lock, _told(f"{self.path} cannot be read"):
             yield
+            if self._still and _stillness(self.path) != self._still:
+                raise StoreError(f"{self.path} was written elsewhere while it was read: open it again")
 
     def _one(self, query: str, *values: Any) -> Any:
         return self._db.execute(query, values).fetchone()
@@ -410,6 +443,22 @@ def _told(what: str) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise StoreError(f"{what}: {error}") from error
+
+
+def _log_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}-wal")
+
+
+def _is_writable(path: Path) -> bool:
+    """By this process, which needs a log beside it, too."""
+    path = path.resolve()
+    return os.access(path, os.W_OK) and (os.access(path.parent, os.W_OK) or _log_of(path).exists())
+
+
+def _stillness(path: Path) -> tuple[int, int] | None:
+    """By which it is seen that a file was written: its time and size. None while it has a log, and is read with it."""
+    found, log = path.stat(), _log_of(path.resolve())
+    return None if log.exists() and log.stat().st_size else (found.st_mtime_ns, found.st_size)
 
 
 def _memo(row: Sequence[Any]) -> Memo:

@@ -789,6 +789,21 @@ def test_what_was_acknowledged_outlives_a_kill(tmp_path: Path, lines: int) -> No
     assert {id for id in seen if len(id) == 32} <= there and len(there) <= len(seen) + 1
 
 
+def test_a_file_that_another_process_just_makes_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    busy, connect = sqlite3.OperationalError("database is locked"), sqlite3.connect
+    busy.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    answers = iter([busy, busy])
+
+    class Raced(sqlite3.Connection):
+        def execute(self, text: str, *values: Any) -> sqlite3.Cursor:
+            if "journal_mode" in text and (error := next(answers, None)):
+                raise error
+            return super().execute(text, *values)
+
+    monkeypatch.setattr("sqlite3.connect", lambda *given, **more: connect(*given, factory=Raced, **more))
+    assert open_store(tmp_path / "store.sqlite").count("a") == 0 and next(answers, None) is None
+
+
 def test_another_process_is_seen_at_once(tmp_path: Path) -> None:
     one, two = open_store(tmp_path / "store.sqlite"), open_store(tmp_path / "store.sqlite")
     [id] = one.add("a", [memo("one", 1)])

@@ -12,6 +12,7 @@ import os
 import sqlite3
 import string
 import threading
+import time
 import unicodedata
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ from lmm.store.vectors import Vectors
 from lmm.text.fold import terms
 
 WAIT_S = 60.0  # for another process that is writing
+POLL_S = 0.02  # between looks whether another process has made the file
 READERS_S = 5.0  # for another process that is reading what is to be forgotten
 SPACES = 256  # namespaces whose vectors are held ready
 MANY = 5000  # entries that are read at once, and from which common words are not looked for
@@ -105,7 +107,7 @@ class Sqlite(TextStore):
 
     def _prepare(self) -> None:
         self._db.execute("PRAGMA secure_delete = ON")
-        self._db.execute("PRAGMA journal_mode = WAL")
+        self._begin_log()
         self._db.execute("PRAGMA synchronous = FULL")
         with self.transaction():
             self._migrate()
@@ -113,6 +115,18 @@ class Sqlite(TextStore):
         if self._forgotten():  # and it was not cleaned
             with contextlib.suppress(StoreError):
                 self._clean()
+
+    def _begin_log(self) -> None:
+        """Where another process just makes the same file, SQLite does not wait for it by itself."""
+        until = time.monotonic() + WAIT_S
+        while True:
+            try:
+                self._db.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(POLL_S)
 
     def _is_ours(self) -> None:
         """Before anything is written. Raises StoreError for the database of another program."""

@@ -92,18 +92,6 @@ def pick_backend(name: str) -> str:
     return name
 
 
-def has_llama() -> bool:
-    """Whether llama.cpp is here, on a machine whose taps it answers without Python: Linux on x86-64, and no card."""
-    import platform
-
-    here = importlib.util.find_spec(NEEDS["llama_cpp"]) is not None and importlib.util.find_spec(NEEDS["torch"])
-    if not here or (platform.system(), platform.machine()) != ("Linux", "x86_64"):
-        return False
-    import torch
-
-    return not torch.cuda.is_available()
-
-
 def load_adapter(backend: str, source: ModelSource, **options: Any) -> Adapter:
     return find("lmm.adapters", "backend", pick_backend(backend))(source, **options)
 

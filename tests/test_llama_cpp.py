@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 import gc
 import hashlib
+import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -188,6 +189,55 @@ def test_what_learns_keeps_its_weights_as_they_are_stored_and_computes_in_float3
 
 
 @pytest.mark.slow
+def test_what_a_window_needs_is_read_again_where_it_is_cut_after_it_was_laid_afresh(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(tiny.COMMON, "intermediate_size", 64)  # a whole number of blocks
+    made = tiny.source(tmp_path, "gemma3_text")
+    tiny.write_gguf(tmp_path, "Q8_0", "gemma3")
+    adapter = registry.load_adapter("llama_cpp", made)
+    text, new = some(adapter, 1, 90), some(adapter, 1, 30)[:, 20:]
+    _, cache = read(adapter, text)
+    alone = {length: read(adapter, new, read(adapter, text[:, :length])[1])[0] for length in (40, 70, 90)}
+    assert adapter.file.window == 16
+    adapter.store._lay_afresh()
+    for length, expected in alone.items():
+        for _ in range(2):
+            assert np.array_equal(read(adapter, new, adapter.trim(cache, length))[0], expected)
+        some_layer = adapter.hidden(text[:, :5], 2, adapter.trim(cache, length))
+        assert np.isfinite(numbers(adapter, some_layer)).all()
+
+
+@pytest.mark.parametrize(
+    ("more", "why"),
+    [
+        (
+            {"rope_scaling": {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}},
+            "by the room that there is.*--backend torch",
+        ),
+        ({"sliding_window": 16}, "leaves out its sliding window of 16 tokens.*--backend torch"),
+    ],
+)
+def test_a_model_that_llama_cpp_reads_otherwise_is_refused(tmp_path, more: dict, why: str) -> None:
+    made = tiny.source(tmp_path)
+    tiny.write_gguf(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | more))
+    with pytest.raises(ModelError, match=why):
+        registry.load_adapter("llama_cpp", made)
+
+
+def test_a_context_goes_with_its_adapter(tiny_llama) -> None:
+    adapter = registry.load_adapter("llama_cpp", tiny_llama.source, dtype="float32")
+    read(adapter, some(adapter, 1, 5))
+    freed, own, lib = list[int](), adapter.store._handle, adapter.store.lib
+    free, lib.llama_free = lib.llama_free, lambda handle: (freed.append(handle), free(handle))
+    try:
+        del adapter
+        gc.collect()
+    finally:
+        lib.llama_free = free
+    assert own in freed
+
+
 def test_texts_that_nobody_holds_make_room(tiny_llama) -> None:
     tokens = some(tiny_llama, 200, 2)
     for _ in range(3):

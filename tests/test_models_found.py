@@ -124,6 +124,25 @@ def test_a_model_of_ollama_goes_by_its_name_and_is_listed_as_converted(tmp_path:
     assert model.name.startswith("~/cache/models/sha256-ab-") and model.origin == "cache"
 
 
+def test_of_two_names_of_one_file_each_stays_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def convert(path: Path, work: Path, progress: object) -> None:
+        save_file({"x": np.zeros(3, np.float32)}, work / "model.safetensors")
+
+    monkeypatch.setattr(gguf_import, "convert_gguf", convert)
+    tiny, mine = (f"registry.ollama.ai/library/{name}/latest" for name in ("tiny", "mine"))
+    blob = of_ollama(tmp_path, tiny)
+    of_ollama(tmp_path, mine)
+    first, second = source.resolve("ollama:tiny"), source.resolve("ollama:mine")
+    assert first.folder == second.folder and source.gguf_of(second) == blob
+    other = of_ollama(tmp_path, tiny, "sha256:cd")  # fetched anew
+    assert source.gguf_of(source.resolve("ollama:mine")) == blob
+    assert source.gguf_of(source.resolve("ollama:tiny")) == other
+    (tmp_path / ".ollama/models/manifests" / tiny).unlink()
+    assert source.gguf_of(source.resolve("ollama:mine")) == blob
+    shouted = gguf(tmp_path / "MODEL.GGUF", "llama")
+    assert source.gguf_of(source.resolve(str(shouted))) == shouted
+
+
 def test_what_was_learned_with_a_model_is_said(tmp_path: Path):
     of_hub(tmp_path / "hub", "owner/name")
     [model] = found.models()

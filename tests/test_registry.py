@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from lmm import registry
+from lmm.adapters import llama_cpp_api
 from lmm.adapters.toy import ToyAdapter
 from lmm.config import Config
 from lmm.engine import runtime
@@ -90,7 +91,7 @@ def test_a_chat_over_a_gguf_file_is_llama_cpps_where_it_is_the_faster_one(
     def chosen(**config: Any) -> str:
         return runtime.backend_of(Config(**config))
 
-    monkeypatch.setattr(registry, "has_llama", lambda: True)
+    monkeypatch.setattr(runtime, "has_llama", lambda: True)
     monkeypatch.setattr(registry, "installed_backends", lambda: ["torch", "llama_cpp"])
     (tmp_path / "plain").mkdir()
     names = [Config.model, "gemma-3-270m", "ollama:llama3.2", "hf.co/owner/name:Q4_K_M", "some/where.gguf"]
@@ -98,8 +99,21 @@ def test_a_chat_over_a_gguf_file_is_llama_cpps_where_it_is_the_faster_one(
     assert {chosen(model=name) for name in ("owner/name", str(tmp_path / "plain"))} == {"torch"}
     for other in ({"backend": "torch"}, {"dtype": "float32"}, {"adapter": "a"}, {"layers_path": "x"}):
         assert chosen(**other) == "torch"
-    monkeypatch.setattr(registry, "has_llama", lambda: False)
+    monkeypatch.setattr(runtime, "has_llama", lambda: False)
     assert chosen() == "torch"
+
+
+def test_an_mlx_folder_is_mlx_lms_and_another_llama_cpp_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"quantization": {"bits": 4, "group_size": 64}}')
+    monkeypatch.setattr(registry, "installed_backends", lambda: ["torch", "mlx_lm"])
+    assert runtime.backend_of(Config(model=str(tmp_path))) == "mlx_lm"
+    assert runtime.backend_of(Config(model=str(tmp_path), backend="torch")) == "torch"
+    monkeypatch.setattr(registry, "installed_backends", lambda: ["torch"])
+    assert runtime.backend_of(Config(model=str(tmp_path))) == "torch"
+    monkeypatch.setattr(llama_cpp_api, "VERSION", "1.0")
+    assert not runtime.has_llama() and runtime.backend_of(Config()) == "torch"
 
 
 def test_what_llama_cpp_cannot_load_is_another_backends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +125,7 @@ def test_what_llama_cpp_cannot_load_is_another_backends(monkeypatch: pytest.Monk
             raise ModelError("it cannot")
         return ToyAdapter()
 
-    monkeypatch.setattr(registry, "has_llama", lambda: True)
+    monkeypatch.setattr(runtime, "has_llama", lambda: True)
     monkeypatch.setattr(runtime, "load_adapter", load)
     runtime.open_mind(Config(memory="identity", log=False), notice=told.append).close()
     assert tried == ["llama_cpp", "auto"] and told == ["llama.cpp does not run it: it cannot"]

@@ -68,35 +68,43 @@ def source(folder: Path, kind: str = "llama", template: str | None = TEMPLATE) -
     return ModelSource(f"tiny-{kind}", folder, f"tiny/{kind}", None)
 
 
-def write_gguf(folder: Path, kind: str = "F32") -> None:
-    """The Llama of `source` in that folder as a GGUF file beside it, of the same weights, rounded to `kind`."""
+def write_gguf(folder: Path, kind: str = "F32", family: str = "llama") -> None:
+    """The Llama, or Gemma 3, of `source` in that folder as a GGUF file beside it, of the same weights, rounded to
+    `kind`."""
     import gguf
     from safetensors.numpy import load_file
 
     weights, made = load_file(folder / "model.safetensors"), tokenizer()
-    out = gguf.GGUFWriter(folder / "tiny.gguf", "llama")
-    out.add_context_length(COMMON["max_position_embeddings"])
-    out.add_block_count(COMMON["num_hidden_layers"])
-    out.add_embedding_length(COMMON["hidden_size"])
-    out.add_feed_forward_length(COMMON["intermediate_size"])
-    out.add_head_count(COMMON["num_attention_heads"])
-    out.add_head_count_kv(COMMON["num_key_value_heads"])
-    out.add_layer_norm_rms_eps(COMMON["rms_norm_eps"])
-    out.add_rope_freq_base(COMMON["rope_theta"])
-    out.add_vocab_size(COMMON["vocab_size"])
+    out, gemma = gguf.GGUFWriter(folder / "tiny.gguf", family), family == "gemma3"
+    config = COMMON | (EXTRA["gemma3_text"] if gemma else {})
+    if gemma:
+        out.add_sliding_window(config["sliding_window"])
+        out.add_key_length(config["head_dim"])
+        out.add_value_length(config["head_dim"])
+    out.add_context_length(config["max_position_embeddings"])
+    out.add_block_count(config["num_hidden_layers"])
+    out.add_embedding_length(config["hidden_size"])
+    out.add_feed_forward_length(config["intermediate_size"])
+    out.add_head_count(config["num_attention_heads"])
+    out.add_head_count_kv(config["num_key_value_heads"])
+    out.add_layer_norm_rms_eps(config["rms_norm_eps"])
+    out.add_rope_freq_base(config["rope_theta"])
+    out.add_vocab_size(config["vocab_size"])
     tokens = sorted(made.get_vocab(), key=made.get_vocab().get)
     out.add_tokenizer_model("gpt2")
     out.add_tokenizer_pre("gpt-2")
     out.add_token_list(tokens)
     out.add_token_types([gguf.TokenType.CONTROL if t in SPECIAL else gguf.TokenType.NORMAL for t in tokens])
     out.add_token_merges(["Ġ a", "t h", "Ġ th"])
-    out.add_bos_token_id(COMMON["bos_token_id"])
-    out.add_eos_token_id(COMMON["eos_token_id"])
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, COMMON["num_hidden_layers"])
+    out.add_bos_token_id(config["bos_token_id"])
+    out.add_eos_token_id(config["eos_token_id"])
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config["num_hidden_layers"])
     for name, values in weights.items():
         heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
-        if heads is not None:  # llama.cpp rotates neighbours, Hugging Face the two halves of a head
-            count, rows = COMMON[heads], values.shape[0]
+        if gemma and "norm" in name:
+            values = values + 1  # as llama.cpp's converter stores them
+        if heads is not None and not gemma:  # llama.cpp rotates neighbours, Hugging Face the two halves of a head
+            count, rows = config[heads], values.shape[0]
             values = values.reshape(count, 2, rows // count // 2, -1).swapaxes(1, 2).reshape(values.shape)
         stored = gguf.GGMLQuantizationType[kind if values.ndim == 2 else "F32"]
         values = gguf.quants.quantize(values.copy(), stored)

@@ -8,9 +8,9 @@ same weights when the first lesson comes (`llama_cpp_upper`), and what enters th
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -64,6 +64,7 @@ class LlamaCppAdapter(Adapter):
         self.store = Context(self.file, precise=dtype == "float32")
         self.threads = Threads(self._set_threads, torch.get_num_threads())
         config = loadable.read_json(source.folder / "config.json")
+        self._check_positions(config)
         self.shape = Shape(
             self.file.layers,
             self.file.width,
@@ -76,6 +77,17 @@ class LlamaCppAdapter(Adapter):
         self._last: Cache | None = None  # what `read` has read last
         self._shown: set[Site] = set()  # sites whose nodes were seen in the graph
         self._first_node = self._entering_the_first()
+
+    def _check_positions(self, config: Mapping[str, Any]) -> None:
+        """Raises ModelError where llama.cpp reads a text otherwise than the model was made to be read."""
+        ropes = [config.get(key) or {} for key in ("rope_parameters", "rope_scaling")]
+        if any("longrope" in (rope.get("rope_type"), rope.get("type")) for rope in ropes):
+            why = "turns its positions by the room that there is, not by a text's length"
+        elif config.get("sliding_window") and config.get("use_sliding_window", True) and not self.file.window:
+            why = f"leaves out its sliding window of {config['sliding_window']} tokens"
+        else:
+            return
+        raise ModelError(f"llama.cpp {why}; {self.source.name} runs with --backend torch")
 
     def _set_threads(self, count: int) -> None:
         torch.set_num_threads(count)
@@ -114,7 +126,7 @@ class LlamaCppAdapter(Adapter):
 
     def hidden(self, tokens: np.ndarray, first_layer: int, cache: Cache | None = None) -> Array:
         cache = cache or self.new_cache(len(tokens))
-        texts = [self.store.branch(text, cache.length) for text in cache.raw.texts]  # above it, nothing real is kept
+        texts = [self.store.branch(text, cache.length) for text in self._texts(cache)]  # above it, nothing real is kept
         cache, at = replace(cache, raw=Read(texts, cache.raw.taps)), _At(self._entering(first_layer))
         with self._acting(lambda site: site.layer < first_layer):
             for part, _ in self._parts(tokens, 0):
@@ -220,7 +232,7 @@ class LlamaCppAdapter(Adapter):
         self, tokens: np.ndarray, cache: Cache, keep: int, phase: str, at: _At | None = None
     ) -> tuple[np.ndarray, Cache]:
         """Tokens [B, T] through the taps -> logits [B, keep, V] of the last, and the cache after them."""
-        texts = self.store.to_read_on(cache.raw.texts, cache.length)
+        texts = self.store.to_read_on(self._texts(cache), cache.length)
         nodes, shape = self._nodes(at), (len(tokens), tokens.shape[1])
         last = self.shape.layers - 1
         whole = nodes.keys() & {f"l_out-{last}", f"ffn_out-{last}"}  # else the last layer runs for the wanted only
@@ -236,6 +248,16 @@ class LlamaCppAdapter(Adapter):
             logits = self.store.read(tokens, texts, shown, {name: handler(name) for name in nodes})
         taps = tuple({*cache.raw.taps, *(tap for acting in nodes.values() for tap in acting)})
         return logits[:, shown - keep :], self._appended(cache, tokens, Read(texts, taps))
+
+    def _texts(self, cache: Cache) -> list[Text]:
+        """Those of a cache; read again if what is to be read on would miss something of them."""
+        if any(cache.length < text.whole for text in cache.raw.texts):
+            new = self.new_cache(len(cache.tokens))
+            with self._as_when(cache.raw):
+                for part, _ in self._parts(cache.tokens, 0):
+                    _, new = self._pass(part, new, 0, "prefill")
+            cache.raw.texts = new.raw.texts
+        return cache.raw.texts
 
     def _nodes(self, at: _At | None = None) -> dict[str, list[Tap]]:
         """The taps that act in a pass, by their nodes."""

@@ -88,6 +88,7 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
     "llama_model_get_vocab": (c_void_p, [c_void_p]),
     "llama_model_n_layer": (c_int32, [c_void_p]),
     "llama_model_n_embd": (c_int32, [c_void_p]),
+    "llama_model_n_swa": (c_int32, [c_void_p]),
     "llama_model_n_ctx_train": (c_int32, [c_void_p]),
     "llama_model_desc": (c_int32, [c_void_p, c_char_p, c_size_t]),
     "llama_vocab_n_tokens": (c_int32, [c_void_p]),
@@ -123,13 +124,10 @@ _FUNCTIONS: dict[str, tuple[Any, list[Any]]] = {
 @cache
 def library() -> Any:
     """The library, checked. Raises BackendError where it is missing or of another version than the one lmm knows."""
-    spec = importlib.util.find_spec(PACKAGE)
-    places = (spec.submodule_search_locations or []) if spec else []
-    file = next((file for place in places for file in Path(place).glob(f"{PACKAGE}*.so")), None)
-    if file is None:
+    if (file := _file()) is None:
         raise BackendError(f"backend 'llama_cpp' is not installed; run: {INSTALL}")
-    if (found := metadata.version(PACKAGE)) != VERSION:
-        raise _unknown(f"{found}, expected {VERSION}")
+    if why := another_version():
+        raise _unknown(why)
     try:
         lib = ctypes.CDLL(str(file))
         for name, (result, arguments) in _FUNCTIONS.items():
@@ -144,6 +142,21 @@ def library() -> Any:
         set_log(_listen, None)
     lib.llama_backend_init()
     return lib
+
+
+def _file() -> Path | None:
+    spec = importlib.util.find_spec(PACKAGE)
+    places = (spec.submodule_search_locations or []) if spec else []
+    return next((file for place in places for file in Path(place).glob(f"{PACKAGE}*.so")), None)
+
+
+def another_version() -> str:
+    """Which one is here, where it is not the one that lmm knows; else "". Nothing is loaded."""
+    return "" if (found := metadata.version(PACKAGE)) == VERSION else f"{found}, expected {VERSION}"
+
+
+def is_here() -> bool:
+    return _file() is not None and not another_version()
 
 
 complaints: deque[str] = deque(maxlen=3)  # what went wrong last

@@ -33,10 +33,14 @@ Handler = Callable[[int], bool]  # a computed node -> whether the pass goes on
 
 
 class Text:
-    """What one row of a cache has read; gone when nobody holds it."""
+    """What one row of a cache has read; gone when nobody holds it.
+
+    `whole` is the shortest length at which it can be read on: where layers look back a window only, a text that was
+    laid afresh has nothing before its last one.
+    """
 
     def __init__(self, number: int, length: int) -> None:
-        self.number, self.length = number, length
+        self.number, self.length, self.whole = number, length, 0
 
 
 class Model:
@@ -57,6 +61,7 @@ class Model:
         description = ctypes.create_string_buffer(128)
         self.lib.llama_model_desc(self.handle, description, len(description))
         self.kind = description.value.decode().split(maxsplit=2)[-1]  # "llama 8B Q4_K - Medium"
+        self.window = self.lib.llama_model_n_swa(self.handle)  # tokens that some layers look back; 0: all
         self.layers, self.width = self.lib.llama_model_n_layer(self.handle), self.lib.llama_model_n_embd(self.handle)
 
     def encode(self, text: str) -> list[int]:
@@ -89,9 +94,11 @@ class Context:
 
     def __init__(self, model: Model, precise: bool) -> None:
         self.model, self.lib, self.precise, self.threads = model, model.lib, precise, 1
-        self.filter = api.Filter(self._seen)
+        seen = weakref.WeakMethod(self._seen)  # so that nothing holds a context that is not used any more
+        self.filter = api.Filter(lambda tensor: (see := seen()) is not None and see(tensor))
         self.cells = FIRST_CELLS
-        self._handle = model.context(self.cells, api.MOST_ROWS, precise, self.filter, self.threads)
+        self._held = [model.context(self.cells, api.MOST_ROWS, precise, self.filter, self.threads)]
+        weakref.finalize(self, _free, model, self._held)
         self._free = deque(range(api.MOST_ROWS))
         self._dropped: deque[int] = deque()  # by whoever let go last, perhaps on another thread, while a pass runs
         self._gone: list[int] = []  # dropped, and their cells are still in the store
@@ -101,6 +108,10 @@ class Context:
         self._nodes: dict[str, Handler] = {}
         self._error: BaseException | None = None
         self._batch = _Room(AT_ONCE)
+
+    @property
+    def _handle(self) -> int:
+        return self._held[0]
 
     def set_threads(self, count: int) -> None:
         self.threads = count
@@ -130,7 +141,7 @@ class Context:
         """A text of its own that begins with the first `length` tokens of another."""
         made = self.new()
         self.lib.llama_memory_seq_cp(self._memory, text.number, made.number, 0, length)
-        made.length = length
+        made.length, made.whole = length, text.whole
         return made
 
     @property
@@ -152,15 +163,15 @@ class Context:
         if self._used + more > self.cells * 3 // 4:
             while self._used + more > self.cells * 3 // 4:
                 self.cells *= 2
-            old = self._handle
-            self._handle = self.model.context(self.cells, api.MOST_ROWS, self.precise, self.filter, self.threads)
-            self.lib.llama_free(old)
+            self._held.append(self.model.context(self.cells, api.MOST_ROWS, self.precise, self.filter, self.threads))
+            self.lib.llama_free(self._held.pop(0))
         else:
             self.lib.llama_memory_clear(self._memory, False)
         self._own = [0] * api.MOST_ROWS
         for row, data in zip(rows, kept, strict=True):
             self.lib.llama_state_seq_set_data(self._handle, data, len(data), row.number)
             self._own[row.number] = row.length
+            row.whole = row.length if self.model.window else 0
         self._free.extend(self._gone)
         self._gone.clear()
         self._waste = 0
@@ -221,6 +232,12 @@ class Context:
     def set(self, tensor: int, values: torch.Tensor) -> None:
         values = values.detach().float().contiguous()
         self.lib.ggml_backend_tensor_set(tensor, values.data_ptr(), 0, values.nbytes)
+
+
+def _free(model: Model, handles: list[int]) -> None:
+    """Contexts, before the model that they are of."""
+    for handle in handles:
+        model.lib.llama_free(handle)
 
 
 class _Room:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lmm import registry
+from lmm.adapters import llama_cpp_api
 from lmm.config import Config, config_path
 from lmm.engine import runtime
 from lmm.errors import LmmError
@@ -57,6 +58,8 @@ def _backends(config: Config) -> list[Finding]:
         extra = registry.EXTRAS[name]
         if importlib.util.find_spec(module) is None:
             found.append(Finding(f"backend {name}", NOTE, "not installed", f"pip install 'lmm[{extra}]'"))
+        elif name == "llama_cpp" and (other := llama_cpp_api.another_version()):
+            found.append(Finding(f"backend {name}", NOTE, f"{module} {other}", f"pip install 'lmm[{extra}]'"))
         else:
             found.append(Finding(f"backend {name}", GOOD, f"{module} {_version(module)}"))
     try:

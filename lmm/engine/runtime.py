@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import logging
 import os
+import platform
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,7 +73,7 @@ def load_adapter(config: Config, progress: Progress | None = None, notice: Notic
     from lmm.adapters.models.source import resolve
 
     told = progress or (lambda done, total, text: None)
-    backend = registry.pick_backend(config.backend)
+    backend = _picked(config)
     source = resolve(
         config.model,
         local_files_only=config.local_files_only,
@@ -107,9 +108,27 @@ def backend_of(config: Config) -> str:
     from lmm.adapters.models.source import is_gguf
 
     plain = config.backend == config.dtype == "auto" and config.adapter is None and config.layers_path is None
-    if plain and is_gguf(config.model) and registry.has_llama():
-        return "llama_cpp"
-    return registry.pick_backend(config.backend)
+    return "llama_cpp" if plain and is_gguf(config.model) and has_llama() else _picked(config)
+
+
+def has_llama() -> bool:
+    """Whether llama.cpp is here, on a machine whose taps it answers without Python: Linux on x86-64, and no card."""
+    from lmm.adapters import llama_cpp_api
+
+    if (platform.system(), platform.machine()) != ("Linux", "x86_64") or not llama_cpp_api.is_here():
+        return False
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+def _picked(config: Config) -> str:
+    """`auto` is what is installed, and MLX for a folder that was quantised for it."""
+    from lmm.adapters.models.loadable import is_for_mlx
+
+    backend = registry.pick_backend(config.backend)
+    mlx = config.backend == "auto" and is_for_mlx(Path(config.model).expanduser())
+    return "mlx_lm" if mlx and "mlx_lm" in registry.installed_backends() else backend
 
 
 def _load_for_conversation(config: Config, progress: Progress | None, notice: Notice) -> Adapter:

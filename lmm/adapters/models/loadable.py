@@ -49,6 +49,11 @@ def _file_of(name: str) -> str:
     return module.partition(".")[0] + ".py" + (f" of {place}" if place else "")
 
 
+def is_for_mlx(folder: Path) -> bool:
+    """Are the weights in a folder quantised as mlx-lm does it?"""
+    return "bits" in (read_json(folder / "config.json").get("quantization") or {})
+
+
 def check(source: ModelSource, backend: str) -> None:
     """Raises ModelError for a folder that `backend` would load as something else than it is, or not at all."""
     config = read_json(source.folder / "config.json")
@@ -58,7 +63,7 @@ def check(source: ModelSource, backend: str) -> None:
         raise ModelError(f"{source.name} translates one text into another ({_few(kinds)}); lmm needs a decoder alone")
     if kinds and not wrapped and all(kind.endswith(NO_WRITERS) for kind in kinds):
         raise ModelError(f"{source.name} is no language model that writes ({_few(kinds)}); choose a causal one")
-    if backend != "mlx_lm" and "bits" in (config.get("quantization") or {}):
+    if backend != "mlx_lm" and is_for_mlx(source.folder):
         raise ModelError(f"{source.name} is quantised for MLX; use --backend mlx_lm, or the model's own weights")
     if not source.trusted and needs_own_code(config, backend):
         raise untrusted(source.name, source.folder)

@@ -53,6 +53,7 @@ class ModelSource:
     model_id: str  # stable, without a path of this machine; recorded in memory files
     revision: str | None  # hub commit, "sha256:..." of the GGUF, or None for a plain local folder
     trusted: bool = False  # whether code in the folder may run
+    file: Path | None = field(default=None, compare=False)  # the GGUF file that was converted into the folder
     progress: Progress | None = field(default=None, compare=False, repr=False)  # told how far its weights are read
 
 
@@ -247,7 +248,7 @@ def _gguf_file(name: str, path: Path, progress: Progress | None, model_id: str) 
                 convert_gguf(path, work, _named(progress, model_id))
                 whole = path.resolve() if path.resolve().suffix == path.suffix else path.absolute()  # the hub's cache
                 _write_manifest(work, model_id, revision, name if ollama.is_name(name) else str(whole))
-    return ModelSource(name, folder, model_id, read_manifest(folder).get("revision"))
+    return ModelSource(name, folder, model_id, read_manifest(folder).get("revision"), file=path)
 
 
 @contextlib.contextmanager
@@ -378,13 +379,15 @@ def gguf_of(source: ModelSource) -> Path:
 
     Raises ModelError where there is none any more, or never was.
     """
+    if source.file is not None:
+        return source.file
     name = str(read_manifest(source.folder).get("name", ""))
     for packaged in PACKAGED.values():
         if source.revision == f"sha256:{packaged.sha256}":
             return _whole(packaged, source.folder)
-    if ollama.is_name(name):
-        return ollama.file_of(name)
-    found = [Path(name)] if name.endswith(".gguf") else sorted(source.folder.glob("*.gguf"))
+    if ollama.is_name(name) and (blob := ollama.file_of(name)).name == (source.revision or "").replace(":", "-"):
+        return blob  # it may be another one by now
+    found = [Path(name)] if name.lower().endswith(".gguf") else sorted(source.folder.glob("*.gguf"))
     if len(found) != 1 or not found[0].is_file():
         raise ModelError(
             f"{source.name} is no GGUF file, and llama.cpp runs nothing else; name one with --model, "

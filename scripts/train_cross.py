@@ -30,8 +30,8 @@ what out of date, the second output. The packaged weights come from twelve runs,
 
 cross-e5.safetensors is 12, with `--scale 1.2 --shift 2.7`, replaces-e5.safetensors the mean of 9 and 10 (.5, .5).
 1 to 6, 11 and 12 were run with `--bfloat16`. Tried from that mean and left out, since the development sets were no
-better for it: `--seed 6 --lr 4e-5 --seen .05 --records 300 --share .05` on x1 to x5 and z5 to z7, and then `--seed 8 --lr 3e-5
---times 2 --seen .04` on `--chains` scripts/chains_hand, alone and in a mean with cross-e5 (.35).
+better for it: `--seed 6 --lr 4e-5 --seen .05 --records 300 --share .05` on x1 to x5 and z5 to z7, and then `--seed 8
+--lr 3e-5 --times 2 --seen .04` on `--chains` scripts/chains_hand, alone and in a mean with cross-e5 (.35).
 """
 
 from __future__ import annotations

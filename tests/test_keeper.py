@@ -117,6 +117,32 @@ def test_a_line_that_was_not_written_whole_was_never_there(open_mind, file: Path
     assert ids(open_mind()) == ["one", "three"]
 
 
+def test_a_damaged_line_loses_none_of_those_behind_it(open_mind, file: Path) -> None:
+    mind = open_mind()
+    for lesson in (A, B, C):
+        mind.learn(lesson)
+    path = journal.path_of(file)
+    whole = path.read_bytes()
+    lines = whole.splitlines(keepends=True)
+    path.write_bytes(lines[0] + b"#" * (len(lines[1]) - 1) + b"\n" + lines[2])
+    damaged = path.read_bytes()
+    for change in (lambda: journal.load(file), lambda: journal.settle(file), lambda: journal.take_back(file, 1)):
+        with pytest.raises(StateError, match=r"line 2 of .* is damaged.*sed -i 2d"):
+            change()
+    assert "line 2" in journal.verify(file)[0] and path.read_bytes() == damaged
+    path.write_bytes(whole)
+    assert ids(open_mind()) == ["one", "two", "three"]
+
+
+def test_a_last_line_that_is_no_change_hides_none_that_comes_after_it(open_mind, file: Path) -> None:
+    mind = open_mind()
+    mind.learn(A)
+    with journal.path_of(file).open("ab") as lines:
+        lines.write(b'{"tensors": {}}\n')
+    mind.learn(B)
+    assert ids(open_mind()) == ["one", "two"]
+
+
 def test_minds_take_over_what_others_teach(open_mind) -> None:
     one, two = open_mind(), open_mind()
     one.learn(A)

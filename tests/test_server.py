@@ -523,7 +523,7 @@ def is_unavailable(found: httpx.Response) -> bool:
     return told and os.environ["LMM_DATA_DIR"] not in error["message"]
 
 
-@pytest.mark.parametrize("cause", ["damaged", "of another model", "not to be had"])
+@pytest.mark.parametrize("cause", ["damaged", "with a damaged journal", "of another model", "not to be had"])
 def test_a_user_whose_memory_cannot_be_opened_is_told_so_until_it_can(tmp_path: Path, cause: str) -> None:
     install()
     as_ann = {"X-LMM-Memory": "ann"}
@@ -533,12 +533,14 @@ def test_a_user_whose_memory_cannot_be_opened_is_told_so_until_it_can(tmp_path: 
     [file] = Path(os.environ["LMM_DATA_DIR"]).rglob("ann/**/*.safetensors")
     with serving(ScriptedAdapter(), tmp_path, "jotter") as served, served.client(**as_ann) as ann:
         assert len(ann.get("/v1/lessons").json()["data"]) == 1  # and the mind that is open is of no use afterwards
-        good, lock = file.read_bytes(), file.with_name(f".{file.name}.lock")
+        good, lock, waiting = file.read_bytes(), file.with_name(f".{file.name}.lock"), journal.path_of(file)
         if cause == "damaged":
             file.write_bytes(good[:-9])
         elif cause == "of another model":
             state, header = state_file.load(file)
             state_file.save(file, state, replace(header, layer=header.layer + 1))
+        elif cause == "with a damaged journal":
+            waiting.write_bytes(b"#\n" + journal.line_of(journal.Change(gone=("x",))))
         else:
             lock.unlink()
             lock.mkdir()
@@ -548,6 +550,7 @@ def test_a_user_whose_memory_cannot_be_opened_is_told_so_until_it_can(tmp_path: 
         assert served.client().get("/v1/lessons", params={"user": "bob"}).json()["data"] == []
         if cause == "not to be had":
             lock.rmdir()
+        waiting.unlink(missing_ok=True)
         file.write_bytes(good)
         assert [x["id"] for x in ann.get("/v1/lessons").json()["data"]] == [made["id"]]
         assert ann.post("/v1/lessons/undo", json={}).json() == {"undone": 1}
@@ -1037,6 +1040,17 @@ def test_bodies_that_wait_are_bounded_together(tmp_path: Path) -> None:
         go.set()
         assert first.result().is_success
         assert other.post("/v1/memories", content=body).is_success
+
+
+def test_an_id_may_have_a_slash(served: Served) -> None:
+    served.service.of("ann").store.add(
+        "ann", [Memo("The key is under the pot.", id="a/b", vector=np.ones(384) / 384**0.5)]
+    )
+    with served.client(**{"X-LMM-Memory": "ann"}) as client:
+        assert client.get("/v1/memories/a%2Fb").json()["text"] == "The key is under the pot."
+        assert len(client.get("/v1/memories/a%2Fb/history").json()["data"]) == 1
+        assert client.delete("/v1/memories/a%2Fb").json()["deleted"]
+        assert client.get("/v1/memories/a%2Fb").status_code == 404
 
 
 def test_two_names_of_whose_memory_are_refused(served: Served) -> None:

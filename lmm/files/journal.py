@@ -15,6 +15,8 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import shlex
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -154,13 +156,39 @@ def append(file: Path, change: Change, back: Change | None) -> None:
         _drop_undo(file, change)
     elif back:  # first: an undo of what never was changes nothing
         jsonl.append(undo_of(file), [line_of(back)])
+    _cut(path_of(file))
     jsonl.append(path_of(file), [line_of(change)], sync=True)
 
 
 def read(file: Path, start: int = 0) -> tuple[list[Change], int]:
-    """The changes from byte `start` of the journal on, and where they end: before a line that is cut short or damaged,
-    which was never acknowledged. Raises OSError."""
-    return _changes(path_of(file), start)
+    """The changes from byte `start` of the journal on, and where they end: before a last line that is cut short, which
+    was never acknowledged. Raises OSError, and StateError where a line is damaged: those behind it were acknowledged,
+    and are not to be lost for it."""
+    changes, end = _changes(path_of(file), start)
+    if (number := _damaged_from(path_of(file), end)) is not None:
+        path = path_of(file)
+        raise StateError(
+            f"line {number} of {path} is damaged; nothing is read or kept until it is gone. To go on without what it "
+            f"taught: sed -i {number}d {shlex.quote(str(path))}"
+        )
+    return changes, end
+
+
+def _damaged_from(path: Path, end: int) -> int | None:
+    """The number of the line that begins at byte `end`, where changes follow it; else None."""
+    with contextlib.suppress(FileNotFoundError), jsonl.opened(path) as lines:
+        before = lines.read(end)
+        if any(change_of(line) is not None for line in lines):
+            return before.count(b"\n") + 1
+    return None
+
+
+def _cut(path: Path) -> None:
+    """A last line that is no change was never acknowledged; what is added behind it would not be read."""
+    with contextlib.suppress(FileNotFoundError), jsonl.opened(path) as lines:
+        for last in deque(lines, maxlen=1):
+            if change_of(last.removesuffix(b"\n") + b"\n") is None:
+                os.truncate(path, lines.tell() - len(last))
 
 
 def load(file: Path, expected: state_file.Expected | None = None) -> tuple[Arrays, state_file.Header]:
@@ -240,6 +268,7 @@ def undos(file: Path) -> list[Change]:
 def take_back(file: Path, count: int) -> list[Change]:
     """Undo the last changes to a file -> what was done, the last change first. Raises StateError, OSError."""
     with locked(file):
+        read(file)
         done = undos(file)[::-1][:count]
         for change in done:
             append(file, change, None)

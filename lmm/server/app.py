@@ -355,11 +355,17 @@ def _texts(app: FastAPI, service: Service) -> None:
         found = memory.recall(body.query, body.top_k, body.since, body.until, body.metadata)
         return {"object": "list", "data": [{**_shown(x.memo), "score": x.score, "cosine": x.cosine} for x in found]}
 
-    @app.get("/v1/memories/{id}")
+    @app.get("/v1/memories/{id:path}/history")  # before the entry itself, as an id may have a slash
+    def history(id: str, who: Who) -> dict[str, Any]:
+        user = who.user()
+        service.memo(user, id)
+        return {"object": "list", "data": [_shown(memo) for memo in service.of(user).history(id)]}
+
+    @app.get("/v1/memories/{id:path}")
     def memory(id: str, who: Who) -> dict[str, Any]:
         return _shown(service.memo(who.user(), id))
 
-    @app.put("/v1/memories/{id}")
+    @app.put("/v1/memories/{id:path}")
     def update(id: str, body: UpdateRequest, who: Who) -> dict[str, Any]:
         """A correction in the place of a text, which stays as history."""
         user = who.user(body.user)
@@ -367,19 +373,13 @@ def _texts(app: FastAPI, service: Service) -> None:
         memory = service.of(user)
         return _shown(memory.get(memory.update(id, body.text, body.metadata, body.context, body.about)))
 
-    @app.delete("/v1/memories/{id}")
+    @app.delete("/v1/memories/{id:path}")
     def forget(id: str, who: Who) -> dict[str, Any]:
         """Remove a fact with its history, from every file."""
         count = service.of(who.user()).forget(id)  # also of what is gone: bytes may be left that could not be removed
         if not count:
             raise Missing(f"there is no memory {id!r}")
         return {"id": id, "deleted": True, "count": count}
-
-    @app.get("/v1/memories/{id}/history")
-    def history(id: str, who: Who) -> dict[str, Any]:
-        user = who.user()
-        service.memo(user, id)
-        return {"object": "list", "data": [_shown(memo) for memo in service.of(user).history(id)]}
 
 
 def _shown(memo: Memo) -> dict[str, Any]:

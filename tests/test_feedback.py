@@ -18,7 +18,7 @@ from lmm.errors import UsageError
 from lmm.feedback import Exchange, lesson_for, read, replies
 from lmm.feedback.dates import dated
 from lmm.feedback.grammar import flip, plain
-from lmm.feedback.lessons import question_of
+from lmm.feedback.lessons import TAKEN_BACK, question_of
 from lmm.lesson import Knowledge, Lesson
 from lmm.text.fold import contains, words
 
@@ -548,6 +548,7 @@ def test_a_correction_in_other_languages_leaves_the_rest_of_the_reply(
     ("said", "text", "echo"),
     [
         ("My sister lives in Oslo.", "Ah no, sorry, my sister lives in Bergen.", "Your sister lives in Bergen."),
+        ("The gate code is 5036.", "no sorry, the gate code is 5063", "The gate code is 5063."),
         ("I parked the car on level 3.", "No wait, I parked the car on level 4.", "You parked the car on level 4."),
         ("Meine Schwester wohnt in Graz.", "Quatsch, meine Schwester wohnt in Linz.", "Deine Schwester wohnt in Linz."),
         ("我妹妹住在苏州。", "说错了,我妹妹住在杭州。", "你妹妹住在杭州。"),
@@ -556,6 +557,12 @@ def test_a_correction_in_other_languages_leaves_the_rest_of_the_reply(
 def test_what_the_user_said_is_corrected_in_a_whole_sentence(said: str, text: str, echo: str) -> None:
     found = read(text, Exchange(said, read(said).lesson.echo))
     assert found.kind == "correction" and found.lesson and found.lesson.echo == echo
+
+
+def test_only_what_begins_a_sentence_is_an_excuse() -> None:
+    for text in ("My boss said, sorry, no pets.", "No dogs, please.", "Norway, that is.", "Non merci, je suis végane."):
+        assert TAKEN_BACK.sub("", text) == text
+    assert TAKEN_BACK.sub("", "hm no, it's 02:40") == "it's 02:40"
 
 
 def test_a_statement_about_something_else_is_no_correction() -> None:

@@ -181,8 +181,8 @@ TAKEN_BACK = anycase(
     r"^(?:(?:and|but|ah+|oh+|hm+|ach|ay|eh|no+|nope|nah|wait|hang on|hold on|sorry|o+ps|whoops|my (?:bad|mistake)"
     r"|wrong|actually|correction|scratch that|nein|quatsch|falsch|moment|warte|korrektur|entschuldigung|verzeihung"
     r"|stimmt nicht|doch nicht|mais non|non|faux|pardon|désolée?|oups|attends|en fait|perdón|espera|mentira"
-    r"|te equivocas|me equivoqué|en realidad|不|不对|不是|错了|我?说错了|打错了|等等|抱歉|对不起|更正)\b[\s,，!！;；:：.…-]*)+"
-    r"(?<=[,，!！;；:：.…-]) ?"
+    r"|te equivocas|me equivoqué|en realidad|不|不对|不是|错了|我?说错了|打错了|等等|抱歉|对不起|更正)\b"
+    r"[\s,，!！;；:：.…-]*)+(?<=[,，!！;；:：.…-]) ?"
 )
 #: before a clause, "btw" and "just so you know:" more likely than a part of the fact
 FRAME = anycase(r".{,11}|.{,32}[,:;–—](?: (?:so|and|but|well|now|that))? ")

@@ -559,6 +559,20 @@ def test_what_the_user_said_is_corrected_in_a_whole_sentence(said: str, text: st
     assert found.kind == "correction" and found.lesson and found.lesson.echo == echo
 
 
+@pytest.mark.parametrize(
+    ("said", "text", "echo"),
+    [
+        ("The alarm code is 8471.", "oh sorry, 8417, I swapped two digits", "The alarm code is 8417."),
+        ("My train leaves at 7:10.", "hm no, it's 7:40, the app says", "Your train leaves at 7:40."),
+        ("My niece plays the oboe.", "ah sorry no, the harp, I always mix them up", "Your niece plays the harp."),
+        ("Le code est 4471.", "Non pardon, 4417, je me suis trompé.", "Le code est 4417."),
+    ],
+)
+def test_a_value_with_an_excuse_and_a_reason_takes_the_place_of_the_other(said: str, text: str, echo: str) -> None:
+    found = read(text, Exchange(said, "Okay."))
+    assert found.kind == "correction" and found.lesson and found.lesson.echo == echo
+
+
 def test_only_what_begins_a_sentence_is_an_excuse() -> None:
     for text in ("My boss said, sorry, no pets.", "No dogs, please.", "Norway, that is.", "Non merci, je suis végane."):
         assert TAKEN_BACK.sub("", text) == text

@@ -287,7 +287,7 @@ def _about_last(heard: Findings, last: Exchange) -> bool:
     fact = heard.facts[0]
     if heard.kind != "correction":
         return bool(POINTING.match(fact.clause)) and not fact.at and asks(last.user)
-    if not asks(last.user) and not _only_a_value(fact, last.user):
+    if not asks(last.user) and not _only_a_value(_put_right(fact), last.user):
         return False  # a sentence of its own, which the last one would not be with its value
     return _of_the_same(fact, last)
 
@@ -298,6 +298,15 @@ def _of_the_same(fact: Span, last: Exchange) -> bool:
     if about.subject_of("", fact.subject or named) in ("I", "we"):
         return bool(FIRST_PERSON.search(there))
     return _content(f"{fact.subject} {named}") - _content(fact.value) <= _content(there)
+
+
+def _put_right(fact: Span) -> Span:
+    """The fact with what follows its excuse alone: "it's 02:40" of "hm no, it's 02:40, just checked"."""
+    for sentence in sentences(fact.clause):
+        piece = re.split(r"[,;.!?，。；！？](?:\s|$)", TAKEN_BACK.sub("", sentence), maxsplit=1)[0]
+        if TAKEN_BACK.match(sentence) and fact.value in piece:
+            return replace(fact, clause=piece)
+    return fact
 
 
 def _only_a_value(fact: Span, before: str) -> bool:

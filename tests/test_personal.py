@@ -325,6 +325,27 @@ def test_arguments_stand_in_the_order_of_sentence_transformers() -> None:
     assert np.array_equal(encoder.encode(FACTS, None, "query: ", 2), encoder.encode([f"query: {x}" for x in FACTS]))
 
 
+@pytest.mark.parametrize(("lost", "known"), [("encoder.layer.1.", False), ("pooler.", True)])
+def test_a_folder_that_lacks_weights_gives_no_random_vectors(tmp_path: Path, lost: str, known: bool) -> None:
+    pytest.importorskip("sentence_transformers")
+    from safetensors.torch import load_file, save_file
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "two", "loads", "of", "one", "folder", "this", "."]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path)
+    file = tmp_path / "model.safetensors"
+    kept = {name: value for name, value in load_file(file).items() if not name.startswith(lost)}
+    save_file(kept, file, metadata={"format": "pt"})
+    if known:  # it is not what the vectors come from
+        assert load_encoder(str(tmp_path)).encode("two loads").shape == (16,)
+    else:
+        with pytest.raises(ModelError, match="lacks weights"):
+            load_encoder(str(tmp_path))
+
+
 def test_prompts_stand_before_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = MiniLM()
     plain, asked, told = (encoder.encode(before + FACTS[0]) for before in ("", "query: ", "passage: "))

@@ -6,7 +6,8 @@ Reimers & Gurevych 2019, arXiv:1908.10084. Shape letters: D width.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
 
 STATES_MAX = 512  # tokens of a text that a chat model reads
+PROBE = "Two loads of one folder read this alike."
 HUB_SECONDS = 10.0  # that the hub has to say whether it has a model
 _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, without the other: no tokenizer takes it
 
@@ -275,10 +277,13 @@ class Transformer(SentenceEncoder):
                 "run: pip install 'lmm[encoders]', or take the packaged encoder: minilm"
             ) from None
         problem = "" if Path(name).exists() else _not_on_the_hub(name)
+        load = partial(SentenceTransformer, name, local_files_only=bool(problem) or Path(name).exists())
         try:
-            self.model = SentenceTransformer(name, local_files_only=bool(problem) or Path(name).exists())
+            self.model, again = (_seeded(load, seed) for seed in (0, 1))
         except Exception as error:  # of files, of the hub, of code that a model brings
             raise ModelError(f"the encoder {name!r} cannot be loaded: {problem or error}") from error
+        if not np.allclose(self.model.encode(PROBE, prompt=""), again.encode(PROBE, prompt=""), atol=1e-4):
+            raise ModelError(f"the encoder {name!r} lacks weights that its vectors come from: they would be random")
         self.name, self.width = name, self.model.get_sentence_embedding_dimension()
         self.max_length, self.device = self.model.max_seq_length, str(self.model.device)
         self.longest = getattr(self.model.tokenizer, "model_max_length", self.max_length)
@@ -291,6 +296,15 @@ class Transformer(SentenceEncoder):
     def ids(self, text: str, limit: int) -> np.ndarray:
         self.model.max_seq_length = limit
         return np.ravel(self.model.tokenize([text])["input_ids"])
+
+
+def _seeded(load: Callable[[], Any], seed: int) -> Any:
+    """What is loaded, where weights that a folder lacks are drawn from a seed."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return load()
 
 
 def _not_on_the_hub(name: str) -> str:

@@ -16,7 +16,6 @@ import dataclasses
 import hashlib
 import os
 import shlex
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,8 +155,8 @@ def append(file: Path, change: Change, back: Change | None) -> None:
         _drop_undo(file, change)
     elif back:  # first: an undo of what never was changes nothing
         jsonl.append(undo_of(file), [line_of(back)])
-    _cut(path_of(file))
-    jsonl.append(path_of(file), [line_of(change)], sync=True)
+    # a last line that is no change was never acknowledged; what is added behind it would not be read
+    jsonl.append(path_of(file), [line_of(change)], sync=True, good=lambda line: change_of(line) is not None)
 
 
 def read(file: Path, start: int = 0) -> tuple[list[Change], int]:
@@ -165,8 +164,8 @@ def read(file: Path, start: int = 0) -> tuple[list[Change], int]:
     was never acknowledged. Raises OSError, and StateError where a line is damaged: those behind it were acknowledged,
     and are not to be lost for it."""
     changes, end = _changes(path_of(file), start)
-    if (number := _damaged_from(path_of(file), end)) is not None:
-        path = path_of(file)
+    if _goes_on(path := path_of(file), end):
+        number = path.read_bytes()[:end].count(b"\n") + 1
         raise StateError(
             f"line {number} of {path} is damaged; nothing is read or kept until it is gone. To go on without what it "
             f"taught: sed -i {number}d {shlex.quote(str(path))}"
@@ -174,21 +173,12 @@ def read(file: Path, start: int = 0) -> tuple[list[Change], int]:
     return changes, end
 
 
-def _damaged_from(path: Path, end: int) -> int | None:
-    """The number of the line that begins at byte `end`, where changes follow it; else None."""
+def _goes_on(path: Path, end: int) -> bool:
+    """Whether changes follow the line that begins at byte `end`."""
     with contextlib.suppress(FileNotFoundError), jsonl.opened(path) as lines:
-        before = lines.read(end)
-        if any(change_of(line) is not None for line in lines):
-            return before.count(b"\n") + 1
-    return None
-
-
-def _cut(path: Path) -> None:
-    """A last line that is no change was never acknowledged; what is added behind it would not be read."""
-    with contextlib.suppress(FileNotFoundError), jsonl.opened(path) as lines:
-        for last in deque(lines, maxlen=1):
-            if change_of(last.removesuffix(b"\n") + b"\n") is None:
-                os.truncate(path, lines.tell() - len(last))
+        lines.seek(end)
+        return any(change_of(line) is not None for line in lines)
+    return False
 
 
 def load(file: Path, expected: state_file.Expected | None = None) -> tuple[Arrays, state_file.Header]:

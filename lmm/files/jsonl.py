@@ -62,9 +62,11 @@ def values(path: Path) -> Iterator[Any]:
         yield from (value for value in map(parse, lines) if value is not None)
 
 
-def append(path: Path, lines: Iterable[bytes], sync: bool = False) -> None:
+def append(
+    path: Path, lines: Iterable[bytes], sync: bool = False, good: Callable[[bytes], bool] = lambda line: True
+) -> None:
     """Write each line, whole or not at all, by one `write`; with `sync` they are on the disk then. The file, mode 0600,
-    and its folder are made if need be.
+    and its folder are made if need be. A last line that is there and is not `good` goes.
 
     Raises OSError; then the lines before are written.
     """
@@ -73,7 +75,7 @@ def append(path: Path, lines: Iterable[bytes], sync: bool = False) -> None:
         if _is_regular(file):
             with contextlib.suppress(PermissionError):  # another user's file that we may write
                 os.fchmod(file, 0o600)
-            _mend(file)
+            _mend(file, good)
         new = not os.fstat(file).st_size
         for data in lines:
             _write(file, data)
@@ -181,14 +183,16 @@ def _is_regular(file: int) -> bool:
     return stat.S_ISREG(os.fstat(file).st_mode)
 
 
-def _mend(file: int) -> None:
-    """A last line without its end gets one if it can be read, and goes if not."""
+def _mend(file: int, good: Callable[[bytes], bool]) -> None:
+    """A last line without its end gets one if it can be read, and goes if not, or if it is not `good`."""
     size = os.fstat(file).st_size
-    start = _last_line(file, size)
-    if start < size and parse(os.pread(file, size - start, start)) is not None:
-        _write(file, b"\n")
-    elif start < size:
+    start = _last_line(file, size - 1)
+    last = os.pread(file, size - start, start) if size else b""
+    whole = last.removesuffix(b"\n") + b"\n"
+    if last and not (good(whole) and (last == whole or parse(last) is not None)):
         os.ftruncate(file, start)
+    elif last != whole and last:
+        _write(file, b"\n")
 
 
 def _last_line(file: int, end: int) -> int:

@@ -288,14 +288,13 @@ def worker(side: str, folder: Path) -> None:
 # the parent ------------------------------------------------------------------------------------------------------
 def run(config: Config, protocol: str, facts: Sequence[SmokeFact], progress: Callable[[int], None]) -> SmokeOutcome:
     """Teach in one process, ask in another. `progress` gets counts that add up to `amount_of_work`."""
-    from lmm import registry
     from lmm.engine import runtime
 
     runtime.check(config)
     start = time.perf_counter()
     plain = dataclasses.replace(
         config,
-        backend=registry.pick_backend(config.backend),
+        backend=runtime.installed_for(config),
         log=False,
         fresh=True,
         mm_load_path=None,

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from lmm import registry
 from lmm.cli.opening import opened
 from lmm.cli.options import Option, configured, out, say
 from lmm.engine.training_settings import TrainingSettings
@@ -104,13 +103,14 @@ def _sweep(run: _Run, given: list[str], address: str | None) -> None:
 def _train(run: _Run) -> tuple[float, str]:
     """-> the best loss, and what is to be said."""
     from lmm.bench import exact_match
+    from lmm.engine import runtime
     from lmm.engine.training import Training
 
     _check(run.state, run.checkpoint, [path for path in (run.data, run.valid) if path is not None])
     pairs, held = (
         [(x.question, x.answer, *x.before) for x in exact_match.read(p)] if p else [] for p in (run.data, run.valid)
     )
-    backend = registry.pick_backend(run.config.backend)  # it reads many texts at once
+    backend = runtime.installed_for(run.config)
     with opened(dataclasses.replace(run.config, backend=backend, log=False, fresh=True)) as mind:
         mind.detach()  # training has taps of its own
         state = mind.knowledge.state

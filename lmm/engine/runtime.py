@@ -73,7 +73,7 @@ def load_adapter(config: Config, progress: Progress | None = None, notice: Notic
     from lmm.adapters.models.source import resolve
 
     told = progress or (lambda done, total, text: None)
-    backend = _picked(config)
+    backend = installed_for(config)
     source = resolve(
         config.model,
         local_files_only=config.local_files_only,
@@ -108,7 +108,7 @@ def backend_of(config: Config) -> str:
     from lmm.adapters.models.source import is_gguf
 
     plain = config.backend == config.dtype == "auto" and config.adapter is None and config.layers_path is None
-    return "llama_cpp" if plain and is_gguf(config.model) and has_llama() else _picked(config)
+    return "llama_cpp" if plain and is_gguf(config.model) and has_llama() else installed_for(config)
 
 
 def has_llama() -> bool:
@@ -122,8 +122,9 @@ def has_llama() -> bool:
     return not torch.cuda.is_available()
 
 
-def _picked(config: Config) -> str:
-    """`auto` is what is installed, and MLX for a folder that was quantised for it."""
+def installed_for(config: Config) -> str:
+    """The backend of what reads many texts at once. `auto` is what is installed, and MLX for a folder that was
+    quantised for it."""
     from lmm.adapters.models.loadable import is_for_mlx
 
     backend = registry.pick_backend(config.backend)

@@ -9,7 +9,6 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmm import registry
 from lmm.encoders import load_encoder
 from lmm.engine import runtime
 from lmm.errors import UsageError
@@ -83,7 +82,7 @@ def server_of(app: FastAPI, ending: float = ENDING_S, **options: Any) -> uvicorn
 def dtype_of(config: Config) -> str:
     """The format that is best for several replies in one pass. On a processor "auto" is the one that makes a single
     reply fastest, and half precision gains next to nothing from company: docs/serve.md."""
-    if config.dtype != "auto" or registry.pick_backend(config.backend) != "torch":
+    if config.dtype != "auto" or runtime.installed_for(config) != "torch":
         return config.dtype
     import torch
 

@@ -205,7 +205,7 @@ def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Seque
     """A fact the user states; None if it will not be true tomorrow."""
     clause = _whole(text, fact)
     stated = _stated(dates.dated(clause, tongue), tongue)
-    if POINTING.match(stated) or len(fact.value) > MAX_VALUE or grammar.RELATIVE.search(stated):
+    if POINTING.match(stated) or not 0 < len(fact.value) <= MAX_VALUE or grammar.RELATIVE.search(stated):
         return None
     subject, relation = _about(fact, known)
     lesson = Lesson(

@@ -250,6 +250,13 @@ def test_an_update_says_more_of_a_text(memory: PersonalMemory) -> None:
     other = memory.memorize(FACTS[1])
     assert memory.get(memory.update(new, FACTS[1])).metadata == {"a": 2}
     assert [x.text for x in memory.list()] == [FACTS[1]] and len(memory.history(other)) == 4
+    new = memory.update(other := memory.list()[0].id, FACTS[1], {"b": 3})
+    assert other != new and memory.get(new).metadata == {"a": 2, "b": 3}
+    assert memory.get(memory.memorize(FACTS[1], metadata={"a": 4})).metadata == {"a": 4, "b": 3}
+    assert memory.get(memory.update(memory.list()[0].id, FACTS[1], {})).metadata == {}
+    for wrong in (["a"], {"a": {1}}, 3):
+        with pytest.raises(UsageError, match="metadata"):
+            memory.update(memory.list()[0].id, FACTS[1], wrong)  # type: ignore[arg-type]
 
 
 def test_what_cannot_be_memorized_is_refused_before_anything_is(memory: PersonalMemory) -> None:
@@ -489,6 +496,10 @@ def test_the_same_from_the_shell(tmp_path: Path) -> None:
     more = lmm("add", FACTS[1], "--instead", ids[1], "--metadata", "n=1", "--metadata", "by=me", "--context", "a call")
     [found] = json.loads(lmm("list", "--metadata", "n=1", "--json"))
     assert (found["id"], found["metadata"], found["context"]) == (more.strip(), {"n": 1, "by": "me"}, "a call")
+    lmm("add", FACTS[1], "--metadata", "at=home")
+    [found] = json.loads(lmm("list", "--metadata", "at=home", "--json"))
+    lmm("add", FACTS[1], "--instead", found["id"], "--metadata", "n=2")
+    assert json.loads(lmm("list", "--metadata", "n=2", "--json"))[0]["metadata"] == {"n": 2, "by": "me", "at": "home"}
     assert len(json.loads(lmm("search", "key", "--metadata", "by=me", "--json"))) == 1
     assert json.loads(lmm("search", "key", "--metadata", "n=true", "--json")) == []
     assert json.loads(lmm("forget", new, "--yes", "--json")) == {"forgotten": 2}

@@ -647,9 +647,12 @@ def test_texts_over_http(served: Served) -> None:
         made = ann.post("/v1/memories", json={"text": "The key is under the pot.", "metadata": {"n": 1}}).json()
         found = ann.post("/v1/memories/search", json={"query": "where is the key"}).json()["data"]
         assert found[0]["id"] == made["id"] and found[0]["cosine"] > 0.5 and found[0]["metadata"] == {"n": 1}
-        new = ann.put(f"/v1/memories/{made['id']}", json={"text": "The key is with Tom."}).json()
+        more = ann.post("/v1/memories", json={"text": "The key is under the pot.", "metadata": {"m": 2}}).json()
+        assert more["replaces"] == made["id"] and more["metadata"] == {"n": 1, "m": 2}
+        new = ann.put(f"/v1/memories/{more['id']}", json={"text": "The key is with Tom.", "metadata": {"m": 3}}).json()
+        assert new["metadata"] == {"n": 1, "m": 3}
         history = ann.get(f"/v1/memories/{new['id']}/history").json()["data"]
-        assert [x["text"] for x in history] == ["The key is under the pot.", "The key is with Tom."]
+        assert [x["text"] for x in history] == [made["text"], made["text"], "The key is with Tom."]
         assert [x["id"] for x in ann.get("/v1/memories").json()["data"]] == [new["id"]]
         assert ann.get("/v1/memories?until=5").json()["data"] == []
         path = f"/v1/memories/{new['id']}"
@@ -659,7 +662,7 @@ def test_texts_over_http(served: Served) -> None:
             assert other.put(path, json={"text": "mine"}, **asked).status_code == 404
             assert other.get(f"{path}/history", **asked).status_code == 404
             assert other.get("/v1/memories", **asked).json()["data"] == []
-        assert ann.delete(path).json() == {"id": new["id"], "deleted": True, "count": 2}
+        assert ann.delete(path).json() == {"id": new["id"], "deleted": True, "count": 3}
         assert ann.get(path).status_code == 404
 
 

@@ -264,6 +264,23 @@ def test_what_is_said_anew_of_a_text_supersedes(store: TextStore) -> None:
     assert store.forget("a", [red]) == 4 and not list(store.scan("a", history=True))
 
 
+def test_what_is_said_anew_of_a_text_is_added_to_what_was(store: TextStore) -> None:
+    store.add("a", [memo("blue", metadata={"by": "me", "n": {"x": 1}}, time=1.0)])
+    store.add("a", [memo("Blue.", metadata={"n": {"y": 2}}, time=2.0), memo("blue", metadata={"to": None}, time=3.0)])
+    store.add("a", [memo("blue", metadata={"by": "you", "at": 5}, time=0.0)])  # said before the others
+    [now] = store.scan("a")
+    assert now.metadata == {"by": "me", "n": {"y": 2}, "to": None, "at": 5} and now.time == 3.0
+    assert store.add("a", [memo("blue", metadata={"by": "me"})]) == [now.id]
+    [red] = store.add("a", [memo("red", metadata={"by": "them", "of": "the car"}, context="a walk")])
+    store.supersede("a", red, memo("Blue", metadata={"of": "the car"}, context="a walk"))
+    [now] = store.scan("a")
+    assert now.metadata == {"by": "me", "n": {"y": 2}, "to": None, "at": 5, "of": "the car"} and now.context == "a walk"
+    for more in ({"metadata": {"more": "x" * LARGEST}}, {"context": "x" * (LARGEST - 3)}):
+        with pytest.raises(UsageError, match="at most 200,000"):
+            store.add("a", [memo("another", 2), memo("blue", **more)])
+    assert list(store.scan("a")) == [now]
+
+
 def test_one_text_is_about_one_matter_and_no_fact_is_lost_by_another(store: TextStore) -> None:
     store.add("a", [memo("blue", 1, about="the car")])
     [house] = store.add("a", [memo("green", 2, about="the house")])

@@ -197,6 +197,8 @@ class EmbeddingRequest(BaseModel):
 
 
 class MemorizeRequest(BaseModel):
+    """What is said of a text that is there is added to what was said of it before."""
+
     text: Said
     context: Kept | None = None
     metadata: Metadata | None = None
@@ -205,7 +207,8 @@ class MemorizeRequest(BaseModel):
 
 
 class UpdateRequest(BaseModel):
-    """What is not given stays as it was; an empty `about` takes a text out of its matter."""
+    """What is not given stays as it was, each piece of metadata, too; an empty `about` takes a text out of its matter,
+    and empty metadata all of it away."""
 
     text: Said
     context: Kept | None = None

@@ -212,8 +212,9 @@ class TextStore(ABC):
     # changes -----------------------------------------------------------------------------------------------------
     def add(self, space: str, memos: Iterable[Memo]) -> list[str]:
         """-> the id of each: of the entry that is there, where the same text is and nothing more is said of it. One
-        with more supersedes it, and so does one about the same matter; where it is older than what is there of the
-        matter, it becomes its history. On the disk when it returns."""
+        with more supersedes it and has all that was said of it before; so does one about the same matter, with what is
+        said of itself alone; where it is older than what is there of the matter, it becomes its history. On the disk
+        when it returns."""
         memos, ids, new = [memo.checked() for memo in memos], list[str](), list[Memo]()
         keys = [memo.key for memo in memos]
         with self.changing(user_name(space)):
@@ -250,9 +251,8 @@ class TextStore(ABC):
     def _put(self, space: str, memo: Memo, old: Memo | None = None) -> str:
         """One entry in the place of another, of that with the same text and of that of its matter."""
         same = self._same(space, [memo.key]).get(memo.key)
-        if same is not None and (old is None or same.id != old.id):
-            _of_one_matter(memo, same)
-            memo = replace(memo, about=memo.about or same.about)
+        if same is not None and old is not None and same.id != old.id:  # a correction that makes one of both
+            memo = _filled(memo, same)
         olds = [one for one in (old, same) if one is not None]
         matter = self._of_matter(space, memo.matter) if memo.matter else []
         later = [one for one in matter if one.time > memo.time] if old is None else []
@@ -451,13 +451,14 @@ def _of_one_matter(new: Memo, old: Memo) -> None:
 
 
 def _filled(new: Memo, old: Memo) -> Memo:
-    """What was not said later of the same text is as it was; another context stands beside the one there is."""
+    """What was not said later of the same text is as it was, each piece of its metadata, too; another context stands
+    beside the one there is. Raises UsageError where that becomes too large."""
     _of_one_matter(new, old)
     both = old.context and new.context and new.context not in old.context.split("\n")
     context = f"{old.context}\n{new.context}" if both else old.context or new.context
     first, last = (old, new) if new.time >= old.time else (new, old)
-    about, metadata = last.about or first.about, last.metadata or first.metadata
-    return replace(last, id=new.id, context=context, about=about, metadata=metadata)
+    about, metadata = last.about or first.about, {**first.metadata, **last.metadata}
+    return replace(last, id=new.id, context=context, about=about, metadata=metadata).checked(old)
 
 
 def agreed(there: Mapping[str, Any], values: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from lmm.errors import StoreError, UsageError
 from lmm.files import jsonl
 from lmm.files.atomic import write_atomically
 from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, batches, entries
-from lmm.store.checks import storable, user_name
+from lmm.store.checks import small_values, storable, user_name
 from lmm.store.facts import Facts
 from lmm.store.opening import open_store
 from lmm.text.counted import counted
@@ -67,7 +67,8 @@ class PersonalMemory:
         about: str = "",
         time: float | None = None,
     ) -> str:
-        """Keep a text -> its id; that of the one there is, where the same was memorized before.
+        """Keep a text -> its id; that of the one there is, where the same was memorized before and nothing more is said
+        now. What is said now is then added to what was: metadata of a name that is there replaces it, no other goes.
 
         `about` names the matter, as in "sister's name": the next text about the same takes this one's place, unless
         its `time` is before this one's.
@@ -96,13 +97,13 @@ class PersonalMemory:
     ) -> str:
         """A correction: `text` in the place of an entry, which is kept as its history -> the new id.
 
-        What is not given is as it was; `about=""` takes it out of its matter. An entry with this very text, or about
-        the same, becomes history, too.
+        What is not given is as it was, each piece of metadata, too; `about=""` takes it out of its matter, and
+        `metadata={}` all metadata away. An entry with this very text, or about the same, becomes history, too.
         """
         old = self.get(id)
         said = (
             old.context if context is None else context,
-            old.metadata if metadata is None else metadata,
+            old.metadata if metadata is None else metadata and {**old.metadata, **small_values(metadata)},
             old.about if about is None else about,
         )
         memo = _memo(text, *said).checked(old)

@@ -681,6 +681,8 @@ def test_export(session: Session):
     assert content["messages"][0]["content"] == "hello" and content["lessons"][0]["prompt"] == Q
     session.do("/export json x.json")
     assert "exists" in session.beside
+    session.do("/export json /dev/null")
+    assert "exported to /dev/null" in session.beside and session.chat.exports == {Path("x.json")}
     session.do("/export pdf")
     assert "md|json" in session.beside
 

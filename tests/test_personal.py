@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -498,6 +499,12 @@ def test_the_same_from_the_shell(tmp_path: Path) -> None:
     assert (found["id"], found["metadata"], found["context"]) == (more.strip(), {"n": 1, "by": "me"}, "a call")
     lmm("add", FACTS[1], "--metadata", "at=home")
     [found] = json.loads(lmm("list", "--metadata", "at=home", "--json"))
+    near, far = os.pipe()  # as a shell gives a process for a file
+    lmm("export", f"/dev/fd/{far}")
+    os.close(far)
+    lmm("import", f"/dev/fd/{near}", "--user", "piped")
+    os.close(near)
+    assert lmm("list", "--user", "piped") == lmm("list")
     lmm("add", FACTS[1], "--instead", found["id"], "--metadata", "n=2")
     assert json.loads(lmm("list", "--metadata", "n=2", "--json"))[0]["metadata"] == {"n": 2, "by": "me", "at": "home"}
     assert len(json.loads(lmm("search", "key", "--metadata", "by=me", "--json"))) == 1

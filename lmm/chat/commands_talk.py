@@ -118,7 +118,7 @@ def history(chat: Chat, rest: str) -> None:
 
 def export(chat: Chat, rest: str) -> None:
     """`/export md|json [PATH]`: to a file, or shown if there is no PATH."""
-    from lmm.files.atomic import write_atomically
+    from lmm.files.atomic import write_out
 
     kind, _, path = rest.partition(" ")
     if kind not in ("md", "json"):
@@ -132,14 +132,15 @@ def export(chat: Chat, rest: str) -> None:
         chat.view.say(f"to write this to a file: /export {kind} PATH")
         return
     target = Path(path.strip()).expanduser()
-    if os.path.exists(target):
+    if target.is_file():
         raise UsageError(f"{target} exists; name another file")
     try:
-        write_atomically(target, [text.encode("utf-8", "replace")])
+        is_file = write_out(target, [text.encode("utf-8", "replace")])
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror or error}; name another file") from error
-    chat.exports.add(target)
-    chat.record({"kind": "exported", "path": str(target.resolve())})
+    if is_file:
+        chat.exports.add(target)
+        chat.record({"kind": "exported", "path": str(target.resolve())})
     chat.view.say(f"exported to {target}")
 
 

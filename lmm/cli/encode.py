@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Annotated
 
@@ -35,9 +36,12 @@ def encode(
         return
     import numpy as np
 
+    from lmm.files.atomic import write_out
+
+    held = io.BytesIO()
+    np.save(held, vectors)
     try:
-        with target.open("wb") as file:
-            np.save(file, vectors)
+        write_out(target, [held.getbuffer()])
     except OSError as error:
         raise UsageError(f"{target} cannot be written: {error.strerror or error}") from error
     say(f"{counted(len(vectors), 'vector')} of {vectors.shape[1]} numbers in {target}")

@@ -1,4 +1,7 @@
-"""Write a whole file or leave the old one as it was, also when the disk is full or the power fails."""
+"""Write a whole file or leave the old one as it was, also when the disk is full or the power fails.
+
+What is to be read again here needs a regular file; what a user only wants to have goes into a pipe or a terminal, too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from pathlib import Path
 
 #: A temporary file older than this was left by a process that was killed while saving, on whatever machine.
 STALE_SECONDS = 3600.0
+LINKS = 40  # that lead from one to the next: Linux follows no more
 
 
 def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> None:
@@ -21,8 +25,8 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memo
     The data are on the disk before the name changes (fsync, rename, fsync of the folder). Raises OSError; then the
     old file is untouched and nothing is left beside it.
     """
+    _refuse_special(path)
     target = Path(os.path.realpath(path))
-    _refuse_special(target)
     make_folder(target.parent)
     remove_stale(target)
     descriptor, temporary = tempfile.mkstemp(
@@ -42,6 +46,34 @@ def write_atomically(path: str | os.PathLike[str], chunks: Iterable[bytes | memo
     sync_folder(target.parent)
 
 
+def write_out(path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview]) -> bool:
+    """The same wherever a user wants it -> whether there is a file that has it. A pipe, a terminal and /dev/null take
+    it as it comes, and so does what is open here already, as /dev/stdout: others may write to it before and after."""
+    number = _descriptor(os.fspath(path))
+    if number is None and _is_regular(path):
+        write_atomically(path, chunks)
+        return True
+    with open(os.open(path, os.O_WRONLY) if number is None else os.dup(number), "wb") as file:
+        for chunk in chunks:
+            file.write(chunk)
+    return False
+
+
+def _descriptor(path: str) -> int | None:
+    """Which file that is open here a path such as /dev/stdout or /dev/fd/3 leads to. To open it once more by that path
+    would write over what it has."""
+    own = {os.path.realpath(folder) for folder in ("/dev/fd", "/proc/self/fd")}
+    for _ in range(LINKS):
+        folder, name = os.path.realpath(os.path.dirname(path) or "."), os.path.basename(path)
+        if folder in own and name.isdecimal():
+            return int(name)
+        path = os.path.join(folder, name)
+        if not os.path.islink(path):
+            break
+        path = os.path.join(folder, os.readlink(path))
+    return None
+
+
 def make_folder(folder: Path) -> None:
     """With those above it that are missing, for the user alone (0700), whatever the umask. Raises OSError."""
     if folder.is_dir():
@@ -52,8 +84,8 @@ def make_folder(folder: Path) -> None:
 
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Make the folders of `path` and, for a moment, a file beside it. Raises OSError where `write_atomically` would."""
+    _refuse_special(path)
     target = Path(os.path.realpath(path))
-    _refuse_special(target)
     make_folder(target.parent)
     with tempfile.NamedTemporaryFile(prefix=_prefix(target), suffix=".tmp", dir=target.parent):
         pass
@@ -92,14 +124,21 @@ def _prefix(target: Path) -> str:
     return "." + os.fsdecode(os.fsencode(target.name)[:200]) + "."
 
 
-def _refuse_special(target: Path) -> None:
+def _refuse_special(path: str | os.PathLike[str]) -> None:
     """A rename would replace a device such as /dev/null by a plain file."""
-    with contextlib.suppress(FileNotFoundError):
-        mode = target.stat().st_mode
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(errno.EISDIR, "it is a folder", str(target))
-        if not stat.S_ISREG(mode):
-            raise OSError(errno.EINVAL, "it is not a regular file", str(target))
+    if not _is_regular(path):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+
+
+def _is_regular(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is there, or may be made. Raises IsADirectoryError."""
+    try:
+        mode = os.stat(path).st_mode  # of what a link of /proc/self/fd is open as, though its text names no file
+    except FileNotFoundError:
+        return True
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "it is a folder", str(path))
+    return stat.S_ISREG(mode)
 
 
 def sync_folder(folder: Path) -> None:

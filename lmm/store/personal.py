@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lmm.encoders import load_encoder
 from lmm.errors import StoreError, UsageError
 from lmm.files import jsonl
-from lmm.files.atomic import write_atomically
+from lmm.files.atomic import write_out
 from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, batches, entries
 from lmm.store.checks import small_values, storable, user_name
 from lmm.store.facts import Facts
@@ -159,9 +159,9 @@ class PersonalMemory:
         return self.store.count(self.user)
 
     def export(self, path: Path) -> int:
-        """Write all entries with their history as lines of JSON, mode 0600 -> how many. Raises OSError."""
+        """Write all entries with their history as lines of JSON -> how many. A file gets mode 0600. Raises OSError."""
         memos = self.versions()
-        write_atomically(path, (jsonl.line(memo.to_dict()) for memo in memos))
+        write_out(path, (jsonl.line(memo.to_dict()) for memo in memos))
         return len(memos)
 
     def import_(self, path: Path, notice: Callable[[str], None] = log.warning) -> int:
@@ -171,7 +171,7 @@ class PersonalMemory:
         Raises UsageError for entries that replace one another in a circle, StoreError where no line can be read,
         OSError. Then nothing is taken.
         """
-        with jsonl.opened(path) as file:
+        with path.open("rb") as file:
             return self.import_lines(file, str(path), notice)
 
     def import_lines(self, given: Iterable[bytes], path: str, notice: Callable[[str], None] = log.warning) -> int:

@@ -62,4 +62,11 @@ class Cancelled(LmmError):
 
 
 class StoreError(LmmError):
-    """A store of texts that cannot be opened, read or written."""
+    """A store of texts that cannot be opened, read or written.
+
+    `detail` is for whoever runs the store: it may name hosts, users and folders. `plain` is the rest.
+    """
+
+    def __init__(self, plain: str, detail: str = "") -> None:
+        super().__init__(f"{plain}: {detail}" if detail else plain)
+        self.plain, self.detail = plain, detail

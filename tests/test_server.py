@@ -32,7 +32,7 @@ from lmm.adapters.generation import Generated  # noqa: E402
 from lmm.adapters.sampling import Score  # noqa: E402
 from lmm.adapters.toy import END, ToyFormat  # noqa: E402
 from lmm.config import Config  # noqa: E402
-from lmm.errors import UsageError  # noqa: E402
+from lmm.errors import StoreError, UsageError  # noqa: E402
 from lmm.files import journal, standing, state_file  # noqa: E402
 from lmm.server.keys import Keys, is_loopback, load_keys  # noqa: E402
 from lmm.server.logprobs import Tokens  # noqa: E402
@@ -604,6 +604,22 @@ def test_what_is_wrong_with_the_store_is_told_without_where_it_is(tmp_path: Path
         with served.client() as client:
             found = client.post("/v1/memories", json={"text": "hello"})
         assert found.status_code == 503 and found.json()["error"]["message"].startswith("texts.db cannot be read: ")
+
+
+def test_what_only_who_runs_the_store_may_know_goes_to_the_log(
+    served: Served, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*given: object, **more: object) -> None:
+        raise StoreError("the store failed", 'connection to "db.corp", port 5432, user "root" failed')
+
+    monkeypatch.setattr(served.service.texts.store, "add", gone)
+    monkeypatch.setattr(served.service.users, "engine", gone)
+    with served.client() as client:
+        body = {"messages": HELLO, "stream": True}
+        asked = ("/v1/memories", {"text": "hello"}), ("/v1/chat/completions", body)
+        told = [client.post(path, json=given) for path, given in asked]
+    assert [x.status_code for x in told] == [503, 503] and caplog.text.count("db.corp") == 2
+    assert {x.json()["error"]["message"] for x in told} == {"the store failed"}
 
 
 def test_to_ask_about_a_user_leaves_nothing_behind(served: Served) -> None:

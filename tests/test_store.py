@@ -1289,23 +1289,44 @@ class Line:
 
 
 @pytest.mark.slow
-def test_a_server_that_comes_back_is_found_soon(postgres_url: str, postgres: TextStore) -> None:
-    with contextlib.closing(Line(postgres_url)) as line, contextlib.closing(open_store(line.url)) as store:
+def test_a_server_that_is_gone_is_said_soon_and_one_that_comes_back_is_found(
+    postgres_url: str, postgres: TextStore
+) -> None:
+    asked = "?connect_timeout=2"
+    with contextlib.closing(Line(postgres_url)) as line, contextlib.closing(open_store(line.url + asked)) as store:
         assert store.count("a") == 0
         line.cut()
-        with ThreadPoolExecutor(1) as pool:
-            asked = pool.submit(store.count, "a")
-            time.sleep(17)  # the pool alone would try at 15 and 31 s
-            line.up = True
-            assert asked.result(timeout=4) == 0
+        begun = time.monotonic()
+        with pytest.raises(StoreError, match=r"127\.0\.0\.1") as found:
+            store.count("a")
+        assert time.monotonic() - begun < 5 and found.value.plain == "the store failed"
+        time.sleep(begun + 8 - time.monotonic())  # the pool alone would try at 7 and 15 s
+        line.up, begun = True, time.monotonic()
+        assert store.count("a") == 0 and time.monotonic() - begun < 4
+
+
+@pytest.mark.slow
+def test_while_the_server_is_there_a_free_connection_is_waited_for(postgres: Any) -> None:
+    from lmm.store.postgres import CONNECTIONS
+
+    postgres._gone_s = 0.1
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
+        for _ in range(CONNECTIONS):
+            stack.enter_context(postgres._pool.connection())
+        asked = pool.submit(postgres.count, "a")
+        with pytest.raises(TimeoutError):
+            asked.result(timeout=1)
+        stack.close()
+        assert asked.result(timeout=30) == 0
 
 
 @pytest.mark.slow
 def test_a_server_that_is_not_there_is_said_at_once(caplog: pytest.LogCaptureFixture) -> None:
     pytest.importorskip("psycopg_pool")
     begun = time.monotonic()
-    with pytest.raises(StoreError, match="cannot be opened"):
+    with pytest.raises(StoreError, match=r"cannot be opened: .*127\.0\.0\.1") as found:
         open_store("postgresql://nobody@127.0.0.1:1/none")
+    assert found.value.plain == "the store cannot be opened"
     assert time.monotonic() - begun < 5 and not caplog.records
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -48,6 +49,7 @@ from lmm.server.workers import Late, Size, Stop, TooMany, Workers
 if TYPE_CHECKING:
     from lmm.store.base import Memo
 
+log = logging.getLogger("lmm")
 EMBEDDINGS, BATCH = 2, 32  # requests for embeddings of a user at once; texts between two looks whether it is to end
 WHOSE = "x-lmm-memory"
 LOOK_S = 30.0  # between looks for conversations that have not gone on
@@ -164,7 +166,7 @@ def _errors(app: FastAPI, service: Service) -> None:
     async def failed(request: Request, error: LmmError) -> Response:
         status, content = told(error)
         if isinstance(error, StoreError):
-            content["error"]["message"] = without_folder(str(error), getattr(service.texts.store, "path", None))
+            content["error"]["message"] = without_folder(error.plain, getattr(service.texts.store, "path", None))
         return JSONResponse(content, status, {"Retry-After": "1"} if status == 429 else None)
 
 
@@ -183,9 +185,11 @@ def _wrong(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def told(error: LmmError) -> tuple[int, dict[str, Any]]:
-    """An error as status and content."""
+    """An error as status and content; what no client is told of it goes to the log."""
     _, status, kind, code = next(row for row in STATUS if isinstance(error, row[0]))
-    return status, problem(str(error), kind, code=code)
+    if isinstance(error, StoreError) and error.detail:
+        log.warning(error)
+    return status, problem(error.plain if isinstance(error, StoreError) else str(error), kind, code=code)
 
 
 # replies --------------------------------------------------------------------------------------------------------

@@ -24,8 +24,9 @@ from lmm.text.fold import terms
 
 try:
     import psycopg
+    from psycopg.conninfo import conninfo_to_dict
     from psycopg.types.json import Jsonb
-    from psycopg_pool import ConnectionPool
+    from psycopg_pool import ConnectionPool, PoolTimeout
 
     from lmm.store.lessons import SharedMind
 except ImportError as error:
@@ -33,9 +34,10 @@ except ImportError as error:
 
 log = logging.getLogger("lmm")
 CONNECTIONS, LEARNING = 8, 4  # in all, and of these for who learns meanwhile: the others are free in a moment
-CONNECT_S = 10
+GONE_S = 3  # for a server that gives no connection any more, unless the URL has a `connect_timeout`
+USUAL: dict[str, Any] = {"connect_timeout": 10, "tcp_user_timeout": 1000 * GONE_S}  # in s and ms, if not in the URL
 RETRY_S = 3.0  # after which the pool, which tries to connect ever more rarely, begins anew
-WAIT_S, LOOK_IN_S = 30.0, 0.2  # for a connection; for one in which to learn, before it is asked whether to go on
+WAIT_S, LOOK_IN_S = 30.0, 0.2  # for a free connection; for one in which to learn, before it is asked whether to go on
 READERS_S = 5  # for those who read a table that is written anew
 MANY = 5000  # entries that are read at once
 RARE = 200  # entries from which common words are not looked for: ts_rank_cd would rank all that have one
@@ -146,14 +148,16 @@ class Postgres(TextStore):
         self._described: dict[str, Any] = {}
         self._shapes: dict[str, tuple[float, bool, list[str]]] = {}  # of namespaces, and until when they are believed
         with _told("the store cannot be opened"):
-            with psycopg.connect(url, connect_timeout=CONNECT_S) as connection:  # one try, which says why it failed
+            given = conninfo_to_dict(url)
+            options = {name: value for name, value in USUAL.items() if name not in given}
+            with psycopg.connect(url, **options) as connection:  # one try, which says why it failed
                 self._migrate(connection)
+            self._url, self._gone_s = url, float(given.get("connect_timeout") or GONE_S)
             self._pool = ConnectionPool(
                 url,
-                kwargs={"connect_timeout": CONNECT_S},
+                kwargs=options,
                 min_size=1,
                 max_size=CONNECTIONS,
-                timeout=WAIT_S,
                 reconnect_timeout=RETRY_S,
                 reconnect_failed=ConnectionPool.check,
                 check=ConnectionPool.check_connection,  # it may have been closed while it lay idle
@@ -292,7 +296,8 @@ class Postgres(TextStore):
 
     def vacuum(self, *tables: LiteralString) -> None:
         """Write tables anew, without what was taken out of them. Not within a transaction."""
-        with _told("forgotten, but parts of it are still in the table"), self._pool.connection() as connection:
+        with _told("forgotten, but parts of it are still in the table"), contextlib.ExitStack() as stack:
+            connection = self._connection(stack)
             connection.autocommit = True
             try:
                 connection.execute(f"SET lock_timeout = '{READERS_S}s'")  # all others wait behind it
@@ -390,6 +395,17 @@ class Postgres(TextStore):
             return list(map(_memo, query(f"{some} ORDER BY n", space, id, space, space)))
 
     # connections -------------------------------------------------------------------------------------------------
+    def _connection(self, stack: contextlib.ExitStack) -> Any:
+        """One of the pool, as soon as one is free; or soon an error, where the server gives none."""
+        until = time.monotonic() + WAIT_S
+        while True:
+            try:
+                return stack.enter_context(self._pool.connection(self._gone_s))
+            except PoolTimeout:
+                if time.monotonic() > until:
+                    raise
+                psycopg.connect(self._url, connect_timeout=int(self._gone_s)).close()  # it says why there is none
+
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         with self.within(""):
@@ -411,7 +427,7 @@ class Postgres(TextStore):
         outer = getattr(self._held, "connection", None)
         with _told("the store failed"), contextlib.ExitStack() as stack:
             if outer is None:
-                self._held.connection, self._held.space = stack.enter_context(self._pool.connection()), None
+                self._held.connection, self._held.space = self._connection(stack), None
             connection = self._held.connection
             try:
                 if self._held.space != space:
@@ -446,11 +462,11 @@ def _told(what: str) -> Iterator[None]:
         raise
     except psycopg.errors.InsufficientPrivilege as error:
         ask = "an administrator prepares a database once: docs/store.md"
-        raise StoreError(f"{what}: {error.diag.message_primary}; {ask}") from error
+        raise StoreError(what, f"{error.diag.message_primary}; {ask}") from error
     except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
         raise UsageError(f"PostgreSQL cannot hold it: {error.diag.message_primary or error}") from error
     except (psycopg.Error, OSError) as error:
-        raise StoreError(f"{what}: {str(error).strip()}") from error
+        raise StoreError(what, str(error).strip()) from error
 
 
 def _forgotten(query: Any) -> int:

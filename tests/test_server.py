@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -24,6 +25,7 @@ fastapi = pytest.importorskip("fastapi", reason="the server is not installed: pi
 openai = pytest.importorskip("openai", reason="the openai client is not installed")
 uvicorn = pytest.importorskip("uvicorn", reason="the server is not installed: pip install 'lmm[serve]'")
 
+import scripted  # noqa: E402
 from scripted import ScriptedAdapter, install  # noqa: E402
 from serving import Served, serving  # noqa: E402
 
@@ -31,9 +33,14 @@ from lmm.adapters.base import Adapter  # noqa: E402
 from lmm.adapters.generation import Generated  # noqa: E402
 from lmm.adapters.sampling import Score  # noqa: E402
 from lmm.adapters.toy import END, ToyFormat  # noqa: E402
+from lmm.chat.history import JsonHistory, history_path  # noqa: E402
+from lmm.chat.loading import Loading  # noqa: E402
+from lmm.chat.render import make_console  # noqa: E402
+from lmm.chat.session import Chat  # noqa: E402
+from lmm.chat.view import ConsoleView  # noqa: E402
 from lmm.config import Config  # noqa: E402
 from lmm.errors import StoreError, UsageError  # noqa: E402
-from lmm.files import journal, standing, state_file  # noqa: E402
+from lmm.files import journal, standing, state_file, transcripts  # noqa: E402
 from lmm.server.keys import Keys, is_loopback, load_keys  # noqa: E402
 from lmm.server.logprobs import Tokens  # noqa: E402
 from lmm.server.run import serve  # noqa: E402
@@ -73,7 +80,7 @@ def test_a_chat(served: Served) -> None:
     assert choice.message.content == "You said: hello"
     assert found.usage.prompt_tokens > 5 and found.usage.completion_tokens == len("You said: hello") + 1
     assert found.usage.total_tokens == found.usage.prompt_tokens + found.usage.completion_tokens
-    assert found.lmm == {"learned": "", "lessons": [], "fired": [], "said": []}
+    assert found.lmm == {"learned": "", "lessons": [], "fired": [], "takes_back": [], "said": []}
 
 
 def test_a_stream(served: Served) -> None:
@@ -428,8 +435,8 @@ def test_a_chat_learns_for_its_user_alone(served: Served) -> None:
 
 def test_what_a_user_takes_back_is_named_with_the_way_out(served: Served) -> None:
     told = ask(served.openai(), "My sister's name is Vera.", user="ann")
-    found = ask(served.openai(), "Please forget my sister's name.", user="ann").lmm["said"]
-    assert any(f"DELETE /v1/lessons/{told.lmm['lessons'][0]}" in line for line in found)
+    found = ask(served.openai(), "Please forget my sister's name.", user="ann").lmm
+    assert found["takes_back"] == told.lmm["lessons"] and any("Vera" in line for line in found["said"])
     assert "Vera" in ask(served.openai(), QUESTION, user="ann").choices[0].message.content
 
 
@@ -656,6 +663,80 @@ def test_no_undo_brings_back_what_a_forgotten_lesson_took_the_place_of(toy: Adap
         for _ in range(3):
             assert ann.get("/v1/lessons").json()["data"] == []
             ann.post("/v1/lessons/undo", json={})
+
+
+def at_terminal(folder: Path, *lines: str, profile: str | None = None, name: str = "log") -> str:
+    """A chat in a terminal of the server's machine -> the id of the last lesson it knows."""
+    config = Config(
+        model="tiny", memory="jotter", profile=profile, activation_log_path=str(folder / f"{name}.jsonl"), log=True
+    )
+    view = ConsoleView(make_console(file=io.StringIO()), make_console(file=io.StringIO()))
+    loading = Loading(lambda loading: scripted.open_engine(config))
+    chat = Chat(config, loading, lambda: view, transcripts.Transcript(**config.about))
+    chat.history = JsonHistory(history_path())
+    for line in lines:
+        chat.history.append_string(line)
+        chat.line(line)
+    chat.engine.close()
+    return chat.engine.mind.lessons[-1].id
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All that there is of a user: the data folder, and the one where lmm is called."""
+    monkeypatch.setenv("LMM_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def holding(folder: Path, text: bytes) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*") if path.is_file() and text in path.read_bytes())
+
+
+@pytest.mark.parametrize("user", ["", "ann", "Ann"])
+def test_what_a_terminal_taught_and_the_server_forgets_is_in_no_file(served: Served, home: Path, user: str) -> None:
+    lines = ("My sister's name is Zorbina.", QUESTION, "how are you?", "/save m.safetensors", "/export md talk.md")
+    id = at_terminal(home, *lines, profile=user or None)
+    found = holding(home, b"Zorbina")
+    assert {"history.jsonl", "log.jsonl", "m.safetensors", "talk.md"} < set(found) and len(found) == 6
+    with served.client(**({"X-LMM-Memory": user} if user else {})) as client:
+        gone = client.delete(f"/v1/lessons/{id}").json()
+    assert gone["deleted"] is True and gone["id"] == id and sorted(gone["still_in"]) == ["m.safetensors", "talk.md"]
+    assert any(f"lmm memory forget m.safetensors {id} --yes" in line for line in gone["said"])
+    assert holding(home, b"Zorbina") == ["m.safetensors", "talk.md"] and str(home) not in str(gone)
+    assert "how are you?" in history_path().read_text(), "what is not the lesson's stays"
+
+
+def test_what_else_says_it_is_named_and_goes_with_deep(served: Served, home: Path) -> None:
+    id = at_terminal(home, "My sister's name is Zorbina.", "Is Zorbina a fine name?")
+    with served.client() as client:
+        gone = client.delete(f"/v1/lessons/{id}").json()
+        assert "history.jsonl" in gone["still_in"] and sorted(gone["still_in"]) == holding(home, b"Zorbina")
+        assert "still said in " in gone["said"][0] and "--everywhere zorbina" in gone["said"][0]
+        id = at_terminal(home, "My sister's name is Zorbina.")
+        gone = client.delete(f"/v1/lessons/{id}?deep=true").json()
+    assert gone["still_in"] == gone["said"] == holding(home, b"Zorbina") == []
+
+
+def test_to_forget_takes_nothing_of_anothers_and_tells_nothing_of_it(served: Served, home: Path) -> None:
+    at_terminal(home, "My sister's name is Zorbina.", QUESTION, profile="bob")
+    at_terminal(home, "My sister's name is Zorbina.", "/export md talk.md", name="mine")
+    before = {path: path.read_bytes() for path in home.rglob("*") if path.is_file()}
+    with served.client(**{"X-LMM-Memory": "mallory"}) as mallory:
+        for deep in ("", "?deep=true"):
+            made = mallory.post("/v1/lessons", json={"question": QUESTION, "answer": "Zorbina"}).json()
+            gone = mallory.delete(f"/v1/lessons/{made['id']}{deep}").json()
+            assert gone["still_in"] == gone["said"] == []
+    assert before == {path: path.read_bytes() for path in before}
+
+
+def test_what_could_not_be_taken_out_is_said(served: Served, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    id = at_terminal(home, "My sister's name is Zorbina.")
+    monkeypatch.setattr("lmm.files.jsonl.remove", full)
+    with served.client() as client:
+        gone = client.delete(f"/v1/lessons/{id}").json()
+    assert gone["deleted"] is True and {"history.jsonl", "log.jsonl"} < set(gone["still_in"])
+    assert any("No space left" in line for line in gone["said"]) and str(home) not in str(gone)
 
 
 def test_texts_over_http(served: Served) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,8 @@ if CHROMIUM is None:
 
 from scripted import ScriptedAdapter, install  # noqa: E402
 from serving import serving  # noqa: E402
+
+from lmm.files import journal, known  # noqa: E402
 
 pytestmark = pytest.mark.slow
 WAIT_MS = 60_000  # the machine may be busy
@@ -59,11 +62,27 @@ def test_told_asked_why_and_forgotten_by_keyboard_alone(page: Any) -> None:
         keys.press("Tab")
     keys.press("Enter")
     page.wait_for_selector("#none:visible")
+    page.wait_for_selector("text=this cannot be undone")
     keys.type("What is my sister's name?")
     keys.press("Enter")
     api.expect(page.locator("#talk .reply button")).to_have_count(3)
     assert "You said" in talk.locator(".reply").last.inner_text()
     assert page.problems == []
+
+
+def test_what_a_message_takes_back_is_forgotten_by_a_button_that_tells_what_stays(page: Any, tmp_path: Path) -> None:
+    page.keyboard.type("My sister's name is Zorbina.")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#lessons li")
+    page.wait_for_selector("#send:visible")
+    [file] = Path(os.environ["LMM_DATA_DIR"]).glob("memories/*/*.safetensors")
+    journal.settle(file)
+    known.remember(shutil.copy(file, tmp_path / "copy.safetensors"), "memory")
+    page.keyboard.type("Please forget my sister's name.")
+    page.keyboard.press("Enter")
+    page.click("text=Forget it")
+    page.wait_for_selector("text=still in copy.safetensors; take it out there with: lmm memory forget")
+    assert page.locator("#none").is_visible() and page.problems == []
 
 
 def test_a_reply_is_stopped_and_a_user_is_another(page: Any, monkeypatch: pytest.MonkeyPatch) -> None:

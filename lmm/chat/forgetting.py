@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lmm.chat.history import JsonHistory, history_path
 from lmm.engine import memory_files
 from lmm.errors import LmmError, UsageError
-from lmm.files import activation_log, atomic, jsonl, known, transcripts
+from lmm.files import activation_log, atomic, jsonl, known, standing, transcripts
 from lmm.files.activation_log import ActivationLog
 from lmm.files.traces import Trace
 from lmm.text.counted import counted
@@ -23,10 +23,111 @@ from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.chat.session import Chat
+    from lmm.engine.mind import Mind
     from lmm.lesson import Lesson
     from lmm.store.base import Memo
 
 EXPORTED = "exported before; it is yours to keep or delete"
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """Where a lesson may have left something, beside the mind that knew it: chats, the lines that were typed, logs, and
+    the standing memories that may have a copy. None: all of these memories, and no line that was typed."""
+
+    chats: Sequence[Path]
+    logs: Sequence[ActivationLog]
+    history: JsonHistory | None = None
+    kept: Sequence[Path] | None = None
+
+    @classmethod
+    def of_user(cls, profile: str | None, lesson_id: str, log: Path) -> Whereabouts:
+        """Those of one profile, for whoever may not be the person at the terminal. Lines that were typed and logs do
+        not say whose they are: they are this one's where the lesson has been in a terminal, or nobody has a name."""
+        chats, logs = standing.chats_of(profile), logs_with(lesson_id, log)
+        here = profile is None or bool(logs) or any(_has(path, lesson_id) for path in chats)
+        history = JsonHistory(history_path()) if here else None
+        return cls(chats, logs, history, standing.files_of(profile))
+
+    @property
+    def paths(self) -> list[Path]:
+        """What is rewritten."""
+        logs = [at for log in self.logs for at in jsonl.rotated(log.path)]
+        return [*self.chats, *([self.history.path] if self.history else []), *logs]
+
+    def said_with(self, lesson_id: str) -> list[str]:
+        """Whole messages that taught it, as far as the chats can be read."""
+        with contextlib.suppress(UsageError):
+            return transcripts.said_with(lesson_id, self.chats)
+        return []
+
+    def purge(self, trace: Trace, typed: str = "") -> list[str]:
+        """Take out what is a lesson's, and the line `typed` -> what could not be."""
+        logs = [log for log in self.logs if trace.deep or any(_has(at, trace.id) for at in jsonl.rotated(log.path))]
+        purges: list[Callable[[], object]] = [partial(transcripts.purge, trace, self.chats)]
+        purges += [partial(self.history.purge, trace, typed)] if self.history else []
+        return _failed([*purges, *(partial(log.purge, trace) for log in logs)])
+
+    def saying(self, trace: Trace) -> dict[Path, int]:
+        """How many lines of which file say a lesson's value, though they are not the lesson's."""
+        deep, found = replace(trace, deep=True), dict[Path, int]()
+        if not trace.value:
+            return {}
+        with contextlib.suppress(OSError):
+            found = {path: jsonl.count(path, lambda line: transcripts.is_of(deep, line)) for path in self.chats}
+            if self.history is not None:
+                found[self.history.path] = self.history.count(deep)
+            for log in self.logs:
+                lines = {at: jsonl.count(at, lambda line: activation_log.mentions(line, deep))
+                         for at in jsonl.rotated(log.path)}  # fmt: skip
+                found |= lines
+        return {path: count for path, count in found.items() if count}
+
+    def left(
+        self, trace: Trace, more: Iterable[Path] = (), name: Callable[[Path], str] = memory_files.from_here
+    ) -> dict[str, list[Path]]:
+        """What is to be said of where a lesson, or its value, still is, with the way to take it out there -> the files.
+        `more`: exports that no chat tells of."""
+        said, exports = self.saying(trace), exports_with(trace, more, self.chats)
+        files = memory_files.still_holding(trace.id, memory_files.known_files(self.kept, self.chats))
+        counts = listed([f"{name(path)} ({count})" for path, count in said.items()], most=5)
+        told = {f"still said in {counts}; {everywhere_hint(trace)}": list(said)} if said else {}
+        told |= {f"still in {name(path)}, which was {EXPORTED}": [path] for path in exports}
+        return told | ({memory_files.still_there(files, trace.id, name): files} if files else {})
+
+
+def logs_with(lesson_id: str, log: Path) -> list[ActivationLog]:
+    """Those of the logs that are known here, and of `log`, in which a lesson is named."""
+    paths = sorted({Path(os.path.realpath(log)), *known.remembered("log")})
+    named = [path for path in paths if any(_has(at, lesson_id) for at in jsonl.rotated(path))]
+    return [ActivationLog(path, enabled=False) for path in named]
+
+
+def logs_here(lesson_id: str, own: ActivationLog) -> list[ActivationLog]:
+    """The log of a session or a command, and the others that name a lesson."""
+    others = (log for log in logs_with(lesson_id, own.path) if log.path != Path(os.path.realpath(own.path)))
+    return [own, *others]
+
+
+def _has(path: Path, lesson_id: str) -> bool:
+    """What cannot be read tells nobody."""
+    with contextlib.suppress(OSError), jsonl.opened(path) as file:
+        return lesson_id.encode() in file.read()
+    return False
+
+
+def take_out(
+    mind: Mind, lesson_id: str, places: Whereabouts, typed: str = "", deep: bool = False
+) -> tuple[Lesson, Trace, list[str]]:
+    """Take a lesson out of a mind, and what it left behind, with the line `typed` that asked for it, out of `places`;
+    with `deep`, also whatever else says its value -> how to know it, and what could not be taken out.
+
+    Raises what `Mind.forget` does, with nothing changed.
+    """
+    said = places.said_with(lesson_id)
+    lesson = mind.forget(lesson_id, said)
+    trace = replace(Trace.of_lesson(lesson, said), deep=deep)
+    return lesson, trace, places.purge(trace, typed)
 
 
 def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson:
@@ -35,29 +136,26 @@ def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson
 
     Raises what `Mind.forget` does, with nothing changed.
     """
-    said: list[str] = []
-    with contextlib.suppress(UsageError):  # as far as the transcripts can be read
-        said = transcripts.said_with(lesson_id)
-    lesson = chat.mind.forget(lesson_id, said)
-    trace = Trace.of_lesson(lesson, said)
+    places = _places(chat, lesson_id)
+    lesson, trace, failed = take_out(chat.mind, lesson_id, places, typed, deep)
     _forget_aside(chat, lesson.id)
-    _purge(chat, trace, typed)
-    log = chat.mind.log.path if chat.mind.log is not None else Path(chat.config.activation_log_path)
-    if left := _said(trace, log):
-        lines = f"{counted(sum(left.values()), 'other line')} of chats, history and log"
-        if deep or _agrees(chat, f'{lines} say "{trace.value}", too. Take them out?'):
-            _purge(chat, replace(trace, deep=True), typed)
-            left = _said(trace, log)
-    if left:
-        places = listed([f"{memory_files.from_here(path)} ({count})" for path, count in left.items()], most=5)
-        chat.view.say(f"still said in {places}; {everywhere_hint(trace)}")
-    _name_exports(chat, trace)
-    files = memory_files.still_holding(lesson.id)
-    if files:
-        chat.view.say(memory_files.still_there(files, lesson.id))
+    _purge(chat, trace, failed)
+    left = {} if deep else places.saying(trace)
+    lines = f"{counted(sum(left.values()), 'other line')} of chats, history and log"
+    if left and _agrees(chat, f'{lines} say "{trace.value}", too. Take them out?'):
+        trace = replace(trace, deep=True)
+        _purge(chat, trace, places.purge(trace, typed))
+    for line in places.left(trace, chat.exports):
+        chat.view.say(line)
     for before in chat.mind.replaced_by(lesson):  # or undo would bring it back
         chat.view.say(f"forgotten with it, as it took the place of this: {forget(chat, before.id, typed, deep)}")
     return lesson
+
+
+def _places(chat: Chat, lesson_id: str) -> Whereabouts:
+    """All of this machine's: whoever sits at a terminal may read them."""
+    log = chat.mind.log or ActivationLog(chat.config.activation_log_path, enabled=False)
+    return Whereabouts(transcripts.paths(), logs_here(lesson_id, log), chat.history or JsonHistory(history_path()))
 
 
 def offer(chat: Chat, lesson: Lesson, typed: str) -> bool:
@@ -86,50 +184,38 @@ def _agrees(chat: Chat, question: str) -> bool:
     return False
 
 
-def _purge(chat: Chat, trace: Trace, typed: str) -> None:
+def _purge(chat: Chat, trace: Trace, failed: Sequence[str]) -> None:
+    """Take out of this session what is nowhere else."""
     if gone := chat.talk.drop(trace):
         chat.view.say(f"{counted(gone, 'turn')} of this conversation went with it")
-    history = chat.history or JsonHistory(history_path())
-    purges: list[Callable[[], object]] = [partial(transcripts.purge, trace), partial(history.purge, trace, typed)]
-    purges += [partial(memory_files.forget_if_there, path, trace.id) for path in chat.files]
-    if trace.deep and chat.mind.log is not None:  # else the mind has done it
-        purges.append(partial(chat.mind.log.purge, trace))
-    for purge in purges:
+    files = _failed(partial(memory_files.forget_if_there, path, trace.id) for path in chat.files)
+    for reason in (*failed, *files):
+        chat.view.say(f"still on disk: {reason}")
+
+
+def _failed(steps: Iterable[Callable[[], object]]) -> list[str]:
+    """Do each, whatever becomes of the others -> what went wrong."""
+    failed: list[str] = []
+    for step in steps:
         try:
-            purge()
+            step()
         except (LmmError, OSError) as error:
-            chat.view.say(f"still on disk: {error}")
+            failed.append(str(error))
+    return failed
 
 
-def _name_exports(chat: Chat, trace: Trace) -> None:
-    for path in exports_with(trace, chat.exports):
-        chat.view.say(f"still in {memory_files.from_here(path)}, which was {EXPORTED}")
-
-
-def exports_with(trace: Trace, more: Iterable[Path] = ()) -> list[Path]:
+def exports_with(trace: Trace, more: Iterable[Path] = (), chats: Sequence[Path] | None = None) -> list[Path]:
     """Conversations that were written out, by this session (`more`) and others, and have a lesson or its value in
     them."""
     paths, deep = {path.resolve() for path in more}, replace(trace, deep=True)
     with contextlib.suppress(UsageError):
-        paths |= transcripts.written("exported")
+        paths |= transcripts.written("exported", chats)
     found = []
     for path in sorted(paths):
         with contextlib.suppress(OSError), jsonl.opened(path) as file:
             if deep.is_named_in(file.read().decode(errors="replace")):
                 found.append(path)
     return found
-
-
-def _said(trace: Trace, log: Path) -> dict[Path, int]:
-    """How many lines of which file say a lesson's value, though they are not the lesson's."""
-    deep, found = replace(trace, deep=True), {}
-    if not trace.value:
-        return {}
-    with contextlib.suppress(OSError):
-        found = {path: jsonl.count(path, lambda line: transcripts.is_of(deep, line)) for path in transcripts.paths()}
-        found[history_path()] = JsonHistory(history_path()).count(deep)
-        found |= {at: jsonl.count(at, lambda line: activation_log.mentions(line, deep)) for at in jsonl.rotated(log)}
-    return {path: count for path, count in found.items() if count}
 
 
 def everywhere(value: str, log: Path) -> tuple[list[str], dict[str, str]]:

@@ -265,7 +265,7 @@ def _forget_everywhere(value: str, log: Path, yes: bool, as_json: bool) -> None:
 
 
 def _forget_lesson(file: Path, what: str, log: Path, yes: bool, as_json: bool) -> None:
-    from lmm.chat.forgetting import everywhere_hint
+    from lmm.chat.forgetting import everywhere_hint, logs_here
     from lmm.chat.history import JsonHistory, history_path
     from lmm.engine import memory_files
     from lmm.files import activation_log, journal
@@ -274,9 +274,10 @@ def _forget_lesson(file: Path, what: str, log: Path, yes: bool, as_json: bool) -
 
     lesson = _one(journal.read_header(file).lessons, what, file)
     sure(f"{lesson} will be removed from {file}, for good.", yes)
+    logs = logs_here(lesson.id, activation_log.ActivationLog(log, enabled=False))
     memory_files.forget(file, lesson.id)
     trace = Trace.of_lesson(lesson, said_with(lesson.id))
-    removed = activation_log.ActivationLog(log, enabled=False).purge(trace) if log.exists() else 0
+    removed = sum(log.purge(trace) for log in logs)
     try:
         said = purge(trace) + JsonHistory(history_path()).purge(trace)
     except OSError as error:

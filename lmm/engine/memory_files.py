@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import os
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,19 +85,20 @@ def forget_value(path: Path, value: str) -> list[Lesson]:
     return gone
 
 
-def still_holding(lesson_id: str) -> list[Path]:
-    """The files that are known here and have a lesson."""
-    return [path for path in known_files() if _holds(path, lesson_id)]
+def still_holding(lesson_id: str, files: Iterable[Path] | None = None) -> list[Path]:
+    """The files that have a lesson, of some or of all that are known here."""
+    return [path for path in (known_files() if files is None else files) if _holds(path, lesson_id)]
 
 
-def known_files() -> list[Path]:
-    """The files that were written on this machine, and those where saving puts them; others cannot be known."""
+def known_files(kept: Sequence[Path] | None = None, chats: Sequence[Path] | None = None) -> list[Path]:
+    """The files that were written on this machine, and those where saving puts them; others cannot be known. `kept`:
+    the standing memories among them, and `chats`: the sessions that have saved, if not all."""
     from lmm.files import transcripts
 
-    folder = state.default_save_path("").parent
-    paths = {Path(os.path.realpath(path)) for path in [*folder.glob("*.safetensors"), *standing.files()]}
+    folder, kept = state.default_save_path("").parent, standing.files() if kept is None else kept
+    paths = {Path(os.path.realpath(path)) for path in [*folder.glob("*.safetensors"), *kept]}
     with contextlib.suppress(UsageError):
-        paths |= transcripts.written("saved")
+        paths |= transcripts.written("saved", chats)
     return sorted(paths | {path for path in known.remembered("memory") if path.exists()})
 
 
@@ -107,16 +108,16 @@ def _holds(path: Path, lesson_id: str) -> bool:
     return False
 
 
-def still_there(paths: Sequence[Path], lesson_id: str) -> str:
-    """One line: where a forgotten lesson still is, and how to take it out there."""
-    names = [shlex.quote(from_here(path)) for path in paths]
-    file = names[0] if len(names) == 1 else "FILE"
-    return f"still in {', '.join(names)}; take it out there with: lmm memory forget {file} {lesson_id} --yes"
-
-
 def from_here(path: Path) -> str:
     """A path as one would type it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def still_there(paths: Sequence[Path], lesson_id: str, name: Callable[[Path], str] = from_here) -> str:
+    """One line: where a forgotten lesson still is, and how to take it out there."""
+    names = [shlex.quote(name(path)) for path in paths]
+    file = names[0] if len(names) == 1 else "FILE"
+    return f"still in {', '.join(names)}; take it out there with: lmm memory forget {file} {lesson_id} --yes"
 
 
 # comparing --------------------------------------------------------------------------------------------------------

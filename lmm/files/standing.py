@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmm.errors import UsageError
+from lmm.files import transcripts
 from lmm.files.transcripts import data_dir
 
 if TYPE_CHECKING:
@@ -48,6 +49,25 @@ def files() -> list[Path]:
     return sorted(path for folder in folders for path in folder.glob("*/*.safetensors"))
 
 
+def files_of(profile: str | None) -> list[Path]:
+    """Those of a profile."""
+    return sorted(_folder(profile).glob("*/*.safetensors"))
+
+
+def chats_of(profile: str | None) -> list[Path]:
+    """Files of the sessions of a profile, newest first."""
+    return transcripts.of_profile(lambda name: _same(name, profile))
+
+
+def _same(a: str | None, b: str | None) -> bool:
+    """Whether two profiles' names are of one folder."""
+    return a == b if a is None or b is None else _named(a) == _named(b)
+
+
+def _named(profile: str) -> str:
+    return profile if HASHED.fullmatch(profile) else folder_of(profile)
+
+
 def of_model(model: str) -> list[Path]:
     """Those of a model, in every profile."""
     return [path for path in files() if path.parent.name == _slug(model, None)]
@@ -58,7 +78,7 @@ def _folder(profile: str | None) -> Path:
         return data_dir() / "memories"
     if not PROFILE.fullmatch(profile):
         raise UsageError(f"--profile takes a name of letters, digits, '.', '_' and '-', as in work; not {profile!r}")
-    folders, name = data_dir() / "profiles", profile if HASHED.fullmatch(profile) else folder_of(profile)
+    folders, name = data_dir() / "profiles", _named(profile)
     if name != profile and folders.is_dir() and profile in os.listdir(folders):  # as earlier versions named all
         name = profile
     return folders / name / "memories"

@@ -23,7 +23,7 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -186,6 +186,18 @@ def paths() -> list[Path]:
     return []
 
 
+def of_profile(mine: Callable[[str | None], bool]) -> list[Path]:
+    """Files of the sessions whose profile is one's own, newest first."""
+    found = []
+    for path in paths():
+        with contextlib.suppress(UsageError):
+            about = next(_records(path), {})
+            profile = about.get("profile")
+            if mine(profile if isinstance(profile, str) else None):
+                found.append(path)
+    return found
+
+
 def sessions(limit: int | None = None, warn: Callable[[str], object] = lambda text: None) -> list[Session]:
     """Chats, newest first; `warn` is told of each that cannot be read."""
 
@@ -232,21 +244,27 @@ def _changed(path: Path) -> float:
         return 0.0
 
 
-def written(kind: str) -> set[Path]:
-    """Every file that a session says it `saved` or `exported`. Raises UsageError if a session cannot be read."""
-    records = (record for path in paths() for record in _records(path) if record.get("kind") == kind)
+def written(kind: str, among: Sequence[Path] | None = None) -> set[Path]:
+    """Every file that a session says it `saved` or `exported`. Raises UsageError if a session cannot be read.
+
+    Here and below, `among` are the sessions that are looked at, if not all."""
+    records = (record for path in _these(among) for record in _records(path) if record.get("kind") == kind)
     return {Path(record["path"]) for record in records if isinstance(record.get("path"), str)}
 
 
-def said_with(lesson_id: str) -> list[str]:
+def said_with(lesson_id: str, among: Sequence[Path] | None = None) -> list[str]:
     """What the user said in the turns that taught a lesson; there may be more in it. Raises UsageError."""
-    records = (record for path in paths() for record in _records(path) if lesson_id in taught_by(record))
+    records = (record for path in _these(among) for record in _records(path) if lesson_id in taught_by(record))
     return [record["user"] for record in records if isinstance(record.get("user"), str)]
 
 
-def purge(trace: Trace) -> int:
-    """Take every record that is a lesson's out of all sessions -> how many went. Raises OSError."""
-    return sum(jsonl.remove(path, lambda line: is_of(trace, line)) for path in paths())
+def purge(trace: Trace, among: Sequence[Path] | None = None) -> int:
+    """Take every record that is a lesson's out of sessions -> how many went. Raises OSError."""
+    return sum(jsonl.remove(path, lambda line: is_of(trace, line)) for path in _these(among))
+
+
+def _these(among: Sequence[Path] | None) -> Sequence[Path]:
+    return paths() if among is None else among
 
 
 def is_of(trace: Trace, line: bytes) -> bool:

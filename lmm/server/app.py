@@ -427,9 +427,11 @@ def _lessons(app: FastAPI, service: Service, workers: Workers) -> None:
         return await workers.run(user, lambda stop: service.why(user, body.question))
 
     @app.delete("/v1/lessons/{id}")
-    async def forget(id: str, who: Who) -> dict[str, Any]:
+    async def forget(id: str, who: Who, deep: bool = False) -> dict[str, Any]:
+        """Remove a lesson from what is known, and from the chats, typed lines and logs of its user on this machine;
+        `deep`: with whatever else in them says its value. `still_in` names the files that hold it all the same."""
         user = who.user()
-        return {"deleted": True, **await workers.run(user, lambda stop: service.forget(user, id))}
+        return {"deleted": True, **await workers.run(user, lambda stop: service.forget(user, id, deep))}
 
     @app.get("/v1/memory", response_class=Response)
     async def download(who: Who) -> Response:

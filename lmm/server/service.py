@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
+from lmm.chat import forgetting
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import notes_of
 from lmm.errors import StateError, TooLongError, UsageError
@@ -25,7 +26,7 @@ from lmm.server import speaking
 from lmm.server.logprobs import Token, Tokens
 from lmm.server.metrics import Metrics
 from lmm.server.speaking import Emit
-from lmm.server.users import Unavailable, Users
+from lmm.server.users import Unavailable, Users, without_folder
 from lmm.store.checks import json_values, storable
 from lmm.store.personal import PersonalMemory
 
@@ -91,6 +92,7 @@ class Service:
             "learned": turn.learned if turn else "",
             "lessons": [lesson.id for lesson in turn.lessons] if turn else [],
             "fired": list(turn.fired) if turn else [],
+            "takes_back": spoken.takes_back,
             "said": [self.users.plainly(user, line) for line in spoken.said],
         }
         made = turn.generated if turn is not None else None
@@ -186,16 +188,29 @@ class Service:
         with self.users.newest(user) as mind:
             return mind.undo(count)
 
-    def forget(self, user: str, lesson_id: str) -> dict[str, Any]:
-        """Also what it took the place of, or undo would bring that back; and what was known only before: traces may be
+    def forget(self, user: str, lesson_id: str, deep: bool = False) -> dict[str, Any]:
+        """As a terminal does: also out of the user's chats, typed lines and logs on this machine; with `deep`, whatever
+        else in them says its value -> the lesson, which files still hold it, and what is to be said of them.
+
+        Also what it took the place of, or undo would bring that back; and what was known only before: traces may be
         left that could not be removed."""
         with self.users.newest(user) as mind:
             if all(lesson.id != lesson_id for lesson in mind.lessons_ever):
                 raise Missing(f"there is no lesson {lesson_id!r}")
-            lesson = mind.forget(lesson_id)
+            lesson, left = self._taken_out(user, mind, lesson_id, deep)
             for before in mind.replaced_by(lesson):
-                mind.forget(before.id)
-        return _told(lesson)
+                left |= self._taken_out(user, mind, before.id, deep)[1]
+        names = dict.fromkeys(path.name for paths in left.values() for path in paths)
+        return {**_told(lesson), "still_in": list(names), "said": list(left)}
+
+    def _taken_out(self, user: str, mind: Mind, lesson_id: str, deep: bool) -> tuple[Lesson, dict[str, list[Path]]]:
+        """A lesson, and what is to be said of where it still is, with the files: their folders are the server's own."""
+        places = self.users.places(user, lesson_id)
+        lesson, trace, failed = forgetting.take_out(mind, lesson_id, places, deep=deep)
+        left = places.left(trace, name=lambda path: path.name)
+        for path in places.paths:
+            failed = [without_folder(reason, path) for reason in failed]
+        return lesson, {f"still on disk: {reason}": [] for reason in failed} | left
 
     def why(self, user: str, question: str) -> dict[str, Any]:
         """Which lessons and notes would speak if this were asked now."""

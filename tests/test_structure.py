@@ -33,7 +33,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("text/fold.py", "import lmm.chat.app\n", "lmm.text is not allowed to import lmm.chat"),
         ("memory/optim.py", "import torch\n", "lmm.memory is not allowed to import torch"),
         ("memory/identity.py", "from lmm import feedback\n", "lmm.memory is not allowed to import lmm.feedback"),
-        ("chat/commands.py", "import lmm.chat.commands_talk\n", "No cycles are allowed in lmm.chat"),
+        ("chat/commands.py", "import lmm.chat.session\n", "No cycles are allowed in lmm.chat"),
     ],
 )
 def test_layers(copy: Path, file: str, line: str, found: str) -> None:

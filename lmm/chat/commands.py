@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from lmm.errors import UsageError
 
 if TYPE_CHECKING:
+    from lmm.chat.remote import RemoteChat
     from lmm.chat.session import Chat
+
+    AnyChat: TypeAlias = Chat | RemoteChat  # with a model in this process, or one in a server
 
 #: what may follow: (text, one line about it)
 Choices = Iterable[tuple[str, str]]
@@ -28,10 +31,10 @@ class Command:
     usage: str
     help: str
     module: str
-    choices: Callable[[Chat], Choices] | None = None
+    choices: Callable[[Any], Choices] | None = None
     takes_path: bool = False
 
-    def run(self, chat: Chat, rest: str) -> None:
+    def run(self, chat: AnyChat, rest: str) -> None:
         import importlib
 
         getattr(importlib.import_module(self.module), self.name)(chat, rest)
@@ -41,16 +44,18 @@ def is_command(line: str) -> bool:
     return line.startswith("/")
 
 
-def run(chat: Chat, line: str) -> None:
+def run(chat: AnyChat, line: str) -> None:
     """Run one line. Raises UsageError for an unknown command, naming the nearest, and what commands raise."""
     name, rest = parse(line)
-    if name not in COMMANDS:
-        close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+    if name not in chat.commands:
+        if name in COMMANDS:
+            raise UsageError(f"/{name} does not work with a server; /help lists what does")
+        close = difflib.get_close_matches(name, chat.commands, n=1, cutoff=0.5)
         hint = f"did you mean /{close[0]}? " if close else ""
         raise UsageError(
             f"unknown command /{name}: {hint}/help lists them; a line with a blank before the / is sent as a message"
         )
-    COMMANDS[name].run(chat, rest)
+    chat.commands[name].run(chat, rest)
 
 
 def parse(line: str) -> tuple[str, str]:
@@ -60,15 +65,15 @@ def parse(line: str) -> tuple[str, str]:
     return name.lower(), (more + " " + rest if newline else rest).strip()
 
 
-def complete(chat: Chat, line: str) -> Iterator[tuple[str, int, str]]:
+def complete(chat: AnyChat, line: str) -> Iterator[tuple[str, int, str]]:
     """Completions of a line that begins with `/`: (text, where it starts relative to the end, help)."""
     name, blank, rest = line[1:].partition(" ")
     if not blank:
-        for command in COMMANDS.values():
+        for command in chat.commands.values():
             if command.name.startswith(name.lower()):
                 yield f"/{command.name}", -len(line), f"{command.usage:<18} {command.help}".strip()
         return
-    command_ = COMMANDS.get(name.lower())
+    command_ = chat.commands.get(name.lower())
     if command_ is None or command_.choices is None:
         return
     word = rest.rpartition("+")[2] if command_.name == "memory" else rest
@@ -86,15 +91,12 @@ def _memories(chat: Chat) -> Choices:
         yield name, used + registry.memory_class(name).summary
 
 
-def _lessons(chat: Chat) -> Choices:
-    known = chat.loaded.mind.lessons if chat.loaded else ()
-    return [(lesson.id, str(lesson)) for lesson in reversed(known)]
+def _lessons(chat: AnyChat) -> Choices:
+    return [(lesson.id, str(lesson)) for lesson in reversed(chat.offered)]
 
 
-def _settings(chat: Chat) -> Choices:
-    from lmm.config import LIVE
-
-    return LIVE.items()
+def _settings(chat: AnyChat) -> Choices:
+    return chat.live.items()
 
 
 def _models(chat: Chat) -> Choices:
@@ -103,8 +105,8 @@ def _models(chat: Chat) -> Choices:
     return [(model.name, f"{model.format}, {model.origin}") for model in found.models() if not model.problem]
 
 
-def _names(chat: Chat) -> Choices:
-    return ((command.name, command.help) for command in COMMANDS.values())
+def _names(chat: AnyChat) -> Choices:
+    return ((command.name, command.help) for command in chat.commands.values())
 
 
 def _formats(chat: Chat) -> Choices:
@@ -153,3 +155,14 @@ COMMANDS: dict[str, Command] = {
         Command("exit", "", "save and leave", _TALK),
     )
 }
+
+
+_SERVER = "lmm.chat.commands_server"
+#: those that work with a server, in the same words: on what is here, or by what the server does
+_HERE = {"help", "undo", "forget", "lessons", "set", "system", "history", "copy", "export", "edit", "new"}
+_THERE = {"teach", "correct", "why", "save", "load", "stats", "retry"}
+WITH_A_SERVER: dict[str, Command] = {
+    name: replace(command, module=_SERVER) if name in _THERE else command
+    for name, command in COMMANDS.items()
+    if name in _HERE | _THERE
+} | {name: replace(COMMANDS[name], help="leave; what was learned stays") for name in ("quit", "exit")}

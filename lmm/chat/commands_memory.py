@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,18 +14,24 @@ from lmm.text.counted import counted
 from lmm.text.fold import contains
 
 if TYPE_CHECKING:
+    from lmm.chat.commands import AnyChat
     from lmm.chat.session import Chat
     from lmm.chat.tables import Listing
     from lmm.engine.conversation import Turn
 
 
 def teach(chat: Chat, rest: str) -> None:
+    lesson = as_lesson(rest)
+    chat.talk.teach(lesson)
+    chat.record({"kind": "lesson", "id": lesson.id, "question": lesson.prompt, "answer": lesson.answer})
+
+
+def as_lesson(rest: str) -> Lesson:
+    """What /teach teaches. Raises UsageError."""
     question, arrow, answer = rest.partition("=>")
     if not arrow:
         raise UsageError("expected: /teach QUESTION => ANSWER, as in: /teach Who leads the choir? => Maria")
-    lesson = lesson_for(question, answer)
-    chat.talk.teach(lesson)
-    chat.record({"kind": "lesson", "id": lesson.id, "question": lesson.prompt, "answer": lesson.answer})
+    return lesson_for(question, answer)
 
 
 def correct(chat: Chat, rest: str) -> None:
@@ -34,9 +40,9 @@ def correct(chat: Chat, rest: str) -> None:
     chat.done(chat.talk.correct(rest))
 
 
-def undo(chat: Chat, rest: str) -> None:
-    before = chat.mind.lessons
-    done = chat.mind.undo(_count(rest))
+def undo(chat: AnyChat, rest: str) -> None:
+    before = chat.lessons
+    done = chat.undo(_count(rest))
     _travelled(chat, done, "nothing to undo", "undone", before)
 
 
@@ -46,11 +52,11 @@ def redo(chat: Chat, rest: str) -> None:
     _travelled(chat, done, "nothing to redo", "done again", before)
 
 
-def _travelled(chat: Chat, done: int, none: str, word: str, before: tuple[Lesson, ...]) -> None:
+def _travelled(chat: AnyChat, done: int, none: str, word: str, before: Sequence[Lesson]) -> None:
     if not done:
         chat.view.say(none)
         return
-    now = chat.mind.lessons
+    now = chat.lessons
     gone, back = [f"- {x}" for x in without(before, now)], [f"+ {x}" for x in without(now, before)]
     chat.view.say(f"{word}: {counted(done, 'step')}; {_known(len(now))}")
     for line in gone + back:
@@ -75,7 +81,7 @@ def found(lessons: Sequence[Lesson], text: str) -> list[Lesson]:
     return by_id or [x for x in lessons if any(contains(said, text) for said in (x.prompt, x.answer, x.statement))]
 
 
-def numbers(chat: Chat) -> dict[str, int]:
+def numbers(chat: AnyChat) -> dict[str, int]:
     """Ids of the lessons of the memory in use -> their numbers: as they were listed last, later ones behind them.
 
     So a number never comes to mean another lesson when one is forgotten.
@@ -84,10 +90,11 @@ def numbers(chat: Chat) -> dict[str, int]:
     return {lesson_id: number for number, lesson_id in enumerate(listed, 1)}
 
 
-def named(chat: Chat, text: str) -> list[Lesson]:
+def named(chat: AnyChat, text: str) -> list[Lesson]:
     """The lessons that are meant by a number, an id, or words. Raises UsageError where a number may also be words."""
-    said = found(chat.mind.lessons, text) or found(chat.mind.lessons_ever, text)
-    numbered = [x for x in chat.mind.lessons if str(numbers(chat)[x.id]) == text]
+    known = chat.lessons
+    said = found(known, text) or found(chat.lessons_ever, text)
+    numbered = [x for x in known if str(numbers(chat)[x.id]) == text]
     others = [x for x in said if x not in numbered]
     if numbered and others:
         chat.view.show(_table(chat, [*numbered, *others]))
@@ -95,18 +102,18 @@ def named(chat: Chat, text: str) -> list[Lesson]:
     return numbered or said
 
 
-def forget(chat: Chat, rest: str) -> None:
+def forget(chat: AnyChat, rest: str) -> None:
     """Remove one lesson from memory, undo, log, this session's files, transcripts, history and conversation; with
     --deep, also whatever else says its value."""
-    from lmm.chat import forgetting
+    from lmm.chat.forgetting import said_of
 
     what = rest.removesuffix("--deep").rstrip()
-    lesson = _one(chat, "forget", what)
-    forgetting.forget(chat, lesson.id, f"/forget {rest}", deep=what != rest)
-    chat.view.say(forgetting.said_of(lesson))
+    lesson = one(chat, "forget", what)
+    chat.forget(lesson, f"/forget {rest}", deep=what != rest)
+    chat.view.say(said_of(lesson))
 
 
-def _one(chat: Chat, command: str, text: str) -> Lesson:
+def one(chat: AnyChat, command: str, text: str) -> Lesson:
     """The one lesson that is meant. Raises UsageError where it is none or several, which are then shown."""
     if not text:
         raise UsageError(f"expected: /{command} NUMBER|TEXT|ID; /lessons lists them")
@@ -123,7 +130,7 @@ def _one(chat: Chat, command: str, text: str) -> Lesson:
     return lessons[0]
 
 
-def lessons(chat: Chat, rest: str) -> None:
+def lessons(chat: AnyChat, rest: str) -> None:
     known = chat.lessons
     history = rest.split()[:1] == ["--history"]
     rest = rest.strip().removeprefix("--history").strip() if history else rest
@@ -135,7 +142,7 @@ def lessons(chat: Chat, rest: str) -> None:
     chat.view.show(_table(chat, chosen, history))
 
 
-def _table(chat: Chat, lessons: list[Lesson], history: bool = False) -> Listing:
+def _table(chat: AnyChat, lessons: list[Lesson], history: bool = False) -> Listing:
     from lmm.chat.tables import table
     from lmm.text.sanitize import clean_line
     from lmm.text.when import when
@@ -166,7 +173,8 @@ def why(chat: Chat, rest: str) -> None:
     from lmm.engine.conversation import notes_of
 
     if rest:
-        _why_lesson(chat, _one(chat, "why", rest))
+        last = chat.talk.last
+        why_lesson(chat, one(chat, "why", rest), None if last is None else _fired(last))
         return
     turn = _last(chat)
     known, tokens = {x.id: x for x in chat.mind.lessons}, strengths(chat.engine, turn)
@@ -201,13 +209,13 @@ def _fired(turn: Turn) -> dict[str, float]:
     return dict(sorted(hits, key=lambda hit: hit[1]))
 
 
-def _why_lesson(chat: Chat, lesson: Lesson) -> None:
+def why_lesson(chat: AnyChat, lesson: Lesson, fired: Mapping[str, float] | None) -> None:
+    """Where a lesson comes from. `fired`: those of the last reply, if there is one, and how strongly."""
     from lmm.chat.tables import table
     from lmm.text.when import when
 
-    turn = chat.talk.last
-    strength = _fired(turn).get(lesson.id) if turn is not None else None
-    known = any(x.id == lesson.id for x in chat.mind.lessons)
+    strength = fired.get(lesson.id) if fired is not None else None
+    known = any(x.id == lesson.id for x in chat.lessons)
     rows = [
         ("question", lesson.prompt),
         ("answer", lesson.answer or lesson.echo),
@@ -220,7 +228,7 @@ def _why_lesson(chat: Chat, lesson: Lesson) -> None:
         ("state", "" if known else "taken back, /redo brings it back"),
         ("id", lesson.id),
     ]
-    chat.view.show(table(("", ""), [row for row in rows if row[1] and (turn is not None or row[0] != "last reply")]))
+    chat.view.show(table(("", ""), [row for row in rows if row[1] and (fired is not None or row[0] != "last reply")]))
 
 
 def _always(chat: Chat) -> str:

@@ -9,43 +9,41 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmm.chat import commands
-from lmm.config import LIVE, coerce
+from lmm.config import coerce
 from lmm.errors import UnknownNameError, UsageError
 from lmm.text.counted import counted
 
 if TYPE_CHECKING:
+    from lmm.chat.commands import AnyChat
     from lmm.chat.session import Chat
     from lmm.config import Config
 
 
-def help(chat: Chat, rest: str) -> None:
+def help(chat: AnyChat, rest: str) -> None:
     from lmm.chat.tables import table
 
     name = rest.lstrip("/").lower()
-    if name and name not in commands.COMMANDS:
-        raise UnknownNameError("command", name, commands.COMMANDS)
-    chosen = [commands.COMMANDS[name]] if name else commands.COMMANDS.values()
+    if name and name not in chat.commands:
+        raise UnknownNameError("command", name, chat.commands)
+    chosen = [chat.commands[name]] if name else chat.commands.values()
     chat.view.show(table(("command", ""), [(f"/{c.name} {c.usage}".strip(), c.help) for c in chosen]))
     if not name:
         chat.view.show('\nJust say what is wrong, as in "No, it\'s Canberra.": it is learned, and one line says so.\n')
-        chat.view.show(table(("key", ""), KEYS))
+        chat.view.show(table(("key", ""), [*KEYS, *chat.keys]))
 
 
 KEYS = (
     ("Alt-Enter", "a new line"),
     ("Ctrl-R", "search in what you typed before"),
-    ("Ctrl-C", "stop; clear the line; twice at an empty line: leave without saving"),
-    ("Ctrl-D", "save and leave, as do exit and quit"),
 )
 
 
-def set(chat: Chat, rest: str) -> None:
+def set(chat: AnyChat, rest: str) -> None:
     from lmm.chat.tables import table
 
-    values = {key: getattr(chat.config, key) for key in LIVE}
+    values = {key: getattr(chat.config, key) for key in chat.live}
     if not rest:
-        chat.view.show(table(("setting", "value", ""), [(k, str(v), LIVE[k]) for k, v in values.items()]))
+        chat.view.show(table(("setting", "value", ""), [(k, str(v), chat.live[k]) for k, v in values.items()]))
         return
     key, _, text = rest.replace("=", " ", 1).partition(" ")
     key, text = key.strip().replace("-", "_"), text.strip()
@@ -101,22 +99,22 @@ def model(chat: Chat, rest: str) -> None:
         chat.view.show("\n/model NAME goes on with another; lmm models says also what cannot be used, and why")
 
 
-def system(chat: Chat, rest: str) -> None:
+def system(chat: AnyChat, rest: str) -> None:
     if not rest:
-        chat.view.show(chat.engine.conversation.system or "(no system prompt)")
+        chat.view.show(chat.conversation.system or "(no system prompt)")
         return
-    chat.engine.conversation.system = "" if rest.lower() == "off" else rest
+    chat.conversation.system = "" if rest.lower() == "off" else rest
     chat.view.say("system prompt changed" if rest.lower() != "off" else "no system prompt")
 
 
-def history(chat: Chat, rest: str) -> None:
-    for message in chat.engine.conversation.messages:
+def history(chat: AnyChat, rest: str) -> None:
+    for message in chat.conversation.messages:
         chat.view.show(f"{message['role']}: {message['content']}")
-    if not chat.engine.conversation.messages:
+    if not chat.conversation.messages:
         chat.view.say("nothing was said yet")
 
 
-def export(chat: Chat, rest: str) -> None:
+def export(chat: AnyChat, rest: str) -> None:
     """`/export md|json [PATH]`: to a file, or shown if there is no PATH."""
     from lmm.files.atomic import write_out
 
@@ -144,20 +142,15 @@ def export(chat: Chat, rest: str) -> None:
     chat.view.say(f"exported to {target}")
 
 
-def as_markdown(chat: Chat) -> str:
+def as_markdown(chat: AnyChat) -> str:
     names = {"user": "You", "assistant": "Model", "system": "System"}
-    parts = [f"**{names[m['role']]}:** {m['content']}\n" for m in chat.engine.conversation.messages]
+    parts = [f"**{names[m['role']]}:** {m['content']}\n" for m in chat.conversation.messages]
     return "\n".join(parts) if parts else "(nothing was said)\n"
 
 
-def as_json(chat: Chat) -> str:
-    engine = chat.engine
-    content = {
-        "model": engine.adapter.model_id,
-        "memory": engine.mind.memory.name,
-        "messages": engine.conversation.messages,
-        "lessons": [lesson.to_dict() for lesson in engine.mind.lessons],
-    }
+def as_json(chat: AnyChat) -> str:
+    lessons = [lesson.to_dict() for lesson in chat.lessons]
+    content = {**chat.about, "messages": chat.conversation.messages, "lessons": lessons}
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
@@ -173,7 +166,7 @@ def more(chat: Chat, rest: str) -> None:
 EDITORS = ("sensible-editor", "nano", "vim", "vi", "emacs", "micro", "ed")
 
 
-def edit(chat: Chat, rest: str) -> None:
+def edit(chat: AnyChat, rest: str) -> None:
     """Write the next message in $VISUAL or $EDITOR, or else in an editor that is there. Raises UsageError for none."""
     import click
 
@@ -194,7 +187,7 @@ def edit(chat: Chat, rest: str) -> None:
         chat.view.say("nothing was written")
 
 
-def _editor(chat: Chat) -> str:
+def _editor(chat: AnyChat) -> str:
     """A command that opens an editor; what was asked for and is not here is said. Raises UsageError."""
     asked = [(name, os.environ[name]) for name in ("VISUAL", "EDITOR") if os.environ.get(name, "").strip()]
     for command in [*(value for _, value in asked), *EDITORS]:
@@ -206,12 +199,12 @@ def _editor(chat: Chat) -> str:
     raise UsageError("there is no editor here; set EDITOR to one, or write lines with Alt-Enter")
 
 
-def copy(chat: Chat, rest: str) -> None:
+def copy(chat: AnyChat, rest: str) -> None:
     """`/copy`: the last reply to the clipboard; `/copy N`: only its code block N. Raises UsageError."""
     from lmm.chat.markdown import code_blocks
     from lmm.text.sanitize import clean
 
-    turn = chat.engine.conversation.last
+    turn = chat.conversation.last
     if turn is None:
         raise UsageError("there is no reply to copy yet")
     text = clean(turn.text)
@@ -226,13 +219,12 @@ def copy(chat: Chat, rest: str) -> None:
     chat.view.say(f"copied {what}, {counted(len(text), 'character')}, if your terminal lets programs set its clipboard")
 
 
-def new(chat: Chat, rest: str) -> None:
-    chat.engine.start(chat.engine.conversation.system)
-    chat.record({"kind": "new"})
+def new(chat: AnyChat, rest: str) -> None:
+    chat.new()
     chat.view.say("a new conversation; what was learned stays")
 
 
-def quit(chat: Chat, rest: str) -> None:
+def quit(chat: AnyChat, rest: str) -> None:
     raise EOFError
 
 

@@ -22,6 +22,7 @@ from lmm.text.fold import contains
 from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
+    from lmm.chat.commands import AnyChat
     from lmm.chat.session import Chat
     from lmm.engine.mind import Mind
     from lmm.lesson import Lesson
@@ -158,7 +159,7 @@ def _places(chat: Chat, lesson_id: str) -> Whereabouts:
     return Whereabouts(transcripts.paths(), logs_here(lesson_id, log), chat.history or JsonHistory(history_path()))
 
 
-def offer(chat: Chat, lesson: Lesson, typed: str) -> bool:
+def offer(chat: AnyChat, lesson: Lesson, typed: str) -> bool:
     """Forget a lesson that the message `typed` takes back, if the user means it -> whether it went."""
     if chat.view.ask is None:
         chat.view.say(f"still known: {lesson}; to take it out: /forget {lesson.id}")
@@ -166,7 +167,7 @@ def offer(chat: Chat, lesson: Lesson, typed: str) -> bool:
     chat.view.say(f"this takes back: {lesson}")
     if not _agrees(chat, "Forget it?"):
         return False
-    forget(chat, lesson.id, typed)
+    chat.forget(lesson, typed)
     chat.view.say(said_of(lesson))
     return True
 
@@ -175,7 +176,7 @@ def everywhere_hint(trace: Trace) -> str:
     return f"to take it out everywhere: lmm memory forget --everywhere {shlex.quote(trace.value)}"
 
 
-def _agrees(chat: Chat, question: str) -> bool:
+def _agrees(chat: AnyChat, question: str) -> bool:
     """Nobody in a pipe does."""
     if chat.view.ask is None:
         return False
@@ -186,11 +187,15 @@ def _agrees(chat: Chat, question: str) -> bool:
 
 def _purge(chat: Chat, trace: Trace, failed: Sequence[str]) -> None:
     """Take out of this session what is nowhere else."""
-    if gone := chat.talk.drop(trace):
-        chat.view.say(f"{counted(gone, 'turn')} of this conversation went with it")
+    drop(chat, trace)
     files = _failed(partial(memory_files.forget_if_there, path, trace.id) for path in chat.files)
     for reason in (*failed, *files):
         chat.view.say(f"still on disk: {reason}")
+
+
+def drop(chat: AnyChat, trace: Trace) -> None:
+    if gone := chat.conversation.drop(trace):
+        chat.view.say(f"{counted(gone, 'turn')} of this conversation went with it")
 
 
 def _failed(steps: Iterable[Callable[[], object]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""A chat with a model that runs in a server: the same prompt and screen, and the commands that make sense from afar."""
+"""A chat with a model that runs in a server: the same prompt, screen and commands, as far as it can do them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from http.client import HTTPException, HTTPResponse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.chat import commands
 from lmm.chat.busy import Busy
+from lmm.config import LIVE
 from lmm.errors import LmmError, UsageError
 from lmm.text.counted import counted
 from lmm.text.sanitize import clean
@@ -24,19 +26,17 @@ from lmm.text.sanitize import clean
 if TYPE_CHECKING:
     from lmm.chat.view import ConsoleView
     from lmm.config import Config
+    from lmm.engine.conversation import Turn
+    from lmm.lesson import Lesson
 
 WAIT_S = 600.0  # for the next part of a reply
-HELP = {
-    "help": "what there is",
-    "lessons": "what was learned",
-    "teach": "Q => A: teach the answer to a question",
-    "correct": "ANSWER: what the last reply should have said",
-    "why": "which lessons and notes speak for the last question",
-    "undo": "take back the last lesson",
-    "forget": "N: remove a lesson of the list, from memory and files",
-    "new": "a new conversation; what was learned stays",
-    "quit": "leave",
-}
+HINT = "Ctrl-C again to leave, as Ctrl-D does; what was learned stays"
+KEYS = (
+    ("Ctrl-C", "stop; clear the line; twice at an empty line: leave"),
+    ("Ctrl-D", "leave, as do exit and quit"),
+)
+#: settings that a request has, or that are of the screen here
+SETTINGS = (*("decoding_strategy", "deterministic", "max_tokens", "temperature", "top_p", "seed", "learn", "markdown"),)
 
 
 class RemoteError(LmmError):
@@ -52,9 +52,14 @@ class Server:
             raise UsageError(f"--server takes a URL, as in http://127.0.0.1:8080; not {url!r}")
         self.url, self.user, self.key = f"{parts.scheme}://{parts.netloc}", user, key
 
-    def call(self, method: str, path: str, body: Any = None) -> Any:
-        with self._open(method, path, body) as found:
+    def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
+        """`body` is sent as JSON, or as it is where it is bytes."""
+        with self._open(method, path, body, **query) as found:
             return json.load(found)
+
+    def download(self, path: str) -> bytes:
+        with self._open("GET", path) as found, _told(self.url):
+            return found.read()
 
     def events(self, body: Any) -> Generator[dict[str, Any], None, None]:
         """The chunks of a chat's reply."""
@@ -66,25 +71,48 @@ class Server:
                         raise RemoteError(chunk["error"]["message"])
                     yield chunk
 
-    def _open(self, method: str, path: str, body: Any) -> HTTPResponse:
-        data = None if body is None else json.dumps(body).encode()
-        query = urllib.parse.urlencode({"user": self.user})
+    def _open(self, method: str, path: str, body: Any = None, **query: Any) -> HTTPResponse:
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        asked = urllib.parse.urlencode({"user": self.user, **query})
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        request = urllib.request.Request(f"{self.url}{path}?{query}", data, headers, method=method)
+        request = urllib.request.Request(f"{self.url}{path}?{asked}", data, headers, method=method)
         with _told(self.url):
             return urllib.request.urlopen(request, timeout=WAIT_S)
 
 
 class RemoteChat:
-    """What the prompt works on."""
+    """What the prompt and the commands work on."""
 
     def __init__(self, server: Server, config: Config, view: Callable[[], ConsoleView]) -> None:
+        from lmm.engine.conversation import Dialogue
+
         self.server, self.config, self.make_view = server, config, view
+        self.commands, self.live = commands.WITH_A_SERVER, {name: LIVE[name] for name in SETTINGS}
+        self.hint, self.keys = HINT, KEYS
         self.model = server.call("GET", "/v1/models")["data"][0]["id"]
-        self.messages: list[dict[str, str]] = [{"role": "system", "content": config.system}] if config.system else []
+        self.conversation = Dialogue(config.system)
         self.stop = threading.Event()
         self.busy = Busy(lambda: "stopping" if self.stop.is_set() else "waiting for the server")
-        self._listed: list[str] = []
+        self.prefill = ""
+        self.exports: set[Path] = set()  # conversations written out
+        self.listed: list[str] = []  # ids of the lessons as they were last listed: what a number means
+        self.retries = 0
+        self.unanswered = 0  # messages that an error kept from being answered
+        self._known: list[Lesson] | None = None  # as they were last asked for, while nothing can have changed
+        self.offered: Sequence[Lesson] = ()
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        """Raises UsageError for what no request can say."""
+        if config.learn == "ask":
+            raise UsageError("a server cannot ask before it learns; --learn is auto or off with --server")
+        if config.resolved == "beam":
+            raise UsageError("a server's replies are greedy or sampled; beam search does not work with --server")
+        self._config = config
 
     @cached_property
     def view(self) -> ConsoleView:
@@ -99,31 +127,54 @@ class RemoteChat:
     def line(self, text: str) -> None:
         """A message or a command; what goes wrong is shown. Raises EOFError to leave."""
         self.stop.clear()
+        self.busy.start(after=0.2 if commands.is_command(text) else 0.0)
+        self._known = None  # others may have taught it something
         try:
             if commands.is_command(text):
-                self._command(*commands.parse(text))
+                commands.run(self, text)
             elif text.strip():
-                self._turn(text.strip())
+                self.turn(text.strip())
         except LmmError as error:
+            self.unanswered += not commands.is_command(text)
             self.view.say(str(error))
         finally:
             self.busy.stop()
 
     # a turn ------------------------------------------------------------------------------------------------------
-    def _turn(self, text: str) -> None:
-        asked, about = [*self.messages, {"role": "user", "content": text}], dict[str, Any]()
-        settings: dict[str, Any] = {
-            "max_tokens": self.config.max_tokens,
-            "lmm_learn": "off" if self.config.learn == "off" else "auto",
-        }
-        if self.config.resolved == "sample":
-            more = {"temperature": self.config.temperature, "top_p": self.config.top_p, "seed": self.config.seed}
-            settings |= more
-        body = {"model": self.model, "messages": asked, "stream": True} | settings
-        said: list[str] = []
+    def turn(self, text: str) -> None:
+        """Answer a message, which may teach something, or take something back."""
+        from lmm.chat.forgetting import offer
+
+        self.retries = 0
+        _, about = self._reply(text, {"lmm_learn": "off" if self.config.learn == "off" else "auto"})
+        if about.get("lessons"):
+            self.view.say("/undo takes it back")
+        if back := about.get("takes_back"):
+            for lesson in [lesson for lesson in self.lessons if lesson.id in back]:
+                offer(self, lesson, text)
+
+    def retry(self) -> None:
+        """Answer the last message again. Greedy decoding would repeat itself, so a retry samples."""
+        before, turn = self.last, None
+        self.conversation.turns.pop()
+        self.retries += 1
+        try:
+            turn, _ = self._reply(before.user, {"lmm_learn": "off", **self._sampled(self.retries)})
+        finally:
+            self.conversation.turns += [before] if turn is None else []  # the reply before stands
+        if turn is not None:
+            turn.lessons = before.lessons
+
+    def _reply(self, text: str, settings: dict[str, Any]) -> tuple[Turn | None, dict[str, Any]]:
+        """Show the reply to a message -> the turn, if anything came, and what lmm says beside it."""
+        from lmm.engine.conversation import Turn
+
+        messages = [*self.conversation.messages, {"role": "user", "content": text}]
+        asked = {"model": self.model, "messages": messages, "stream": True, "max_tokens": self.config.max_tokens}
+        about, said = dict[str, Any](), list[str]()
 
         def chunks() -> Generator[str, None, None]:
-            with contextlib.closing(self.server.events(body)) as events:
+            with contextlib.closing(self.server.events(asked | self._decoding() | settings)) as events:
                 for chunk in events:
                     about.update(chunk.get("lmm") or {})
                     if text := chunk["choices"][0]["delta"].get("content") if chunk["choices"] else "":
@@ -133,73 +184,83 @@ class RemoteChat:
                         return
 
         self.view.reply(chunks(), self.stop.is_set, self.config.markdown)
-        if said:
-            self.messages = [*asked, {"role": "assistant", "content": "".join(said)}]
-        for line in about.get("said", []):
+        turn = Turn(text, "".join(said), fired=tuple(about.get("fired", ())), answered=True) if said else None
+        if turn is not None:
+            self.conversation.turns.append(turn)
+            if taught := about.get("lessons"):
+                self._known = None
+                turn.lessons = tuple(lesson for lesson in self.lessons if lesson.id in taught)
+        for line in about.get("said", ()):
             self.view.say(line)
+        return turn, about
 
-    # commands ----------------------------------------------------------------------------------------------------
-    def _command(self, name: str, rest: str) -> None:
-        if name in ("quit", "exit"):
-            raise EOFError
-        if name not in HELP:
-            raise UsageError(f"/{name} does not work with a server; /help lists what does")
-        getattr(self, f"_{name}")(rest)
+    def _decoding(self) -> dict[str, Any]:
+        """What a request says of it; where nothing was chosen here, the server's own settings hold."""
+        if self.config.resolved == "sample":
+            return self._sampled()
+        return {"temperature": 0} if self.config.decoding_strategy == "greedy" else {}
 
-    def _help(self, rest: str) -> None:
-        self.view.show("\n".join(f"/{name:<8} {about}" for name, about in HELP.items()))
+    def _sampled(self, more: int = 0) -> dict[str, Any]:
+        return {"temperature": self.config.temperature, "top_p": self.config.top_p, "seed": self.config.seed + more}
 
-    def _lessons(self, rest: str) -> None:
-        found = self.server.call("GET", "/v1/lessons")["data"]
-        self._listed = [lesson["id"] for lesson in found]
-        self.view.show("\n".join(f"{i}  {_text(x)}" for i, x in enumerate(found, 1)) or "nothing was learned yet")
-
-    def _teach(self, rest: str) -> None:
-        question, arrow, answer = rest.partition("=>")
-        if not arrow:
-            raise UsageError("expected: /teach QUESTION => ANSWER")
-        made = self.server.call("POST", "/v1/lessons", {"question": question.strip(), "answer": answer.strip()})
-        self.view.say(f"learned: {_text(made)} - /undo")
-
-    def _correct(self, rest: str) -> None:
-        question, reply = self._last()
-        body = {"question": question, "reply": reply, "answer": rest}
-        found = self.server.call("POST", "/v1/lessons/correct", body)
-        self.messages[-1] = {"role": "assistant", "content": found["reply"]}
-        self.view.show(found["reply"])
-        for lesson in found["lessons"]:
-            self.view.say(f"learned: {_text(lesson)} - /undo")
-
-    def _why(self, rest: str) -> None:
-        found = self.server.call("POST", "/v1/lessons/why", {"question": rest or self._last()[0]})["fired"]
-        lines = [f"because of a {one['as']} ({one['strength']:.2f}): {_text(one)}" for one in found]
-        self.view.show("\n".join(lines) or "nothing that was learned speaks there: it is the model's own")
-
-    def _undo(self, rest: str) -> None:
-        count = int(rest) if rest.isdecimal() else 1
-        undone = self.server.call("POST", "/v1/lessons/undo", {"count": max(count, 1)})["undone"]
-        self.view.say(f"{counted(undone, 'lesson')} taken back" if undone else "there is nothing to take back")
-
-    def _forget(self, rest: str) -> None:
-        number = int(rest) if rest.isdecimal() else 0
-        id = self._listed[number - 1] if 0 < number <= len(self._listed) else rest
-        if not id:
-            raise UsageError("expected: /forget N, a number of /lessons")
-        gone = self.server.call("DELETE", f"/v1/lessons/{urllib.parse.quote(id, safe='')}")
-        self.view.say(f"forgotten: {_text(gone)}; this conversation may still say it, /new ends it")
-
-    def _new(self, rest: str) -> None:
-        self.messages = [message for message in self.messages if message["role"] == "system"]
-        self.view.say("a new conversation; what was learned stays")
-
-    def _last(self) -> tuple[str, str]:
-        if len(self.messages) < 2 or self.messages[-1]["role"] != "assistant":
+    @property
+    def last(self) -> Turn:
+        """Raises UsageError where nothing was said yet."""
+        if self.conversation.last is None:
             raise UsageError("there is no reply yet; ask something first")
-        return self.messages[-2]["content"], self.messages[-1]["content"]
+        return self.conversation.last
+
+    # what commands use -------------------------------------------------------------------------------------------
+    @property
+    def lessons(self) -> Sequence[Lesson]:
+        if self._known is None:
+            self.offered = self._known = self._asked()
+        return self._known
+
+    @property
+    def lessons_ever(self) -> Sequence[Lesson]:
+        """Also those that undo would bring back."""
+        return self._asked(ever=True)
+
+    def _asked(self, **query: Any) -> list[Lesson]:
+        from lmm.lesson import Lesson
+
+        return [Lesson.from_dict(values) for values in self.server.call("GET", "/v1/lessons", **query)["data"]]
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What an export says of where it was said."""
+        return {"model": self.model, "server": self.server.url, "user": self.server.user}
+
+    def record(self, values: Mapping[str, Any]) -> None:
+        """Nothing is kept here of what was said."""
+
+    def undo(self, count: int) -> int:
+        self._known = None
+        return self.server.call("POST", "/v1/lessons/undo", {"count": min(count, 1000)})["undone"]
+
+    def forget(self, lesson: Lesson, typed: str, deep: bool = False) -> None:
+        """Have the server take out a lesson, and what it has left behind there; here it goes from the conversation."""
+        from lmm.chat.forgetting import EXPORTED, drop, exports_with
+        from lmm.engine.memory_files import from_here
+        from lmm.files.traces import Trace
+
+        said = [turn.user for turn in self.conversation.turns if lesson in turn.lessons]
+        gone = self.server.call("DELETE", f"/v1/lessons/{urllib.parse.quote(lesson.id, safe='')}", deep=deep)
+        self._known, trace = None, Trace.of_lesson(lesson, said)
+        drop(self, trace)
+        for line in gone["said"]:
+            self.view.say(f"on the server: {line}")
+        for path in exports_with(trace, self.exports, chats=()):
+            self.view.say(f"still in {from_here(path)}, which was {EXPORTED}")
+
+    def new(self) -> None:
+        self.conversation.turns = []
 
 
 def run(config: Config, url: str) -> None:
-    """Chat until the user leaves. Nothing is kept on this machine but the lines that were typed at the prompt."""
+    """Chat until the user leaves; nothing is kept on this machine. Raises LmmError where messages of a pipe were not
+    answered."""
     from lmm.chat.interrupts import Interrupts
     from lmm.chat.view import make_view
 
@@ -210,25 +271,30 @@ def run(config: Config, url: str) -> None:
         read = _at_terminal(chat) if talking else _piped
         while not signals.leaving and (line := read()) is not None and line.strip().lower() not in ("exit", "quit"):
             chat.line(line)
+    if chat.view.failed is not None:  # nobody has seen the replies
+        raise chat.view.failed
+    if chat.unanswered and not talking:
+        raise LmmError(f"{counted(chat.unanswered, 'message')} could not be answered")
 
 
 def _at_terminal(chat: RemoteChat) -> Callable[[], str | None]:
-    from prompt_toolkit.completion import WordCompleter
-
     from lmm.chat.repl import Repl
+    from lmm.chat.view import make_view
 
-    repl = Repl(chat, completer=WordCompleter([f"/{name}" for name in HELP], sentence=True))
+    repl = Repl(chat)
+    chat.make_view = lambda: make_view(ask=repl.ask)
     repl.show(f"{chat.model} at {chat.server.url} · /help")
-    return repl.read
+
+    def read() -> str:
+        prefill, chat.prefill = chat.prefill, ""
+        return repl.read(prefill)
+
+    return read
 
 
 def _piped() -> str | None:
     line = sys.stdin.readline()
     return line.rstrip("\n") if line else None
-
-
-def _text(lesson: dict[str, Any]) -> str:
-    return f"{lesson['prompt']} => {lesson['answer']}" if lesson["prompt"] else lesson["statement"]
 
 
 @contextlib.contextmanager

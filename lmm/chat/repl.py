@@ -8,7 +8,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from prompt_toolkit import PromptSession, print_formatted_text
 from prompt_toolkit.auto_suggest import AutoSuggestFromHistory
@@ -30,12 +30,10 @@ from lmm.text.sanitize import clean, clean_line
 from lmm.text.wrapped import wrapped
 
 if TYPE_CHECKING:
-    from lmm.chat.remote import RemoteChat
-    from lmm.chat.session import Chat
+    from lmm.chat.commands import AnyChat
 
 PROMPT = "> "
 TAB = 4
-HINT = "Ctrl-C again to leave without saving, Ctrl-D to save and leave"
 HINT_SECONDS = 2.0
 # No backgrounds of our own: they would look wrong on half of all terminals.
 STYLE = Style.from_dict(
@@ -46,7 +44,7 @@ STYLE = Style.from_dict(
 class Completions(Completer):
     """Commands and what follows them; nothing in messages."""
 
-    def __init__(self, chat: Chat) -> None:
+    def __init__(self, chat: AnyChat) -> None:
         self._chat = chat
         self._paths = PathCompleter(expanduser=True)
 
@@ -57,7 +55,7 @@ class Completions(Completer):
         name, rest = commands.parse(line) if " " in line else ("", "")
         if name == "export":
             _, blank, rest = rest.partition(" ")
-        if (name == "export" and blank) or (name in commands.COMMANDS and commands.COMMANDS[name].takes_path):
+        if (name == "export" and blank) or (name in self._chat.commands and self._chat.commands[name].takes_path):
             yield from self._files(rest, complete_event)
             return
         for text, start, about in commands.complete(self._chat, line):
@@ -72,7 +70,7 @@ class Completions(Completer):
 class Repl:
     """Reads lines from the terminal. `leave()` may be called from a signal handler."""
 
-    def __init__(self, chat: Chat | RemoteChat, history: History | None = None, **session: Any) -> None:
+    def __init__(self, chat: AnyChat, history: History | None = None, **session: Any) -> None:
         self._chat = chat
         self._hinted = 0.0
         self._started: Callable[[], None] | None = None
@@ -83,7 +81,7 @@ class Repl:
             multiline=True,
             output=output,
             history=history or InMemoryHistory(),
-            completer=session.pop("completer", None) or Completions(cast("Chat", chat)),
+            completer=session.pop("completer", None) or Completions(chat),
             complete_while_typing=True,
             auto_suggest=AutoSuggestFromHistory(),
             enable_open_in_editor=True,
@@ -160,7 +158,7 @@ class Repl:
     def _toolbar(self) -> FormattedText:
         columns = self._session.app.output.get_size().columns
         if time.monotonic() - self._hinted < HINT_SECONDS:
-            return FormattedText([("bold", clean_line(HINT, columns))])
+            return FormattedText([("bold", clean_line(self._chat.hint, columns))])
         return FormattedText([("", self._chat.status(columns))])
 
     def _keys(self) -> KeyBindings:

@@ -13,18 +13,25 @@ from typing import TYPE_CHECKING, Any
 from lmm.chat import commands
 from lmm.chat.busy import Busy
 from lmm.chat.loading import Loading
-from lmm.config import Config
+from lmm.config import LIVE, Config
 from lmm.errors import Cancelled, LmmError, NotKeptError, StateError
 
 if TYPE_CHECKING:
     from lmm.chat.history import JsonHistory
     from lmm.chat.talk import Talk
     from lmm.chat.view import ConsoleView
-    from lmm.engine.conversation import Turn
+    from lmm.engine.conversation import Dialogue, Turn
     from lmm.engine.engine import Engine
     from lmm.engine.mind import Mind
     from lmm.files.transcripts import Session, Transcript
     from lmm.lesson import Lesson
+
+
+HINT = "Ctrl-C again to leave without saving, Ctrl-D to save and leave"
+KEYS = (
+    ("Ctrl-C", "stop; clear the line; twice at an empty line: leave without saving"),
+    ("Ctrl-D", "save and leave, as do exit and quit"),
+)
 
 
 class Chat:
@@ -50,6 +57,7 @@ class Chat:
         self.stop = threading.Event()
         self.history: JsonHistory | None = None  # of the prompt, if there is one
         self.make_view = view
+        self.commands, self.live, self.hint, self.keys = commands.COMMANDS, LIVE, HINT, KEYS
         self.first_memory = config.memory  # for which a save path was given
         self.busy = Busy(self.doing)
         self._talk: Talk | None = None
@@ -93,6 +101,25 @@ class Chat:
                 return self.kept_lessons()
         self.mind.look()
         return self.mind.lessons
+
+    @property
+    def lessons_ever(self) -> Sequence[Lesson]:
+        """Also those that undo or redo would bring back."""
+        return self.mind.lessons_ever
+
+    @property
+    def offered(self) -> Sequence[Lesson]:
+        """Those that a completion offers: it waits for nothing."""
+        return self.loaded.mind.lessons if self.loaded else ()
+
+    @property
+    def conversation(self) -> Dialogue:
+        return self.engine.conversation
+
+    @property
+    def about(self) -> dict[str, str]:
+        """What an export says of where it was said."""
+        return {"model": self.engine.adapter.model_id, "memory": self.mind.memory.name}
 
     def kept_lessons(self) -> Sequence[Lesson]:
         """What the file has from which this chat starts, if there is one. Raises StateError and OSError."""
@@ -140,6 +167,20 @@ class Chat:
         """Note a turn in the transcript; with `more`, the last one has a longer reply now."""
         if turn is not None:
             self.record(turn.record() | ({"more": True} if more else {}))
+
+    def undo(self, count: int) -> int:
+        return self.mind.undo(count)
+
+    def forget(self, lesson: Lesson, typed: str, deep: bool = False) -> None:
+        """Take out a lesson, and what it has left behind."""
+        from lmm.chat import forgetting
+
+        forgetting.forget(self, lesson.id, typed, deep)
+
+    def new(self) -> None:
+        """Begin a new conversation."""
+        self.engine.start(self.engine.conversation.system)
+        self.record({"kind": "new"})
 
     def switch(self, config: Config, loading: Loading) -> None:
         """Go on with another engine, in a new conversation."""

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from lmm.config import Config, Decoding
     from lmm.engine.engine import Engine
     from lmm.engine.mind import Mind
-    from lmm.files.traces import Trace
 
 NOTHING = Reading("nothing")
 UNDO = " - /undo"  # where it can be typed
@@ -347,16 +346,6 @@ class Talk:
     def resume(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Go on from turns of an earlier session, as its transcript has them."""
         self.engine.conversation.turns += map(Turn.of_record, records)
-
-    def drop(self, trace: Trace) -> int:
-        """Take the turns that are a lesson's out of the conversation -> how many went."""
-        conversation = self.engine.conversation
-        kept = [turn for turn in conversation.turns if not trace.has_turn(turn.record())]
-        gone = len(conversation.turns) - len(kept)
-        if gone:
-            conversation.turns = kept
-            conversation.render_anew()
-        return gone
 
 
 def told(lesson: Lesson) -> str:

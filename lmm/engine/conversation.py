@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lmm.adapters.generation import Generated
 from lmm.adapters.models.chat_format import ChatFormat, Message
 from lmm.lesson import Lesson
 from lmm.memory.base import Note, Recall
 from lmm.text.thoughts import answer_of
+
+if TYPE_CHECKING:
+    from lmm.files.traces import Trace
 
 SURE = 0.9  # how strongly a lesson must have fired for a reply to be its own
 
@@ -112,20 +115,11 @@ def as_asked(recall: Recall | None, text: str, before: Sequence[Message] = ()) -
     return [*messages, {"role": "user", "content": text}]
 
 
-class Conversation:
-    """Turns so far, and `tokens` [T], what the model has read and written of them.
+class Dialogue:
+    """What was said: a system prompt, and turns."""
 
-    `content` [T] marks the tokens of the last user message that the user wrote.
-    """
-
-    def __init__(self, format: ChatFormat, system: str = "", turns: Sequence[Turn] = ()) -> None:
-        self.format, self.turns = format, list(turns)
-        self.tokens: list[int] = []
-        self.content: list[bool] = []
-        self._system = system
-        self._rendered = ""  # what `tokens` stand for, as text
-        self._rendered_length: int | None = None
-        self._before_ask = (self.tokens, self.content, self._rendered, 0)
+    def __init__(self, system: str = "", turns: Sequence[Turn] = ()) -> None:
+        self._system, self.turns = system, list(turns)
 
     @property
     def system(self) -> str:
@@ -135,16 +129,6 @@ class Conversation:
     def system(self, text: str) -> None:
         self._system = text
         self.render_anew()
-
-    @property
-    def length(self) -> int:
-        """How many tokens it has, also where its turns have changed and are rendered anew with the next question."""
-        if self.tokens or not self.turns:
-            return len(self.tokens)
-        if self._rendered_length is None:
-            rendered = self.format.render(self._messages(self.read_turns), reply=False)
-            self._rendered_length = len(self.format.encode(rendered))
-        return self._rendered_length
 
     @property
     def messages(self) -> list[Message]:
@@ -158,13 +142,51 @@ class Conversation:
         return found[:-1] if turns and not turns[-1].answered else found
 
     @property
+    def last(self) -> Turn | None:
+        return self.turns[-1] if self.turns else None
+
+    def drop(self, trace: Trace) -> int:
+        """Take out the turns that are a lesson's -> how many went."""
+        kept = [turn for turn in self.turns if not trace.has_turn(turn.record())]
+        gone = len(self.turns) - len(kept)
+        if gone:
+            self.turns = kept
+            self.render_anew()
+        return gone
+
+    def render_anew(self) -> None:
+        """Turns or the system prompt are not what they were."""
+
+
+class Conversation(Dialogue):
+    """Turns so far, and `tokens` [T], what the model has read and written of them.
+
+    `content` [T] marks the tokens of the last user message that the user wrote.
+    """
+
+    def __init__(self, format: ChatFormat, system: str = "", turns: Sequence[Turn] = ()) -> None:
+        super().__init__(system, turns)
+        self.format = format
+        self.tokens: list[int] = []
+        self.content: list[bool] = []
+        self._rendered = ""  # what `tokens` stand for, as text
+        self._rendered_length: int | None = None
+        self._before_ask = (self.tokens, self.content, self._rendered, 0)
+
+    @property
+    def length(self) -> int:
+        """How many tokens it has, also where its turns have changed and are rendered anew with the next question."""
+        if self.tokens or not self.turns:
+            return len(self.tokens)
+        if self._rendered_length is None:
+            rendered = self.format.render(self._messages(self.read_turns), reply=False)
+            self._rendered_length = len(self.format.encode(rendered))
+        return self._rendered_length
+
+    @property
     def read_turns(self) -> list[Turn]:
         """Those that the model reads."""
         return [turn for turn in self.turns if not turn.left]
-
-    @property
-    def last(self) -> Turn | None:
-        return self.turns[-1] if self.turns else None
 
     def ask(self, text: str) -> Turn:
         """Add the user's message: `tokens` now reach to where the reply begins, `content` marks the message's own."""

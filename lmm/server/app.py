@@ -398,9 +398,10 @@ def _shown(memo: Memo) -> dict[str, Any]:
 # lessons and memory files ---------------------------------------------------------------------------------------
 def _lessons(app: FastAPI, service: Service, workers: Workers) -> None:
     @app.get("/v1/lessons")
-    async def lessons(who: Who) -> dict[str, Any]:
+    async def lessons(who: Who, ever: bool = False) -> dict[str, Any]:
+        """What is known; `ever`: and what undo would bring back."""
         user = who.user()
-        return {"object": "list", "data": await workers.run(user, lambda stop: service.lessons(user))}
+        return {"object": "list", "data": await workers.run(user, lambda stop: service.lessons(user, ever))}
 
     @app.post("/v1/lessons")
     async def teach(body: TeachRequest, who: Who) -> dict[str, Any]:

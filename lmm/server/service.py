@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from lmm.store.base import Memo
 
 ID = re.compile(r"[\w-]{1,64}", re.ASCII)  # of a lesson
+TOLD = ("id", "prompt", "answer", "statement", "echo", "source", "time", "replaces", "still", "wordings")
 FORM = 32  # tokens of a chat's form around a message, and more
 
 
@@ -156,7 +157,11 @@ class Service:
         return timed
 
     # lessons -----------------------------------------------------------------------------------------------------
-    def lessons(self, user: str) -> list[dict[str, Any]]:
+    def lessons(self, user: str, ever: bool = False) -> list[dict[str, Any]]:
+        """`ever`: and those that undo would bring back."""
+        if ever:
+            with self.users.newest(user) as mind:
+                return [_told(lesson) for lesson in mind.lessons_ever]
         with self.users.engine(user, learns=False) as engine:
             return [_told(lesson) for lesson in engine.mind.lessons]
 
@@ -291,7 +296,7 @@ def _known(mind: Mind, lessons: Sequence[Lesson]) -> list[dict[str, Any]]:
 
 def _told(lesson: Lesson) -> dict[str, Any]:
     values = lesson.to_dict()
-    return {name: values[name] for name in ("id", "prompt", "answer", "statement", "source", "time", "replaces")}
+    return {name: values[name] for name in TOLD}
 
 
 def _sound(header: Header) -> None:

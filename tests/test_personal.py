@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import dataclasses
 import inspect
 import json
 import os
+import shutil
 import sqlite3
 import sys
 from pathlib import Path
@@ -15,6 +18,8 @@ import pytest
 from typer.testing import CliRunner
 
 from lmm import registry
+from lmm.adapters.base import Adapter
+from lmm.adapters.models import digest
 from lmm.adapters.toy import ToyAdapter
 from lmm.cli.app import app
 from lmm.encoders import load_encoder
@@ -333,25 +338,95 @@ def test_arguments_stand_in_the_order_of_sentence_transformers() -> None:
     assert np.array_equal(encoder.encode(FACTS, None, "query: ", 2), encoder.encode([f"query: {x}" for x in FACTS]))
 
 
-@pytest.mark.parametrize(("lost", "known"), [("encoder.layer.1.", False), ("pooler.", True)])
-def test_a_folder_that_lacks_weights_gives_no_random_vectors(tmp_path: Path, lost: str, known: bool) -> None:
+def made(folder: Path, seed: int = 0) -> Path:
+    """A folder that sentence-transformers loads, of few weights."""
+    torch = pytest.importorskip("torch")
     pytest.importorskip("sentence_transformers")
-    from safetensors.torch import load_file, save_file
     from transformers import BertConfig, BertModel, BertTokenizerFast
 
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "two", "loads", "of", "one", "folder", "this", "."]
-    (tmp_path / "vocab.txt").write_text("\n".join(words))
-    BertTokenizerFast(str(tmp_path / "vocab.txt")).save_pretrained(tmp_path)
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join(words))
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
     sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(tmp_path)
-    file = tmp_path / "model.safetensors"
+    torch.manual_seed(seed)
+    BertModel(BertConfig(vocab_size=len(words), **sizes)).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("lost", "known"), [("encoder.layer.1.", False), ("pooler.", True)])
+def test_a_folder_that_lacks_weights_gives_no_random_vectors(
+    tmp_path: Path, lost: str, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = made(tmp_path / "folder")
+    from safetensors.torch import load_file, save_file
+    from transformers import BertModel
+
+    file, loads, load = folder / "model.safetensors", [], BertModel.from_pretrained
     kept = {name: value for name, value in load_file(file).items() if not name.startswith(lost)}
     save_file(kept, file, metadata={"format": "pt"})
+    monkeypatch.setattr(BertModel, "from_pretrained", lambda *args, **more: loads.append(args) or load(*args, **more))
     if known:  # it is not what the vectors come from
-        assert load_encoder(str(tmp_path)).encode("two loads").shape == (16,)
+        found = load_encoder(str(folder)).encode("two loads")
+        assert found.shape == (16,) and np.allclose(found, load_encoder(str(folder)).encode("two loads"))
     else:
         with pytest.raises(ModelError, match="lacks weights"):
-            load_encoder(str(tmp_path))
+            load_encoder(str(folder))
+    assert len(loads) == (2 if known else 1)
+
+
+def test_an_encoder_is_known_by_what_is_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = made(tmp_path / "one" / "model")
+    shutil.copytree(folder, tmp_path / "two" / "named")
+    (folder / "README.md").write_text("what it is")
+    made(tmp_path / "three" / "model", seed=1)
+    store = InMemory()
+    monkeypatch.chdir(tmp_path / "one")
+    PersonalMemory(store, "model").memorize(FACTS[0])
+    assert store.about()["name"] == "model"
+    for name in (str(folder), str(tmp_path / "two" / "named"), "../two/named"):
+        assert len(PersonalMemory(store, name).recall("two")) == 1
+    monkeypatch.chdir(tmp_path / "three")
+    with pytest.raises(StoreError, match="another encoder's"):
+        PersonalMemory(store, "model").recall("two")
+
+    snapshot = tmp_path / "hub" / "models--me--model" / "snapshots" / "abc"  # as the hub's own cache has it
+    shutil.copytree(folder, snapshot)
+    (refs := snapshot.parents[1] / "refs").mkdir()
+    (refs / "main").write_text("abc")
+    monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("lmm.encoders.sentences._not_on_the_hub", lambda name: "no network")
+    assert len(PersonalMemory(store, "me/model").recall("two")) == 1
+
+
+def test_a_store_that_knows_an_encoder_by_its_name_goes_on(tmp_path: Path) -> None:
+    folder, store = made(tmp_path / "model"), InMemory()
+    store.describe({"encoder": str(folder), "width": 16})  # as earlier versions wrote it
+    memory = PersonalMemory(store, str(folder))
+    memory.memorize(FACTS[0])
+    assert store.about() == {"encoder": memory.encoder.identity, "name": str(folder), "width": 16}
+    with pytest.raises(StoreError, match="another encoder's"):
+        PersonalMemory(store, str(made(tmp_path / "other", seed=1))).recall("two")
+
+
+def test_a_large_file_is_read_once_for_its_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(digest, "LARGE", 10)
+    for name in ("model.safetensors", "model.bin", "config.json", "below/model.safetensors", "lmm.json", "README.md"):
+        (file := tmp_path / "folder" / name).parent.mkdir(exist_ok=True, parents=True)
+        file.write_text(f"the content of {name}")
+    first = digest.folder_digest(tmp_path / "folder")
+    shutil.copytree(tmp_path / "folder", tmp_path / "copy")
+    assert digest.folder_digest(tmp_path / "copy") == first
+    for name in ("model.bin", "below/model.safetensors", "lmm.json", "README.md"):  # which nothing is read from
+        (tmp_path / "folder" / name).write_text("another")
+    with monkeypatch.context() as once:
+        once.setattr("hashlib.file_digest", None)
+        assert digest.folder_digest(tmp_path / "folder") == first
+    (tmp_path / "folder" / "modules.json").write_text('[{"path": ""}, {"path": "below"}]')
+    found = digest.folder_digest(tmp_path / "folder")
+    (tmp_path / "folder" / "below" / "model.safetensors").write_text("one more")
+    assert len({first, found, digest.folder_digest(tmp_path / "folder")}) == 3
 
 
 def test_prompts_stand_before_texts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,8 +498,20 @@ def test_a_chat_models_own_states(toy: ToyAdapter) -> None:
     rows = encoder.encode(["one", "two", ""])
     assert rows.shape == (3, 16) and np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-5)
     assert not np.allclose(rows[0], rows[1]) and not toy.taps
+    assert encoder.identity == encoder.name == "states of toy"
     with pytest.raises(ModelError, match="there is none"):
         load_encoder("states")
+
+
+def test_states_are_those_of_one_model_wherever_it_lies(tmp_path: Path, tiny_torch: Adapter) -> None:
+    encoder, other = States(tiny_torch), States(copy.copy(tiny_torch))
+    shutil.copytree(tiny_torch.source.folder, tmp_path / "copy")  # type: ignore[attr-defined]
+    other.adapter.source = dataclasses.replace(tiny_torch.source, folder=tmp_path / "copy")  # type: ignore[attr-defined]
+    assert encoder.identity == other.identity != encoder.name
+    config = tmp_path / "copy" / "config.json"
+    config.write_text(config.read_text() + " ")
+    again = States(other.adapter)
+    assert again.name == encoder.name and again.identity != encoder.identity
 
 
 def test_auto_falls_back_aloud_and_never_on_chance(monkeypatch: pytest.MonkeyPatch, toy: ToyAdapter) -> None:

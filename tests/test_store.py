@@ -379,6 +379,22 @@ def test_it_says_whose_vectors_it_has(store: TextStore) -> None:
         store.describe({"encoder": "f", "width": 8})
 
 
+def test_an_encoder_is_known_by_what_it_is_and_was_once_by_its_name(store: TextStore) -> None:
+    earlier, now = {"encoder": "my/e", "width": 8}, {"encoder": "digest", "name": "my/e", "width": 8}
+    store.describe(earlier)
+    for elsewhere in ({**now, "name": "e"}, {**now, "width": 9}):
+        with pytest.raises(StoreError, match="not of"):
+            store.describe(elsewhere)
+    for given in (now, now, earlier, {**now, "name": "/other/e"}):
+        store.describe(given)
+        assert store.about() == now
+    for other in ({**now, "encoder": "another"}, {**now, "width": 9}, {"encoder": "digest 2", "width": 8}):
+        with pytest.raises(StoreError, match="not of") as found:
+            store.describe(other)
+        assert "my/e" not in found.value.plain
+    assert store.about() == now
+
+
 def test_what_another_store_had_is_put_back(store: TextStore) -> None:
     old = InMemory()
     [id, _] = old.add("a", [memo("Vera lives in Graz.", 1), memo("It rains.", 2)])
@@ -983,6 +999,9 @@ def test_a_file_that_nobody_can_write_is_read(tmp_path: Path, monkeypatch: pytes
     with contextlib.closing(open_store(path)) as store:
         assert texts(store.search("a", vector(2), "snows", 1)) == ["It snows."] and len(store.history("a", id)) == 2
         store.describe({"encoder": "e", "width": 8})
+        store.describe({"encoder": "digest", "name": "e", "width": 8})  # which was known by its name alone
+        with pytest.raises(StoreError, match="another encoder's"):
+            store.describe({"encoder": "f", "width": 8})
         target = InMemory()
         assert copy(store, target) == 2 and texts(target.scan("a")) == ["It snows."]
         for change in (
@@ -990,7 +1009,6 @@ def test_a_file_that_nobody_can_write_is_read(tmp_path: Path, monkeypatch: pytes
             lambda: store.supersede("a", new, memo("more")),
             lambda: store.forget("a", [id]),
             lambda: store.restore("a", [memo("more")]),
-            lambda: store.describe({"encoder": "f", "width": 8}),
         ):
             with pytest.raises(StoreError, match="cannot be written: it, or its folder, is read-only here"):
                 change()

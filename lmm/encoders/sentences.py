@@ -5,19 +5,23 @@ Reimers & Gurevych 2019, arXiv:1908.10084. Shape letters: D width.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmm.adapters.models.digest import folder_digest
 from lmm.encoders import minilm
 from lmm.errors import BackendError, ModelError, UsageError
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
+    from lmm.adapters.models.source import ModelSource
 
 STATES_MAX = 512  # tokens of a text that a chat model reads
 PROBE = "Two loads of one folder read this alike."
@@ -26,15 +30,20 @@ _HALF = re.compile("[\ud800-\udfff]")  # of a surrogate pair, without the other:
 
 
 class SentenceEncoder:
-    """What all encoders have: a name that says which vectors are theirs, their width, and `encode`."""
+    """What all encoders have: a name, their width, and `encode`."""
 
-    name: str
+    name: str  # what a user calls it
     width: int
     max_length: int  # tokens that are read of a text, its first, where nothing else is asked for
     longest: int | None = None  # the most that can be asked for; None: whatever the model makes of it
     device: str = "cpu"
     prompts: Mapping[str, str] = {}  # what stands before a text, by name
     default_prompt_name: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What says which vectors are its own, wherever its files lie: by this a store knows it."""
+        return self.name
 
     def vectors(self, texts: Sequence[str], max_length: int) -> np.ndarray:
         """Texts -> vectors [n, D] float32, of any length."""
@@ -252,6 +261,11 @@ class States(SentenceEncoder):
         self.adapter, self.width = adapter, adapter.shape.width
         self.name = f"states of {adapter.model_id}"
 
+    @cached_property
+    def identity(self) -> str:
+        source: ModelSource | None = getattr(self.adapter, "source", None)
+        return self.name if source is None else f"states of a model {_digest(self.name, lambda: source.folder)}"
+
     def vectors(self, texts: Sequence[str], max_length: int) -> np.ndarray:
         return np.stack([self._mean(self.ids(text, max_length)) for text in texts])
 
@@ -277,17 +291,30 @@ class Transformer(SentenceEncoder):
                 "run: pip install 'lmm[encoders]', or take the packaged encoder: minilm"
             ) from None
         problem = "" if Path(name).exists() else _not_on_the_hub(name)
-        load = partial(SentenceTransformer, name, local_files_only=bool(problem) or Path(name).exists())
         try:
-            self.model, again = (_seeded(load, seed) for seed in (0, 1))
+            with _nothing_at_random():
+                self.model = SentenceTransformer(name, local_files_only=bool(problem) or Path(name).exists())
         except Exception as error:  # of files, of the hub, of code that a model brings
             raise ModelError(f"the encoder {name!r} cannot be loaded: {problem or error}") from error
-        if not np.allclose(self.model.encode(PROBE, prompt=""), again.encode(PROBE, prompt=""), atol=1e-4):
+        if not np.isfinite(self.model.encode(PROBE, prompt="")).all():
             raise ModelError(f"the encoder {name!r} lacks weights that its vectors come from: they would be random")
         self.name, self.width = name, self.model.get_sentence_embedding_dimension()
         self.max_length, self.device = self.model.max_seq_length, str(self.model.device)
         self.longest = getattr(self.model.tokenizer, "model_max_length", self.max_length)
         self.prompts, self.default_prompt_name = self.model.prompts, self.model.default_prompt_name
+
+    @cached_property
+    def identity(self) -> str:
+        return f"sentence-transformers {_digest(self.name, self._folder)}"
+
+    def _folder(self) -> Path:
+        """Where it was loaded from."""
+        if Path(self.name).exists():
+            return Path(self.name)
+        from huggingface_hub import snapshot_download
+
+        place = os.environ.get("SENTENCE_TRANSFORMERS_HOME")
+        return Path(snapshot_download(_hub_id(self.name), cache_dir=place, local_files_only=True))
 
     def vectors(self, texts: Sequence[str], max_length: int) -> np.ndarray:
         self.model.max_seq_length = max_length
@@ -298,13 +325,35 @@ class Transformer(SentenceEncoder):
         return np.ravel(self.model.tokenize([text])["input_ids"])
 
 
-def _seeded(load: Callable[[], Any], seed: int) -> Any:
-    """What is loaded, where weights that a folder lacks are drawn from a seed."""
-    import torch
+def _digest(name: str, folder: Callable[[], Path]) -> str:
+    try:
+        return folder_digest(folder())
+    except OSError as error:
+        raise ModelError(f"what the encoder {name!r} was loaded from cannot be read: {error}") from error
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return load()
+
+@contextlib.contextmanager
+def _nothing_at_random() -> Iterator[None]:
+    """Weights that a folder lacks, which would be drawn at random, are NaN, and so is what comes from them."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._pytree import tree_leaves
+
+    class Drawn(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            found = func(*args, **(kwargs or {}))
+            if torch.Tag.nondeterministic_seeded in func.tags:
+                for one in tree_leaves(found):
+                    if isinstance(one, torch.Tensor) and one.is_floating_point():
+                        one.fill_(np.nan)
+            return found
+
+    with Drawn():
+        yield
+
+
+def _hub_id(name: str) -> str:
+    return name if "/" in name else f"sentence-transformers/{name}"
 
 
 def _not_on_the_hub(name: str) -> str:
@@ -315,7 +364,7 @@ def _not_on_the_hub(name: str) -> str:
     from huggingface_hub import HfApi
 
     try:
-        HfApi().model_info(name if "/" in name else f"sentence-transformers/{name}", timeout=HUB_SECONDS)
+        HfApi().model_info(_hub_id(name), timeout=HUB_SECONDS)
     except Exception as error:  # no network, no such model, no such name
         reason = str(error).strip().partition("\n")[0] or type(error).__name__
         return f"it is no folder, nor on the hub ({reason})"

@@ -203,11 +203,12 @@ class TextStore(ABC):
 
     @abstractmethod
     def about(self) -> dict[str, Any]:
-        """What was written once of the whole: the name and width of the encoder that its vectors are of."""
+        """What was written once of the whole: the encoder that its vectors are of, by what it is, its name where that
+        says something else, and its width."""
 
     @abstractmethod
     def describe(self, values: Mapping[str, Any]) -> None:
-        """Write it. Raises StoreError if it says something else already."""
+        """Write it, unless it is there. Raises StoreError if something else is."""
 
     # changes -----------------------------------------------------------------------------------------------------
     def add(self, space: str, memos: Iterable[Memo]) -> list[str]:
@@ -461,12 +462,24 @@ def _filled(new: Memo, old: Memo) -> Memo:
     return replace(last, id=new.id, context=context, about=about, metadata=metadata).checked(old)
 
 
-def agreed(there: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """Raises StoreError where a store says something else already of the whole."""
-    if there and there != dict(values):
+def agreed(there: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """What is to be written of the whole so that it says `values`, too. Raises StoreError where a store says something
+    else already.
+
+    An encoder is known by what it is, and has its `name` beside that where this says something else. Earlier versions
+    wrote its name alone: who comes by that name is taken for it, and from then on it is known by what it is.
+    """
+    if not there:
+        return dict(values)
+    rest = [{name: value for name, value in one.items() if name not in ("encoder", "name")} for one in (there, values)]
+    old = "name" not in there and "name" in values and there.get("encoder") == values["name"]
+    older = "name" in there and "name" not in values and there["name"] == values.get("encoder")
+    if rest[0] != rest[1] or not (old or older or there.get("encoder") == values.get("encoder")):
         raise StoreError(
-            f"the store is of {there}, not of {dict(values)}; name its encoder, or export and import into a new store"
+            "the vectors of this store are another encoder's; name its encoder, or export and import into a new store",
+            f"it is of {dict(there)}, not of {dict(values)}",
         )
+    return dict(values) if old else {}
 
 
 def batches(memos: Iterable[Memo], size: int) -> Iterator[list[Memo]]:

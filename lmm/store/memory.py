@@ -32,8 +32,8 @@ class InMemory(TextStore):
         return dict(self._about)
 
     def describe(self, values: Mapping[str, Any]) -> None:
-        agreed(self._about, values)
-        self._about = dict(values)
+        with self._lock:
+            self._about |= agreed(self._about, values)
 
     def _same(self, space: str, keys: Sequence[str]) -> dict[str, Memo]:
         return {memo.key: memo for memo in self.scan(space) if memo.key in keys}

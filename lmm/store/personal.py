@@ -233,7 +233,9 @@ class PersonalMemory:
         return [replace(memo, vector=vector) for memo, vector in zip(memos, vectors, strict=True)]
 
     def _describe(self) -> None:
-        self.store.describe({"encoder": self.encoder.name, "width": self.encoder.width})
+        encoder = self.encoder
+        name = {} if encoder.name == encoder.identity else {"name": encoder.name}
+        self.store.describe({"encoder": encoder.identity, "width": encoder.width} | name)
 
 
 def _memo(

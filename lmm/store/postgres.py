@@ -208,9 +208,9 @@ class Postgres(TextStore):
             return
         with self.within("") as query:
             query("SELECT pg_advisory_xact_lock(%s)", LOCK)
-            agreed(self.about(), values)
-            for name, value in values.items():
-                query("INSERT INTO lmm_about VALUES (%s, %s) ON CONFLICT DO NOTHING", name, Jsonb(value))
+            for name, value in agreed(self.about(), values).items():
+                insert = "INSERT INTO lmm_about VALUES (%s, %s) ON CONFLICT (name) DO UPDATE SET value = EXCLUDED.value"
+                query(insert, name, Jsonb(value))
             self._index(int(values.get("width", 0)), query)
         self._described = dict(values)
 

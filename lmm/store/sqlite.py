@@ -172,12 +172,12 @@ class Sqlite(TextStore):
             return {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM about")}
 
     def describe(self, values: Mapping[str, Any]) -> None:
-        if self.about() == dict(values):  # asked at every recall, which waits for nobody who writes
+        there = self.about()
+        if not agreed(there, values) or (there and not self._writable):  # asked at every recall: it waits for no writer
             return
         with self.transaction():
-            agreed(self.about(), values)
-            rows = [(name, json.dumps(value)) for name, value in values.items()]
-            self._db.executemany("INSERT OR IGNORE INTO about VALUES (?, ?)", rows)
+            rows = [(name, json.dumps(value)) for name, value in agreed(self.about(), values).items()]
+            self._db.executemany("INSERT OR REPLACE INTO about VALUES (?, ?)", rows)
 
     def count(self, space: str) -> int:
         with self._reading():

@@ -746,6 +746,41 @@ def test_what_could_not_be_taken_out_is_said(served: Served, home: Path, monkeyp
     assert any("No space left" in line for line in gone["said"]) and str(home) not in str(gone)
 
 
+@pytest.mark.parametrize("options", [{}, {"bits": 4}])
+def test_a_file_made_with_other_options_is_refused_or_read_with_them(toy: Adapter, home: Path, options: dict) -> None:
+    """As loading in a terminal: what is known is read with its own options, and a file with others takes not its place;
+    who knows nothing yet begins with the file's, unless the server was started with some."""
+    config = Config(model="tiny", memory="hash_gradient", options={"bits": 6}, log=False, max_tokens=8)
+    with serving(toy, home, config=config) as served, served.client(**{"X-LMM-Memory": "ann"}) as ann:
+        ann.post("/v1/lessons", json={"question": "Who is Tom?", "answer": "a cat"})
+        theirs = ann.get("/v1/memory").content
+    with (
+        serving(toy, home, config=replace(config, options=options)) as served,
+        served.client(**{"X-LMM-Memory": "ann"}) as ann,
+        served.client(**{"X-LMM-Memory": "bob"}) as bob,
+        served.client(**{"X-LMM-Memory": "carl"}) as carl,
+    ):
+        found = bob.put("/v1/memory", content=theirs)
+        if options:
+            wrong = "option bits: the file has 6, this user's memory has 4; nothing was changed"
+            assert found.status_code == 422 and wrong in found.json()["error"]["message"]
+            assert bob.get("/v1/lessons").json()["data"] == [] and ann.get("/v1/lessons").status_code == 503
+            assert not (home / "data" / "profiles" / "bob").exists()
+            return
+        assert found.json() == {"lessons": 1}
+        (home / "bobs").write_bytes(bob.get("/v1/memory").content)
+        assert state_file.read_header(home / "bobs").options["bits"] == 6
+        assert bob.get("/v1/lessons").json() == ann.get("/v1/lessons").json()
+        assert bob.post("/v1/chat/completions", json={"messages": HELLO}).status_code == 200
+        assert ann.put("/v1/memory", content=theirs).json() == {"lessons": 1}, "its own file comes back"
+        carl.post("/v1/lessons", json={"question": "Who is Tom?", "answer": "a dog"})
+        before = carl.get("/v1/memory").content
+        found = carl.put("/v1/memory", content=theirs)
+        assert found.status_code == 422 and "option bits: the file has 6" in found.json()["error"]["message"]
+        assert carl.get("/v1/memory").content == before
+        assert ann.put("/v1/memory", content=before).status_code == 422
+
+
 def test_texts_over_http(served: Served) -> None:
     with served.client(**{"X-LMM-Memory": "ann"}) as ann, served.client() as other:
         made = ann.post("/v1/memories", json={"text": "The key is under the pot.", "metadata": {"n": 1}}).json()

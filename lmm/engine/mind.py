@@ -374,7 +374,7 @@ class Mind:
 
         The file that the mind has kept stays as it is: from then on nothing is kept there.
         """
-        knowledge, header = self._read(Path(path))
+        knowledge, header = self.read(Path(path))
         if self.keeper is not None:
             self.keeper.settle()
             self.keeper = None
@@ -384,7 +384,7 @@ class Mind:
 
     def begin_with(self, path: Path, undos: Sequence[Change] = ()) -> None:
         """The same at the very beginning: to go back to are only the changes before, which `undos` take back."""
-        self.begin_from(self._read(path)[0], undos)
+        self.begin_from(self.read(path)[0], undos)
 
     def begin_from(self, known: Knowledge, undos: Sequence[Change] = ()) -> None:
         self.knowledge = known
@@ -393,7 +393,8 @@ class Mind:
             steps.append(_changed(steps[-1], replace(change, tensors=self.held(change.tensors))))
         self.history = History(undo=Steps(steps[:0:-1]), saved=self.knowledge)
 
-    def _read(self, path: Path) -> tuple[Knowledge, state_file.Header]:
+    def read(self, path: Path) -> tuple[Knowledge, state_file.Header]:
+        """What a file has, as this mind could know it. Raises StateError."""
         memory = self.memory.reader_of(state_file.read_header(path).module) or self.memory
         arrays, header = journal.load(path, self.expected(memory))
         memory.check_state(arrays, header.lessons, self.adapter)

@@ -253,7 +253,8 @@ class Service:
             except InvalidStateError as error:
                 wrong = "; ".join(error.problems)
             except StateError as error:  # what it says of flags and files is for a command line
-                wrong = str(error).partition(". ")[0].replace(str(file), "the file")
+                wrong = str(error).partition(". ")[0].replace(f"the memory {file}", "the file")
+                wrong = wrong.replace(str(file), "the file").replace("this session has", "this user's memory has")
         raise StateError(f"{wrong}; nothing was changed")
 
     def verify(self, data: bytes) -> list[str]:

@@ -12,9 +12,9 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmm.chat.forgetting import Whereabouts
 from lmm.engine import runtime
@@ -183,11 +183,13 @@ class Users:
                 self._free.pop(user, None)
             self._changed.notify_all()
 
-    def _opened(self, user: str, kept: bool = True) -> Mind:
+    def _opened(self, user: str, kept: bool = True, options: Mapping[str, Any] | None = None) -> Mind:
+        """`options`: of its memory, where they are not those of the user's file, or the server's."""
         config = self._config(user)
         file = runtime.standing.file_of(config)
         if self.lessons is None or file is None:
-            mind = Mind(self.seats.seat(), runtime.build_memory(runtime.as_saved(config)), config.seed)
+            made = runtime.as_saved(config) if options is None else dataclasses.replace(config, options=options)
+            mind = Mind(self.seats.seat(), runtime.build_memory(made), config.seed)
             if kept:
                 runtime.start(mind, config, self.notice, strict=True)
             return mind
@@ -206,15 +208,43 @@ class Users:
         return Whereabouts.of_user(self._config(user).profile, lesson_id, Path(self.config.activation_log_path))
 
     def adopt(self, user: str, file: Path) -> int:
-        """Make a memory file what a user's mind knows -> its lessons. Raises StateError, with nothing changed."""
-        other = Mind(self.seats.seat(), runtime.build_memory(self._config(user)), self.config.seed)
-        try:
-            other.load(file)
-        finally:
-            other.detach()
+        """Make a memory file what a user's mind knows -> its lessons. It must have been made with the options of what
+        is known; who knows nothing yet begins with those of the file. Raises StateError, with nothing changed."""
+        if self._is_new(user):
+            return self._begun_with(user, file)
         with self.engine(user) as engine:
-            engine.mind.commit(other.knowledge)
-            return len(engine.mind.lessons)
+            try:
+                known, wrong = engine.mind.read(file)[0], None
+            except StateError as error:  # of this file, not of the user's
+                known, wrong = engine.mind.knowledge, error
+            else:
+                engine.mind.commit(known)
+        if wrong is not None:
+            raise wrong
+        return len(known.lessons)
+
+    def _begun_with(self, user: str, file: Path) -> int:
+        named = dataclasses.replace(self._config(user), mm_load_path=str(file))
+        mind = self._opened(user, kept=False, options=runtime.as_saved(named).options)
+        try:
+            known, _ = mind.read(file)
+            with self._available(user_name(user)):
+                runtime.start(mind, self._config(user), self.notice, strict=True)
+                mind.commit(known)
+        finally:
+            self._close(mind)
+        self._drop(user)
+        return len(known.lessons)
+
+    def _drop(self, user: str) -> None:
+        """Let go of a user's minds: the next request opens one anew."""
+        with self._changed:
+            engines = self._free.pop(user, [])
+            for engine in engines:
+                self._idle.pop(id(engine), None)
+                self._since.pop(id(engine), None)
+        for engine in engines:
+            self._close(engine.mind)
 
     def close(self) -> None:
         """Put everything into its file, and leave the model as it was."""

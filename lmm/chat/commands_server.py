@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lmm.chat.commands_memory import as_lesson, one, why_lesson
 from lmm.errors import UsageError
@@ -48,16 +48,22 @@ def _question(turn: Turn) -> str:
 def why(chat: RemoteChat, rest: str) -> None:
     """Which lessons and notes speak for the last question, as things are now; `/why NUMBER|TEXT|ID`: where one lesson
     comes from."""
-    if not rest:
-        found = chat.server.call("POST", "/v1/lessons/why", {"question": _question(chat.last)})["fired"]
-        for hit in found:
-            note = ", shown to the model as a note" if hit["as"] == "note" else ""
-            chat.view.show(f"{hit['strength']:.2f}  {hit['id']}  {Lesson.from_dict(hit)}{note}")
-        if not found:
-            chat.view.show("no lesson fired for the last reply")
+    if rest:
+        lesson, last = one(chat, "why", rest), chat.conversation.last
+        fired = None if last is None else {hit["id"]: hit["strength"] for hit in _fired(chat, last)}
+        why_lesson(chat, lesson, fired)
         return
-    lesson, last = one(chat, "why", rest), chat.conversation.last
-    why_lesson(chat, lesson, None if last is None else dict.fromkeys(last.fired, 1.0))
+    found = _fired(chat, chat.last)
+    for hit in found:
+        note = f"shown to the model: {hit['statement'] or hit['prompt']} / {hit['echo'] or hit['answer']}"
+        shown = note if hit["as"] == "note" else Lesson.from_dict(hit)
+        chat.view.show(f"{hit['strength']:.2f}  {hit['id']}  {shown}")
+    if not found:
+        chat.view.show("no lesson fired for the last reply")
+
+
+def _fired(chat: RemoteChat, turn: Turn) -> list[dict[str, Any]]:
+    return chat.server.call("POST", "/v1/lessons/why", {"question": _question(turn)})["fired"]
 
 
 def retry(chat: RemoteChat, rest: str) -> None:

@@ -144,14 +144,14 @@ class RemoteChat:
     def turn(self, text: str) -> None:
         """Answer a message, which may teach something, or take something back."""
         from lmm.chat.forgetting import offer
+        from lmm.lesson import Lesson
 
         self.retries = 0
         _, about = self._reply(text, {"lmm_learn": "off" if self.config.learn == "off" else "auto"})
         if about.get("lessons"):
             self.view.say("/undo takes it back")
-        if back := about.get("takes_back"):
-            for lesson in [lesson for lesson in self.lessons if lesson.id in back]:
-                offer(self, lesson, text)
+        for lesson in about.get("takes_back", ()):
+            offer(self, Lesson.from_dict(lesson), text)
 
     def retry(self) -> None:
         """Answer the last message again. Greedy decoding would repeat itself, so a retry samples."""

@@ -8,7 +8,7 @@ import re
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ class Service:
             "learned": turn.learned if turn else "",
             "lessons": [lesson.id for lesson in turn.lessons] if turn else [],
             "fired": list(turn.fired) if turn else [],
-            "takes_back": spoken.takes_back,
+            "takes_back": [_told(lesson) for lesson in spoken.takes_back],
             "said": [self.users.plainly(user, line) for line in spoken.said],
         }
         made = turn.generated if turn is not None else None
@@ -224,7 +224,7 @@ class Service:
             known = {lesson.id: lesson for lesson in engine.mind.lessons}
             hits = recall.fired[0] if recall is not None and recall.fired else []
             notes = [(note.lesson_id, note.strength) for note in notes_of(recall)]
-        told = [("lesson", *hit) for hit in hits] + [("note", *note) for note in notes]
+        told = [("lesson", *hit) for hit in _strongest(hits)] + [("note", *note) for note in notes]
         return {
             "fired": [
                 {"as": kind, "strength": round(float(strength), 4), **_told(known[id])}
@@ -293,6 +293,11 @@ def _known(mind: Mind, lessons: Sequence[Lesson]) -> list[dict[str, Any]]:
     """Lessons as they are known now that they are learned, with what they have replaced."""
     known = {lesson.id: lesson for lesson in mind.lessons}
     return [_told(known.get(lesson.id, lesson)) for lesson in lessons]
+
+
+def _strongest(hits: Sequence[tuple[str, float]]) -> Iterable[tuple[str, float]]:
+    """Each lesson once: several of its wordings may fire."""
+    return sorted(dict(sorted(hits, key=lambda hit: hit[1])).items(), key=lambda hit: -hit[1])
 
 
 def _told(lesson: Lesson) -> dict[str, Any]:

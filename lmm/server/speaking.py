@@ -39,7 +39,7 @@ class Listener:
     tokens: Tokens | None = None
     made: Callable[[], Generated | None] = lambda: None  # the reply that grows
     said: list[str] = field(default_factory=list)
-    takes_back: list[str] = field(default_factory=list)  # ids of lessons
+    takes_back: list[Lesson] = field(default_factory=list)
     text: str = ""
     shown: list[Token] = field(default_factory=list)
     cut: bool = False  # by a stop sequence
@@ -80,8 +80,7 @@ class Listener:
 
     def keeps(self, lesson: Lesson, typed: str) -> bool:
         """A message that takes a lesson back is no order to delete it: whoever sent it may give that."""
-        self.takes_back.append(lesson.id)
-        self.say(f"still known, until it is forgotten: {lesson}")
+        self.takes_back.append(lesson)
         return False
 
 
@@ -92,7 +91,7 @@ class Spoken:
     text: str
     turn: Turn | None
     said: list[str]
-    takes_back: list[str]
+    takes_back: list[Lesson]
     ended: str
     tokens: list[Token]
 

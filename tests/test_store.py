@@ -531,6 +531,19 @@ def test_of_two_lines_of_corrections_the_one_with_the_later_end_stands(store: Te
     assert len(store.history("a", pot)) == len(other.history("a", pot)) == 4 == store.forget("a", [away])
 
 
+def test_a_correction_is_later_than_what_it_corrects_whatever_the_clock_says(store: TextStore) -> None:
+    """Or each of three stores finds another one of three the latest."""
+    other, third = InMemory(), InMemory()
+    [old] = store.add("a", [memo("one", 1, time=9.0)])
+    third.restore("a", store.scan("a"))
+    new = store.supersede("a", old, memo("One!", 2, time=1.0))
+    other.add("a", [memo("one", 3, time=5.0)])
+    assert 9.0 < store.get("a", [new])[0].time < 9.001
+    for stores in ((other, store), (other, third), (store, third), (third, store), (store, other)):
+        stores[1].restore("a", stores[0].scan("a", history=True))
+    assert [[x.id for x in one.scan("a")] for one in (store, other, third)] == [[new]] * 3
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_stores_that_exchange_all_agree(store: TextStore, seed: int) -> None:
     random, stores = Random(seed), [store, InMemory(), InMemory()]
@@ -552,7 +565,8 @@ def test_stores_that_exchange_all_agree(store: TextStore, seed: int) -> None:
                 one.add, "a", [memo(random.choice("abcdef"), time=float(step), about=random.choice(["", "x", "X"]))]
             )
         elif change == "supersede":
-            outcome(one.supersede, "a", random.choice(there).id, memo(random.choice("abcdefgh"), time=float(step)))
+            said = memo(random.choice("abcdefgh"), time=float(random.choice([step, random.randrange(40)])))
+            outcome(one.supersede, "a", random.choice(there).id, said)
         else:
             exchange()
     for _ in range(60):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import time
 import uuid
 from abc import ABC, abstractmethod
@@ -239,7 +240,8 @@ class TextStore(ABC):
         return ids
 
     def supersede(self, space: str, id: str, memo: Memo) -> str:
-        """Put an entry in another's place -> its id. Raises UsageError if that is not there, or not current."""
+        """Put an entry in another's place -> its id. Whatever its time says, it is later than what it corrects: stores
+        tell by that which of two stands. Raises UsageError if that is not there, or not current."""
         with self.changing(user_name(space)):
             found = self.get(space, [id])
             if not found or not found[0].current:
@@ -260,6 +262,8 @@ class TextStore(ABC):
         olds += [one for one in matter if one not in later]
         for one in {one.id: one for one in olds}.values():
             self._retire(space, one, memo.id)
+        if old is not None and any(_age(one) > _age(memo) for one in olds):
+            memo = replace(memo, time=math.nextafter(max(one.time for one in olds), math.inf))
         by = later[0].id if later else ""
         memo = replace(memo, replaces=olds[0].id if olds else "", replaced_by=by, vector=None if by else memo.vector)
         self._insert(space, [memo])

@@ -28,6 +28,7 @@ uvicorn = pytest.importorskip("uvicorn", reason="the server is not installed: pi
 import scripted  # noqa: E402
 from scripted import ScriptedAdapter, install  # noqa: E402
 from serving import Served, serving  # noqa: E402
+from typer.testing import CliRunner  # noqa: E402
 
 from lmm.adapters.base import Adapter  # noqa: E402
 from lmm.adapters.generation import Generated  # noqa: E402
@@ -35,12 +36,13 @@ from lmm.adapters.sampling import Score  # noqa: E402
 from lmm.adapters.toy import END, ToyFormat  # noqa: E402
 from lmm.chat.history import JsonHistory, history_path  # noqa: E402
 from lmm.chat.loading import Loading  # noqa: E402
-from lmm.chat.remote import RemoteChat, Server  # noqa: E402
+from lmm.chat.remote import RemoteChat, RemoteError, Server, run  # noqa: E402
 from lmm.chat.render import make_console  # noqa: E402
 from lmm.chat.session import Chat  # noqa: E402
 from lmm.chat.view import ConsoleView  # noqa: E402
+from lmm.cli.app import app  # noqa: E402
 from lmm.config import Config  # noqa: E402
-from lmm.errors import StoreError, UsageError  # noqa: E402
+from lmm.errors import LmmError, StoreError, UsageError  # noqa: E402
 from lmm.files import journal, standing, state_file, transcripts  # noqa: E402
 from lmm.server.keys import Keys, is_loopback, load_keys  # noqa: E402
 from lmm.server.logprobs import Tokens  # noqa: E402
@@ -714,6 +716,14 @@ def test_what_a_terminal_taught_and_the_server_forgets_is_in_no_file(served: Ser
     assert any(f"lmm memory forget m.safetensors {id} --yes" in line for line in gone["said"])
     assert holding(home, b"Zorbina") == ["m.safetensors", "talk.md"] and str(home) not in str(gone)
     assert "how are you?" in history_path().read_text(), "what is not the lesson's stays"
+
+
+def test_a_terminal_cleans_the_logs_of_other_folders_too(home: Path) -> None:
+    install()
+    at_terminal(home, "My sister's name is Zorbina.", "My brother's name is Tom.", name="old")
+    assert "old.jsonl" in holding(home, b"Zorbina")
+    at_terminal(home, "/forget Zorbina", name="new")
+    assert holding(home, b"Zorbina") == [] and "old.jsonl" in holding(home, b"Tom")
 
 
 def test_what_else_says_it_is_named_and_goes_with_deep(served: Served, home: Path) -> None:
@@ -1425,6 +1435,30 @@ def test_a_conversation_from_afar_is_shown_copied_and_exported(served: Served, h
     assert "no reply to copy" in said("/copy") and "needs a terminal" in said("/edit") and "lessons" in said("/stats")
 
 
+def test_what_a_chat_with_a_server_cannot_be_told_is_said(
+    served: Served, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for given in ({"fresh": True}, {"mm_load_path": "m"}, {"mm_save_path": "m"}):
+        with pytest.raises(UsageError, match="with --server, --profile NAME says whose memory"):
+            run(Config(**given), served.url)
+    runner = CliRunner()
+    for flag in (["--continue"], ["--resume", "2026"]):
+        found = runner.invoke(app, ["chat", "--server", served.url, *flag])
+        assert "none to go on with" in str(found.exception)
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n/forget Vera\nexit\n"))
+    run(Config(profile="ann"), served.url)
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n"))
+    monkeypatch.setattr(Server, "events", refused)
+    with pytest.raises(LmmError, match="1 message could not be answered"):
+        run(Config(profile="ann"), served.url)
+    assert "no lesson has 'Vera' in it" in capsys.readouterr().err
+
+
+def refused(server: Server, body: Any) -> Iterator[dict[str, Any]]:
+    raise RemoteError("not now")
+    yield {}
+
+
 def test_a_memory_is_saved_and_loaded_from_afar(served: Served, home: Path) -> None:
     said = remote(served)
     said("/teach Who is Tom? => a cat")
@@ -1436,8 +1470,6 @@ def test_a_memory_is_saved_and_loaded_from_afar(served: Served, home: Path) -> N
 
 
 def test_a_server_that_is_not_there_is_said() -> None:
-    from lmm.chat.remote import RemoteError, Server
-
     with pytest.raises(RemoteError, match="cannot be reached"):
         Server("127.0.0.1:1", "", "").call("GET", "/v1/models")
     for url in ("ftp://x", "", "http://"):

@@ -259,11 +259,16 @@ class RemoteChat:
 
 
 def run(config: Config, url: str) -> None:
-    """Chat until the user leaves; nothing is kept on this machine. Raises LmmError where messages of a pipe were not
-    answered."""
+    """Chat until the user leaves; nothing is kept on this machine. Raises UsageError for settings that only a memory on
+    this machine has, and LmmError where messages of a pipe were not answered."""
     from lmm.chat.interrupts import Interrupts
     from lmm.chat.view import make_view
 
+    if config.fresh or config.mm_load_path or config.mm_save_path:
+        raise UsageError(
+            "--fresh and --mm-path are for a memory on this machine; with --server, --profile NAME says whose memory "
+            "it is there, and --learn off leaves it as it is"
+        )
     server = Server(url, config.profile or "", os.environ.get("LMM_API_KEY", ""))
     talking = sys.stdin.isatty() and sys.stdout.isatty()
     chat = RemoteChat(server, config, make_view)

@@ -20,7 +20,7 @@ from lmm.cli import train as cli_train
 from lmm.cli.bench import app as bench_app
 from lmm.cli.options import Json, beside, configured, out_json, out_table, say
 from lmm.config import GROUPS
-from lmm.errors import LmmError
+from lmm.errors import LmmError, UsageError
 
 if TYPE_CHECKING:
     from lmm.config import Config
@@ -112,6 +112,8 @@ def chat(
     if server is not None:
         from lmm.chat.remote import run as talk
 
+        if resume is not None or go_on:
+            raise UsageError("a chat with a server is kept nowhere, so there is none to go on with")
         talk(config, server)
         return
     from lmm.chat.app import run

@@ -1338,9 +1338,12 @@ def test_a_server_that_is_gone_is_said_soon_and_one_that_comes_back_is_found(
 
 
 @pytest.mark.slow
-def test_while_the_server_is_there_a_free_connection_is_waited_for(postgres: Any) -> None:
-    from lmm.store.postgres import CONNECTIONS
+def test_while_the_server_is_there_a_free_connection_is_waited_for(postgres: Any, postgres_url: str) -> None:
+    from lmm.store.postgres import CONNECTIONS, GONE_S
 
+    endless = f"{postgres_url}{'&' if '?' in postgres_url else '?'}connect_timeout=0"
+    with contextlib.closing(open_store(endless)) as store:
+        assert store._gone_s == GONE_S  # type: ignore[attr-defined]
     postgres._gone_s = 0.1
     with contextlib.ExitStack() as stack, ThreadPoolExecutor(1) as pool:
         for _ in range(CONNECTIONS):

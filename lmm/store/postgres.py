@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -152,7 +153,7 @@ class Postgres(TextStore):
             options = {name: value for name, value in USUAL.items() if name not in given}
             with psycopg.connect(url, **options) as connection:  # one try, which says why it failed
                 self._migrate(connection)
-            self._url, self._gone_s = url, float(given.get("connect_timeout") or GONE_S)
+            self._url, self._gone_s = url, float(given.get("connect_timeout") or 0) or float(GONE_S)
             self._pool = ConnectionPool(
                 url,
                 kwargs=options,
@@ -404,7 +405,7 @@ class Postgres(TextStore):
             except PoolTimeout:
                 if time.monotonic() > until:
                     raise
-                psycopg.connect(self._url, connect_timeout=int(self._gone_s)).close()  # it says why there is none
+                psycopg.connect(self._url, connect_timeout=math.ceil(self._gone_s)).close()  # it says why there is none
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:

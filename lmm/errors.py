@@ -10,9 +10,17 @@ from collections.abc import Iterable
 
 
 class LmmError(Exception):
-    """Something the user can act on. `exit_code` is what the command line exits with."""
+    """Something the user can act on. `exit_code` is what the command line exits with.
+
+    `detail` is for whoever runs the program alone: it may name hosts, users and folders. `plain` is the rest.
+    """
 
     exit_code = 1
+    detail = ""
+
+    @property
+    def plain(self) -> str:
+        return str(self)
 
 
 class UsageError(LmmError):
@@ -62,11 +70,12 @@ class Cancelled(LmmError):
 
 
 class StoreError(LmmError):
-    """A store of texts that cannot be opened, read or written.
-
-    `detail` is for whoever runs the store: it may name hosts, users and folders. `plain` is the rest.
-    """
+    """A store of texts that cannot be opened, read or written."""
 
     def __init__(self, plain: str, detail: str = "") -> None:
         super().__init__(f"{plain}: {detail}" if detail else plain)
-        self.plain, self.detail = plain, detail
+        self._plain, self.detail = plain, detail
+
+    @property
+    def plain(self) -> str:
+        return self._plain

@@ -624,13 +624,19 @@ def test_what_only_who_runs_the_store_may_know_goes_to_the_log(
     def gone(*given: object, **more: object) -> None:
         raise StoreError("the store failed", 'connection to "db.corp", port 5432, user "root" failed')
 
+    with served.client() as client, monkeypatch.context() as late:  # when the reply was given already
+        late.setattr("lmm.engine.mind.Mind.end_turn", gone)
+        late.setattr("scripted.Jotter.learns_from", "turns")
+        said = client.post("/v1/chat/completions", json={"messages": HELLO}).json()["lmm"]["said"]
+    assert "the store failed" in said and "db.corp" not in str(said)
+    assert caplog.text.count("db.corp") == 1
     monkeypatch.setattr(served.service.texts.store, "add", gone)
     monkeypatch.setattr(served.service.users, "engine", gone)
     with served.client() as client:
         body = {"messages": HELLO, "stream": True}
         asked = ("/v1/memories", {"text": "hello"}), ("/v1/chat/completions", body)
         told = [client.post(path, json=given) for path, given in asked]
-    assert [x.status_code for x in told] == [503, 503] and caplog.text.count("db.corp") == 2
+    assert [x.status_code for x in told] == [503, 503] and caplog.text.count("db.corp") == 3
     assert {x.json()["error"]["message"] for x in told} == {"the store failed"}
 
 

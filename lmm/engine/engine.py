@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from lmm.adapters.base import Cache
     from lmm.engine.mind import Mind
 
+log = logging.getLogger("lmm")
 ROOM = 512  # tokens that are left for a reply
 
 
@@ -114,7 +116,9 @@ class Engine:
             try:
                 self.mind.end_turn(Lesson(statement=turn.user, source=TURN), message)
             except LmmError as error:  # the reply was given all the same
-                turn.problem = str(error)
+                turn.problem = error.plain
+                if error.detail:
+                    log.warning(error)
 
     def answer(self, about: str = "", decoding: Decoding | None = None) -> Iterator[str]:
         """Stream the reply to the last message heard; afterwards the conversation's last turn is the whole of it.

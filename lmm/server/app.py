@@ -187,9 +187,9 @@ def _wrong(errors: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def told(error: LmmError) -> tuple[int, dict[str, Any]]:
     """An error as status and content; what no client is told of it goes to the log."""
     _, status, kind, code = next(row for row in STATUS if isinstance(error, row[0]))
-    if isinstance(error, StoreError) and error.detail:
+    if error.detail:
         log.warning(error)
-    return status, problem(error.plain if isinstance(error, StoreError) else str(error), kind, code=code)
+    return status, problem(error.plain, kind, code=code)
 
 
 # replies --------------------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ import numpy as np
 
 from lmm.errors import StoreError, UsageError
 from lmm.store.checks import (
+    LATEST,
     alike,
     has,
     json_values,
@@ -263,7 +264,7 @@ class TextStore(ABC):
         for one in {one.id: one for one in olds}.values():
             self._retire(space, one, memo.id)
         if old is not None and any(_age(one) > _age(memo) for one in olds):
-            memo = replace(memo, time=math.nextafter(max(one.time for one in olds), math.inf))
+            memo = replace(memo, time=min(math.nextafter(max(one.time for one in olds), math.inf), LATEST))
         by = later[0].id if later else ""
         memo = replace(memo, replaces=olds[0].id if olds else "", replaced_by=by, vector=None if by else memo.vector)
         self._insert(space, [memo])

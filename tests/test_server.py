@@ -388,8 +388,8 @@ def test_models_and_embeddings(served: Served) -> None:
 
 def test_embeddings_end_with_their_client_and_are_few_of_each_user(tmp_path: Path, monkeypatch) -> None:
     install()
-    with serving(ScriptedAdapter(), tmp_path, "jotter", seconds=1.5) as served:
-        encoder, made, seconds = served.service.texts.encoder, list[int](), 0.2
+    with serving(ScriptedAdapter(), tmp_path, "jotter", seconds=3) as served:
+        encoder, made, seconds = served.service.texts.encoder, list[int](), 0.4
         encode = encoder.encode
 
         def slow(texts: Any) -> Any:

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.text import Text
 
 DAYS = (
-    ("What is the capital of Switzerland?", "no, it's Bern", "My sister's name is Vera."),
+    ("What is the capital of Turkey?", "no, it's Ankara", "My sister's name is Vera."),
     (
-        "Which city is Switzerland's capital?",
+        "Which city is Turkey's capital?",
         "What's my sister called?",
         "/why",
         "What is the capital of France?",

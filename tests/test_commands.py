@@ -329,6 +329,14 @@ def test_a_bare_no_leaves_the_question_open(session: Session):
     assert [x.prompt for x in session.chat.engine.mind.lessons] == [Q]
 
 
+def test_a_denial_with_what_the_reply_says_teaches_nothing_and_says_so(session: Session):
+    session.do("/teach What is the capital of Switzerland? => The capital of Switzerland is Bern.")
+    session.do("What is the capital of Switzerland?")
+    session.do("no, it's Bern")
+    assert len(session.chat.engine.mind.lessons) == 1
+    assert "the reply says that already, and nothing was learned from this; /correct ANSWER" in session.beside
+
+
 def test_forgetting_says_which_turns_went_and_how_much_is_left_to_read(session: Session):
     session.do("hello there"), session.do("My sister's name is Zorbina."), session.do("and a long message, to be read")
     conversation = session.chat.engine.conversation

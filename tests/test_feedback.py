@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lmm.bench.reader import labelled, measure
 from lmm.encoders.e5 import shared_e5
 from lmm.errors import UsageError
-from lmm.feedback import Exchange, lesson_for, read, replies
+from lmm.feedback import SAID, Exchange, lesson_for, read, replies
 from lmm.feedback.dates import dated
 from lmm.feedback.grammar import flip, plain
 from lmm.feedback.lessons import TAKEN_BACK, question_of
@@ -833,6 +833,25 @@ def test_a_fact_beside_a_question_is_heard(text: str, said: str) -> None:
 )
 def test_what_goes_with_a_question_and_is_no_fact_is_not(text: str) -> None:
     assert read(text).lesson is None
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("no, it's Bern", True),
+        ("No it's Bern.", True),
+        ("That’s not right, Bern", True),
+        ("no, not Bern", False),
+        ("no? is it Bern?", False),
+        ("No, I love Bern", False),
+        ("nobody knows Bern", False),
+        ("no worries", False),
+        ("no, it's Basel", False),
+    ],
+)
+def test_a_denial_with_what_the_reply_says_is_known_as_such(text: str, said: bool) -> None:
+    last = Exchange("What is the capital of Switzerland?", "The capital of Switzerland is Bern.")
+    assert (read(text, last).why == SAID) is said
 
 
 def test_values_are_kept_as_the_assistant_says_them() -> None:

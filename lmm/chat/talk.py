@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import SURE, Turn
 from lmm.errors import Cancelled, LearningError, NotKeptError, UsageError
-from lmm.feedback import DENIED, UNSURE, Exchange, Reading, is_denial, lesson_for, read, replies
+from lmm.feedback import DENIED, SAID, UNSURE, Exchange, Reading, is_denial, lesson_for, read, replies
 from lmm.feedback.retractions import taken_back
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
@@ -37,6 +37,10 @@ CUT = {
     "repeats": "ended, because it repeated itself",
 }
 MORE = {"length": " - /more", "context": " - /more", "repeats": " - /retry, or /more"}
+MISSED = {
+    UNSURE: "nothing was learned from this",
+    SAID: "the reply says that already, and nothing was learned from this",
+}
 SLOW_S = 15.0  # a lesson that takes longer is announced
 T = TypeVar("T")
 
@@ -117,8 +121,8 @@ class Talk:
             return self._corrected(text, lessons[0], reading.value, learned)
         if reading.why == DENIED:
             self.view.say("what is right? I'll learn it")
-        if reading.why == UNSURE and self.hint:
-            self.view.say("nothing was learned from this; /correct ANSWER teaches the right answer")
+        if reading.why in MISSED and self.hint:
+            self.view.say(f"{MISSED[reading.why]}; /correct ANSWER teaches the right answer")
         self._hear(text)
         # What was just said is answered with what was learned: left to itself, a small model rambles on about it.
         return self._shown(self._chunks(lessons[0].prompt if lessons else ""), learned, lessons)

@@ -15,11 +15,22 @@ from lmm.errors import ModelError, UsageError
 from lmm.feedback import replies
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.facts import MAX_VALUE
-from lmm.feedback.reading import NOTHING, UNSURE, Reading
+from lmm.feedback.reading import NOTHING, SAID, UNSURE, Reading
 from lmm.feedback.vetoes import MAX_TEXT, is_denial, unreadable, vetoed
 from lmm.lesson import Lesson
 
-__all__ = ["DENIED", "UNSURE", "Exchange", "Reading", "is_denial", "lesson_for", "read", "replies", "understood"]
+__all__ = [
+    "DENIED",
+    "SAID",
+    "UNSURE",
+    "Exchange",
+    "Reading",
+    "is_denial",
+    "lesson_for",
+    "read",
+    "replies",
+    "understood",
+]
 
 DENIED = "denied, with nothing in its place"  # why a bare "no" teaches nothing
 
@@ -39,9 +50,11 @@ def read(text: str, last: Exchange | None = None, known: Sequence[Lesson] = ()) 
     if last is not None:
         last = Exchange(last.user, last.assistant[:MAX_TEXT])
     try:
-        return lessons.reading(model.shared_reader(), text, last, known)
+        found = lessons.reading(model.shared_reader(), text, last, known)
     except ModelError as error:
         return replace(NOTHING, why=str(error))
+    said = last is not None and found.kind == "nothing" and lessons.said_already(text, last)
+    return replace(found, why=SAID) if said else found
 
 
 SMALL = re.compile(

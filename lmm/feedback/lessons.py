@@ -15,7 +15,7 @@ from lmm.feedback.languages import FREQUENT_WORDS, echoed, language
 from lmm.feedback.model import Findings, Span, TurnReader
 from lmm.feedback.reading import NOTHING, UNSURE, Kind, Reading
 from lmm.feedback.statements import POLITE, TEACH, fact_of
-from lmm.feedback.vetoes import is_denial
+from lmm.feedback.vetoes import after_denial, is_denial
 from lmm.feedback.words import anycase, word_set
 from lmm.lesson import Lesson
 from lmm.text.fold import contains, fold, words
@@ -298,6 +298,13 @@ def _of_the_same(fact: Span, last: Exchange) -> bool:
     if about.subject_of("", fact.subject or named) in ("I", "we"):
         return bool(FIRST_PERSON.search(there))
     return _content(f"{fact.subject} {named}") - _content(fact.value) <= _content(there)
+
+
+def said_already(text: str, last: Exchange) -> bool:
+    """Does it deny the reply and then say what the reply says: "no, it's Bern" after "It is Bern."?"""
+    instead = after_denial(text)
+    named = _content(instead)
+    return bool(named) and not asks(instead) and not NOT.search(instead) and named <= _content(last.assistant)
 
 
 def _put_right(fact: Span) -> Span:

@@ -31,3 +31,4 @@ class Reading:
 
 NOTHING = Reading("nothing")
 UNSURE = "it teaches something, and it is not clear what"
+SAID = "it denies the reply, with what the reply says"

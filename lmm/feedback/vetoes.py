@@ -68,3 +68,12 @@ DENIAL = anycase(
 
 def is_denial(text: str) -> bool:
     return bool(DENIAL.fullmatch(text.strip().replace("’", "'")))
+
+
+DENYING = anycase(rf"{DENIAL.pattern}(?!\w)")
+
+
+def after_denial(text: str) -> str:
+    """What follows "no" or "that's wrong" at the beginning of a turn; "" if it does not begin so."""
+    found = DENYING.match(text.strip().replace("’", "'"))
+    return found.string[found.end() :] if found else ""

@@ -340,10 +340,10 @@ def test_a_damaged_folder_is_converted_again_with_a_notice(tiny: Path, cache: Pa
     elif harm == "manifest":
         manifest.write_text("{not json")
     else:
-        manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 0'))
+        manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 0'))
     notices: list[str] = []
     models.resolve(str(tiny), progress=lambda done, total, text: notices.append(text) if not total else None)
-    assert len(notices) == 1 and "damaged" in notices[0]
+    assert len(notices) == 1 and "of no use" in notices[0]
     assert weights.read_bytes() == good and not models.damage(folder, thorough=True)
     assert folders(cache) == [folder.name]
 
@@ -411,8 +411,8 @@ def test_two_at_once_convert_once(tiny: Path, cache: Path, monkeypatch: pytest.M
     monkeypatch.setattr(gguf_import, "convert_gguf", lambda *args: (conversions.append(1), convert(*args)))
     damage, first = models.damage, threading.local()
 
-    def both_see_nothing(folder: Path, thorough: bool = False) -> str:
-        found = damage(folder, thorough)
+    def both_see_nothing(folder: Path, thorough: bool = False, since: int = 1) -> str:
+        found = damage(folder, thorough, since)
         if not hasattr(first, "done"):  # each thread's first look, before the lock
             first.done = True
             inside.wait(timeout=20)

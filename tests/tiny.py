@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from lmm.adapters.models.source import ModelSource
 
@@ -68,28 +73,100 @@ def source(folder: Path, kind: str = "llama", template: str | None = TEMPLATE) -
     return ModelSource(f"tiny-{kind}", folder, f"tiny/{kind}", None)
 
 
-def write_gguf(folder: Path, kind: str = "F32", family: str = "llama") -> None:
-    """The Llama, or Gemma 3, of `source` in that folder as a GGUF file beside it, of the same weights, rounded to
-    `kind`."""
+#: GGUF architecture -> the kind of model that its files hold
+FAMILIES = {
+    "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3", "gemma3": "gemma3_text",
+}  # fmt: skip
+#: config.json -> what llama.cpp's converter makes of it
+GGUF_KEYS = {
+    "max_position_embeddings": "context_length", "num_hidden_layers": "block_count", "hidden_size": "embedding_length",
+    "intermediate_size": "feed_forward_length", "num_attention_heads": "attention.head_count",
+    "num_key_value_heads": "attention.head_count_kv", "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+    "rope_theta": "rope.freq_base", "vocab_size": "vocab_size", "sliding_window": "attention.sliding_window",
+    "sliding_window_pattern": "attention.sliding_window_pattern",
+    "attn_logit_softcapping": "attn_logit_softcapping", "final_logit_softcapping": "final_logit_softcapping",
+    "num_experts": "expert_count", "num_experts_per_tok": "expert_used_count",
+    "moe_intermediate_size": "expert_feed_forward_length", "attention_multiplier": "attention.scale",
+    "embedding_multiplier": "embedding_scale", "residual_multiplier": "residual_scale", "logits_scaling": "logit_scale",
+}  # fmt: skip
+
+
+def write_gguf(
+    folder: Path,
+    kind: str = "F32",
+    family: str = "llama",
+    metadata: Mapping[str, Any] | None = None,
+    pieces: int = 1,
+    biased: Sequence[str] = (),
+    name: str = "tiny.gguf",
+) -> Path:
+    """The model of `source` in that folder as a GGUF file beside it, as llama.cpp's converter writes it, of the same
+    weights, rounded to `kind`; `metadata` is what the architecture says besides, None for nothing after all, and
+    `biased` are parts of a layer that get a bias."""
+    import gguf
+
+    config = json.loads((folder / "config.json").read_text())
+    said = {stored: config[key] for key, stored in GGUF_KEYS.items() if config.get(key) is not None}
+    if width := config.get("head_dim"):
+        said |= dict.fromkeys(("attention.key_length", "attention.value_length", "rope.dimension_count"), width)
+    tensors = _as_stored(folder, config, family, biased)
+    out = gguf.GGUFWriter(folder / name, family, split_max_tensors=-(-len(tensors) // pieces) if pieces > 1 else 0)
+    for key, value in (said | dict(metadata or {})).items():
+        if value is not None:
+            out.add_key_value(f"{family}.{key}", value, *_type_of(value))
+    _add_tokenizer(out, config)
+    for tensor, values in tensors.items():
+        stored = gguf.GGMLQuantizationType[kind if values.ndim == 2 else "F32"]
+        out.add_tensor(tensor, gguf.quants.quantize(values.copy(), stored), raw_dtype=stored)
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return min(folder.glob(f"{Path(name).stem}*.[gG]*"))
+
+
+def _type_of(value: Any) -> tuple[Any, ...]:
+    import gguf
+
+    kinds = gguf.GGUFValueType
+    if isinstance(value, list):
+        return kinds.ARRAY, *_type_of(value[0])
+    return ({bool: kinds.BOOL, int: kinds.UINT32, float: kinds.FLOAT32, str: kinds.STRING}[type(value)],)
+
+
+def _as_stored(folder: Path, config: dict[str, Any], family: str, biased: Sequence[str]) -> dict[str, np.ndarray]:
+    """The model's tensors under llama.cpp's names."""
     import gguf
     from safetensors.numpy import load_file
 
-    weights, made = load_file(folder / "model.safetensors"), tokenizer()
-    out, gemma = gguf.GGUFWriter(folder / "tiny.gguf", family), family == "gemma3"
-    config = COMMON | (EXTRA["gemma3_text"] if gemma else {})
-    if gemma:
-        out.add_sliding_window(config["sliding_window"])
-        out.add_key_length(config["head_dim"])
-        out.add_value_length(config["head_dim"])
-    out.add_context_length(config["max_position_embeddings"])
-    out.add_block_count(config["num_hidden_layers"])
-    out.add_embedding_length(config["hidden_size"])
-    out.add_feed_forward_length(config["intermediate_size"])
-    out.add_head_count(config["num_attention_heads"])
-    out.add_head_count_kv(config["num_key_value_heads"])
-    out.add_layer_norm_rms_eps(config["rms_norm_eps"])
-    out.add_rope_freq_base(config["rope_theta"])
-    out.add_vocab_size(config["vocab_size"])
+    arch = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == family)
+    names = gguf.get_tensor_name_map(arch, config["num_hidden_layers"])
+    heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}
+    stored: dict[str, np.ndarray] = {}
+    experts: dict[str, list[np.ndarray]] = {}
+    weights = load_file(folder / "model.safetensors")
+    for name in [
+        name.removesuffix(".weight") for name in weights if name.removesuffix(".weight").endswith(tuple(biased))
+    ]:
+        weights[f"{name}.bias"] = np.linspace(-1, 1, len(weights[f"{name}.weight"]), dtype=np.float32)
+    for name, values in sorted(weights.items()):
+        part = name.split(".")[-2]
+        if family.startswith("gemma") and "norm" in name:
+            values = values + 1
+        if family in ("llama", "smollm3", "granite", "mistral3") and part in heads:
+            count, rows = config[heads[part]], values.shape[0]  # llama.cpp rotates neighbours, not halves of a head
+            values = values.reshape(count, 2, rows // count // 2, -1).swapaxes(1, 2).reshape(values.shape)
+        if ".experts." in name:
+            experts.setdefault(re.sub(r"experts\.\d+", "experts", name), []).append(values)
+        else:
+            stored[names.get_name(name, (".weight", ".bias"))] = values
+    return stored | {names.get_name(name, (".weight",)): np.stack(parts) for name, parts in experts.items()}
+
+
+def _add_tokenizer(out: Any, config: dict[str, Any]) -> None:
+    import gguf
+
+    made = tokenizer()
     tokens = sorted(made.get_vocab(), key=made.get_vocab().get)
     out.add_tokenizer_model("gpt2")
     out.add_tokenizer_pre("gpt-2")
@@ -98,18 +175,3 @@ def write_gguf(folder: Path, kind: str = "F32", family: str = "llama") -> None:
     out.add_token_merges(["Ġ a", "t h", "Ġ th"])
     out.add_bos_token_id(config["bos_token_id"])
     out.add_eos_token_id(config["eos_token_id"])
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config["num_hidden_layers"])
-    for name, values in weights.items():
-        heads = {"q_proj": "num_attention_heads", "k_proj": "num_key_value_heads"}.get(name.split(".")[-2])
-        if gemma and "norm" in name:
-            values = values + 1  # as llama.cpp's converter stores them
-        if heads is not None and not gemma:  # llama.cpp rotates neighbours, Hugging Face the two halves of a head
-            count, rows = config[heads], values.shape[0]
-            values = values.reshape(count, 2, rows // count // 2, -1).swapaxes(1, 2).reshape(values.shape)
-        stored = gguf.GGMLQuantizationType[kind if values.ndim == 2 else "F32"]
-        values = gguf.quants.quantize(values.copy(), stored)
-        out.add_tensor(names.get_name(name, (".weight",)), values, raw_dtype=stored)
-    out.write_header_to_file()
-    out.write_kv_data_to_file()
-    out.write_tensors_to_file()
-    out.close()

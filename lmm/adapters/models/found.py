@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmm.adapters.models import ollama, source
-from lmm.adapters.models.gguf_import import ARCHITECTURES
+from lmm.adapters.models.gguf_config import ARCHITECTURES
 from lmm.errors import ModelError, StateError
 from lmm.files import journal, standing
 from lmm.text.counted import counted

@@ -1,7 +1,7 @@
 """A GGUF file as a Hugging Face folder: config.json, model*.safetensors, tokenizer.json and friends.
 
-Needs NumPy, `gguf`, `safetensors` and the tokenizer half of `transformers`; neither torch nor mlx. Everything that
-differs between architectures stands in `ARCHITECTURES`; tensor names come from gguf's own tables, read backwards.
+Needs NumPy, `gguf`, `safetensors` and the tokenizer half of `transformers`; neither torch nor mlx. What differs between
+architectures stands in `gguf_config.ARCHITECTURES`; tensor names come from gguf's own tables, read backwards.
 
 Precision: float16 (11 significant bits) keeps what bfloat16 (8 bits) rounds away. Measured against fp32 on SmolLM2's
 Q4_1 file: mean weight error 1.8e-5 and 1.6e-4, KL of the next-token distribution 1e-4 and 2e-3 nats. bfloat16's one
@@ -15,12 +15,13 @@ import errno
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lmm.adapters.models.gguf_config import config_of, generation_config_of, kind_of
+from lmm.adapters.models.gguf_file import Gguf
 from lmm.errors import ModelError
 
 Progress = Callable[[int, int, str], None]  # bytes done, bytes in total (0: just a message), what is going on
@@ -28,103 +29,8 @@ Progress = Callable[[int, int, str], None]  # bytes done, bytes in total (0: jus
 SHARD_BYTES = 2 << 30  # converted weights held in memory at a time
 
 _NAMES = ("model.embed_tokens", "model.norm", "lm_head")
-_LAYER_NAMES = (
-    "input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm",
-    "self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
-    "self_attn.q_norm", "self_attn.k_norm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj",
-)  # fmt: skip
-_FUSED_LAYER_NAMES = (
-    "input_layernorm", "post_attention_layernorm", "self_attn.qkv_proj", "self_attn.o_proj",
-    "mlp.gate_up_proj", "mlp.down_proj",
-)  # fmt: skip
-
-# GGUF key (after "<architecture>.") -> config.json key
-_CONFIG_KEYS = {
-    "context_length": "max_position_embeddings",
-    "block_count": "num_hidden_layers",
-    "embedding_length": "hidden_size",
-    "feed_forward_length": "intermediate_size",
-    "attention.head_count": "num_attention_heads",
-    "attention.head_count_kv": "num_key_value_heads",
-    "attention.layer_norm_rms_epsilon": "rms_norm_eps",
-    "rope.freq_base": "rope_theta",
-}
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """How one GGUF architecture maps to a Hugging Face model."""
-
-    model_type: str
-    model_class: str
-    layer_names: tuple[str, ...] = _LAYER_NAMES
-    interleaved_rope: bool = False  # llama.cpp stores q/k rows in pairs for its rotary kernel
-    norm_offset: float = 0.0  # llama.cpp stores w + 1 where the model multiplies by 1 + w
-    sliding_window: bool = False
-    extra: tuple[tuple[str, Any], ...] = ()
-
-
-ARCHITECTURES = {
-    "llama": Architecture("llama", "LlamaForCausalLM", interleaved_rope=True),  # Mistral too
-    "qwen2": Architecture("qwen2", "Qwen2ForCausalLM"),
-    "qwen3": Architecture("qwen3", "Qwen3ForCausalLM"),
-    "gemma3": Architecture(
-        "gemma3_text", "Gemma3ForCausalLM", norm_offset=1.0, sliding_window=True,
-        extra=(("sliding_window_pattern", 6), ("rope_local_base_freq", 10000.0)),
-    ),
-    "phi3": Architecture("phi3", "Phi3ForCausalLM", layer_names=_FUSED_LAYER_NAMES, sliding_window=True),
-}  # fmt: skip
-
-# Tensors that carry numbers of the configuration, see _rope_scaling.
+# Tensors that carry numbers of the configuration.
 _ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
-
-
-class Gguf:
-    """An opened GGUF file: `architecture`, `get(key)` for metadata, `tensors` by name."""
-
-    def __init__(self, path: Path) -> None:
-        from gguf import GGUFReader
-
-        try:
-            reader = GGUFReader(path)
-            self.tensors = {tensor.name: tensor for tensor in reader.tensors}
-        except OSError as error:
-            raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
-        except (ValueError, IndexError, KeyError, TypeError, OverflowError) as error:
-            raise ModelError(
-                f"{path} is not a complete GGUF file ({type(error).__name__}: {error}); download or copy it again"
-            ) from error
-        self.path, self._fields = path, reader.fields
-        self.architecture = str(self.get("general.architecture", ""))
-        if self.architecture not in ARCHITECTURES:
-            known = ", ".join(ARCHITECTURES)
-            raise ModelError(
-                f"{path.name} has the architecture {self.architecture!r}; lmm converts {known}. "
-                "Use a Hugging Face folder of the model instead: lmm chat --model FOLDER"
-            )
-        self.kind = ARCHITECTURES[self.architecture]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        """Metadata `key`, e.g. "tokenizer.ggml.tokens"."""
-        field = self._fields.get(key)
-        return default if field is None else field.contents()
-
-    def own(self, key: str, default: Any = None) -> Any:
-        """Metadata of the architecture: `own("block_count")` is "llama.block_count"."""
-        return self.get(f"{self.architecture}.{key}", default)
-
-    def values(self, name: str) -> np.ndarray:
-        """Tensor `name` in fp32, rows first as in Hugging Face. Raises ModelError for an unknown quantisation."""
-        from gguf import dequantize
-
-        tensor = self.tensors[name]
-        try:
-            return np.asarray(dequantize(tensor.data, tensor.tensor_type), dtype=np.float32)
-        except (NotImplementedError, ValueError) as error:
-            raise ModelError(
-                f"{self.path.name}: cannot dequantise {name} ({tensor.tensor_type.name}); "
-                "use a file in Q4_0, Q4_1, Q4_K, Q5_K, Q6_K, Q8_0, F16 or BF16"
-            ) from error
 
 
 def convert_gguf(path: str | Path, folder: str | Path, progress: Progress | None = None) -> None:
@@ -139,14 +45,15 @@ def convert_gguf(path: str | Path, folder: str | Path, progress: Progress | None
         progress(0, max(1, path.stat().st_size if path.exists() else 0), "reading the file")
     source = Gguf(path)
     names = _hugging_face_names(source)
+    config = config_of(source, names.values())
     _write_tokenizer(source, folder)
     full = all(tensor.tensor_type.name == "F32" for tensor in source.tensors.values())
     try:
         dtype = _write_weights(source, names, folder, np.float32 if full else np.float16, progress)
     except OverflowError:
         dtype = _write_weights(source, names, folder, np.float32, progress)
-    _write_json(folder / "config.json", _config(source, names, np.dtype(dtype).name))
-    _write_json(folder / "generation_config.json", _generation_config(source))
+    _write_json(folder / "config.json", config | {"dtype": np.dtype(dtype).name})
+    _write_json(folder / "generation_config.json", generation_config_of(source))
 
 
 def _write_tokenizer(source: Gguf, folder: Path) -> None:
@@ -164,13 +71,14 @@ def _write_tokenizer(source: Gguf, folder: Path) -> None:
 
 
 def _hugging_face_names(source: Gguf) -> dict[str, str]:
-    """GGUF tensor name -> Hugging Face parameter name, for every tensor of the file."""
+    """GGUF tensor name -> Hugging Face parameter name, for all tensors of the file and the biases that it lacks."""
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
+    kind = kind_of(source)
     layers = int(source.own("block_count", 0))
     arch = next(key for key, name in MODEL_ARCH_NAMES.items() if name == source.architecture)
     table = get_tensor_name_map(arch, layers)
-    candidates = [*_NAMES, *(f"model.layers.{i}.{n}" for i in range(layers) for n in source.kind.layer_names)]
+    candidates = [*_NAMES, *(f"model.layers.{i}.{n}" for i in range(layers) for n in kind.parts)]
     stems = {table.get_name(name): name for name in candidates}
     names, unknown = {}, []
     for tensor in source.tensors:
@@ -180,6 +88,9 @@ def _hugging_face_names(source: Gguf) -> dict[str, str]:
         elif tensor not in _ROPE_TENSORS:
             unknown.append(tensor)
     _check_complete(source, set(names.values()), unknown, layers)
+    for parts in kind.biases.values():  # a Hugging Face layer has them in all of these parts or in none
+        group = {f"{stem}.bias": f"{name}.bias" for stem, name in stems.items() if stem and name.endswith(parts)}
+        names |= {} if group.keys().isdisjoint(names) else group
     return names
 
 
@@ -210,7 +121,7 @@ def _write_weights(
     from safetensors.numpy import save_file
 
     size = np.dtype(dtype).itemsize
-    sizes = {name: int(source.tensors[name].n_elements) * size for name in names}
+    sizes = {name: _elements(source, name) * size for name in names}
     shards = list(_shards(sizes))
     done, total = 0, sum(sizes.values())
     where: dict[str, str] = {}
@@ -218,9 +129,9 @@ def _write_weights(
         raise OSError(errno.ENOSPC, f"the weights need {total >> 20} MB, {free >> 20} MB are free")
     for number, shard in enumerate(shards, 1):
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05d}-of-{len(shards):05d}.safetensors"
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for name in shard:
-            arrays[names[name]] = _narrow(_restore(source, name), dtype)
+            arrays |= _one_by_one(names[name], _narrow(_restore(source, name), dtype))
             done += sizes[name]
             if progress:
                 progress(done, total, "converting the model")
@@ -243,14 +154,31 @@ def _shards(sizes: dict[str, int]) -> Iterator[list[str]]:
     yield shard
 
 
+def _elements(source: Gguf, name: str) -> int:
+    """A bias that is not in the file has one for each row of the weight."""
+    if name in source.tensors:
+        return int(source.tensors[name].n_elements)
+    return int(source.tensors[name.removesuffix("bias") + "weight"].shape[1])
+
+
+def _one_by_one(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """GGUF keeps a layer's experts in one tensor, Hugging Face each in its own."""
+    before, experts, part = name.partition(".experts.")
+    if not experts:
+        return {name: values}
+    return {f"{before}.experts.{i}.{part}": expert for i, expert in enumerate(values)}
+
+
 def _restore(source: Gguf, name: str) -> np.ndarray:
     """Tensor `name` in fp32 as the Hugging Face model has it."""
-    values = source.values(name)
-    if source.kind.norm_offset and name.endswith("norm.weight"):
-        return values - source.kind.norm_offset
-    if source.kind.interleaved_rope and (".attn_q." in name or ".attn_k." in name):
-        heads = source.own("attention.head_count")
-        return split_halves(values, source.own("attention.head_count_kv", heads) if ".attn_k." in name else heads)
+    kind = kind_of(source)
+    values = source.values(name) if name in source.tensors else np.zeros(_elements(source, name), np.float32)
+    if kind.norm_offset and name.endswith("norm.weight"):
+        return values - kind.norm_offset
+    if kind.interleaved_rope and (".attn_q." in name or ".attn_k." in name):
+        heads = source.of_all_layers("attention.head_count")
+        own = source.of_all_layers("attention.head_count_kv", heads) if ".attn_k." in name else heads
+        return split_halves(values, own)
     return values
 
 
@@ -269,97 +197,6 @@ def _narrow(values: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
     if np.abs(values).max(initial=0.0) > np.finfo(dtype).max:
         raise OverflowError
     return np.ascontiguousarray(values, dtype=dtype)
-
-
-# ---- config.json
-
-
-def _config(source: Gguf, names: dict[str, str], dtype: str) -> dict[str, Any]:
-    """config.json in the flat spelling (`rope_theta`, `rope_scaling`) that transformers 4 and 5 and mlx-lm all read."""
-    kind = source.kind
-    config: dict[str, Any] = {"model_type": kind.model_type, "architectures": [kind.model_class], "dtype": dtype}
-    config |= {key: source.own(own) for own, key in _CONFIG_KEYS.items() if source.own(own) is not None}
-    missing = sorted(set(_CONFIG_KEYS.values()) - {"num_key_value_heads", "rope_theta"} - set(config))
-    if missing:
-        raise ModelError(f"{source.path.name} does not say its {', '.join(missing)}; download or copy it again")
-    heads = config["num_attention_heads"]
-    config.setdefault("num_key_value_heads", heads)
-    config.setdefault("rope_theta", 10000.0)  # llama.cpp's default when a file says nothing
-    head_dim = int(source.own("attention.key_length", config["hidden_size"] // heads))
-    stored = set(names.values())
-    config |= {
-        "head_dim": head_dim,
-        "vocab_size": int(source.tensors["token_embd.weight"].shape[1]),
-        "tie_word_embeddings": "lm_head.weight" not in stored,
-        "attention_bias": "model.layers.0.self_attn.q_proj.bias" in stored,
-        "mlp_bias": "model.layers.0.mlp.down_proj.bias" in stored,
-        **dict(kind.extra),
-        **_token_ids(source),
-    }
-    if kind.sliding_window:
-        config["sliding_window"] = source.own("attention.sliding_window")
-    if kind.model_type == "gemma3_text":
-        # The 27B alone (62 layers) scales attention by the width per head: llama.cpp, src/models/gemma3.cpp.
-        wide = config["num_hidden_layers"] == 62
-        config["query_pre_attn_scalar"] = config["hidden_size"] // heads if wide else head_dim
-    return config | _rope_scaling(source, head_dim, config)
-
-
-def _token_ids(source: Gguf) -> dict[str, int | None]:
-    keys = {"bos_token_id": "bos_token_id", "eos_token_id": "eos_token_id", "pad_token_id": "padding_token_id"}
-    return {key: source.get(f"tokenizer.ggml.{stored}") for key, stored in keys.items()}
-
-
-def _generation_config(source: Gguf) -> dict[str, Any]:
-    """Special token ids; a chat model may end its turn with another token (eot) than the text (eos): both stop."""
-    ids: dict[str, Any] = dict(_token_ids(source))
-    ends = [ids["eos_token_id"], source.get("tokenizer.ggml.eot_token_id")]
-    ends = list(dict.fromkeys(end for end in ends if end is not None))
-    ids["eos_token_id"] = ends[0] if len(ends) == 1 else ends or None
-    return {key: value for key, value in ids.items() if value is not None}
-
-
-def _rope_scaling(source: Gguf, head_dim: int, config: dict[str, Any]) -> dict[str, Any]:
-    """`rope_scaling` and what goes with it, from the metadata or from the tensors that llama.cpp made of it."""
-    found: dict[str, Any] = {}
-    rotary = source.own("rope.dimension_count", head_dim)
-    if source.architecture == "phi3" and rotary != head_dim:
-        found["partial_rotary_factor"] = rotary / head_dim
-    original = source.own("rope.scaling.original_context_length")
-    if "rope_factors_long.weight" in source.tensors:
-        long, short = (source.values(f"rope_factors_{n}.weight").ravel().tolist() for n in ("long", "short"))
-        found["original_max_position_embeddings"] = original or config["max_position_embeddings"]
-        factors = {"long_factor": long, "short_factor": short}
-        return found | {"rope_scaling": {"type": "longrope", "rope_type": "longrope", **factors}}
-    if "rope_freqs.weight" in source.tensors:
-        return found | {"rope_scaling": _llama3_scaling(source, head_dim, config["rope_theta"])}
-    kind = source.own("rope.scaling.type", "none")
-    if kind == "none":
-        return found
-    if kind not in ("linear", "yarn"):
-        raise ModelError(f"{source.path.name} scales positions by {kind!r}; lmm knows linear, yarn, longrope, llama3")
-    scaling: dict[str, Any] = {"type": kind, "rope_type": kind, "factor": float(source.own("rope.scaling.factor", 1.0))}
-    if original is not None:
-        scaling["original_max_position_embeddings"] = int(original)
-    return found | {"rope_scaling": scaling}
-
-
-def _llama3_scaling(source: Gguf, head_dim: int, theta: float) -> dict[str, Any]:
-    """Llama 3.1's long-context parameters, which a GGUF keeps only as one factor per frequency.
-
-    All published models use low 1, high 4, 8192 and differ in `factor`, the largest value; the factors are computed
-    again (Llama 3.1 `apply_scaling`) and compared, so other parameters are found out rather than replaced.
-    """
-    stored = source.values("rope_freqs.weight").ravel()
-    factor, low, high, context = float(stored.max()), 1.0, 4.0, 8192
-    turns = context / (2 * np.pi) * theta ** -(np.arange(0, head_dim, 2) / head_dim)  # rotations within the context
-    smooth = np.clip((turns - low) / (high - low), 0.0, 1.0)
-    if stored.shape != smooth.shape or not np.allclose(stored, 1 / ((1 - smooth) / factor + smooth), rtol=1e-3):
-        raise ModelError(f"{source.path.name}: rotary factors are not Llama 3's; use the model's Hugging Face folder")
-    return {
-        "rope_type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
-        "original_max_position_embeddings": context,
-    }  # fmt: skip
 
 
 # ---- tokenizer

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 DEFAULT_MODEL = "smollm2-135m-instruct"
 
 MANIFEST = "lmm.json"
-MANIFEST_FORMAT = 1  # raise it when a conversion gives other files than before; older folders are then converted again
+MANIFEST_FORMAT = 2  # raise it when a conversion gives other files than before,
+GGUF_FORMAT = 2  # and this, so that what users' files became before is converted again; 1 left out some metadata
 
 # What a model needs and nothing else: no pickles (*.bin, *.pt), no other formats in subfolders.
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
@@ -239,11 +240,11 @@ def _gguf_file(name: str, path: Path, progress: Progress | None, model_id: str) 
         status = path.resolve().stat()
         state = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
         folder = cache_dir() / "models" / f"{path.stem[:80]}-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
-        revision = f"sha256:{_sha256(path)}" if damage(folder) else None
+        revision = f"sha256:{_sha256(path)}" if damage(folder, since=GGUF_FORMAT) else None
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}; check the file and its permissions") from error
     if revision:
-        with _conversion(folder, progress) as work:
+        with _conversion(folder, progress, GGUF_FORMAT) as work:
             if work is not None:
                 convert_gguf(path, work, _named(progress, model_id))
                 whole = path.resolve() if path.resolve().suffix == path.suffix else path.absolute()  # the hub's cache
@@ -252,7 +253,7 @@ def _gguf_file(name: str, path: Path, progress: Progress | None, model_id: str) 
 
 
 @contextlib.contextmanager
-def _conversion(folder: Path, progress: Progress | None) -> Iterator[Path | None]:
+def _conversion(folder: Path, progress: Progress | None, since: int = 1) -> Iterator[Path | None]:
     """A temporary folder that becomes `folder` if the block succeeds and vanishes if it does not.
 
     Yields None if another process finished the same work while we waited for the lock.
@@ -264,11 +265,11 @@ def _conversion(folder: Path, progress: Progress | None) -> Iterator[Path | None
     try:
         parent.mkdir(parents=True, exist_ok=True)
         with filelock.FileLock(parent / f"{folder.name}.lock"):
-            if not (problem := damage(folder)):
+            if not (problem := damage(folder, since=since)):
                 yield None
                 return
             if folder.exists():
-                _notice(progress, f"the converted model in {folder} is damaged ({problem}): converting it again")
+                _notice(progress, f"the converted model in {folder} is of no use ({problem}): converting it again")
             for leftover in parent.glob(f".{glob.escape(folder.name)}.*"):  # of a process that was killed
                 shutil.rmtree(leftover, ignore_errors=True)
             work = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=parent))
@@ -350,15 +351,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         content = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    known = isinstance(content, dict) and content.get("format") == MANIFEST_FORMAT
+    known = isinstance(content, dict) and content.get("format") in range(1, MANIFEST_FORMAT + 1)
     return content if known and isinstance(content.get("files"), dict) else {}
 
 
-def damage(folder: Path, thorough: bool = False) -> str:
-    """What is wrong with a converted folder, "" if nothing: file sizes at every start, checksums if `thorough`."""
-    files = read_manifest(folder).get("files")
+def damage(folder: Path, thorough: bool = False, since: int = 1) -> str:
+    """What is wrong with a converted folder, "" if nothing: file sizes at every start, checksums if `thorough`, and
+    whether its format is older than `since`."""
+    manifest = read_manifest(folder)
+    files = manifest.get("files")
     if not files:
         return f"no {MANIFEST}"
+    if manifest["format"] < since:
+        return "an older lmm converted it"
     for name, entry in files.items():
         path = folder / name
         size = path.stat().st_size if path.is_file() else None

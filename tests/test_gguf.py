@@ -1,0 +1,148 @@
+"""GGUF files of all architectures that lmm converts: torch makes of the converted what llama.cpp makes of the file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+from conftest import need
+from contracts import numbers
+
+from lmm import registry
+from lmm.adapters.base import Adapter
+from lmm.adapters.models import gguf_config, source
+from lmm.errors import ModelError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LMM_CACHE_DIR", str(tmp_path / "cache"))
+
+
+def made(folder: Path, family: str, metadata: dict[str, Any] | None = None, **options: Any) -> Path:
+    """A GGUF file of a model with random weights, alone in `folder`."""
+    original = tiny.source(folder.with_name(f"{folder.name}-original"), tiny.FAMILIES[family]).folder
+    folder.mkdir()
+    for file in ("config.json", "model.safetensors"):
+        (original / file).rename(folder / file)
+    path = tiny.write_gguf(folder, family=family, metadata=metadata, **options)
+    for file in ("config.json", "model.safetensors"):
+        (folder / file).rename(original / file)
+    return path
+
+
+def logits(adapter: Adapter) -> np.ndarray:
+    """Of more tokens than a window of 16 lets a layer see."""
+    tokens = np.random.default_rng(0).integers(3, adapter.shape.vocab, (1, 60))
+    return numbers(adapter, adapter.forward(tokens, adapter.new_cache(), keep=60)[0])
+
+
+def both(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """What llama.cpp makes of a GGUF file, and torch of what it was converted to."""
+    need("llama_cpp")
+    found = source.resolve(str(path))
+    return tuple(logits(registry.load_adapter(name, found, dtype="float32")) for name in ("llama_cpp", "torch"))  # type: ignore[return-value]
+
+
+def same(found: np.ndarray, expected: np.ndarray) -> None:
+    assert expected.std() > 0.3
+    np.testing.assert_allclose(found, expected, atol=5e-3 * expected.std())
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_what_was_converted_is_what_llama_cpp_runs_and_what_the_file_was_made_of(family: str, tmp_path: Path) -> None:
+    path = made(tmp_path / "gguf", family)
+    theirs, ours = both(path)
+    same(ours, theirs)
+    original = source.resolve(str(tmp_path / "gguf-original"))
+    same(ours, logits(registry.load_adapter("torch", original, dtype="float32")))
+
+
+def test_every_architecture_is_compared_with_llama_cpp() -> None:
+    assert set(tiny.FAMILIES) == set(gguf_config.ARCHITECTURES)
+
+
+YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 16}
+
+
+@pytest.mark.parametrize(
+    ("family", "metadata"),
+    [
+        ("llama", YARN),
+        ("llama", YARN | {"rope.scaling.attn_factor": 1.5}),
+        ("llama", {"rope.scale_linear": 4.0}),
+        ("llama", {"rope.scaling.factor": 4.0}),
+        ("llama", {"rope.scaling.type": "none", "rope.scaling.factor": 4.0}),
+        ("gemma3", {"final_logit_softcapping": 5.0}),
+        ("gemma3", {"attention.sliding_window_pattern": 2}),
+        ("gemma3", {"attention.sliding_window_pattern": [True, False, False, True, True, False]}),
+        ("gemma3", {"rope.freq_base_swa": 500.0, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0}),
+    ],
+)
+def test_what_llama_cpp_heeds_is_carried_over(family: str, metadata: dict[str, Any], tmp_path: Path) -> None:
+    theirs, ours = both(made(tmp_path / "gguf", family, metadata))
+    same(ours, theirs)
+    plain, _ = both(made(tmp_path / "plain", family))
+    unheeded = metadata.get("rope.scaling.type") == "none"
+    assert (np.abs(theirs - plain).max() < 1e-3 * plain.std()) == unheeded
+
+
+@pytest.mark.parametrize(
+    ("family", "metadata", "named"),
+    [
+        ("llama", {"attention.clamp_kqv": 3.0}, r"llama\.attention\.clamp_kqv to 3"),
+        ("llama", {"attention.causal": False}, r"llama\.attention\.causal to False"),
+        ("llama", {"attention.head_count_kv": [2, 2, 1, 2]}, r"head_count_kv to a value for each layer"),
+        ("llama", {"rope.scaling.attn_factor": 1.5}, r"rope\.scaling\.attn_factor to 1\.5"),
+        ("llama", YARN | {"rope.scaling.yarn_ext_factor": 0.5}, "yarn_ext_factor"),
+        ("llama", {"rope.scaling.type": "longrope"}, "scaling.type to longrope"),
+        ("qwen2", {"attention.value_length": 4}, "value_length to 4"),
+        ("qwen3", {"expert_count": 4}, "expert_count to 4"),
+        ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping to 50"),
+        ("phi3", {"of.tomorrow": "odd"}, r"phi3\.of\.tomorrow to odd"),
+    ],
+)
+def test_what_cannot_be_carried_over_is_refused_by_its_name(family, metadata, named: str, tmp_path: Path) -> None:
+    path = made(tmp_path / "gguf", family, metadata)
+    with pytest.raises(ModelError, match=rf"{named}.*--model FOLDER"):
+        source.resolve(str(path))
+
+
+def test_what_changes_nothing_passes(tmp_path: Path) -> None:
+    metadata: dict[str, Any] = {
+        "attention.causal": True, "attention.head_count_kv": [2] * 4, "expert_count": 0, "expert_used_count": 0,
+        "pooling_type": 0, "rope.scaling.attn_factor": 1.0, "rope.scaling.finetuned": False,
+        "tensor_data_layout": "Meta AI original pth",
+    }  # fmt: skip
+    theirs, ours = both(made(tmp_path / "gguf", "llama", metadata))
+    same(ours, theirs)
+
+
+def test_a_file_that_lacks_a_number_is_refused_as_llama_cpp_does(tmp_path: Path) -> None:
+    path = made(tmp_path / "gguf", "llama", {"context_length": None})
+    with pytest.raises(ModelError, match=r"does not say its llama\.context_length.*Hugging Face folder"):
+        source.resolve(str(path))
+
+
+@pytest.mark.parametrize("parts", [("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), ("mlp.up_proj",)])
+def test_biases_of_some_parts_are_kept(parts: tuple[str, ...], tmp_path: Path) -> None:
+    plain, _ = both(made(tmp_path / "plain", "llama"))
+    theirs, ours = both(made(tmp_path / "gguf", "llama", biased=parts))
+    same(ours, theirs)
+    assert np.abs(theirs - plain).max() > 0.1 * plain.std()
+
+
+def test_what_an_older_version_converted_is_converted_again(tmp_path: Path) -> None:
+    path, said = made(tmp_path / "gguf", "llama"), list[str]()
+    folder = source.resolve(str(path)).folder
+    kept = json.loads((folder / source.MANIFEST).read_text())
+    (folder / source.MANIFEST).write_text(json.dumps(kept | {"format": 1}))
+    (folder / "config.json").touch()
+    assert source.read_manifest(folder)["revision"] == kept["revision"], "it can still be used as a folder"
+    source.resolve(str(path), progress=lambda done, total, text: said.append(text))
+    assert any("an older lmm converted it" in text for text in said)
+    assert source.read_manifest(folder) == kept

@@ -250,6 +250,9 @@ writes. "same" means that both backends give the same logits. `keyed` stands in 
 for word; other memories if they made it likelier, which is what they do in so small a model.
 
 What is not in the table is checked in the same way when a model of it is first loaded, and refused if it is not right.
+That compares a backend with itself; so a `config.json` is refused on mlx_lm, by name, too, if it has a setting that
+changes what is computed, that the family does not have by default, and that mlx-lm's code for it never names (an
+activation, a soft cap, a scaling of rotary embeddings, windows in other layers): torch reads them all.
 Where mlx-lm leaves out a model's sliding window, lmm reads no further than the window there; 16 tokens are too few for
 the lesson. Models that see (`qwen2_5_vl` and below) read and write text here; mlx-lm loads these only in the sizes in
 which they were published.

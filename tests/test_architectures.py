@@ -216,3 +216,47 @@ def test_what_mlx_lm_computes_otherwise_is_refused(folders) -> None:
     assert json.loads((folder / "config.json").read_text())["model_type"] == "glm"
     with pytest.raises(ModelError, match="otherwise than transformers does; use --backend torch"):
         load("glm", "mlx_lm", folders)
+
+
+ALTERNATING = ["sliding_attention", "full_attention"] * 2
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 8.0, "original_max_position_embeddings": 64}
+
+
+@pytest.mark.parametrize(
+    ("kind", "more", "named"),
+    [
+        ("llama", {"hidden_act": "gelu"}, "hidden_act = 'gelu'"),
+        ("gemma3_text", {"final_logit_softcapping": 3.0}, "final_logit_softcapping = 3.0"),
+        ("cohere2", {"layer_types": ALTERNATING[::-1]}, "layer_types = "),
+        ("gemma2", {"rope_parameters": YARN | {"rope_type": "linear"}}, "rope_scaling = "),
+        ("qwen3", {"rope_parameters": YARN | {"attention_factor": 1.5}}, "attention_factor = 1.5"),
+    ],
+)
+def test_a_setting_that_mlx_lm_does_not_read_is_refused_by_its_name(
+    kind: str, more: dict, named: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match=f"{named}.* mlx-lm .* without that; use --backend torch"):
+        made_on(tmp_path, kind, more, "mlx_lm")
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("gemma", {"hidden_act": "gelu"}),
+        ("exaone4", {"layer_types": ALTERNATING}),
+        ("gemma3_text", {"num_hidden_layers": 4, "layer_types": ["full_attention"] * 4}),
+        ("qwen3", {"rope_parameters": YARN | {"attention_factor": 1.2079441541679836}}),
+        ("llama", {"attention_dropout": 0.1, "initializer_range": 0.5, "rms_norm_eps": 0.1}),
+    ],
+)
+def test_a_setting_that_mlx_lm_reads_or_that_changes_nothing_is_computed_as_torch_does(
+    kind: str, more: dict, tmp_path: Path
+) -> None:
+    torch, mlx = (some_logits(made_on(tmp_path, kind, more, backend)) for backend in ("torch", "mlx_lm"))
+    assert np.abs(torch - mlx).max() < 0.01 * torch.std()
+
+
+def made_on(folder: Path, kind: str, more: dict, backend: str) -> Adapter:
+    need("torch"), need(backend)
+    make(kind, folder, more)
+    return registry.load_adapter(backend, ModelSource(kind, folder, kind, None), dtype="float32")

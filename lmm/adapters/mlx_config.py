@@ -28,7 +28,7 @@ def older_keys(config: Config) -> Config:
 
 
 def _text_keys(config: Config) -> Config:
-    found = {**FIXED.get(str(config.get("model_type")), {}), **_aliases(config), **_rotary(config), **_windows(config)}
+    found = {**FIXED.get(str(config.get("model_type")), {}), **_aliases(config), **_rotary(config)}
     if isinstance(own := config.get("per_layer_config"), dict):  # what layers have of their own: those that see all
         found["global_head_dim"] = next(
             (c["head_dim"] for c in own.values() if "head_dim" in c), config.get("head_dim")
@@ -67,7 +67,7 @@ def _renamed(config: Config) -> Config:
     pattern = config.get("sliding_window_pattern")
     if config.get("model_type") == "exaone4" and isinstance(pattern, int):
         found["sliding_window_pattern"] = "L" * (pattern - 1) + "G"
-    return found
+    return found | _windows(config)
 
 
 def _rotary(config: Config) -> Config:
@@ -89,12 +89,15 @@ def _rotary(config: Config) -> Config:
 
 
 def _windows(config: Config) -> Config:
-    """Which layers see a window alone: by `layer_types` or by a pattern, whichever is missing."""
+    """Which layers see a window alone, by a pattern: `layer_types` say it where both are there."""
     kinds = config.get("layer_types")
-    if isinstance(kinds, list) and "sliding_attention" in kinds:
-        every = kinds.index("full_attention") + 1 if "full_attention" in kinds else len(kinds) + 1
-        return {"sliding_window_pattern": every}
-    return {}
+    if not isinstance(kinds, list) or not kinds:
+        return {}
+    if config.get("model_type") == "exaone4":
+        letters = "".join("L" if kind == "sliding_attention" else "G" for kind in kinds)
+        return {"sliding_window_pattern": letters if "L" in letters else None}
+    every = kinds.index("full_attention") + 1 if "full_attention" in kinds else len(kinds) + 1
+    return {"sliding_window_pattern": every}
 
 
 def window(config: Config, args: Any) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,11 +18,12 @@ import mlx.core as mx
 import numpy as np
 from mlx_lm.generate import generate_step
 from mlx_lm.models.cache import ArraysCache, CacheList, create_attention_mask, make_prompt_cache
-from mlx_lm.utils import load_config, load_model
+from mlx_lm.utils import _get_classes, load_config, load_model
 
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap, _of
 from lmm.adapters.mlx_config import OTHERWISE, older_keys, window
 from lmm.adapters.mlx_ops import MlxOps
+from lmm.adapters.mlx_unread import unread
 from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat
 from lmm.adapters.ops import Array
@@ -106,7 +108,9 @@ class MlxAdapter(Adapter):
         self.ops = MlxOps()
         try:
             more = older_keys(load_config(source.folder))
-            self.model, config = load_model(source.folder, model_config=more, trust_remote_code=source.trusted)
+            self.model, config = load_model(
+                source.folder, model_config=more, get_model_classes=_classes, trust_remote_code=source.trusted
+            )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SystemExit) as error:
             raise loadable.refusal(source, "mlx-lm", error) from error
         self.device = str(mx.default_device()).lower()
@@ -395,6 +399,17 @@ def _probing(module: Any) -> Iterator[_Probe]:
         probe.users -= 1
         if probe.users == 0:
             module.__class__ = probe.original
+
+
+def _classes(config: dict[str, Any]) -> tuple[type, type]:
+    """mlx-lm's classes for a config.json. Raises ModelError where they leave out what it asks for."""
+    model, arguments = _get_classes(config)
+    if missed := unread(config, sys.modules[model.__module__]):
+        raise ModelError(
+            f"this model has {', '.join(missed)}, and mlx-lm computes {config['model_type']} without that; "
+            "use --backend torch"
+        )
+    return model, arguments
 
 
 def _same(x: Array) -> Array:

@@ -15,7 +15,7 @@ from contracts import close, engine, frozen, logits_of, memory, numbers, on, on_
 from lmm import registry
 from lmm.adapters import generation
 from lmm.adapters.base import Adapter, Site
-from lmm.adapters.generation import Generated
+from lmm.adapters.generation import Generated, Loop
 from lmm.adapters.toy import ToyAdapter
 from lmm.config import Decoding
 from lmm.engine.asking import ask_many
@@ -268,17 +268,30 @@ def test_a_whole_reply_does_not_go_on(toy: ToyAdapter) -> None:
         next(made.more())
 
 
-@pytest.mark.parametrize("piece", ["ab c ", "x" * 40 + "y", "a"])
+PARAGRAPH = "The town lies at the river. The town has a church, and the church has a clock, and it is always late. "
+LIST = "".join(f"{i}. The capital of land {i} is town {i}, and its river is river {i}.\n" for i in range(15))
+CODE = "".join(f"def test_{name}():\n    assert run({name!r}) == 0\n\n\n" for name in "abcdefghijklmnop")
+POEM = "".join(f"Verse {i} is new. {'And the river runs on, and the river runs on. ' * 3}" for i in range(5))
+
+
+@pytest.mark.parametrize("piece", ["ab c ", "x" * 40 + "y", "a", PARAGRAPH, LIST[:300], "Ho! " * 5 + PARAGRAPH])
 def test_a_reply_that_repeats_itself_is_ended(piece: str) -> None:
     made = scripted.engine(script=lambda text: "Well. " + piece * 400)
     turn = made.reply("go")
     assert turn.generated.cut == "repeats" and len(turn.generated.tokens) < 6 + 5 * max(len(piece), 20)
 
 
-def test_a_refrain_is_no_loop() -> None:
-    text = "".join(f"Verse {i} is new. And the river runs on. " for i in range(20)) + "-" * 30
+def test_a_loop_of_any_length_is_found_once_its_piece_came_three_times() -> None:
+    piece = np.random.default_rng(1).integers(50000, size=3000).tolist()
+    loop = Loop()
+    ended = next(i for i, token in enumerate(itertools.cycle(piece), 1) if loop.feed(token))
+    assert ended == 3 * len(piece)
+
+
+@pytest.mark.parametrize("text", [LIST, CODE, POEM + "-" * 30, PARAGRAPH * 2 + "That was it. " + PARAGRAPH * 2])
+def test_a_list_code_or_a_refrain_is_no_loop(text: str) -> None:
     made = scripted.engine(script=lambda _: text)
-    assert made.reply("go").generated.cut == "" and made.conversation.last.text == text
+    assert made.reply("go").generated.cut == "" and made.conversation.last.text == text.rstrip()
 
 
 @pytest.mark.parametrize(

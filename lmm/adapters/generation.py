@@ -28,7 +28,9 @@ PREFILL_PART = 128
 AT_ONCE = 512  # tokens to read before which a reply's opening is shown already
 DECODED = 8  # tokens of a reply that are decoded at once, or a few more
 UNSAID = 4096  # tokens of a reply, where the model does not say how much it can read
-PERIOD, REPEATS, LOOP = 64, 4, 48  # a loop: so many tokens at most, so often, and so many in all
+# A loop: one piece of text over and over. Three times the same line is a refrain, and short pieces may draw a line.
+SHORT, OFTEN, SELDOM, LOOP = 64, 4, 3, 48  # pieces up to so many tokens come so often, others so; so many in all
+SEEN = 8  # tokens in a row that were seen before, so that a piece may have come again
 
 
 @dataclass
@@ -143,7 +145,7 @@ def stream(
         return cache
     if opening and not out.text:  # a reply that has begun and then stands still looks finished
         yield _grown(out, opening)
-    pick, ends = picker(decoding), adapter.format.stop_ids
+    pick, ends, loop = picker(decoding), adapter.format.stop_ids, Loop()
     if decoding.resolved == "beam":
         found, cache = beam_search(adapter, logits, cache, replace(decoding, max_tokens=most), stop)
         out.first_token_s = time.perf_counter() - start
@@ -166,7 +168,7 @@ def stream(
         whole = whole if cutter.held else len(out.tokens)
         if stop():
             break
-        if decoding.stop_repeats and repeats(out.tokens):
+        if decoding.stop_repeats and loop.feed(token):
             out.cut = "repeats"
             break
         if len(out.tokens) - made >= most:
@@ -184,19 +186,26 @@ def stream(
     return cache
 
 
-def repeats(tokens: Sequence[int]) -> bool:
-    """Whether a reply has come into a loop: its end is one piece of text, at most PERIOD tokens, over and over.
+class Loop:
+    """Finds out, token by token and at about the same cost for each, whether a reply has come into a loop."""
 
-    Looked for every few tokens. Three times the same is a refrain, and short pieces may draw a line.
-    """
-    if len(tokens) % 8:
-        return False
-    tail = list(tokens[-REPEATS * PERIOD :])
-    for period in range(1, PERIOD + 1):
-        long = max(REPEATS * period, LOOP)
-        if len(tail) >= long and tail[-long + period :] == tail[-long:-period]:
-            return True
-    return False
+    def __init__(self) -> None:
+        self._tokens: list[int] = []
+        self._seen: dict[tuple[int, ...], int] = {}  # where a run of SEEN tokens last ended
+        self._again: dict[int, int] = {}  # periods, and how many tokens up to the last are those one period before
+
+    def feed(self, token: int) -> bool:
+        """The reply's next token -> whether its end is one piece over and over by now."""
+        self._again = {period: n + 1 for period, n in self._again.items() if token == self._tokens[-period]}
+        self._tokens.append(token)
+        length, run = len(self._tokens), tuple(self._tokens[-SEEN:])
+        if run in self._seen:
+            self._again.setdefault(length - self._seen[run], SEEN)
+        self._seen[run] = length
+        return any(
+            n + period >= max((OFTEN if period <= SHORT else SELDOM) * period, LOOP)
+            for period, n in self._again.items()
+        )
 
 
 def _grown(out: Generated, chunk: str) -> str:

@@ -146,3 +146,23 @@ def test_what_an_older_version_converted_is_converted_again(tmp_path: Path) -> N
     source.resolve(str(path), progress=lambda done, total, text: said.append(text))
     assert any("an older lmm converted it" in text for text in said)
     assert source.read_manifest(folder) == kept
+
+
+def test_a_model_in_pieces_is_found_by_any_of_them(tmp_path: Path) -> None:
+    whole, _ = both(made(tmp_path / "whole", "llama"))
+    first = made(tmp_path / "gguf", "llama", pieces=3)
+    folder = first.parent
+    assert first.name == "tiny-00001-of-00003.gguf" and len(list(folder.iterdir())) == 3
+    for found in both(first):
+        same(found, whole)
+    names = [str(folder), *map(str, folder.iterdir())]
+    assert len({source.resolve(name).folder for name in names}) == 1 and all(map(source.is_gguf, names))
+    before = source.resolve(str(first))
+    (folder / "tiny-00003-of-00003.gguf").touch()
+    changed = source.resolve(str(folder))
+    assert changed.folder != before.folder and changed.revision == before.revision
+    for gone in ("tiny-00002-of-00003.gguf", "tiny-00001-of-00003.gguf"):
+        (folder / gone).unlink()
+        for name in (folder, folder / "tiny-00003-of-00003.gguf"):
+            with pytest.raises(ModelError, match=rf"of its 3 pieces .*{gone}.* is missing"):
+                source.resolve(str(name))

@@ -646,11 +646,11 @@ def test_a_file_on_the_hub_is_named_by_its_quantisation(
 def test_a_folder_with_one_gguf_file_is_that_file(tiny: Path, cache: Path, tmp_path: Path) -> None:
     folder = tmp_path / "lm-studio" / "org" / "tiny-GGUF"
     folder.mkdir(parents=True)
-    shutil.copy(tiny, folder / "tiny.gguf")
+    shutil.copy(tiny, folder / "Tiny.GGUF")
     shutil.copy(tiny, folder / "mmproj-tiny.gguf")
-    assert models.resolve(str(folder)).model_id == "tiny.gguf"
+    assert models.is_gguf(str(folder)) and models.resolve(str(folder)).model_id == "Tiny.GGUF"
     shutil.copy(tiny, folder / "other.gguf")
-    with pytest.raises(ModelError, match=r"no config\.json.*--model .*\.gguf"):
+    with pytest.raises(ModelError, match=r"no config\.json.*--model .*\.GGUF"):
         models.resolve(str(folder))
 
 

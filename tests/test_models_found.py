@@ -72,12 +72,17 @@ def test_each_place_is_found_with_format_and_size(tmp_path: Path):
     of_hub(tmp_path / "hub", "owner/name")
     gguf(tmp_path / ".lmstudio/models/pub/repo/small-Q4_K_M.gguf", "qwen2")
     gguf(tmp_path / ".lmstudio/models/pub/repo/mmproj-small.gguf", "clip")
+    gguf(tmp_path / ".lmstudio/models/pub/shouted/LOUD.GGUF")
+    pieces = [gguf(tmp_path / f".lmstudio/models/pub/split/big-0000{i}-of-00003.gguf") for i in (1, 2, 3)]
     models = {model.name: model for model in found.models()}
     assert [(m.name, m.format, m.origin, m.problem) for m in models.values()] == [
         ("owner/name", "safetensors bfloat16", "Hugging Face", ""),
         ("ollama:llama3.2:1b", "GGUF Q4_K_M", "Ollama", ""),
         ("~/.lmstudio/models/pub/repo/small-Q4_K_M.gguf", "GGUF Q4_K_M", "LM Studio", ""),
+        ("~/.lmstudio/models/pub/shouted/LOUD.GGUF", "GGUF Q4_K_M", "LM Studio", ""),
+        ("~/.lmstudio/models/pub/split/big-00001-of-00003.gguf", "GGUF Q4_K_M", "LM Studio", ""),
     ]
+    assert models["~/.lmstudio/models/pub/split/big-00001-of-00003.gguf"].size == 3 * pieces[0].stat().st_size
     assert models["ollama:llama3.2:1b"].size == blob.stat().st_size and 4000 < models["owner/name"].size < 5000
 
 
@@ -89,9 +94,8 @@ def test_what_cannot_be_used_says_why(tmp_path: Path):
     (tmp_path / ".lmstudio/models/a/b/y.gguf").write_text("<html>not found</html>")
     said = {model.name.rpartition("/")[2]: model.problem for model in found.models()}
     assert "no language model" in said["bert"] and "damaged" in said["off"]
-    assert (
-        "architecture is mamba" in said["ollama:strange:latest"] and "one of 2 pieces" in said["x-00001-of-00002.gguf"]
-    )
+    assert "architecture is mamba" in said["ollama:strange:latest"]
+    assert "x-00002-of-00002.gguf is missing" in said["x-00001-of-00002.gguf"]
     assert "not a GGUF file" in said["y.gguf"]
 
 

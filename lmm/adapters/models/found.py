@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from typing import Any
 
 from lmm.adapters.models import ollama, source
 from lmm.adapters.models.gguf_config import ARCHITECTURES
+from lmm.adapters.models.gguf_file import first_pieces, missing_pieces, pieces
 from lmm.errors import ModelError, StateError
 from lmm.files import journal, standing
 from lmm.text.counted import counted
@@ -22,7 +22,6 @@ LM_STUDIO = ("~/.lmstudio/models", "~/.cache/lm-studio/models")
 _HEAD_BYTES = 1 << 16  # metadata of a GGUF file before its vocabulary; usually one or two KB
 _NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # GGUF's types
 _TEXT, _LIST = 8, 9
-_PIECE = re.compile(r"-\d{5}-of-(\d{5})\.gguf$")  # as llama.cpp names the pieces of a file
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def models() -> list[LocalModel]:
 
 def _whole(name: str) -> str:
     """A file's name with its folder."""
-    return str(Path(name).expanduser().resolve()) if "/" in name and name.endswith(".gguf") else name
+    return str(Path(name).expanduser().resolve()) if "/" in name and name.lower().endswith(".gguf") else name
 
 
 # where they are ---------------------------------------------------------------------------------------------------
@@ -121,21 +120,21 @@ def _ollama() -> Iterator[LocalModel]:
 
 def _lm_studio() -> Iterator[LocalModel]:
     for place in LM_STUDIO:
-        for path in sorted(Path(place).expanduser().glob("**/*.gguf")):
-            if not path.name.startswith("mmproj"):  # the eyes of a model
-                yield _gguf(_short(path), path, "LM Studio")
+        for path in first_pieces(Path(place).expanduser().glob("**/*")):
+            yield _gguf(_short(path), path, "LM Studio")
 
 
 def _gguf(name: str, path: Path, origin: str) -> LocalModel:
-    head = gguf_head(path)
+    head, missing = gguf_head(path), missing_pieces(path)
     architecture, problem = str(head.get("general.architecture", "")), ""
-    if not head:
+    if missing:
+        problem = f"of its {len(pieces(path))} pieces {missing} is missing"
+    elif not head:
         problem = "not a GGUF file that can be read"
-    elif piece := _PIECE.search(path.name):
-        problem = f"one of {int(piece[1])} pieces; lmm reads whole files"
     elif architecture not in ARCHITECTURES:
         problem = f"its architecture is {architecture}; lmm converts {', '.join(ARCHITECTURES)}"
-    return LocalModel(name, f"GGUF {_quantised(head)}".strip(), path.stat().st_size, origin, problem=problem)
+    size = sum(piece.stat().st_size for piece in pieces(path) if piece.is_file())
+    return LocalModel(name, f"GGUF {_quantised(head)}".strip(), size, origin, problem=problem)
 
 
 # what they are ----------------------------------------------------------------------------------------------------

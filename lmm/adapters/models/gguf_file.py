@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,14 @@ _PIECE = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$", re.IGNORECASE)  # as llama.cp
 
 
 def ggufs_in(folder: Path) -> list[Path]:
-    """The models in a folder, those in pieces by their first; not what goes with a model that sees (mmproj)."""
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".gguf"]
-    return list(dict.fromkeys(pieces(path)[0] for path in found if not path.name.startswith("mmproj")))
+    """`first_pieces` of what lies in a folder."""
+    return first_pieces(folder.glob("*"))
+
+
+def first_pieces(files: Iterable[Path]) -> list[Path]:
+    """The models among files, those in pieces by their first; not what goes with a model that sees (mmproj)."""
+    found = [path for path in sorted(files) if path.suffix.lower() == ".gguf" and not path.name.startswith("mmproj")]
+    return list(dict.fromkeys(pieces(path)[0] for path in found))
 
 
 def pieces(path: Path) -> list[Path]:
@@ -36,14 +41,12 @@ def missing_pieces(path: Path) -> str:
 
 
 class Gguf:
-    """An opened GGUF file: `architecture`, `get(key)` for metadata, `tensors` by name.
+    """An opened GGUF file, all its pieces: `architecture`, `get(key)` for metadata, `tensors` by name.
 
     `unread()` is the metadata of the architecture that nobody has asked for: `own` keeps count.
     """
 
     def __init__(self, path: Path) -> None:
-        if missing := missing_pieces(path):
-            raise ModelError(f"{path} is one of {len(pieces(path))} pieces, and {missing} is not beside it")
         readers = [_read(piece) for piece in pieces(path)]
         self.path, self._fields = path, readers[0].fields
         self.tensors = {tensor.name: tensor for reader in readers for tensor in reader.tensors}

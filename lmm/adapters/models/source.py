@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.adapters.models import ollama
+from lmm.adapters.models.gguf_file import ggufs_in, missing_pieces, pieces
 from lmm.adapters.models.loadable import ADAPTER, read_json
 from lmm.errors import ModelError, UnknownNameError, UsageError
 
@@ -147,7 +148,8 @@ def _named_so(
     if path.is_dir():
         return replace(_folder(name, path), trusted=trusted)
     if path.is_file() and path.suffix.lower() == ".gguf":
-        return _gguf_file(name, path, progress, path.name)
+        first = pieces(path)[0]
+        return _gguf_file(name, first, progress, first.name)
     if path.exists():
         raise ModelError(f"{name} is neither a folder nor a .gguf file; expected one of them, or owner/name on the hub")
     return _hub(name, revision, local_files_only or _offline(), trusted, progress)
@@ -178,14 +180,14 @@ def _looks_like_hub_id(name: str) -> bool:
 
 def _only_gguf(folder: Path) -> Path | None:
     """The GGUF file of a folder that holds one model and nothing else, as LM Studio keeps them."""
-    found = [path for path in folder.glob("*.gguf") if not path.name.startswith("mmproj")]  # a model's eyes
+    found = ggufs_in(folder)
     return found[0] if len(found) == 1 and not (folder / "config.json").exists() else None
 
 
 def _nearby(path: Path) -> list[str]:
     """Models beside a path that does not exist, for did-you-mean."""
     with contextlib.suppress(OSError):
-        found = [p for p in path.parent.iterdir() if p.suffix == ".gguf" or (p / "config.json").is_file()]
+        found = [p for p in path.parent.iterdir() if p.suffix.lower() == ".gguf" or (p / "config.json").is_file()]
         return [str(path.parent / p.name) for p in found]
     return []
 
@@ -236,11 +238,12 @@ def _gguf_file(name: str, path: Path, progress: Progress | None, model_id: str) 
     """A GGUF file of the user's. The folder's name says which file in which state, so it need not be read again."""
     from lmm.adapters.models.gguf_import import convert_gguf
 
+    if missing := missing_pieces(path):
+        raise ModelError(f"{name}: of its {len(pieces(path))} pieces {missing} is missing; download it beside the rest")
     try:
-        status = path.resolve().stat()
-        state = f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+        state = "|".join(map(_state, pieces(path)))
         folder = cache_dir() / "models" / f"{path.stem[:80]}-{hashlib.sha256(state.encode()).hexdigest()[:12]}"
-        revision = f"sha256:{_sha256(path)}" if damage(folder, since=GGUF_FORMAT) else None
+        revision = f"sha256:{_sha256(*pieces(path))}" if damage(folder, since=GGUF_FORMAT) else None
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}; check the file and its permissions") from error
     if revision:
@@ -312,9 +315,7 @@ def _adapted(base: ModelSource, adapter: Path, progress: Progress | None) -> Mod
     from lmm.adapters.models import lora
 
     parts = [_sha256(path) for path in lora.files(adapter)]
-    for path in sorted(base.folder.glob("*.safetensors")):
-        status = path.resolve().stat()
-        parts.append(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}")
+    parts += map(_state, sorted(base.folder.glob("*.safetensors")))
     state = hashlib.sha256("|".join(parts).encode()).hexdigest()
     model_id, revision = f"{base.model_id}+{adapter.name}", f"sha256:{state}"
     folder = cache_dir() / "models" / f"{base.folder.name[:60]}+{adapter.name[:60]}-{state[:12]}"
@@ -374,9 +375,19 @@ def damage(folder: Path, thorough: bool = False, since: int = 1) -> str:
     return ""
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _state(path: Path) -> str:
+    """Another where a file has changed."""
+    status = path.resolve().stat()
+    return f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}"
+
+
+def _sha256(*paths: Path) -> str:
+    """Of files one after the other."""
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: found)
+    return found.hexdigest()
 
 
 def gguf_of(source: ModelSource) -> Path:
@@ -392,7 +403,7 @@ def gguf_of(source: ModelSource) -> Path:
             return _whole(packaged, source.folder)
     if ollama.is_name(name) and (blob := ollama.file_of(name)).name == (source.revision or "").replace(":", "-"):
         return blob  # it may be another one by now
-    found = [Path(name)] if name.lower().endswith(".gguf") else sorted(source.folder.glob("*.gguf"))
+    found = [Path(name)] if name.lower().endswith(".gguf") else ggufs_in(source.folder)
     if len(found) != 1 or not found[0].is_file():
         raise ModelError(
             f"{source.name} is no GGUF file, and llama.cpp runs nothing else; name one with --model, "
@@ -421,7 +432,7 @@ def _folder(name: str, path: Path) -> ModelSource:
         base = read_json(path / ADAPTER).get("base_model_name_or_path") or "its base model"
         raise ModelError(f"{name} is an adapter for {base}, not a model: --model {base} --adapter {name}")
     if problem := incomplete(path):
-        ggufs = sorted(path.glob("*.gguf"))
+        ggufs = ggufs_in(path)
         hint = f"; it holds a GGUF file: --model {ggufs[0]}" if ggufs else ""
         raise ModelError(f"{name} is not a model in Hugging Face layout: {problem}{hint}")
     manifest = read_manifest(path)
@@ -522,13 +533,13 @@ def _hub_gguf(name: str, repo: str, kind: str, local_only: bool, progress: Progr
     options: dict[str, Any] = {"allow_patterns": wanted, "ignore_patterns": ["mmproj*", "*/*"]}
     found: list[Path] = []
     with contextlib.suppress(errors.LocalEntryNotFoundError):
-        found = sorted(Path(snapshot_download(repo, local_files_only=True, **options)).glob("*.gguf"))
-    found = [path for path in found if kind.lower() in path.name.lower()]
+        found = ggufs_in(Path(snapshot_download(repo, local_files_only=True, **options)))
+    found = [path for path in found if kind.lower() in path.name.lower() and not missing_pieces(path)]
     if not found and local_only:
         raise ModelError(f"{name} is not in the local Hugging Face cache, and the hub may not be asked")
     if not found:
         folder = _downloaded(name, repo, options, progress)
-        found = [path for path in sorted(folder.glob("*.gguf")) if kind.lower() in path.name.lower()]
+        found = [path for path in ggufs_in(folder) if kind.lower() in path.name.lower()]
     if len(found) != 1:
         names = ", ".join(path.name for path in found) or "none"
         raise ModelError(f"{name} names {len(found)} GGUF files of {repo} ({names}); name one, as in :Q4_K_M")

@@ -552,6 +552,28 @@ def test_all_mismatches_in_one_error(path):
     assert "lmm memory migrate" in text and "--model other/model" in text and "--memory lora_on_user" in text
 
 
+def test_hints_name_the_model_as_it_is_typed(path):
+    save(path, small_state(), header(model_id="theirs.gguf"))
+    with pytest.raises(StateError) as caught:
+        load(path, Expected("ours.gguf", 9, 18, typed="../models/ours.gguf"))
+    text = str(caught.value)
+    assert "start with --model PATH/theirs.gguf, or re-teach" in text and "--model ../models/ours.gguf" in text
+    assert "--layer" not in text, "of a model with another number of layers"
+
+
+@pytest.mark.parametrize(
+    ("model_id", "typed"),
+    [
+        ("some/model", "some/model"),
+        ("some/model:Q4_K_M", "hf.co/some/model:Q4_K_M"),
+        ("llama3.2:1b", "ollama:llama3.2:1b"),
+        ("folder", "PATH/folder"),
+    ],
+)
+def test_a_model_that_files_know_is_named_as_it_can_be_typed(model_id: str, typed: str):
+    assert state_module.typable(model_id) == typed
+
+
 def test_what_fits_loads_and_none_means_any(path):
     save(path, small_state(), header())
     load(path, Expected())

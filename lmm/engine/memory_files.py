@@ -226,7 +226,7 @@ def _check_mergeable(a: Path, b: Path, header_a: Header, header_b: Header) -> No
         pairs = "; ".join(f"{n}: {getattr(header_a, n)!r} and {getattr(header_b, n)!r}" for n in wrong)
         raise StateError(
             f"{a} and {b} cannot be merged, they differ in {pairs}. Re-teach the lessons of one to the other's model: "
-            f"lmm memory migrate {b} --model {header_a.model_id}"
+            f"lmm memory migrate {b} --model {state.typable(header_a.model_id)}"
         )
 
 

@@ -434,6 +434,7 @@ class Mind:
             tokenizer_hash=header.tokenizer_hash,
             module=memory.name,
             options=memory.reading_options(),
+            typed=getattr(getattr(self.adapter, "source", None), "name", None),
         )
 
     # the log -----------------------------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ class Expected:
     tokenizer_hash: str | None = None
     module: str | None = None
     options: Mapping[str, Any] | None = None
+    typed: str | None = None  # the model as the user named it, for hints
 
 
 class InvalidStateError(StateError):
@@ -208,7 +209,7 @@ def check_expected(path: PathLike, header: Header, expected: Expected) -> None:
     wrong = [
         (name, getattr(header, name), wanted)
         for name, wanted in dataclasses.asdict(expected).items()
-        if name != "options" and wanted is not None and getattr(header, name) != wanted
+        if name not in ("options", "typed") and wanted is not None and getattr(header, name) != wanted
     ]
     if not any(name == "module" for name, _, _ in wrong):
         wrong += [
@@ -236,15 +237,22 @@ def _advice(path: PathLike, header: Header, expected: Expected, wrong: set[str])
     if not set(header.module.split("+")) <= set(registry.table("lmm.memories")):
         return f"no memory {_quoted(header.module)} is installed here; install the package it comes from"
     flags = [f"--memory {_quoted(header.module)}"] if "module" in wrong else []
-    flags += [f"--model {_quoted(header.model_id)}"] if other_model else []
-    flags += [f"--layer {header.layer}"] if "layer" in wrong else []
+    flags += [f"--model {_quoted(typable(header.model_id))}"] if other_model else []
+    flags += [f"--layer {header.layer}"] if "layer" in wrong and "layers" not in wrong else []
     options = [name.removeprefix("option ") for name in sorted(wrong) if name.startswith("option ")]
     flags += [f"--set {_quoted(f'{name}={header.options[name]}')}" for name in options]
     advice = f"start with {' '.join(flags)}"
     if other_model:
-        model = _quoted(expected.model_id or "MODEL")
+        model = _quoted(expected.typed or expected.model_id or "MODEL")
         advice += f", or re-teach its lessons: lmm memory migrate {_quoted(path)} --model {model}"
     return advice
+
+
+def typable(model_id: str) -> str:
+    """What `--model` takes for a model that files know by this: where a file or folder of it lies, they do not say."""
+    if ":" in model_id:
+        return f"{'hf.co/' if '/' in model_id else 'ollama:'}{model_id}"
+    return model_id if "/" in model_id else f"PATH/{model_id}"
 
 
 # header <-> strings -----------------------------------------------------------------------------------------

@@ -339,7 +339,7 @@ def test_a_file_shows_what_is_near_a_text(toy: ToyAdapter, tmp_path: Path, monke
     mind.end_turn(Lesson(statement=SAID, source="turn"), said(Lesson(statement=SAID), toy))
     mind.save(file)
     mind.detach()
-    monkeypatch.setattr(runtime, "load_adapter", lambda *given: toy)
+    monkeypatch.setattr(runtime, "_load_for_conversation", lambda *given: toy)
     monkeypatch.setattr(runtime, "check", lambda config: None)
     command.show(file, around="My parrot is called", png=tmp_path / "m.png", as_json=False)
     shown = capsys.readouterr().out

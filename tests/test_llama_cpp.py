@@ -273,6 +273,8 @@ def test_what_is_no_gguf_says_so(tmp_path, tiny_llama) -> None:
         gguf_of(ModelSource("folder", tmp_path, "folder", None))
     with pytest.raises(UsageError, match="not int8"):
         registry.load_adapter("llama_cpp", tiny_llama.source, dtype="int8")
+    with pytest.raises(UsageError, match="leave out --layers-path"):
+        registry.load_adapter("llama_cpp", tiny_llama.source, layers_path="model.layers")
     (tmp_path / "broken.gguf").write_bytes(b"GGUF" + bytes(64))
     for file in tiny_llama.source.folder.glob("*.json"):
         (tmp_path / file.name).write_bytes(file.read_bytes())

@@ -641,6 +641,8 @@ def test_a_file_on_the_hub_is_named_by_its_quantisation(
     use(monkeypatch, None, None)
     with pytest.raises(ModelError, match="the hub may not be asked"):
         models.resolve("hf.co/org/tiny-GGUF:Q4_K_M", local_files_only=True)
+    with pytest.raises(UsageError, match=r"which of its GGUF files: hf\.co/org/tiny-GGUF:Q4_K_M names one"):
+        models.resolve("hf.co/org/tiny-GGUF")
 
 
 def test_a_folder_with_one_gguf_file_is_that_file(tiny: Path, cache: Path, tmp_path: Path) -> None:

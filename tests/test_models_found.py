@@ -107,6 +107,9 @@ def test_names_of_ollama(tmp_path: Path):
     (tmp_path / ".ollama/models/manifests/registry.ollama.ai/me/mine/broken").write_text("{")
     assert ollama.file_of("ollama:llama3.2") == ollama.file_of("ollama:llama3.2:latest") == blob
     assert ollama.file_of("ollama:me/mine:v1") == other
+    for typed in ("library/llama3.2", "registry.ollama.ai/library/llama3.2", "LLAMA3.2"):
+        assert ollama.found(f"ollama:{typed}") == ("ollama:llama3.2", blob)
+    assert ollama.found("ollama:registry.ollama.ai/me/MINE:v1") == ("ollama:me/mine:v1", other)
     with pytest.raises(UnknownNameError, match=r"did you mean 'ollama:llama3\.2:latest'"):
         source.resolve("ollama:llama3.3:latest")
 

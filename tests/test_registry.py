@@ -11,6 +11,8 @@ import pytest
 
 from lmm import registry
 from lmm.adapters import llama_cpp_api
+from lmm.adapters.models import source
+from lmm.adapters.models.source import ModelSource
 from lmm.adapters.toy import ToyAdapter
 from lmm.config import Config
 from lmm.engine import runtime
@@ -119,18 +121,29 @@ def test_an_mlx_folder_is_mlx_lms_and_another_llama_cpp_is_none(
 def test_what_llama_cpp_cannot_load_is_another_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     tried, told = list[str](), list[str]()
 
-    def load(config: Config, *given: Any) -> ToyAdapter:
-        tried.append(config.backend)
-        if config.backend == "llama_cpp":
+    def load(backend: str, *given: Any, **options: Any) -> ToyAdapter:
+        tried.append(backend)
+        if backend == "llama_cpp":
             raise ModelError("it cannot")
         return ToyAdapter()
 
     monkeypatch.setattr(runtime, "has_llama", lambda: True)
-    monkeypatch.setattr(runtime, "load_adapter", load)
+    monkeypatch.setattr(registry, "installed_backends", lambda: ["torch", "llama_cpp"])
+    monkeypatch.setattr(registry, "load_adapter", load)
+    monkeypatch.setattr(source, "resolve", lambda name, **given: ModelSource(name, Path(), name, None))
     runtime.open_mind(Config(memory="identity", log=False), notice=told.append).close()
-    assert tried == ["llama_cpp", "auto"] and told == ["llama.cpp does not run it: it cannot"]
+    assert tried == ["llama_cpp", "torch"] and told == ["llama.cpp does not run it: it cannot"]
     with pytest.raises(ModelError):
         runtime.open_mind(Config(memory="identity", log=False, backend="llama_cpp"))
+
+
+def test_what_no_backend_can_load_is_said_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told = list[str]()
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" + bytes(64))
+    monkeypatch.setattr(runtime, "has_llama", lambda: True)
+    with pytest.raises(ModelError, match=r"x\.gguf"):
+        runtime.open_mind(Config(model=str(tmp_path / "x.gguf"), memory="identity", log=False), notice=told.append)
+    assert not told
 
 
 def test_a_memory_is_built_from_preset_and_options() -> None:

@@ -54,6 +54,8 @@ class LlamaCppAdapter(Adapter):
             raise UsageError(
                 f"llama.cpp runs the file's own weights, not {dtype}; --dtype auto, or float32 for the cache"
             )
+        if layers_path is not None:
+            raise UsageError("llama.cpp finds the layers of a file by itself; leave out --layers-path")
         self.source, self.model_id, self.revision = source, source.model_id, source.revision
         loadable.check(source, self.name)
         self.format = HFChatFormat(source.folder, source.trusted)

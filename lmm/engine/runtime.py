@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lmm.adapters.base import Adapter
-    from lmm.adapters.models.source import Progress
+    from lmm.adapters.models.source import ModelSource, Progress
     from lmm.engine.engine import Engine
     from lmm.engine.mind import Mind
     from lmm.files.activation_log import ActivationLog
@@ -68,13 +68,14 @@ def as_saved(config: Config) -> Config:
 
 def load_adapter(config: Config, progress: Progress | None = None, notice: Notice = log.warning) -> Adapter:
     """`progress(done, total, text)` gets what takes long, each step by itself; total 0 means a message only."""
-    from lmm.adapters import selfcheck
-    from lmm.adapters.models.loadable import own_code
+    backend = installed_for(config)
+    return _started(_resolved(config, progress), backend, config, progress, notice)
+
+
+def _resolved(config: Config, progress: Progress | None) -> ModelSource:
     from lmm.adapters.models.source import resolve
 
-    told = progress or (lambda done, total, text: None)
-    backend = installed_for(config)
-    source = resolve(
+    return resolve(
         config.model,
         local_files_only=config.local_files_only,
         revision=config.revision,
@@ -82,6 +83,13 @@ def load_adapter(config: Config, progress: Progress | None = None, notice: Notic
         adapter=config.adapter,
         progress=progress,
     )
+
+
+def _started(source: ModelSource, backend: str, config: Config, progress: Progress | None, notice: Notice) -> Adapter:
+    from lmm.adapters import selfcheck
+    from lmm.adapters.models.loadable import own_code
+
+    told = progress or (lambda done, total, text: None)
     if source.trusted and (code := own_code(source.folder)):
         notice(f"code that comes with {source.name} may run now: {', '.join(code)}, in {source.folder}")
     told(0, 1, f"starting {backend}, {source.model_id}")
@@ -134,13 +142,13 @@ def installed_for(config: Config) -> str:
 
 def _load_for_conversation(config: Config, progress: Progress | None, notice: Notice) -> Adapter:
     """Where llama.cpp was not asked for by name, what it cannot load is another backend's."""
-    chosen = backend_of(config)
+    chosen, source = backend_of(config), _resolved(config, progress)
     if config.backend == "auto" and chosen == "llama_cpp":
         try:
-            return load_adapter(dataclasses.replace(config, backend=chosen), progress, notice)
+            return _started(source, chosen, config, progress, notice)
         except (ModelError, BackendError) as error:
             notice(f"llama.cpp does not run it: {error}")
-    return load_adapter(config, progress, notice)
+    return _started(source, installed_for(config), config, progress, notice)
 
 
 def open_mind(config: Config, progress: Progress | None = None, notice: Notice = lambda text: None) -> Mind:

@@ -50,11 +50,19 @@ def _digest(manifest: dict[str, Any]) -> str:
 
 
 def file_of(name: str) -> Path:
-    """The GGUF file of a name; without a tag it is `latest`. Raises UnknownNameError, or ModelError if none is here."""
+    """The GGUF file of a name. Raises UnknownNameError, or ModelError if none is here."""
+    return found(name)[1]
+
+
+def found(name: str) -> tuple[str, Path]:
+    """A name as it is listed, and its GGUF file. As for Ollama, `latest` may be left out, the host and owner that all
+    have may be there, and capitals do not matter. Raises UnknownNameError, or ModelError if none is here."""
     known = dict(models())
-    wanted = name if ":" in name.removeprefix(PREFIX) else f"{name}:latest"
     if not known:
         raise ModelError(f"{name}: Ollama has no models here; fetch it with: ollama pull, or see: lmm models")
-    if wanted not in known:
+    short = name.removeprefix(PREFIX).removeprefix(f"{_HOST}/").removeprefix(f"{_OWNER}/")
+    wanted = f"{PREFIX}{short}" if ":" in short else f"{PREFIX}{short}:latest"
+    listed = next((one for one in known if one.casefold() == wanted.casefold()), None)
+    if listed is None:
         raise UnknownNameError("model", name, list(known))
-    return known[wanted]
+    return listed if ":" in short else listed.removesuffix(":latest"), known[listed]

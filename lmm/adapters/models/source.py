@@ -40,8 +40,10 @@ GGUF_FORMAT = 2  # and this, so that what users' files became before is converte
 HUB_PATTERNS = ["*.safetensors", "*.json", "*.jinja", "tokenizer.model", "merges.txt", "vocab.txt"]
 HUB_IGNORED = ["*/*"]
 
-#: hf.co/OWNER/NAME:Q4_K_M, as Ollama and llama.cpp name a GGUF file on the hub
-_HUB_FILE = re.compile(r"(?:https://)?(?:hf\.co|huggingface\.co)/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*):([\w.-]+)")
+#: hf.co/OWNER/NAME:Q4_K_M, as Ollama and llama.cpp name a GGUF file on the hub; the tag may have been forgotten
+_HUB_FILE = re.compile(
+    r"(?:https://)?(?:hf\.co|huggingface\.co)/([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?::([\w.-]+))?"
+)
 
 log = logging.getLogger("lmm")
 
@@ -139,7 +141,8 @@ def _named_so(
     if name in PACKAGED:
         return _packaged(name, progress)
     if ollama.is_name(name):
-        return _gguf_file(name, ollama.file_of(name), progress, name.removeprefix(ollama.PREFIX))
+        listed, file = ollama.found(name)
+        return _gguf_file(listed, file, progress, listed.removeprefix(ollama.PREFIX))
     if given := _HUB_FILE.fullmatch(name):
         file = _hub_gguf(name, given[1], given[2], local_files_only or _offline(), progress)
         return _gguf_file(name, file, progress, f"{given[1]}:{given[2]}")
@@ -159,8 +162,13 @@ def check_name(name: str) -> None:
     """Raises UnknownNameError for what names no model, whatever is on the hub, and UsageError for what is too long."""
     if len(name) > 250:
         raise UsageError(f"a model's name of {len(name)} characters is none; expected a name, a folder or owner/name")
-    path = Path(name).expanduser()
-    known = name in PACKAGED or ollama.is_name(name) or _looks_like_hub_id(name) or _HUB_FILE.fullmatch(name)
+    path, on_hub = Path(name).expanduser(), _HUB_FILE.fullmatch(name)
+    if on_hub and not on_hub[2]:
+        raise UsageError(
+            f"{name} does not say which of its GGUF files: hf.co/{on_hub[1]}:Q4_K_M names one by its quantisation, "
+            f"{on_hub[1]} the model's own weights"
+        )
+    known = name in PACKAGED or ollama.is_name(name) or _looks_like_hub_id(name) or on_hub
     if not known and not path.exists():
         raise UnknownNameError("model", name, [*PACKAGED, *_nearby(path)])
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from lmm import registry
 from lmm.adapters import selfcheck
+from lmm.adapters.models.gguf_config import ARCHITECTURES
 from lmm.adapters.models.source import ModelSource
 from lmm.engine.asking import ask_many
 from lmm.engine.mind import Mind
@@ -267,6 +268,16 @@ of the forward. One run, one thread: on the tiny models .67 (phi3) to .93 (llama
 | architecture | torch | mlx_lm | same | learns on torch | learns on mlx_lm |
 |---|---|---|---|---|---|
 """
+GGUFS = """
+## GGUF files
+
+Files of these architectures, as `general.architecture` in a file calls them, can be used:
+{ggufs}.
+llama.cpp runs more; of those use the Hugging Face folder, on torch or MLX. Of each a file of random weights gives the
+same logits on llama.cpp, on torch after conversion, and in the model that it was made of (`tests/test_gguf.py`). What a
+file sets besides, such as scaled rotary embeddings, windows and soft caps, is converted, too, or the file is refused
+with the key's name.
+"""
 
 
 def checked(kind: str, learning: bool = True) -> list[str]:
@@ -322,7 +333,12 @@ def _short(error: BaseException) -> str:
 def page(rows: list[list[str]]) -> str:
     versions = {name: importlib.metadata.version(name) for name in ("transformers", "torch")}
     head = HEAD.format(mlx=importlib.metadata.version("mlx-lm"), **versions)
-    return head + "".join("| " + " | ".join(row) + " |\n" for row in rows)
+    return head + "".join("| " + " | ".join(row) + " |\n" for row in rows) + ggufs()
+
+
+def ggufs() -> str:
+    """The end of the page."""
+    return GGUFS.format(ggufs=", ".join(ARCHITECTURES))
 
 
 def main(names: list[str]) -> None:

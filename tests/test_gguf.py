@@ -16,6 +16,7 @@ from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.adapters.models import gguf_config, source
 from lmm.errors import ModelError
+from scripts.check_models import PAGE, ggufs
 
 
 @pytest.fixture(autouse=True)
@@ -41,11 +42,14 @@ def logits(adapter: Adapter) -> np.ndarray:
     return numbers(adapter, adapter.forward(tokens, adapter.new_cache(), keep=60)[0])
 
 
+def loaded(path: Path, backend: str) -> Adapter:
+    need(backend)
+    return registry.load_adapter(backend, source.resolve(str(path)), dtype="float32")
+
+
 def both(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """What llama.cpp makes of a GGUF file, and torch of what it was converted to."""
-    need("llama_cpp")
-    found = source.resolve(str(path))
-    return tuple(logits(registry.load_adapter(name, found, dtype="float32")) for name in ("llama_cpp", "torch"))  # type: ignore[return-value]
+    return logits(loaded(path, "llama_cpp")), logits(loaded(path, "torch"))
 
 
 def same(found: np.ndarray, expected: np.ndarray) -> None:
@@ -58,12 +62,20 @@ def test_what_was_converted_is_what_llama_cpp_runs_and_what_the_file_was_made_of
     path = made(tmp_path / "gguf", family)
     theirs, ours = both(path)
     same(ours, theirs)
-    original = source.resolve(str(tmp_path / "gguf-original"))
-    same(ours, logits(registry.load_adapter("torch", original, dtype="float32")))
+    same(ours, logits(loaded(tmp_path / "gguf-original", "torch")))
 
 
-def test_every_architecture_is_compared_with_llama_cpp() -> None:
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_the_layers_that_learn_go_on_from_what_llama_cpp_reads(family: str, tmp_path: Path) -> None:
+    adapter = loaded(made(tmp_path / "gguf", family), "llama_cpp")
+    tokens = np.random.default_rng(0).integers(3, adapter.shape.vocab, (1, 60))
+    for first in (0, adapter.shape.layers - 1):
+        same(numbers(adapter, adapter.upper(tokens, adapter.hidden(tokens, first), first)), logits(adapter))
+
+
+def test_every_architecture_is_compared_with_llama_cpp_and_stands_in_the_docs() -> None:
     assert set(tiny.FAMILIES) == set(gguf_config.ARCHITECTURES)
+    assert PAGE.read_text(encoding="utf-8").endswith(ggufs()), "python -m scripts.check_models writes it"
 
 
 YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.original_context_length": 16}

@@ -34,6 +34,28 @@ EXTRA: dict[str, dict] = {
     },
 }  # fmt: skip
 KINDS = tuple(EXTRA)
+EXTRA |= {
+    "qwen3_moe": {
+        "head_dim": 8, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "norm_topk_prob": True,
+    },
+    "gemma": {"head_dim": 8},
+    "gemma2": {
+        "head_dim": 8, "sliding_window": 16, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0,
+        "final_logit_softcapping": 3.0,
+    },
+    "smollm3": {},
+    "granite": {
+        "attention_multiplier": 0.5, "embedding_multiplier": 3.0, "residual_multiplier": 0.7, "logits_scaling": 2.0,
+    },
+    "olmo2": {"tie_word_embeddings": False},
+    "ministral3": {
+        "head_dim": 8, "tie_word_embeddings": False,
+        "rope_parameters": {
+            "rope_type": "yarn", "rope_theta": 10000.0, "factor": 4.0, "original_max_position_embeddings": 16,
+            "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.1,
+        },
+    },
+}  # fmt: skip
 
 
 def tokenizer(template: str | None = TEMPLATE, decoder=None):
@@ -64,7 +86,7 @@ def source(folder: Path, kind: str = "llama", template: str | None = TEMPLATE) -
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for name, parameter in model.named_parameters():  # far from their start, so that every part matters
-            parameter.normal_(1.0 if "norm" in name and kind != "gemma3_text" else 0.0, 0.2)
+            parameter.normal_(1.0 if "norm" in name and not kind.startswith("gemma") else 0.0, 0.2)
     model.save_pretrained(folder)
     # transformers 5 moves the rotary settings to "rope_parameters"; models on the hub, and mlx-lm, have them here
     written = json.loads((folder / "config.json").read_text())
@@ -75,7 +97,9 @@ def source(folder: Path, kind: str = "llama", template: str | None = TEMPLATE) -
 
 #: GGUF architecture -> the kind of model that its files hold
 FAMILIES = {
-    "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "phi3": "phi3", "gemma3": "gemma3_text",
+    "llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "qwen3moe": "qwen3_moe", "gemma": "gemma", "gemma2": "gemma2",
+    "gemma3": "gemma3_text", "phi3": "phi3", "smollm3": "smollm3", "granite": "granite", "olmo2": "olmo2",
+    "mistral3": "ministral3",
 }  # fmt: skip
 #: config.json -> what llama.cpp's converter makes of it
 GGUF_KEYS = {
@@ -88,6 +112,11 @@ GGUF_KEYS = {
     "num_experts": "expert_count", "num_experts_per_tok": "expert_used_count",
     "moe_intermediate_size": "expert_feed_forward_length", "attention_multiplier": "attention.scale",
     "embedding_multiplier": "embedding_scale", "residual_multiplier": "residual_scale", "logits_scaling": "logit_scale",
+}  # fmt: skip
+
+YARN_KEYS = {
+    "rope_type": "type", "factor": "factor", "original_max_position_embeddings": "original_context_length",
+    "beta_fast": "yarn_beta_fast", "beta_slow": "yarn_beta_slow", "mscale_all_dim": "yarn_log_multiplier",
 }  # fmt: skip
 
 
@@ -107,6 +136,10 @@ def write_gguf(
 
     config = json.loads((folder / "config.json").read_text())
     said = {stored: config[key] for key, stored in GGUF_KEYS.items() if config.get(key) is not None}
+    rope = config.get("rope_parameters") or {}
+    if rope.get("rope_type") == "yarn":
+        said |= {f"rope.scaling.{stored}": rope[key] for key, stored in YARN_KEYS.items() if key in rope}
+        said["attention.temperature_scale"] = rope.get("llama_4_scaling_beta")
     if width := config.get("head_dim"):
         said |= dict.fromkeys(("attention.key_length", "attention.value_length", "rope.dimension_count"), width)
     tensors = _as_stored(folder, config, family, biased)

@@ -194,9 +194,12 @@ class LlamaCppAdapter(Adapter):
         return self._entering(site.layer + (site.part == "residual"))
 
     def _entering_the_first(self) -> str:
-        """Its name differs: some models scale their embeddings."""
+        """Its name differs: some models scale their embeddings, and some normalise no sooner than their queries."""
         seen = self._look_at("norm-0")
-        return api.name_of(api.operand(seen[0], 0)) if seen else "embd"
+        tensor = api.operand(seen[0], 0) if seen else 0
+        while tensor and api.name_of(tensor).endswith("-0"):  # a product within the layer: weights, and what enters
+            tensor = api.operand(tensor, 1)
+        return api.name_of(tensor) if tensor else "embd"
 
     def _check_shown(self, site: Site) -> None:
         """Raises LmmError where the graph has no node for a site, or one of another kind, as a mixture of experts."""

@@ -60,9 +60,10 @@ class UpperLayers(TorchAdapter):
 
 def _load(source: ModelSource, first: int) -> Any:
     config = transformers.AutoConfig.from_pretrained(str(source.folder), local_files_only=True)
+    for key, value in config.to_dict().items():  # what is said for each layer: its type, whether it rotates
+        if isinstance(value, list) and len(value) == config.num_hidden_layers:
+            setattr(config, key, value[first:])
     config.num_hidden_layers -= first
-    if getattr(config, "layer_types", None):
-        config.layer_types = config.layer_types[first:]
     kind = getattr(transformers, config.architectures[0], None)
     if kind is None:
         raise ModelError(f"{source.name}: transformers does not know {config.architectures[0]}; it cannot learn here")

@@ -64,6 +64,7 @@ class Architecture:
     biases: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: BIASES)
     window_period: int = 0  # every so manyth layer sees the whole context, the others a window
     partial_rotary: bool = False  # a part of each head may stay unrotated
+    tempered: bool = False  # attention grows with the position, by numbers among those of the rotation
     heeds: tuple[str, ...] = ()  # keys of _NO_EFFECT that do have an effect here
 
 
@@ -73,6 +74,16 @@ ARCHITECTURES = {
     "llama": Architecture("llama", "LlamaForCausalLM", interleaved_rope=True),  # Mistral too
     "qwen2": Architecture("qwen2", "Qwen2ForCausalLM", biases={}),
     "qwen3": Architecture("qwen3", "Qwen3ForCausalLM"),
+    "qwen3moe": Architecture(
+        "qwen3_moe", "Qwen3MoeForCausalLM", keys=_EXPERT_KEYS,
+        config={"norm_topk_prob": True, "decoder_sparse_step": 1, "mlp_only_layers": []},
+    ),
+    "gemma": Architecture("gemma", "GemmaForCausalLM", norm_offset=1.0),
+    "gemma2": Architecture(
+        "gemma2", "Gemma2ForCausalLM", norm_offset=1.0, window_period=2,
+        keys=_WINDOW | _CAPPED | {"attn_logit_softcapping": "attn_logit_softcapping"},
+        config={"sliding_window": 4096, "attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    ),
     "gemma3": Architecture(
         "gemma3_text", "Gemma3ForCausalLM", norm_offset=1.0, window_period=6,
         keys=_WINDOW | _CAPPED | {"rope.freq_base_swa": "rope_local_base_freq"},
@@ -82,6 +93,19 @@ ARCHITECTURES = {
         "phi3", "Phi3ForCausalLM", parts=_FUSED_PARTS, biases={}, partial_rotary=True,
         keys=_WINDOW, config={"sliding_window": None},
     ),
+    "smollm3": Architecture(
+        "smollm3", "SmolLM3ForCausalLM", interleaved_rope=True, config={"no_rope_layer_interval": 4},
+    ),
+    "granite": Architecture(
+        "granite", "GraniteForCausalLM", interleaved_rope=True, heeds=("rope.scaling.finetuned",),
+        keys={
+            "attention.scale": "attention_multiplier", "embedding_scale": "embedding_multiplier",
+            "residual_scale": "residual_multiplier", "logit_scale": "logits_scaling",
+        },
+        config={"attention_multiplier": None, "embedding_multiplier": 1.0, "residual_multiplier": 1.0},
+    ),
+    "olmo2": Architecture("olmo2", "Olmo2ForCausalLM"),
+    "mistral3": Architecture("ministral3", "Ministral3ForCausalLM", interleaved_rope=True, biases={}, tempered=True),
 }  # fmt: skip
 
 #: layers of a Gemma whose attention is scaled by the width per head: llama.cpp, src/models/gemma2.cpp and gemma3.cpp
@@ -118,7 +142,11 @@ def config_of(source: Gguf, names: Collection[str]) -> dict[str, Any]:
     if source.architecture in _GEMMA_27B:
         large = config["num_hidden_layers"] == _GEMMA_27B[source.architecture]
         config["query_pre_attn_scalar"] = width // heads if large else head_dim
+    if "attention_multiplier" in config:
+        config["attention_multiplier"] = config["attention_multiplier"] or head_dim**-0.5
     config |= _rope_scaling(source, kind, head_dim, config)
+    if kind.tempered:
+        config["rope_parameters"] = _rope_parameters(source, config)
     _check_unread(source, kind, config)
     return config
 
@@ -195,6 +223,17 @@ def _rope_scaling(source: Gguf, kind: Architecture, head_dim: int, config: dict[
     return found | {"rope_scaling": scaling | (_yarn(source, factor) if scaled == "yarn" else {})}
 
 
+def _rope_parameters(source: Gguf, config: dict[str, Any]) -> dict[str, Any]:
+    """The rotation as Ministral 3 alone has it, together with how attention grows with the position."""
+    return {
+        "rope_type": "default",
+        "original_max_position_embeddings": config["max_position_embeddings"],
+        **config.pop("rope_scaling", {}),
+        "rope_theta": config["rope_theta"],
+        "llama_4_scaling_beta": source.own("attention.temperature_scale", 0.0),
+    }
+
+
 def _longrope(source: Gguf, config: dict[str, Any]) -> dict[str, Any]:
     original = source.own("rope.scaling.original_context_length") or config["max_position_embeddings"]
     long, short = (source.values(f"rope_factors_{n}.weight").ravel().tolist() for n in ("long", "short"))
@@ -205,12 +244,19 @@ def _longrope(source: Gguf, config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _yarn(source: Gguf, factor: float) -> dict[str, Any]:
-    """YaRN's other numbers. How far queries and keys are stretched transformers reads from `attention_factor`, and
-    mlx-lm from `mscale`, the stretching's growth with the factor."""
+    """YaRN's other numbers, as far as they are not those that everybody takes.
+
+    Queries and keys are stretched by a (1 + g) / (1 + m g), where g = 0.1 ln factor. transformers and mlx-lm both read
+    two multiples of g; a is put into the first.
+    """
     growth = 0.1 * math.log(factor) if factor > 1 else 0.0
-    less = source.own("rope.scaling.yarn_log_multiplier", 0.0)
-    stretch = source.own("rope.scaling.attn_factor", 1.0) * (1 + growth) / (1 + less * growth)
-    found = {"attention_factor": stretch, "mscale": (stretch - 1) / growth if growth else 1.0, "mscale_all_dim": 0.0}
+    less, more = source.own("rope.scaling.yarn_log_multiplier", 0.0), source.own("rope.scaling.attn_factor", 1.0)
+    found: dict[str, Any] = {}
+    if not growth and more != 1.0:
+        raise source.refused("rope.scaling.attn_factor", more)
+    if growth and (less or more != 1.0):
+        stretch = more * (1 + growth) / (1 + less * growth)
+        found = {"mscale": (stretch * (1 + growth) - 1) / growth, "mscale_all_dim": 1.0}
     for side in ("beta_fast", "beta_slow"):
         if (beta := source.own(f"rope.scaling.yarn_{side}")) is not None:
             found[side] = beta

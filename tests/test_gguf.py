@@ -11,10 +11,13 @@ import pytest
 import tiny
 from conftest import need
 from contracts import numbers
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from lmm import registry
 from lmm.adapters.base import Adapter
 from lmm.adapters.models import gguf_config, source
+from lmm.adapters.models.gguf_file import Gguf
+from lmm.adapters.models.gguf_import import AS, AS_GPT2, DIGITS_FIRST, build_tokenizer
 from lmm.errors import ModelError
 from scripts.check_models import PAGE, ggufs
 
@@ -178,3 +181,63 @@ def test_a_model_in_pieces_is_found_by_any_of_them(tmp_path: Path) -> None:
         for name in (folder, folder / "tiny-00003-of-00003.gguf"):
             with pytest.raises(ModelError, match=rf"of its 3 pieces .*{gone}.* is missing"):
                 source.resolve(str(name))
+
+
+SPLIT = [
+    "12.5%  100,000 x1y22z333",
+    "  two  spaces\n\n\ttab and 1999's we'LL",
+    "x**2 // 3\r\n",
+    "Gü CamelCASE 日5 $.!?",
+    "a/b\n/c",
+]
+
+
+@pytest.mark.parametrize("split", [*AS_GPT2, *DIGITS_FIRST, *AS, "default", "", *GGUF_PRE_TOKENIZER_SPLITS])
+def test_text_is_split_as_llama_cpp_splits_it(split: str, tmp_path: Path) -> None:
+    """By a vocabulary that joins any two neighbours: where they stay apart, the text was split."""
+    need("llama_cpp")
+    from lmm.adapters.llama_cpp_context import Model
+
+    path = joining(tmp_path / "tiny.gguf", split)
+    theirs, ours = Model(path), build_tokenizer(Gguf(path))
+    for text in SPLIT:
+        assert ours.encode(text, add_special_tokens=False) == theirs.encode(text)
+
+
+def test_a_splitting_that_is_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"splits text as 'viking'.*--model FOLDER"):
+        build_tokenizer(Gguf(joining(tmp_path / "tiny.gguf", "viking")))
+
+
+def joining(path: Path, split: str) -> Path:
+    """A GGUF file of a vocabulary and of nothing that it could be used for."""
+    from gguf import GGUFWriter
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    spelt = bytes_to_unicode()
+    used = sorted({spelt[byte] for text in SPLIT for byte in text.encode()})
+    tokens = ["<s>", "</s>", *spelt.values(), *(a + b for a in used for b in used)]
+    shapes = {"token_embd": (len(tokens), 32), "output_norm": (32,)}
+    layer = {"attn_norm": (32,), "ffn_norm": (32,)} | dict.fromkeys(
+        ("attn_q", "attn_k", "attn_v", "attn_output"), (32, 32)
+    )
+    layer |= dict.fromkeys(("ffn_gate", "ffn_up", "ffn_down"), (32, 32))
+    out = GGUFWriter(path, "llama")
+    for key in ("context_length", "embedding_length", "feed_forward_length"):
+        out.add_uint32(f"llama.{key}", 32)
+    out.add_block_count(1)
+    out.add_head_count(2)
+    out.add_layer_norm_rms_eps(1e-5)
+    out.add_tokenizer_model("gpt2")
+    if split:
+        out.add_tokenizer_pre(split)
+    out.add_token_list(tokens)
+    out.add_token_types([3, 3] + [1] * (len(tokens) - 2))
+    out.add_token_merges([f"{a} {b}" for a in used for b in used])
+    for name, shape in (shapes | {f"blk.0.{name}": shape for name, shape in layer.items()}).items():
+        out.add_tensor(f"{name}.weight", np.zeros(shape, np.float32))
+    out.write_header_to_file()
+    out.write_kv_data_to_file()
+    out.write_tensors_to_file()
+    out.close()
+    return path

@@ -469,7 +469,7 @@ def test_an_unknown_architecture_names_the_known_ones(tmp_path: Path, cache: Pat
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    with pytest.raises(ModelError, match="'bert'; lmm converts llama, qwen2, qwen3, gemma3, phi3"):
+    with pytest.raises(ModelError, match=r"'bert'; lmm converts llama, qwen2, .*--model FOLDER"):
         models.resolve(str(tmp_path / "bert.gguf"))
 
 

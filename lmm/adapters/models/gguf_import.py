@@ -201,17 +201,30 @@ def _narrow(values: np.ndarray, dtype: type[np.floating]) -> np.ndarray:
 
 # ---- tokenizer
 
+# How byte-level vocabularies split text before they join bytes, by the names that llama.cpp gives to it: as GPT-2; so,
+# after each digit was put on its own; and as another name that transformers knows.
+AS_GPT2 = ("gpt-2", "mpt", "olmo", "jais", "granite-docling", "exaone4", "a.x-4.0", "mellum")
+DIGITS_FIRST = ("smollm", "refact", "starcoder", "command-r", "codeshell", "exaone", "minerva-7b")
+AS = {"stablelm2": "qwen2", "hunyuan": "qwen2", "glm4": "llama-bpe", "chatglm-bpe": "llama-bpe"}
+# What llama.cpp does where a file says nothing: these, one after the other.
+DEFAULT = (
+    r"[\p{P}\$\+<=>\^~\|]+",
+    r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)",
+    r"\p{N}+",
+    r"[0-9][0-9][0-9]",
+)
+
 
 def build_tokenizer(source: Gguf) -> Any:
     """The file's tokenizer as a fast transformers tokenizer, with its special tokens and chat template."""
-    from tokenizers import pre_tokenizers
     from transformers import PreTrainedTokenizerFast
     from transformers.integrations.gguf import convert_gguf_tokenizer
 
     kind, tokens = source.get("tokenizer.ggml.model"), source.get("tokenizer.ggml.tokens")
     if not kind or not tokens:
         raise ModelError(f"{source.path.name} holds no tokenizer; use the model's Hugging Face folder")
-    vocabulary = {"tokenizer_type": kind, "pre_tokenizer_type": source.get("tokenizer.ggml.pre"), "tokens": tokens}
+    split = source.get("tokenizer.ggml.pre", "default")
+    vocabulary = {"tokenizer_type": kind, "pre_tokenizer_type": AS.get(split, split), "tokens": tokens}
     for key in ("scores", "token_type", "merges"):
         if (value := source.get(f"tokenizer.ggml.{key}")) is not None:
             vocabulary[key] = value
@@ -219,11 +232,8 @@ def build_tokenizer(source: Gguf) -> Any:
         backend, _ = convert_gguf_tokenizer(source.architecture, vocabulary)
     except (ValueError, KeyError, IndexError, TypeError) as error:
         raise ModelError(f"{source.path.name}: its tokenizer cannot be rebuilt: {error}") from error
-    if vocabulary["pre_tokenizer_type"] == "smollm":
-        # SmolLM was trained with every digit on its own, which transformers' GGUF reader does not know: "a  12" would
-        # get its spaces cut differently.
-        digits = pre_tokenizers.Digits(individual_digits=True)
-        backend.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    if kind == "gpt2":
+        _split_as(source, backend, split)
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         chat_template=source.get("tokenizer.chat_template"),
@@ -231,6 +241,27 @@ def build_tokenizer(source: Gguf) -> Any:
         clean_up_tokenization_spaces=False,
         **_special_tokens(source, tokens),
     )
+
+
+def _split_as(source: Gguf, tokenizer: Any, split: str) -> None:
+    """How text is split, where transformers' reader of GGUF does not know it. Raises ModelError where lmm does not."""
+    from tokenizers import Regex, pre_tokenizers
+    from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
+
+    first: list[Any]
+    if split in DIGITS_FIRST:
+        first = [pre_tokenizers.Digits(individual_digits=True)]
+    elif split == "default":
+        first = [pre_tokenizers.Split(Regex(part), "isolated") for part in DEFAULT]
+    elif split in AS_GPT2 or AS.get(split, split) in GGUF_PRE_TOKENIZER_SPLITS:
+        return
+    else:
+        raise ModelError(
+            f"{source.path.name} splits text as {split!r}, which lmm does not know; "
+            "use the model's Hugging Face folder: lmm chat --model FOLDER"
+        )
+    joined = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=split != "default")
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*first, joined])
 
 
 def _special_tokens(source: Gguf, tokens: list[str]) -> dict[str, Any]:

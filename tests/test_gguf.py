@@ -27,9 +27,11 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LMM_CACHE_DIR", str(tmp_path / "cache"))
 
 
-def made(folder: Path, family: str, metadata: dict[str, Any] | None = None, **options: Any) -> Path:
+def made(
+    folder: Path, family: str, metadata: dict[str, Any] | None = None, model: str | None = None, **options: Any
+) -> Path:
     """A GGUF file of a model with random weights, alone in `folder`."""
-    original = tiny.source(folder.with_name(f"{folder.name}-original"), tiny.FAMILIES[family]).folder
+    original = tiny.source(folder.with_name(f"{folder.name}-original"), model or tiny.FAMILIES[family]).folder
     folder.mkdir()
     for file in ("config.json", "model.safetensors"):
         (original / file).rename(folder / file)
@@ -60,17 +62,20 @@ def same(found: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_allclose(found, expected, atol=5e-3 * expected.std())
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_what_was_converted_is_what_llama_cpp_runs_and_what_the_file_was_made_of(family: str, tmp_path: Path) -> None:
-    path = made(tmp_path / "gguf", family)
+MODELS = {model: family for family, model in tiny.FAMILIES.items()} | {"olmo3": "olmo2"}
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_was_converted_is_what_llama_cpp_runs_and_what_the_file_was_made_of(model: str, tmp_path: Path) -> None:
+    path = made(tmp_path / "gguf", MODELS[model], model=model)
     theirs, ours = both(path)
     same(ours, theirs)
     same(ours, logits(loaded(tmp_path / "gguf-original", "torch")))
 
 
-@pytest.mark.parametrize("family", tiny.FAMILIES)
-def test_the_layers_that_learn_go_on_from_what_llama_cpp_reads(family: str, tmp_path: Path) -> None:
-    adapter = loaded(made(tmp_path / "gguf", family), "llama_cpp")
+@pytest.mark.parametrize("model", MODELS)
+def test_the_layers_that_learn_go_on_from_what_llama_cpp_reads(model: str, tmp_path: Path) -> None:
+    adapter = loaded(made(tmp_path / "gguf", MODELS[model], model=model), "llama_cpp")
     tokens = np.random.default_rng(0).integers(3, adapter.shape.vocab, (1, 60))
     for first in (0, adapter.shape.layers - 1):
         same(numbers(adapter, adapter.upper(tokens, adapter.hidden(tokens, first), first)), logits(adapter))
@@ -93,6 +98,7 @@ YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0, "rope.scaling.o
         ("llama", {"rope.scaling.factor": 4.0}),
         ("llama", {"rope.scaling.type": "none", "rope.scaling.factor": 4.0}),
         ("gemma3", {"final_logit_softcapping": 5.0}),
+        ("olmo2", {"attention.sliding_window": 16, **YARN}),
         ("gemma3", {"attention.sliding_window_pattern": 2}),
         ("gemma3", {"attention.sliding_window_pattern": [True, False, False, True, True, False]}),
         ("gemma3", {"rope.freq_base_swa": 500.0, "rope.scaling.type": "linear", "rope.scaling.factor": 8.0}),

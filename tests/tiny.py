@@ -48,6 +48,12 @@ EXTRA |= {
         "attention_multiplier": 0.5, "embedding_multiplier": 3.0, "residual_multiplier": 0.7, "logits_scaling": 2.0,
     },
     "olmo2": {"tie_word_embeddings": False},
+    "olmo3": {
+        "tie_word_embeddings": False, "sliding_window": 16,
+        "rope_parameters": dict.fromkeys(
+            ("sliding_attention", "full_attention"), {"rope_type": "default", "rope_theta": 10000.0}
+        ),
+    },
     "ministral3": {
         "head_dim": 8, "tie_word_embeddings": False,
         "rope_parameters": {

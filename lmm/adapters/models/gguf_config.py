@@ -64,6 +64,8 @@ class Architecture:
     biases: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: BIASES)
     window_period: int = 0  # every so manyth layer sees the whole context, the others a window
     partial_rotary: bool = False  # a part of each head may stay unrotated
+    windowed: Architecture | None = None  # what it is where the file sets a window
+    rope_by_layer: bool = False  # scaled in those layers alone that see the whole context
     tempered: bool = False  # attention grows with the position, by numbers among those of the rotation
     heeds: tuple[str, ...] = ()  # keys of _NO_EFFECT that do have an effect here
 
@@ -104,7 +106,10 @@ ARCHITECTURES = {
         },
         config={"attention_multiplier": None, "embedding_multiplier": 1.0, "residual_multiplier": 1.0},
     ),
-    "olmo2": Architecture("olmo2", "Olmo2ForCausalLM"),
+    "olmo2": Architecture(
+        "olmo2", "Olmo2ForCausalLM",
+        windowed=Architecture("olmo3", "Olmo3ForCausalLM", keys=_WINDOW, window_period=4, rope_by_layer=True),
+    ),
     "mistral3": Architecture("ministral3", "Ministral3ForCausalLM", interleaved_rope=True, biases={}, tempered=True),
 }  # fmt: skip
 
@@ -146,7 +151,9 @@ def config_of(source: Gguf, names: Collection[str]) -> dict[str, Any]:
         config["attention_multiplier"] = config["attention_multiplier"] or head_dim**-0.5
     config |= _rope_scaling(source, kind, head_dim, config)
     if kind.tempered:
-        config["rope_parameters"] = _rope_parameters(source, config)
+        config["rope_parameters"] = _tempered_rope(source, config)
+    if kind.rope_by_layer:
+        config["rope_parameters"] = _rope_by_layer(source, config)
     _check_unread(source, kind, config)
     return config
 
@@ -159,7 +166,8 @@ def kind_of(source: Gguf) -> Architecture:
             f"lmm converts {', '.join(ARCHITECTURES)}. "
             "Use a Hugging Face folder of the model instead: lmm chat --model FOLDER"
         )
-    return ARCHITECTURES[source.architecture]
+    kind = ARCHITECTURES[source.architecture]
+    return kind.windowed if kind.windowed and source.own("attention.sliding_window") else kind
 
 
 def _token_ids(source: Gguf) -> dict[str, int | None]:
@@ -223,7 +231,16 @@ def _rope_scaling(source: Gguf, kind: Architecture, head_dim: int, config: dict[
     return found | {"rope_scaling": scaling | (_yarn(source, factor) if scaled == "yarn" else {})}
 
 
-def _rope_parameters(source: Gguf, config: dict[str, Any]) -> dict[str, Any]:
+def _rope_by_layer(source: Gguf, config: dict[str, Any]) -> dict[str, Any]:
+    """The rotation as OLMo 3 has it, which in transformers takes none of the flat settings where it sees a window."""
+    theta = config["rope_theta"]
+    return {
+        "sliding_attention": {"rope_type": "default", "rope_theta": source.own("rope.freq_base_swa", theta)},
+        "full_attention": {"rope_type": "default", **config.pop("rope_scaling", {}), "rope_theta": theta},
+    }
+
+
+def _tempered_rope(source: Gguf, config: dict[str, Any]) -> dict[str, Any]:
     """The rotation as Ministral 3 alone has it, together with how attention grows with the position."""
     return {
         "rope_type": "default",

@@ -50,9 +50,10 @@ EXTRA |= {
     "olmo2": {"tie_word_embeddings": False},
     "olmo3": {
         "tie_word_embeddings": False, "sliding_window": 16,
-        "rope_parameters": dict.fromkeys(
-            ("sliding_attention", "full_attention"), {"rope_type": "default", "rope_theta": 10000.0}
-        ),
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+            "full_attention": {"rope_type": "default", "rope_theta": 10000.0},
+        },
     },
     "ministral3": {
         "head_dim": 8, "tie_word_embeddings": False,

@@ -133,13 +133,15 @@ def test_what_cannot_be_carried_over_is_refused_by_its_name(family, metadata, na
         source.resolve(str(path))
 
 
-def test_what_changes_nothing_passes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["llama", "qwen3moe"])
+def test_what_changes_nothing_passes(family: str, tmp_path: Path) -> None:
     metadata: dict[str, Any] = {
-        "attention.causal": True, "attention.head_count_kv": [2] * 4, "expert_count": 0, "expert_used_count": 0,
+        "attention.causal": True, "attention.head_count_kv": [2] * 4, "expert_shared_count": 0,
         "pooling_type": 0, "rope.scaling.attn_factor": 1.0, "rope.scaling.finetuned": False,
-        "tensor_data_layout": "Meta AI original pth",
+        "tensor_data_layout": "Meta AI original pth", "attention.layer_norm_epsilon": 0.5, "expert_weights_norm": True,
+        "expert_gating_func": 1,
     }  # fmt: skip
-    theirs, ours = both(made(tmp_path / "gguf", "llama", metadata))
+    theirs, ours = both(made(tmp_path / "gguf", family, metadata))
     same(ours, theirs)
 
 

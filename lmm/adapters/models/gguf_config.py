@@ -119,7 +119,7 @@ _GEMMA_27B = {"gemma2": 46, "gemma3": 62}
 #: keys that say what the tensors say too, or what only makers of files and of embeddings heed
 _NO_EFFECT = (
     "vocab_size", "tensor_data_layout", "pooling_type", "rope.scaling.finetuned",
-    "rope.scaling.original_context_length",
+    "rope.scaling.original_context_length", "attention.layer_norm_epsilon",  # all here normalise by the square alone
 )  # fmt: skip
 
 
@@ -309,6 +309,7 @@ def _check_unread(source: Gguf, kind: Architecture, config: dict[str, Any]) -> N
         "attention.causal": True, "rope.scaling.factor": 1.0, "rope.scale_linear": 1.0,
         "rope.scaling.attn_factor": 1.0, "rope.scaling.yarn_ext_factor": 1.0, "rope.scaling.yarn_attn_factor": 1.0,
         "rope.scaling.finetuned": True, "rope.freq_base_swa": config["rope_theta"], "expert_weights_scale": 1.0,
+        "expert_weights_norm": True, "expert_gating_func": 1,
     }  # fmt: skip
     for key, value in source.unread():
         if (key not in _NO_EFFECT or key in kind.heeds) and value != changes_nothing.get(key, 0):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from lmm.engine.training import Training
 from lmm.engine.training_settings import TrainingSettings
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import Prompt
+from lmm.memory.external.external import said as as_message
 from lmm.memory.lm2.lm2 import Lm2, Lm2Options
 from lmm.text.heat import heat_map
 
@@ -76,6 +78,20 @@ def test_slots_are_written_by_the_equations(adapter: Adapter) -> None:
     assert s["forget_bias"].tolist() == [1.0] * 4 and np.array_equal(s["slots"], np.eye(3, 4))
 
 
+def test_what_is_written_comes_from_the_layer_that_was_said(toy: ToyAdapter) -> None:
+    """Standardised by that layer's own channels; a file from before one could say so has no tensor for it."""
+    said, lesson = as_message(Lesson(statement="My cat is Felix."), toy), Lesson(statement="My cat is Felix.")
+    made = opened(toy, depth=0.9, write_depth=0.3)
+    state = made.fresh(toy)
+    assert made.sites(toy)[0].layer == 3 and made.source(toy).layer == 1
+    assert "write_centre" not in opened(toy, depth=0.9).fresh(toy)
+    h = numbers(toy, toy.hidden(np.array([said.tokens]), 2))[:, np.flatnonzero(said.content)]
+    mean, deviation = numbers(toy, state["write_centre"])
+    wanted, _ = made.written(toy.ops, state, state["slots"][None], toy.ops.asarray((h - mean) / deviation))
+    got = made.after_turn(Knowledge(state), lesson, said, toy).state
+    close(got["slots"] + got["moved"], wanted[0], 1e-5)
+
+
 def test_slots_are_written_at_the_end_of_a_turn_and_reset_as_told(toy: ToyAdapter) -> None:
     for reset, after_turn, after_session in (("never", True, True), ("session", True, False), ("turn", False, False)):
         made = engine(toy, "lm2")
@@ -99,19 +115,18 @@ def test_an_undone_lesson_leaves_the_slots_what_turns_made_of_them(toy: ToyAdapt
     assert made.mind.knowledge.state["moved"] is slots
 
 
-def test_training_sees_the_slots_that_earlier_turns_would_make(toy: ToyAdapter) -> None:
+@pytest.mark.parametrize("write_depth", [-1.0, 0.3])
+def test_training_sees_the_slots_that_earlier_turns_would_make(toy: ToyAdapter, write_depth: float) -> None:
     """What `before` says goes through the same equations as turns of a conversation do."""
-    made, before = opened(toy), ("My cat is Felix.", "Hello!")
+    made, before = opened(toy, write_depth=write_depth), ("My cat is Felix.", "Hello!")
     state = lively(made, toy)
     recall = made.on_prompt(state, (), [Prompt("Who?", toy.format.prompt_tokens("Who?"), before=before)], toy)
     assert recall is not None
     one = made.after_training_turns(toy.ops, state, recall)
     known = Knowledge(state)
     for text in before:
-        from lmm.memory.external.external import said
-
         lesson = Lesson(statement=text)
-        known = made.after_turn(known, lesson, said(lesson, toy), toy)
+        known = made.after_turn(known, lesson, as_message(lesson, toy), toy)
     close(one[0], known.state["slots"] + known.state["moved"], 1e-4)
 
 
@@ -151,3 +166,39 @@ def test_what_slots_are_read_can_be_drawn(toy: ToyAdapter) -> None:
     close(slots.values.sum(axis=1), np.ones(5))
     lines = heat_map(list("Hello"), slots.values.tolist()).splitlines()
     assert len(lines) == 5 and all(len(line) == len(lines[0]) for line in lines) and "@" in "".join(lines)
+
+
+@pytest.mark.slow
+def test_slots_trained_on_facts_learn_whose_value_is_asked_for_and_keep_the_code_of_values(
+    tiny_torch: Adapter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """scripts/train_lm2.py on two questions with two values each: this is all that two tokens of the model can say."""
+    import torch
+
+    from lmm.bench.exact_match import TaskExample
+    from scripts import train_lm2
+
+    for name, value in {"PASTS": 2, "CONTROLS": 2, "MIXES": ((1, 0), (1, 1))}.items():
+        monkeypatch.setattr(train_lm2, name, value)
+    told = (("My cat is {}.", "Who is my cat?"), ("I live in {}.", "Where do I live?"), ("I eat {}.", "What do I eat?"))
+    rows = [
+        TaskExample(asked, f"It's {value}.", "names", value, before=(said.format(value), "Hello!", "Good night."))
+        for said, asked in told
+        for value in ("a", "th")
+    ]
+    memory = Lm2(Lm2Options(memory_slots=3, slot_width=16, num_mem_heads=1, depth=0.9, write_depth=0.3))
+    mind = Mind(tiny_torch, memory)
+    with torch.no_grad():
+        data = train_lm2.Data(mind, memory, mind.knowledge.state, rows, random.Random(0))
+        trainer = train_lm2.Trainer(tiny_torch, memory, mind.knowledge.state, data, seed=0, candidates=50)
+    before, optimizer = trainer.now(), torch.optim.Adam(trainer.params.values(), 0.03)
+    losses = []
+    for _ in range(50):
+        optimizer.zero_grad()
+        losses.append(trainer.gradients(8)["value"])
+        optimizer.step()
+    after = trainer.now()
+    mind.detach()
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:10])
+    for name, code in (("read_out", np.s_[4:]), ("write_value", np.s_[:, 4:]), ("input_gate", np.s_[4:])):
+        assert torch.equal(before[name][code], after[name][code]) and not torch.equal(before[name], after[name])

@@ -1,7 +1,8 @@
 """`lm2`: a few learned slots beside the model, read by attention and written by gates at the end of each turn.
 
 LM2: Large Memory Models (Kang et al., arXiv 2502.06049), section 2, for a model that is left alone. Slots M [M, S], at
-first the identity; x [T, D] are the states after layer `depth`, standardised per channel; H heads of S / H.
+first the identity; x [T, D] are the states after layer `depth`, standardised per channel; H heads of S / H. What is
+written comes from the states after layer `write_depth`, standardised as well, where that is said.
 
     read    Q = x W_Q,  K = M W_K,  V = M W_V                       W_Q [D, S]; W_K, W_V [S, S]           (eq. 1)
             E = softmax(Q K^T / sqrt(S / H)) V                      [T, S], over the slots                (eq. 2)
@@ -15,8 +16,9 @@ first the identity; x [T, D] are the states after layer `depth`, standardised pe
 Deviations. The paper writes in every pass, from the same attention that reads; here slots attend to the tokens of a
 turn that is over, so that what is read at a token depends on tokens before it and earlier turns alone, and a prompt in
 chunks is a prompt at once. `dev` [D] are the channels' deviations, so that W_O need not know their sizes. One layer has
-slots, not all; and the model is not pretrained with them: `lmm train` fits read, gates and slots (`before`: what was
-said in earlier turns), while the model's own weights stay.
+slots, not all; what is written may come from a lower one, where a state still tells its own token (late ones tell what
+comes next); and the model is not pretrained with them: `lmm train` and scripts/train_lm2.py fit read, gates and slots
+(`before`: what was said in earlier turns), while the model's own weights stay.
 
 `slots` are those that memory begins with, `moved` is how far it has come from there. A lesson takes a few steps on W_O
 and on that.
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
 
 WRITE = ("write_query", "write_key", "write_value", "input_gate", "input_bias", "forget_gate", "forget_bias")
 READ = ("read_query", "read_key", "read_value", "read_out", "gate", "gate_bias")
+CENTRE = "write_centre"
 RESETS = ("turn", "session", "never")
 
 
@@ -54,6 +57,7 @@ class Lm2Options(Options):
     slot_width: int = option(16, "numbers in a slot", "[1, 4096]")
     num_mem_heads: int = option(4, "heads of the attention that reads and writes; they divide slot_width", "[1, 64]")
     depth: float = option(0.7, "the site, as a share of the layers", "[0, 1)")
+    write_depth: float = option(-1.0, "the layer whose states are written, likewise; below 0: the site's", "[-1, 1)")
     reset: str = option("never", "when slots are as trained again", one_of=RESETS)
     lr: float = learning(1e-2, "of AdamW, where a lesson is learned", "(0, 10)")
     steps: int = learning(20, "for each lesson, at most", "[1, 1000]")
@@ -80,6 +84,11 @@ class Lm2(Memory):
         layers = adapter.shape.layers
         return (adapter.site(int(self.options.depth * layers) if adapter.layer is None else adapter.layer),)
 
+    def source(self, adapter: Adapter) -> Site:
+        """Where the states come from that are written."""
+        depth = self.options.write_depth
+        return self.sites(adapter)[0] if depth < 0 else adapter.site(int(depth * adapter.shape.layers))
+
     def fresh(self, adapter: Adapter, seed: int = 0) -> State:
         ops, d, s = adapter.ops, adapter.shape.width, self.options.slot_width
         slots = ops.asarray(np.eye(self.options.memory_slots, s, dtype=np.float32))
@@ -99,6 +108,7 @@ class Lm2(Memory):
             "input_bias": ops.zeros((s,)),
             "forget_bias": ops.zeros((s,)) + 1.0,
             "centre": ops.asarray(centre(adapter, self.sites(adapter)[0])),
+            **({} if self.options.write_depth < 0 else {CENTRE: ops.asarray(centre(adapter, self.source(adapter)))}),
         }
 
     @staticmethod
@@ -138,10 +148,14 @@ class Lm2(Memory):
         return ops.einsum("bhqk,bkhs->bqhs", attention, v).reshape(*queries.shape), attention
 
     @staticmethod
-    def standard(ops: Ops, state: State, h: Array) -> Array:
+    def standard(ops: Ops, state: State, h: Array, centre: str = "centre") -> Array:
         """Standardised states [.., D]: each channel of size about 1."""
-        mean, deviation = state["centre"][0], state["centre"][1]
+        mean, deviation = state[centre][0], state[centre][1]
         return (ops.float32(h) - mean) / deviation
+
+    def to_write(self, ops: Ops, state: State, h: Array) -> Array:
+        """The states of `source`, standardised."""
+        return self.standard(ops, state, h, CENTRE if CENTRE in state else "centre")
 
     def changed(self, ops: Ops, state: State, slots: Array, h: Array) -> Array:
         """h' [B, T, D]."""
@@ -160,9 +174,9 @@ class Lm2(Memory):
         ops = adapter.ops
         if new:
             self._said = self._said or [np.zeros((0, adapter.shape.width), np.float32)]
-            for text, h in zip(new, own_states(adapter, self.sites(adapter)[0], new), strict=True):
+            for text, h in zip(new, own_states(adapter, self.source(adapter), new), strict=True):
                 self._known[text] = len(self._said)
-                self._said.append(ops.to_numpy(self.standard(ops, state, ops.asarray(h))))
+                self._said.append(ops.to_numpy(self.to_write(ops, state, ops.asarray(h))))
         numbers = [[0] * (turns - len(p.before)) + [self._known[text] for text in p.before] for p in prompts]
         return Recall([[] for _ in prompts], {"turns": ops.asarray(np.array(numbers), "int64")})
 
@@ -216,9 +230,9 @@ class Lm2(Memory):
         if self.options.reset == "turn" or not any(message.content):
             return known
         ops, state = adapter.ops, known.state
-        h = adapter.hidden(np.asarray([message.tokens]), self.sites(adapter)[0].first_layer, message.cache)
+        h = adapter.hidden(np.asarray([message.tokens]), self.source(adapter).first_layer, message.cache)
         own = ops.take(h, ops.asarray(np.flatnonzero(message.content), "int64"), 1)
-        slots, _ = self.written(ops, state, self._now(state)[None], self.standard(ops, state, own))
+        slots, _ = self.written(ops, state, self._now(state)[None], self.to_write(ops, state, own))
         return Knowledge(state | {"moved": slots[0] - state["slots"]}, known.lessons)
 
     def begun(self, known: Knowledge) -> Knowledge:

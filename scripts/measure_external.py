@@ -132,7 +132,12 @@ UNRELATED_FRESH = [
       "democracy", "a vaccine", "the tides", "a sonata", "evolution")),
 ]  # fmt: skip
 
-SETS = {"first": (FACTS, UNRELATED), "fresh": (FRESH, UNRELATED_FRESH), "tuning": (TUNING, UNRELATED)}
+Fact = tuple[str, str, str]
+SETS: dict[str, tuple[Sequence[Fact], Sequence[str]]] = {
+    "first": (FACTS, UNRELATED),
+    "fresh": (FRESH, UNRELATED_FRESH),
+    "tuning": (TUNING, UNRELATED),
+}
 
 
 def told(engine: Engine, text: str, reply: str) -> None:
@@ -162,6 +167,9 @@ def minds(config: Config, memories: Sequence[str]) -> Iterator[tuple[str, Mind]]
 
 def recall(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     facts, others = SETS[args.facts]
+    if args.data:  # one of each question
+        rows = [row for row in exact_match.read(args.data[0]) if row.category != "text"]
+        facts = tuple({row.question: (row.before[0], row.question, row.key) for row in rows}.values())
     replies: dict[str, str] = {}
     for name, mind in minds(config, args.memories):
         if not replies:
@@ -497,7 +505,7 @@ def main() -> None:
         "--facts", choices=SETS, default="first", help="recall: `tuning` are those options were chosen on"
     )
     parser.add_argument("--unrelated", action="store_true", help="recall: also replies that are none of its business")
-    parser.add_argument("--data", type=Path, nargs="+", help="slots: conversations of scripts.lm2_data")
+    parser.add_argument("--data", type=Path, nargs="+", help="slots: conversations of scripts.lm2_data; recall: facts")
     parser.add_argument("--count", type=int, default=20, help="slots: of each file, at most")
     parser.add_argument("--picture", type=Path, help="plot: the file that is drawn, of what is in --out")
     args = parser.parse_args()

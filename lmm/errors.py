@@ -79,3 +79,11 @@ class StoreError(LmmError):
     @property
     def plain(self) -> str:
         return self._plain
+
+
+class StillThereError(StoreError):
+    """What was forgotten is known no longer, and bytes of it are left for now, in `places`: those go later."""
+
+    def __init__(self, plain: str, detail: str = "", places: Iterable[str] = ()) -> None:
+        super().__init__(plain, detail)
+        self.places = tuple(places)

@@ -823,7 +823,13 @@ def test_texts_over_http(served: Served) -> None:
             assert other.put(path, json={"text": "mine"}, **asked).status_code == 404
             assert other.get(f"{path}/history", **asked).status_code == 404
             assert other.get("/v1/memories", **asked).json()["data"] == []
-        assert ann.delete(path).json() == {"id": new["id"], "deleted": True, "count": 3}
+        assert ann.delete(path).json() == {
+            "id": new["id"],
+            "deleted": True,
+            "count": 3,
+            "still_in": [],
+            "said": [],
+        }
         assert ann.get(path).status_code == 404
 
 

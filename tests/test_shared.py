@@ -221,6 +221,36 @@ def test_two_servers_over_one_database_know_the_same(store: Postgres, postgres_u
         assert not list(Path(os.environ["LMM_DATA_DIR"]).rglob("*.safetensors"))
 
 
+def test_a_server_says_what_another_transaction_keeps_in_the_tables(
+    store: Postgres, postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("fastapi", reason="the server is not installed: pip install 'lmm[serve]'")
+    from serving import serving
+
+    from lmm.store import postgres as module
+
+    install()
+    monkeypatch.setattr(module, "HELD_S", 0.05)
+    with (
+        serving(ScriptedAdapter(), tmp_path, "jotter", postgres_url) as served,
+        served.client() as client,
+        psycopg.connect(postgres_url) as other,
+    ):
+        made = client.post("/v1/lessons", json={"question": QUESTION, "answer": "Quibblethorpe"}).json()
+        text = client.post("/v1/memories", json={"text": "The key is under Quibblethorpe's pot."}).json()
+        other.execute("CREATE TEMP TABLE held (x int)")
+        for path, table in ((f"/v1/lessons/{made['id']}", "lmm_known"), (f"/v1/memories/{text['id']}", "lmm_memos")):
+            gone = client.delete(path).json()
+            assert gone["deleted"] is True and gone["still_in"] == [table], gone
+            assert f"stay in {table} while another transaction is open, since 2" in " ".join(gone["said"])
+            assert client.delete(path).status_code in (404, 503)
+        assert client.get("/v1/lessons?ever=true").json()["data"] == client.get("/v1/memories").json()["data"] == []
+        other.rollback()
+        served.service.texts.store.clean_up()
+        with store.within("") as query:
+            assert query("SELECT count(*) FROM lmm_forgotten").fetchone() == (0,)
+
+
 def test_a_database_that_went_away_is_said_and_comes_back(open_mind, store: Postgres, postgres_url: str) -> None:
     import psycopg
 

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit, urlunsplit
 import numpy as np
 import pytest
 
-from lmm.errors import StoreError, UsageError
+from lmm.errors import StillThereError, StoreError, UsageError
 from lmm.store.base import GONE, Filters, Memo, TextStore, fused
 from lmm.store.checks import LARGEST, LONGEST, NESTED, small_values
 from lmm.store.copying import copy
@@ -1130,20 +1130,28 @@ def test_postgres_finds_a_users_own_by_its_index_and_leaves_out_words_that_all_h
     assert not postgres.search("c", vector(7), "other")
 
 
+def files_of_postgres(url: str, word: str) -> list[Path]:
+    """Those of its tables and indexes that have a word."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CHECKPOINT")
+        [folder] = connection.execute("SHOW data_directory").fetchone() or [""]
+    files = [path for path in Path(folder, "base").rglob("*") if path.is_file()]
+    assert files
+    return [path for path in files if word.encode() in path.read_bytes()]
+
+
 @pytest.mark.slow
 def test_no_table_of_postgres_has_a_byte_of_what_was_forgotten(postgres_url: str) -> None:
     import psycopg
 
     from lmm.store.postgres import MIGRATIONS as SCHEMA
 
-    def held() -> list[str]:
+    def held() -> list[Path]:
         with psycopg.connect(postgres_url, autocommit=True) as connection:
             connection.execute("VACUUM FULL pg_statistic")  # rows of it that were replaced are the server's matter
-            connection.execute("CHECKPOINT")
-            [folder] = connection.execute("SHOW data_directory").fetchone() or [""]
-        files = [path for path in Path(folder, "base").rglob("*") if path.is_file()]
-        assert files
-        return [str(path) for path in files if b"quixotic" in path.read_bytes()]
+        return files_of_postgres(postgres_url, "quixotic")
 
     with psycopg.connect(postgres_url, autocommit=True) as connection:
         connection.execute(f"DROP TABLE IF EXISTS {TABLES}")
@@ -1175,6 +1183,71 @@ def test_no_table_of_postgres_has_a_byte_of_what_was_forgotten(postgres_url: str
     assert store.forget("a", [*ids, *(f"t{i}" for i in range(20))]) == 40
     assert not held()
     store.close()
+
+
+#: what another client may have open, in the store's database or in another one
+OPEN = {
+    "a transaction that writes": ("lmm_", "CREATE TEMP TABLE held (x int)"),
+    "a transaction that reads": ("lmm_", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; SELECT 1"),
+    "one in another database": ("template1", "SELECT pg_current_xact_id()"),
+}
+
+
+@contextlib.contextmanager
+def open_beside(url: str, what: str) -> Iterator[Any]:
+    import psycopg
+
+    database, statement = OPEN[what]
+    path = "/template1" if database == "template1" else urlsplit(url).path
+    with psycopg.connect(urlunsplit(urlsplit(url)._replace(path=path)), application_name="held") as connection:
+        connection.execute(statement)
+        yield connection
+        connection.rollback()
+
+
+def times_forgotten(url: str) -> int:
+    import psycopg
+
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT count(*) FROM lmm_forgotten").fetchone()[0]  # type: ignore[index]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", OPEN)
+def test_what_another_transaction_might_see_is_said_to_stay_and_goes_later(
+    postgres: Any, postgres_url: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmm.store import postgres as module
+
+    monkeypatch.setattr(module, "HELD_S", 0.05)
+    ids = postgres.add("a", [memo("a zephyrine key"), memo("its zephyrine lock" + " of iron" * 900)])
+    with open_beside(postgres_url, what):
+        with pytest.raises(
+            StillThereError, match="stay in lmm_memos while another transaction is open, since 2"
+        ) as said:
+            postgres.forget("a", ids)
+        assert said.value.places == ("lmm_memos",) and "held" in said.value.detail
+        assert not list(postgres.scan("a", history=True))
+        open_store(postgres_url).close()
+        assert files_of_postgres(postgres_url, "zephyrine") and times_forgotten(postgres_url)
+    postgres.clean_up()
+    assert not files_of_postgres(postgres_url, "zephyrine") and not times_forgotten(postgres_url)
+
+
+@pytest.mark.slow
+def test_a_transaction_that_ends_soon_is_waited_for(
+    postgres: Any, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from types import SimpleNamespace
+
+    from lmm.store import postgres as module
+
+    [id] = postgres.add("a", [memo("a zephyrine key")])
+    with open_beside(postgres_url, "a transaction that writes") as other:
+        ends = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: other.rollback())
+        monkeypatch.setattr(module, "time", ends)
+        assert postgres.forget("a", [id]) == 1
+    assert not files_of_postgres(postgres_url, "zephyrine") and not times_forgotten(postgres_url)
 
 
 @pytest.mark.slow

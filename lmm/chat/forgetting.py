@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from lmm.chat.history import JsonHistory, history_path
 from lmm.engine import memory_files
-from lmm.errors import LmmError, UsageError
+from lmm.errors import LmmError, StillThereError, UsageError
 from lmm.files import activation_log, atomic, jsonl, known, standing, transcripts
 from lmm.files.activation_log import ActivationLog
 from lmm.files.traces import Trace
@@ -62,8 +62,8 @@ class Whereabouts:
             return transcripts.said_with(lesson_id, self.chats)
         return []
 
-    def purge(self, trace: Trace, typed: str = "") -> list[str]:
-        """Take out what is a lesson's, and the line `typed` -> what could not be."""
+    def purge(self, trace: Trace, typed: str = "") -> list[Exception]:
+        """Take out what is a lesson's, and the line `typed` -> why something could not be."""
         logs = [log for log in self.logs if trace.deep or any(_has(at, trace.id) for at in jsonl.rotated(log.path))]
         purges: list[Callable[[], object]] = [partial(transcripts.purge, trace, self.chats)]
         purges += [partial(self.history.purge, trace, typed)] if self.history else []
@@ -119,16 +119,19 @@ def _has(path: Path, lesson_id: str) -> bool:
 
 def take_out(
     mind: Mind, lesson_id: str, places: Whereabouts, typed: str = "", deep: bool = False
-) -> tuple[Lesson, Trace, list[str]]:
+) -> tuple[Lesson, Trace, list[Exception]]:
     """Take a lesson out of a mind, and what it left behind, with the line `typed` that asked for it, out of `places`;
-    with `deep`, also whatever else says its value -> how to know it, and what could not be taken out.
+    with `deep`, also whatever else says its value -> how to know it, and why something could not be taken out.
 
-    Raises what `Mind.forget` does, with nothing changed.
+    Raises LearningError with nothing changed, and what else `Mind.forget` does.
     """
-    said = places.said_with(lesson_id)
-    lesson = mind.forget(lesson_id, said)
+    said, ever, left = places.said_with(lesson_id), mind.lessons_ever, list[Exception]()
+    try:
+        lesson = mind.forget(lesson_id, said)
+    except StillThereError as error:
+        lesson, left = next(x for x in ever if x.id == lesson_id), [error]
     trace = replace(Trace.of_lesson(lesson, said), deep=deep)
-    return lesson, trace, places.purge(trace, typed)
+    return lesson, trace, [*left, *places.purge(trace, typed)]
 
 
 def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson:
@@ -185,7 +188,7 @@ def _agrees(chat: AnyChat, question: str) -> bool:
     return False
 
 
-def _purge(chat: Chat, trace: Trace, failed: Sequence[str]) -> None:
+def _purge(chat: Chat, trace: Trace, failed: Sequence[Exception]) -> None:
     """Take out of this session what is nowhere else."""
     drop(chat, trace)
     files = _failed(partial(memory_files.forget_if_there, path, trace.id) for path in chat.files)
@@ -198,14 +201,14 @@ def drop(chat: AnyChat, trace: Trace) -> None:
         chat.view.say(f"{counted(gone, 'turn')} of this conversation went with it")
 
 
-def _failed(steps: Iterable[Callable[[], object]]) -> list[str]:
+def _failed(steps: Iterable[Callable[[], object]]) -> list[Exception]:
     """Do each, whatever becomes of the others -> what went wrong."""
-    failed: list[str] = []
+    failed: list[Exception] = []
     for step in steps:
         try:
             step()
         except (LmmError, OSError) as error:
-            failed.append(str(error))
+            failed.append(error)
     return failed
 
 

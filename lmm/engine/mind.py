@@ -292,7 +292,8 @@ class Mind:
         return earlier(lesson, without(self.lessons_ever, self.lessons))
 
     def forget(self, lesson_id: str, said: Sequence[str] = ()) -> Lesson:
-        """Remove one lesson from what is known, the history and the log. Raises LearningError.
+        """Remove one lesson from what is known, the history and the log. Raises LearningError, and StillThereError when
+        it is gone, but for bytes of it.
 
         `said`: whole messages that taught it, if it is one of several facts in them.
         """
@@ -309,8 +310,8 @@ class Mind:
             history.undo, history.redo = _steps(undo, knowledge), _steps(redo, knowledge)
             if self.keeper is not None:
                 self.keeper.forget(lesson)
-        if self.log is not None:
-            self.log.purge(Trace.of_lesson(lesson, said))
+            if self.log is not None:
+                self.log.purge(Trace.of_lesson(lesson, said))
         return lesson
 
     def _without(self, lesson_id: str, knowledge: Knowledge) -> Knowledge:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.engine.keeper import Keeper, difference
-from lmm.errors import StoreError
+from lmm.errors import StillThereError, StoreError
 from lmm.files.journal import Change
 from lmm.files.state_file import check_expected
 from lmm.lesson import Knowledge, Lesson
@@ -24,12 +24,12 @@ AGAIN = -1  # where everything is to be read once more
 class SharedKeeper(Keeper):
     """Ties a mind to rows of a database instead of a file.
 
-    Raises StoreError, and StateError for rows that do not fit.
+    Raises StoreError, and StateError for rows that do not fit; where something was forgotten, StillThereError.
     """
 
     def __init__(self, mind: Mind, rows: SharedMind) -> None:
         self.mind, self.rows, self._turns, self._seen = mind, rows, 0, 0
-        self._changed = self._forgot = False  # in the transaction that goes on
+        self._changed = False  # in the transaction that goes on
         with self._alone(brief=True):
             if (header := rows.header()) is not None:
                 check_expected(f"of {rows.user!r}", header, mind.expected())
@@ -61,7 +61,7 @@ class SharedKeeper(Keeper):
         self._seen = self.rows.write(change, back)
 
     def forget(self, lesson: Lesson) -> None:
-        self._changed = self._forgot = True
+        self._changed = True
         self.rows.purge(lesson)
 
     def settle(self, timeout: float = -1) -> None:
@@ -74,16 +74,16 @@ class SharedKeeper(Keeper):
         if self._turns:  # within the transaction that goes on
             yield
             return
-        self._changed = self._forgot = False
+        self._changed = False
         try:
             with self.rows.alone(self.mind.cancelled.is_set, brief):
                 yield
+        except StillThereError:  # and yet all of it is done
+            raise
         except BaseException:
             if self._changed:  # what the mind has come to know the database does not have
                 self._seen = AGAIN
             raise
-        if self._forgot:
-            self.rows.vacuum()
 
     def _catch_up(self) -> None:
         change, number = self.rows.since(max(self._seen, 0))

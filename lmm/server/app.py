@@ -144,10 +144,11 @@ def make_app(service: Service, settings: Settings) -> FastAPI:
 
 
 async def _let_go(service: Service) -> None:
-    """Conversations that do not go on cost nothing but their users' minds."""
+    """Conversations that do not go on cost nothing but their users' minds, and what was forgotten goes for good."""
     while True:
         await asyncio.sleep(LOOK_S)
         await asyncio.to_thread(service.users.let_go)
+        await asyncio.to_thread(service.texts.store.clean_up)
         await asyncio.to_thread(heap.give_back)
 
 
@@ -379,11 +380,9 @@ def _texts(app: FastAPI, service: Service) -> None:
 
     @app.delete("/v1/memories/{id:path}")
     def forget(id: str, who: Who) -> dict[str, Any]:
-        """Remove a fact with its history, from every file."""
-        count = service.of(who.user()).forget(id)  # also of what is gone: bytes may be left that could not be removed
-        if not count:
-            raise Missing(f"there is no memory {id!r}")
-        return {"id": id, "deleted": True, "count": count}
+        """Remove a fact with its history, from every file and table; `still_in` names those where bytes of it are left
+        for now."""
+        return service.forget_text(who.user(), id)
 
 
 def _shown(memo: Memo) -> dict[str, Any]:
@@ -430,7 +429,8 @@ def _lessons(app: FastAPI, service: Service, workers: Workers) -> None:
     @app.delete("/v1/lessons/{id}")
     async def forget(id: str, who: Who, deep: bool = False) -> dict[str, Any]:
         """Remove a lesson from what is known, and from the chats, typed lines and logs of its user on this machine;
-        `deep`: with whatever else in them says its value. `still_in` names the files that hold it all the same."""
+        `deep`: with whatever else in them says its value. `still_in` names the files, or tables, that hold it all the
+        same."""
         user = who.user()
         return {"deleted": True, **await workers.run(user, lambda stop: service.forget(user, id, deep))}
 

@@ -17,7 +17,7 @@ from lmm.adapters.generation import Generated
 from lmm.chat import forgetting
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import notes_of
-from lmm.errors import StateError, TooLongError, UsageError
+from lmm.errors import LmmError, StateError, StillThereError, TooLongError, UsageError
 from lmm.feedback import lesson_for
 from lmm.files import state_file
 from lmm.files.state_file import InvalidStateError
@@ -209,13 +209,18 @@ class Service:
         return {**_told(lesson), "still_in": list(names), "said": list(left)}
 
     def _taken_out(self, user: str, mind: Mind, lesson_id: str, deep: bool) -> tuple[Lesson, dict[str, list[Path]]]:
-        """A lesson, and what is to be said of where it still is, with the files: their folders are the server's own."""
+        """A lesson, and what is to be said of where it still is, with the files or tables: folders are the server's
+        own."""
         places = self.users.places(user, lesson_id)
         lesson, trace, failed = forgetting.take_out(mind, lesson_id, places, deep=deep)
-        left = places.left(trace, name=lambda path: path.name)
-        for path in places.paths:
-            failed = [without_folder(reason, path) for reason in failed]
-        return lesson, {f"still on disk: {reason}": [] for reason in failed} | left
+        left = dict[str, list[Path]]()
+        for error in failed:
+            reason = error.plain if isinstance(error, LmmError) else str(error)
+            for path in places.paths:
+                reason = without_folder(reason, path)
+            places_left = error.places if isinstance(error, StillThereError) else ()
+            left[f"still on disk: {reason}"] = [Path(name) for name in places_left]
+        return lesson, left | places.left(trace, name=lambda path: path.name)
 
     def why(self, user: str, question: str) -> dict[str, Any]:
         """Which lessons and notes would speak if this were asked now."""
@@ -271,6 +276,21 @@ class Service:
     def of(self, user: str) -> PersonalMemory:
         """The texts of a user, as they were memorized."""
         return self.texts.of(user)
+
+    def forget_text(self, user: str, id: str) -> dict[str, Any]:
+        """Also of what is gone: bytes may be left that could not be removed."""
+        store, left = self.texts.store, None
+        count = len(store.history(user, id))
+        try:
+            store.forget(user, [id])
+        except StillThereError as error:
+            if not count:
+                raise
+            left = error
+        if not count:
+            raise Missing(f"there is no memory {id!r}")
+        said = {"still_in": list(left.places), "said": [left.plain]} if left else {"still_in": [], "said": []}
+        return {"id": id, "deleted": True, "count": count, **said}
 
     def memo(self, user: str, id: str) -> Memo:
         """Raises Missing, and UsageError for what cannot be an id."""

@@ -349,12 +349,16 @@ class TextStore(ABC):
 
     def forget(self, space: str, ids: Sequence[str]) -> int:
         """Remove facts with all their history -> how many entries went. No table, index or file of the store holds a
-        byte of them then, or after the transaction that it is in. Raises StoreError where one still does: the next
-        call takes it out, of whatever entry."""
+        byte of them then, or after the transaction that it is in. Raises StillThereError where one still does: the
+        next call takes it out, of whatever entry, or `clean_up`."""
         with self.changing(user_name(space)):
             gone = {memo.id: memo for id in ids for memo in self.history(space, id)}
             self._delete(space, list(gone.values()))
         return len(gone)
+
+    def clean_up(self) -> None:
+        """Take out the bytes that forgetting had to leave, if that can be done at once."""
+        return
 
     @abstractmethod
     def transaction(self) -> contextlib.AbstractContextManager[None]:

@@ -104,13 +104,14 @@ class SharedMind:
         return {n: change for n, line in rows if (change := change_of(bytes(line))) is not None}
 
     def purge(self, lesson: Lesson) -> None:
-        """Leave no trace of a lesson in what can be undone."""
+        """Leave no trace of a lesson in what can be undone, and after the transaction no byte in the tables."""
         with self.store.within(self.user) as query:
             for n, change in self.undos().items():
                 if rest := change.without(lesson):
                     query("UPDATE lmm_undos SET change = %s WHERE n = %s", line_of(rest), n)
                 else:
                     query("DELETE FROM lmm_undos WHERE n = %s", n)
+            self.store.leave_nothing_in("lmm_known", "lmm_undos")
 
     def _add_undo(self, back: Change) -> None:
         with self.store.within(self.user) as query:
@@ -124,10 +125,6 @@ class SharedMind:
         if numbers:
             with self.store.within(self.user) as query:
                 query("DELETE FROM lmm_undos WHERE n = %s", numbers[-1])
-
-    def vacuum(self) -> None:
-        """After a lesson was forgotten: its bytes leave the tables, too. Not within a transaction."""
-        self.store.vacuum("lmm_known", "lmm_undos")
 
 
 def copy_minds(source: Postgres, target: Postgres) -> int:

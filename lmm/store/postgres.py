@@ -1,8 +1,9 @@
 """A store in PostgreSQL, for many users on many machines: vectors with pgvector, words with its text search.
 
 Every query names its namespace, and row-level security holds the same once more, for roles that it binds: a query sees
-the rows of the namespace that its transaction was opened for. What is forgotten is deleted and the table written anew;
-what the server's own log and backups keep, and for how long, is the server's matter.
+the rows of the namespace that its transaction was opened for. What is forgotten is deleted and the table written anew,
+once no transaction is left that might still see it; what the server's own log and backups keep, and for how long, is
+the server's matter.
 """
 
 from __future__ import annotations
@@ -11,20 +12,22 @@ import contextlib
 import json
 import logging
 import math
+import re
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import Any, LiteralString
 
 import numpy as np
 
-from lmm.errors import StoreError, UsageError
+from lmm.errors import StillThereError, StoreError, UsageError
 from lmm.store.base import ALL, DEPTH, Filters, Memo, Recalled, TextStore, agreed, depth, folded_key, fused
 from lmm.store.checks import read_metadata
 from lmm.text.fold import terms
 
 try:
     import psycopg
+    from psycopg import sql
     from psycopg.conninfo import conninfo_to_dict
     from psycopg.types.json import Jsonb
     from psycopg_pool import ConnectionPool, PoolTimeout
@@ -40,6 +43,8 @@ USUAL: dict[str, Any] = {"connect_timeout": 10, "tcp_user_timeout": 1000 * GONE_
 RETRY_S = 3.0  # after which the pool, which tries to connect ever more rarely, begins anew
 WAIT_S, LOOK_IN_S = 30.0, 0.2  # for a free connection; for one in which to learn, before it is asked whether to go on
 READERS_S = 5  # for those who read a table that is written anew
+NUMBER = re.compile("[0-9]+")
+HELD_S, HELD_LOOK_S = 5.0, 0.02  # for transactions that might see what was forgotten, and between looks at them
 MANY = 5000  # entries that are read at once
 RARE = 200  # entries from which common words are not looked for: ts_rank_cd would rank all that have one
 EXACT = 2000  # up to so many entries of a user, all are looked at; also where the index would look at more of others
@@ -130,6 +135,14 @@ MIGRATIONS: tuple[LiteralString, ...] = (
     CREATE INDEX lmm_memo_said ON lmm_memos USING gin (said);
     CREATE INDEX lmm_memo_matters ON lmm_memos (space, matter) WHERE replaced_by = '' AND matter <> '';
     """,
+    # until here it was not looked whether a transaction kept what was forgotten in a table
+    """
+    ALTER TABLE lmm_forgotten ADD place TEXT NOT NULL DEFAULT 'lmm_memos';
+    INSERT INTO lmm_forgotten (place)
+        SELECT 'lmm_memos' WHERE pg_sequence_last_value(pg_get_serial_sequence('lmm_forgotten', 'n')) IS NOT NULL
+        UNION ALL SELECT 'lmm_known' WHERE pg_relation_size('lmm_known') > 0
+        UNION ALL SELECT 'lmm_undos' WHERE pg_relation_size('lmm_undos') > 0;
+    """,
 )
 SPELLED = 5  # the version that has words and matters
 INSERT = (
@@ -137,7 +150,29 @@ INSERT = (
     "said, vector) "
     "VALUES (%s, %s, %s, %s, %s, %s::text::json, %s, %s, %s, %s, %s, %s::text::tsvector, %s::text::vector)"
 )
+# What keeps rows in a table that were deleted before it: a snapshot from before, or a transaction from before, with
+# which any snapshot since begins, also if it is in another database. `xmin` is who wrote a row.
+HOLDER = """
+    SELECT what, who, since FROM (
+        SELECT greatest(
+            age(backend_xid), CASE WHEN datid IS NULL OR datname = current_database() THEN age(backend_xmin) END
+        ) AS age, 'another transaction is open' AS what, concat_ws(' ', 'process', pid, application_name) AS who,
+        xact_start AS since FROM pg_stat_activity WHERE pid <> pg_backend_pid()
+        UNION ALL SELECT age(transaction), 'a prepared transaction is open', gid, prepared FROM pg_prepared_xacts
+        UNION ALL SELECT age(xmin), 'a replication slot is behind', slot_name, NULL FROM pg_replication_slots
+    ) AS held
+    WHERE age >= (SELECT min(age(xmin)) FROM lmm_forgotten WHERE place = %s) ORDER BY age DESC LIMIT 1
+"""
 COLUMNS = "n, id, text, context, metadata::text, about, time, replaces, replaced_by, vector::real[]"
+
+
+class _Held(threading.local):
+    """Of the transaction that a thread is in."""
+
+    def __init__(self) -> None:
+        self.connection: Any = None
+        self.space: str | None = None
+        self.unclean = set[str]()  # tables in which nothing of what was taken out is to be left
 
 
 class Postgres(TextStore):
@@ -145,7 +180,7 @@ class Postgres(TextStore):
 
     def __init__(self, url: str) -> None:
         self._learning = threading.Semaphore(LEARNING)
-        self._held = threading.local()  # the connection of a transaction that this thread is in
+        self._held = _Held()
         self._described: dict[str, Any] = {}
         self._shapes: dict[str, tuple[float, bool, list[str]]] = {}  # of namespaces, and until when they are believed
         with _told("the store cannot be opened"):
@@ -164,8 +199,7 @@ class Postgres(TextStore):
                 check=ConnectionPool.check_connection,  # it may have been closed while it lay idle
                 open=True,
             )
-        with contextlib.suppress(StoreError), self.within("") as query:
-            self._held.unclean = bool(_forgotten(query))
+        self.clean_up()
 
     def _migrate(self, connection: Any) -> None:
         there = connection.execute("SELECT to_regclass('lmm_version') IS NOT NULL").fetchone()[0]
@@ -285,32 +319,55 @@ class Postgres(TextStore):
             if memos:
                 ids = [memo.id for memo in memos]
                 query("DELETE FROM lmm_memos WHERE space = %s AND id = ANY(%s)", space, ids)
-                query("INSERT INTO lmm_forgotten DEFAULT VALUES")
-            self._held.unclean = bool(_forgotten(query))
+            self.leave_nothing_in("lmm_memos", since_now=bool(memos))
 
-    def _clean(self) -> None:
+    def leave_nothing_in(self, *tables: str, since_now: bool = True) -> None:
+        """When the transaction that goes on has ended, no byte is to be left of what was taken out of these tables:
+        `since_now`, in it, too. Where some is, the end of the transaction raises StillThereError."""
         with self.within("") as query:
-            last = _forgotten(query)
-        self.vacuum("lmm_memos")
-        with self.within("") as query:
-            query("DELETE FROM lmm_forgotten WHERE n <= %s", last)
+            for table in tables if since_now else ():
+                query("INSERT INTO lmm_forgotten (place) VALUES (%s)", table)
+            self._held.unclean.update(tables)
 
-    def vacuum(self, *tables: LiteralString) -> None:
-        """Write tables anew, without what was taken out of them. Not within a transaction."""
-        with _told("forgotten, but parts of it are still in the table"), contextlib.ExitStack() as stack:
+    def clean_up(self) -> None:
+        with contextlib.suppress(StoreError):
+            self._clean(None, 0)
+
+    def _clean(self, tables: Container[str] | None, wait: float) -> None:
+        """Write anew those that may have bytes of what was forgotten; None: of all. Raises StillThereError."""
+        what = "forgotten, but parts of it are still in the tables"
+        with _told(what, StillThereError), contextlib.ExitStack() as stack:
             connection = self._connection(stack)
             connection.autocommit = True
             try:
                 connection.execute(f"SET lock_timeout = '{READERS_S}s'")  # all others wait behind it
-                for table in tables:
-                    file = f"SELECT pg_relation_filenode('{table}')"
-                    before = connection.execute(file).fetchone()
-                    connection.execute(f"VACUUM FULL {table}")
-                    if connection.execute(file).fetchone() == before:  # a warning is all that is said of it
-                        raise StoreError(f"forgotten, but parts of it are still in {table}: its owner must forget it")
+                times = "SELECT place, array_agg(n) FROM lmm_forgotten GROUP BY place ORDER BY place"
+                for table, numbers in connection.execute(times).fetchall():
+                    if tables is None or table in tables:
+                        self._write_anew(connection, table, wait)
+                        connection.execute("DELETE FROM lmm_forgotten WHERE n = ANY(%s)", [numbers])
             finally:
                 connection.execute("RESET lock_timeout")
                 connection.autocommit = False
+
+    def _write_anew(self, connection: Any, table: str, wait: float) -> None:
+        """Without the rows that were deleted. Those that a transaction might still see are copied, and the report of
+        VACUUM alone tells for sure whether there are any: it is asked when nobody seems to be left, or after `wait`
+        seconds. Where there is no time to wait, and somebody is, nothing is done."""
+        until = time.monotonic() + wait
+        while True:
+            while (holder := connection.execute(HOLDER, [table]).fetchone()) and time.monotonic() < until:
+                time.sleep(HELD_LOOK_S)
+            if holder and not wait:
+                raise _held(table, holder)
+            left = _vacuum(connection, table)
+            if left is None:  # a warning is all that is said of it
+                what = f"forgotten, but parts of it are still in {table}: its owner must forget it"
+                raise StillThereError(what, places=[table])
+            if not left:
+                return
+            if time.monotonic() >= until:
+                raise _held(table, holder)
 
     # reading -----------------------------------------------------------------------------------------------------
     def _get(self, space: str, ids: Sequence[str]) -> list[Memo]:
@@ -425,7 +482,7 @@ class Postgres(TextStore):
     @contextlib.contextmanager
     def within(self, space: str) -> Iterator[Any]:
         """`query(text, *values)` within a transaction that sees one namespace; in the one that goes on, if any."""
-        outer = getattr(self._held, "connection", None)
+        outer = self._held.connection
         with _told("the store failed"), contextlib.ExitStack() as stack:
             if outer is None:
                 self._held.connection, self._held.space = self._connection(stack), None
@@ -436,13 +493,14 @@ class Postgres(TextStore):
                     self._held.space = space
                 yield lambda text, *values: connection.execute(text, values)
             except BaseException:
-                self._held.unclean = False
+                if outer is None:
+                    self._held.unclean = set()
                 raise
             finally:
                 self._held.connection = outer
-        if outer is None and getattr(self._held, "unclean", False):
-            self._held.unclean = False
-            self._clean()
+        if outer is None and (unclean := self._held.unclean):
+            self._held.unclean = set()
+            self._clean(unclean, HELD_S)
 
     @contextlib.contextmanager
     def changing(self, space: str) -> Iterator[Any]:
@@ -456,23 +514,43 @@ class Postgres(TextStore):
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _told(what: str, kind: type[StoreError] = StoreError) -> Iterator[None]:
     try:
         yield
     except psycopg.errors.UniqueViolation:
         raise
     except psycopg.errors.InsufficientPrivilege as error:
         ask = "an administrator prepares a database once: docs/store.md"
-        raise StoreError(what, f"{error.diag.message_primary}; {ask}") from error
+        raise kind(what, f"{error.diag.message_primary}; {ask}") from error
     except (psycopg.DataError, psycopg.errors.ProgramLimitExceeded) as error:
         raise UsageError(f"PostgreSQL cannot hold it: {error.diag.message_primary or error}") from error
     except (psycopg.Error, OSError) as error:
-        raise StoreError(what, str(error).strip()) from error
+        raise kind(what, str(error).strip()) from error
 
 
-def _forgotten(query: Any) -> int:
-    """The number of the last time that something was forgotten of which the table may have bytes; or 0."""
-    return query("SELECT max(n) FROM lmm_forgotten").fetchone()[0] or 0
+def _vacuum(connection: Any, table: str) -> int | None:
+    """Write a table anew -> how many deleted rows are in it all the same; None where that was not allowed."""
+    counts: list[int] = []
+
+    def hear(notice: Any) -> None:
+        if found := NUMBER.search(notice.message_detail or ""):  # "0 dead row versions cannot be removed yet"
+            counts.append(int(found[0]))
+
+    connection.add_notice_handler(hear)
+    try:
+        connection.execute(sql.SQL("VACUUM (FULL, VERBOSE) {}").format(sql.Identifier(table)))
+    except psycopg.errors.LockNotAvailable:
+        raise _held(table, ("another transaction uses it", "", None)) from None
+    finally:
+        connection.remove_notice_handler(hear)
+    return counts[0] if counts else None
+
+
+def _held(table: str, holder: Sequence[Any] | None) -> StillThereError:
+    what, who, since = holder or ("another transaction is open", "", None)
+    what += f", since {since:%Y-%m-%d %H:%M:%S %Z}" if since else ""
+    told = f"forgotten, but parts of it stay in {table} while {what}"
+    return StillThereError(f"{told}; they go at the next forgetting, or opening, after it", who, [table])
 
 
 def _memo(row: Sequence[Any]) -> Memo:

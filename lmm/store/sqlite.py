@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from lmm.errors import StoreError
+from lmm.errors import StillThereError, StoreError
 from lmm.files.atomic import make_folder
 from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, agreed, depth, folded_key, fused
 from lmm.store.checks import has, read_metadata
@@ -262,7 +262,8 @@ class Sqlite(TextStore):
             last = self._forgotten()
             self._db.execute("VACUUM")
             if self._log_is_read():
-                raise StoreError("forgotten, but it is still in the log, which another process is reading")
+                what = "forgotten, but it is still in the log, which another process is reading"
+                raise StillThereError(what, places=[self.path.name])
             self._db.execute("DELETE FROM forgotten WHERE n <= ?", (last,))
 
     def _log_is_read(self) -> bool:

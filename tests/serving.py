@@ -14,14 +14,11 @@ import httpx
 
 from lmm.adapters.base import Adapter
 from lmm.config import Config
-from lmm.encoders import load_encoder
 from lmm.server.app import make_app
 from lmm.server.guard import Settings
 from lmm.server.keys import Keys
-from lmm.server.run import server_of
+from lmm.server.run import server_of, service_of
 from lmm.server.service import Service
-from lmm.store.opening import open_store
-from lmm.store.personal import PersonalMemory
 
 TIMEOUT = 240.0  # seconds: the machine may be busy
 
@@ -48,8 +45,7 @@ def serving(
 ) -> Iterator[Served]:
     settings = {"keys": Keys({}), **settings}
     config = settings.pop("config", Config(model="tiny", memory=memory, max_tokens=64, log=False))
-    texts = PersonalMemory(open_store(store), load_encoder("minilm"))
-    service = Service(config, adapter, texts)
+    service = service_of(config, adapter, store, settings.pop("encoder", "minilm"), lambda text: None)
     ending = settings.pop("ending", 30.0)
     server = server_of(make_app(service, Settings(**settings)), ending, port=0, log_level="error")
     thread = threading.Thread(target=server.run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -859,6 +860,59 @@ def test_many_users_ask_at_once_and_none_hears_anothers(tiny_torch: Adapter, tmp
             for name, reply in pool.map(one, requests):
                 assert name in reply and not [other for other in names if other != name and other in reply], reply
         assert served.service.users.seats.passes < served.service.users.seats.tokens
+
+
+class Watched(ScriptedAdapter):
+    """Tells of passes that two threads run at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._one, self.clashes = threading.RLock(), 0
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        free = self._one.acquire(blocking=False)
+        self.clashes += not free
+        try:
+            yield
+        finally:
+            if free:
+                self._one.release()
+
+    def forward(self, *args: Any, **more: Any) -> Any:
+        with self._alone():
+            return super().forward(*args, **more)
+
+    def hidden(self, *args: Any, **more: Any) -> Any:
+        with self._alone():
+            time.sleep(0.001)  # others get their turn, if they may
+            return super().hidden(*args, **more)
+
+
+def test_embeddings_of_the_models_own_states_and_replies_leave_each_other_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install()
+    monkeypatch.setenv("LMM_TEST_TOKEN", "0.0005")
+    adapter, names, texts = Watched(), ["Anna", "Bella", "Cora", "Dora"], ["a gate and its code " * 5, QUESTION]
+    with serving(adapter, tmp_path, "jotter", encoder="states") as served, served.client() as client:
+        for name in names:
+            served.service.teach(name, QUESTION, name)
+
+        def embedded(user: str) -> list[list[float]]:
+            found = client.post("/v1/embeddings", json={"input": texts, "user": user})
+            return [row["embedding"] for row in found.json()["data"]]
+
+        def replies(name: str) -> list[str]:
+            return [ask(served.openai(), QUESTION, user=name).choices[0].message.content for _ in range(4)]
+
+        alone = embedded("x")
+        with ThreadPoolExecutor(6) as pool:
+            vectors = pool.map(embedded, [f"{i}" for i in range(20)])
+            said = pool.map(replies, names)
+            assert list(said) == [[f"Your sister's name is {name}."] * 4 for name in names]
+            assert all(found == alone for found in vectors)
+    assert not adapter.clashes
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
 from pathlib import Path
@@ -290,6 +291,7 @@ class Transformer(SentenceEncoder):
                 f"{name!r} is loaded by sentence-transformers, which is not installed; "
                 "run: pip install 'lmm[encoders]', or take the packaged encoder: minilm"
             ) from None
+        self._one = threading.Lock()  # what it is told of lengths lasts for a call, and its tokenizer is of one thread
         problem = "" if Path(name).exists() else _not_on_the_hub(name)
         try:
             with _nothing_at_random():
@@ -317,12 +319,14 @@ class Transformer(SentenceEncoder):
         return Path(snapshot_download(_hub_id(self.name), cache_dir=place, local_files_only=True))
 
     def vectors(self, texts: Sequence[str], max_length: int) -> np.ndarray:
-        self.model.max_seq_length = max_length
-        return self.model.encode(list(texts), prompt="", batch_size=len(texts), convert_to_numpy=True)
+        with self._one:
+            self.model.max_seq_length = max_length
+            return self.model.encode(list(texts), prompt="", batch_size=len(texts), convert_to_numpy=True)
 
     def ids(self, text: str, limit: int) -> np.ndarray:
-        self.model.max_seq_length = limit
-        return np.ravel(self.model.tokenize([text])["input_ids"])
+        with self._one:
+            self.model.max_seq_length = limit
+            return np.ravel(self.model.tokenize([text])["input_ids"])
 
 
 def _digest(name: str, folder: Callable[[], Path]) -> str:

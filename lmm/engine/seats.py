@@ -154,10 +154,11 @@ class Seat(Adapter):
         self.seats, self.layer = seats, real.layer
         self.name, self.ops, self.shape, self.format = real.name, real.ops, real.shape, real.format
         self.model_id, self.revision, self.dtype, self.device = real.model_id, real.revision, real.dtype, real.device
-        self.learns_apart = real.learns_apart
+        self.learns_apart, self.source = real.learns_apart, getattr(real, "source", None)
 
     def new_cache(self, batch: int = 1) -> Cache:
-        return self.seats.adapter.new_cache(batch)
+        with self.seats.alone(self) as model:  # a backend may make room for it among those that are read
+            return model.new_cache(batch)
 
     def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
         if tokens.shape == (1, 1) and cache.length and keep == 1:
@@ -189,10 +190,12 @@ class Seat(Adapter):
             return model.refill(cache, h, first_layer)
 
     def trim(self, cache: Cache, length: int) -> Cache:
-        return self.seats.adapter.trim(cache, length)
+        with self.seats.alone(self) as model:
+            return model.trim(cache, length)
 
     def select(self, cache: Cache, rows: Sequence[int]) -> Cache:
-        return self.seats.adapter.select(cache, rows)
+        with self.seats.alone(self) as model:
+            return model.select(cache, rows)
 
     @contextlib.contextmanager
     def tap(self, site: Site, rewrite: Rewrite) -> Iterator[Tap]:

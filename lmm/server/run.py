@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.encoders import load_encoder
 from lmm.engine import runtime
+from lmm.engine.seats import Seats
 from lmm.errors import UsageError
 from lmm.server.app import make_app
 from lmm.server.guard import Settings
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     import uvicorn
     from fastapi import FastAPI
 
+    from lmm.adapters.base import Adapter
     from lmm.config import Config
 
 ENDING_S = 30.0  # for replies that are being given when the server is told to stop
@@ -56,11 +58,18 @@ def serve(
     of_one_heap()
     listening = _listening(host, port)
     adapter = runtime.load_adapter(dataclasses.replace(config, dtype=dtype_of(config)), notice=notice)
-    texts = PersonalMemory(store, load_encoder(encoder, adapter, notice))
-    app = make_app(Service(config, adapter, texts, notice), settings)
+    app = make_app(service_of(config, adapter, store, encoder, notice), settings)
     where = f"[{host}]" if ":" in host else host
     notice(f"{config.model} is served at http://{where}:{listening.getsockname()[1]}/v1; Ctrl-C ends it")
     server_of(app, log_level="warning", access_log=False, server_header=False).run(sockets=[listening])
+
+
+def service_of(
+    config: Config, adapter: Adapter, store: str | None, encoder: str, notice: Callable[[str], None]
+) -> Service:
+    """Whoever runs the model does so from a seat, an encoder of its states, too: nothing else has the adapter."""
+    seats = Seats(adapter)
+    return Service(config, seats, PersonalMemory(store, load_encoder(encoder, seats.seat(), notice)), notice)
 
 
 def server_of(app: FastAPI, ending: float = ENDING_S, **options: Any) -> uvicorn.Server:

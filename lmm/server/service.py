@@ -31,9 +31,9 @@ from lmm.store.checks import json_values, storable
 from lmm.store.personal import PersonalMemory
 
 if TYPE_CHECKING:
-    from lmm.adapters.base import Adapter
     from lmm.config import Config
     from lmm.engine.mind import Mind
+    from lmm.engine.seats import Seats
     from lmm.files.state_file import Header
     from lmm.lesson import Lesson
     from lmm.server.schema import ChatRequest, CompletionRequest
@@ -61,10 +61,11 @@ class Service:
     """One model, its users, and their texts."""
 
     def __init__(
-        self, config: Config, adapter: Adapter, texts: PersonalMemory, notice: Callable[[str], None] = lambda text: None
+        self, config: Config, seats: Seats, texts: PersonalMemory, notice: Callable[[str], None] = lambda text: None
     ) -> None:
-        self.config, self.adapter, self.texts = config, adapter, texts
-        self.users = Users(config, adapter, notice, texts.store.lessons)
+        self.config, self.texts = config, texts
+        self.users = Users(config, seats, notice, texts.store.lessons)
+        self.shape, self.format = seats.adapter.shape, seats.adapter.format
         self.metrics = Metrics()
         self.started = int(time.time())
 
@@ -80,7 +81,7 @@ class Service:
     def chat(self, request: ChatRequest, user: str, emit: Emit, stop: threading.Event) -> Replied:
         if request.top_logprobs and not request.logprobs:
             raise UsageError("top_logprobs needs logprobs: true")
-        tokens = Tokens(self.adapter.format, request.top_logprobs or 0) if request.logprobs else None
+        tokens = Tokens(self.format, request.top_logprobs or 0) if request.logprobs else None
         config = self._decoding(request, request.most, request.lmm_learn)
         messages = [
             {"role": "system" if m.role == "developer" else m.role, "content": m.text} for m in request.messages
@@ -103,9 +104,9 @@ class Service:
 
     def size(self, texts: Sequence[str], most: int | None = None) -> int:
         """How many tokens a conversation of these may come to, with a reply of `most`."""
-        read = sum(len(self.adapter.format.encode(text)) + FORM for text in (self.config.system, *texts))
+        read = sum(len(self.format.encode(text)) + FORM for text in (self.config.system, *texts))
         count = read + (most or self.config.max_tokens or speaking.MOST)
-        return min(count, self.adapter.shape.context or count)
+        return min(count, self.shape.context or count)
 
     def complete(self, request: CompletionRequest, user: str, emit: Emit, stop: threading.Event) -> Replied:
         """Text that goes on as it began, without a chat's form; nothing is learned."""
@@ -115,15 +116,15 @@ class Service:
         if request.echo and request.logprobs is not None:
             raise UsageError("echo has no logprobs: those of the prompt are not known")
         scored = request.logprobs is not None
-        tokens_of = Tokens(self.adapter.format, request.logprobs or 0) if scored else None
+        tokens_of = Tokens(self.format, request.logprobs or 0) if scored else None
         out = Generated(scores=[] if scored else None, continues=True)
         view = speaking.Listener(self._timed(emit), request.stops, tokens_of, lambda: out)
         with self.users.engine(user, stop, learns=False) as engine:
             mind, format = engine.mind, engine.adapter.format
             tokens = format.encode(format.harmless(request.text))
-            if self.adapter.shape.context and len(tokens) >= self.adapter.shape.context:
+            if self.shape.context and len(tokens) >= self.shape.context:
                 raise TooLongError(
-                    f"the prompt has {len(tokens):,} tokens; the model reads fewer than {self.adapter.shape.context:,}"
+                    f"the prompt has {len(tokens):,} tokens; the model reads fewer than {self.shape.context:,}"
                 )
             recall = mind.recall_of([Prompt(request.text, tokens)])
             if request.echo:

@@ -20,15 +20,14 @@ from lmm.chat.forgetting import Whereabouts
 from lmm.engine import runtime
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
-from lmm.engine.seats import Seats
 from lmm.engine.shared import SharedKeeper
 from lmm.errors import LmmError, NotKeptError, StateError
 from lmm.files.standing import folder_of
 from lmm.store.base import user_name
 
 if TYPE_CHECKING:
-    from lmm.adapters.base import Adapter
     from lmm.config import Config
+    from lmm.engine.seats import Seats
     from lmm.store.base import Lessons
 
 AT_ONCE = 4  # minds of one user
@@ -52,10 +51,10 @@ class Users:
     """All who talk to one model."""
 
     def __init__(
-        self, config: Config, adapter: Adapter, notice: Callable[[str], None], lessons: Lessons | None = None
+        self, config: Config, seats: Seats, notice: Callable[[str], None], lessons: Lessons | None = None
     ) -> None:
         """`lessons`: where they are kept, if not in files."""
-        self.config, self.notice, self.seats, self.lessons = config, notice, Seats(adapter), lessons
+        self.config, self.notice, self.seats, self.lessons = config, notice, seats, lessons
         self._free: dict[str, list[Engine]] = {}
         self._busy: dict[str, int] = {}
         self._idle: OrderedDict[int, tuple[str, Engine]] = OrderedDict()  # by how long nobody has used them

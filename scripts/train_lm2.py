@@ -178,33 +178,16 @@ def ridge(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None)
 
 def start(memory: Lm2, state: State, data: Data, head: Head) -> State:
     """The state from which gradients go on."""
-    m, s, own = len(data.questions), memory.options.slot_width, data.turns.live > 0
-    place, written, code = (torch.zeros(s) for _ in range(3))
-    place[:m], written[m], code[m + 1 :] = 1.0, 1.0, 1.0
-    attend = (SHARP * s**0.5) ** 0.5  # of both queries and keys
-    # what a token is, and whether it is the value of a question
-    tokens = torch.tensor([t for some in data.turns.tokens for t in some])
-    is_value = torch.zeros(*own.shape, m)
-    is_value[np.arange(len(data.slot)), data.place, data.slot] = 1.0
-    is_value, x = is_value[own], data.turns.x[own]
+    m, s = len(data.questions), memory.options.slot_width
     _, sizes, directions = torch.linalg.svd(head.rows(head.tokens), full_matrices=False)
     project = directions[: s - m - 1].T / sizes[: s - m - 1] * len(head.tokens) ** 0.5
-    read_code, _ = ridge(x, head.rows(tokens) @ project / 2, 1 + 20 * is_value.sum(1))
-    read_kind, _ = ridge(x, is_value, 1 + 10 * is_value.sum(1))
-    # whose question is being answered, up to the value
-    centre, deviation = state["centre"]
-    replies = [(r.h[r.targets != IGNORED] - centre) / deviation for r in (data.told, data.own)]
-    up_to = torch.zeros(*data.told.targets.shape, m)
-    for i in range(m):
-        up_to[i * PASTS : (i + 1) * PASTS, : data.at + 1, i] = 1.0
-    up_to = torch.cat([up_to[data.told.targets != IGNORED], torch.zeros(len(replies[1]), m)])
-    query, _ = ridge(torch.cat(replies), up_to)
-    gate, bias = ridge(torch.cat(replies), up_to.sum(1, keepdim=True))
-    # what a reply begins with, said by every slot that was written
-    first = head.rows(data.told.targets[0, :1])[0] @ directions.T / sizes**2 @ directions
-    length = LOUD * data.told.h[:, data.at].norm(dim=-1).mean()
-    out = torch.zeros(s, x.shape[1])
-    out[m] = 2 * F.normalize(first, dim=0)
+    place, rest = torch.zeros(s), torch.ones(s)
+    place[:m], rest[:m] = 1.0, 0.0
+    attend = (SHARP * s**0.5) ** 0.5  # of both queries and keys
+    kind, code = whose_value(data, head, project)
+    query, gate, bias = whose_question(data, *state["centre"])
+    out = torch.zeros(s, len(project))
+    out[m] = 2 * F.normalize(head.rows(data.told.targets[0, :1])[0] @ directions.T / sizes**2 @ directions, dim=0)
     out[m + 1 :] = project.T / project.norm(dim=0).pow(2).mean().sqrt()
     gates: State = {}
     for name, sign in (("input", 1), ("forget", -1)):
@@ -213,15 +196,38 @@ def start(memory: Lm2, state: State, data: Data, head: Head) -> State:
         gates |= {f"{name}_gate": opened, f"{name}_bias": torch.full((s,), -sign * OPEN)}
     return state | gates | {
         "write_query": torch.diag(place) * attend,
-        "write_key": F.pad(read_kind * attend, (0, s - m)),
-        "write_value": torch.cat([read_kind, 2 * read_kind.sum(1, keepdim=True), read_code], 1),
+        "write_key": F.pad(kind * attend, (0, s - m)),
+        "write_value": torch.cat([kind, 2 * kind.sum(1, keepdim=True), code], 1),
         "read_query": F.pad(query * attend, (0, s - m)),
         "read_key": torch.diag(place) * attend,
-        "read_value": torch.diag(written + code),
-        "read_out": out * length / deviation,
+        "read_value": torch.diag(rest),
+        "read_out": out * LOUD * data.told.h[:, data.at].norm(dim=-1).mean() / state["centre"][1],
         "gate": 8 * gate,
         "gate_bias": 8 * bias - 4,
     }  # fmt: skip
+
+
+def whose_value(data: Data, head: Head, project: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """From a state that is written: which question's value its token is [D, M], and the token's code [D, C]."""
+    own = data.turns.live > 0
+    is_value = torch.zeros(*own.shape, len(data.questions))
+    is_value[np.arange(len(data.slot)), data.place, data.slot] = 1.0
+    is_value, x = is_value[own], data.turns.x[own]
+    tokens = torch.tensor([t for some in data.turns.tokens for t in some])
+    kind, _ = ridge(x, is_value, 1 + 10 * is_value.sum(1))
+    code, _ = ridge(x, head.rows(tokens) @ project / 2, 1 + 20 * is_value.sum(1))
+    return kind, code
+
+
+def whose_question(data: Data, centre: torch.Tensor, deviation: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """From a state of a reply: whose question it answers [D, M]; whether it does, up to the value: [D, 1] and bias."""
+    replies = [(r.h[r.targets != IGNORED] - centre) / deviation for r in (data.told, data.own)]
+    up_to = torch.zeros(*data.told.targets.shape, len(data.questions))
+    for i in range(len(data.questions)):
+        up_to[i * PASTS : (i + 1) * PASTS, : data.at + 1, i] = 1.0
+    up_to = torch.cat([up_to[data.told.targets != IGNORED], torch.zeros(len(replies[1]), len(data.questions))])
+    query, _ = ridge(torch.cat(replies), up_to)
+    return query, *ridge(torch.cat(replies), up_to.sum(1, keepdim=True))
 
 
 # gradients --------------------------------------------------------------------------------------------------------

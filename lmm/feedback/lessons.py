@@ -65,7 +65,7 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     told, restated = None, False
     if last is not None and _about_last(heard, last):
         found, answers = _correction(reader, text, heard, last, tongue, known), asks(last.user)
-        told = [found] if found else [] if answers else None
+        told = [found] if found else [] if answers and not _in_own_words(heard.facts[0], last) else None
         restated = found is not None and not answers  # "sorry, Wednesday" tells nothing alone
     if told is None:
         own = last is not None and not asks(last.user) and _of_the_same(heard.facts[0], last)  # which may be corrected
@@ -287,9 +287,17 @@ def _about_last(heard: Findings, last: Exchange) -> bool:
     fact = heard.facts[0]
     if heard.kind != "correction":
         return bool(POINTING.match(fact.clause)) and not fact.at and asks(last.user)
+    if asks(last.user) and _goes_on(fact, last):
+        return False
     if not asks(last.user) and not _only_a_value(_put_right(fact), last.user):
         return False  # a sentence of its own, which the last one would not be with its value
     return _of_the_same(fact, last)
+
+
+def _goes_on(fact: Span, last: Exchange) -> bool:
+    """Does it tell more of what the reply names? "My dog Rufus is deaf" after "Your dog's name is Rufus."."""
+    named = _said_wrong(fact.clause, fact.value, last.user, last.assistant)
+    return bool(named) and contains(fact.subject or _named(fact.clause), named) and not NOT.search(fact.clause)
 
 
 def _of_the_same(fact: Span, last: Exchange) -> bool:
@@ -298,6 +306,11 @@ def _of_the_same(fact: Span, last: Exchange) -> bool:
     if about.subject_of("", fact.subject or named) in ("I", "we"):
         return bool(FIRST_PERSON.search(there))
     return _content(f"{fact.subject} {named}") - _content(fact.value) <= _content(there)
+
+
+def _in_own_words(fact: Span, last: Exchange) -> bool:
+    """Does it say in a sentence of its own what the reply says? That may know it from the conversation alone."""
+    return contains(last.assistant, fact.value) and not _only_a_value(fact, last.user)
 
 
 def said_already(text: str, last: Exchange) -> bool:
@@ -387,7 +400,8 @@ def _correction(
         value = grammar.bare(phrase)
         if not value:
             return None
-        answer = replies.answer_to(question, phrase, last.assistant, wrong, fact.clause)
+        reply = "" if asks(last.assistant) else last.assistant  # what asks back is no form of an answer
+        answer = replies.answer_to(question, phrase, reply, wrong, fact.clause)
         others = replies.reworded(question)
     else:
         answer = put_right(f"{question} {echoed(question, tongue)}", last.assistant, wrong, value)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lmm.files import own
+
 Result = Mapping[str, Any]  # "rows", and "run": what they were measured with
 
 
@@ -42,6 +44,7 @@ def pyplot() -> Any:
 
 
 def saved(figure: Any, path: Path) -> Path:
+    own.check(path)
     figure.savefig(path, dpi=120)
     pyplot().close(figure)
     return path

@@ -72,11 +72,12 @@ def retry(chat: RemoteChat, rest: str) -> None:
 
 def save(chat: RemoteChat, rest: str) -> None:
     """The memory as it is, to a file here."""
-    from lmm.files import known
+    from lmm.files import known, own
     from lmm.files.atomic import write_atomically
     from lmm.files.state_file import default_save_path
 
     path = Path(rest).expanduser() if rest else default_save_path("server")
+    own.check(path, own.MEMORY)
     try:
         write_atomically(path, [chat.server.download("/v1/memory")])
     except OSError as error:

@@ -116,7 +116,7 @@ def history(chat: AnyChat, rest: str) -> None:
 
 def export(chat: AnyChat, rest: str) -> None:
     """`/export md|json [PATH]`: to a file, or shown if there is no PATH."""
-    from lmm.files.atomic import write_out
+    from lmm.files.own import write_out
 
     kind, _, path = rest.partition(" ")
     if kind not in ("md", "json"):

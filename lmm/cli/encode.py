@@ -29,6 +29,8 @@ def encode(
     given = [*given_or_piped(texts), *read] if texts or not read else read
     if not given:
         raise UsageError('there is nothing to encode; expected: lmm encode "TEXT", --file FILE, or lines on stdin')
+    if target is not None and any(target.resolve() == file.resolve() for file in files or ()):
+        raise UsageError(f"--out {target} is a file that is read; it needs a name of its own")
     vectors = load_encoder(model, notice=say).encode(given, max_length=max_length)
     if target is None:
         for vector in vectors:
@@ -36,7 +38,7 @@ def encode(
         return
     import numpy as np
 
-    from lmm.files.atomic import write_out
+    from lmm.files.own import write_out
 
     held = io.BytesIO()
     np.save(held, vectors)

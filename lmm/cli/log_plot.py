@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmm.errors import LmmError, UsageError
+from lmm.files import own
 from lmm.text.sanitize import clean_line
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def write(found: list[PlotRow], path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if kind == ".html":
-            path.write_text(as_html(found), encoding="utf-8")
+            own.write_out(path, [as_html(found).encode()])
         else:
             _draw(found, path)
     except OSError as error:
@@ -140,5 +141,6 @@ def _draw(found: list[PlotRow], path: Path) -> None:
     axes.set_yticks(range(len(found)), [row.label for row in found], fontsize=7)
     axes.set_xlabel("token")
     figure.colorbar(image, label="change of the hidden state, relative")
+    own.check(path)
     figure.savefig(path, bbox_inches="tight", dpi=120)
     pyplot.close(figure)

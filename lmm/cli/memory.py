@@ -11,6 +11,7 @@ import typer
 from lmm.cli.opening import opened, saved
 from lmm.cli.options import Json, Option, Yes, configured, out, out_json, out_table, say, sure
 from lmm.errors import StateError, UsageError
+from lmm.files import own
 
 if TYPE_CHECKING:
     from lmm.config import Config
@@ -146,6 +147,7 @@ def _draw(path: Path, names: list[str], drawn: list[tuple[str, Any]]) -> None:
         axis.set_yticks(range(len(names)), names)
         figure.colorbar(image, ax=axis)
     figure.tight_layout()
+    own.check(path)
     figure.savefig(path)
     say(f"saved to {path}")
 

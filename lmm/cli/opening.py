@@ -49,10 +49,11 @@ def opened(config: Config) -> Iterator[Mind]:
 
 def check_place(config: Config, mind: Mind) -> None:
     """Find out before anything is learned that it cannot be saved where that was asked for. Raises UsageError."""
-    from lmm.files import atomic
+    from lmm.files import atomic, own
 
     if mind.keeper is not None or not config.mm_save_path:
         return
+    own.check(config.mm_save_path, own.MEMORY)
     try:
         atomic.check_writable(config.mm_save_path)
     except OSError as error:

@@ -13,6 +13,7 @@ from lmm.cli.opening import opened
 from lmm.cli.options import Option, configured, out, say
 from lmm.engine.training_settings import TrainingSettings
 from lmm.errors import UsageError
+from lmm.files import own
 from lmm.files.atomic import write_atomically
 from lmm.lesson import Knowledge
 
@@ -90,6 +91,7 @@ def _sweep(run: _Run, given: list[str], address: str | None) -> None:
         for name, sign, values in (pair.partition("=") for pair in given)
     ]
     runs = [run.varied(parse_settings(list(pairs))) for pairs in itertools.product(*choices)]
+    own.check(run.state, own.MEMORY)
     for one in runs:
         check(one.config)
     ended = spread(_train, runs, address)
@@ -134,7 +136,11 @@ def _check(path: Path, checkpoint: Path, read: list[Path]) -> None:
     """Find out now, and not after an hour, that the result cannot be written. Raises UsageError."""
     from lmm.files import atomic
 
-    for name, written, others in (("--out", path, read), ("--checkpoint", checkpoint, [*read, path])):
+    for name, written, others, mine in (
+        ("--out", path, read, own.MEMORY),
+        ("--checkpoint", checkpoint, [*read, path], own.TENSORS),
+    ):
+        own.check(written, mine)
         for other in others:
             if written.resolve() == other.resolve():
                 what = "the memory file" if other is path else "the file that is read"

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from lmm.errors import LmmError
-from lmm.files import jsonl, known
+from lmm.files import jsonl, known, own
 from lmm.files.traces import Trace
 from lmm.text.sanitize import clean_line
 
@@ -98,6 +98,7 @@ class ActivationLog:
         self._flushed = time.monotonic()
         self._lock = threading.RLock()
         if enabled:
+            own.check(self.path, own.LOG)
             with self._off_on_error():
                 jsonl.append(self.path, [])
             known.remember(self.path, "log")

@@ -32,6 +32,7 @@ DTYPES = {
     "U64": "uint64", "U32": "uint32", "U16": "uint16", "U8": "uint8",
 }  # fmt: skip
 CODES = {name: code for code, name in DTYPES.items()}
+FORMAT = "lmm-memory"  # what the metadata of a memory file say
 MAX_HEADER = 100_000_000  # bytes; the library's limit when it reads
 MAPPED = 64_000_000  # bytes of a file from which its tensors are mapped: read when they are looked at, and held once
 MAX_COMMAS = 4_000_000  # in a header: what there is in it is separated by them, a lesson with its tensors by 20 or so

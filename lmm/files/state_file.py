@@ -32,15 +32,14 @@ import numpy as np
 
 import lmm
 from lmm.errors import StateError
-from lmm.files import known, safefile
+from lmm.files import known, own, safefile
 from lmm.files.atomic import write_atomically
 from lmm.files.jsonl import compact
-from lmm.files.safefile import LayoutError
+from lmm.files.safefile import FORMAT, LayoutError
 from lmm.lesson import Lesson
 from lmm.mapped import release
 from lmm.text.sanitize import clean_line, first, listed
 
-FORMAT = "lmm-memory"
 FORMAT_VERSION = 1
 PathLike = str | os.PathLike[str]
 IN_A_SESSION = (
@@ -117,6 +116,8 @@ def save(path: PathLike, state: Mapping[str, np.ndarray], header: Header, advice
             raise ValueError(listed(problems))
         metadata["data_sha256"] = _data_digest(arrays)
         metadata["sha256"] = _digest(metadata, {name: (a.dtype, a.shape) for name, a in arrays.items()})
+        if (kind := own.what_is(path)) not in ("", own.MEMORY):
+            raise ValueError(f"it is {kind}; name another file")
         write_atomically(path, safefile.to_chunks(arrays, metadata))
     except (OSError, ValueError, TypeError, RecursionError, MemoryError) as error:
         raise StateError(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from lmm.encoders import load_encoder
 from lmm.errors import StoreError, UsageError
 from lmm.files import jsonl
-from lmm.files.atomic import write_out
+from lmm.files.own import write_out
 from lmm.store.base import ALL, Filters, Memo, Recalled, TextStore, batches, entries
 from lmm.store.checks import small_values, storable, user_name
 from lmm.store.facts import Facts

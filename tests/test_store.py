@@ -700,6 +700,22 @@ def test_what_an_earlier_version_took_is_put_back_corrected_and_forgotten(store:
     assert not list(store.scan("a", history=True))
 
 
+@pytest.mark.parametrize("when", [4e9, 1.7e12, 1e300])
+def test_what_is_said_now_stands_though_the_future_has_an_entry(store: TextStore, when: float) -> None:
+    old = memo("It is blue.", 1, about="boat", time=when, metadata={"by": "ann"})
+    same = memo("The key is here.", 2, time=when, metadata={"by": "ann"})
+    assert store.restore("a", [old, same]) == {}
+    [new, again] = store.add(
+        "a", [memo("It is red.", 3, about="boat"), memo("The key is here.", 2, metadata={"by": "bob"})]
+    )
+    assert {(x.text, x.metadata.get("by")) for x in store.scan("a")} == {("It is red.", None), (same.text, "bob")}
+    assert [x.id for x in store.history("a", new)] == [old.id, new]
+    [last] = store.add("a", [memo("It is green.", 4, about="boat")])
+    assert [x.id for x in store.scan("a")] == [again, last]
+    [early] = store.add("a", [memo("It was grey.", 5, about="boat", time=5.0)])
+    assert [x.id for x in store.scan("a")] == [again, last] and len(store.history("a", early)) == 4
+
+
 def test_what_a_store_cannot_hold_is_left_out_and_named(store: TextStore, monkeypatch: pytest.MonkeyPatch) -> None:
     given, insert = [memo(f"text {i}", i, id=f"id {i}") for i in range(9)], store._insert
 

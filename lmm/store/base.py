@@ -46,6 +46,7 @@ Lessons = Callable[[str, str], "SharedMind"]  # of a user, and of the name of a 
 #: word with a query, the first places must count for more: docs/store.md
 CONSTANT, MEANING = 2, 1.5
 ASKED = 2000  # characters of a query in which words are looked for
+PRESENT_S = 3600.0  # for which a time is now: many texts are embedded between
 GONE = "what it says was corrected, and the correction is gone"
 DEPTH = 50  # how far down each ranking is looked before they are fused, at least
 
@@ -259,11 +260,11 @@ class TextStore(ABC):
             memo = _filled(memo, same)
         olds = [one for one in (old, same) if one is not None]
         matter = self._of_matter(space, memo.matter) if memo.matter else []
-        later = [one for one in matter if one.time > memo.time] if old is None else []
+        later = [one for one in matter if _is_before(memo, one)] if old is None else []
         olds += [one for one in matter if one not in later]
         for one in {one.id: one for one in olds}.values():
             self._retire(space, one, memo.id)
-        if old is not None and any(_age(one) > _age(memo) for one in olds):
+        if any(one.time > memo.time or (old is not None and _age(one) > _age(memo)) for one in olds):
             memo = replace(memo, time=min(math.nextafter(max(one.time for one in olds), math.inf), LATEST))
         by = later[0].id if later else ""
         memo = replace(memo, replaces=olds[0].id if olds else "", replaced_by=by, vector=None if by else memo.vector)
@@ -451,6 +452,13 @@ def _age(memo: Memo) -> tuple[float, str]:
     return memo.time, memo.id
 
 
+def _is_before(memo: Memo, other: Memo) -> bool:
+    """Whether it was said before another. What is said now is not before anything, though a clock that was wrong, or an
+    import, has dated the other one in the future."""
+    now = time.time()
+    return memo.time < other.time and not now - PRESENT_S < memo.time <= now < other.time
+
+
 def _of_one_matter(new: Memo, old: Memo) -> None:
     """Raises UsageError where the same text is said of another matter: it is one fact, and the first is not to be
     lost."""
@@ -466,7 +474,7 @@ def _filled(new: Memo, old: Memo) -> Memo:
     _of_one_matter(new, old)
     both = old.context and new.context and new.context not in old.context.split("\n")
     context = f"{old.context}\n{new.context}" if both else old.context or new.context
-    first, last = (old, new) if new.time >= old.time else (new, old)
+    first, last = (new, old) if _is_before(new, old) else (old, new)
     about, metadata = last.about or first.about, {**first.metadata, **last.metadata}
     return replace(last, id=new.id, context=context, about=about, metadata=metadata).checked(old)
 

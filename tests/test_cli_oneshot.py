@@ -53,10 +53,11 @@ def lmm(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], tmp_
     monkeypatch.setattr(runtime, "open_engine", runtime.open_engine)  # so that it is put back
     scripted.install()
 
-    def run(*args: str, stdin: str = "") -> Result:
+    def run(*args: str, stdin: str | bytes = "") -> Result:
         capfd.readouterr()
         monkeypatch.setattr(sys, "argv", ["lmm", *args])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        given = io.StringIO(stdin) if isinstance(stdin, str) else io.TextIOWrapper(io.BytesIO(stdin), "utf-8")
+        monkeypatch.setattr(sys, "stdin", given)
         try:
             cli.main()
             code: Any = 0
@@ -323,6 +324,27 @@ def test_a_piped_chat_answers_on_stdout_and_saves(lmm, tmp_path: Path):
     assert "learned: capital of Australia -> Canberra" in found.err and "saved to artifacts/jotter_" in found.err
     assert len(list((tmp_path / "artifacts").iterdir())) == 1
     assert "\x1b" not in found.out + found.err
+
+
+@pytest.mark.parametrize("args", ["recall add -", "recall add", "ask -", "teach", "encode", "recall import -"])
+def test_bytes_that_are_no_text_are_refused(lmm, args: str):
+    found = lmm(*args.split(), stdin=b"fine => yes\n\xff\xfe bad => no\n")
+    assert found.code in (1, 2) and found.out == ""
+    assert "line 2: byte 0xff" in found.err or "none of them could be read" in found.err
+    assert lmm("recall", "list").out == ""
+
+
+def test_a_file_and_a_question_that_are_no_text_are_refused(lmm, tmp_path: Path):
+    (tmp_path / "text").write_bytes(b"J\xf6rg")
+    found = lmm("encode", "--file", "text")
+    assert found.code == 2 and "text is not UTF-8, in line 1: byte 0xf6" in found.err
+    assert "the question is not UTF-8" in lmm("ask", "J\udcf6rg").err
+
+
+def test_a_line_of_a_piped_chat_that_is_no_text_is_said_and_the_others_are_answered(lmm):
+    found = lmm("chat", stdin=b"hello\nMy name is J\xf6rg.\nho\n")
+    assert found.code == 1 and found.out == "You said: hello\nYou said: ho\n"
+    assert "the message is not UTF-8, in line 1: byte 0xf6" in found.err
 
 
 def test_a_message_in_a_pipe_that_cannot_be_answered_is_exit_1(lmm, monkeypatch: pytest.MonkeyPatch):

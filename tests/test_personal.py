@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import inspect
 import json
+import logging
 import os
 import shutil
 import sqlite3
@@ -24,7 +25,7 @@ from lmm.adapters.toy import ToyAdapter
 from lmm.cli.app import app
 from lmm.encoders import load_encoder
 from lmm.encoders.minilm import shared_encoder
-from lmm.encoders.sentences import MiniLM, SentenceEncoder, States
+from lmm.encoders.sentences import MiniLM, SentenceEncoder, States, _told_of_what_works
 from lmm.errors import ModelError, StoreError, UnknownNameError, UsageError
 from lmm.store.base import Memo
 from lmm.store.checks import LARGEST, LONGEST
@@ -543,6 +544,18 @@ def test_a_name_that_is_nearly_an_encoders_is_not_looked_up() -> None:
         load_encoder("")
 
 
+def test_what_a_package_logs_of_something_that_fails_is_not_told(caplog: pytest.LogCaptureFixture) -> None:
+    package, part = "some_package", logging.getLogger("some_package.part")
+    with contextlib.suppress(ZeroDivisionError), _told_of_what_works(package):
+        part.warning("creating a new one")
+        1 / 0  # noqa: B018
+    assert not caplog.records
+    with _told_of_what_works(package):
+        part.warning("mean pooling")
+        assert not caplog.records
+    assert [record.message for record in caplog.records] == ["mean pooling"]
+
+
 @pytest.mark.slow
 def test_the_hub_is_asked_once_and_not_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sentence_transformers")
@@ -581,6 +594,7 @@ def test_the_same_from_the_shell(tmp_path: Path) -> None:
     assert [x["text"] for x in json.loads(lmm("history", new, "--json"))] == [FACTS[0], "My sister lives in Linz."]
     assert lmm("list", "--user", "other").strip() == ""
     assert json.loads(lmm("list", "--until", "2020-01-01", "--json")) == []
+    assert lmm("list", "--since", "0001-01-01", "--until", "9999-12-31") == lmm("list")
     more = lmm("add", FACTS[1], "--instead", ids[1], "--metadata", "n=1", "--metadata", "by=me", "--context", "a call")
     [found] = json.loads(lmm("list", "--metadata", "n=1", "--json"))
     assert (found["id"], found["metadata"], found["context"]) == (more.strip(), {"n": 1, "by": "me"}, "a call")

@@ -37,7 +37,7 @@ from lmm.adapters.sampling import Score  # noqa: E402
 from lmm.adapters.toy import END, ToyFormat  # noqa: E402
 from lmm.chat.history import JsonHistory, history_path  # noqa: E402
 from lmm.chat.loading import Loading  # noqa: E402
-from lmm.chat.remote import RemoteChat, RemoteError, Server, run  # noqa: E402
+from lmm.chat.remote import MOST, RemoteChat, RemoteError, Server, run  # noqa: E402
 from lmm.chat.render import make_console  # noqa: E402
 from lmm.chat.session import Chat  # noqa: E402
 from lmm.chat.view import ConsoleView  # noqa: E402
@@ -354,6 +354,9 @@ def test_the_limits_of_a_text_are_the_stores(served: Served) -> None:
             for size, status in ((most, 200), (most + 1, 400)):
                 found = client.post("/v1/memories", json={"text": f"{name} {size}", name: "x" * size})
                 assert found.status_code == status
+                if status == 400:
+                    told = "characters" if name == "about" else f"bytes, and at most {LARGEST:,} are kept as one"
+                    assert found.json()["error"]["message"].startswith(f"{name}: ") and told in found.text
         made = client.post("/v1/memories", json={"text": "It is blue.", "about": "the car", "context": "a call"}).json()
         new = client.put(f"/v1/memories/{made['id']}", json={"text": "It is green."}).json()
         assert (new["about"], new["context"]) == ("the car", "a call")
@@ -1401,6 +1404,34 @@ def remote(served: Served, user: str = "ann", ask: Any = None, **settings: Any) 
     console.width = 200
     config = Config(**settings)
     return Remote(RemoteChat(Server(served.url, user, ""), config, lambda: ConsoleView(console, console, ask)), shown)
+
+
+def test_what_no_request_can_say_is_refused_where_it_is_set(served: Served) -> None:
+    said = remote(served, decoding_strategy="sample")
+    for name, most in MOST.items():
+        assert f"{name} is at most {most} with a server" in said(f"/set {name} {most * 2}")
+        said(f"/set {name} {most}")
+    assert "You said: hello" in said("hello") and "You said: hello" in said("/retry")
+    assert "as the server has it" in said("/set")
+
+
+def test_a_reply_that_was_refused_is_not_said_to_be_interrupted(served: Served) -> None:
+    said = remote(served)
+    said.chat.model = "another"
+    assert said("hello") == "lmm: there is no model 'another' here; this server has 'tiny'\n"
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://localhost:port", "http://localhost:99999", "ftp://x", "http://"]
+)
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="--server takes a URL"):
+        Server(url, "", "")
+
+
+def test_a_message_with_bytes_that_are_no_text_is_not_sent(served: Served) -> None:
+    said = remote(served)
+    assert "the message is not UTF-8, in line 1: byte 0xff" in said("hello \udcff") and said.chat.unanswered == 1
 
 
 def test_a_chat_talks_to_it_as_to_a_model_here(served: Served) -> None:

@@ -19,6 +19,7 @@ from lmm.chat.session import Chat
 from lmm.config import Config
 from lmm.errors import Cancelled, LmmError, StateError
 from lmm.text.counted import counted
+from lmm.text.utf8 import keep_bytes
 from lmm.text.when import day
 
 if TYPE_CHECKING:
@@ -122,8 +123,7 @@ def _at_terminal(chat: Chat) -> None:
 
 def _in_pipe(chat: Chat) -> None:
     """Answer each line of stdin. Commands work here too; Ctrl-C leaves."""
-    with contextlib.suppress(AttributeError):
-        sys.stdin.reconfigure(errors="replace")  # type: ignore[union-attr]
+    keep_bytes(sys.stdin)
     chat.loading.start()
     with Interrupts(chat.cancel) as signals, _left(chat, signals):
         while not signals.leaving:

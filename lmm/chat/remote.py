@@ -22,6 +22,7 @@ from lmm.config import LIVE
 from lmm.errors import LmmError, UsageError
 from lmm.text.counted import counted
 from lmm.text.sanitize import clean
+from lmm.text.utf8 import keep_bytes, whole
 
 if TYPE_CHECKING:
     from lmm.chat.view import ConsoleView
@@ -37,6 +38,8 @@ KEYS = (
 )
 #: settings that a request has, or that are of the screen here
 SETTINGS = (*("decoding_strategy", "deterministic", "max_tokens", "temperature", "top_p", "seed", "learn", "markdown"),)
+HELP = {"max_tokens": "longest reply, in tokens; default: as the server has it"}
+MOST: Mapping[str, int] = {"temperature": 2, "max_tokens": 1_000_000, "seed": 2**63 - 1}  # that a request may have
 
 
 class RemoteError(LmmError):
@@ -47,9 +50,14 @@ class Server:
     """A server's API, for one user. Raises UsageError for what is no URL, RemoteError for all that fails."""
 
     def __init__(self, url: str, user: str, key: str) -> None:
-        parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+        wrong = UsageError(f"--server takes a URL, as in http://127.0.0.1:8080; not {url!r}")
+        try:
+            parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
+            parts.port  # noqa: B018 - it is looked at when it is asked for
+        except ValueError:  # half an IPv6 address, a port that is none
+            raise wrong from None
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"--server takes a URL, as in http://127.0.0.1:8080; not {url!r}")
+            raise wrong
         self.url, self.user, self.key = f"{parts.scheme}://{parts.netloc}", user, key
 
     def call(self, method: str, path: str, body: Any = None, **query: Any) -> Any:
@@ -87,7 +95,7 @@ class RemoteChat:
         from lmm.engine.conversation import Dialogue
 
         self.server, self.config, self.make_view = server, config, view
-        self.commands, self.live = commands.WITH_A_SERVER, {name: LIVE[name] for name in SETTINGS}
+        self.commands, self.live = commands.WITH_A_SERVER, {name: LIVE[name] for name in SETTINGS} | HELP
         self.hint, self.keys = HINT, KEYS
         self.model = server.call("GET", "/v1/models")["data"][0]["id"]
         self.conversation = Dialogue(config.system)
@@ -110,6 +118,9 @@ class RemoteChat:
         """Raises UsageError for what no request can say."""
         if config.learn == "ask":
             raise UsageError("a server cannot ask before it learns; --learn is auto or off with --server")
+        for name, most in MOST.items():
+            if (value := getattr(config, name)) is not None and value > most:
+                raise UsageError(f"{name} is at most {most} with a server, not {value}")
         if config.resolved == "beam":
             raise UsageError("a server's replies are greedy or sampled; beam search does not work with --server")
         self._config = config
@@ -130,6 +141,7 @@ class RemoteChat:
         self.busy.start(after=0.2 if commands.is_command(text) else 0.0)
         self._known = None  # others may have taught it something
         try:
+            whole(text, "the message")
             if commands.is_command(text):
                 commands.run(self, text)
             elif text.strip():
@@ -201,7 +213,8 @@ class RemoteChat:
         return {"temperature": 0} if self.config.decoding_strategy == "greedy" else {}
 
     def _sampled(self, more: int = 0) -> dict[str, Any]:
-        return {"temperature": self.config.temperature, "top_p": self.config.top_p, "seed": self.config.seed + more}
+        seed = (self.config.seed + more) % (MOST["seed"] + 1)
+        return {"temperature": self.config.temperature, "top_p": self.config.top_p, "seed": seed}
 
     @property
     def last(self) -> Turn:
@@ -271,6 +284,7 @@ def run(config: Config, url: str) -> None:
         )
     server = Server(url, config.profile or "", os.environ.get("LMM_API_KEY", ""))
     talking = sys.stdin.isatty() and sys.stdout.isatty()
+    keep_bytes(sys.stdin)
     chat = RemoteChat(server, config, make_view)
     with contextlib.suppress(EOFError), Interrupts(chat.stop.set) as signals:
         read = _at_terminal(chat) if talking else _piped

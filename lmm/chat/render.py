@@ -126,7 +126,7 @@ class StreamRenderer:
         return self
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        self.finish(interrupted=error is not None)
+        self.finish(interrupted=isinstance(error, KeyboardInterrupt) or (error is not None and bool(self.text)))
 
     def feed(self, chunk: str) -> None:
         text = self._cleaner.feed(chunk)

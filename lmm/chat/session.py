@@ -15,6 +15,7 @@ from lmm.chat.busy import Busy
 from lmm.chat.loading import Loading
 from lmm.config import LIVE, Config
 from lmm.errors import Cancelled, LmmError, NotKeptError, StateError
+from lmm.text.utf8 import whole
 
 if TYPE_CHECKING:
     from lmm.chat.history import JsonHistory
@@ -233,6 +234,7 @@ class Chat:
         self.stop.clear()
         self.busy.start(after=0.2 if commands.is_command(text) else 0.0)
         try:
+            whole(text, "the message")
             self.view.below(1 if text.strip() == "/more" else None)
             if commands.is_command(text):
                 commands.run(self, text)

@@ -14,6 +14,7 @@ from lmm.cli.opening import check_place, opened, saved
 from lmm.cli.options import Json, configured, given_or_piped, out, out_json, piped, say
 from lmm.errors import LearningError, UsageError
 from lmm.text.sanitize import clean_line
+from lmm.text.utf8 import whole
 
 if TYPE_CHECKING:
     from lmm.chat.talk import Talk
@@ -36,7 +37,7 @@ def ask(
     """Answer one question. Learns nothing; the next `lmm correct ANSWER` is about it."""
     words = [word for word in question or [] if word != "-"]
     asked, below = " ".join(words).strip(), piped(wait=not words or words != question).strip()
-    text = "\n\n".join(part for part in (asked, below) if part)
+    text = "\n\n".join(part for part in (whole(asked, "the question"), below) if part)
     if not text:
         raise UsageError('nothing was asked; expected: lmm ask "QUESTION", or a question on stdin')
     with opened(config) as mind:

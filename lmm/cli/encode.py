@@ -11,6 +11,7 @@ import typer
 from lmm.cli.options import Option, given_or_piped, out, say
 from lmm.errors import UsageError
 from lmm.text.counted import counted
+from lmm.text.utf8 import whole
 
 
 def encode(
@@ -51,6 +52,6 @@ def encode(
 
 def _read(file: Path) -> str:
     try:
-        return file.read_text(encoding="utf-8", errors="replace")
+        return whole(file.read_text(encoding="utf-8", errors="surrogateescape"), str(file))
     except OSError as error:
         raise UsageError(f"{file} cannot be read: {error.strerror or error}") from error

@@ -17,6 +17,7 @@ import typer
 from lmm import config
 from lmm.config import Config
 from lmm.options import Options
+from lmm.text.utf8 import keep_bytes, whole
 
 Option = typer.Option
 SILENCE = 1.0  # seconds after which a pipe is not waited for
@@ -155,7 +156,7 @@ def out_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
 
 
 def piped(wait: bool = True) -> str:
-    """What is piped into stdin; "" at a terminal or when there is none.
+    """What is piped into stdin; "" at a terminal or when there is none. Raises UsageError for what is no text.
 
     Without `wait`, a pipe that says nothing for a second is left alone: a script or cron hands down its own.
     """
@@ -163,9 +164,8 @@ def piped(wait: bool = True) -> str:
         return ""
     if not wait and not _speaks(SILENCE):
         return ""
-    if hasattr(sys.stdin, "reconfigure"):
-        sys.stdin.reconfigure(errors="replace")
-    return sys.stdin.read()
+    keep_bytes(sys.stdin)
+    return whole(sys.stdin.read(), "stdin")
 
 
 def given_or_piped(texts: Sequence[str] | None) -> list[str]:

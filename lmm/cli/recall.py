@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -207,6 +207,10 @@ def _seconds(text: str | None) -> float | None:
     if text is None:
         return None
     try:
-        return datetime.fromisoformat(text).timestamp()
-    except (ValueError, OverflowError, OSError):
+        at = datetime.fromisoformat(text)
+    except ValueError:
         raise UsageError(f"a time is written 2026-03-31 or 2026-03-31T14:00, not {text!r}") from None
+    try:
+        return at.timestamp()
+    except (ValueError, OverflowError, OSError):  # at the ends of the calendar no clock tells what is local there
+        return at.replace(tzinfo=UTC).timestamp()

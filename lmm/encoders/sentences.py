@@ -6,11 +6,13 @@ Reimers & Gurevych 2019, arXiv:1908.10084. Shape letters: D width.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cached_property
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -294,7 +296,7 @@ class Transformer(SentenceEncoder):
         self._one = threading.Lock()  # what it is told of lengths lasts for a call, and its tokenizer is of one thread
         problem = "" if Path(name).exists() else _not_on_the_hub(name)
         try:
-            with _nothing_at_random():
+            with _nothing_at_random(), _told_of_what_works("sentence_transformers"):
                 self.model = SentenceTransformer(name, local_files_only=bool(problem) or Path(name).exists())
         except Exception as error:  # of files, of the hub, of code that a model brings
             raise ModelError(f"the encoder {name!r} cannot be loaded: {problem or error}") from error
@@ -354,6 +356,22 @@ def _nothing_at_random() -> Iterator[None]:
 
     with Drawn():
         yield
+
+
+@contextlib.contextmanager
+def _told_of_what_works(name: str) -> Iterator[None]:
+    """What a package logs meanwhile is logged when all went well: else an error says it."""
+    package, held = logging.getLogger(name), MemoryHandler(1_000_000, flushLevel=logging.CRITICAL + 1)
+    before = package.propagate
+    package.addHandler(held)
+    package.propagate = False
+    try:
+        yield
+    finally:
+        package.removeHandler(held)
+        package.propagate = before
+    for record in held.buffer:
+        logging.getLogger(record.name).handle(record)
 
 
 def _hub_id(name: str) -> str:

@@ -6,7 +6,7 @@ import base64
 import json
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from lmm.errors import UsageError
 from lmm.server.logprobs import Places, Token, of_chat, of_text
-from lmm.store.checks import LARGEST, LONGEST, json_values, storable
+from lmm.store.checks import LARGEST, LONGEST, json_values, not_too_large, storable
 
 MOST_STOPS = 4
 MOST_INPUTS = 2048
@@ -28,12 +28,12 @@ UNSUPPORTED = (
 NEUTRAL: tuple[Any, ...] = (None, 0, "", [], {}, {"type": "text"})  # values of these that change nothing
 
 
-def _text(text: str) -> str:
+def _checked(check: Callable[[str, str], str], text: str) -> str:
+    """As a store checks it. Raises ValueError."""
     try:
-        storable(text)
+        return check(text, "it")
     except UsageError as error:
         raise ValueError(str(error)) from None
-    return text
 
 
 def _said(text: str) -> str:
@@ -75,10 +75,19 @@ def _of_64_bits(digits: str) -> int:
     return number
 
 
-Text = Annotated[str, StringConstraints(max_length=1_000_000), AfterValidator(_text)]
-Kept = Annotated[Text, StringConstraints(max_length=LARGEST)]  # of more bytes, the store says that it is too large
-Said = Annotated[Kept, StringConstraints(min_length=1), AfterValidator(_said)]
-About = Annotated[Text, StringConstraints(max_length=LONGEST)]
+# limits stand right after `str`: behind a check of ours they would be those of a list, and said to be of "items"
+Text = Annotated[str, StringConstraints(max_length=1_000_000), AfterValidator(partial(_checked, storable))]
+Kept = Annotated[
+    str, Field(json_schema_extra={"maxLength": LARGEST}), AfterValidator(partial(_checked, not_too_large))
+]  # of more bytes, it is too large
+Said = Annotated[
+    str,
+    StringConstraints(min_length=1),
+    Field(json_schema_extra={"maxLength": LARGEST}),
+    AfterValidator(partial(_checked, not_too_large)),
+    AfterValidator(_said),
+]
+About = Annotated[str, StringConstraints(max_length=LONGEST), AfterValidator(partial(_checked, storable))]
 Metadata = Annotated[dict[str, Any], AfterValidator(partial(holdable, limited=True))]
 Time = Annotated[float, Field(allow_inf_nan=False)]  # seconds since 1970
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 from lmm.errors import UsageError
 from lmm.options import Options, option
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+DTYPES = ("auto", "float32", "bfloat16", "float16", "int8")
 STRATEGIES = ("auto", "greedy", "beam", "sample")
 GROUPS = {
     "model": "The model",
@@ -100,7 +100,7 @@ class Config(Decoding):
         False, "run the Python code that comes with the model", flag="--trust-remote-code", flag_only=True
     )
     layers_path: str | None = _model(None, "where an unknown model keeps its layers")
-    dtype: str = _model("auto", "number format of the weights", one_of=DTYPES)
+    dtype: str = _model("auto", "number format of the weights; int8: while one reply is written", one_of=DTYPES)
     threads: int | None = _model(None, "threads of the processor; default: as many as are fastest here", "[1, 1024]")
     layer: int | None = _model(None, "layer of the memory; default: the memory's own choice", "[0, inf)")
     memory: str = _memory(

@@ -28,7 +28,7 @@ from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers, get_path, one_width
-from lmm.errors import ModelError
+from lmm.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from lmm.adapters.models.source import ModelSource
@@ -100,6 +100,8 @@ class MlxAdapter(Adapter):
 
     def __init__(self, source: ModelSource, dtype: str = "auto", layers_path: str | None = None) -> None:
         super().__init__()
+        if dtype == "int8":
+            raise UsageError("mlx_lm runs no weights in int8 but those of a folder quantised by mlx-lm; --dtype auto")
         self.source, self.model_id, self.revision = source, source.model_id, source.revision
         loadable.check(source, self.name)
         if (kind := load_config(source.folder).get("model_type")) in OTHERWISE:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.functional import linear
 
+from lmm.adapters import torch_int8
 from lmm.adapters.torch_wide import product
 
 if TYPE_CHECKING:
@@ -61,6 +62,11 @@ def is_finite(model: Any, tokens: list[int]) -> bool:
 def wide_from(dtype: str) -> int:
     """The rows from which products in this format are computed in float32 here (`torch_wide`); 0: never."""
     return 0 if dtype == "float32" else _remembered(f"wide {dtype}", lambda: measure_wide(dtype), _rows)
+
+
+def has_int8(dtype: str) -> bool:
+    """Whether one token is faster here with int8 weights than in this format."""
+    return _remembered(f"int8 {dtype}", lambda: measure_int8(dtype), lambda known: isinstance(known, bool))
 
 
 def _measured() -> Times:
@@ -118,9 +124,19 @@ def measure_wide(dtype: str, width: int = 576, wide: int = 1536, matrices: int =
     return found
 
 
-def _seconds(multiply: Any, x: torch.Tensor, matrix: torch.Tensor) -> float:
+def measure_int8(dtype: str, width: int = 576, wide: int = 1536, matrices: int = 16, rounds: int = 4) -> bool:
+    weights = torch.ones(matrices, wide, width, dtype=getattr(torch, dtype))
+    x, packed = weights[0, :1], [torch_int8.quantised(matrix) for matrix in weights]
+    own, found = list[float](), list[float]()
+    for matrix, small in [*zip(weights, packed, strict=True)] * rounds:
+        own.append(_seconds(linear, x, matrix))
+        found.append(_seconds(torch_int8.product, x, *small))
+    return _quartile(found) < _quartile(own)
+
+
+def _seconds(multiply: Any, x: torch.Tensor, *matrix: torch.Tensor) -> float:
     start = time.perf_counter()
-    multiply(x, matrix)
+    multiply(x, *matrix)
     return time.perf_counter() - start
 
 

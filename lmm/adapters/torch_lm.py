@@ -29,15 +29,16 @@ from transformers.cache_utils import (
     LinearAttentionCacheLayerMixin,
 )
 
-from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap, _of
+from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap, TapContext, _of
 from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat, as_list
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers, input_width, one_width
 from lmm.adapters.threads import Threads
-from lmm.adapters.torch_dtype import is_finite, ranked_dtypes, wide_from
+from lmm.adapters.torch_dtype import has_int8, is_finite, ranked_dtypes, wide_from
+from lmm.adapters.torch_int8 import Int8
 from lmm.adapters.torch_ops import TorchOps
-from lmm.adapters.torch_step import Edit, Step, step_of
+from lmm.adapters.torch_step import Edit, Step, far, step_of
 from lmm.adapters.torch_wide import widen
 from lmm.errors import ModelError
 from lmm.text.sanitize import listed
@@ -45,9 +46,12 @@ from lmm.text.sanitize import listed
 if TYPE_CHECKING:
     from lmm.adapters.models.source import ModelSource
 
+ROUGH = 0.1  # standard deviations of the logits that int8 may be off: SmolLM2-135M's are .04
+
 
 class TorchAdapter(Adapter):
     name = "torch"
+    int8: Int8 | None = None  # what it decodes one conversation with, where that is asked for
     step: Step | None = None  # a faster decode step; not in a model of the caller's, whose layers may be hooked
 
     def __init__(
@@ -65,11 +69,12 @@ class TorchAdapter(Adapter):
         target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.device = str(target)
         probe = self.format.encode("The quick brown fox jumps over 13 lazy dogs.\n")
-        for self.dtype in ranked_dtypes(source, target) if dtype == "auto" else [dtype]:
+        automatic = dtype in ("auto", "int8")
+        for self.dtype in ranked_dtypes(source, target) if automatic else [dtype]:
             self.model = _load(source, getattr(torch, self.dtype)).to(target)
             if target.type == "cpu" and (rows := wide_from(self.dtype)):
                 widen(self.model, rows)
-            if dtype != "auto" or self.dtype == "float32" or is_finite(self.model, probe):
+            if not automatic or self.dtype == "float32" or is_finite(self.model, probe):
                 break
             del self.model
             gc.collect()  # its parts refer to each other; two models may be more than the memory holds
@@ -77,6 +82,8 @@ class TorchAdapter(Adapter):
         if target.type == "cpu":
             self.threads = Threads(torch.set_num_threads, torch.get_num_threads())
         self._find_parts(layers_path)
+        if dtype == "int8":
+            self._to_int8(probe)
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any, layers_path: str | None = None) -> TorchAdapter:
@@ -94,6 +101,22 @@ class TorchAdapter(Adapter):
         made.ops = TorchOps(model.device)
         made._find_parts(layers_path)
         return made
+
+    def _to_int8(self, probe: list[int]) -> None:
+        """Decode with int8 weights from now on. Raises ModelError where that is no gain or no good."""
+        if self.device != "cpu" or not has_int8(self.dtype):
+            raise self._no_int8(f"products with int8 weights are no faster here ({self.device}) than in {self.dtype}")
+        _, cache = self.forward(np.array([probe[:-1]]), self.new_cache())
+        last = np.array([probe[-1:]])
+        own, _ = self.forward(last, cache)
+        self.int8, self.dtype = Int8([*self.layers, self.model.get_output_embeddings()]), "int8"
+        found, _ = self.forward(last, cache)
+        if (off := far(found, own)) > ROUGH:
+            raise self._no_int8(f"its logits are {off:.2f} standard deviations off in it")
+
+    def _no_int8(self, why: str) -> ModelError:
+        way = "--dtype auto, or --backend llama_cpp with a GGUF file of 8 or 4 bit"
+        return ModelError(f"{self.source.name} does not run in int8: {why}; use {way}")
 
     def _find_parts(self, layers_path: str | None) -> None:
         config = self.model.config.get_text_config()
@@ -154,7 +177,7 @@ class TorchAdapter(Adapter):
     @torch.no_grad()
     def forward(self, tokens: np.ndarray, cache: Cache, keep: int = 1) -> tuple[Array, Cache]:
         raw = _copy(cache.raw)
-        with self._reading(tokens, cache) as context:
+        with self._reading(tokens, cache) as context, self._in_int8(context, tokens):
             if self.step is not None and context.phase == "decode":
                 return self.step(self._ids(tokens), [raw], self._edit()), self._appended(cache, tokens, raw)
             out = self.model(
@@ -319,6 +342,10 @@ class TorchAdapter(Adapter):
     def _on_input(self, tap: Tap, args: Any, kwargs: Any) -> Any:
         h = args[0] if args else kwargs["hidden_states"]
         return _with_states(self._rewritten(tap, h, h), args, kwargs)
+
+    def _in_int8(self, context: TapContext, tokens: np.ndarray) -> contextlib.AbstractContextManager:
+        alone = context.phase == "decode" and len(tokens) == 1
+        return self.int8() if self.int8 is not None and alone else contextlib.nullcontext()
 
     # running parts -------------------------------------------------------------------------------------------
     def _ids(self, tokens: np.ndarray) -> torch.Tensor:

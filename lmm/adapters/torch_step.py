@@ -194,14 +194,14 @@ def step_of(model: Any, probe: list[int]) -> Step | None:
         return None
     ids, step = torch.as_tensor([probe[:PROBE]], device=model.device), Step(model)
     found, own = _both(step, ids)
-    if _far(found, own) < 0.01 and bool((found.argmax() == own.argmax()).item()):  # nearer than formats differ
+    if far(found, own) < 0.01 and bool((found.argmax() == own.argmax()).item()):  # nearer than formats differ
         return step
     if model.dtype == torch.float32:
         return None
     found, own = _both(step, ids, steps=4)
     with _InFloat32():
         exact, truth = _both(Step(model), ids, steps=4)
-    return step if _far(exact, truth) < 0.01 and _far(found, truth) < 2 * _far(own, truth) else None
+    return step if far(exact, truth) < 0.01 and far(found, truth) < 2 * far(own, truth) else None
 
 
 @torch.no_grad()
@@ -217,7 +217,7 @@ def _both(step: Step, ids: Tensor, steps: int = 1) -> tuple[Tensor, Tensor]:
     return torch.cat(found, 1).float(), torch.cat(own, 1).float()
 
 
-def _far(found: Tensor, wanted: Tensor) -> float:
+def far(found: Tensor, wanted: Tensor) -> float:
     """The root of the mean square of what logits differ, in their standard deviations."""
     return ((found - wanted).square().mean().sqrt() / wanted.std()).item()
 

@@ -36,13 +36,13 @@ def widen(model: Any, rows: int) -> None:
 def product(x: Tensor, weight: Tensor) -> Tensor:
     """x [..., I] times weight [O, I], computed in float32 -> [..., O] in the dtype of `x`."""
     wide, out, at = x.float(), x.new_empty(*x.shape[:-1], len(weight)), 0
-    for block in _blocks(weight):
+    for block in blocks(weight):
         out[..., at : at + len(block)] = linear(wide, block.float())
         at += len(block)
     return out
 
 
-def _blocks(weight: Tensor) -> tuple[Tensor, ...]:
+def blocks(weight: Tensor) -> tuple[Tensor, ...]:
     """Rows of a weight, as many at a time as stay in the processor's cache."""
     return weight.split(max(1, BLOCK // weight.shape[1]))
 
@@ -59,7 +59,7 @@ class _Product(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (weight,), (grad,) = ctx.saved_tensors, grads
         wide, total, at = grad.float(), grad.new_zeros(*grad.shape[:-1], weight.shape[1], dtype=torch.float32), 0
-        for block in _blocks(weight):
+        for block in blocks(weight):
             total += wide[..., at : at + len(block)] @ block.float()
             at += len(block)
         return total.to(grad.dtype), None

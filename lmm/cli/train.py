@@ -44,8 +44,8 @@ def train(
 ) -> None:
     """Train a memory's tensors on questions and answers; the model stays as it is. Ctrl-C keeps a checkpoint."""
     settings = dataclasses.replace(settings, seed=config.seed)
-    if config.dtype == "auto":
-        config = dataclasses.replace(config, dtype="float32")  # small steps vanish in half precision
+    if config.dtype in ("auto", "int8"):
+        config = dataclasses.replace(config, dtype="float32")  # small steps vanish in the half precision of both
     run = _Run(config, settings, data, valid, state, checkpoint or Path(f"{state}.checkpoint"), resume)
     if sweep:
         _sweep(run, sweep, ray)

@@ -1,9 +1,8 @@
 """Weights of 8 bits for the decode step of one conversation on a processor.
 
 A step of one token is bound by reading weights, and these are half as many bytes as in half precision: int8, with a
-scale for each output, made once from the model's own. Activations are bfloat16, for which torch has the kernel. They
-are not quantised: the first tokens of a text have states so large that its others would be lost beside them. The
-model's own weights stay, for prompts, batches and lessons, which are bound by computing or need gradients.
+scale for each output, made once from the model's own. Activations are bfloat16, for which torch has the kernel; in int8
+they changed more of what a model says (docs/results.md). The model's own weights stay, for prompts, batches and lessons.
 """
 
 from __future__ import annotations

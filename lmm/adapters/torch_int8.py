@@ -2,7 +2,8 @@
 
 A step of one token is bound by reading weights, and these are half as many bytes as in half precision: int8, with a
 scale for each output, made once from the model's own. Activations are bfloat16, for which torch has the kernel; in int8
-they changed more of what a model says (docs/results.md). The model's own weights stay, for prompts, batches and lessons.
+they changed more of what a model says (docs/results.md). The model's own weights stay: prompts, batches and lessons
+need them.
 """
 
 from __future__ import annotations

@@ -411,6 +411,10 @@ def test_one_note_leads_to_another(adapter: Adapter) -> None:
     assert notes(made, asked, other, "When is my dentist's birthday?") == [["boss", "born"], ["boss"], []]
     assert opening_of(recall_many(made.mind, [asked])[0]) == "Your manager is Celandra. Celandra's birthday is 3 May."
     assert ["boss", "born"] not in notes(alone, asked)
+    notebook, owners = made.mind.memory.lookup.of(made.mind.knowledge.state, made.mind.lessons, adapter.ops)
+    known = next(one for one in owners if one.id == "born")
+    first, then, _ = notebook.chain(asked, owners, known)
+    assert (owners[first].id, owners[then].id) == ("born", "boss"), "what helps by itself is said first"
     made.mind.forget("boss")
     assert notes(made, asked) == [[]]
 

@@ -132,7 +132,8 @@ class Notebook(Index):
         """Positions of two notes that are needed together to answer, the earlier one first, and how likely it is: "My
         manager is Celandra" and "Celandra's birthday is 3 May" where the manager's birthday is asked for. Read with the
         question, one leads to the other, which says a word that it brings up. `known`: the owner of a note that helps
-        by itself and must be the one that leads. None where there are none, or the second look is not installed."""
+        by itself, must be the one that leads, and comes first, since the other may be one too many. None where there
+        are none, or the second look is not installed."""
         second = shared_cross() if len(self.prompts) > 1 and text.strip() else None
         if second is None:
             return None
@@ -145,7 +146,9 @@ class Notebook(Index):
             if owners[then] is not owners[first] and not _of_one(owners[then], owners[first])
         ]
         score, first, then = max(found, default=(0.0, 0, 0))
-        return (min(first, then), max(first, then), score) if score >= LEADS else None
+        if score < LEADS:
+            return None
+        return (first, then, score) if known or first < then else (then, first, score)
 
     def _told_of(self, first: int, text: str, vectors: np.ndarray) -> list[int]:
         """Notes with a name that the one at `first` brings up and few have, the nearest to the question first."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lmm.memory.keyed.cross import REPLACES, shared_cross
-from lmm.memory.notes.gate import logit
+from lmm.memory.notes.gate import POSSIBLE, logit
 from lmm.text.fold import contains, fold
 from lmm.text.sentences import clauses, without
 
@@ -54,7 +54,7 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     news = clauses(echo, lesson.subject)
     helping = helping_by_part(text, [*lesson.still, *news], notebook)
     held, helping = helping[: len(lesson.still)], helping[len(lesson.still) :]
-    if held and max(held) >= max(helping):
+    if held and max(held) >= max(*helping, logit(POSSIBLE)):
         return as_sentence(lesson.still[held.index(max(held))])
     new = [value for value in lesson.values if not _said_in(value, lesson.formerly, notebook)]
     asked = notebook.telling(text)

@@ -75,3 +75,10 @@ def sentencepiece() -> Any:
     found = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="</s>")
     found.chat_template = tiny.TEMPLATE
     return found
+
+
+def test_a_new_line_ends_a_reply_without_a_template_and_no_text() -> None:
+    made = HFChatFormat.of(tiny.tokenizer(template=None))
+    line = made.encode("\n")[-1]
+    assert line in made.stop_ids and line not in made.text_ends
+    assert made.tokenizer.eos_token_id in made.stop_ids & made.text_ends

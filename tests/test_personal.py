@@ -642,6 +642,17 @@ def test_a_dash_is_a_pipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len((tmp_path / "new" / "folder" / "all.jsonl").read_text().splitlines()) == 2
 
 
+def test_a_user_without_texts_empties_no_export(tmp_path: Path) -> None:
+    lmm("add", FACTS[0], "--user", "ann")
+    file = tmp_path / "ann.jsonl"
+    lmm("export", str(file), "--user", "ann")
+    before = file.read_bytes()
+    for user in ((), ("--user", "anm")):
+        with pytest.raises(UsageError, match=r"nothing to export.*; there are texts of ann"):
+            lmm("export", str(file), *user)
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     "args",
     [

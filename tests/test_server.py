@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -34,7 +35,7 @@ from typer.testing import CliRunner  # noqa: E402
 from lmm.adapters.base import Adapter  # noqa: E402
 from lmm.adapters.generation import Generated  # noqa: E402
 from lmm.adapters.sampling import Score  # noqa: E402
-from lmm.adapters.toy import END, ToyFormat  # noqa: E402
+from lmm.adapters.toy import END, SYSTEM, ToyFormat  # noqa: E402
 from lmm.chat.history import JsonHistory, history_path  # noqa: E402
 from lmm.chat.loading import Loading  # noqa: E402
 from lmm.chat.remote import MOST, RemoteChat, RemoteError, Server, run  # noqa: E402
@@ -201,6 +202,28 @@ def test_a_completion_goes_on_where_the_text_ended(tmp_path: Path) -> None:
         assert said(logprobs=0).choices[0].logprobs.text_offset == places
         chunks = [c.choices[0].logprobs for c in said(logprobs=0, stream=True)]
         assert [place for rows in chunks if rows is not None for place in rows.text_offset] == places
+
+
+class Lines(ScriptedAdapter):
+    """A model without a chat template, whose replies end with their line and whose tokenizer begins each text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.format = ToyFormat()
+        self.format.stop_ids = frozenset({END, ord("\n")})
+        begun = SimpleNamespace(encode=lambda text: [SYSTEM, *ToyFormat().encode(text)])
+        self.format.tokenizer = begun
+
+    def _next(self, read: np.ndarray) -> int:
+        said, at = b" milk\n- bread", len(read) - len(PROMPT) - 1
+        return said[at] if read[0] == SYSTEM and at < len(said) else END
+
+
+def test_a_completion_begins_as_the_tokenizer_does_and_has_many_lines(tmp_path: Path) -> None:
+    with serving(Lines(), tmp_path, "identity") as served:
+        found = served.openai().completions.create(model="tiny", prompt=PROMPT, logprobs=0)
+        assert found.choices[0].text == " milk\n- bread" and found.usage.prompt_tokens == len(PROMPT) + 1
+        assert "".join(found.choices[0].logprobs.tokens) == " milk\n- bread"
 
 
 @pytest.mark.parametrize("stop", [None, ["llé"], ["x"]])

@@ -145,7 +145,8 @@ def stream(
         return cache
     if opening and not out.text:  # a reply that has begun and then stands still looks finished
         yield _grown(out, opening)
-    pick, ends, loop = picker(decoding), adapter.format.stop_ids, Loop()
+    pick, loop = picker(decoding), Loop()
+    ends = adapter.format.text_ends if out.continues else adapter.format.stop_ids
     if decoding.resolved == "beam":
         found, cache = beam_search(adapter, logits, cache, replace(decoding, max_tokens=most), stop)
         out.first_token_s = time.perf_counter() - start

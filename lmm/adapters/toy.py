@@ -25,7 +25,7 @@ MARKS = {"\x02s": SYSTEM, "\x02u": USER, "\x02a": ASSISTANT, "\x03": END}
 class ToyFormat(ChatFormat):
     """Bytes, and one token for each role and for the end of a turn."""
 
-    stop_ids = frozenset({END})
+    stop_ids = text_ends = frozenset({END})
     end_of_turn = END
     hash = "toy-bytes"
 

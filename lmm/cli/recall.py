@@ -14,6 +14,7 @@ import typer
 from lmm.cli.options import Json, Option, Yes, given_or_piped, out, out_json, out_table, say, sure
 from lmm.errors import UsageError
 from lmm.text.counted import counted
+from lmm.text.sanitize import listed
 from lmm.text.when import when
 
 if TYPE_CHECKING:
@@ -128,8 +129,12 @@ def forget(ids: list[str], store: StoreName = None, user: User = "", yes: Yes = 
 
 @app.command()
 def export(file: ExportFile, store: StoreName = None, user: User = "") -> None:
-    """Write all of it, with its history, as lines of JSON."""
+    """Write all texts of a user, with their history, as lines of JSON. `lmm store copy` takes those of all."""
     memory = _kept(store, user)
+    if not next(iter(memory.versions()), None):  # a name typed wrong is not to empty a file
+        of = f" of {user}" if user else ", unless you name a --user"
+        there = [space for space in memory.store.namespaces() if space]
+        raise UsageError(f"there is nothing to export{of}" + (f"; there are texts of {listed(there)}" if there else ""))
     if file == PIPE:
         for memo in memory.versions():
             print(json.dumps(memo.to_dict()))

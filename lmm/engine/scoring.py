@@ -80,7 +80,7 @@ def text_losses(mind: Mind, tokens: Sequence[int]) -> np.ndarray:
     text = format.decode(tokens)
     recall = mind.recall_of([Prompt(text, tokens)])
     recall = None if recall is None else mind.memory.row(recall, 0)
-    before = _lead(format)
+    before = lead(format)
     if recall is not None and recall.in_prompt:
         *exchanges, asked = as_asked(recall, "")
         before += format.encode(format.render(exchanges, reply=False) if exchanges else asked["content"])
@@ -91,7 +91,7 @@ def text_losses(mind: Mind, tokens: Sequence[int]) -> np.ndarray:
     return adapter.ops.to_numpy(token_cross_entropy(adapter.ops, logits[:, :-1], targets))[0]
 
 
-def _lead(format: ChatFormat) -> list[int]:
+def lead(format: ChatFormat) -> list[int]:
     """The special tokens that the tokenizer itself puts before a text, if any."""
     tokenizer = getattr(format, "tokenizer", None)
     if tokenizer is None:

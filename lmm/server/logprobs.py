@@ -49,12 +49,13 @@ class Tokens:
 
     def _until(self, made: Generated, size: int | None) -> list[Token]:
         found, scores = list[Token](), made.scores or []
+        ends = self.format.text_ends if made.continues else self.format.stop_ids
         while self._next < min(len(scores), len(made.tokens)):
             token, score = made.tokens[self._next], scores[self._next]
             added = self.format.bytes_of(token)
             if not (self._next or made.continues):
                 added = added.lstrip(b" ")
-            if token in self.format.stop_ids or (size is not None and self._at + len(added) > size):
+            if token in ends or (size is not None and self._at + len(added) > size):
                 break
             self._next, self._at = self._next + 1, self._at + len(added)
             if self._at > 0:

@@ -36,6 +36,7 @@ class ChatFormat(Protocol):
     """How conversations become tokens, for one model: a format says how to render and encode, the rest follows."""
 
     stop_ids: frozenset[int]  # any of these ends a reply
+    text_ends: frozenset[int]  # any of these ends a text that is no conversation: a new line does not
     end_of_turn: int  # the one that is learned as the end of an answer
     hash: str  # identifies the vocabulary
     thinking: bool = True  # whether a model that can think before it answers is to do so
@@ -139,6 +140,7 @@ class HFChatFormat(ChatFormat):
         self._short = {token for token in control if len(token) == 1}
         self._control = re.compile(f"(?={'|'.join(map(re.escape, control)) or '(?!)'}).", re.DOTALL)
         self.stop_ids, self.end_of_turn = self._ends(stop_ids)
+        self.text_ends = self._marks(stop_ids) if self.plain else self.stop_ids
         backend = self.tokenizer.backend_tokenizer
         self.hash = hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
 
@@ -148,15 +150,16 @@ class HFChatFormat(ChatFormat):
         return self.tokenizer.bos_token if bos is not None and lead == [bos] else ""
 
     def _ends(self, stop_ids: Sequence[int]) -> tuple[frozenset[int], int]:
-        stops = set(stop_ids)
-        if self.tokenizer.eos_token_id is not None:
-            stops.add(self.tokenizer.eos_token_id)
+        marks = self._marks(stop_ids)
         if self.plain:
             pieces = self.tokenizer.batch_decode([[i] for i in range(len(self.tokenizer))])
-            stops |= {i for i, piece in enumerate(pieces) if piece.startswith("\n")}
-            return frozenset(stops), self.encode("\n")[-1]
+            return marks | {i for i, piece in enumerate(pieces) if piece.startswith("\n")}, self.encode("\n")[-1]
         end = self._template_end()
-        return frozenset(stops | {end}), end
+        return marks | {end}, end
+
+    def _marks(self, stop_ids: Sequence[int]) -> frozenset[int]:
+        eos = self.tokenizer.eos_token_id
+        return frozenset(stop_ids if eos is None else (*stop_ids, eos))
 
     def _template_end(self) -> int:
         """The token with which the template ends a reply: the first special one after the reply's text."""

@@ -417,6 +417,10 @@ def test_one_note_leads_to_another(adapter: Adapter) -> None:
     assert (owners[first].id, owners[then].id) == ("born", "boss"), "what helps by itself is said first"
     made.mind.forget("boss")
     assert notes(made, asked) == [[]]
+    taught = engine(adapter, "notes")
+    for prompt, answer in (("Who is my manager?", "Celandra"), ("When is Celandra's birthday?", "3 May")):
+        taught.mind.learn(Lesson(prompt, answer))
+    assert all(len(row) < 2 for row in notes(taught, asked, other)), "what is taught of the world leads nowhere"
 
 
 @on("toy")

@@ -132,18 +132,20 @@ class Notebook(Index):
         """Positions of two notes that are needed together to answer, the earlier one first, and how likely it is: "My
         manager is Celandra" and "Celandra's birthday is 3 May" where the manager's birthday is asked for. Read with the
         question, one leads to the other, which says a word that it brings up. `known`: the owner of a note that helps
-        by itself, must be the one that leads, and comes first, since the other may be one too many. None where there
+        by itself, must be the one that leads, and comes first, since the other may be one too many. What was taught as
+        question and answer leads nowhere: of the world there are many facts with one name in common. None where there
         are none, or the second look is not installed."""
         second = shared_cross() if len(self.prompts) > 1 and text.strip() else None
         if second is None:
             return None
         vectors, _ = self.gate.read(text)
-        leads = [first for first, _ in self.candidates(vectors) if known is None or owners[first] is known]
+        near = [first for first, _ in self.candidates(vectors) if owners[first].statement]
+        leads = [first for first in near if known is None or owners[first] is known]
         found = [
             (second.helps(f"{text} {self.prompts[first]}", self.prompts[then]), first, then)
             for first in leads
             for then in self._told_of(first, text, vectors)
-            if owners[then] is not owners[first] and not _of_one(owners[then], owners[first])
+            if owners[then].statement and owners[then] is not owners[first] and not _of_one(owners[then], owners[first])
         ]
         score, first, then = max(found, default=(0.0, 0, 0))
         if score < LEADS:

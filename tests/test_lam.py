@@ -316,7 +316,7 @@ def test_vectors_on_the_shell(tmp_path: Path) -> None:
     assert np.array_equal(np.load(target), wanted)
     for wrong in (
         ["--file", str(tmp_path / "none")],
-        ["a", "--out", str(tmp_path / "none" / "x")],
+        ["a", "--out", str(file / "x")],
         ["a", "--max-length", "0"],
         [],
     ):

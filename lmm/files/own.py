@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lmm.config import config_path
 from lmm.errors import UsageError
-from lmm.files import atomic, known, safefile
+from lmm.files import atomic, known
 from lmm.files.transcripts import data_dir, sessions_dir
 
 DATABASE, MEMORY, TENSORS, MODEL = "a database, as stores are", "a memory file", "a file of weights", "a model"
@@ -37,6 +37,8 @@ def what_is(path: str | os.PathLike[str]) -> str:
             if begin.startswith(mark):
                 return kind
         if begin[8:9] == b"{":
+            from lmm.files import safefile  # NumPy, which no `--help` waits for
+
             with safefile.opened(file) as found:
                 return MEMORY if found.metadata.get("format") == safefile.FORMAT else TENSORS
     return ""

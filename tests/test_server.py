@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -211,8 +210,7 @@ class Lines(ScriptedAdapter):
         super().__init__()
         self.format = ToyFormat()
         self.format.stop_ids = frozenset({END, ord("\n")})
-        begun = SimpleNamespace(encode=lambda text: [SYSTEM, *ToyFormat().encode(text)])
-        self.format.tokenizer = begun
+        self.format.lead = [SYSTEM]
 
     def _next(self, read: np.ndarray) -> int:
         said, at = b" milk\n- bread", len(read) - len(PROMPT) - 1

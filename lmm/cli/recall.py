@@ -131,7 +131,7 @@ def forget(ids: list[str], store: StoreName = None, user: User = "", yes: Yes = 
 def export(file: ExportFile, store: StoreName = None, user: User = "") -> None:
     """Write all texts of a user, with their history, as lines of JSON. `lmm store copy` takes those of all."""
     memory = _kept(store, user)
-    if not next(iter(memory.versions()), None):  # a name typed wrong is not to empty a file
+    if not memory.store.has_any(memory.user):  # a name typed wrong is not to empty a file
         of = f" of {user}" if user else ", unless you name a --user"
         there = [space for space in memory.store.namespaces() if space]
         raise UsageError(f"there is nothing to export{of}" + (f"; there are texts of {listed(there)}" if there else ""))

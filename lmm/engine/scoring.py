@@ -19,7 +19,6 @@ from lmm.engine.conversation import as_asked
 from lmm.memory.base import Prompt
 
 if TYPE_CHECKING:
-    from lmm.adapters.models.chat_format import ChatFormat
     from lmm.engine.mind import Mind
     from lmm.memory.base import Recall
 
@@ -80,7 +79,7 @@ def text_losses(mind: Mind, tokens: Sequence[int]) -> np.ndarray:
     text = format.decode(tokens)
     recall = mind.recall_of([Prompt(text, tokens)])
     recall = None if recall is None else mind.memory.row(recall, 0)
-    before = lead(format)
+    before = [*format.lead]
     if recall is not None and recall.in_prompt:
         *exchanges, asked = as_asked(recall, "")
         before += format.encode(format.render(exchanges, reply=False) if exchanges else asked["content"])
@@ -89,12 +88,3 @@ def text_losses(mind: Mind, tokens: Sequence[int]) -> np.ndarray:
         logits, _ = adapter.forward(read, adapter.new_cache(), keep=len(tokens))
     targets = adapter.ops.asarray(read[:, -len(tokens) + 1 :], "int64")
     return adapter.ops.to_numpy(token_cross_entropy(adapter.ops, logits[:, :-1], targets))[0]
-
-
-def lead(format: ChatFormat) -> list[int]:
-    """The special tokens that the tokenizer itself puts before a text, if any."""
-    tokenizer = getattr(format, "tokenizer", None)
-    if tokenizer is None:
-        return []
-    plain, special = format.encode("a"), list(tokenizer.encode("a"))
-    return special[: special.index(plain[0])]

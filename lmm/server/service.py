@@ -17,7 +17,6 @@ from lmm.adapters.generation import Generated
 from lmm.chat import forgetting
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import notes_of
-from lmm.engine.scoring import lead
 from lmm.errors import LmmError, StateError, StillThereError, TooLongError, UsageError
 from lmm.feedback import lesson_for
 from lmm.files import state_file
@@ -122,7 +121,7 @@ class Service:
         view = speaking.Listener(self._timed(emit), request.stops, tokens_of, lambda: out)
         with self.users.engine(user, stop, learns=False) as engine:
             mind, format = engine.mind, engine.adapter.format
-            tokens = [*lead(format), *format.encode(format.harmless(request.text))]
+            tokens = [*format.lead, *format.encode(format.harmless(request.text))]
             if self.shape.context and len(tokens) >= self.shape.context:
                 raise TooLongError(
                     f"the prompt has {len(tokens):,} tokens; the model reads fewer than {self.shape.context:,}"

@@ -39,6 +39,7 @@ class ChatFormat(Protocol):
     text_ends: frozenset[int]  # any of these ends a text that is no conversation: a new line does not
     end_of_turn: int  # the one that is learned as the end of an answer
     hash: str  # identifies the vocabulary
+    lead: Sequence[int] = ()  # what the tokenizer itself puts before a text: without its <bos>, Gemma talks nonsense
     thinking: bool = True  # whether a model that can think before it answers is to do so
 
     def render(self, messages: Sequence[Message], reply: bool) -> str:
@@ -135,7 +136,9 @@ class HFChatFormat(ChatFormat):
 
     def _take(self, stop_ids: Sequence[int]) -> None:
         self.plain = not self.tokenizer.chat_template
-        self._lead = self._plain_lead() if self.plain else ""
+        self.lead = self._put_before()
+        begins = self.tokenizer.bos_token_id is not None and self.lead[:1] == [self.tokenizer.bos_token_id]
+        self._begin = self.tokenizer.bos_token if self.plain and begins else ""
         control = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special}
         self._short = {token for token in control if len(token) == 1}
         self._control = re.compile(f"(?={'|'.join(map(re.escape, control)) or '(?!)'}).", re.DOTALL)
@@ -144,10 +147,9 @@ class HFChatFormat(ChatFormat):
         backend = self.tokenizer.backend_tokenizer
         self.hash = hashlib.sha256(backend.to_str().encode()).hexdigest()[:16]
 
-    def _plain_lead(self) -> str:
-        """What the tokenizer itself puts before every text: without its <bos>, Gemma talks nonsense."""
-        lead, bos = self.tokenizer("a")["input_ids"][:1], self.tokenizer.bos_token_id
-        return self.tokenizer.bos_token if bos is not None and lead == [bos] else ""
+    def _put_before(self) -> list[int]:
+        plain, special = self.encode("a"), self.tokenizer.encode("a")
+        return special[: next((i for i, token in enumerate(special) if [token] == plain[:1]), 0)]
 
     def _ends(self, stop_ids: Sequence[int]) -> tuple[frozenset[int], int]:
         marks = self._marks(stop_ids)
@@ -186,7 +188,7 @@ class HFChatFormat(ChatFormat):
         except TemplateError as error:
             roles = ", ".join(message["role"] for message in messages)
             raise ModelError(f"this model's chat template refuses a conversation of {roles}: {error}") from error
-        return self._lead + text
+        return self._begin + text
 
     def harmless(self, text: str) -> str:
         """A space after the first character of every control token, also inside another one, breaks it: someone who

@@ -276,7 +276,9 @@ Files of these architectures, as `general.architecture` in a file calls them, ca
 llama.cpp runs more; of those use the Hugging Face folder, on torch or MLX. Of each a file of random weights gives the
 same logits on llama.cpp, on torch after conversion, and in the model that it was made of (`tests/test_gguf.py`). What a
 file sets besides, such as scaled rotary embeddings, windows and soft caps, is converted, too, or the file is refused
-with the key's name.
+with the key's name. What is about pictures and sound is left out, as llama.cpp does with keys; a file that holds its
+tensors, too, as Ollama's do, is one for torch and MLX. Of keys that Ollama calls by names of its own, llama.cpp reads
+none: where they would change the text, the file is refused.
 """
 
 

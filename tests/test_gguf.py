@@ -125,6 +125,12 @@ def test_what_llama_cpp_heeds_is_carried_over(family: str, metadata: dict[str, A
         ("qwen3", {"expert_count": 4}, "expert_count to 4"),
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping to 50"),
         ("phi3", {"of.tomorrow": "odd"}, r"phi3\.of\.tomorrow to odd"),
+        ("llama", {"attention.sliding_window": 16}, "sliding_window to 16"),
+        ("gemma3", {"rope.local.freq_base": 500.0}, r"rope\.local\.freq_base to 500"),
+        ("gemma3", {"rope.freq_base": None, "rope.global.freq_base": 1e6}, r"rope\.global\.freq_base to 1000000"),
+        ("gemma3", YARN | {"rope.scaling.beta_fast": 64.0}, "beta_fast to 64"),
+        ("mistral3", {"rope.scaling.mscale_all_dim": 1.0}, "mscale_all_dim to 1"),
+        ("mistral3", {"attention.temperature_scale": None, "rope.scaling_beta": 0.1}, r"scaling_beta to 0\.1"),
     ],
 )
 def test_what_cannot_be_carried_over_is_refused_by_its_name(family, metadata, named: str, tmp_path: Path) -> None:
@@ -142,6 +148,52 @@ def test_what_changes_nothing_passes(family: str, tmp_path: Path) -> None:
         "expert_gating_func": 1,
     }  # fmt: skip
     theirs, ours = both(made(tmp_path / "gguf", family, metadata))
+    same(ours, theirs)
+
+
+PICTURES = {
+    "mm.tokens_per_image": 256, "vision.attention.head_count": 16, "vision.attention.layer_norm_epsilon": 1e-6,
+    "vision.block_count": 27, "vision.embedding_length": 1152, "vision.feed_forward_length": 4304,
+    "vision.image_size": 896, "vision.num_channels": 3, "vision.patch_size": 14, "audio.block_count": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("family", "metadata"),
+    [
+        ("gemma3", PICTURES),  # Google's own files
+        ("gemma3", {"rope.local.freq_base": 10000.0, "rope.scaling.extrapolation_factor": 1.0}),  # Ollama's
+        ("gemma3", YARN | {"rope.scaling.beta_fast": 32.0, "rope.scaling.beta_slow": 1.0}),
+        (
+            "mistral3",
+            PICTURES
+            | {"image_token_index": 10, "spatial_merge_size": 2, "mm.projector_bias": True, "rope.scaling_beta": 0.1}
+            | {"mm.projector_hidden_act": "gelu", "rope.scaling.beta_fast": 32.0, "rope.scaling.beta_slow": 1.0},
+        ),
+        ("llama", {"attention.head_dim": 8, "rope.scaling.yarn_beta_fast": 32.0, "attention.sliding_window": 256}),
+        ("qwen3moe", {"norm_top_k_prob": True, "rope.mrope_section": [2, 1, 1], "rope.dimension_sections": [2, 1, 1]}),
+    ],
+)
+def test_what_llama_cpp_passes_over_changes_nothing(family: str, metadata: dict[str, Any], tmp_path: Path) -> None:
+    theirs, ours = both(made(tmp_path / "gguf", family, metadata))
+    same(ours, theirs)
+    known = {key: value for key, value in metadata.items() if key in YARN}
+    plain, _ = both(made(tmp_path / "plain", family, known))
+    same(theirs, plain)
+
+
+def test_what_sees_in_the_same_file_is_left_out(tmp_path: Path) -> None:
+    """As Ollama stores it; llama.cpp does not load such a file."""
+    sees = {"v.blk.0.attn_q.weight": np.zeros((4, 4), np.float32), "mm.input_projection.weight": np.ones(4, np.float32)}
+    path = made(tmp_path / "gguf", "gemma3", PICTURES, besides=sees)
+    same(logits(loaded(path, "torch")), logits(loaded(tmp_path / "gguf-original", "torch")))
+    with pytest.raises(ModelError, match=r"llama\.cpp cannot load .*wrong number of tensors.*--backend torch"):
+        loaded(path, "llama_cpp")
+
+
+def test_a_window_of_the_whole_context_is_none(tmp_path: Path) -> None:
+    """As Phi 4's files say it."""
+    theirs, ours = both(made(tmp_path / "gguf", "phi3", {"attention.sliding_window": 256}))
     same(ours, theirs)
 
 

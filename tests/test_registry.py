@@ -124,7 +124,7 @@ def test_what_llama_cpp_cannot_load_is_another_backends(monkeypatch: pytest.Monk
     def load(backend: str, *given: Any, **options: Any) -> ToyAdapter:
         tried.append(backend)
         if backend == "llama_cpp":
-            raise ModelError("it cannot")
+            raise ModelError("llama.cpp cannot load it")
         return ToyAdapter()
 
     monkeypatch.setattr(runtime, "has_llama", lambda: True)
@@ -132,7 +132,7 @@ def test_what_llama_cpp_cannot_load_is_another_backends(monkeypatch: pytest.Monk
     monkeypatch.setattr(registry, "load_adapter", load)
     monkeypatch.setattr(source, "resolve", lambda name, **given: ModelSource(name, Path(), name, None))
     runtime.open_mind(Config(memory="identity", log=False), notice=told.append).close()
-    assert tried == ["llama_cpp", "torch"] and told == ["llama.cpp does not run it: it cannot"]
+    assert tried == ["llama_cpp", "torch"] and told == ["torch runs it instead: llama.cpp cannot load it"]
     with pytest.raises(ModelError):
         runtime.open_mind(Config(memory="identity", log=False, backend="llama_cpp"))
 

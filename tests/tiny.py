@@ -134,11 +134,12 @@ def write_gguf(
     metadata: Mapping[str, Any] | None = None,
     pieces: int = 1,
     biased: Sequence[str] = (),
+    besides: Mapping[str, np.ndarray] | None = None,
     name: str = "tiny.gguf",
 ) -> Path:
     """The model of `source` in that folder as a GGUF file beside it, as llama.cpp's converter writes it, of the same
-    weights, rounded to `kind`; `metadata` is what the architecture says besides, None for nothing after all, and
-    `biased` are parts of a layer that get a bias."""
+    weights, rounded to `kind`; `metadata` is what the architecture says besides, None for nothing after all, `biased`
+    are parts of a layer that get a bias, and `besides` tensors of no layer."""
     import gguf
 
     config = json.loads((folder / "config.json").read_text())
@@ -149,7 +150,7 @@ def write_gguf(
         said["attention.temperature_scale"] = rope.get("llama_4_scaling_beta")
     if width := config.get("head_dim"):
         said |= dict.fromkeys(("attention.key_length", "attention.value_length", "rope.dimension_count"), width)
-    tensors = _as_stored(folder, config, family, biased)
+    tensors = _as_stored(folder, config, family, biased) | dict(besides or {})
     out = gguf.GGUFWriter(folder / name, family, split_max_tensors=-(-len(tensors) // pieces) if pieces > 1 else 0)
     for key, value in (said | dict(metadata or {})).items():
         if value is not None:

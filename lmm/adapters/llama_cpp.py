@@ -8,6 +8,7 @@ same weights when the first lesson comes (`llama_cpp_upper`), and what enters th
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -85,11 +86,16 @@ class LlamaCppAdapter(Adapter):
         ropes = [config.get(key) or {} for key in ("rope_parameters", "rope_scaling")]
         if any("longrope" in (rope.get("rope_type"), rope.get("type")) for rope in ropes):
             why = "turns its positions by the room that there is, not by a text's length"
-        elif config.get("sliding_window") and config.get("use_sliding_window", True) and not self.file.window:
+        elif self._misses_a_window(config):
             why = f"leaves out its sliding window of {config['sliding_window']} tokens"
         else:
             return
         raise ModelError(f"llama.cpp {why}; {self.source.name} runs with --backend torch")
+
+    def _misses_a_window(self, config: Mapping[str, Any]) -> bool:
+        """Whether some layers see less of the longest text than llama.cpp shows them."""
+        window, longest = config.get("sliding_window") or math.inf, config.get("max_position_embeddings") or math.inf
+        return window < longest and config.get("use_sliding_window", True) and not self.file.window
 
     def _set_threads(self, count: int) -> None:
         torch.set_num_threads(count)

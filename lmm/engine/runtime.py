@@ -147,7 +147,7 @@ def _load_for_conversation(config: Config, progress: Progress | None, notice: No
         try:
             return _started(source, chosen, config, progress, notice)
         except (ModelError, BackendError) as error:
-            notice(f"llama.cpp does not run it: {error}")
+            notice(f"{installed_for(config)} runs it instead: {error}")
     return _started(source, installed_for(config), config, progress, notice)
 
 

@@ -7,6 +7,7 @@ key's name: else the converted model would be another one than llama.cpp runs, a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -120,7 +121,11 @@ _GEMMA_27B = {"gemma2": 46, "gemma3": 62}
 _NO_EFFECT = (
     "vocab_size", "tensor_data_layout", "pooling_type", "rope.scaling.finetuned",
     "rope.scaling.original_context_length", "attention.layer_norm_epsilon",  # all here normalise by the square alone
+    "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow",  # read where there is a YaRN
+    "rope.dimension_sections", "rope.mrope_section", "spatial_merge_size",  # of pictures: text lies in one dimension
 )  # fmt: skip
+#: words in keys about what a model sees and hears, which change nothing for a text
+_OF_OTHER_SENSES = {"mm", "vision", "image", "audio", "clip"}
 
 
 def config_of(source: Gguf, names: Collection[str]) -> dict[str, Any]:
@@ -302,15 +307,28 @@ def _llama3_scaling(source: Gguf, head_dim: int, theta: float) -> dict[str, Any]
 
 def _check_unread(source: Gguf, kind: Architecture, config: dict[str, Any]) -> None:
     """Raises ModelError where the file says more of its architecture than was carried over, and it matters."""
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
     changes_nothing: dict[str, Any] = dict.fromkeys(
-        ("attention.value_length", "attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count",
-         "rope.dimension_count_swa"), config["head_dim"],
+        ("attention.value_length", "attention.key_length_swa", "attention.value_length_swa", "attention.head_dim",
+         "rope.dimension_count", "rope.dimension_count_swa"), config["head_dim"],
     ) | {
         "attention.causal": True, "rope.scaling.factor": 1.0, "rope.scale_linear": 1.0,
         "rope.scaling.attn_factor": 1.0, "rope.scaling.yarn_ext_factor": 1.0, "rope.scaling.yarn_attn_factor": 1.0,
         "rope.scaling.finetuned": True, "rope.freq_base_swa": config["rope_theta"], "expert_weights_scale": 1.0,
         "expert_weights_norm": True, "expert_gating_func": 1,
+        # in Ollama's spelling, which llama.cpp passes over: what it takes anyway
+        "rope.global.freq_base": config["rope_theta"], "rope.local.freq_base": config.get("rope_local_base_freq"),
+        "rope.scaling.beta_fast": rope.get("beta_fast", 32.0), "rope.scaling.beta_slow": rope.get("beta_slow", 1.0),
+        "rope.scaling.extrapolation_factor": 1.0, "rope.scaling_beta": rope.get("llama_4_scaling_beta"),
+        "norm_top_k_prob": True,
     }  # fmt: skip
     for key, value in source.unread():
-        if (key not in _NO_EFFECT or key in kind.heeds) and value != changes_nothing.get(key, 0):
+        wide = key == "attention.sliding_window" and value >= config["max_position_embeddings"]
+        if not wide and not _is_idle(key, kind) and value != changes_nothing.get(key, 0):
             raise source.refused(key, value)
+
+
+def _is_idle(key: str, kind: Architecture) -> bool:
+    """Whether a key changes nothing, whatever it says."""
+    of_text = _OF_OTHER_SENSES.isdisjoint(re.split(r"[._]", key))
+    return not of_text or (key in _NO_EFFECT and key not in kind.heeds)

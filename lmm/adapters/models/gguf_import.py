@@ -31,6 +31,8 @@ SHARD_BYTES = 2 << 30  # converted weights held in memory at a time
 _NAMES = ("model.embed_tokens", "model.norm", "lm_head")
 # Tensors that carry numbers of the configuration.
 _ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+# What sees and hears: Ollama keeps it in the model's own file, llama.cpp in another (mmproj). A text needs none of it.
+_OF_OTHER_SENSES = ("v.", "mm.", "a.")
 
 
 def convert_gguf(path: str | Path, folder: str | Path, progress: Progress | None = None) -> None:
@@ -71,7 +73,7 @@ def _write_tokenizer(source: Gguf, folder: Path) -> None:
 
 
 def _hugging_face_names(source: Gguf) -> dict[str, str]:
-    """GGUF tensor name -> Hugging Face parameter name, for all tensors of the file and the biases that it lacks."""
+    """GGUF tensor name -> Hugging Face parameter name, for all tensors of a text model and the biases that it lacks."""
     from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
     kind = kind_of(source)
@@ -85,7 +87,7 @@ def _hugging_face_names(source: Gguf) -> dict[str, str]:
         stem, _, suffix = tensor.rpartition(".")
         if stem in stems and suffix in ("weight", "bias"):
             names[tensor] = f"{stems[stem]}.{suffix}"
-        elif tensor not in _ROPE_TENSORS:
+        elif tensor not in _ROPE_TENSORS and not tensor.startswith(_OF_OTHER_SENSES):
             unknown.append(tensor)
     _check_complete(source, set(names.values()), unknown, layers)
     for parts in kind.biases.values():  # a Hugging Face layer has them in all of these parts or in none

@@ -152,9 +152,19 @@ LIVE = {name: declared.help for name, declared in Config.declared().items() if d
 
 
 def config_path() -> Path:
+    return Path(os.environ.get("LMM_CONFIG") or own_folder("config") / "config.toml")
+
+
+def own_folder(kind: str) -> Path:
+    """lmm's among the user's folders of that kind, "cache", "config" or "data", where no variable names another."""
     import platformdirs
 
-    return Path(os.environ.get("LMM_CONFIG") or Path(platformdirs.user_config_dir("lmm")) / "config.toml")
+    folders = {
+        "cache": platformdirs.user_cache_path,
+        "config": platformdirs.user_config_path,
+        "data": platformdirs.user_data_path,
+    }
+    return folders[kind]("lmm", appauthor=False)
 
 
 def load(flags: Mapping[str, Any]) -> Config:

@@ -29,6 +29,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmm.config import own_folder
 from lmm.errors import UsageError
 from lmm.files import jsonl
 from lmm.files.atomic import make_folder
@@ -46,9 +47,7 @@ _ID = re.compile(r"\d{8}-\d{6}-\d{6}")
 
 def data_dir() -> Path:
     """Where transcripts and the history live: LMM_DATA_DIR, or "lmm" in the user's data directory."""
-    import platformdirs
-
-    return Path(os.environ.get("LMM_DATA_DIR") or platformdirs.user_data_dir("lmm", appauthor=False)).expanduser()
+    return Path(os.environ.get("LMM_DATA_DIR") or own_folder("data")).expanduser()
 
 
 def sessions_dir() -> Path:

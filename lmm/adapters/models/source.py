@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from lmm.adapters.models import ollama
 from lmm.adapters.models.gguf_file import ggufs_in, missing_pieces, pieces
 from lmm.adapters.models.loadable import ADAPTER, read_json
+from lmm.config import own_folder
 from lmm.errors import ModelError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -106,9 +107,7 @@ PACKAGED = {
 
 def cache_dir() -> Path:
     """Where converted models live: LMM_CACHE_DIR, or "lmm" in the user's cache directory."""
-    import platformdirs
-
-    return Path(os.environ.get("LMM_CACHE_DIR") or platformdirs.user_cache_dir("lmm", appauthor=False)).expanduser()
+    return Path(os.environ.get("LMM_CACHE_DIR") or own_folder("cache")).expanduser()
 
 
 def resolve(

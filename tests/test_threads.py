@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmm.adapters import threads
-from lmm.adapters.threads import PAUSE_S, Threads
+from lmm.adapters.threads import MANY, PATIENCE, Threads
 
 
 class Machine:
@@ -28,6 +28,9 @@ class Machine:
             self.now += tokens * self.cost(self.count)
             return self.count
 
+    def measure(self) -> None:
+        self.threads.measure(lambda: self.work(MANY), lambda read: self.work())
+
 
 @pytest.mark.parametrize(
     ("cost", "decoding", "reading"),
@@ -40,24 +43,53 @@ class Machine:
 )
 def test_the_fewest_threads_that_are_fastest(monkeypatch, cost, decoding: int, reading: int) -> None:
     machine = Machine(monkeypatch, cost, 8)
-    machine.threads.measure(machine.work)
+    machine.measure()
     assert machine.work() == decoding and machine.work(100) == reading
 
 
-def test_one_thread_goes_on_when_others_come_and_more_are_tried_again(monkeypatch) -> None:
-    machine = Machine(monkeypatch, lambda n: 1 / n, 2)
-    machine.threads.measure(machine.work)
+CROWDED, FREE = (lambda n: 1.0 if n == 1 else 2.0), (lambda n: 1 / n)
+
+
+def test_one_thread_decodes_when_others_come_and_more_are_tried_again(monkeypatch) -> None:
+    machine = Machine(monkeypatch, FREE, 2)
+    machine.measure()
     assert [machine.work() for _ in range(5)] == [2] * 5
-    machine.cost = lambda n: 1.0 if n == 1 else 30.0
+    machine.cost = CROWDED
     assert [machine.work() for _ in range(6)] == [2, 2, 2, 1, 1, 1]
-    machine.cost = lambda n: 1 / n
-    machine.now += PAUSE_S
-    assert machine.work() == 2 and machine.work(64) == 2
+    machine.cost = FREE
+    assert [machine.work() for _ in range(2 * PATIENCE)][-3:] == [2] * 3 and machine.work(64) == 2
 
 
-def test_one_slow_pass_changes_nothing(monkeypatch) -> None:
-    machine = Machine(monkeypatch, lambda n: 1 / n, 2)
-    for cost in (1.0, 9.0, 9.0, 1.0, 9.0, 1.0):
+@pytest.mark.parametrize("before", [FREE, CROWDED])
+@pytest.mark.parametrize("tokens", [1, 64])
+def test_one_thread_goes_on_while_others_use_the_cores(monkeypatch, before, tokens: int) -> None:
+    """Whether they came later or were there from the start."""
+    machine = Machine(monkeypatch, before, 2)
+    machine.measure()
+    if tokens == 1:
+        machine.threads.decoding = 2
+    machine.work(tokens)
+    machine.cost = CROWDED
+    start = machine.now
+    used = [machine.work(tokens) for _ in range(100)]
+    assert 100 * tokens / (machine.now - start) >= 0.9 and 1 < used.count(2) < 10
+    assert tokens == 1 or used[1:10] == [1] * 9
+    machine.cost = FREE
+    assert [machine.work(tokens) for _ in range(3 * PATIENCE)][-3:] == [2] * 3
+
+
+def test_a_longer_text_is_no_crowd(monkeypatch) -> None:
+    """Each token of it takes longer, with one thread as with several: one pass says so."""
+    machine = Machine(monkeypatch, FREE, 2)
+    machine.measure()
+    machine.cost = lambda n: 3 / n
+    assert [machine.work(512) for _ in range(5)] == [2, 1, 2, 2, 2]
+
+
+def test_one_slow_step_changes_nothing(monkeypatch) -> None:
+    machine = Machine(monkeypatch, FREE, 2)
+    machine.measure()
+    for cost in (0.5, 9.0, 9.0, 0.5, 9.0, 0.5):
         machine.cost = lambda n, cost=cost: cost
         assert machine.work() == 2
 
@@ -65,7 +97,7 @@ def test_one_slow_pass_changes_nothing(monkeypatch) -> None:
 def test_a_number_that_is_given_stays(monkeypatch) -> None:
     machine = Machine(monkeypatch, lambda n: 30.0 * n, 8)
     machine.threads.fix(3)
-    machine.threads.measure(machine.work)
+    machine.measure()
     assert [machine.work(tokens) for tokens in (1, 64) * 5] == [3] * 10
 
 

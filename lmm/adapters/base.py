@@ -17,7 +17,7 @@ import numpy as np
 
 from lmm.adapters.models.chat_format import ChatFormat
 from lmm.adapters.ops import Array, Ops
-from lmm.adapters.threads import Threads
+from lmm.adapters.threads import MANY, Threads
 from lmm.errors import UsageError
 
 PARTS = ("residual", "pre_attention", "mlp.down_proj")
@@ -238,8 +238,10 @@ class Adapter(ABC):
         if count is not None:
             self.threads.fix(count)
             return
-        _, cache = self.forward(as_tokens(self.format.encode("The quick brown fox")), self.new_cache())
-        self.threads.measure(lambda: self.forward(cache.tokens[:, -1:], cache))
+        text = as_tokens((self.format.encode("The quick brown fox") * MANY)[:MANY])
+        self.threads.measure(
+            lambda: self.forward(text, self.new_cache())[1], lambda cache: self.forward(text[:, :1], cache)
+        )
 
     # for subclasses ------------------------------------------------------------------------------------------
     @contextlib.contextmanager

@@ -649,10 +649,13 @@ def test_a_folder_with_one_gguf_file_is_that_file(tiny: Path, cache: Path, tmp_p
     folder = tmp_path / "lm-studio" / "org" / "tiny-GGUF"
     folder.mkdir(parents=True)
     shutil.copy(tiny, folder / "Tiny.GGUF")
-    shutil.copy(tiny, folder / "mmproj-tiny.gguf")
+    for name in ("mmproj-tiny.gguf", "tiny-mmproj-F16.gguf", "Tiny.MMPROJ-Q8_0.gguf"):
+        shutil.copy(tiny, folder / name)
     assert models.is_gguf(str(folder)) and models.resolve(str(folder)).model_id == "Tiny.GGUF"
     shutil.copy(tiny, folder / "other.gguf")
-    with pytest.raises(ModelError, match=r"no config\.json.*--model .*\.GGUF"):
+    with pytest.raises(
+        ModelError, match=r"no config\.json.*2 GGUF files \(Tiny\.GGUF; other\.gguf\).*--model .*\.GGUF"
+    ):
         models.resolve(str(folder))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +90,39 @@ def test_the_command_line_neither_asks_nor_runs_it(backend: str, plain: ModelSou
     done = CliRunner().invoke(app, [*asked, *more])
     assert done.exit_code == 0 and ran.exists()
     assert f"code that comes with {source.folder} may run now: fancy.py" in " ".join(done.stderr.split())
+
+
+BROKEN = {
+    "def x(:": "SyntaxError",
+    "1/0": "ZeroDivisionError",
+    "raise SystemExit('install fancy first')": "install",
+    "METHOD = lambda self, *args, **options: 1/0": "ZeroDivisionError",
+}
+
+
+@pytest.mark.parametrize("line", BROKEN)
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_code_that_fails_is_one_line(backend: str, line: str, plain: ModelSource, tmp_path: Path) -> None:
+    need(backend)
+    source, _ = with_code(backend, plain, tmp_path)
+    code, method = source.folder / "fancy.py", {"mlx_lm": "Model.__call__"}.get(backend, "FancyForCausalLM.forward")
+    code.write_text(f"{code.read_text()}\n{line.replace('METHOD', method)}\n")
+    asked = ["ask", "--model", str(source.folder), "--backend", backend, "--dtype", "float32", "--fresh", "hello"]
+    failed = CliRunner().invoke(app, [*asked, "--trust-remote-code"])
+    assert isinstance(failed.exception, ModelError) and "\n" not in str(failed.exception)
+    assert BROKEN[line] in str(failed.exception)
+
+
+def test_a_type_that_mlx_does_not_know_is_refused_without_a_warning(plain: ModelSource, tmp_path: Path, caplog) -> None:
+    need("mlx_lm")
+    source, _ = with_code("torch", plain, tmp_path)
+    transformers = logging.getLogger("transformers")
+    transformers.addHandler(caplog.handler)
+    try:
+        assert "Model type fancy not supported" in refused("mlx_lm", source)
+    finally:
+        transformers.removeHandler(caplog.handler)
+    assert not caplog.records
 
 
 def test_a_tokenizer_brings_no_code_either(plain: ModelSource, tmp_path: Path) -> None:

@@ -106,7 +106,6 @@ class MlxAdapter(Adapter):
         loadable.check(source, self.name)
         if (kind := load_config(source.folder).get("model_type")) in OTHERWISE:
             raise ModelError(f"mlx-lm computes {kind} otherwise than transformers does; use --backend torch")
-        self.format = HFChatFormat(source.folder, source.trusted)
         self.ops = MlxOps()
         try:
             more = older_keys(load_config(source.folder))
@@ -115,6 +114,7 @@ class MlxAdapter(Adapter):
             )
         except (OSError, ValueError, KeyError, TypeError, AttributeError, ImportError, SystemExit) as error:
             raise loadable.refusal(source, "mlx-lm", error) from error
+        self.format = HFChatFormat(source.folder, source.trusted)  # now: transformers warns of types that it lacks, too
         self.device = str(mx.default_device()).lower()
         self.dtype = self._set_dtype(dtype)
         config = config.get("text_config") or config

@@ -86,21 +86,28 @@ def _resolved(config: Config, progress: Progress | None) -> ModelSource:
 
 
 def _started(source: ModelSource, backend: str, config: Config, progress: Progress | None, notice: Notice) -> Adapter:
-    from lmm.adapters import selfcheck
-    from lmm.adapters.models.loadable import own_code
+    from lmm.adapters.models import loadable
 
     told = progress or (lambda done, total, text: None)
-    if source.trusted and (code := own_code(source.folder)):
+    if source.trusted and (code := loadable.own_code(source.folder)):
         notice(f"code that comes with {source.name} may run now: {', '.join(code)}, in {source.folder}")
     told(0, 1, f"starting {backend}, {source.model_id}")
     source = dataclasses.replace(source, progress=progress)
+    with loadable.running(source):
+        adapter = _tried_out(source, backend, config, told)
+    if config.layer is not None:
+        adapter.site(config.layer)
+        adapter.layer = config.layer
+    return adapter
+
+
+def _tried_out(source: ModelSource, backend: str, config: Config, told: Progress) -> Adapter:
+    from lmm.adapters import selfcheck
+
     adapter = registry.load_adapter(backend, source, dtype=config.dtype, layers_path=config.layers_path)
     told(1, 1, f"trying it out, {source.model_id}")
     selfcheck.once(adapter)
     adapter.use_threads(config.threads)
-    if config.layer is not None:
-        adapter.site(config.layer)
-        adapter.layer = config.layer
     return adapter
 
 

@@ -22,7 +22,7 @@ def ggufs_in(folder: Path) -> list[Path]:
 
 def first_pieces(files: Iterable[Path]) -> list[Path]:
     """The models among files, those in pieces by their first; not what goes with a model that sees (mmproj)."""
-    found = [path for path in sorted(files) if path.suffix.lower() == ".gguf" and not path.name.startswith("mmproj")]
+    found = [path for path in sorted(files) if path.suffix.lower() == ".gguf" and "mmproj" not in path.name.lower()]
     return list(dict.fromkeys(pieces(path)[0] for path in found))
 
 

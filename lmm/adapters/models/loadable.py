@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lmm.errors import ModelError
+from lmm.errors import LmmError, ModelError
 from lmm.text.sanitize import clean_line
 
 if TYPE_CHECKING:
@@ -92,6 +93,20 @@ def refusal(source: ModelSource, loader: str, error: BaseException) -> ModelErro
             f"use the model's own weights{there} or a GGUF file of it"
         )
     return ModelError(f"{loader} cannot load {source.name}: {reason}")
+
+
+@contextlib.contextmanager
+def running(source: ModelSource) -> Iterator[None]:
+    """Inside, what is raised by code that comes with a model is a ModelError, whatever it is."""
+    try:
+        yield
+    except LmmError:
+        raise
+    except (Exception, SystemExit) as error:
+        if not (source.trusted and (code := own_code(source.folder))):
+            raise
+        said = clean_line(" ".join(f"{type(error).__name__}: {error}".split()), 300)
+        raise ModelError(f"the code that comes with {source.name} ({', '.join(code)}) fails: {said}") from error
 
 
 def asks_for_trust(error: BaseException) -> bool:

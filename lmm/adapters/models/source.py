@@ -27,6 +27,7 @@ from lmm.adapters.models.gguf_file import ggufs_in, missing_pieces, pieces
 from lmm.adapters.models.loadable import ADAPTER, read_json
 from lmm.config import own_folder
 from lmm.errors import ModelError, UnknownNameError, UsageError
+from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
     from lmm.adapters.models.gguf_import import Progress
@@ -194,8 +195,8 @@ def _only_gguf(folder: Path) -> Path | None:
 def _nearby(path: Path) -> list[str]:
     """Models beside a path that does not exist, for did-you-mean."""
     with contextlib.suppress(OSError):
-        found = [p for p in path.parent.iterdir() if p.suffix.lower() == ".gguf" or (p / "config.json").is_file()]
-        return [str(path.parent / p.name) for p in found]
+        folders = [found for found in path.parent.iterdir() if (found / "config.json").is_file()]
+        return list(map(str, [*ggufs_in(path.parent), *folders]))
     return []
 
 
@@ -439,13 +440,19 @@ def _folder(name: str, path: Path) -> ModelSource:
         base = read_json(path / ADAPTER).get("base_model_name_or_path") or "its base model"
         raise ModelError(f"{name} is an adapter for {base}, not a model: --model {base} --adapter {name}")
     if problem := incomplete(path):
-        ggufs = ggufs_in(path)
-        hint = f"; it holds a GGUF file: --model {ggufs[0]}" if ggufs else ""
-        raise ModelError(f"{name} is not a model in Hugging Face layout: {problem}{hint}")
+        raise ModelError(f"{name} is not a model in Hugging Face layout: {problem}{_ggufs_hint(ggufs_in(path))}")
     manifest = read_manifest(path)
     if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):  # the hub's own cache
         return ModelSource(name, path, path.parents[1].name.removeprefix("models--").replace("--", "/"), path.name)
     return ModelSource(name, path, manifest.get("model_id", path.name), manifest.get("revision"))
+
+
+def _ggufs_hint(found: list[Path]) -> str:
+    """What may have been meant by their folder."""
+    if len(found) < 2:
+        return "".join(f"; it holds a GGUF file: --model {path}" for path in found)
+    names = listed([path.name for path in found])
+    return f"; it holds {len(found)} GGUF files ({names}); name one, as in --model {found[0]}"
 
 
 def incomplete(folder: Path) -> str:
@@ -537,7 +544,7 @@ def _hub_gguf(name: str, repo: str, kind: str, local_only: bool, progress: Progr
     from huggingface_hub import errors, snapshot_download
 
     wanted = [f"*{spelt}*.gguf" for spelt in dict.fromkeys((kind, kind.upper(), kind.lower()))]
-    options: dict[str, Any] = {"allow_patterns": wanted, "ignore_patterns": ["mmproj*", "*/*"]}
+    options: dict[str, Any] = {"allow_patterns": wanted, "ignore_patterns": ["*mmproj*", "*/*"]}
     found: list[Path] = []
     with contextlib.suppress(errors.LocalEntryNotFoundError):
         found = ggufs_in(Path(snapshot_download(repo, local_files_only=True, **options)))

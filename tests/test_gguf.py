@@ -130,6 +130,7 @@ def test_what_llama_cpp_heeds_is_carried_over(family: str, metadata: dict[str, A
         ("gemma3", {"rope.freq_base": None, "rope.global.freq_base": 1e6}, r"rope\.global\.freq_base to 1000000"),
         ("gemma3", YARN | {"rope.scaling.beta_fast": 64.0}, "beta_fast to 64"),
         ("mistral3", {"rope.scaling.mscale_all_dim": 1.0}, "mscale_all_dim to 1"),
+        ("mistral3", {"attention.temperature_length": 32}, "temperature_length to 32"),
         ("mistral3", {"attention.temperature_scale": None, "rope.scaling_beta": 0.1}, r"scaling_beta to 0\.1"),
     ],
 )
@@ -170,6 +171,7 @@ PICTURES = {
             | {"image_token_index": 10, "spatial_merge_size": 2, "mm.projector_bias": True, "rope.scaling_beta": 0.1}
             | {"mm.projector_hidden_act": "gelu", "rope.scaling.beta_fast": 32.0, "rope.scaling.beta_slow": 1.0},
         ),
+        ("mistral3", {"attention.temperature_length": 16}),
         ("llama", {"attention.head_dim": 8, "rope.scaling.yarn_beta_fast": 32.0, "attention.sliding_window": 256}),
         ("qwen3moe", {"norm_top_k_prob": True, "rope.mrope_section": [2, 1, 1], "rope.dimension_sections": [2, 1, 1]}),
     ],

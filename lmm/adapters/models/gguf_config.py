@@ -316,6 +316,7 @@ def _check_unread(source: Gguf, kind: Architecture, config: dict[str, Any]) -> N
         "rope.scaling.attn_factor": 1.0, "rope.scaling.yarn_ext_factor": 1.0, "rope.scaling.yarn_attn_factor": 1.0,
         "rope.scaling.finetuned": True, "rope.freq_base_swa": config["rope_theta"], "expert_weights_scale": 1.0,
         "expert_weights_norm": True, "expert_gating_func": 1,
+        "attention.temperature_length": rope.get("original_max_position_embeddings"),
         # in Ollama's spelling, which llama.cpp passes over: what it takes anyway
         "rope.global.freq_base": config["rope_theta"], "rope.local.freq_base": config.get("rope_local_base_freq"),
         "rope.scaling.beta_fast": rope.get("beta_fast", 32.0), "rope.scaling.beta_slow": rope.get("beta_slow", 1.0),

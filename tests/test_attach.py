@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import gc
+import json
 import subprocess
 import sys
 import weakref
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,13 @@ import pytest
 import tiny
 
 from lmm import attach, registry
+from lmm.adapters.models.source import resolve
 from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
 from lmm.engine.mind import Mind
 from lmm.errors import StateError, UsageError
+from lmm.files import state_file
+from lmm.lesson import Lesson
 from lmm.memory.base import Memory
 
 torch = pytest.importorskip("torch")
@@ -33,7 +39,11 @@ TRAINABLE: dict[str, dict[str, Any]] = {"lora_on_user": {"rank": 2}, "engram": {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.source(tmp_path_factory.mktemp("live")).folder
+    """As a converted model lies in the cache: its manifest says what it is known by."""
+    made = tiny.source(tmp_path_factory.mktemp("live"))
+    manifest = {"format": 2, "model_id": made.model_id, "revision": None, "files": {}}
+    (made.folder / "lmm.json").write_text(json.dumps(manifest))
+    return made.folder
 
 
 @pytest.fixture
@@ -130,16 +140,13 @@ def test_a_fresh_memory_changes_nothing(loaded) -> None:
 
 # ---------------------------------------------------------------- it is the same memory
 @pytest.mark.parametrize("name", LEARNING)
-def test_generate_says_what_the_engine_says(
-    loaded, folder: Path, tmp_path: Path, name: str, tiny_torch, monkeypatch
-) -> None:
+def test_generate_says_what_the_engine_says(loaded, tmp_path: Path, name: str, tiny_torch) -> None:
     """The engine on the same weights and the same memory file is the oracle."""
     model, tokenizer = loaded
     with attach(model, tokenizer, name, options=settings_of(name)) as memory:
         memory.teach(QUESTION, ANSWER)
         said = {q: replies(model, chat(tokenizer, q), eos_token_id=None)[0] for q in (QUESTION, OTHER)}
         memory.save(tmp_path / "state")
-    monkeypatch.setattr(tiny_torch, "model_id", folder.name)  # what a caller's model from a folder is called
     kind = registry.memory_class(name)
     engine = Engine(Mind(tiny_torch, kind(kind.build_options(settings_of(name)))))
     contracts.opened.append(engine)
@@ -159,6 +166,27 @@ def test_a_lesson_is_answered_and_others_are_not_touched(loaded) -> None:
         assert memory.lessons[0].answer == ANSWER
         memory.undo()
         assert replies(model, chat(tokenizer, OTHER)) == plain and not memory.lessons
+
+
+def test_a_file_fits_the_model_however_it_was_loaded(loaded, folder: Path, tmp_path: Path) -> None:
+    model, tokenizer = loaded
+    adapter = registry.load_adapter("torch", resolve(str(folder)), dtype="float32")
+    chat = Mind(adapter, registry.memory_class("keyed")())
+    with attach(model, tokenizer, "keyed") as memory:
+        memory.teach(QUESTION, ANSWER)
+        header = state_file.read_header(memory.save(tmp_path / "theirs"))
+        assert (header.model_id, header.revision) == (adapter.model_id, adapter.revision) == ("tiny/llama", None)
+        chat.load(tmp_path / "theirs")
+        chat.learn(Lesson(OTHER, "Everest"))
+        chat.save(tmp_path / "ours")
+        memory.load(tmp_path / "ours")
+        assert [x.answer for x in memory.lessons] == [ANSWER, "Everest"]
+        arrays, header = state_file.load(tmp_path / "ours")
+        for name, fits in ((folder.name, True), ("another", False)):  # the folder's, as files once had it
+            state_file.save(tmp_path / name, arrays, replace(header, model_id=name))
+            with nullcontext() if fits else pytest.raises(StateError, match=r"--model PATH/another, .*--model /"):
+                chat.load(tmp_path / name)
+    chat.close()
 
 
 def test_save_and_load(loaded, tmp_path: Path) -> None:

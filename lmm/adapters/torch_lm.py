@@ -32,6 +32,7 @@ from transformers.cache_utils import (
 from lmm.adapters.base import Adapter, Cache, Rewrite, Shape, Site, Tap, TapContext, _of
 from lmm.adapters.models import loadable
 from lmm.adapters.models.chat_format import HFChatFormat, as_list
+from lmm.adapters.models.source import source_in
 from lmm.adapters.ops import Array
 from lmm.adapters.structure import down_projection, find_layers, input_width, one_width
 from lmm.adapters.threads import Threads
@@ -94,8 +95,10 @@ class TorchAdapter(Adapter):
         made = cls.__new__(cls)
         Adapter.__init__(made)
         made.model, name = model, model.config._name_or_path or type(model).__name__
-        made.model_id = Path(name).name if Path(name).is_dir() else name  # no path of this machine
-        made.revision = getattr(model.config, "_commit_hash", None)
+        made.model_id, made.revision = name, getattr(model.config, "_commit_hash", None)
+        if Path(name).is_dir():
+            made.source = source_in(name, Path(name))
+            made.model_id, made.revision = made.source.model_id, made.source.revision
         made.format = HFChatFormat.of(tokenizer, as_list(model.generation_config.eos_token_id))
         made.dtype, made.device = str(model.dtype).removeprefix("torch."), str(model.device)
         made.ops = TorchOps(model.device)

@@ -427,6 +427,7 @@ class Mind:
     def expected(self, memory: Memory | None = None) -> state_file.Expected:
         """What a file must say of itself to become what is known; `memory`: which reads it, if it is a part of ours."""
         header, memory = self.header(), memory or self.memory
+        source = getattr(self.adapter, "source", None)
         return state_file.Expected(
             model_id=header.model_id,
             layer=memory.sites(self.adapter)[0].layer,
@@ -435,7 +436,8 @@ class Mind:
             tokenizer_hash=header.tokenizer_hash,
             module=memory.name,
             options=memory.reading_options(),
-            typed=getattr(getattr(self.adapter, "source", None), "name", None),
+            typed=source and source.name,
+            folder=source and source.folder.name,
         )
 
     # the log -----------------------------------------------------------------------------------------------------

@@ -83,6 +83,7 @@ class Expected:
     module: str | None = None
     options: Mapping[str, Any] | None = None
     typed: str | None = None  # the model as the user named it, for hints
+    folder: str | None = None  # where it lies: `attach` once knew models by their folders' names
 
 
 class InvalidStateError(StateError):
@@ -207,10 +208,12 @@ def _checked_header(file: safefile.File) -> Header:
 
 def check_expected(path: PathLike, header: Header, expected: Expected) -> None:
     names = {"module": "memory", "model_id": "model", "tokenizer_hash": "tokenizer"}
+    if expected.folder is not None and header.model_id == expected.folder:
+        expected = dataclasses.replace(expected, model_id=header.model_id)
     wrong = [
         (name, getattr(header, name), wanted)
         for name, wanted in dataclasses.asdict(expected).items()
-        if name not in ("options", "typed") and wanted is not None and getattr(header, name) != wanted
+        if name not in ("options", "typed", "folder") and wanted is not None and getattr(header, name) != wanted
     ]
     if not any(name == "module" for name, _, _ in wrong):
         wrong += [

@@ -441,9 +441,15 @@ def _folder(name: str, path: Path) -> ModelSource:
         raise ModelError(f"{name} is an adapter for {base}, not a model: --model {base} --adapter {name}")
     if problem := incomplete(path):
         raise ModelError(f"{name} is not a model in Hugging Face layout: {problem}{_ggufs_hint(ggufs_in(path))}")
-    manifest = read_manifest(path)
-    if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):  # the hub's own cache
+    return source_in(name, path)
+
+
+def source_in(name: str, folder: Path) -> ModelSource:
+    """What lies in a folder: known as the hub's own cache, the manifest or else the folder's name says."""
+    path = folder.resolve()
+    if path.parent.name == "snapshots" and path.parents[1].name.startswith("models--"):
         return ModelSource(name, path, path.parents[1].name.removeprefix("models--").replace("--", "/"), path.name)
+    manifest = read_manifest(path)
     return ModelSource(name, path, manifest.get("model_id", path.name), manifest.get("revision"))
 
 

@@ -106,7 +106,7 @@ def chained(path: Path, rng: random.Random) -> Iterator[Pair]:
 
 
 @dataclass
-class Block:
+class NoteBlock:
     """Wordings of a note, what it helps with and near misses, with slots for names and numbers."""
 
     name: str
@@ -115,13 +115,13 @@ class Block:
     near: list[str] = field(default_factory=list)
 
 
-def blocks(path: Path = NOTES) -> list[Block]:
+def blocks(path: Path = NOTES) -> list[NoteBlock]:
     """Our own notes."""
-    found: list[Block] = []
+    found: list[NoteBlock] = []
     for raw in path.read_text(encoding="utf-8").splitlines():
         line = raw.strip()
         if line.startswith("["):
-            found.append(Block(line.strip("[]")))
+            found.append(NoteBlock(line.strip("[]")))
         elif line and not line.startswith("#"):
             texts = {"=": found[-1].notes, "+": found[-1].helps, "-": found[-1].near}[line[0]]
             texts.append(line[1:].strip())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class PairModel(Bert):
+class GateModel(Bert):
     """The pair model in torch; `params` are what is trained and saved."""
 
     def __init__(self, encoder: Encoder, rank: int, joint_from: int, seed: int) -> None:
@@ -125,7 +125,7 @@ def go_on_from(path: Path, params: Mapping[str, Tensor]) -> None:
 
 
 def batches(
-    pairs: Sequence[Pair], model: PairModel, size: int, rng: random.Random
+    pairs: Sequence[Pair], model: GateModel, size: int, rng: random.Random
 ) -> list[list[tuple[list[int], list[int], int]]]:
     """Batches of similar lengths, in random order: padding costs time."""
     cache: dict[str, list[int]] = {}
@@ -142,7 +142,7 @@ def batches(
     return found
 
 
-def score(model: PairModel, pairs: Sequence[Pair]) -> np.ndarray:
+def score(model: GateModel, pairs: Sequence[Pair]) -> np.ndarray:
     """Probabilities [n] that query and stored prompt ask the same."""
     torch = model.torch
     found = np.zeros(len(pairs), np.float32)
@@ -168,7 +168,7 @@ def report(pairs: Sequence[Pair], scores: np.ndarray) -> None:
         print(f"  {source:15s} n={len(rows):5d}  fires/silent at " + "   ".join(cells), flush=True)
 
 
-def train(model: PairModel, pairs: Sequence[Pair], options: argparse.Namespace) -> None:
+def train(model: GateModel, pairs: Sequence[Pair], options: argparse.Namespace) -> None:
     torch = model.torch
     todo = batches(pairs, model, options.batch, random.Random(options.seed))[: options.steps]
     old = {name for name in model.params if name in model.base}  # biases and norms the encoder came with
@@ -222,7 +222,7 @@ def train_and_save(options: argparse.Namespace, pairs: Callable[[], tuple[list[P
     torch.set_num_threads(options.threads)
     train_pairs, valid_pairs = pairs()
     print(f"{len(train_pairs)} training pairs, {len(valid_pairs)} validation pairs", flush=True)
-    model = PairModel(Encoder(), options.rank, options.joint_from, options.seed)
+    model = GateModel(Encoder(), options.rank, options.joint_from, options.seed)
     if options.init:
         go_on_from(options.init, model.params)
     train(model, train_pairs, options)
@@ -231,7 +231,7 @@ def train_and_save(options: argparse.Namespace, pairs: Callable[[], tuple[list[P
     print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
 
 
-def save(model: PairModel, options: argparse.Namespace) -> None:
+def save(model: GateModel, options: argparse.Namespace) -> None:
     from safetensors.numpy import save_file
 
     options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -148,7 +148,7 @@ class Data:
         self.own = Replies.of(adapter, memory, pasts, own)
 
 
-class Head:
+class OutputHead:
     """The model's last norm, and its head for those tokens that a loss compares."""
 
     def __init__(self, adapter: Adapter, tokens: torch.Tensor) -> None:
@@ -176,7 +176,7 @@ def ridge(x: torch.Tensor, y: torch.Tensor, weights: torch.Tensor | None = None)
     return found[:-1], found[-1]
 
 
-def start(memory: Lm2, state: State, data: Data, head: Head) -> State:
+def start(memory: Lm2, state: State, data: Data, head: OutputHead) -> State:
     """The state from which gradients go on."""
     m, s = len(data.questions), memory.options.slot_width
     _, sizes, directions = torch.linalg.svd(head.rows(head.tokens), full_matrices=False)
@@ -207,7 +207,7 @@ def start(memory: Lm2, state: State, data: Data, head: Head) -> State:
     }  # fmt: skip
 
 
-def whose_value(data: Data, head: Head, project: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def whose_value(data: Data, head: OutputHead, project: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """From a state that is written: which question's value its token is [D, M], and the token's code [D, C]."""
     own = data.turns.live > 0
     is_value = torch.zeros(*own.shape, len(data.questions))
@@ -239,7 +239,7 @@ class Trainer:
         some = torch.tensor(self.rng.sample(range(adapter.shape.vocab), min(candidates, adapter.shape.vocab)))
         said = torch.tensor([t for tokens in data.turns.tokens for t in tokens])
         right = [replies.targets[replies.targets != IGNORED] for replies in (data.told, data.own)]
-        self.head = Head(adapter, torch.cat([some, said, *right]))
+        self.head = OutputHead(adapter, torch.cat([some, said, *right]))
         self.state = start(memory, state, data, self.head)
         code = len(data.questions) + 1  # the first number of it
         self.free = {name: torch.ones_like(self.state[name]) for name in TRAINED}

@@ -98,7 +98,7 @@ class Example:
 
 
 # ------------------------------------------------------------------ the model
-class Model:
+class ReaderModel:
     """The encoder with a LoRA, and heads, in torch."""
 
     def __init__(self, encoder: Any, layers: int, rank: int, lora_from: int, seed: int) -> None:
@@ -171,7 +171,7 @@ class Model:
         return {name: value.detach().numpy().astype(np.float16) for name, value in self.params.items()}
 
 
-def losses(model: Model, batch: Sequence[Example], drop: float) -> torch.Tensor:
+def losses(model: ReaderModel, batch: Sequence[Example], drop: float) -> torch.Tensor:
     with torch.autocast("cpu", torch.bfloat16):
         states, mask = model.states(batch, drop)
     own = torch.zeros(mask.shape)
@@ -187,7 +187,7 @@ def losses(model: Model, batch: Sequence[Example], drop: float) -> torch.Tensor:
 
 
 # ------------------------------------------------------------------ training
-def train(model: Model, examples: list[Example], options: argparse.Namespace) -> None:
+def train(model: ReaderModel, examples: list[Example], options: argparse.Namespace) -> None:
     rng = random.Random(options.seed)
     heads = [v for n, v in model.params.items() if ".lora_" not in n]
     lora = [v for n, v in model.params.items() if ".lora_" in n]
@@ -235,7 +235,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     encoder = reader.encoder(options.encoder)
     examples = [Example(row, encoder, options.lora_from) for row in turns(options.data)]
     print(f"{len(examples)} turns", flush=True)
-    model = Model(encoder, options.layers, options.rank, options.lora_from, options.seed)
+    model = ReaderModel(encoder, options.layers, options.rank, options.lora_from, options.seed)
     if options.init:
         go_on_from(options.init, model.params)
     train(model, examples, options)
@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"wrote {options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
 
 
-def save(model: Model, options: argparse.Namespace) -> None:
+def save(model: ReaderModel, options: argparse.Namespace) -> None:
     from safetensors.numpy import save_file
 
     options.out.parent.mkdir(parents=True, exist_ok=True)

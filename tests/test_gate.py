@@ -155,10 +155,10 @@ def test_the_torch_pair_model_and_the_numpy_one_agree(tmp_path: Path) -> None:
 
     from lmm.memory.keyed.gate import JOINT_FROM
     from scripts.gate_data import Pair
-    from scripts.train_gate import PairModel, score
+    from scripts.train_gate import GateModel, score
 
     gate = shared_gate()
-    model = PairModel(gate.encoder, rank=4, joint_from=JOINT_FROM, seed=3)
+    model = GateModel(gate.encoder, rank=4, joint_from=JOINT_FROM, seed=3)
     for name in model.params:
         if name.endswith("lora_b"):
             model.params[name].data.normal_(std=0.05)

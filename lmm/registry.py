@@ -42,6 +42,10 @@ ENCODERS = {
     "lam": "lmm.encoders.lam:Lam",
     "states": "lmm.encoders.sentences:States",
 }
+MODELS = {  # those that packages bring -> what files know them by
+    "smollm2-135m-instruct": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "gemma-3-270m": "google/gemma-3-270m",
+}
 NEEDS = {"torch": "torch", "mlx_lm": "mlx_lm", "llama_cpp": "xllamacpp"}  # what must be installed for a backend
 EXTRAS = {"torch": "torch", "mlx_lm": "mlx", "llama_cpp": "llama"}  # lmm[...] that brings it
 

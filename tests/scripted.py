@@ -132,7 +132,7 @@ def open_mind(config: Any, progress: Any = None, notice: Any = lambda text: None
         wait("LOAD", 1 / 4)
         if progress is not None:
             progress(done, 4, f"reading the weights, {config.model}")
-    made = Mind(ScriptedAdapter(), runtime.build_memory(config), log=runtime.open_log(config))
+    made = Mind(ScriptedAdapter(), runtime.build_memory(runtime.as_saved(config)), log=runtime.open_log(config))
     runtime.start(made, config, notice)
     return made
 

@@ -604,6 +604,48 @@ def test_migrate_teaches_the_lessons_again(lmm, two):
     assert lmm("ask", Q, "--mm-path", "new.safetensors").out == f"{A}\n"
 
 
+def test_migrate_keeps_the_options_that_a_file_was_made_with(lmm):
+    lmm("teach", Q, "Canberra", "--memory", "hash_gradient", "--set", "bits=32", "--mm-path", "a.safetensors")
+    made = state.read_header("a.safetensors").options
+    for given, options in (((), made), (("--set", "bits=16"), {**made, "bits": 16})):
+        assert lmm("memory", "migrate", "a.safetensors", "--mm-save-path", "new.safetensors", *given).code == 0
+        assert state.read_header("new.safetensors").options == options
+    both = ("--memory", "hash_gradient+jotter", "--mm-save-path", "both.safetensors")
+    assert lmm("memory", "migrate", "a.safetensors", *both).code == 0
+    assert state.read_header("both.safetensors").options == {f"hash_gradient.{n}": x for n, x in made.items()}
+    alone = ("--memory", "hash_gradient", "--mm-save-path", "alone.safetensors")
+    assert lmm("memory", "migrate", "both.safetensors", *alone).code == 0
+    assert state.read_header("alone.safetensors").options == made
+
+
+def test_files_that_cannot_be_merged_say_what_teaches_the_one_on_top_of_the_other(lmm):
+    for name, bits, question in (("a", 32, Q), ("b", 16, "Who sells bread?")):
+        given = ("--memory", "hash_gradient", "--set", f"bits={bits}", "--mm-path", f"{name}.safetensors")
+        assert lmm("teach", question, "Canberra", *given).code == 0
+    arrays, header = state.load("a.safetensors")
+    packaged = replace(header, model_id="HuggingFaceTB/SmolLM2-135M-Instruct", revision="sha256:b179")
+    state.save("c.safetensors", arrays, packaged)
+    refused = lmm("memory", "merge", "a.safetensors", "c.safetensors")
+    assert refused.code == 1 and "model_id: 'toy' and 'HuggingFaceTB/" in refused.err
+    assert "--model smollm2-135m-instruct" in lmm("memory", "merge", "c.safetensors", "a.safetensors").err
+    refused = lmm("memory", "merge", "a.safetensors", "b.safetensors")
+    assert refused.code == 1 and "differ in option bits: 32 and 16." in refused.err
+    command = shlex.split(refused.err.partition("other: lmm ")[2])
+    command[command.index("--model") + 1] = "smollm2-135m-instruct"  # the toy has no name that can be typed
+    assert lmm(*command, "--mm-save-path", "both.safetensors").code == 0
+    both = state.read_header("both.safetensors")
+    assert both.options == header.options and [x.prompt for x in both.lessons] == [Q, "Who sells bread?"]
+
+
+def test_options_of_learning_do_not_keep_files_apart(lmm):
+    for name, steps, question in (("a", 5, Q), ("b", 6, "Who sells bread?")):
+        given = ("--memory", "keyed", "--set", f"steps={steps}", "--mm-path", f"{name}.safetensors")
+        assert lmm("teach", question, "Canberra", *given).code == 0
+    assert lmm("memory", "merge", "a.safetensors", "b.safetensors", "-o", "c.safetensors").code == 0
+    assert state.read_header("c.safetensors").options["steps"] == 5
+    assert len(state.read_header("c.safetensors").lessons) == 2
+
+
 # the log, the doctor ----------------------------------------------------------------------------------------------
 @pytest.mark.slow
 def test_log_show_and_plot(lmm):

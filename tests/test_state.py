@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from lmm.adapters.models.source import PACKAGED
 from lmm.engine import memory_files
 from lmm.errors import StateError
 from lmm.files import atomic, safefile
@@ -568,10 +569,16 @@ def test_hints_name_the_model_as_it_is_typed(path):
         ("some/model:Q4_K_M", "hf.co/some/model:Q4_K_M"),
         ("llama3.2:1b", "ollama:llama3.2:1b"),
         ("folder", "PATH/folder"),
+        (PACKAGED["gemma-3-270m"].model_id, "gemma-3-270m"),
     ],
 )
 def test_a_model_that_files_know_is_named_as_it_can_be_typed(model_id: str, typed: str):
-    assert state_module.typable(model_id) == typed
+    assert state_module.typable(header(model_id=model_id, revision="sha256:a5fd")) == typed
+
+
+def test_the_weights_of_the_hub_are_not_those_of_a_package():
+    model_id = PACKAGED["gemma-3-270m"].model_id
+    assert state_module.typable(header(model_id=model_id, revision="9b0cfec892e2")) == model_id
 
 
 def test_what_fits_loads_and_none_means_any(path):

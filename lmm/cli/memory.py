@@ -331,8 +331,9 @@ def migrate(
     without: Annotated[str | None, Option(help="leave one lesson out: its number or id, or text of it")] = None,
     as_json: Json = False,
 ) -> None:
-    """Teach the lessons of a file again: to another model, another memory, or on top of another file."""
-    from lmm.engine import memory_files
+    """Teach the lessons of a file again: to another model, another memory, or on top of another file. The options
+    are those that the file, or the one below, was made with, where none are given."""
+    from lmm.engine import memory_files, runtime
     from lmm.files import journal
 
     header = journal.read_header(file)
@@ -341,6 +342,8 @@ def migrate(
     if not header.lessons:
         raise UsageError(f"{file} has no lessons in text to teach again")
     config = dataclasses.replace(config, memory=memory or header.module, fresh=True)
+    if config.preset is None and config.mm_load_path is None:
+        config = runtime.made_as(header, config)
 
     def progress(number: int, lesson: Lesson, problem: str) -> None:
         say(f"{number}/{len(header.lessons)} {lesson}{': ' + problem if problem else ''}")

@@ -206,7 +206,7 @@ def merged(a: Path, b: Path, prefer: str | None = None) -> tuple[dict[str, np.nd
     if any(not np.array_equal(arrays_a[name], arrays_b[name]) for name in shared):
         raise LearningError(
             f"memory {header_a.module!r} mixes its lessons in the same weights, and such files cannot be joined; "
-            f"teach the lessons of one on top of the other: lmm memory migrate {b} --mm-load-path {a}"
+            f"teach the lessons of one on top of the other: {_on_top(a, b, header_a, header_b)}"
         )
     return arrays_a | arrays_b, dataclasses.replace(header_a, lessons=[*lessons_a, *lessons_b])
 
@@ -220,14 +220,25 @@ def _without(
 
 
 def _check_mergeable(a: Path, b: Path, header_a: Header, header_b: Header) -> None:
-    names = ("module", "options", "model_id", "layer", "layers", "width", "tokenizer_hash")
-    wrong = [n for n in names if getattr(header_a, n) != getattr(header_b, n)]
+    names = ("module", "model_id", "layer", "layers", "width", "tokenizer_hash")
+    pairs = {n: (getattr(header_a, n), getattr(header_b, n)) for n in names}
+    if header_a.module == header_b.module:
+        read_a, read_b = memory_of(header_a).reading_options(), memory_of(header_b).reading_options()
+        pairs |= {f"option {n}": (read_a[n], read_b[n]) for n in read_a}
+    wrong = "; ".join(f"{n}: {x!r} and {y!r}" for n, (x, y) in pairs.items() if x != y)
     if wrong:
-        pairs = "; ".join(f"{n}: {getattr(header_a, n)!r} and {getattr(header_b, n)!r}" for n in wrong)
         raise StateError(
-            f"{a} and {b} cannot be merged, they differ in {pairs}. Re-teach the lessons of one to the other's model: "
-            f"lmm memory migrate {b} --model {state.typable(header_a.model_id)}"
+            f"{a} and {b} cannot be merged, they differ in {wrong}. Teach the lessons of one on top of the other: "
+            f"{_on_top(a, b, header_a, header_b)}"
         )
+
+
+def _on_top(a: Path, b: Path, header_a: Header, header_b: Header) -> str:
+    """The command that teaches the lessons of b to what a is for."""
+    flags = {"mm-load-path": str(a), "model": state.typable(header_a)}
+    flags |= {"memory": header_a.module} if header_a.module != header_b.module else {}
+    flags |= {"layer": str(header_a.layer)} if header_a.layer != header_b.layer else {}
+    return shlex.join(["lmm", "memory", "migrate", str(b), *(x for n, y in flags.items() for x in (f"--{n}", y))])
 
 
 def reteach(

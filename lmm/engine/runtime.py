@@ -56,14 +56,24 @@ def as_saved(config: Config) -> Config:
     if not path or config.preset is not None or not os.path.exists(path):
         return config
     with contextlib.suppress(StateError, UsageError):  # a file that cannot be read is refused when it is loaded
-        header = state.read_header(path)
-        part = "" if header.module == config.memory else f"{header.module}."
-        if not part or header.module in config.memory.split("+"):
-            options = {f"{part}{name}": value for name, value in header.options.items()}
-            made = dataclasses.replace(config, options=options | dict(config.options))
-            build_memory(made)
-            return made
+        made = made_as(state.read_header(path), config)
+        build_memory(made)
+        return made
     return config
+
+
+def made_as(header: state.Header, config: Config) -> Config:
+    """The configuration with the options of a file's memory, of the parts that both have, where none are given.
+
+    What an older version had and this one has not is left out. Raises UnknownNameError.
+    """
+    parts = [name.strip() for name in config.memory.split("+")]
+    known = {f"{part}.{name}" for part in parts for name in registry.memory_class(part).Options.declared()}
+    alone = "" if "+" in header.module else f"{header.module}."
+    options = {f"{alone}{name}": value for name, value in header.options.items() if f"{alone}{name}" in known}
+    if len(parts) == 1:
+        options = {name.partition(".")[2]: value for name, value in options.items()}
+    return dataclasses.replace(config, options=options | dict(config.options))
 
 
 def load_adapter(config: Config, progress: Progress | None = None, notice: Notice = log.warning) -> Adapter:

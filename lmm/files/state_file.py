@@ -241,7 +241,7 @@ def _advice(path: PathLike, header: Header, expected: Expected, wrong: set[str])
     if not set(header.module.split("+")) <= set(registry.table("lmm.memories")):
         return f"no memory {_quoted(header.module)} is installed here; install the package it comes from"
     flags = [f"--memory {_quoted(header.module)}"] if "module" in wrong else []
-    flags += [f"--model {_quoted(typable(header.model_id))}"] if other_model else []
+    flags += [f"--model {_quoted(typable(header))}"] if other_model else []
     flags += [f"--layer {header.layer}"] if "layer" in wrong and "layers" not in wrong else []
     options = [name.removeprefix("option ") for name in sorted(wrong) if name.startswith("option ")]
     flags += [f"--set {_quoted(f'{name}={header.options[name]}')}" for name in options]
@@ -252,8 +252,13 @@ def _advice(path: PathLike, header: Header, expected: Expected, wrong: set[str])
     return advice
 
 
-def typable(model_id: str) -> str:
-    """What `--model` takes for a model that files know by this: where a file or folder of it lies, they do not say."""
+def typable(header: Header) -> str:
+    """What `--model` takes for a file's model: where a file or folder of it lies, no memory file says."""
+    from lmm import registry
+
+    model_id, packaged = header.model_id, (header.revision or "").startswith("sha256:")
+    if packaged and (name := next((name for name, known in registry.MODELS.items() if known == model_id), None)):
+        return name
     if ":" in model_id:
         return f"{'hf.co/' if '/' in model_id else 'ollama:'}{model_id}"
     return model_id if "/" in model_id else f"PATH/{model_id}"

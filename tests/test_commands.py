@@ -768,6 +768,16 @@ def test_another_model_goes_on_with_the_lessons(fresh: Session):
     assert A in fresh.do(Q)
 
 
+def test_the_system_prompt_stays_whatever_is_put_in_place_of_what(session: Session):
+    for line in ("/new", "/memory identity", "/memory jotter", "/model other"):
+        session.do(f"/system Be brief. {line}")
+        session.do(line)
+        assert session.chat.engine.conversation.messages[0]["content"] == f"Be brief. {line}"
+    session.do("/system off")
+    session.do("/model another")
+    assert session.chat.engine.conversation.messages == []
+
+
 def test_a_model_that_does_not_load_leaves_the_old_one_in_place(session: Session, monkeypatch: pytest.MonkeyPatch):
     from lmm.engine import runtime
     from lmm.errors import ModelError

@@ -103,8 +103,10 @@ def system(chat: AnyChat, rest: str) -> None:
     if not rest:
         chat.view.show(chat.conversation.system or "(no system prompt)")
         return
-    chat.conversation.system = "" if rest.lower() == "off" else rest
-    chat.view.say("system prompt changed" if rest.lower() != "off" else "no system prompt")
+    text = "" if rest.lower() == "off" else rest
+    chat.conversation.system = text
+    chat.config = dataclasses.replace(chat.config, system=text)  # of which another model's conversation is made
+    chat.view.say("system prompt changed" if text else "no system prompt")
 
 
 def history(chat: AnyChat, rest: str) -> None:

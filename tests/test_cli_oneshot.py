@@ -753,10 +753,17 @@ def test_a_session_with_a_time_that_is_none_is_listed(lmm):
     assert "5138-11-16" in lmm("sessions").out and "hello" in lmm("sessions").out
 
 
-def test_doctor_finds_what_is_here_and_what_is_missing(lmm):
+def test_doctor_finds_what_is_here_and_what_is_missing(lmm, tmp_path: Path):
     pytest.importorskip("torch")
     found = {x["topic"]: x for x in lmm("doctor", "--backend", "torch", "--json").json}
     assert {"program", "backend torch", "device", "model", "memory", "cache", "sessions"} <= found.keys()
+    for topic, place in {  # those that the README names
+        "memories": "data/memories", "copies": "artifacts", "log": "logs", "sessions": "data",
+    }.items():  # fmt: skip
+        assert found[topic]["found"] == str(tmp_path / place)
+    assert "hub" in found["hub's cache"]["found"] and "cache" in found and "config file" in found
+    work = {x["topic"]: x["found"] for x in lmm("doctor", "--profile", "work", "--json").json}
+    assert work["memories"] == str(tmp_path / "data/profiles/work/memories")
     broken = lmm("doctor", "--backend", "torch", "--model", "no/such-model", "--local-files-only", "--json")
     assert broken.code == 1
     wrong = next(x for x in broken.json if x["status"] == "bad")

@@ -153,16 +153,27 @@ def _cache(config: Config) -> list[Finding]:
 
 
 def _places(config: Config) -> list[Finding]:
+    from lmm.files import standing
     from lmm.files.transcripts import data_dir
 
     path = config_path()
     found = [Finding("config file", GOOD, f"{path}{'' if path.exists() else ' (none: defaults)'}")]
-    places = {"sessions": data_dir(), "memories": Path("artifacts"), "log": Path(config.activation_log_path).parent}
+    named = config.mm_save_path or config.mm_load_path
+    places = {
+        "memories": Path(named) if named else standing.memories_of(config.profile),
+        "copies": Path("artifacts"),
+        "log": Path(config.activation_log_path).parent,
+        "sessions": data_dir(),
+    }
     for name, folder in places.items():
         ok = os.access(_existing(folder), os.W_OK)
         found.append(
             Finding(name, GOOD if ok else BAD, str(folder.absolute()), "" if ok else "cannot be written there")
         )
+    if importlib.util.find_spec("huggingface_hub"):
+        from huggingface_hub import constants
+
+        found.append(Finding("hub's cache", GOOD, str(constants.HF_HUB_CACHE)))
     return found
 
 

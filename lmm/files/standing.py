@@ -40,7 +40,7 @@ def file_of(config: Config) -> Path | None:
     model = _slug(config.model, config.revision)
     if config.adapter is not None:
         model = f"{model}+{_slug(str(Path(config.adapter).expanduser().resolve()), None)}"
-    return _folder(config.profile) / model / f"{config.memory}.safetensors"
+    return memories_of(config.profile) / model / f"{config.memory}.safetensors"
 
 
 def files() -> list[Path]:
@@ -51,7 +51,7 @@ def files() -> list[Path]:
 
 def files_of(profile: str | None) -> list[Path]:
     """Those of a profile."""
-    return sorted(_folder(profile).glob("*/*.safetensors"))
+    return sorted(memories_of(profile).glob("*/*.safetensors"))
 
 
 def chats_of(profile: str | None) -> list[Path]:
@@ -73,7 +73,8 @@ def of_model(model: str) -> list[Path]:
     return [path for path in files() if path.parent.name == _slug(model, None)]
 
 
-def _folder(profile: str | None) -> Path:
+def memories_of(profile: str | None) -> Path:
+    """The folder of a profile's memories. Raises UsageError for a profile that is no name for a folder."""
     if profile is None:
         return data_dir() / "memories"
     if not PROFILE.fullmatch(profile):

@@ -24,9 +24,24 @@ from lmm.errors import UnknownNameError, UsageError
 
 _INTERVAL = re.compile(r"([\[(])\s*(\S+?)\s*,\s*(\S+?)\s*([\])])")
 _KINDS = {
-    bool: "true or false", int: "a whole number", float: "a number", str: "a text", Mapping: "a table of options"
+    bool: "true or false", int: "a whole number", float: "a number", str: "a text", Mapping: "a table of options",
+    tuple: "whole numbers, by commas", frozenset: "names, by commas",
 }  # fmt: skip
 _BOOL = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+#: kind -> its value of a text
+_READ: dict[type, Callable[[str], Any]] = {
+    bool: lambda text: _BOOL[text.lower()],
+    int: int,
+    float: float,
+    tuple: lambda text: tuple(dict.fromkeys(map(int, _parts(text)))),
+    frozenset: lambda text: frozenset(_parts(text)),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +61,9 @@ class Declared:
     flag_only: bool = False
 
     def problem(self, name: str, value: Any) -> str | None:
-        """What is wrong with a value, in words; None for a good one."""
+        """What is wrong with a value, in words; None for a good one. Of several, each has to be good."""
+        if isinstance(value, tuple | frozenset):
+            return "; ".join(filter(None, (self.problem(name, one) for one in sorted(value)))) or None
         if self.one_of:
             if value in self.one_of:
                 return None
@@ -181,9 +198,9 @@ def _kind(hint: Any) -> type:
 
 def fitted(value: Any, kind: type) -> Any:
     """A value, or its text, as an option's kind. Raises ValueError that says which kind."""
-    if isinstance(value, str) and kind in (bool, int, float):
+    if isinstance(value, str) and kind in _READ:
         try:
-            value = _BOOL[value.lower()] if kind is bool else kind(value)
+            value = _READ[kind](value)
         except (KeyError, ValueError):
             raise ValueError(_KINDS[kind]) from None
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):

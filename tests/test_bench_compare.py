@@ -50,7 +50,7 @@ def memories(monkeypatch) -> None:
 def request(data: Path, *names: str, **settings: Any) -> CompareRequest:
     small = {"distances": (20, 60), "lengths": (16, 64), "questions": 4, "max_tokens": 8, "limit": 10}
     given = small | {"known": data.parent / "known.json", "out": data.parent / "out"} | settings
-    return CompareRequest(data, names, Config(), **given)
+    return CompareRequest(data=data, memories=names, config=Config(), **given)
 
 
 def row(result: dict[str, Any], name: str) -> dict[str, Any]:
@@ -178,8 +178,8 @@ def test_wrong_requests_come_before_the_model(data: Path) -> None:
         compare(request(data, "told", train=frozenset({"keyed"})))
     with pytest.raises(UsageError, match="lmm data"):
         compare(request(data.parent, "told"))
-    with pytest.raises(UsageError, match="at least 1"):
-        compare(request(data, "told", questions=0))
+    with pytest.raises(UsageError, match=r"limit must be 1 or above, not 0; lengths must be .*; questions must be "):
+        request(data, "told", questions=0, limit=0, lengths=(0, 16))
 
 
 def test_talk_has_the_tokens_it_should() -> None:

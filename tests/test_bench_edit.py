@@ -11,8 +11,9 @@ from benching import KnowsTheOrder, Loose, PeeksAtTheBatch, Told, adapter, edits
 
 from lmm.adapters.toy import ToyAdapter
 from lmm.bench import edit, measure, plan, runner
-from lmm.bench.edit import Bench, EditSettings
+from lmm.bench.edit import Bench
 from lmm.bench.peers import Nothing
+from lmm.bench.settings import EditSettings
 from lmm.bench.store import Folder
 from lmm.engine.mind import Mind
 from lmm.errors import UsageError
@@ -24,7 +25,7 @@ FAST = frozenset({"speed", "perplexity"})
 
 
 def bench(folder: Path, model: ToyAdapter | None = None, sizes: tuple[int, ...] = (6,), **changes: Any) -> Bench:
-    settings = EditSettings(sizes, **{"skip": FAST, "max_tokens": 40, **changes})
+    settings = EditSettings(sizes=sizes, **{"skip": FAST, "max_tokens": 40, **changes})
     return Bench(model or adapter(), edits(sizes[-1]), KNOWN, None, Folder(folder, {"sizes": list(sizes)}), settings)
 
 
@@ -284,7 +285,7 @@ def test_starting_over_leaves_a_folder_alone_that_is_not_a_run(tmp_path: Path) -
 def test_cost_and_perplexity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = tmp_path / "text.txt"
     text.write_text("a quick brown fox jumps over the lazy dog. " * 40)
-    settings = EditSettings((4,), max_tokens=12)
+    settings = EditSettings(sizes=(4,), max_tokens=12)
     monkeypatch.setattr(edit.measure.windows, "__defaults__", (3, 32))
     made = Bench(adapter(), edits(4), KNOWN, text, Folder(tmp_path / "run", {}), settings)
     row = made.run("told", Told)[0]
@@ -324,8 +325,8 @@ def test_settings_that_make_no_sense() -> None:
     for changes, message in (
         ({"sizes": (3, 2)}, "rising numbers"),
         ({"sizes": ()}, "rising numbers"),
-        ({"sizes": (2,), "skip": frozenset({"locallity"})}, "cannot skip locallity"),
-        ({"sizes": (2,), "batch_size": 0, "seed": -1}, "seed must be 0 or above.*batch_size must be 1 or above"),
+        ({"sizes": (2,), "skip": frozenset({"locallity"})}, "skip must be one of locality, .* not 'locallity'"),
+        ({"sizes": (2,), "batch_size": 0, "seed": -1}, "batch_size must be 1 or above.*seed must be 0 or above"),
     ):
         with pytest.raises(UsageError, match=message):
             EditSettings(**changes)  # type: ignore[arg-type]

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from lmm import registry
 from lmm.bench import lookup, report, run, store
-from lmm.bench.edit import EditSettings
+from lmm.bench.settings import EditSettings, LookupSettings
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine import runtime
@@ -95,7 +95,7 @@ def test_a_single_size_gives_bars(data: Path, tmp_path: Path) -> None:
     [
         (["--memory", "tolld"], "unknown memory 'tolld': did you mean 'told'"),
         (["--memory", ""], "names no memory"),
-        (["--memory", "told", "--edits", "ten"], "numbers by commas"),
+        (["--memory", "told", "--edits", "ten"], "whole numbers, by commas"),
         (["--memory", "told", "--edits", "9"], "has 8 records, fewer than the 9"),
         (["--memory", "told", "--format", "zrse"], "did you mean 'zsre'"),
         (["--memory", "told", "--set", "x=1"], "unknown option 'x'"),
@@ -104,7 +104,7 @@ def test_a_single_size_gives_bars(data: Path, tmp_path: Path) -> None:
         (["--memory", "none", "--preset", "none.x"], "has no presets"),
         (["--memory", "told", "--text", "nowhere.txt"], "nowhere.txt of --text does not exist"),
         (["--memory", "told", "--known", "nowhere.json"], "nowhere.json cannot be read"),
-        (["--memory", "told", "--skip", "rest"], "cannot skip rest"),
+        (["--memory", "told", "--skip", "rest"], "skip must be one of locality, "),
     ],
 )
 def test_mistakes_are_found_before_the_model_is_loaded(
@@ -131,7 +131,7 @@ def test_without_matplotlib_the_numbers_are_still_there(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run.importlib.util, "find_spec", lambda name: None)
-    settings = EditSettings((2,), skip=frozenset({"speed"}))
+    settings = EditSettings(sizes=(2,), skip=frozenset({"speed"}))
     run.run(run.EditRequest((data,), ("told",), settings, Config(), out=tmp_path / "o"))
     assert {p.name for p in (tmp_path / "o").iterdir()} >= {"result.json", "table.md"}
     assert not list((tmp_path / "o").glob("*.png"))
@@ -147,7 +147,7 @@ def test_options_find_their_memory() -> None:
 
 
 def test_an_interrupted_command_keeps_what_is_finished(data: Path, tmp_path: Path) -> None:
-    settings = EditSettings((4,), skip=frozenset({"speed"}))
+    settings = EditSettings(sizes=(4,), skip=frozenset({"speed"}))
     request = run.EditRequest((data,), ("told", "mutates"), settings, Config(), out=tmp_path / "o")
     registry.table("lmm.memories")["mutates"] = "benching:Mutates"
     with pytest.raises(LmmError, match="left the model changed"):
@@ -184,7 +184,7 @@ def test_a_lookup_is_timed_with_all_its_parts() -> None:
     assert len(index) == 300
     for prompt, asked in zip(lookup.TAUGHT, lookup.ASKED, strict=True):
         assert index.prompts[index.match([asked])[0][0][0]] == prompt, "found by the pair model, in other words"
-    found = lookup.time_lookups((20, 200), repeats=3)
+    found = lookup.time_lookups(LookupSettings((20, 200), 3))
     assert [f.size for f in found] == [20, 200]
     assert all(0 < f.search_s < f.whole_s <= f.whole_p95_s and f.added_s > 0 for f in found)
     assert np.allclose(np.linalg.norm(lookup.unit_vectors(4, 8, 0), axis=1), 1)
@@ -228,4 +228,4 @@ def test_commit_names_this_tree_only(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_an_empty_request_says_so(data: Path) -> None:
     with pytest.raises(UsageError, match="names no memory"):
-        run.run(run.EditRequest((data,), (), EditSettings((1,)), Config()))
+        run.run(run.EditRequest((data,), (), EditSettings(sizes=(1,)), Config()))

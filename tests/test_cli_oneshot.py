@@ -770,6 +770,31 @@ def test_doctor_finds_what_is_here_and_what_is_missing(lmm, tmp_path: Path):
     assert wrong["topic"] == "model" and wrong["advice"]
 
 
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        (
+            "bench compare --data x --memory keyed --limit 0 --lengths 0,8 --questions 0 --epochs 0 --seed -1",
+            ("limit", "lengths", "questions", "epochs", "seed"),
+        ),
+        (
+            "bench edit --data x --memory keyed --batch-size 0 --skip speed,x --edits 3,2",
+            ("batch_size", "skip", "--edits"),
+        ),
+        ("bench use --data x --memory keyed --batch-size 0 --max-tokens 0", ("batch_size", "max_tokens")),
+        ("bench lookup --sizes 0 --repeats 0", ("sizes", "repeats")),
+        ("data exact-match --out x --num-examples 0 --seed -1", ("num_examples", "seed")),
+    ],
+)
+def test_all_that_is_wrong_with_a_measurement_is_named_at_once(lmm, command: str, named: tuple[str, ...]):
+    found = lmm(*command.split())
+    assert found.code == 2 and [x.split()[0] for x in found.err.removeprefix("lmm: ").split("; ")] == list(named)
+
+
+def test_the_limits_of_made_up_data_stand_in_its_help(lmm):
+    assert "over all splits (10 to 20,000)" in " ".join(lmm("data", "preferences", "--help").out.split())
+
+
 # settings ---------------------------------------------------------------------------------------------------------
 def test_config_show_says_what_holds_and_where_it_comes_from(lmm, monkeypatch: pytest.MonkeyPatch):
     path = Path(lmm("config", "path").out.strip())

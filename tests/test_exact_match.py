@@ -107,10 +107,10 @@ def test_bad_requests_say_what_is_wrong(tmp_path: Path) -> None:
         exact_match.exact_match(50, categories=("capitol",))
     with pytest.raises(UsageError, match="there are only"):
         exact_match.exact_match(1000, categories=("http",))
-    with pytest.raises(UsageError, match="10 to 20000"):
+    with pytest.raises(UsageError, match="num_examples must be 10 to 20,000, not 9"):
         exact_match.preferences(9)
     for task in TASKS.values():
-        with pytest.raises(UsageError, match="--seed must be 0 or above, not -1"):
+        with pytest.raises(UsageError, match="seed must be 0 or above, not -1"):
             task(50, -1)
     (tmp_path / "bad.jsonl").write_text('{"question": "a?", "answer": "b"}\n{"question": "a?"}\n')
     with pytest.raises(UsageError, match=r"bad.jsonl, line 2"):

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lmm.errors import UsageError
-from lmm.options import Options, fitted, option
+from lmm.options import Declared, Options, fitted, option
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,24 @@ def test_values_and_texts_become_the_option_s_kind() -> None:
     [
         (2.5, int, "a whole number"), ("2.5", int, "a whole number"), (True, int, "a whole number"),
         ("warm", float, "a number"), (math.nan, float, "a number"), ("inf", float, "a number"),
-        (1, bool, "true or false"), ("maybe", bool, "true or false"), (5, str, "a text"), (3, Mapping, "a table"),
+        (1, bool, "true or false"), ("1,x", tuple, "whole numbers, by commas"), (1, frozenset, "names, by commas"),
+        ("maybe", bool, "true or false"), (5, str, "a text"), (3, Mapping, "a table"),
     ],
 )  # fmt: skip
 def test_what_is_of_another_kind_is_refused(value: Any, kind: type, said: str) -> None:
     with pytest.raises(ValueError, match=said):
         fitted(value, kind)
+
+
+def test_several_values_are_read_by_commas_and_each_is_to_be_good() -> None:
+    assert fitted("10, 100,10", tuple) == (10, 100) and fitted("", tuple) == ()
+    assert fitted("a, b,", frozenset) == {"a", "b"} and fitted((1, 2), tuple) == (1, 2)
+    assert (
+        Declared("", low=1).problem("sizes", (2, 0, -1))
+        == "sizes must be 1 or above, not -1; sizes must be 1 or above, not 0"
+    )
+    assert Declared("", one_of=("a", "b")).problem("parts", frozenset("ab")) is None
+    assert "not 'c'" in (Declared("", one_of=("a", "b")).problem("parts", frozenset("ac")) or "")
 
 
 def test_all_problems_are_named_at_once() -> None:

@@ -22,10 +22,11 @@ import numpy as np
 from lmm.adapters.base import as_tokens
 from lmm.bench import compare_report, datasets, exact_match, measure, metrics, pages, rows, run
 from lmm.bench.datasets import Edit
-from lmm.bench.edit import Bench, EditSettings, _identity
+from lmm.bench.edit import Bench, _identity
 from lmm.bench.exact_match import TaskExample
 from lmm.bench.plan import PromptList
 from lmm.bench.runner import Build, Track, quietly
+from lmm.bench.settings import CompareSettings, EditSettings
 from lmm.bench.store import Folder, KeptReplies, circumstances, digest, model_of, read_json, read_lines, write_json
 from lmm.config import Config, Decoding
 from lmm.engine import runtime
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from lmm.engine.training import TrainingSettings
     from lmm.memory.base import Memory
 
-DISTANCES = (50, 100, 200, 400)  # tokens of other talk before a question
-LENGTHS = (64, 128, 256, 512, 1024, 2048)  # tokens read before a step that is timed
 STEPS = 9  # decode steps timed at each length
 TALK = (  # is about nothing that the tasks ask for
     "The sea is never quite still. On calm mornings small waves run along the beach and draw thin lines in the sand. "
@@ -52,23 +51,14 @@ TALK = (  # is about nothing that the tasks ask for
 )
 
 
-@dataclass(frozen=True)
-class CompareRequest:
-    """One comparison. `train`: the memories whose tensors are trained offline; `options`, `presets` as in `lmm bench
-    edit`; `limit` examples are taught; `questions` of them are asked after other talk."""
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest(CompareSettings):
+    """One comparison; `options`, `presets` as in `lmm bench edit`."""
 
     data: Path
     memories: tuple[str, ...]
     config: Config
-    limit: int = 100
-    train: frozenset[str] = frozenset()
     known: Path | None = None
-    known_count: int = 100
-    distances: tuple[int, ...] = DISTANCES
-    lengths: tuple[int, ...] = LENGTHS
-    questions: int = 20
-    max_tokens: int = 32
-    batch_size: int = 32
     out: Path | None = None
     resume: bool = True
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -98,8 +88,6 @@ def compare(
     unknown = sorted(request.train - set(names))
     if unknown:
         raise UsageError(f"--train names {', '.join(unknown)}, which --memory does not")
-    if min(request.limit, request.questions, request.max_tokens, request.batch_size, *request.lengths) < 1:
-        raise UsageError("numbers of examples, questions, tokens and prompts must be at least 1")
     builds = {name: run.builder(name, request.config, request.options, request.presets) for name in names}
     taught = exact_match.read(request.data / "train.jsonl")[: request.limit]
     unseen = [x for x in exact_match.read(request.data / "test.jsonl") if not x.seen][: request.limit]
@@ -177,7 +165,7 @@ class Compare(Bench):
         track: Track = quietly,
     ) -> None:
         edits = [Edit(x.question, x.answer, rephrases=x.wordings[:1]) for x in taught]
-        settings = EditSettings((len(edits),), request.config.seed, request.batch_size, request.max_tokens)
+        settings = EditSettings(request.batch_size, request.max_tokens, request.config.seed, sizes=(len(edits),))
         super().__init__(adapter, edits, known, None, folder, settings, track)
         self.request, self.taught, self.unseen = request, taught, unseen
         self._plain_unseen: dict[str, str] = {}

@@ -18,6 +18,7 @@ from lmm.bench import measure, rows
 from lmm.bench.datasets import Edit
 from lmm.bench.plan import AskingPlan, lessons_of, make_plan
 from lmm.bench.runner import Build, Runner, Taught, Track, last_saved, quietly
+from lmm.bench.settings import EditSettings
 from lmm.bench.store import (
     LEARNING,
     READING,
@@ -37,34 +38,11 @@ from lmm.errors import LearningError, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import Memory
 from lmm.memory.identity import Identity
-from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
 
-#: what can be left out with --skip
-PARTS = ("locality", "known", "portability", "teacher-forced", "perplexity", "speed")
 CLOCKS = 8  # replies that are timed among the lessons of a run, so that both meet the same machine
-
-
-@dataclass(frozen=True)
-class EditSettings(Options):
-    """One run, apart from model and memories. `sizes`: numbers of edits, each scored."""
-
-    sizes: tuple[int, ...]
-    seed: int = option(0, "of fresh memories and intervals", "[0, inf)")
-    batch_size: int = option(32, "prompts answered together", "[1, inf)")
-    max_tokens: int = option(32, "longest reply, in tokens", "[1, inf)")
-    skip: frozenset[str] = option(frozenset(), f"parts to leave out, of {', '.join(PARTS)}")
-    save_every_s: float = option(30.0, "seconds between checkpoints", "[0, inf)")
-
-    def together(self) -> list[str]:
-        problems = []
-        if unknown := sorted(self.skip - set(PARTS)):
-            problems.append(f"cannot skip {', '.join(unknown)}; parts that can be: {', '.join(PARTS)}")
-        if not self.sizes or list(self.sizes) != sorted(set(self.sizes)) or self.sizes[0] < 1:
-            problems.append(f"--edits must be rising numbers from 1, not {','.join(map(str, self.sizes))}")
-        return problems
 
 
 @dataclass

@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from lmm.bench.exact_facts import ACRONYMS, CAPITALS, ELEMENTS, HTTP_CODES, PEOPLE, PORTS, UNITS
+from lmm.bench.settings import DataSettings
 from lmm.errors import UsageError
 from lmm.files.atomic import write_atomically
 
 SPLITS = ("train", "valid", "test")
 REAL_SHARE = 0.32  # of exact-match examples are true facts, as in the Engram PoC's set of 500; the rest is synthetic
-MIN, MAX = 10, 20_000
 _GREEK = """
 alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau upsilon phi chi psi
 omega
@@ -116,14 +116,14 @@ def exact_match(count: int, seed: int = 0, categories: tuple[str, ...] = CATEGOR
 
     Raises UsageError for an unknown category or negative seed, and if there are fewer facts than asked for.
     """
-    rng, categories = _seeded(seed), tuple(dict.fromkeys(categories))
+    rng, categories = _drawing(count, seed), tuple(dict.fromkeys(categories))
     unknown = [name for name in categories if name not in CATEGORIES]
     if unknown:
         raise UsageError(f"unknown categories: {', '.join(unknown)}; known: {', '.join(CATEGORIES)}")
     real = [list(REAL[name]()) for name in categories if name in REAL]
     for family in real:
         rng.shuffle(family)
-    wanted = _checked(count) if "synthetic" not in categories else round(REAL_SHARE * _checked(count))
+    wanted = count if "synthetic" not in categories else round(REAL_SHARE * count)
     groups = _in_turn(real, wanted)
     left = count - sum(map(len, groups))
     if left and "synthetic" not in categories:
@@ -169,10 +169,10 @@ def entity_keyed(count: int, seed: int = 0) -> Splits:
     """Facts of entities, with the entity's id before the question: real people with their Wikidata ids, then invented
     ones with ids of their own (X1000 and up). All facts of an entity are in one split. Raises UsageError for a negative
     seed."""
-    rng = _seeded(seed)
+    rng = _drawing(count, seed)
     people = [_person(*person, category="person") for person in PEOPLE]  # type: ignore[misc]
     rng.shuffle(people)
-    groups = _in_turn([people], _checked(count))
+    groups = _in_turn([people], count)
     number = 1000
     while (left := count - sum(map(len, groups))) > 0:
         born = rng.randrange(1700, 1900)
@@ -200,8 +200,8 @@ def preferences(count: int, seed: int = 0) -> Splits:
 
     Raises UsageError for a negative seed.
     """
-    rng = _seeded(seed)
-    users = rng.sample(range(1, 100_000), max(len(SPLITS), -(-_checked(count) // len(_PREFERENCES))))
+    rng = _drawing(count, seed)
+    users = rng.sample(range(1, 100_000), max(len(SPLITS), -(-count // len(_PREFERENCES))))
     groups, left = [], count
     for number, user in enumerate(users):
         key, group = f"user_{user}", []
@@ -222,16 +222,9 @@ TASKS: dict[str, Callable[..., Splits]] = {
 
 
 # splitting and files ----------------------------------------------------------------------------------------------
-def _checked(count: int) -> int:
-    if not MIN <= count <= MAX:
-        raise UsageError(f"--num-examples must be {MIN} to {MAX}, not {count}")
-    return count
-
-
-def _seeded(seed: int) -> random.Random:
-    if seed < 0:  # Python would take it for the positive one
-        raise UsageError(f"--seed must be 0 or above, not {seed}")
-    return random.Random(seed)
+def _drawing(count: int, seed: int) -> random.Random:
+    """Where chance comes from. Raises UsageError for numbers that no examples can be made with."""
+    return random.Random(DataSettings(count, seed).seed)
 
 
 def _split(groups: list[list[TaskExample]], rng: random.Random) -> Splits:

@@ -8,16 +8,16 @@ model decides.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from lmm.bench.settings import LookupSettings
     from lmm.memory.keyed.gate import Index
 
-SIZES = (1_000, 10_000, 100_000)
 TAUGHT = (
     "What is the capital of Zembla?",
     "Who painted the blue door?",
@@ -63,9 +63,9 @@ def index_of(size: int, seed: int = 0) -> Index:
     return Index([*(f"key {i}" for i in range(count)), *TAUGHT], keys, gate)
 
 
-def time_lookups(sizes: Sequence[int] = SIZES, repeats: int = 50) -> list[Timing]:
-    """Each size with `repeats` look-ups of each kind; what the very first pays is not timed."""
-    return [_timed(index_of(size), repeats) for size in sizes]
+def time_lookups(how: LookupSettings) -> list[Timing]:
+    """Each size with as many look-ups of each kind; what the very first pays is not timed."""
+    return [_timed(index_of(size), how.repeats) for size in how.sizes]
 
 
 def _timed(index: Index, repeats: int) -> Timing:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from lmm import config as configs
 from lmm.bench import datasets, pages, report
 from lmm.bench.datasets import Dataset
-from lmm.bench.edit import Bench, EditSettings
+from lmm.bench.edit import Bench
 from lmm.bench.peers import PEERS
 from lmm.bench.runner import Build, Track, all_rows, quietly
+from lmm.bench.settings import EditSettings
 from lmm.bench.spread import spread
 from lmm.bench.store import Folder, circumstances, model_of
 from lmm.config import Config

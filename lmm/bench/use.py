@@ -19,6 +19,7 @@ from lmm.bench.metrics import Groups, bootstrap, mean
 from lmm.bench.plan import cut
 from lmm.bench.run import builder
 from lmm.bench.runner import Build, Runner, Taught, Track, all_rows, last_saved, quietly
+from lmm.bench.settings import RunSettings
 from lmm.bench.store import (
     LEARNING,
     READING,
@@ -40,7 +41,6 @@ from lmm.engine.engine import Engine
 from lmm.errors import Cancelled, LearningError, UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
-from lmm.options import Options, option
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -85,16 +85,6 @@ def tell(talk: Talk, fact: StatedFact) -> Sequence[Lesson]:
     return turn.lessons if turn is not None else ()
 
 
-@dataclass(frozen=True)
-class UseSettings(Options):
-    """One run, apart from model and memories."""
-
-    seed: int = option(0, "of fresh memories and intervals", "[0, inf)")
-    batch_size: int = option(32, "questions answered together", "[1, inf)")
-    max_tokens: int = option(32, "longest reply, in tokens", "[1, inf)")
-    save_every_s: float = option(30.0, "seconds between checkpoints", "[0, inf)")
-
-
 @dataclass
 class UseBench(Runner):
     """One adapter, one file of facts, one folder. `run(name, build)` gives the row of one memory."""
@@ -102,7 +92,7 @@ class UseBench(Runner):
     adapter: Adapter
     facts: Sequence[StatedFact]
     folder: Folder
-    settings: UseSettings
+    settings: RunSettings
     track: Track = quietly
     teach: Teach = tell
 
@@ -207,7 +197,7 @@ class UseRequest:
     data: Path
     memories: tuple[str, ...]
     config: Config
-    settings: UseSettings = field(default_factory=UseSettings)
+    settings: RunSettings = field(default_factory=RunSettings)
     out: Path | None = None
     resume: bool = True
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lmm.bench.settings import CompareSettings, EditSettings, LookupSettings, RunSettings
 from lmm.cli.options import Json, configured, memory_names, out_json, out_table, say
+from lmm.engine.training_settings import Pace, TrainingSettings
 
 if TYPE_CHECKING:
     from lmm.config import Config
@@ -28,6 +31,7 @@ Option = typer.Option
 @configured("model")
 def edit(
     config: Config,
+    how: EditSettings,
     data: Annotated[list[Path], Option(help="file of edits; given several times, their records take turns")],
     memory: Annotated[
         str,
@@ -36,7 +40,6 @@ def edit(
             autocompletion=memory_names,
         ),
     ],
-    edits: Annotated[str, Option(help="how many edits; several by commas: each is scored")] = "100",
     format: Annotated[
         str | None, Option(help="zsre, qaedit, counterfact, coverage, known or lmm; default: recognised")
     ] = None,
@@ -44,22 +47,16 @@ def edit(
     text: Annotated[Path | None, Option(help="held text for perplexity, e.g. of wikitext2")] = None,
     out: Annotated[Path | None, Option(help="folder of the result; default: in artifacts/bench")] = None,
     resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
-    skip: Annotated[
-        str, Option(help="leave out, by commas: locality, known, portability, teacher-forced, perplexity, speed")
-    ] = "",
-    batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
-    max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
     preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
     settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
     ray: Annotated[str | None, Option(help="address of a Ray cluster; each memory gets a worker of it")] = None,
 ) -> None:
     """Teach N edits one after another, then ask everything by free decoding: the protocol of docs/benchmark.md."""
     from lmm.bench import run
-    from lmm.bench.edit import EditSettings
 
     request = run.EditRequest(
         data=data,
-        settings=EditSettings(_sizes(edits), config.seed, batch_size, max_tokens, frozenset(_names(skip))),
+        settings=dataclasses.replace(how, seed=config.seed),
         config=config,
         format=format,
         known=known,
@@ -80,6 +77,7 @@ def edit(
 @configured("model")
 def use(
     config: Config,
+    how: RunSettings,
     data: Annotated[Path, Option(help="file of facts and questions, JSON lines")],
     memory: Annotated[
         str,
@@ -90,8 +88,6 @@ def use(
     ],
     out: Annotated[Path | None, Option(help="folder of the result; default: in artifacts/use")] = None,
     resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
-    batch_size: Annotated[int, Option(help="questions answered together")] = 32,
-    max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
     preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
     settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
     as_json: Json = False,
@@ -105,7 +101,7 @@ def use(
     request = using.UseRequest(
         data=data,
         config=config,
-        settings=using.UseSettings(config.seed, batch_size, max_tokens),
+        settings=dataclasses.replace(how, seed=config.seed),
         out=out,
         resume=resume,
         **_chosen(memory, preset, settings),
@@ -159,19 +155,12 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def _sizes(text: str) -> tuple[int, ...]:
-    from lmm.errors import UsageError
-
-    try:
-        return tuple(int(part) for part in _names(text))
-    except ValueError as error:
-        raise UsageError(f"numbers by commas are expected, e.g. 10,100, not {text!r}") from error
-
-
 @app.command()
 @configured("model")
 def compare(
     config: Config,
+    how: CompareSettings,
+    pace: Pace,
     data: Annotated[Path, Option(help="folder with train.jsonl and test.jsonl, e.g. of `lmm data exact-match`")],
     memory: Annotated[
         str,
@@ -179,19 +168,9 @@ def compare(
             help="memories to compare, by commas; a+b composes; none is always among them", autocompletion=memory_names
         ),
     ],
-    limit: Annotated[int, Option(help="examples of train.jsonl to teach")] = 100,
-    train: Annotated[str, Option(help="memories whose tensors are trained offline, by commas")] = "",
-    epochs: Annotated[int, Option(help="of the offline training, at most")] = 20,
-    lr: Annotated[float, Option(help="of the offline training")] = 1e-2,
     known: Annotated[Path | None, Option(help="file of true facts whose replies must not change")] = None,
-    known_count: Annotated[int, Option(help="of them, this many")] = 100,
-    distances: Annotated[str, Option(help="tokens of other talk before a question, by commas")] = "50,100,200,400",
-    lengths: Annotated[str, Option(help="tokens read before a timed step, by commas")] = "64,128,256,512,1024,2048",
-    questions: Annotated[int, Option(help="taught questions asked after other talk")] = 20,
     out: Annotated[Path | None, Option(help="folder of the result; default: in artifacts/compare")] = None,
     resume: Annotated[bool, Option("--resume/--no-resume", help="go on with an interrupted run")] = True,
-    batch_size: Annotated[int, Option(help="prompts answered together")] = 32,
-    max_tokens: Annotated[int, Option(help="longest reply, in tokens")] = 32,
     preset: Annotated[list[str] | None, Option(help="a named set of options: [memory.]name")] = None,
     settings: Annotated[list[str] | None, Option("--set", help="an option: [memory.]name=value")] = None,
 ) -> None:
@@ -200,23 +179,15 @@ def compare(
 
     from lmm.bench import compare as comparing
     from lmm.bench import compare_report, run
-    from lmm.engine.training import TrainingSettings
 
     request = comparing.CompareRequest(
         data=data,
         config=config,
-        limit=limit,
-        train=frozenset(_names(train)),
         known=known,
-        known_count=known_count,
-        distances=_sizes(distances),
-        lengths=_sizes(lengths),
-        questions=questions,
-        max_tokens=max_tokens,
-        batch_size=batch_size,
         out=out,
         resume=resume,
-        training=TrainingSettings(epochs=epochs, lr=lr, seed=config.seed),
+        training=TrainingSettings(**dataclasses.asdict(pace), seed=config.seed),
+        **dataclasses.asdict(how),
         **_chosen(memory, preset, settings),
     )
     with run.progress_bars() as track:
@@ -227,16 +198,16 @@ def compare(
 
 
 @app.command()
+@configured()
 def lookup(
-    sizes: Annotated[str, Option(help="numbers of lessons, by commas")] = "1000,10000,100000",
-    repeats: Annotated[int, Option(help="look-ups timed at each size")] = 50,
+    how: LookupSettings,
     reply_s: Annotated[float | None, Option(help="seconds of a reply, to say what share a look-up adds")] = None,
     as_json: Json = False,
 ) -> None:
     """Time looking a prompt up among many lessons, as `keyed` does, most of them with synthetic keys."""
     from lmm.bench.lookup import time_lookups
 
-    timings = time_lookups(sizes=_sizes(sizes), repeats=repeats)
+    timings = time_lookups(how)
     if as_json:
         out_json([timing.to_dict() for timing in timings])
         return

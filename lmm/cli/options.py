@@ -16,6 +16,7 @@ import typer
 
 from lmm import config
 from lmm.config import Config
+from lmm.errors import UsageError
 from lmm.options import Options
 from lmm.text.utf8 import keep_bytes, whole
 
@@ -40,16 +41,22 @@ memory_names = completed(Config.declared()["memory"].names)
 
 
 def configured(*groups: str, made: Callable[[dict[str, Any]], Any] = config.load) -> Callable[..., Any]:
-    """A command whose first parameter is a `Config`: it takes the settings of these groups as options instead, and
-    gets what is `made` of those that were given. The same for a parameter that is another kind of `Options`."""
+    """A command that takes the settings of these groups as options instead of its first parameter, a `Config`, which is
+    `made` of those that were given. The same for each parameter that is another kind of `Options`, also the first. All
+    problems are named at once."""
 
     def wrap(command: Callable[..., Any]) -> Callable[..., Any]:
         hints = get_type_hints(command, include_extras=True, localns={"Config": object})
-        own = list(inspect.signature(command).parameters.values())[1:]
+        takes = inspect.signature(command).parameters
         kinds = {
-            p.name: hints[p.name] for p in own if inspect.isclass(hints[p.name]) and issubclass(hints[p.name], Options)
+            name: hints[name] for name in takes if inspect.isclass(hints[name]) and issubclass(hints[name], Options)
         }
-        own = [p.replace(annotation=hints[p.name], kind=p.KEYWORD_ONLY) for p in own if p.name not in kinds]
+        first = next(iter(takes))
+        own = [
+            p.replace(annotation=hints[name], kind=p.KEYWORD_ONLY)
+            for name, p in takes.items()
+            if name not in (first, *kinds)
+        ]
         shared = [p for group in groups for p in _settings(group)]
         others = [_parameter(kind, name) for kind in kinds.values() for name in kind.declared()]
         parameters = list({p.name: p for p in [*own, *others, *shared, *own]}.values())
@@ -57,10 +64,18 @@ def configured(*groups: str, made: Callable[[dict[str, Any]], Any] = config.load
         def run(**given: Any) -> Any:
             mine = {p.name: given.pop(p.name) for p in own}
             flags = {key: value for key, value in given.items() if value is not None}
-            for name, kind in kinds.items():
-                mine[name] = kind.of({key: flags[key] for key in kind.declared() if key in flags})
-            known = {p.name for p in shared}
-            return command(made(_read({key: value for key, value in flags.items() if key in known})), **mine)
+            wanted = {name: (set(kind.declared()), kind.of) for name, kind in kinds.items()}
+            if first not in kinds:
+                wanted[first] = {p.name for p in shared}, lambda given: made(_read(given))
+            problems = []
+            for name, (keys, build) in wanted.items():
+                try:
+                    mine[name] = build({key: value for key, value in flags.items() if key in keys})
+                except UsageError as error:
+                    problems.append(str(error))
+            if problems:
+                raise UsageError("; ".join(problems))
+            return command(**mine)
 
         functools.update_wrapper(run, command, assigned=("__name__", "__doc__", "__module__"), updated=())
         del run.__wrapped__  # type: ignore[attr-defined]
@@ -88,11 +103,12 @@ def _parameter(kind: type[Options], name: str) -> inspect.Parameter:
     declared, plain = kind.declared()[name], name.replace("_", "-")
     flag = declared.flag or (f"--{plain}/--no-{plain}" if kind.kinds()[name] is bool else f"--{plain}")
     value = getattr(kind(), name)
-    shown = flag.split("/")[0].strip("-") if value is True else str(value)
+    several = kind.kinds()[name] in (tuple, frozenset)
+    shown = flag.split("/")[0].strip("-") if value is True else ",".join(map(str, value)) if several else str(value)
     told = value or type(value) in (int, float)  # nothing is to be said of "off" and of no text
     help = declared.help + (f"  [default: {shown}]" if told else "")
     about = Option(flag, help=help, autocompletion=completed(declared.names))
-    hint: Any = list[str] if kind.kinds()[name] is Mapping else kind.kinds()[name]
+    hint: Any = list[str] if kind.kinds()[name] is Mapping else str if several else kind.kinds()[name]
     return inspect.Parameter(name, _KEYWORD, default=None, annotation=Annotated[hint | None, about])
 
 
@@ -185,7 +201,6 @@ def _speaks(seconds: float) -> bool:
 
 def sure(question: str, yes: bool) -> None:
     """Go on only if the user agrees. Raises UsageError without --yes where nobody can be asked, and Abort."""
-    from lmm.errors import UsageError
     from lmm.text.sanitize import clean
 
     if yes:

@@ -9,10 +9,16 @@ from lmm.options import Options, option
 
 
 @dataclass(frozen=True)
-class TrainingSettings(Options):
-    epochs: int = option(20, "passes over the examples, at most", "[1, inf)")
+class Pace(Options):
+    """How long is trained, and how fast."""
+
+    epochs: int = option(20, "passes over the examples that are trained on, at most", "[1, inf)")
+    lr: float = option(1e-2, "highest learning rate of the training", "(0, 10)")
+
+
+@dataclass(frozen=True)
+class TrainingSettings(Pace):
     batch_size: int = option(16, "examples in a step", "[1, inf)")
-    lr: float = option(1e-2, "highest learning rate", "(0, 10)")
     weight_decay: float = option(0.0, "of AdamW", "[0, inf)")
     warmup: float = option(0.05, "share of the steps in which the rate rises", "[0, 1)")
     clip: float = option(1.0, "largest global norm of the gradients; 0: any", "[0, inf)")

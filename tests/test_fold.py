@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import time
 import unicodedata
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lmm.text.fold import contains, fold, words
+from lmm.text.fold import contains, fold, terms, words
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 WORD = st.text("abcxyzäß0123456789", min_size=1, max_size=6)
 #: no two of a line are the same to `fold` or `words`, and no shorter one is in a longer one
 APART = [
-    ["C", "C++", "C#"],
+    ["C", "C++", "C#", "C--", "C*", "C-"],
+    ["F", "F'", "F''", "-F", "--F", "/F", "!F"],
     ["NET", ".NET"],
     ["5", "-5", ".5", "15", "3.5", "5.25", "5:30", "1/5", "5*2", "5e", "5th", "key_5", "A5", "10^5", "1,5"],
     ["14", "3.14", "v1.14"],
@@ -24,6 +26,8 @@ APART = [
     ["vitamin A", "vitamin C"],
     ["102", "10²"],
     ["Rome", "Romeo"],
+    ["force", "--force"],
+    ["7", "71", "7½"],
     ["कि", "की"],
 ]
 ONE = [
@@ -62,6 +66,56 @@ def test_fold_keeps_what_is_written_and_words_what_is_said() -> None:
     said = ["my sister (Ada)", "My sister, Ada", "**my** sister: `Ada`", "my sister — “Ada”", "my-sister Ada"]
     assert {words(text) for text in said} == {"my sister ada"}
     assert len({fold(text) for text in said}) == len(said)
+
+
+OF_A_WORD = ["{}*", "{}--", "*{}", "**{}", "_{}", "__{}__", "--{}", "-{}", "/{}", "!{}"]
+AROUND = ["'", "`", '"', "*", "**", "***", "_", "**'"]
+
+
+@given(st.sampled_from(OF_A_WORD), st.sampled_from(AROUND), st.text("abcxyz", min_size=3), st.lists(WORD))
+def test_a_mark_belongs_to_its_word_unless_it_stands_around_something(
+    marked: str, around: str, word: str, more: list[str]
+) -> None:
+    own = marked.format(word)
+    bare, other = " ".join([*more, word]), " ".join([*more, own])
+    assert words(other) == other.casefold() and not contains(bare, own) and contains(f"It is ({other}).", own)
+    for said in (bare, other) if not {*marked} & {*around} else (bare,):
+        assert words(f"So {around}{said}{around[::-1]}, then.") == words(f"So {said}, then.")
+    assert contains(f"The answer is {around}{bare}", bare), "as in a reply that was cut"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("f(*args, **kwargs)", "f *args **kwargs"),
+        ("**A*** and *B*", "a* and b"),
+        ("F' F’ F′ **F'** 'F'' `F'`", " ".join(["f'"] * 6)),
+        ("--force **--force** '--force' (`--force`)", " ".join(["--force"] * 4)),
+        ("'vitamin C' and F'", "vitamin c and f'"),
+        ("the dogs' bowls, 'tis 5' long, rock 'n' roll", "the dogs bowls tis 5 long rock n roll"),
+        ("__init__ is __very new__", "__init__ is very new"),
+        ("pre- and post-war, type O-, well--known", "pre and post war type o- well known"),
+        ("§5 is 5‰", "§ 5 is 5 ‰"),
+        ("/usr/bin and/or C:/", "/usr bin and or c"),
+    ],
+)
+def test_which_marks_belong_to_a_word(text: str, said: str) -> None:
+    assert words(text) == said
+
+
+@pytest.mark.parametrize(
+    "text", ["*a " * 30000, "a** " * 30000, "*a b** " * 20000, "a" + "_" * 90000, "'" * 90000 + "a"]
+)
+def test_marks_without_end_are_read_in_no_time(text: str) -> None:
+    started = time.process_time()
+    words(text)
+    assert time.process_time() - started < 5
+
+
+def test_texts_are_looked_for_without_marks() -> None:
+    assert terms("**Müller**'s `--force` A* C++ -5 .NET __init__ :-)") == [
+        "muller", "s", "force", "a", "c++", "-5", ".net", "init", ":-)",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -132,9 +186,16 @@ def test_texts_of_marks_alone_are_told_apart() -> None:
 @given(TEXT)
 @example("ͅα")  # a combining mark that case folding turns into a letter
 @example("? ?x .\u00a0")
+@example("__’x-")
 def test_folding_twice_changes_nothing(text: str) -> None:
     assert fold(fold(text)) == fold(text)
     assert words(words(text)) == words(text)
+
+
+@given(st.text("ab1 *_'’-/!.,+#(½我", max_size=20))
+def test_marks_are_read_the_same_twice(text: str) -> None:
+    assert words(words(text)) == words(text)
+    assert contains(text, text) is bool(text.strip())
 
 
 @given(TEXT)

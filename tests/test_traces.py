@@ -111,12 +111,19 @@ def test_a_sentence_names_its_lesson_if_it_takes_up_the_question(said: str, name
 
 def test_a_mark_makes_another_question():
     """ "C++" is not "C", and a trace of the one is none of the other."""
-    names = ["C", "C++", "C#", ".C", "-5", "5", "3.5"]
+    names = ["C", "C++", "C#", ".C", "-5", "5", "3.5", "C*", "C--", "C'", "-c", "--c", "*c", "**c", "__c__", "/c", "§5"]
     for own in names:
         trace = Trace.of_lesson(Lesson(f"What is {own}?", "A language", id="0123456789ab"))
         goes = [name for name in names if trace.has_turn(turn(f"Say, what is {name}?", "A language."))]
         assert goes == [own]
         assert [name for name in names if trace.is_typed(f"/forget What is {name}?")] == [own]
+
+
+def test_a_value_in_emphasis_that_a_reply_left_open_is_the_lessons():
+    trace = Trace.of_lesson(Lesson("What is the code?", "Your code is 4711.", id="0123456789ab"))
+    assert trace.has_turn(turn("And the door?", "It opens with **4711", fired=["0123456789ab"]))
+    assert Trace.of_value("4711").is_named_in("It opens with **4711")
+    assert not Trace.of_value("A*").is_named_in("What is A?")
 
 
 def test_a_turn_of_old_that_knows_no_lesson_goes_if_it_is_the_lessons_text():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
 from lmm.engine.scoring import probabilities
-from lmm.text.fold import words
+from lmm.text.fold import contains, words
 
 if TYPE_CHECKING:
     from lmm.config import Decoding
@@ -54,7 +54,7 @@ def told_before(conversation: Conversation, lessons: Sequence[Lesson]) -> str:
             return taught[lesson.id]
         new = set(words(lesson.answer).split()) - set(words(lesson.prompt).split())
         for text in said:
-            if new and new <= set(words(text).split()):
+            if new and all(contains(text, word) for word in new):
                 return text
     return ""
 

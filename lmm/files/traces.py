@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from lmm.text.fold import contains, words
+from lmm.text.fold import contains, has_run, words
 
 if TYPE_CHECKING:
     from lmm.lesson import Lesson
@@ -61,7 +61,7 @@ class Trace:
 
     def is_named_in(self, text: str) -> bool:
         """Does a text have in it, in whole words, what can only be this lesson, or (deep) its value?"""
-        return any(contains(text, name) for name in self.names) or (self.deep and contains(text, self.value))
+        return any(has_run(words(text), name) for name in self.names) or (self.deep and contains(text, self.value))
 
     def is_text(self, text: str) -> bool:
         """Is it one of the lesson's texts, however short?"""
@@ -81,7 +81,7 @@ class Trace:
         if any(self.is_named_in(text) for text in said):
             return True
         fired = record.get("fired")
-        if isinstance(fired, list) and self.id in fired and not self.own.isdisjoint(words(" ".join(said)).split()):
+        if isinstance(fired, list) and self.id in fired and any(contains(" ".join(said), word) for word in self.own):
             return True
         # A record that knows which lesson it taught is not this one's for a word they share.
         return "lessons" not in record and isinstance(record.get("user"), str) and self.is_text(record["user"])

@@ -33,6 +33,7 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("text/fold.py", "import lmm.chat.app\n", "lmm.text is not allowed to import lmm.chat"),
         ("memory/optim.py", "import torch\n", "lmm.memory is not allowed to import torch"),
         ("memory/identity.py", "from lmm import feedback\n", "lmm.memory is not allowed to import lmm.feedback"),
+        ("memory/isolated.py", "import lmm.text.names\n", "lmm.memory is not allowed to import lmm.text.names"),
         ("chat/commands.py", "import lmm.chat.session\n", "No cycles are allowed in lmm.chat"),
     ],
 )

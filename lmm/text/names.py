@@ -1,4 +1,4 @@
-"""Somebody by role, by name, and by both: "my sister", "Vera", "my sister Vera"."""
+"""Somebody by role, by name, and by both: "my sister", "Vera", "my sister Vera". English, German, French, Spanish."""
 
 from __future__ import annotations
 

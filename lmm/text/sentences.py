@@ -1,4 +1,7 @@
-"""A text in sentences, by its marks alone."""
+"""A text in sentences, by its marks, and in clauses, by words of English, German, French, Spanish and a few more.
+
+`lmm.feedback` makes lessons of what `notes` and `keyed` say back, and all cut alike: these rules stand below them.
+"""
 
 from __future__ import annotations
 

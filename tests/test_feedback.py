@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from hypothesis import strategies as st
 from lmm.bench.reader import labelled, measure
 from lmm.encoders.e5 import shared_e5
 from lmm.errors import UsageError
-from lmm.feedback import SAID, Exchange, lesson_for, read, replies
+from lmm.feedback import SAID, Exchange, lesson_for, people, read, replies
 from lmm.feedback.dates import dated
 from lmm.feedback.grammar import flip, plain
 from lmm.feedback.lessons import TAKEN_BACK, question_of
+from lmm.feedback.model import Span
 from lmm.lesson import Knowledge, Lesson
 from lmm.text.fold import contains, words
 
@@ -836,6 +838,19 @@ def test_importing_it_loads_no_model_library() -> None:
 def test_what_is_asked_for_politely_is_named_without_the_politeness() -> None:
     assert replies.topic("Tell me the capital of Australia") == "capital of Australia"
     assert replies.topic("Tell me about my dog.") == "your dog"
+
+
+def test_a_reply_has_the_value_in_whole_words() -> None:
+    assert replies.answer_to("What is it written in?", "C", own="It is written in C++.") == "C"
+    for value, wrong in itertools.permutations(("C", "C++", "C#"), 2):
+        said = replies.answer_to("What language is it?", value, f"It is written in {wrong}.")
+        assert said == f"It is written in {value}."
+
+
+def test_two_people_are_two_though_the_word_of_the_one_begins_that_of_the_other() -> None:
+    beside = Span("", "", "", 0)
+    assert people._meant("My sonographer is here, and my son is here. ", beside, "he", ()) == ""
+    assert people._meant("My son is here. ", beside, "he", ()) == "My son"
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,6 @@ def _meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
     named = [subject] if subject not in ("", "I", "we") else []
     by_name = [subject for subject in known if (both := role_and_name(subject)) and contains(before, both[1])]
     named = sorted({*named, *by_name, *_OWN.findall(before)}, key=len, reverse=True)
-    named = [name for i, name in enumerate(named) if not any(name.lower() in other.lower() for other in named[:i])]
+    named = [name for i, name in enumerate(named) if not any(contains(other, name) for other in named[:i])]
     people = [name for name in named if not others & set(name.lower().split())]
     return people[0] if len(people) == 1 else ""

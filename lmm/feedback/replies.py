@@ -13,6 +13,7 @@ from lmm.feedback import grammar, words
 from lmm.feedback.grammar import bare, capital, conjugate, flip, plain, sentence, with_preposition
 from lmm.feedback.spans import from_reply, known_words, runs
 from lmm.feedback.words import anycase
+from lmm.text.fold import contains
 from lmm.text.sentences import sentences
 
 OPENING = anycase(
@@ -261,7 +262,7 @@ def answer_to(question: str, value: str, reply: str = "", wrong: str = "", own: 
     said = (from_reply(question, reply, value, wrong) if reply else None) or _in_full(question, own, value)
     if not said or _rambles(said):
         said = from_question(question, value) or (said if said and not said.count('"') % 2 else None)
-    if not said or bare(value).lower() not in said.lower():
+    if not said or not contains(said, bare(value)):
         return value
     return sentence(re.sub(r"\s+", " ", said).strip())
 

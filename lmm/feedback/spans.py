@@ -29,7 +29,8 @@ def runs(text: str, known: frozenset[str]) -> list[tuple[int, int]]:
     Function words between two such words with capitals or numbers belong to the stretch ("Leonardo da Vinci"), and so
     does a known word with a capital before a name ("Lake Baikal" as the deepest lake).
     """
-    spans = [(m.start(), m.end(), m[0].lower()) for m in re.finditer(r"[^\W_]+(?:['.,:/@_+-][^\W_]+)*", text)]
+    found = re.finditer(r"([^\W_]+(?:['.,:/@_+-][^\W_]+)*)[+#]*", text)  # C++ and C# with all that is theirs
+    spans = [(m.start(), m.end(), m[1].lower()) for m in found]
     new = [w not in known and stem(w) not in known and w not in FUNCTION for *_, w in spans]
     out: list[tuple[int, int]] = []
     last = -2

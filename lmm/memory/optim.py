@@ -1,4 +1,4 @@
-"""Optimisers over `Ops`, twenty lines that do the same on every backend, and the one loop that takes their steps.
+"""Optimisers over `Ops`, twenty lines that do the same on every backend, and the loop in which memories learn.
 
 AdamW: Loshchilov & Hutter, arXiv 1711.05101, algorithm 2; constants are its defaults.
 """

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,26 @@ def test_the_architecture_names_every_folder():
     folders = {path.parent.name for path in (ROOT / "lmm").glob("*/__init__.py")}
     page = text_of(ROOT / "docs" / "architecture.md")
     assert folders and [name for name in sorted(folders) if f"`{name}/`" not in page] == []
+
+
+def test_the_picture_of_the_layers_is_the_contract():
+    contract = tomllib.loads(text_of(ROOT / "pyproject.toml"))["tool"]["importlinter"]["contracts"][0]["layers"]
+    layers = [name.strip().removeprefix("lmm.") for layer in contract for name in layer.split("|")]
+    picture = text_of(ROOT / "docs" / "architecture.md").split("```")[1]
+    drawn = re.findall(r"^ +(\w+(?:, \w+)*) {4}", picture, re.M)
+    assert [name for names in drawn for name in names.split(", ")] == layers[1:], "without __main__"
+
+
+def test_commits_that_are_named_are_of_this_history():
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+
+    if git("rev-parse", "--is-shallow-repository").strip() != "false":
+        pytest.skip("the history is not here")
+    known = {commit[:7] for commit in git("rev-list", "HEAD").split()}
+    hashes = re.compile(r"\b(?=\d*[a-f])(?=[a-f]*\d)[0-9a-f]{7}\b")
+    named = {(page.name, commit) for page in PAGES for commit in hashes.findall(text_of(page))}
+    assert {(page, commit) for page, commit in named if commit not in known} == set()
 
 
 # ---- links and paths

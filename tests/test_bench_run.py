@@ -20,7 +20,9 @@ from lmm.bench.settings import EditSettings, LookupSettings
 from lmm.cli.app import app
 from lmm.config import Config
 from lmm.engine import runtime
+from lmm.engine.mind import Mind
 from lmm.errors import BackendError, LmmError, UsageError
+from lmm.lesson import Lesson
 
 
 @pytest.fixture
@@ -224,6 +226,34 @@ def test_commit_names_this_tree_only(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert found is None or len(found.removesuffix("-dirty")) == 40
     monkeypatch.setattr(store, "__file__", str(tmp_path / "lmm" / "bench" / "store.py"))
     assert store.commit() is None
+
+
+@pytest.mark.slow
+def test_a_memory_begins_with_a_file(data: Path, tmp_path: Path) -> None:
+    """It damages "size A" from the beginning; another file by the same name is another beginning."""
+
+    def begin(*pairs: tuple[str, str]) -> None:
+        mind = Mind(benching.adapter(), benching.Told())
+        for prompt, answer in pairs:
+            mind.learn(Lesson(prompt=prompt, answer=answer))
+        mind.save(tmp_path / "begun.safetensors")
+
+    words = ["--data", str(data), "--edits", "2", "--skip", "speed,known", "--out", str(tmp_path / "out")]
+    scores = []
+    for pairs in ([("size A", "Rome"), ("color A", "Rome")], [("size C", "Rome")]):
+        begin(*pairs)
+        done = invoke(*words, "--memory", f"told={tmp_path / 'begun.safetensors'}")
+        assert done.exit_code == 0, done.output
+        [row] = json.loads((tmp_path / "out" / "result.json").read_text())["rows"]
+        assert row["memory"] == "told=begun.safetensors" and row["reliability"] == 1.0
+        scores.append(row["locality"])
+    assert scores == [0.5, 1.0]
+
+
+def test_a_beginning_that_cannot_be_is_told_before_anything_is_loaded(data: Path) -> None:
+    for name, error in (("told=nowhere.safetensors", "no such file"), (f"in_context={data}", "begins with nothing")):
+        with pytest.raises(UsageError, match=error):
+            run.run(run.EditRequest((data,), (name,), EditSettings((1,)), Config()))
 
 
 def test_an_empty_request_says_so(data: Path) -> None:

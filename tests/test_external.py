@@ -344,3 +344,25 @@ def test_a_file_shows_what_is_near_a_text(toy: ToyAdapter, tmp_path: Path, monke
     command.show(file, around="My parrot is called", png=tmp_path / "m.png", as_json=False)
     shown = capsys.readouterr().out
     assert SAID in shown and "slots" in shown and "gate" in shown and (tmp_path / "m.png").stat().st_size > 1000
+
+
+def test_a_composition_begins_with_the_trained_slots_of_one_part(toy: ToyAdapter, tmp_path: Path) -> None:
+    """What was said to the other part is in no such file, so a file that knows something is refused."""
+    from lmm.engine.mind import Mind
+    from lmm.memory.composite import Composite
+    from lmm.memory.lm2.lm2 import Lm2
+
+    file, trained = tmp_path / "slots.safetensors", Mind(toy, Lm2(Lm2.build_options({"steps": 1})))
+    trained.commit(Knowledge(trained.knowledge.state | {"gate_bias": toy.ops.zeros((1,)) + 3.0}))
+    trained.save(file)
+    trained.detach()
+    both = Mind(toy, Composite.named("lm2+external", {"lm2.steps": 1}))
+    both.load(file)
+    assert float(both.knowledge.state["lm2:gate_bias"][0]) == 3.0
+    both.end_turn(Lesson(statement=SAID, source="turn"), said(Lesson(statement=SAID), toy))
+    assert any(name.startswith("external:") for name in both.knowledge.state)
+    both.detach()
+    trained.learn(Lesson(prompt="sun", answer="star"))
+    trained.save(file)
+    with pytest.raises(StateError, match="does not fit"):
+        Mind(toy, Composite.named("lm2+external", {"lm2.steps": 1})).load(file)

@@ -88,7 +88,7 @@ def compare(
     unknown = sorted(request.train - set(names))
     if unknown:
         raise UsageError(f"--train names {', '.join(unknown)}, which --memory does not")
-    builds = {name: run.builder(name, request.config, request.options, request.presets) for name in names}
+    builds = run.builders(names, request.config, request.options, request.presets)
     taught = exact_match.read(request.data / "train.jsonl")[: request.limit]
     unseen = [x for x in exact_match.read(request.data / "test.jsonl") if not x.seen][: request.limit]
     known = datasets.prompts_of(request.known)[: request.known_count] if request.known else []
@@ -173,7 +173,7 @@ class Compare(Bench):
     def row(self, name: str, build: Build) -> dict[str, Any]:
         """Everything about one memory; read from the folder if it is there."""
         trained = self.request.training if name in self.request.train else None
-        key = digest(_identity(build()), dataclasses.asdict(trained) if trained else None)
+        key = digest(_identity(build), dataclasses.asdict(trained) if trained else None)
         folder = self.folder.memory(name, key)
         if name == "none":
             with self._session(build) as mind:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lmm.bench import measure, rows
 from lmm.bench.datasets import Edit
 from lmm.bench.plan import AskingPlan, lessons_of, make_plan
-from lmm.bench.runner import Build, Runner, Taught, Track, last_saved, quietly
+from lmm.bench.runner import Build, Runner, Taught, Track, begun_with, last_saved, quietly
 from lmm.bench.settings import EditSettings
 from lmm.bench.store import (
     LEARNING,
@@ -36,7 +36,6 @@ from lmm.engine.mind import Mind
 from lmm.engine.scoring import token_hits
 from lmm.errors import LearningError, UsageError
 from lmm.lesson import Lesson
-from lmm.memory.base import Memory
 from lmm.memory.identity import Identity
 
 if TYPE_CHECKING:
@@ -70,7 +69,7 @@ class Bench(Runner):
 
     def run(self, name: str, build: Build) -> list[rows.Row]:
         """The rows of one memory, one for each size; finished ones are read from the folder."""
-        folder = self.folder.memory(name, _identity(build()))
+        folder = self.folder.memory(name, _identity(build))
         kept, scored_by = read_json(folder / "rows.json") or {}, code_digest(SCORING)
         found: dict[str, rows.Row] = kept.get("rows", {}) if kept.get("scored_by") == scored_by else {}
         missing = [size for size in self.settings.sizes if str(size) not in found]
@@ -178,9 +177,12 @@ class Bench(Runner):
         return dict(zip(pairs, token_hits(mind, prompts, answers, self.settings.batch_size), strict=True))
 
 
-def _identity(memory: Memory) -> str:
-    """What a memory's lessons and replies depend on: its options and the code. Changed: it is taught anew."""
-    return digest(memory.options_dict(), code_digest(READING + LEARNING, inspect.getsourcefile(type(memory))))
+def _identity(build: Build) -> str:
+    """What a memory's lessons and replies depend on: options, code, and the file it begins with. Changed: it is taught
+    anew."""
+    memory = build()
+    code = code_digest(READING + LEARNING, inspect.getsourcefile(type(memory)))
+    return digest(memory.options_dict(), code, begun_with(build))
 
 
 def _learn(mind: Mind, lesson: Lesson) -> dict[str, Any]:

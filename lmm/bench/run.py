@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from lmm.bench import datasets, pages, report
 from lmm.bench.datasets import Dataset
 from lmm.bench.edit import Bench
 from lmm.bench.peers import PEERS
-from lmm.bench.runner import Build, Track, all_rows, quietly
+from lmm.bench.runner import Build, FromFile, Track, all_rows, quietly
 from lmm.bench.settings import EditSettings
 from lmm.bench.spread import spread
 from lmm.bench.store import Folder, circumstances, model_of
@@ -27,6 +27,7 @@ from lmm.errors import BackendError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
+    from lmm.memory.base import Memory
 
 
 @dataclass(frozen=True)
@@ -75,10 +76,11 @@ def run_spread(request: EditRequest, address: str) -> dict[str, Any]:
     """The same with each memory on a worker of a Ray cluster, in a folder of its own where it can be gone on with."""
     builds = _builds(request)
     parts = [
-        dataclasses.replace(request, memories=(name,), out=request.folder / "parts" / name) for name in request.memories
+        dataclasses.replace(request, memories=(name,), out=request.folder / "parts" / shown)
+        for name, shown in zip(request.memories, builds, strict=True)
     ]
-    found = dict(zip(request.memories, spread(run, parts, address), strict=True))
-    about = found[request.memories[0]]["run"]
+    found = dict(zip(builds, spread(run, parts, address), strict=True))
+    about = next(iter(found.values()))["run"]
     result = all_rows(request.folder, request.resume, about, builds, lambda name, build: found[name]["rows"])
     pages.write(result, request.folder, report.markdown, report.plots)
     return result
@@ -87,14 +89,38 @@ def run_spread(request: EditRequest, address: str) -> dict[str, Any]:
 def _builds(request: EditRequest) -> dict[str, Build]:
     if not request.memories:
         raise UsageError("--memory names no memory; e.g. --memory keyed,none")
-    return {name: builder(name, request.config, request.options, request.presets) for name in request.memories}
+    return builders(request.memories, request.config, request.options, request.presets)
 
 
-def builder(name: str, config: Config, options: Mapping[str, Mapping[str, Any]], presets: Mapping[str, str]) -> Build:
-    """How a new instance of a memory is made: a peer of the benchmark, or any registered memory. Raises UsageError.
+def builders(
+    names: Sequence[str], config: Config, options: Mapping[str, Mapping[str, Any]], presets: Mapping[str, str]
+) -> dict[str, Build]:
+    """How a new instance of each memory is made. NAME=FILE begins with what a file has, and is told by the file's name.
+    `options` and `presets` are by the memory's name. Raises UsageError."""
+    found: dict[str, Build] = {}
+    for name, file in map(split_name, names):
+        build = builder(name, config, options, presets)
+        if file is None:
+            found[name] = build
+        elif not file.is_file():
+            raise UsageError(f"--memory {name}={file}: there is no such file")
+        elif name in PEERS:
+            raise UsageError(f"{name!r} begins with nothing, and has no file")
+        else:
+            found[f"{name}={file.name}"] = FromFile(build, file)
+    return found
 
-    `options` and `presets` are those of all memories, by name.
-    """
+
+def split_name(name: str) -> tuple[str, Path | None]:
+    """NAME or NAME=FILE."""
+    name, _, file = name.partition("=")
+    return name, Path(file) if file else None
+
+
+def builder(
+    name: str, config: Config, options: Mapping[str, Mapping[str, Any]], presets: Mapping[str, str]
+) -> Callable[[], Memory]:
+    """A peer of the benchmark, or any registered memory."""
     from lmm import registry
 
     own = options.get(name, {})

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +22,19 @@ from lmm.memory.base import Memory
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
 
-Build = Callable[[], Memory]
+
+@dataclass(frozen=True)
+class FromFile:
+    """How a memory is made that begins with what a file has, e.g. one that was trained."""
+
+    make: Callable[[], Memory]
+    file: Path
+
+    def __call__(self) -> Memory:
+        return self.make()
+
+
+Build = Callable[[], Memory] | FromFile
 Track = Callable[[str, int], Callable[[int], None]]  # (what, of how many) -> advance
 
 
@@ -106,6 +120,8 @@ class Runner:
         opened = getattr(memory, "opened", None)
         with opened(adapter, self.settings.seed) if opened else contextlib.nullcontext():
             mind = Mind(adapter, memory, self.settings.seed)
+            if isinstance(build, FromFile):
+                mind.begin_with(build.file)
             try:
                 yield mind
             finally:
@@ -115,6 +131,11 @@ class Runner:
                 f"memory {memory.name!r} left the model changed outside its state; its replies, and those of any "
                 "memory after it, would not be its own. Nothing was scored"
             )
+
+
+def begun_with(build: Build) -> str | None:
+    """Which file a memory begins with, by its bytes."""
+    return hashlib.sha256(build.file.read_bytes()).hexdigest() if isinstance(build, FromFile) else None
 
 
 class Taught:

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from lmm.bench import pages, report
 from lmm.bench.metrics import Groups, bootstrap, mean
 from lmm.bench.plan import cut
-from lmm.bench.run import builder
-from lmm.bench.runner import Build, Runner, Taught, Track, all_rows, last_saved, quietly
+from lmm.bench.run import builders
+from lmm.bench.runner import Build, Runner, Taught, Track, all_rows, begun_with, last_saved, quietly
 from lmm.bench.settings import RunSettings
 from lmm.bench.store import (
     LEARNING,
@@ -99,7 +99,8 @@ class UseBench(Runner):
     def run(self, name: str, build: Build) -> Row:
         """The row of one memory; what is done already is read from the folder."""
         memory = build()
-        key = digest(memory.options_dict(), code_digest(HEARING, inspect.getsourcefile(type(memory))))
+        code = code_digest(HEARING, inspect.getsourcefile(type(memory)))
+        key = digest(memory.options_dict(), code, begun_with(build))
         folder = self.folder.memory(name, key)
         self._tell_all(name, build, folder)
         with self._session(build) as mind:
@@ -215,7 +216,7 @@ def run(
     """Run it, or go on with it, and write `result.json` and `table.md`. Returns the result. Raises LmmError."""
     if not request.memories:
         raise UsageError("--memory names no memory; e.g. --memory keyed+notes,none")
-    builds = {name: builder(name, request.config, request.options, request.presets) for name in request.memories}
+    builds = builders(request.memories, request.config, request.options, request.presets)
     facts, sha256 = load(request.data)
     adapter = adapter or runtime.load_adapter(request.config)
     fixed = {"data": sha256, **dataclasses.asdict(request.settings), **model_of(adapter)}

@@ -36,7 +36,8 @@ def edit(
     memory: Annotated[
         str,
         Option(
-            help="memories to compare, by commas; also none, in_context, in_context_floor, echo, fine_tune, peft_lora",
+            help="memories to compare, by commas, NAME=FILE to begin with a file; also none, in_context, "
+            "in_context_floor, echo, fine_tune, peft_lora",
             autocompletion=memory_names,
         ),
     ],
@@ -82,7 +83,8 @@ def use(
     memory: Annotated[
         str,
         Option(
-            help="memories to compare, by commas; also none, in_context, in_context_floor, echo, system_prompt",
+            help="memories to compare, by commas, NAME=FILE to begin with a file; also none, in_context, "
+            "in_context_floor, echo, system_prompt",
             autocompletion=memory_names,
         ),
     ],
@@ -142,10 +144,11 @@ def _chosen(memory: str, preset: list[str] | None, settings: list[str] | None) -
     from lmm.bench import run
 
     memories = _names(memory)
-    presets = run.per_memory(preset or [], memories, "--preset")
+    kinds = tuple(run.split_name(name)[0] for name in memories)
+    presets = run.per_memory(preset or [], kinds, "--preset")
     return {
         "memories": memories,
-        "options": run.parse_options(settings or [], memories),
+        "options": run.parse_options(settings or [], kinds),
         "presets": {name: some[-1] for name, some in presets.items()},
         "command": shlex.join(["lmm", *sys.argv[1:]]),
     }

@@ -396,7 +396,8 @@ class Mind:
 
     def read(self, path: Path) -> tuple[Knowledge, state_file.Header]:
         """What a file has, as this mind could know it. Raises StateError."""
-        memory = self.memory.reader_of(state_file.read_header(path).module) or self.memory
+        header = state_file.read_header(path)
+        memory = self.memory.reader_of(header.module, bool(header.lessons)) or self.memory
         arrays, header = journal.load(path, self.expected(memory))
         memory.check_state(arrays, header.lessons, self.adapter)
         known = Knowledge(memory.held(self.adapter.ops, arrays), tuple(header.lessons))

@@ -294,9 +294,9 @@ class Memory:
         """What it does at each of some tokens, to be looked at."""
         return []
 
-    def reader_of(self, name: str) -> Memory | None:
-        """Which memory reads the file of a memory of this name: itself, or the part of a composition that is all of it
-        but what `completed` adds."""
+    def reader_of(self, name: str, lessons: bool = True) -> Memory | None:
+        """Which memory reads the file of a memory of this name, with or without lessons: itself, or the part of a
+        composition that is all of it but what `completed` adds."""
         return self if name == self.name else None
 
     def completed(self, reader: Memory, known: Knowledge, adapter: Adapter) -> Knowledge:

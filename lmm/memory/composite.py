@@ -74,11 +74,11 @@ class Composite(Memory):
         """The state with the parts' own `states`, by name; a part without one keeps what `otherwise` has of it."""
         return self._joined({part: states.get(part.name, self._of(part, otherwise)) for part in self.parts})
 
-    def reader_of(self, name: str) -> Memory | None:
+    def reader_of(self, name: str, lessons: bool = True) -> Memory | None:
         rest = [part for part in self.parts if part.name != name]
-        if len(rest) == len(self.parts) - 1 and all(part.instant for part in rest):
+        if len(rest) == len(self.parts) - 1 and (not lessons or all(part.instant for part in rest)):
             return next(part for part in self.parts if part.name == name)
-        return super().reader_of(name)
+        return super().reader_of(name, lessons)
 
     def completed(self, reader: Memory, known: Knowledge, adapter: Adapter) -> Knowledge:
         """The other parts learn what the file has in text."""

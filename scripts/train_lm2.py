@@ -24,6 +24,7 @@ the training by it, and to miss others.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import random
 import time
@@ -47,16 +48,17 @@ from lmm.engine.mind import Mind
 from lmm.lesson import Knowledge, State
 from lmm.memory.lm2.lm2 import READ, WRITE, Lm2
 
-OPTIONS = {"slot_width": 256, "num_mem_heads": 1, "depth": 0.97, "write_depth": 0.2}
+OPTIONS = {"slot_width": 256, "num_mem_heads": 1, "depth": 0.97, "write_depth": 0.2, "floor": 0.5}
 MIXES = ((1, 0), (1, 1), (1, 3), (2, 1), (2, 2), (3, 2), (4, 2), (6, 2), (1, 19))  # facts, other turns
-CONTROLS, KEPT = 64, 8  # other things that are asked, and tokens of the model's own replies
+KEPT = 8  # tokens of a reply that is to stay the model's own
 PASTS = 8  # conversations in which things are said and asked; a quarter of them are empty
 TOGETHER = 32  # messages that are read at once
 SHARP = 12.0  # how far the right one leads in an attention, in logits
 OPEN = 5.0  # how far gates are open or closed
 LOUD = 0.2  # the length of what is read, against the states'
 IGNORED = -100
-WEIGHTS = {"value": 1.0, "words": 2.0, "kept": 3.0}  # of the losses
+WEIGHTS = {"value": 1.0, "words": 2.0, "kept": 3.0, "gate": 1.0}  # of the losses
+HANDS = Path(__file__).parent / "helps_hand"  # thousands of questions of many hands, about notes
 TRAINED = ("slots", *WRITE, *(name for name in READ if name != "read_value"))
 
 
@@ -106,33 +108,39 @@ class Turns:
 
 @dataclass
 class Replies:
-    """States [N, T, D] from the last token of a question on, and the tokens [N, T] that are to come next."""
+    """States [N, T, D] from the last token of a question on, the tokens [N, T] that are to come next, and all states
+    before [P, D]."""
 
     h: torch.Tensor
     targets: torch.Tensor
+    before: torch.Tensor
 
     @classmethod
     def of(cls, adapter: Adapter, memory: Lm2, pasts: Sequence[Past], pairs: Sequence[tuple[str, str]]) -> Replies:
-        states, targets, layer = [], [], memory.sites(adapter)[0].first_layer
+        states, targets, before, layer = [], [], [], memory.sites(adapter)[0].first_layer
         for i, (question, reply) in enumerate(pairs):
             past = pasts[i % len(pasts)]
             prompt, answer = past.message(question, reply=True)[0], adapter.format.lesson_tokens(question, reply)[1]
             h = adapter.hidden(np.array([[*prompt, *answer[:-1]]]), layer, past.cache)
             states.append(h[0, len(prompt) - 1 :][:KEPT])
+            before.append(h[0, : len(prompt) - 1])
             targets.append(torch.tensor(answer[:KEPT]))
-        return cls(pad_sequence(states, True), pad_sequence(targets, True, IGNORED))
+        return cls(pad_sequence(states, True), pad_sequence(targets, True, IGNORED), torch.cat(before))
 
 
 class Data:
     """The facts and turns of conversations, with what the model makes of them."""
 
-    def __init__(self, mind: Mind, memory: Lm2, state: State, rows: Sequence[TaskExample], rng: random.Random) -> None:
+    def __init__(
+        self, mind: Mind, memory: Lm2, state: State, rows: Sequence[TaskExample], rng: random.Random, kept: int
+    ) -> None:
         self.adapter = adapter = mind.adapter
         facts = [row for row in rows if row.category != "text"]
         rng.shuffle(facts)
         self.questions = sorted({row.question for row in facts})
         others = sorted({text for row in facts for text in row.before[1:]})
-        asked = [*self.questions, *rng.sample(others, min(CONTROLS, len(others)))]
+        other_questions = sorted(questions_of_hands() - set(self.questions))
+        asked = [*self.questions, *rng.sample(others, min(kept // 4, len(others))), *rng.sample(other_questions, kept)]
         with adapter.quiet():
             own = [(reply.prompt, reply.text) for reply in ask_many(mind, asked, KEPT)]
         pasts = [Past(adapter, rng.sample(own, i % 4)) for i in range(PASTS)]
@@ -146,6 +154,12 @@ class Data:
         self.told = Replies.of(adapter, memory, pasts, some)
         self.at = int((self.told.targets[:PASTS] != self.told.targets[0]).any(0).nonzero()[0])  # of the value
         self.own = Replies.of(adapter, memory, pasts, own)
+
+
+def questions_of_hands() -> set[str]:
+    """What one may be asked that has nothing to do with the slots."""
+    rows = (json.loads(line) for path in sorted(HANDS.glob("*.jsonl")) for line in path.read_text().splitlines())
+    return {text for row in rows for text in (*row.get("helps", ()), *row["not"])}
 
 
 class OutputHead:
@@ -272,8 +286,9 @@ class Trainer:
         return slots
 
     def losses(self, count: int) -> dict[str, torch.Tensor]:
-        """Of the values asked for; of the tokens before them; and how far all else is from what it was: what follows a
-        value, and the model's own replies to what was not told and to other things."""
+        """Of the values asked for; of the tokens before them; how far all else is from what it was: what follows a
+        value, and the model's own replies to what was not told and to other things; and of the output gate, which is
+        to be open up to the value and shut elsewhere."""
         data, state = self.data, self.state | self.params
         turns, asked, untold = self.conversations(count)
         slots = self.slots_after(state, turns)
@@ -283,9 +298,9 @@ class Trainer:
         some = count // 3
         words = self.head.losses(h[:some, : data.at].flatten(0, 1), data.told.targets[own[:some], : data.at].flatten())
         # what is to stay: the rest of these replies, and replies that are the model's own
-        other = np.array([self.rng.randrange(len(data.facts), len(data.own.h)) for _ in range(count // 4)])
+        other = np.array([self.rng.randrange(len(data.facts), len(data.own.h)) for _ in range(count)])
         other[: count // 8] = untold[: count // 8]
-        after = self.memory.changed(self.ops, state, slots[: count // 4], data.own.h[other])
+        after = self.memory.changed(self.ops, state, slots, data.own.h[other])
         there, rest = data.own.targets[other] != IGNORED, data.told.targets[own[:some], data.at + 1 :] != IGNORED
         now = torch.cat([after[there], h[:some, data.at + 1 :][rest]])
         was = torch.cat([data.own.h[other][there], data.told.h[own[:some], data.at + 1 :][rest]])
@@ -293,7 +308,16 @@ class Trainer:
             wanted = F.log_softmax(self.head.norm(was) @ self.head.weight.T, -1)
         found = F.log_softmax(self.head.norm(now) @ self.head.weight.T, -1)
         kept = F.kl_div(found, wanted, log_target=True, reduction="batchmean")
-        return {"value": values.mean(), "words": words.mean(), "kept": kept}
+        strange = other >= len(data.questions)
+        shut = [data.own.h[other[strange]][there[strange]], data.told.h[own[:some], data.at + 1 :][rest]]
+        shut.append(data.own.before[self.rng.sample(range(len(data.own.before)), 8 * count)])
+        gate = F.softplus(-self.gates(state, data.told.h[own, : data.at + 1])).mean()
+        gate = gate + F.softplus(self.gates(state, torch.cat(shut))).mean()
+        return {"value": values.mean(), "words": words.mean(), "kept": kept, "gate": gate}
+
+    def gates(self, state: State, h: torch.Tensor) -> torch.Tensor:
+        """The logits of the output gate."""
+        return self.memory.standard(self.ops, state, h) @ state["gate"] + state["gate_bias"]
 
     def gradients(self, count: int) -> dict[str, float]:
         """Losses; their gradients are in `params`, but for what reads or writes the code."""
@@ -319,6 +343,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--clip", type=float, default=1.0, help="largest global norm of the gradients")
     parser.add_argument("--candidates", type=int, default=3000, help="other tokens of the head in the loss, at random")
+    parser.add_argument("--kept", type=int, default=600, help="other questions whose replies are to stay")
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -332,7 +357,7 @@ def main() -> None:
     memory = mind.memory
     assert isinstance(memory, Lm2)
     with torch.no_grad():
-        data = Data(mind, memory, mind.knowledge.state, rows, random.Random(args.seed))
+        data = Data(mind, memory, mind.knowledge.state, rows, random.Random(args.seed), args.kept)
         trainer = Trainer(adapter, memory, mind.knowledge.state, data, args.seed, args.candidates)
     print(f"states read in {time.perf_counter() - begun:.0f} s", flush=True)
     optimizer = torch.optim.AdamW(trainer.params.values(), args.lr, betas=(0.9, 0.99), weight_decay=0.0)

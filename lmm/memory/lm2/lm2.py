@@ -15,7 +15,8 @@ written comes from the states after layer `write_depth`, standardised as well, w
 
 Deviations. The paper writes in every pass, from the same attention that reads; here slots attend to the tokens of a
 turn that is over, so that what is read at a token depends on tokens before it and earlier turns alone, and a prompt in
-chunks is a prompt at once. `dev` [D] are the channels' deviations, so that W_O need not know their sizes. One layer has
+chunks is a prompt at once. An output gate below `floor` is 0, and what has nothing to do with the slots stays bitwise
+what it was. `dev` [D] are the channels' deviations, so that W_O need not know their sizes. One layer has
 slots, not all; what is written may come from a lower one, where a state still tells its own token (late ones tell what
 comes next); and the model is not pretrained with them: `lmm train` and scripts/train_lm2.py fit read, gates and slots
 (`before`: what was said in earlier turns), while the model's own weights stay.
@@ -58,6 +59,7 @@ class Lm2Options(Options):
     num_mem_heads: int = option(4, "heads of the attention that reads and writes; they divide slot_width", "[1, 64]")
     depth: float = option(0.7, "the site, as a share of the layers", "[0, 1)")
     write_depth: float = option(-1.0, "the layer whose states are written, likewise; below 0: the site's", "[-1, 1)")
+    floor: float = option(0.0, "an output gate below this is shut", "[0, 1)")
     reset: str = option("never", "when slots are as trained again", one_of=RESETS)
     lr: float = learning(1e-2, "of AdamW, where a lesson is learned", "(0, 10)")
     steps: int = learning(20, "for each lesson, at most", "[1, 1000]")
@@ -120,7 +122,8 @@ class Lm2(Memory):
         """What slots [B, M, S] say to states x [B, T, D] -> [B, T, S], the attention [B, H, T, M], and g [B, T, 1]."""
         queries, keys, values = x @ state["read_query"], slots @ state["read_key"], slots @ state["read_value"]
         found, attention = self._attend(ops, queries, keys, values)
-        return found, attention, ops.sigmoid(x @ state["gate"] + state["gate_bias"])
+        gate = ops.sigmoid(x @ state["gate"] + state["gate_bias"])
+        return found, attention, ops.where(gate >= self.options.floor, gate, gate * 0.0)
 
     def written(
         self, ops: Ops, state: State, slots: Array, x: Array, live: Array | None = None

@@ -269,7 +269,7 @@ def _text(path: Path) -> str:
 def _loss(mind: Mind, tokens: np.ndarray, start: int) -> float:
     """Summed cross-entropy of the tokens after position `start`, the memory acting from there on."""
     adapter, recall = mind.adapter, None
-    if any("centre" in name for name in mind.knowledge.state):
+    if {"centre", "external:centre"} & set(mind.knowledge.state):  # `external` has something
         recall = _everywhere(mind)
     with mind.holding(recall, start):
         logits, _ = adapter.forward(tokens[None, :-1], adapter.new_cache(), keep=len(tokens) - 1 - start)

@@ -439,7 +439,7 @@ def test_a_word_that_names_nothing_leads_from_no_note_to_another(adapter: Adapte
         made = engine(adapter, "notes")
         for id, said in (("boss", boss), ("other", other)):
             made.mind.learn(Lesson(statement=said, echo=said, id=id))
-        assert notes(made, "Who is my manager?") == shown
+        assert notes(made, "What about my manager?") == shown
 
 
 @on("toy")

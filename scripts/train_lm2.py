@@ -343,7 +343,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--clip", type=float, default=1.0, help="largest global norm of the gradients")
     parser.add_argument("--candidates", type=int, default=3000, help="other tokens of the head in the loss, at random")
-    parser.add_argument("--kept", type=int, default=600, help="other questions whose replies are to stay")
+    parser.add_argument("--kept", type=int, default=1200, help="other questions whose replies are to stay")
     parser.add_argument("--every", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()

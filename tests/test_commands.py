@@ -366,7 +366,7 @@ def test_what_is_taken_back_is_forgotten_if_the_user_means_it(session: Session, 
 def test_what_ends_a_thing_is_learned_in_its_place(session: Session, monkeypatch: pytest.MonkeyPatch):
     session.do("On Saturday I'm going to the Lanternfish concert."), session.do("Our dog is called Rex.")
     concert = session.chat.mind.lessons[0]
-    monkeypatch.setattr(Jotter, "outdated", lambda self, known, lesson, adapter: [concert.id], raising=False)
+    monkeypatch.setattr(Jotter, "outdated", lambda *given, surely=False: [concert.id], raising=False)
     monkeypatch.setattr(
         Jotter, "learn", lambda self, known, lesson, *rest: known.taught(known.state, lesson, known.superseded(lesson))
     )

@@ -662,6 +662,8 @@ def test_what_takes_something_back_may_be_a_statement_but_for_a_demand() -> None
     ended = read("The quarry concert has been cancelled.")
     assert ended.lesson is None and ended.doubtful is not None
     assert ended.doubtful.statement == "The quarry concert has been cancelled."
+    beside = read("any ideas for saturday? the quarry concert has been called off, shame.")
+    assert (beside.lesson or beside.doubtful).statement.startswith("any ideas")
     assert read("Forget the quarry concert.").doubtful is None and read("Is the concert cancelled?").doubtful is None
 
 

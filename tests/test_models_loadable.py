@@ -96,7 +96,7 @@ BROKEN = {
     "def x(:": "SyntaxError",
     "1/0": "ZeroDivisionError",
     "raise SystemExit('install fancy first')": "install",
-    "METHOD = lambda self, *args, **options: 1/0": "ZeroDivisionError",
+    "class MODEL(MODEL): METHOD = lambda self, *args, **options: 1/0": "ZeroDivisionError",  # its own alone
 }
 
 
@@ -105,8 +105,9 @@ BROKEN = {
 def test_code_that_fails_is_one_line(backend: str, line: str, plain: ModelSource, tmp_path: Path) -> None:
     need(backend)
     source, _ = with_code(backend, plain, tmp_path)
-    code, method = source.folder / "fancy.py", {"mlx_lm": "Model.__call__"}.get(backend, "FancyForCausalLM.forward")
-    code.write_text(f"{code.read_text()}\n{line.replace('METHOD', method)}\n")
+    code = source.folder / "fancy.py"
+    model, method = {"mlx_lm": ("Model", "__call__")}.get(backend, ("FancyForCausalLM", "forward"))
+    code.write_text(f"{code.read_text()}\n{line.replace('MODEL', model).replace('METHOD', method)}\n")
     asked = ["ask", "--model", str(source.folder), "--backend", backend, "--dtype", "float32", "--fresh", "hello"]
     failed = CliRunner().invoke(app, [*asked, "--trust-remote-code"])
     assert isinstance(failed.exception, ModelError) and "\n" not in str(failed.exception)

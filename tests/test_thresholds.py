@@ -122,6 +122,21 @@ def test_a_near_note_that_is_likely_out_of_date_is_and_more_surely_so_if_it_does
     assert notebook(cosine, **{note: 0.0}).outdated("The zebra is blue now") == ([0] if gone else [])
 
 
+def test_what_may_tell_nothing_must_more_surely_make_a_note_out_of_date(cross: Any) -> None:
+    for likely, surely in ((0.7, []), (0.97, [0])):
+        cross(replaces=lambda message, note, likely=likely: likely)
+        known = notebook(0.6, **{"The zebra is red.": 0.0})
+        assert known.outdated("The zebra is blue now") == [0]
+        assert known.outdated("The zebra is blue now", surely=True) == surely
+
+
+@pytest.mark.parametrize("text", ["What eats it? It is blue now.", "It is blue now. 斑马吃什么？", "It is blue now."])
+def test_what_is_asked_beside_news_does_not_hide_them(text: str, cross: Any) -> None:
+    cross(replaces=lambda message, note: 0.97 if message == "It is blue now." else 0.0)
+    assert notebook(0.6, **{"The zebra is red.": 0.0}).outdated(text) == [0]
+    assert notebook(0.6, **{"The zebra is red.": 0.0}).outdated("What do zebras eat?") == []
+
+
 @pytest.mark.parametrize(("likely", "holds"), [(0.3, True), (0.7, False)])
 def test_a_clause_holds_beside_news_unless_it_is_likely_out_of_date(likely: float, holds: bool, cross: Any) -> None:
     cross(replaces=lambda news, said: likely if "cello" in said else 0.99)

@@ -251,7 +251,7 @@ class Talk:
         self.doing = "reading what you say"
         try:
             reading = read(text, self.exchange, self.mind.lessons)
-            if reading.doubtful and reading.lesson is None and self.mind.outdated_by(reading.doubtful):
+            if reading.doubtful and reading.lesson is None and self.mind.outdated_by(reading.doubtful, surely=True):
                 summary = told(reading.doubtful)
                 return Reading("statement", reading.doubtful, summary=summary, why="it makes a note out of date")
             return reading

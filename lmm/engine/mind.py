@@ -143,9 +143,9 @@ class Mind:
         if self.keeper is not None:
             self.keeper.look()
 
-    def outdated_by(self, lesson: Lesson) -> tuple[str, ...]:
+    def outdated_by(self, lesson: Lesson, surely: bool = False) -> tuple[str, ...]:
         """Ids of what is no longer true if this is."""
-        return tuple(self.memory.outdated(self.knowledge, lesson, self.adapter))
+        return tuple(self.memory.outdated(self.knowledge, lesson, self.adapter, surely))
 
     def end_turn(self, lesson: Lesson, message: UserMessage) -> None:
         """Let a memory that learns from turns take in what was said: from then on it was always known, and undo takes

@@ -53,7 +53,7 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
             heard, text, last = alone, rest, None
 
     def without_lesson(kind: str, why: str) -> Reading:
-        return Reading(cast(Kind, kind), why=why, doubtful=None if demand or asks(text) else _note(said, tongue))
+        return Reading(cast(Kind, kind), why=why, doubtful=None if demand or not told_too else _note(said, tongue))
 
     if not heard.facts:
         if last is not None and heard.sure < 0.5 and heard.kind == "nothing":

@@ -202,9 +202,9 @@ class Memory:
         """
         raise LearningError(f"memory {self.name!r} does not learn; pick another with --memory (see: lmm memories)")
 
-    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> list[str]:
+    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter, surely: bool = False) -> list[str]:
         """Ids of lessons that are no longer true if a new one is, beside those that it supersedes by what it says of
-        itself."""
+        itself; `surely` leaves out what is likely alone."""
         return []
 
     def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:

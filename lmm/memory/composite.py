@@ -152,9 +152,9 @@ class Composite(Memory):
                 states[part] = part.forget(states[part], lesson_id)
         return Knowledge(self._joined(states), lessons)
 
-    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> list[str]:
+    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter, surely: bool = False) -> list[str]:
         parts = ((part, Knowledge(self._of(part, known.state), known.lessons)) for part in self.parts)
-        return [old for part, of_part in parts for old in part.outdated(of_part, lesson, adapter)]
+        return [old for part, of_part in parts for old in part.outdated(of_part, lesson, adapter, surely)]
 
     def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:
         for part in self.parts:

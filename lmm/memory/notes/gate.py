@@ -72,6 +72,11 @@ def _presupposed(note: str, news: str) -> bool:
     return not contains(news, who[0].split()[-1]) and not leaves(news)
 
 
+def _told(parts: Sequence[str]) -> str:
+    """The sentences but for those that ask: what is asked beside news would hide them."""
+    return " ".join(part for part in parts if not part.endswith(("?", "？")))
+
+
 def _of_one(one: Lesson, other: Lesson) -> bool:
     """Two facts about the same do not lead to each other."""
     return bool(one.subject) and fold(one.subject) == fold(other.subject)
@@ -105,9 +110,9 @@ class Notebook(Index):
         self._gate = self._gate or shared_gate()
         return self._gate
 
-    def outdated(self, text: str) -> list[int]:
+    def outdated(self, text: str, surely: bool = False) -> list[int]:
         """Positions of the notes that are no longer true once this is: a change, or a slip put right. None where the
-        second look is not installed."""
+        second look is not installed. `surely`: it may tell nothing at all, and more is asked of it."""
         second = shared_cross(REPLACES) if self.prompts and text.strip() else None
         if second is None:
             return []
@@ -116,12 +121,12 @@ class Notebook(Index):
             vectors = np.concatenate([vectors, self.gate.encoder.encode(parts)])
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
         near = [position for position in near if not _presupposed(self.prompts[position], text)]
-        said = self._beginnings(text)
+        said, news = self._beginnings(text), dict.fromkeys((text, _told(parts) or text))
         return [
             position
             for position in near
-            if second.look(text, self.prompts[position]).replaces
-            >= (OUTDATED if said & self._beginnings(self.prompts[position]) else UNNAMED)
+            if max(second.look(one, self.prompts[position]).replaces for one in news)
+            >= (OUTDATED if not surely and said & self._beginnings(self.prompts[position]) else UNNAMED)
         ]
 
     def _beginnings(self, text: str) -> frozenset[str]:

@@ -93,9 +93,9 @@ class Notes(Isolated):
     def _helps(self, lesson: Lesson, strength: float) -> bool:
         return strength >= (self.options.threshold if lesson.statement else self.options.taught)
 
-    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> list[str]:
+    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter, surely: bool = False) -> list[str]:
         notebook, owners = self.lookup.of(known.state, known.lessons, adapter.ops)
-        old = [owners[position] for position in notebook.outdated(lesson.statement)]
+        old = [owners[position] for position in notebook.outdated(lesson.statement, surely)]
         return list(dict.fromkeys(one.id for one in old if not _of_somebody_else(one, lesson)))
 
     def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:

@@ -308,6 +308,19 @@ def test_news_in_one_sentence_are_said_from_the_clause_that_tells_them(adapter: 
         assert opening_of(recall) == begins
 
 
+@on("toy")
+def test_what_was_said_before_beside_the_value_is_not_said_where_news_only_leave_it(adapter: Adapter) -> None:
+    """The old value was the time; the day, too, is over."""
+    made = engine(adapter, "notes")
+    old = "I have the dentist on Tuesday at 14:20."
+    made.mind.learn(Lesson(statement=old, echo=old.replace("I", "You"), values=("14:20",), id="old"))
+    said = "My dentist is on Thursday at 9:40 now instead of Tuesday."
+    values = ("Thursday at 9:40",)
+    made.mind.learn(Lesson(statement=said, echo=said.replace("My", "Your"), values=values, supersedes=("old",)))
+    [recall] = recall_many(made.mind, ["When is my dentist appointment?"])
+    assert opening_of(recall) == "Your dentist is on Thursday at 9:40 now."
+
+
 @pytest.mark.parametrize(
     ("sentence", "parts"),
     [

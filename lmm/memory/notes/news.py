@@ -58,7 +58,8 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
         return as_sentence(lesson.still[held.index(max(held))])
     new = [value for value in lesson.values if not _said_in(value, lesson.formerly, notebook)]
     asked = notebook.telling(text)
-    over = notebook.telling(*lesson.over or lesson.formerly) - notebook.telling(*new) - asked
+    before = notebook.telling(*lesson.formerly) - notebook.telling(*new) - asked
+    over = notebook.telling(*lesson.over) - notebook.telling(*new) - asked if lesson.over else before
     cost = OVER if lesson.over else SAID
 
     def rank(i: int) -> tuple[bool, float]:
@@ -66,7 +67,7 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
         return says_any(news[i], new), helping[i] - cost * len(telling & over) / max(1, len(telling))
 
     best = max(range(len(news)), key=rank)
-    said = as_sentence(without(news[best], over) if says_any(news[best], new) else news[best])
+    said = as_sentence(without(news[best], over | before) if says_any(news[best], new) else news[best])
     for part in news[best + 1 :]:
         longer = f"{said} {as_sentence(part)}"
         if (lesson.over and notebook.telling(part) & over) or not fits(longer):

@@ -658,6 +658,11 @@ def test_what_is_said_back_names_what_it_is_about() -> None:
     assert echoes == ["The depot moved, it is at the harbour now.", "The depot is in Hull."]
 
 
+def test_what_a_sentence_begins_with_is_not_all_that_it_tells() -> None:
+    found = read("The wedding party is going to be at the Old Ropeworks. Thistledown Barn double-booked us.")
+    assert found.lesson.values == ("Old Ropeworks",)
+
+
 def test_what_takes_something_back_may_be_a_statement_but_for_a_demand() -> None:
     ended = read("The quarry concert has been cancelled.")
     assert ended.lesson is None and ended.doubtful is not None

@@ -108,7 +108,9 @@ def _in_full(last: Exchange) -> Exchange:
 
 def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]) -> list[Reading]:
     """The facts of a turn. Each has its part of it, and nothing that was said is lost; each may be forgotten alone."""
-    first, *more = (_with_companion(text, fact) for fact in heard.facts)
+    bare = [fact for fact in heard.facts if fact.clause == fact.value and BEGINS.search(text[: fact.at])]
+    facts = [fact for fact in heard.facts if fact not in bare] or heard.facts  # a name that a sentence begins with
+    first, *more = (_with_companion(text, fact) for fact in facts)
     if tongue == "en":
         subjects = [lesson.subject for lesson in known]
         first, *more = (people.with_subject(text, fact, first, subjects) for fact in (first, *more))
@@ -139,6 +141,7 @@ def _with_companion(text: str, fact: Span) -> Span:
     return replace(fact, clause=f"{both[0]}{fact.clause}", at=both.start(), subject="") if both else fact
 
 
+BEGINS = re.compile(r"(?:^|[.!?;。！？；])\s*$")
 COMPANION = re.compile(r"(?:(?<=[.!?;,] )|^)(?:[Mm]y [\w-]+|[A-Z][\w.'’-]+)(?: [A-Z][\w.'’-]+)* and $")
 
 

@@ -30,7 +30,8 @@ _KINDS = {
 _BOOL = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(("0", "false", "no", "off"), False)
 
 
-def _parts(text: str) -> list[str]:
+def by_commas(text: str) -> list[str]:
+    """What stands between commas, where anything does."""
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
@@ -39,8 +40,8 @@ _READ: dict[type, Callable[[str], Any]] = {
     bool: lambda text: _BOOL[text.lower()],
     int: int,
     float: float,
-    tuple: lambda text: tuple(dict.fromkeys(map(int, _parts(text)))),
-    frozenset: lambda text: frozenset(_parts(text)),
+    tuple: lambda text: tuple(dict.fromkeys(map(int, by_commas(text)))),
+    frozenset: lambda text: frozenset(by_commas(text)),
 }
 
 

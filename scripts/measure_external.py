@@ -268,24 +268,25 @@ def _text(path: Path) -> str:
 
 def _loss(mind: Mind, tokens: np.ndarray, start: int) -> float:
     """Summed cross-entropy of the tokens after position `start`, the memory acting from there on."""
-    adapter, recall = mind.adapter, None
-    if {"centre", "external:centre"} & set(mind.knowledge.state):  # `external` has something
-        recall = _everywhere(mind)
-    with mind.holding(recall, start):
+    adapter = mind.adapter
+    with mind.holding(_everywhere(mind), start):
         logits, _ = adapter.forward(tokens[None, :-1], adapter.new_cache(), keep=len(tokens) - 1 - start)
     targets = adapter.ops.asarray(tokens[start + 1 :], "int64")
     return adapter.ops.item(adapter.ops.sum(token_cross_entropy(adapter.ops, logits[0], targets)))
 
 
 def _everywhere(mind: Mind) -> Recall | None:
-    """A recall with which `external`, alone or as a part, acts at every token."""
+    """A recall with which `external`, alone or as a part, acts at every token; None where it has nothing yet."""
     memory = mind.memory
     parts = {part: _own(part, mind) for part in getattr(memory, "parts", (memory,))}
+    if not any(parts.values()):
+        return None
     return parts[memory] if memory in parts else Recall([[]], {"parts": parts})
 
 
 def _own(part: Memory, mind: Mind) -> Recall | None:
-    if not isinstance(part, External):
+    known = f"{'' if part is mind.memory else f'{part.name}:'}centre" in mind.knowledge.state
+    if not isinstance(part, External) or not known:
         return None
     part.head(mind.adapter)
     return Recall([[]], {"on": mind.adapter.ops.asarray(np.ones((1, 1, 1), np.float32))})

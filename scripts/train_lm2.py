@@ -24,7 +24,6 @@ the training by it, and to miss others.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import random
 import time
@@ -47,6 +46,7 @@ from lmm.engine.asking import ask_many
 from lmm.engine.mind import Mind
 from lmm.lesson import Knowledge, State
 from lmm.memory.lm2.lm2 import READ, WRITE, Lm2
+from scripts.helps_data import from_file
 
 OPTIONS = {"slot_width": 256, "num_mem_heads": 1, "depth": 0.97, "write_depth": 0.2, "floor": 0.5}
 MIXES = ((1, 0), (1, 1), (1, 3), (2, 1), (2, 2), (3, 2), (4, 2), (6, 2), (1, 19))  # facts, other turns
@@ -158,8 +158,8 @@ class Data:
 
 def questions_of_hands() -> set[str]:
     """What one may be asked that has nothing to do with the slots."""
-    rows = (json.loads(line) for path in sorted(HANDS.glob("*.jsonl")) for line in path.read_text().splitlines())
-    return {text for row in rows for text in (*row.get("helps", ()), *row["not"])}
+    notes = (note for path in HANDS.glob("*.jsonl") for note in from_file(path))
+    return {text for note in notes for text in (*note.helps, *note.near)}
 
 
 class OutputHead:

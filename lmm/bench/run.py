@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,14 +19,13 @@ from lmm.bench.peers import PEERS
 from lmm.bench.runner import Build, FromFile, Track, all_rows, quietly
 from lmm.bench.settings import EditSettings
 from lmm.bench.spread import spread
-from lmm.bench.store import Folder, circumstances, model_of
+from lmm.bench.store import Folder, circumstances, model_of, sha256_of
 from lmm.config import Config
 from lmm.engine import runtime
 from lmm.errors import BackendError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
-    from lmm.memory.base import Memory
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def run(request: EditRequest, track: Track = quietly, adapter: Adapter | None = 
 
     Everything that can be wrong with the request is found before the model is loaded. Raises LmmError.
     """
-    builds = _builds(request)
+    builds = builders(request.memories, request.config, request.options, request.presets)
     data = datasets.load_mixed(request.data, request.format, request.settings.sizes[-1])
     known = datasets.prompts_of(request.known) if request.known else []
     if request.text is not None and not request.text.is_file():
@@ -74,7 +72,7 @@ def run(request: EditRequest, track: Track = quietly, adapter: Adapter | None = 
 
 def run_spread(request: EditRequest, address: str) -> dict[str, Any]:
     """The same with each memory on a worker of a Ray cluster, in a folder of its own where it can be gone on with."""
-    builds = _builds(request)
+    builds = builders(request.memories, request.config, request.options, request.presets)
     parts = [
         dataclasses.replace(request, memories=(name,), out=request.folder / "parts" / shown)
         for name, shown in zip(request.memories, builds, strict=True)
@@ -86,17 +84,13 @@ def run_spread(request: EditRequest, address: str) -> dict[str, Any]:
     return result
 
 
-def _builds(request: EditRequest) -> dict[str, Build]:
-    if not request.memories:
-        raise UsageError("--memory names no memory; e.g. --memory keyed,none")
-    return builders(request.memories, request.config, request.options, request.presets)
-
-
 def builders(
     names: Sequence[str], config: Config, options: Mapping[str, Mapping[str, Any]], presets: Mapping[str, str]
 ) -> dict[str, Build]:
     """How a new instance of each memory is made. NAME=FILE begins with what a file has, and is told by the file's name.
     `options` and `presets` are by the memory's name. Raises UsageError."""
+    if not names:
+        raise UsageError("--memory names no memory; e.g. --memory keyed+notes,none")
     found: dict[str, Build] = {}
     for name, file in map(split_name, names):
         build = builder(name, config, options, presets)
@@ -117,9 +111,7 @@ def split_name(name: str) -> tuple[str, Path | None]:
     return name, Path(file) if file else None
 
 
-def builder(
-    name: str, config: Config, options: Mapping[str, Mapping[str, Any]], presets: Mapping[str, str]
-) -> Callable[[], Memory]:
+def builder(name: str, config: Config, options: Mapping[str, Mapping[str, Any]], presets: Mapping[str, str]) -> Build:
     """A peer of the benchmark, or any registered memory."""
     from lmm import registry
 
@@ -172,8 +164,8 @@ def _fixed(request: EditRequest, data: Dataset, adapter: Adapter) -> dict[str, A
     return {
         "data": data.sha256,
         "format": data.format,
-        "known": _sha256(request.known),
-        "text": _sha256(request.text),
+        "known": request.known and sha256_of(request.known),
+        "text": request.text and sha256_of(request.text),
         "edits": list(settings.sizes),
         "seed": settings.seed,
         "batch_size": settings.batch_size,
@@ -186,10 +178,6 @@ def _fixed(request: EditRequest, data: Dataset, adapter: Adapter) -> dict[str, A
 def _about(request: EditRequest, data: Dataset, adapter: Adapter) -> dict[str, Any]:
     file = {"file": data.path.name, "format": data.format, "sha256": data.sha256}
     return _fixed(request, data, adapter) | {"data": file} | circumstances(adapter, request.command)
-
-
-def _sha256(path: Path | None) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path else None
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.bench import measure
 from lmm.bench.plan import PromptList
-from lmm.bench.store import READING, KeptReplies, append_lines, code_digest, digest, read_json, read_lines, write_json
+from lmm.bench.store import (
+    READING,
+    KeptReplies,
+    append_lines,
+    code_digest,
+    digest,
+    read_json,
+    read_lines,
+    sha256_of,
+    write_json,
+)
 from lmm.engine.asking import ask_many
 from lmm.engine.conversation import notes_of
 from lmm.engine.mind import Mind
@@ -34,7 +43,7 @@ class FromFile:
         return self.make()
 
 
-Build = Callable[[], Memory] | FromFile
+Build = Callable[[], Memory]
 Track = Callable[[str, int], Callable[[int], None]]  # (what, of how many) -> advance
 
 
@@ -135,7 +144,7 @@ class Runner:
 
 def begun_with(build: Build) -> str | None:
     """Which file a memory begins with, by its bytes."""
-    return hashlib.sha256(build.file.read_bytes()).hexdigest() if isinstance(build, FromFile) else None
+    return sha256_of(build.file) if isinstance(build, FromFile) else None
 
 
 class Taught:

@@ -61,6 +61,10 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
+def sha256_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 #: the parts of the package that a reply without memory depends on, those that a score of it adds, those of a memory
 READING = ("adapters", "engine", "text")
 SCORING = ("bench/datasets.py", "bench/metrics.py", "bench/rows.py", "text")

@@ -38,7 +38,7 @@ from lmm.chat.talk import Talk
 from lmm.config import Config
 from lmm.engine import runtime
 from lmm.engine.engine import Engine
-from lmm.errors import Cancelled, LearningError, UsageError
+from lmm.errors import Cancelled, LearningError
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 
@@ -214,8 +214,6 @@ def run(
     request: UseRequest, track: Track = quietly, adapter: Adapter | None = None, teach: Teach = tell
 ) -> dict[str, Any]:
     """Run it, or go on with it, and write `result.json` and `table.md`. Returns the result. Raises LmmError."""
-    if not request.memories:
-        raise UsageError("--memory names no memory; e.g. --memory keyed+notes,none")
     builds = builders(request.memories, request.config, request.options, request.presets)
     facts, sha256 = load(request.data)
     adapter = adapter or runtime.load_adapter(request.config)

@@ -21,6 +21,7 @@ from lmm.cli.bench import app as bench_app
 from lmm.cli.options import Json, beside, configured, out_json, out_table, say
 from lmm.config import GROUPS
 from lmm.errors import LmmError, UsageError
+from lmm.options import by_commas
 
 if TYPE_CHECKING:
     from lmm.config import Config
@@ -187,6 +188,6 @@ def smoke(
     """Teach facts in one process, ask for them in another, and see what else changed."""
     from lmm.bench import smoke as test
 
-    chosen = [name.strip() for name in names.split(",") if name.strip()] if names else test.NAMES
+    chosen = by_commas(names) if names else test.NAMES
     what = test.facts_of(protocol, chosen, facts)
     raise typer.Exit(test.command(config, protocol, what, as_json, require, allow_damage))

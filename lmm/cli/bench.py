@@ -12,6 +12,7 @@ import typer
 from lmm.bench.settings import CompareSettings, EditSettings, LookupSettings, RunSettings
 from lmm.cli.options import Json, configured, memory_names, out_json, out_table, say
 from lmm.engine.training_settings import Pace, TrainingSettings
+from lmm.options import by_commas
 
 if TYPE_CHECKING:
     from lmm.config import Config
@@ -155,7 +156,7 @@ def _chosen(memory: str, preset: list[str] | None, settings: list[str] | None) -
 
 
 def _names(text: str) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    return tuple(dict.fromkeys(by_commas(text)))
 
 
 @app.command()

@@ -58,8 +58,9 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
         return as_sentence(lesson.still[held.index(max(held))])
     new = [value for value in lesson.values if not _said_in(value, lesson.formerly, notebook)]
     asked = notebook.telling(text)
-    before = notebook.telling(*lesson.formerly) - notebook.telling(*new) - asked
-    over = notebook.telling(*lesson.over) - notebook.telling(*new) - asked if lesson.over else before
+    holds = notebook.telling(*new) | asked
+    before = notebook.telling(*lesson.formerly) - holds
+    over = notebook.telling(*lesson.over) - holds if lesson.over else before
     cost = OVER if lesson.over else SAID
 
     def rank(i: int) -> tuple[bool, float]:

@@ -251,9 +251,16 @@ def test_a_memory_begins_with_a_file(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_beginning_that_cannot_be_is_told_before_anything_is_loaded(data: Path) -> None:
-    for name, error in (("told=nowhere.safetensors", "no such file"), (f"in_context={data}", "begins with nothing")):
+    (data.parent / "other").mkdir()
+    twin = data.parent / "other" / data.name
+    twin.touch()
+    for names, error in (
+        (("told=nowhere.safetensors",), "no such file"),
+        ((f"in_context={data}",), "begins with nothing"),
+        ((f"told={data}", f"told={twin}"), f"two files would both be told as told={data.name}"),
+    ):
         with pytest.raises(UsageError, match=error):
-            run.run(run.EditRequest((data,), (name,), EditSettings((1,)), Config()))
+            run.run(run.EditRequest((data,), names, EditSettings((1,)), Config()))
 
 
 def test_an_empty_request_says_so(data: Path) -> None:

@@ -100,8 +100,10 @@ def builders(
             raise UsageError(f"--memory {name}={file}: there is no such file")
         elif name in PEERS:
             raise UsageError(f"{name!r} begins with nothing, and has no file")
+        elif (shown := f"{name}={file.name}") in found:
+            raise UsageError(f"two files would both be told as {shown}; rename one")
         else:
-            found[f"{name}={file.name}"] = FromFile(build, file)
+            found[shown] = FromFile(build, file)
     return found
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from lmm.mapped import file_of, release
 
 ROWS = 16_384  # vectors compared at once: float16 is made float32 in passing
+QUERIES = 128  # and queries: a message may have thousands of tokens
 LEAST = 1024  # rows of the smallest block
 
 
@@ -120,14 +121,19 @@ def _as_one(run: list[np.ndarray]) -> np.ndarray | None:
 def nearest(queries: np.ndarray, pieces: Iterable[tuple[int, np.ndarray]], k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k rows with the largest inner products with each of `queries` [Q, D], largest first -> products and rows
     [Q, min(k, N)]; of equals the earlier. `pieces` [N_i, D], each with the number of its first row."""
-    best = np.empty((len(queries), 0), np.float32)
-    rows = np.empty((len(queries), 0), np.int64)
+    parts = np.array_split(queries, range(QUERIES, len(queries), QUERIES))
+    best = [np.empty((len(part), 0), np.float32) for part in parts]
+    rows = [np.empty((len(part), 0), np.int64) for part in parts]
     for start, keys in pieces:
-        found = queries @ keys.astype(np.float32, copy=False).T
-        some = np.argpartition(-found, min(k, found.shape[1]) - 1, axis=1)[:, :k]
-        best = np.concatenate([best, np.take_along_axis(found, some, 1)], 1)
-        best, rows = largest(best, np.concatenate([rows, some + start], 1), k)
-    return best, rows
+        wide = keys.astype(np.float32, copy=False).T
+        for i, part in enumerate(parts):
+            found = part @ wide
+            some = np.argpartition(-found, min(k, found.shape[1]) - 1, axis=1)[:, :k]
+            more = np.take_along_axis(found, some, 1)
+            best[i], rows[i] = largest(
+                np.concatenate([best[i], more], 1), np.concatenate([rows[i], some + start], 1), k
+            )
+    return np.concatenate(best), np.concatenate(rows)
 
 
 def largest(products: np.ndarray, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

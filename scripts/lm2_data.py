@@ -56,6 +56,7 @@ OTHERS = (  # what else is said, of a name or a word
     )),
 )  # fmt: skip
 WORDS = 600  # of each kind, a sixth of them for `test`
+LEAST = 60  # of each: fewer leave nothing to tell apart
 FUNCTION = 500  # the most frequent words are left out: "than" and the like
 SIZES = {"train": 1.0, "valid": 0.05, "seen": 0.05, "test": 0.05}  # shares of --count
 TURNS = (0, 0, 0, 1, 1, 2, 4, 8, 19)  # others that were said since, at most `--turns`
@@ -117,6 +118,8 @@ def main() -> None:
     rng, text = random.Random(args.seed), "\n".join(path.read_text(encoding="utf-8") for path in args.text)
     encode = runtime.load_adapter(Config(model=args.model)).format.encode
     values = common_words(text, lambda word: len(encode(f" {word}")) == 1)
+    if few := {kind: len(words) for kind, words in values.items() if len(words) < LEAST}:
+        parser.error(f"frequent words of one token: {few}, and {LEAST} are needed of each kind; give more --text")
     facts, read = facts_of(values, rng), passages(text, rng, args.count // 20)
     spoken = [said.format(rng.choice(values[kind])) for said, kind in OTHERS for _ in range(args.count // 160)]
     sentences = sorted({*spoken, *(sentence for three in read for sentence in three[:2])})

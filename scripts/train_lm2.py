@@ -27,6 +27,7 @@ import argparse
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,7 +141,11 @@ class Data:
         self.questions = sorted({row.question for row in facts})
         others = sorted({text for row in facts for text in row.before[1:]})
         other_questions = sorted(questions_of_hands() - set(self.questions))
-        asked = [*self.questions, *rng.sample(others, min(kept // 4, len(others))), *rng.sample(other_questions, kept)]
+        asked = [
+            *self.questions,
+            *rng.sample(others, min(kept // 4, len(others))),
+            *rng.sample(other_questions, min(kept, len(other_questions))),
+        ]
         with adapter.quiet():
             own = [(reply.prompt, reply.text) for reply in ask_many(mind, asked, KEPT)]
         pasts = [Past(adapter, rng.sample(own, i % 4)) for i in range(PASTS)]
@@ -348,8 +353,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rows = exact_match.read(args.data)
-    count = len({row.question for row in rows if row.category != "text"})
-    options = OPTIONS | {"memory_slots": count} | parse_settings(args.set)
+    counts = Counter(row.question for row in rows if row.category != "text")
+    if (fewest := min(counts.values(), default=0)) < PASTS:
+        parser.error(f"of each question {PASTS} facts are needed, and of one there are {fewest}; give more --data")
+    options = OPTIONS | {"memory_slots": len(counts)} | parse_settings(args.set)
     config = Config(model=args.model, dtype="float32", threads=1, backend="torch", memory="lm2", options=options)
     torch.set_num_threads(1)
     adapter = runtime.load_adapter(config)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
@@ -11,9 +12,12 @@ from contracts import close, engine, numbers, on_small
 
 from lmm.adapters.base import Adapter, TapContext
 from lmm.adapters.toy import ToyAdapter
+from lmm.engine.keeper import Keeper
 from lmm.engine.mind import Mind
 from lmm.engine.training import Training
 from lmm.engine.training_settings import TrainingSettings
+from lmm.errors import LearningError
+from lmm.files import state_file
 from lmm.lesson import Knowledge, Lesson
 from lmm.memory.base import Prompt
 from lmm.memory.external.external import said as as_message
@@ -121,14 +125,66 @@ def test_slots_are_written_at_the_end_of_a_turn_and_reset_as_told(toy: ToyAdapte
         made.close()
 
 
-def test_an_undone_lesson_leaves_the_slots_what_turns_made_of_them(toy: ToyAdapter) -> None:
-    made = engine(toy, "lm2")
-    made.reply("Hello!")
-    slots = made.mind.knowledge.state["moved"]
+@pytest.mark.parametrize("on_another_day", [False, True])
+def test_an_undone_lesson_leaves_what_turns_made_of_the_slots_before_and_after_it(
+    tmp_path: Path, on_another_day: bool
+) -> None:
+    """As if it had never been, in the mind that learned it as in one that has it out of a file."""
+    made, alone, later = (engine(ToyAdapter(), "lm2") for _ in range(3))
+    for chat in (made, alone, later):
+        chat.mind.memory.options = Lm2Options(**SMALL, steps=3)
+    Keeper(made.mind, tmp_path / "m.safetensors")
+
+    def say(text: str) -> None:
+        for mind in (made.mind, alone.mind):
+            mind.end_turn(Lesson(statement=text), as_message(Lesson(statement=text), mind.adapter))
+
+    say("Hello!")
     made.mind.learn(Lesson("Where do I live?", "Oslo"))
-    assert not np.array_equal(made.mind.knowledge.state["moved"], slots)
-    made.mind.undo()
-    assert made.mind.knowledge.state["moved"] is slots
+    assert made.mind.knowledge.state["taught"].any() and made.mind.knowledge.state["read_out"].any()
+    say("Bye!")
+    if on_another_day:
+        made.close()
+        Keeper(later.mind, tmp_path / "m.safetensors")
+    mind = later.mind if on_another_day else made.mind
+    assert mind.undo() == 1
+    for name, array in mind.knowledge.state.items():
+        assert np.array_equal(array, alone.mind.knowledge.state[name]), name
+
+
+def test_a_lesson_outlasts_the_turns_that_are_reset(toy: ToyAdapter) -> None:
+    for reset in ("turn", "session"):
+        made = engine(toy, "lm2")
+        made.mind.memory.options = Lm2Options(**SMALL, steps=3, reset=reset)
+        made.mind.learn(Lesson("Where do I live?", "Oslo"))
+        taught = made.mind.knowledge.state["taught"]
+        made.reply("My parrot is called Biscuit.")
+        made.start()
+        assert made.mind.lessons and not made.mind.knowledge.state["moved"].any()
+        assert made.mind.knowledge.state["taught"] is taught and taught.any()
+        made.close()
+
+
+def test_a_file_that_was_trained_can_be_reset_in_another_way(toy: ToyAdapter, tmp_path: Path) -> None:
+    """And one of before lessons had a tensor of their own is read as it was."""
+    file, trained = tmp_path / "slots.safetensors", Mind(toy, Lm2(Lm2Options()))
+    state = dict(trained.knowledge.state)
+    state["moved"] = state["moved"] + 0.5
+    del state["taught"]
+    state_file.save(file, {name: numbers(toy, array) for name, array in state.items()}, trained.header())
+    trained.detach()
+    for reset in ("never", "session", "turn"):
+        mind = Mind(toy, Lm2(Lm2Options(reset=reset)))
+        mind.load(file)
+        close(mind.knowledge.state["moved"], state["moved"])
+        assert not mind.knowledge.state["taught"].any()
+        mind.detach()
+
+
+def test_an_empty_lesson_is_refused_in_words(toy: ToyAdapter) -> None:
+    made = engine(toy, "lm2")
+    with pytest.raises(LearningError, match="empty"):
+        made.mind.learn(Lesson(statement=" "))
 
 
 @pytest.mark.parametrize("write_depth", [-1.0, 0.3])
@@ -182,6 +238,24 @@ def test_what_slots_are_read_can_be_drawn(toy: ToyAdapter) -> None:
     close(slots.values.sum(axis=1), np.ones(5))
     lines = heat_map(list("Hello"), slots.values.tolist()).splitlines()
     assert len(lines) == 5 and all(len(line) == len(lines[0]) for line in lines) and "@" in "".join(lines)
+
+
+def test_too_little_data_is_named_before_anything_is_trained(tmp_path: Path, monkeypatch, capsys) -> None:
+    from scripts import lm2_data, train_lm2
+
+    (tmp_path / "text.txt").write_text("Ada and Tom went home.\n")
+    row = {"question": "Who?", "answer": "It's Ada.", "before": ["Ada is here."], "category": "names", "key": "Ada"}
+    (tmp_path / "few.jsonl").write_text(json.dumps(row) + "\n")
+    monkeypatch.setattr(lm2_data.runtime, "load_adapter", lambda config: ToyAdapter())
+    for main, given, said in (
+        (lm2_data.main, ["--text", "text.txt"], "give more --text"),
+        (train_lm2.main, ["--data", "few.jsonl"], "give more --data"),
+    ):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["x", *given, "--out", "out"])
+        with pytest.raises(SystemExit):
+            main()
+        assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

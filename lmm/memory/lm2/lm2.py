@@ -21,18 +21,20 @@ slots, not all; what is written may come from a lower one, where a state still t
 comes next); and the model is not pretrained with them: `lmm train` and scripts/train_lm2.py fit read, gates and slots
 (`before`: what was said in earlier turns), while the model's own weights stay.
 
-`slots` are those that memory begins with, `moved` is how far it has come from there. A lesson takes a few steps on W_O
-and on that.
+`slots` are those that memory begins with, `moved` is how far turns have brought them from there. A lesson takes a few
+steps on W_O and on `taught`, which is added where slots are read and not where they are written: what turns make of the
+slots is the same with it and without, so that either can go and the other stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmm.errors import LearningError
 from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Memory, Picture, Prompt, Recall, UserMessage
 from lmm.memory.batch import Batch, of_one_lesson
@@ -60,7 +62,7 @@ class Lm2Options(Options):
     depth: float = option(0.7, "the site, as a share of the layers", "[0, 1)")
     write_depth: float = option(-1.0, "the layer whose states are written, likewise; below 0: the site's", "[-1, 1)")
     floor: float = option(0.0, "an output gate below this is shut", "[0, 1)")
-    reset: str = option("never", "when slots are as trained again", one_of=RESETS)
+    reset: str = learning("never", "when slots are again as they were before any turn", one_of=RESETS)
     lr: float = learning(1e-2, "of AdamW, where a lesson is learned", "(0, 10)")
     steps: int = learning(20, "for each lesson, at most", "[1, 1000]")
     goal: float = learning(0.1, "mean loss that is good enough", "[0, inf)")
@@ -103,6 +105,7 @@ class Lm2(Memory):
         return {
             "slots": slots,
             "moved": slots * 0.0,
+            "taught": slots * 0.0,
             **random,
             "read_out": ops.zeros((s, d)),
             "gate": ops.zeros((d, 1)),
@@ -113,9 +116,16 @@ class Lm2(Memory):
             **({} if self.options.write_depth < 0 else {CENTRE: ops.asarray(centre(adapter, self.source(adapter)))}),
         }
 
+    def held(self, ops: Ops, arrays: Mapping[str, Any]) -> State:
+        return super().held(ops, _with_taught(arrays))
+
+    def check_state(self, arrays: dict[str, Any], lessons: Sequence[Lesson], adapter: Adapter) -> None:
+        super().check_state(_with_taught(arrays), lessons, adapter)
+
     @staticmethod
     def _now(state: State) -> Array:
-        return state["slots"] + state["moved"]
+        """Slots as they are read."""
+        return state["slots"] + state["moved"] + state["taught"]
 
     # the mathematics -----------------------------------------------------------------------------------------
     def read(self, ops: Ops, state: State, slots: Array, x: Array) -> tuple[Array, Array, Array]:
@@ -235,7 +245,8 @@ class Lm2(Memory):
         ops, state = adapter.ops, known.state
         h = adapter.hidden(np.asarray([message.tokens]), self.source(adapter).first_layer, message.cache)
         own = ops.take(h, ops.asarray(np.flatnonzero(message.content), "int64"), 1)
-        slots, _ = self.written(ops, state, self._now(state)[None], self.to_write(ops, state, own))
+        before = (state["slots"] + state["moved"])[None]
+        slots, _ = self.written(ops, state, before, self.to_write(ops, state, own))
         return Knowledge(state | {"moved": slots[0] - state["slots"]}, known.lessons)
 
     def begun(self, known: Knowledge) -> Knowledge:
@@ -253,6 +264,8 @@ class Lm2(Memory):
             row = of_one_lesson(adapter, lesson.prompt, lesson.answer)
         else:
             tokens, content = adapter.format.message_tokens(lesson.statement or lesson.answer or lesson.prompt)
+            if not any(content):
+                raise LearningError("the lesson is empty: there is nothing to learn")
             first = content.index(True)
             row = tokens[:first], tokens[first:]
         batch = Batch(adapter, [row], self.sites(adapter)[0], everywhere=True)
@@ -260,10 +273,16 @@ class Lm2(Memory):
         def loss_of(params: State) -> Array:
             return batch.mean(self.changed(ops, state | params, self._now(state | params)[None], batch.h))
 
-        start = {name: state[name] for name in ("moved", "read_out")}
+        start = {name: state[name] for name in ("taught", "read_out")}
         found = fit(loss_of, start, Optimizer(ops, "adamw", options.lr), options.steps, report, options.goal)
         return known.taught(state | found.params, lesson)
 
     # offline training ----------------------------------------------------------------------------------------
     def trainable(self, state: State) -> tuple[str, ...]:
         return ("slots", *READ, *WRITE)
+
+
+def _with_taught(arrays: Mapping[str, Any]) -> dict[str, Any]:
+    """In a file of before it was a tensor of its own, what lessons brought is in `moved`. `arrays` may be a change."""
+    whole = "slots" in arrays and "moved" in arrays
+    return ({"taught": np.zeros_like(arrays["moved"])} if whole else {}) | dict(arrays)

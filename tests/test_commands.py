@@ -346,6 +346,20 @@ def test_forgetting_says_which_turns_went_and_how_much_is_left_to_read(session: 
     assert 0 < conversation.length < before == len(conversation.tokens) + before
 
 
+def test_forgetting_says_which_memory_keeps_what_it_made_of_a_lesson(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The vectors of a turn go, and what it has moved in slots that all turns share cannot be told apart."""
+    session = begun(tmp_path, monkeypatch)
+    session.do("/memory lm2+external")
+    session.do("My sister's name is Zorbina.")
+    session.do("/forget Zorbina")
+    assert "lm2 keeps what it made of it" in session.beside and "external keeps" not in session.beside
+    assert not session.chat.mind.lessons
+    session.do("/memory external")
+    session.do("My sister's name is Zorbina.")
+    session.do("/forget Zorbina")
+    assert "keeps what it made" not in session.beside
+
+
 def test_another_memory_without_lessons_says_where_they_are(session: Session):
     session.do("My sister's name is Zorbina."), session.do("/memory identity"), session.do("/memory gated_lora")
     assert "keeps its 1 lesson" in session.beside.splitlines()[-1]

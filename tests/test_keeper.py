@@ -27,6 +27,7 @@ from lmm.errors import LearningError, StateError
 from lmm.files import journal, jsonl, known, state_file
 from lmm.files.transcripts import data_dir
 from lmm.lesson import Knowledge, Lesson
+from lmm.memory.composite import Composite
 
 KEPT = ["external", "lm2", "keyed", "notes", "engram", "memoir", "lora_on_user", "hash_gradient"]
 A, B, C = (Lesson(f"What is {name}?", name, f"It is {name}.", id=name) for name in ("one", "two", "three"))
@@ -317,6 +318,19 @@ def test_a_file_of_another_memory_is_refused_and_left_alone(open_mind, file: Pat
         Keeper(stranger, file)
     stranger.detach()
     assert stranger.keeper is None and ids(open_mind()) == ["one"]
+
+
+def test_a_file_that_becomes_another_memory_s_is_named_before_it_does(open_mind, file: Path) -> None:
+    """`keyed+notes` reads what `keyed` has learned, and not the other way round."""
+    open_mind().learn(A)
+    notices = list[str]()
+    for name, said in (("keyed", 0), ("keyed+notes", 1)):
+        mind = Mind(ToyAdapter(), Composite.named(name) if said else memory(name))
+        Keeper(mind, file, notice=notices.append)
+        assert len(notices) == said and ids(mind) == ["one"]
+        mind.detach()
+    assert str(file) in notices[0] and "a file of keyed;" in notices[0] and "keyed alone cannot read" in notices[0]
+    assert state_file.read_header(file).module == "keyed", "nothing was learned"
 
 
 def test_a_long_journal_is_put_into_the_file(open_mind, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson
     if left and _agrees(chat, f'{lines} say "{trace.value}", too. Take them out?'):
         trace = replace(trace, deep=True)
         _purge(chat, trace, places.purge(trace, typed))
-    for line in places.left(trace, chat.exports):
+    for line in (*places.left(trace, chat.exports), *memory_files.still_mixed(chat.mind.memory)):
         chat.view.say(line)
     for before in chat.mind.replaced_by(lesson):  # or undo would bring it back
         chat.view.say(f"forgotten with it, as it took the place of this: {forget(chat, before.id, typed, deep)}")

@@ -274,7 +274,8 @@ def _forget_lesson(file: Path, what: str, log: Path, yes: bool, as_json: bool) -
     from lmm.files.traces import Trace
     from lmm.files.transcripts import purge, said_with
 
-    lesson = _one(journal.read_header(file).lessons, what, file)
+    header = journal.read_header(file)
+    lesson, mixed = _one(header.lessons, what, file), memory_files.still_mixed(memory_files.memory_of(header))
     sure(f"{lesson} will be removed from {file}, for good.", yes)
     logs = logs_here(lesson.id, activation_log.ActivationLog(log, enabled=False))
     memory_files.forget(file, lesson.id)
@@ -287,11 +288,11 @@ def _forget_lesson(file: Path, what: str, log: Path, yes: bool, as_json: bool) -
     left = memory_files.still_holding(lesson.id)
     if as_json:
         found = {"forgotten": lesson.to_dict(), "log_records": removed, "transcript_records": said}
-        out_json(found | {"still_in": [str(path) for path in left]})
+        out_json(found | {"still_in": [str(path) for path in left], "still_mixed": mixed})
     else:
         say(f"forgotten: {lesson}; {removed} log records and {said} transcript lines went with it")
-        if left:
-            say(memory_files.still_there(left, lesson.id))
+        for line in (*([memory_files.still_there(left, lesson.id)] if left else []), *mixed):
+            say(line)
         if trace.value:
             say(f'other turns may say "{trace.value}"; {everywhere_hint(trace)}')
 

@@ -46,9 +46,13 @@ class Keeper:
             atomic.remove_stale(file)
             journal.settle(file)
             self._new = not file.exists()
-            self._own = self._new or state_file.read_header(file).module == mind.memory.name
+            whose = mind.memory.name if self._new else state_file.read_header(file).module
+            self._own = whose == mind.memory.name
             if not self._new:  # what a part of the memory has changed in a file of its own is not undone with it
                 mind.begin_with(file, journal.undos(file) if self._own else ())
+            if not self._own:
+                notice(f"{file} is a file of {whose}; what is learned now makes it one of {mind.memory.name}, which "
+                       f"{whose} alone cannot read")  # fmt: skip
             self._stamp, self._begun = journal.stamp(file), len(mind.history.undo)
         self.others = {lesson.id for lesson in mind.lessons}  # known before, or taught by other minds
         mind.keeper = self

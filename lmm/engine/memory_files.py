@@ -51,6 +51,11 @@ def forget(path: Path, lesson_id: str) -> Lesson:
     return lesson
 
 
+def still_mixed(memory: Memory) -> list[str]:
+    """What is to be said of a lesson that is forgotten where not every part of its memory can take one out."""
+    return [f"{name} keeps what it made of it: its weights are shared by all that was said" for name in memory.mixing()]
+
+
 def forget_if_there(path: Path, lesson_id: str) -> bool:
     """The same for a file that may not hold it, or be gone. Raises as `forget` does."""
     if not path.exists() or all(x.id != lesson_id for x in journal.read_header(path).lessons):

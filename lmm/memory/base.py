@@ -238,6 +238,10 @@ class Memory:
             "/undo steps back in time"
         )
 
+    def mixing(self) -> tuple[str, ...]:
+        """Names of the memories in it that keep, when a lesson is forgotten, what it did to weights that all share."""
+        return () if self.learns_from == "nothing" or type(self).forget is not Memory.forget else (self.name,)
+
     def consolidate(self, known: Knowledge, adapter: Adapter, report: LearnReport) -> tuple[Knowledge, int]:
         """Merge lessons that are hard to tell apart -> what is then known, and how many sets of them there were.
 

@@ -201,6 +201,9 @@ class Composite(Memory):
             raise refusals[0]
         return self._joined(states)
 
+    def mixing(self) -> tuple[str, ...]:
+        return tuple(name for part in self.parts for name in part.mixing())
+
     def trainable(self, state: State) -> tuple[str, ...]:
         return tuple(f"{p.name}:{name}" for p in self.parts for name in p.trainable(self._of(p, state)))
 

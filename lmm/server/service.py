@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
 from lmm.chat import forgetting
+from lmm.engine import memory_files
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import notes_of
 from lmm.errors import LmmError, StateError, StillThereError, TooLongError, UsageError
@@ -221,6 +222,7 @@ class Service:
                 reason = without_folder(reason, path)
             places_left = error.places if isinstance(error, StillThereError) else ()
             left[f"still on disk: {reason}"] = [Path(name) for name in places_left]
+        left |= {line: [] for line in memory_files.still_mixed(mind.memory)}
         return lesson, left | places.left(trace, name=lambda path: path.name)
 
     def why(self, user: str, question: str) -> dict[str, Any]:

@@ -35,18 +35,24 @@ def settings(path: Path) -> dict[str, Any]:
     try:
         yaml = importlib.import_module("yaml")
         with jsonl.opened(path) as file:
-            found = yaml.safe_load(file.read().decode())
+            text = file.read().decode()
+        found, node = yaml.safe_load(text), yaml.compose(text)
     except ImportError:
         raise UsageError("reading YAML needs PyYAML: pip install pyyaml") from None
     except (OSError, UnicodeDecodeError, RecursionError, yaml.YAMLError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     if not isinstance(found, dict) or not all(isinstance(section, dict) for section in found.values()):
         raise UsageError(f"{path} has no sections with keys: model, train")
+    if twice := _twice(node):
+        raise UsageError(f"{path} says {twice} twice")
     given = {(section, key): value for section, keys in found.items() for key, value in keys.items()}
     known = [*OPTIONS, *(("model", key) for key in USED)]
     for section, key in given:
         if (section, key) not in known:
             raise UsageError(f"{path}: {UnknownNameError('key', f'{section}.{key}', ['.'.join(k) for k in known])}")
+    for key in USED:
+        if not isinstance(used := given.get(("model", key), False), bool):
+            raise UsageError(f"{path}: model.{key} must be true or false, not {used!r}")
     parts = [part for key, part in USED.items() if given.get(("model", key), False)]
     if not parts:
         raise UsageError(f"{path} uses neither memory: set model.use_internal_memory or model.use_external_memory")
@@ -56,3 +62,10 @@ def settings(path: Path) -> dict[str, Any]:
         if place in given and part in parts
     }
     return {"memory": "+".join(parts), "options": options}
+
+
+def _twice(node: Any) -> str | None:
+    """The first key that stands twice in its place: YAML's reader takes the later one and says nothing."""
+    places = [key.value for key, _ in node.value]
+    inner = (found for _, below in node.value if isinstance(below.value, list) if (found := _twice(below)))
+    return next((key for key in places if places.count(key) > 1), None) or next(inner, None)

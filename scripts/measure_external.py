@@ -166,21 +166,25 @@ def minds(config: Config, memories: Sequence[str]) -> Iterator[tuple[str, Mind]]
 
 
 def recall(config: Config, args: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    facts, others = SETS[args.facts]
+    (facts, others), beside = SETS[args.facts], list[str]()
     if args.data:  # one of each question
         rows = [row for row in exact_match.read(args.data[0]) if row.category != "text"]
         facts = tuple({row.question: (row.before[0], row.question, row.key) for row in rows}.values())
+        beside = [text for row in rows for text in row.before[1:]] if args.beside else []
     replies: dict[str, str] = {}
     for name, mind in minds(config, args.memories):
         if not replies:
             with mind.adapter.quiet():  # nothing is known yet
-                replies = {r.prompt: r.text for r in ask_many(mind, [*BETWEEN, *(said for said, _, _ in facts)], 16)}
+                replies = {
+                    r.prompt: r.text for r in ask_many(mind, [*BETWEEN, *(said for said, _, _ in facts), *beside], 16)
+                }
         engine = Engine(mind, decoding=Decoding(max_tokens=args.max_tokens))
-        for said, _, _ in facts:
-            told(engine, said, replies[said])
+        for text in (*(said for said, _, _ in facts), *beside):
+            told(engine, text, replies[text])
+        begun = len(engine.conversation.turns)
         for turns in args.turns:
-            while len(engine.conversation.turns) < len(facts) + turns:
-                text = BETWEEN[(len(engine.conversation.turns) - len(facts)) % len(BETWEEN)]
+            while len(engine.conversation.turns) < begun + turns:
+                text = BETWEEN[(len(engine.conversation.turns) - begun) % len(BETWEEN)]
                 told(engine, text, replies[text])
             engine.conversation.shorten(args.context)  # the facts are read no more
             fresh = [(q, right, _asked_after(engine, q)) for _, q, right in facts]
@@ -507,6 +511,7 @@ def main() -> None:
     )
     parser.add_argument("--unrelated", action="store_true", help="recall: also replies that are none of its business")
     parser.add_argument("--data", type=Path, nargs="+", help="slots: conversations of scripts.lm2_data; recall: facts")
+    parser.add_argument("--beside", action="store_true", help="recall: --data's lines say more after the fact; say it")
     parser.add_argument("--count", type=int, default=20, help="slots: of each file, at most")
     parser.add_argument("--picture", type=Path, help="plot: the file that is drawn, of what is in --out")
     args = parser.parse_args()

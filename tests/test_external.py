@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lmm.adapters.toy import ToyAdapter
 from lmm.engine import memory_files
+from lmm.engine.asking import recall_many
 from lmm.engine.keeper import Keeper
 from lmm.errors import StateError
 from lmm.files import journal, safefile, state_file
@@ -20,7 +21,7 @@ from lmm.memory import general
 from lmm.memory.external import index
 from lmm.memory.external.external import NUMBERS, External, ExternalOptions, said
 from lmm.memory.external.head import Head
-from lmm.memory.external.search import LEAST, Rows, nearest
+from lmm.memory.external.search import LEAST, QUERIES, Rows, nearest
 from lmm.memory.external.store import Store
 
 SAID = "My parrot is called Biscuit."
@@ -55,6 +56,34 @@ def test_what_is_near_a_text_is_found(toy: ToyAdapter) -> None:
     ids = {x.id: x.statement for x in made.mind.lessons}
     found = made.mind.memory.near(made.mind.knowledge.state, "My parrot is called", toy)
     assert found and ids[found[0][0]] == SAID and found[0][1] >= found[-1][1]
+
+
+def test_what_tells_something_is_shown_before_what_only_asks(toy: ToyAdapter, monkeypatch) -> None:
+    """However near: as an exchange, the assistant's half from its own point of view. A question alone is shown where
+    nothing else is near."""
+    made = engine(toy, "external")
+    for text in ("My sister lives in Bergen.", "Where does my sister live?", "I moved to Oslo, do you know it?"):
+        made.reply(text)
+    lives, asks, moved = (x.id for x in made.mind.lessons)
+    made.mind.learn(Lesson("Where do I live?", "Oslo"))
+    lesson = made.mind.lessons[-1].id
+
+    def shown(*near: str, show: int = 1) -> tuple[list[tuple[str, str]], list[str]]:
+        made.mind.memory.options = ExternalOptions(show=show)
+        scored = [(i, 0.9 - n / 10) for n, i in enumerate(near)]
+        monkeypatch.setattr(made.mind.memory, "spans_near", lambda *given: scored)
+        recall = recall_many(made.mind, ["What?"])[0]
+        assert recall.fired == [scored], "all of them act"
+        return [(note.said, note.echo) for note in recall.notes[0]], recall.text
+
+    fact = ("My sister lives in Bergen.", "Your sister lives in Bergen.")
+    assert shown(asks, lives) == ([fact], [""])
+    assert shown(asks) == ([], ["Where does my sister live?"])
+    assert shown(asks, lives, show=2) == ([fact], ["Where does my sister live?"])
+    taught = ("Where do I live?", "Oslo")
+    assert shown(lesson, asks, moved, lives, show=3)[0] == [
+        fact, ("I moved to Oslo, do you know it?", "You moved to Oslo."), taught,
+    ], "the best is the last"  # fmt: skip
 
 
 def test_what_is_said_again_is_stored_once(toy: ToyAdapter) -> None:
@@ -126,10 +155,10 @@ def test_every_key_that_is_found_belongs_to_its_value(turns: list[tuple[int, int
         assert all(token in known.state[f"tokens/{span}"][0] for token, span in zip(held, whose, strict=True))
 
 
-@given(st.integers(1, 300), st.integers(1, 12), st.integers(0, 5))
-def test_the_nearest_are_those_of_a_whole_sort(count: int, k: int, seed: int) -> None:
+@given(st.integers(1, 300), st.integers(1, 12), st.integers(0, 5), st.sampled_from([0, 3, QUERIES, QUERIES + 1]))
+def test_the_nearest_are_those_of_a_whole_sort(count: int, k: int, seed: int, asked: int) -> None:
     random = np.random.default_rng(seed)
-    keys, queries = random.normal(size=(count, 4)).astype(np.float16), random.normal(size=(3, 4)).astype(np.float32)
+    keys, queries = random.normal(size=(count, 4)).astype(np.float16), random.normal(size=(asked, 4)).astype(np.float32)
     found, rows = nearest(queries, [(0, keys)], k)
     products = queries @ keys.astype(np.float32).T
     assert np.allclose(found, -np.sort(-products, axis=1)[:, :k])
@@ -210,6 +239,25 @@ def test_forgetting_leaves_no_byte(toy: ToyAdapter, tmp_path: Path) -> None:
     assert [x.statement for x in state_file.read_header(file).lessons] == ["Hello!"]
 
 
+def test_each_of_two_chats_has_a_number_of_its_own(tmp_path: Path) -> None:
+    """Turns of one that follow each other have one number, whatever is said elsewhere in between."""
+    chats = [engine(ToyAdapter(), "external") for _ in range(2)]
+    for chat in chats:
+        Keeper(chat.mind, tmp_path / "m.safetensors")
+    for n in range(3):
+        for name, chat in zip("ab", chats, strict=True):
+            chat.reply(f"From {name}, message {n}")
+    chats[0].start()
+    chats[0].reply("From c, message 0")
+    chats[1].mind.look()
+    state = chats[1].mind.knowledge.state
+    numbers = {x.statement[5]: set[int]() for x in chats[1].mind.lessons}
+    for lesson in chats[1].mind.lessons:
+        numbers[lesson.statement[5]].add(int(state[f"at/{lesson.id}"][1]))
+    assert numbers == {"a": {1}, "b": {2}, "c": {3}}
+    assert len({int(a[0]) for name, a in state.items() if name.startswith("at/")}) == 7
+
+
 def test_a_file_with_tokens_that_the_model_does_not_know_is_refused(toy: ToyAdapter) -> None:
     made = engine(toy, "external")
     made.reply(SAID)
@@ -272,6 +320,22 @@ def test_the_index_finds_what_comparing_all_finds_while_spans_come_and_go() -> N
         mine = np.array([store.keys(int(s))[0] for s in store.spans(rows[:, 0])])
         assert np.isfinite(mine).all() and np.array_equal(store.ids, [f"s{i}" for i in range(first, last)])
         store.indexed.wait()
+
+
+@needs_faiss
+def test_however_long_a_message_is_few_candidates_are_held_at_once(monkeypatch) -> None:
+    """28 MB of them, where a message of a thousand tokens would make gigabytes."""
+    state, held, take = spans(40), list[int](), Rows.take
+    store = indexed(state)
+    queries = np.concatenate([state[f"keys/s{n % 40}"] for n in range(80)]).astype(np.float32)
+    monkeypatch.setattr(Rows, "take", lambda rows, which: held.append(np.size(which)) or take(rows, which))
+    cosines, rows = store.search(queries, 3)
+    assert len(rows) == len(queries) > 10 * index.AT_ONCE and len(held) > 10
+    assert max(held) <= index.AT_ONCE * index.MORE
+    monkeypatch.undo()
+    some = [store.search(part, 3) for part in np.array_split(queries, 7)]
+    assert np.array_equal(cosines, np.concatenate([c for c, _ in some]))
+    assert np.array_equal(rows, np.concatenate([r for _, r in some]))
 
 
 @needs_faiss

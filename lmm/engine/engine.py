@@ -16,6 +16,7 @@ from lmm.engine.below import Below
 from lmm.engine.conversation import Conversation, Turn, opening_of, surely
 from lmm.engine.mind import TURN
 from lmm.errors import LmmError, TooLongError, UsageError
+from lmm.feedback import said_back
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport, UserMessage
 
@@ -114,7 +115,8 @@ class Engine:
         message, self._heard = self._heard, None
         if message is not None:
             try:
-                self.mind.end_turn(Lesson(statement=turn.user, source=TURN), message)
+                lesson = Lesson(statement=turn.user, echo=said_back(turn.user), source=TURN)
+                self.mind.end_turn(lesson, message)
             except LmmError as error:  # the reply was given all the same
                 turn.problem = error.plain
                 if error.detail:

@@ -20,7 +20,7 @@ from lmm.feedback.words import anycase, word_set
 from lmm.lesson import Lesson
 from lmm.text.fold import contains, fold, words
 from lmm.text.names import in_full, role_and_name
-from lmm.text.sentences import clauses, sentences
+from lmm.text.sentences import clauses, ends_asking, sentences
 
 
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
@@ -450,7 +450,7 @@ def _with_one_more(reply: str, value: str) -> str:
 
 def asks(text: str) -> bool:
     """Does it end like a question, or begin like one?"""
-    return bool(re.search(r"[?？]\W*$", text)) or replies.is_factual(text)
+    return ends_asking(text) or replies.is_factual(text)
 
 
 def _restated(

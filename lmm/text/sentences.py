@@ -23,6 +23,11 @@ def sentences(text: str) -> list[str]:
     return out
 
 
+def ends_asking(text: str) -> bool:
+    """Is a question mark the last of its marks?"""
+    return bool(re.search(r"[?？]\W*$", text))
+
+
 # not what is another word in another language: "en" is "and" and "in", "ma" is "but" and "my", "also" is "so" and "too"
 _AND = r"and|but|und|aber|et|mais|pero|maar"
 _SO = r"so|deshalb|donc|así que|por eso|quindi|dus"

@@ -14,7 +14,7 @@ somebody's shoe size: the states of any two numbers are alike,
 
 so that a span which has no word that the message has not, the same question asked before, is nothing new. A span below
 `threshold` is not near; where none is near, the reply is bitwise the model's own. The best `show` of them are shown to
-the model as text.
+the model: as an exchange where a lesson has its `echo`; those that tell nothing, after all others, as text.
 
 At each position t of such a reply: the `k` nearest keys to its state, cosines s_j, attended to with `sharp`; each makes
 its next token likelier, by at most `boost` logits, and by none at `near` or below,
@@ -36,7 +36,7 @@ import numpy as np
 
 from lmm.errors import LearningError, StateError
 from lmm.lesson import Knowledge, Lesson, State
-from lmm.memory.base import LearnReport, Prompt, Recall, UserMessage
+from lmm.memory.base import LearnReport, Note, Prompt, Recall, UserMessage
 from lmm.memory.external.head import Head
 from lmm.memory.external.store import Store
 from lmm.memory.general import GENERAL, centre, own_states, states_of
@@ -93,6 +93,7 @@ class External(Isolated):
         self._found: deque[Found] = deque(maxlen=PASSES)
         self._places: tuple[Site, Site] | None = None
         self._turns = 0
+        self._sequence = 0  # of the conversation whose turns are stored
 
     def held(self, ops: Ops, arrays: Mapping[str, Any]) -> State:
         """As they are: they are searched where they lie, in a file that may be mapped."""
@@ -118,12 +119,22 @@ class External(Isolated):
             return None
         self.head(adapter)
         said = {lesson.id: lesson for lesson in lessons}
-        shown = [
-            [_text(said[i]) for i, _ in row[: self.options.show] if i in said][::-1] if not p.recited else []
-            for row, p in zip(found, prompts, strict=True)
-        ]
+        shown = [[] if p.recited else self._shown(row, said) for row, p in zip(found, prompts, strict=True)]
         on = np.array([float(bool(row)) for row in found], np.float32)[:, None, None]
-        return Recall(found, {"on": adapter.ops.asarray(on)}, text=["\n".join(row) for row in shown])
+        return Recall(
+            found,
+            {"on": adapter.ops.asarray(on)},
+            text=["\n".join(_text(said[note.lesson_id]) for note in row if not note.echo) for row in shown],
+            notes=[[note for note in row if note.echo] for row in shown],
+        )
+
+    def _shown(self, found: Sequence[tuple[str, float]], said: Mapping[str, Lesson]) -> list[Note]:
+        """Of near spans, the best first, those that the model is shown, the best last. One that cannot be said back, as
+        it only asks, tells nothing, however near: it is shown where nothing else is."""
+        near = [(said[i], score) for i, score in found if i in said]
+        notes = [Note(x.id, score, x.statement or x.prompt, x.echo or x.answer) for x, score in near]
+        notes.sort(key=lambda note: not note.echo)
+        return notes[: self.options.show][::-1]
 
     def near(self, state: State, text: str, adapter: Adapter) -> list[tuple[str, float]]:
         return self.spans_near(state, self.store(state), text, adapter, 0.0) if "centre" in state else []
@@ -246,11 +257,13 @@ class External(Isolated):
             return known
         start = message.cache.length if message.cache is not None else 0
         store = self.store(state)
+        if not start or not self._sequence:
+            self._sequence = store.sequence + 1  # others may have begun conversations in the meantime
         keys = self.keys(state, tokens, adapter, message.cache)[rows]
         span = {
             "keys": keys.astype(np.float16),
             "tokens": np.stack([tokens[rows], tokens[rows + 1]]),
-            "at": np.array([store.number + 1, store.sequence + (start == 0), start]),
+            "at": np.array([store.number + 1, self._sequence, start]),
         }
         state = state | {f"{kind}/{lesson.id}": array for kind, array in span.items()}
         return self.within_size(known.taught(state, lesson, old), store.ids)

@@ -23,7 +23,7 @@ class Store:
     def __init__(self, width: int) -> None:
         self.ids: list[str] = []
         self.number = 0  # of the newest span: spans are numbered as they come
-        self.sequence = 0  # and its conversation's
+        self.sequence = 0  # the highest of a conversation
         self._starts = [0]  # the first row of each span, and of the one to come
         self._keys = Rows(width)
         self._tokens = Rows(2, "int32")
@@ -98,7 +98,7 @@ class Store:
         del self.ids[:gone], self._starts[:gone]
         ids = [i for *_, i in new]
         if new:
-            self.number, self.sequence = new[-1][:2]
+            self.number, self.sequence = new[-1][0], max(self.sequence, *(conversation for _, conversation, *_ in new))
             self._keys.add([arrays[i] for i in ids])
             self._tokens.add([np.concatenate([state[f"tokens/{i}"] for i in ids], 1, dtype=np.int32).T])
         for rows in (self._keys, self._tokens):

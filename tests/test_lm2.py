@@ -231,6 +231,35 @@ def test_both_together_keep_their_own(toy: ToyAdapter, first: str, second: str) 
     made.close()
 
 
+def test_slots_are_not_read_where_another_memory_has_something_to_say(toy: ToyAdapter, monkeypatch) -> None:
+    """Whichever stands first; and replies of one batch are told apart."""
+    from lmm.engine.asking import ask_many, recall_many
+    from lmm.memory.composite import Composite
+    from lmm.memory.external.external import External
+
+    def spans_near(self, state, store, text, *given):
+        return [(i, 0.9) for i in store.ids if "parrot" in text]
+
+    monkeypatch.setattr(External, "spans_near", spans_near)
+    settings = {f"lm2.{name}": value for name, value in SMALL.items()}
+    said = Lesson(statement="My parrot is called Biscuit.")
+    asked = ["My parrot is called", "Zzz qqq?"]
+    replies = {}
+    for name in ("lm2+external", "external+lm2", "external", "lm2"):
+        alone = {"lm2": Lm2(Lm2Options(**SMALL)), "external": External()}
+        mind = Mind(toy, alone[name] if name in alone else Composite.named(name, settings))
+        mind.end_turn(said, as_message(said, toy))
+        loud = {key: array + 20.0 for key, array in mind.knowledge.state.items() if key.endswith("read_out")}
+        mind.commit(Knowledge(mind.knowledge.state | loud, mind.lessons))
+        near = [bool(recall and recall.fired[0]) for recall in recall_many(mind, asked)]
+        assert near == [name != "lm2", False], name
+        replies[name] = [reply.generated.tokens for reply in ask_many(mind, asked, 6)]
+        assert replies[name] == [ask_many(mind, [one], 6)[0].generated.tokens for one in asked]
+        mind.detach()
+    assert replies["lm2+external"] == replies["external+lm2"] == [replies["external"][0], replies["lm2"][1]]
+    assert all(a != b for a, b in zip(replies["lm2"], replies["external"], strict=True)), "slots do say something"
+
+
 def test_what_slots_are_read_can_be_drawn(toy: ToyAdapter) -> None:
     made = opened(toy)
     slots, gate = made.pictures(lively(made, toy), list(b"Hello"), toy)

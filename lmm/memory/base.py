@@ -131,6 +131,9 @@ class Memory:
     #: tensors that grow together, a row of each for whatever is stored
     rows: ClassVar[tuple[str, ...]] = ()
 
+    #: of several at once, it is asked last, and told where another has something to say
+    yields: ClassVar[bool] = False
+
     #: a lesson is learned at once, from its text alone: a file that has only the lessons can be completed
     instant: ClassVar[bool] = False
 

@@ -2,7 +2,8 @@
 
 The parts keep their own states, side by side under their names ("keyed:values/..."); each rewrites at its own sites, in
 the order given; a lesson goes to every part that can take it, and what it replaces leaves them all. A part is told
-which questions an earlier one has the answer to: `keyed+notes` recites, and where it does not, it reminds.
+which questions an earlier one has the answer to: `keyed+notes` recites, and where it does not, it reminds. One that
+`yields` is asked after all others.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ class Composite(Memory):
         self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
     ) -> Recall | None:
         found: dict[Memory, Recall | None] = {}
-        for part in self.parts:
+        for part in sorted(self.parts, key=lambda part: part.yields):
             recall = found[part] = part.on_prompt(self._of(part, state), lessons, prompts, adapter)
             if recall is not None:
                 prompts = [replace(p, recited=p.recited or bool(f)) for p, f in zip(prompts, recall.fired, strict=True)]

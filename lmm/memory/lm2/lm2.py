@@ -21,6 +21,8 @@ slots, not all; what is written may come from a lower one, where a state still t
 comes next); and the model is not pretrained with them: `lmm train` and scripts/train_lm2.py fit read, gates and slots
 (`before`: what was said in earlier turns), while the model's own weights stay.
 
+Beside other memories it `yields`: where one of them has something to say, slots are not read in that reply.
+
 `slots` are those that memory begins with, `moved` is how far turns have brought them from there. A lesson takes a few
 steps on W_O and on `taught`, which is added where slots are read and not where they are written: what turns make of the
 slots is the same with it and without, so that either can go and the other stays.
@@ -77,6 +79,7 @@ class Lm2(Memory):
     name = "lm2"
     summary = "a few learned slots, read by attention and written at the end of each turn"
     learns_from = "turns"
+    yields = True
     Options = Lm2Options
 
     def __init__(self, options: Any = None) -> None:
@@ -179,10 +182,12 @@ class Lm2(Memory):
     def on_prompt(
         self, state: State, lessons: Sequence[Lesson], prompts: Sequence[Prompt], adapter: Adapter
     ) -> Recall | None:
-        """In offline training: which texts were said before each prompt, for the slots to be made of."""
+        """Which replies are another memory's; and in offline training which texts were said before each prompt, for the
+        slots to be made of."""
         turns = max((len(prompt.before) for prompt in prompts), default=0)
         if not turns:
-            return None
+            quiet = [prompt.recited for prompt in prompts]
+            return self._quiet(adapter.ops, quiet) if any(quiet) else None
         new = [text for text in {text: 0 for p in prompts for text in p.before} if text not in self._known]
         ops = adapter.ops
         if new:
@@ -193,11 +198,20 @@ class Lm2(Memory):
         numbers = [[0] * (turns - len(p.before)) + [self._known[text] for text in p.before] for p in prompts]
         return Recall([[] for _ in prompts], {"turns": ops.asarray(np.array(numbers), "int64")})
 
+    @staticmethod
+    def _quiet(ops: Ops, replies: Sequence[bool]) -> Recall:
+        """In which replies slots are not read."""
+        return Recall([[] for _ in replies], {"quiet": ops.asarray(np.array(replies)[:, None, None], "bool")})
+
     def row(self, recall: Recall, b: int) -> Recall | None:
+        if "quiet" in recall.arrays and not recall.arrays["quiet"][b].any():
+            return None
         return Recall([[]], {name: array[b : b + 1] for name, array in recall.arrays.items()})
 
     def stack(self, ops: Ops, rows: Sequence[Recall | None]) -> Recall | None:
         """The turns of several prompts, filled up with none at the beginning."""
+        if any(row is not None and "quiet" in row.arrays for row in rows):
+            return self._quiet(ops, [row is not None for row in rows])
         some = [ops.to_numpy(row.arrays["turns"])[0] for row in rows if row is not None]
         if not some:
             return None
@@ -211,7 +225,8 @@ class Lm2(Memory):
         slots = self._now(state)[None]
         if recall is not None and "turns" in recall.arrays:
             slots = self.after_training_turns(ops, state, recall)
-        return self.changed(ops, state, slots, x_out)
+        new = self.changed(ops, state, slots, x_out)
+        return new if recall is None or "quiet" not in recall.arrays else ops.where(recall.arrays["quiet"], x_out, new)
 
     def after_training_turns(self, ops: Ops, state: State, recall: Recall) -> Array:
         """Slots [B, M, S] after the turns of `on_prompt`; a turn without a token changes nothing."""

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from lmm.bench.reader import labelled, measure
 from lmm.encoders.e5 import shared_e5
 from lmm.errors import UsageError
-from lmm.feedback import SAID, Exchange, lesson_for, people, read, replies
+from lmm.feedback import SAID, Exchange, lesson_for, people, read, replies, said_back
 from lmm.feedback.dates import dated
 from lmm.feedback.grammar import flip, plain
 from lmm.feedback.lessons import TAKEN_BACK, question_of
@@ -28,6 +28,31 @@ DATA = Path(__file__).parent / "data"
 KING = ("Who is the king of Zorbia?", "The capital of Zorbia is Nova Haven.")  # an answer to another question
 CATS = ("What are my cats called?", "Your cats are called Milo and Tom.")
 AUSTRALIA = Exchange("What is the capital of Australia?", "The capital of Australia is Sydney.")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("My sister lives in Bergen.", "Your sister lives in Bergen."),
+        ("I play the oboe. Do you know any duets?", "You play the oboe."),
+        ("We've got a dog called Biscuit, do you know a good vet?", "You have got a dog called Biscuit."),
+        ("How do I write a polite reminder? My tenant pays on the 5th now.", "Your tenant pays on the 5th now."),
+        ("I sing in a choir now, on Wednesdays at St. Anne's. Any warm-ups?",
+         "You sing in a choir now, on Wednesdays at St. Anne's."),
+        ("Meine Schwester wohnt in Linz. Was soll ich ihr schenken?", "Deine Schwester wohnt in Linz."),
+        ("My sister lives in Bergen and my brother works as a baker.",
+         "Your sister lives in Bergen. Your brother works as a baker."),
+        ("Where does my sister live?", ""),
+        ("which city should my sister visit in italy", ""),
+        ("Tell me about the town where my sister lives.", ""),
+        ("Recommend a city for my sister.", ""),
+        ("Où habite ma sœur ?", ""),
+        ("a\x00b", ""),
+        ("word " * 500, ""),
+    ],
+)  # fmt: skip
+def test_a_message_is_said_back_without_what_it_asks(text: str, said: str) -> None:
+    assert said_back(text) == said
 
 
 @pytest.mark.parametrize(

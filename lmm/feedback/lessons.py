@@ -146,9 +146,10 @@ COMPANION = re.compile(r"(?:(?<=[.!?;,] )|^)(?:[Mm]y [\w-]+|[A-Z][\w.'’-]+)(?:
 
 
 def _note(said: str, tongue: str) -> Lesson:
-    """A turn kept whole, without a question that it would answer."""
+    """A turn kept whole, without a question that it would answer; what it asks itself is not said back."""
     said = said.strip()
-    return Lesson(statement=said, echo=" ".join(_said_back(x, "", tongue) for x in sentences(said)))
+    told = [sentence for sentence in sentences(said) if not ends_asking(sentence)] or sentences(said)
+    return Lesson(statement=said, echo=" ".join(_said_back(sentence, "", tongue) for sentence in told))
 
 
 def _in_echo(values: Sequence[str], tongue: str) -> tuple[str, ...]:
@@ -164,10 +165,11 @@ def _with_all(found: Reading, part: str, fact: Span, tongue: str, more: Sequence
     facts that it has, too, and then the line says them all."""
     if found.lesson is None:
         return found
+    told = (fact.clause if ends_asking(one) and fact.clause in one else one for one in sentences(part))
     said = [
         _said_back(in_full(one, found.lesson.subject), in_full(fact.clause, found.lesson.subject), tongue)
-        for one in sentences(part)
-        if not (HELLO.fullmatch(one) or (one.endswith("?") and replies.is_factual(one)))
+        for one in told
+        if not (HELLO.fullmatch(one) or ends_asking(one))
     ]
     values = (*found.lesson.values, *_in_echo(more, tongue))
     lesson = replace(found.lesson, statement=part, echo=" ".join(said) or found.lesson.echo, values=values)
@@ -189,6 +191,11 @@ TAKEN_BACK = anycase(
 )
 #: before a clause, "btw" and "just so you know:" more likely than a part of the fact
 FRAME = anycase(r".{,11}|.{,32}[,:;–—](?: (?:so|and|but|well|now|that))? ")
+#: what a clause begins with that is a part of the one before it: "I sing, on Mondays"
+LEADS = anycase(
+    r"(?:in|on|at|from|to|for|with|by|every|each|since|until|till|near|under|behind|bei|mit|um|am|im|seit|jeden"
+    r"|chez|avec|depuis|à|en|con|desde|cada)\b"
+)
 SPEAKS = anycase(r"\b(?:i|im|ive|id|me|my|mine|myself|we|us|our|ours)\b")
 
 
@@ -196,7 +203,11 @@ def _said_back(sentence: str, clause: str, tongue: str) -> str:
     """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact."""
     sentence = TAKEN_BACK.sub("", sentence) or sentence
     at = sentence.find(clause)
-    framed = at >= 0 and FRAME.fullmatch(sentence[:at]) and not (POINTING.match(clause) or OF_THAT.match(clause))
+    framed = (
+        at >= 0
+        and FRAME.fullmatch(sentence[:at])
+        and not any(begins.match(clause) for begins in (POINTING, OF_THAT, LEADS))
+    )
     sentence = dates.dated(sentence[at:] if framed else sentence, tongue)
     sentence = _stated(sentence, tongue) if framed else sentence
     if tongue == "en" and not SPEAKS.search(sentence):  # "you" is anyone then

@@ -13,6 +13,9 @@ from typing import Any
 from lmm.text.fold import fold
 from lmm.text.sentences import sentences
 
+TURN = "turn"  # the source of a lesson that is what the user said, and is read no further
+TALK = "talk"  # the same, where it tells nothing that lasts
+
 Array = Any  # of whichever backend holds it
 State = dict[str, Array]
 

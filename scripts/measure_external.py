@@ -42,8 +42,8 @@ from lmm.config import Config, Decoding, parse_settings
 from lmm.engine import runtime
 from lmm.engine.asking import ask_many
 from lmm.engine.engine import Engine
-from lmm.engine.mind import TURN, Mind
-from lmm.lesson import Knowledge, Lesson, State
+from lmm.engine.mind import Mind
+from lmm.lesson import TURN, Knowledge, Lesson, State
 from lmm.memory.base import Memory, Prompt, Recall, UserMessage
 from lmm.memory.external.external import External
 from lmm.memory.external.external import said as as_message

@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 from lmm.adapters.toy import ToyAdapter
 from lmm.engine import memory_files
 from lmm.engine.asking import recall_many
+from lmm.engine.engine import Engine
 from lmm.engine.keeper import Keeper
+from lmm.engine.mind import Mind
 from lmm.errors import StateError
 from lmm.files import journal, safefile, state_file
-from lmm.lesson import Knowledge, Lesson
+from lmm.lesson import TALK, TURN, Knowledge, Lesson
 from lmm.memory import general
+from lmm.memory.composite import Composite
 from lmm.memory.external import index
 from lmm.memory.external.external import NUMBERS, External, ExternalOptions, said
 from lmm.memory.external.head import Head
@@ -25,6 +28,7 @@ from lmm.memory.external.search import LEAST, QUERIES, Rows, nearest
 from lmm.memory.external.store import Store
 
 SAID = "My parrot is called Biscuit."
+DOG = "My dog is called Biscuit."
 
 
 # ---------------------------------------------------------------- in a chat
@@ -62,9 +66,13 @@ def test_what_tells_something_is_shown_before_what_only_asks(toy: ToyAdapter, mo
     """However near: as an exchange, the assistant's half from its own point of view. A question alone is shown where
     nothing else is near."""
     made = engine(toy, "external")
-    for text in ("My sister lives in Bergen.", "Where does my sister live?", "I moved to Oslo, do you know it?"):
+    for text in (
+        "My sister lives in Bergen.",
+        "where does my sister live",
+        "I have got a cat called Tom, do you know a vet?",
+    ):
         made.reply(text)
-    lives, asks, moved = (x.id for x in made.mind.lessons)
+    lives, asks, cat = (x.id for x in made.mind.lessons)
     made.mind.learn(Lesson("Where do I live?", "Oslo"))
     lesson = made.mind.lessons[-1].id
 
@@ -78,12 +86,36 @@ def test_what_tells_something_is_shown_before_what_only_asks(toy: ToyAdapter, mo
 
     fact = ("My sister lives in Bergen.", "Your sister lives in Bergen.")
     assert shown(asks, lives) == ([fact], [""])
-    assert shown(asks) == ([], ["Where does my sister live?"])
-    assert shown(asks, lives, show=2) == ([fact], ["Where does my sister live?"])
+    assert shown(asks) == ([], ["where does my sister live"])
+    assert shown(asks, lives, show=2) == ([fact], ["where does my sister live"])
     taught = ("Where do I live?", "Oslo")
-    assert shown(lesson, asks, moved, lives, show=3)[0] == [
-        fact, ("I moved to Oslo, do you know it?", "You moved to Oslo."), taught,
+    assert shown(lesson, asks, cat, lives, show=3)[0] == [
+        fact, ("I have got a cat called Tom, do you know a vet?", "You have got a cat called Tom."), taught,
     ], "the best is the last"  # fmt: skip
+    made.mind.learn(Lesson(statement="My brother is called Tom.", source=TURN))  # of a file of before
+    assert shown(asks, made.mind.lessons[-1].id) == ([], ["My brother is called Tom."])
+
+
+@pytest.mark.parametrize("name", ["external", "keyed+external", "external+notes"])
+def test_a_turn_takes_the_place_of_one_that_is_no_longer_true(toy: ToyAdapter, name: str) -> None:
+    """And of no other, nor of what another memory was taught."""
+    mind = Mind(toy, Composite.named(name) if "+" in name else External())
+    made = Engine(mind)
+    if "keyed" in name:
+        mind.learn(Lesson("What is my dog called?", "Biscuit", statement=DOG, echo="Your dog is called Biscuit."))
+    for text in (DOG, "My sister lives in Bergen.", "Do you know any good food for my dog?"):
+        made.reply(text)
+    before = {x.id for x in mind.lessons}
+    made.reply("My dog is called Rex now.")
+    turns = [x for x in mind.lessons if x.source in (TURN, TALK)]
+    assert [x.statement[:12] for x in turns] == ["My sister li", "Do you know ", "My dog is ca"]
+    assert turns[-1].formerly == (DOG,) and turns[-1].supersedes == tuple(before - {x.id for x in mind.lessons})
+    assert len(mind.lessons) == 3 + ("keyed" in name)
+    mind.memory.check_state(dict(mind.knowledge.state), mind.lessons, toy)
+    if "keyed" in name:  # what a lesson makes out of date goes, too
+        mind.learn(Lesson("What is my dog called?", "Max", statement="My dog is called Max now.", echo="It is Max."))
+        assert [x.statement[:12] for x in mind.lessons if x.source == TURN] == ["My sister li"]
+    made.close()
 
 
 def test_what_is_said_again_is_stored_once(toy: ToyAdapter) -> None:
@@ -258,6 +290,22 @@ def test_each_of_two_chats_has_a_number_of_its_own(tmp_path: Path) -> None:
     assert len({int(a[0]) for name, a in state.items() if name.startswith("at/")}) == 7
 
 
+def test_two_files_become_one_in_the_order_in_which_things_were_said(toy: ToyAdapter, tmp_path: Path) -> None:
+    files = [tmp_path / f"{name}.safetensors" for name in "ab"]
+    for file, texts in zip(files, (("Hello!", SAID), ("Good morning!", "I live in Oslo.")), strict=True):
+        made = engine(ToyAdapter(), "external")
+        for n, text in enumerate(texts):
+            lesson = Lesson(statement=text, time=100.0 * n + (file is files[1]))
+            made.mind.end_turn(lesson, said(lesson, made.adapter))
+        made.mind.save(file)
+    arrays, header = memory_files.merged(*files)
+    at = {x.statement: arrays[f"at/{x.id}"].tolist() for x in header.lessons}
+    assert {text: numbers[0] for text, numbers in at.items()} == {
+        "Hello!": 1, "Good morning!": 2, SAID: 3, "I live in Oslo.": 4,
+    }  # fmt: skip
+    assert {numbers[1] for numbers in at.values()} == {1, 2, 3, 4}, "no two conversations are one"
+
+
 def test_a_file_with_tokens_that_the_model_does_not_know_is_refused(toy: ToyAdapter) -> None:
     made = engine(toy, "external")
     made.reply(SAID)
@@ -269,8 +317,6 @@ def test_a_file_with_tokens_that_the_model_does_not_know_is_refused(toy: ToyAdap
 
 
 def test_it_can_be_one_of_several(toy: ToyAdapter) -> None:
-    from lmm.engine.mind import Mind
-    from lmm.memory.composite import Composite
 
     mind = Mind(toy, Composite.named("keyed+external", {"keyed.steps": 2}))
     mind.learn(Lesson("Where do I live?", "Oslo"))
@@ -395,8 +441,6 @@ def test_the_index_lies_beside_the_file_and_goes_when_something_is_forgotten(toy
 def test_a_file_shows_what_is_near_a_text(toy: ToyAdapter, tmp_path: Path, monkeypatch, capsys) -> None:
     from lmm.cli import memory as command
     from lmm.engine import runtime
-    from lmm.engine.mind import Mind
-    from lmm.memory.composite import Composite
 
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: pip install 'lmm[bench]'")
     file, mind = tmp_path / "m.safetensors", Mind(toy, Composite.named("lm2+external", {"lm2.steps": 1}))
@@ -412,8 +456,6 @@ def test_a_file_shows_what_is_near_a_text(toy: ToyAdapter, tmp_path: Path, monke
 
 def test_a_composition_begins_with_the_trained_slots_of_one_part(toy: ToyAdapter, tmp_path: Path) -> None:
     """What was said to the other part is in no such file, so a file that knows something is refused."""
-    from lmm.engine.mind import Mind
-    from lmm.memory.composite import Composite
     from lmm.memory.lm2.lm2 import Lm2
 
     file, trained = tmp_path / "slots.safetensors", Mind(toy, Lm2(Lm2.build_options({"steps": 1})))

@@ -7,7 +7,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from lmm.feedback import about, is_denial, said_back
+from lmm.feedback import about, is_denial
 from lmm.feedback.dates import dated
 from lmm.feedback.languages import echoed, language
 from lmm.feedback.lessons import put_right
@@ -92,24 +92,6 @@ def test_the_next_fact_about_the_same_relation_is_known_as_such(
     clause: str, subject: str, value: str, relation: str
 ) -> None:
     assert about.relation_of(clause, subject, value) == relation
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("My sister lives in Bergen.", "Your sister lives in Bergen."),
-        ("I play the oboe. Do you know any duets?", "You play the oboe."),
-        ("We've got a dog called Biscuit, do you know a good vet?", "You have got a dog called Biscuit."),
-        ("Where does my sister live?", ""),
-        ("Où habite ma sœur ?", ""),
-        ("我妹妹住在哪里？", ""),
-        ("Meine Schwester wohnt in Linz. Was soll ich ihr schenken?", "Deine Schwester wohnt in Linz."),
-        ("a\x00b", ""),
-        ("word " * 500, ""),
-    ],
-)
-def test_a_message_is_said_back_without_what_it_asks(text: str, said: str) -> None:
-    assert said_back(text) == said
 
 
 def test_two_things_one_may_have_are_two_relations() -> None:

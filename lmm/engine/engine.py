@@ -14,10 +14,9 @@ from lmm.config import Decoding
 from lmm.engine.asking import asked
 from lmm.engine.below import Below
 from lmm.engine.conversation import Conversation, Turn, opening_of, surely
-from lmm.engine.mind import TURN
 from lmm.errors import LmmError, TooLongError, UsageError
 from lmm.feedback import said_back
-from lmm.lesson import Lesson
+from lmm.lesson import TALK, TURN, Lesson
 from lmm.memory.base import LearnReport, UserMessage
 
 if TYPE_CHECKING:
@@ -115,8 +114,8 @@ class Engine:
         message, self._heard = self._heard, None
         if message is not None:
             try:
-                lesson = Lesson(statement=turn.user, echo=said_back(turn.user), source=TURN)
-                self.mind.end_turn(lesson, message)
+                echo = said_back(turn.user)
+                self.mind.end_turn(Lesson(statement=turn.user, echo=echo, source=TURN if echo else TALK), message)
             except LmmError as error:  # the reply was given all the same
                 turn.problem = error.plain
                 if error.detail:

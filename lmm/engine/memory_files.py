@@ -213,7 +213,8 @@ def merged(a: Path, b: Path, prefer: str | None = None) -> tuple[dict[str, np.nd
             f"memory {header_a.module!r} mixes its lessons in the same weights, and such files cannot be joined; "
             f"teach the lessons of one on top of the other: {_on_top(a, b, header_a, header_b)}"
         )
-    return arrays_a | arrays_b, dataclasses.replace(header_a, lessons=[*lessons_a, *lessons_b])
+    lessons = [*lessons_a, *lessons_b]
+    return memory.together(arrays_a, arrays_b, lessons), dataclasses.replace(header_a, lessons=lessons)
 
 
 def _without(

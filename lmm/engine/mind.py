@@ -26,7 +26,7 @@ from lmm.files import journal, state_file
 from lmm.files.atomic import write_atomically
 from lmm.files.journal import Change
 from lmm.files.traces import Trace
-from lmm.lesson import Knowledge, Lesson, State, earlier, without
+from lmm.lesson import TALK, TURN, Knowledge, Lesson, State, earlier, without
 from lmm.memory.base import LearnReport, Memory, Prompt, Recall, UserMessage, on_host
 
 if TYPE_CHECKING:
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from lmm.files.activation_log import ActivationLog
 
 MAX_UNDO = 1000
-TURN = "turn"  # the source of a lesson that is what the user said, and is read no further
 Watch = Callable[[int, "Array"], None]  # a position, and the states [B, T, D] below the memory from there on
 
 
@@ -481,7 +480,7 @@ def _same(a: Knowledge, b: Knowledge) -> bool:
 
 def _read(lesson: Lesson) -> Lesson:
     """A lesson of an earlier day as the reader understands it, if it has no question of its own."""
-    return lesson if lesson.prompt or lesson.reading or lesson.source == TURN else understood(lesson)
+    return lesson if lesson.prompt or lesson.reading or lesson.source in (TURN, TALK) else understood(lesson)
 
 
 def _update_info(lesson: Lesson, report: LearnReport, piece: Callable[[int], str]) -> dict[str, Any]:

@@ -15,11 +15,9 @@ from lmm.errors import ModelError, UsageError
 from lmm.feedback import replies
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.facts import MAX_VALUE
-from lmm.feedback.languages import echoed, language
 from lmm.feedback.reading import NOTHING, SAID, UNSURE, Reading
 from lmm.feedback.vetoes import MAX_TEXT, is_denial, unreadable, vetoed
 from lmm.lesson import Lesson
-from lmm.text.sentences import clauses, ends_asking, sentences
 
 __all__ = [
     "DENIED",
@@ -82,14 +80,10 @@ def lesson_for(question: str, value: str) -> Lesson:
 
 
 def said_back(text: str) -> str:
-    """What a message tells, as the assistant says it: "I play chess. Do you?" -> "You play chess."; "" where it tells
-    nothing, or is no message that was typed."""
-    if unreadable(text):
-        return ""
-    parts = (
-        part for sentence in sentences(text) for part in (clauses(sentence) if ends_asking(sentence) else [sentence])
-    )
-    return " ".join(echoed(part, language(text)) for part in parts if not ends_asking(part))
+    """What a message tells that lasts, as the assistant says it: "I play chess. Do you?" -> "You play chess."; ""
+    where it only asks, or wants something done."""
+    found = read(text)
+    return " ".join(told.lesson.echo for told in (found, *found.also) if told.lesson is not None)
 
 
 def understood(lesson: Lesson) -> Lesson:

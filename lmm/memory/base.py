@@ -285,6 +285,11 @@ class Memory:
         if problems:
             raise StateError(f"the file does not fit memory {self.name!r} with these options: {listed(problems)}")
 
+    def together(self, one: State, other: State, lessons: Sequence[Lesson]) -> State:
+        """The states of two files as one, where neither has a tensor that the other has as something else; `lessons`:
+        those of both."""
+        return {**one, **other}
+
     def to_beside(self, state: State, ops: Ops) -> bytes | None:
         """What is kept in a file beside the memory file since it takes long to make; None for nothing. It can always be
         made again, and says itself what it belongs to."""

@@ -180,6 +180,10 @@ class Composite(Memory):
     def pictures(self, state: State, tokens: Sequence[int], adapter: Adapter) -> list[Picture]:
         return [one for part in self.parts for one in part.pictures(self._of(part, state), tokens, adapter)]
 
+    def together(self, one: State, other: State, lessons: Sequence[Lesson]) -> State:
+        parts = [(part, dict(self._of(part, one))) for part in self.parts]
+        return self._joined({part: part.together(mine, self._of(part, other), lessons) for part, mine in parts})
+
     def to_beside(self, state: State, ops: Ops) -> bytes | None:
         found = (part.to_beside(self._of(part, state), ops) for part in self.parts)
         return next((data for data in found if data is not None), None)

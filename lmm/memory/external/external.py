@@ -14,7 +14,9 @@ somebody's shoe size: the states of any two numbers are alike,
 
 so that a span which has no word that the message has not, the same question asked before, is nothing new. A span below
 `threshold` is not near; where none is near, the reply is bitwise the model's own. The best `show` of them are shown to
-the model: as an exchange where a lesson has its `echo`; those that tell nothing, after all others, as text.
+the model, as an exchange where a lesson has its `echo`, else as text; those that tell nothing after all others.
+
+A turn that tells something takes the place of near ones that are no longer true, as the look says that notes have, too.
 
 At each position t of such a reply: the `k` nearest keys to its state, cosines s_j, attended to with `sharp`; each makes
 its next token likelier, by at most `boost` logits, and by none at `near` or below,
@@ -29,13 +31,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lmm.errors import LearningError, StateError
-from lmm.lesson import Knowledge, Lesson, State
+from lmm.lesson import TALK, Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Note, Prompt, Recall, UserMessage
 from lmm.memory.external.head import Head
 from lmm.memory.external.store import Store
@@ -43,6 +45,7 @@ from lmm.memory.general import GENERAL, centre, own_states, states_of
 from lmm.memory.isolated import Isolated
 from lmm.memory.states import unit
 from lmm.options import Options, learning, option
+from lmm.text.fold import fold
 from lmm.text.sanitize import listed
 
 if TYPE_CHECKING:
@@ -129,11 +132,10 @@ class External(Isolated):
         )
 
     def _shown(self, found: Sequence[tuple[str, float]], said: Mapping[str, Lesson]) -> list[Note]:
-        """Of near spans, the best first, those that the model is shown, the best last. One that cannot be said back, as
-        it only asks, tells nothing, however near: it is shown where nothing else is."""
-        near = [(said[i], score) for i, score in found if i in said]
+        """Of near spans, the best first, those that the model is shown, the best last. One that tells nothing is shown
+        where nothing else is, however near."""
+        near = sorted(((said[i], s) for i, s in found if i in said), key=lambda hit: hit[0].source == TALK)
         notes = [Note(x.id, score, x.statement or x.prompt, x.echo or x.answer) for x, score in near]
-        notes.sort(key=lambda note: not note.echo)
         return notes[: self.options.show][::-1]
 
     def near(self, state: State, text: str, adapter: Adapter) -> list[tuple[str, float]]:
@@ -241,12 +243,33 @@ class External(Isolated):
         self._turns += 1
         if self._turns % self.options.update_freq:
             return known
-        return self.stored(known, lesson, message, adapter)
+        return self.stored(known, self._news(known, lesson, adapter), message, adapter)
+
+    def _news(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> Lesson:
+        """A turn with what it takes the place of: it is found by that, too."""
+        ids = self.outdated(known, lesson, adapter) if lesson.echo else []
+        old = [x for x in known.lessons if x.id in ids]
+        formerly = (text for x in old for text in (*x.formerly, x.statement))
+        return replace(lesson, supersedes=tuple(ids), formerly=tuple(dict.fromkeys(filter(None, formerly))))
+
+    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter, surely: bool = False) -> list[str]:
+        near = {i for i, _ in self.near(known.state, lesson.statement, adapter)} if lesson.statement else set()
+        old = [x for x in known.lessons if x.id in near and x.statement and fold(x.statement) != fold(lesson.statement)]
+        if not old:
+            return []
+        from lmm.memory.notes.gate import Notebook, shared_gate  # weights that only this needs
+
+        texts = [x.statement for x in old]
+        notebook = Notebook(texts, [shared_gate().fingerprint(text) for text in texts])
+        return [old[position].id for position in notebook.outdated(lesson.statement, surely)]
 
     def stored(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         """What is known with the tokens of a turn that the user wrote, as a span of its own, in the place of an earlier
         one that said the same."""
-        state, old = known.state, known.superseded(lesson)
+        state = known.state
+        old = tuple(
+            x for x in known.superseded(lesson) if f"keys/{x.id}" in state
+        )  # what other memories have stays theirs
         for earlier in old:
             state = self.forget(state, earlier.id)
         if "centre" not in state:
@@ -281,6 +304,16 @@ class External(Isolated):
             return known
         left = {name: array for name, array in state.items() if name.partition("/")[2] not in gone}
         return Knowledge(left, tuple(x for x in lessons if x.id not in gone))
+
+    def together(self, one: State, other: State, lessons: Sequence[Lesson]) -> State:
+        """Spans numbered anew by when they were said, conversations of the other after those of the one."""
+        first = max((int(array[1]) for name, array in one.items() if name.startswith("at/")), default=0)
+        at = {name[3:]: array.copy() for name, array in one.items() if name.startswith("at/")}
+        at |= {name[3:]: array + np.array([0, first, 0]) for name, array in other.items() if name.startswith("at/")}
+        order = sorted((x for x in lessons if x.id in at), key=lambda x: x.time)
+        for number, lesson in enumerate(order, 1):
+            at[lesson.id][0] = number
+        return {**one, **other, **{f"at/{i}": array for i, array in at.items()}}
 
     def to_beside(self, state: State, ops: Ops) -> bytes | None:
         return self.store(state).index_to_bytes() if "centre" in state else None

@@ -55,6 +55,14 @@ def test_a_message_is_said_back_without_what_it_asks(text: str, said: str) -> No
     assert said_back(text) == said
 
 
+def test_news_in_a_clause_of_a_question_may_be_told() -> None:
+    """They are none by themselves: it takes something that they make out of date."""
+    found = read("Now that the canoe's sold and we're boatless, what could we do with our Sundays?")
+    assert found.lesson is None and found.doubtful is not None
+    assert found.doubtful.echo == "Now that the canoe's sold. You are boatless."
+    assert read("What could we do with our Sundays?").doubtful is None
+
+
 @pytest.mark.parametrize(
     "said", ["learning banjo now", "storing the potatoes in the cellar", "notes are in the blue bag"]
 )

@@ -71,7 +71,7 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     said = as_sentence(without(news[best], over | before) if says_any(news[best], new) else news[best])
     for part in news[best + 1 :]:
         longer = f"{said} {as_sentence(part)}"
-        if (lesson.over and notebook.telling(part) & over) or not fits(longer):
+        if notebook.telling(part) & over or not fits(longer):
             break
         said = longer
     return said

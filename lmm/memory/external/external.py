@@ -16,7 +16,7 @@ so that a span which has no word that the message has not, the same question ask
 `threshold` is not near; where none is near, the reply is bitwise the model's own. The best `show` of them are shown to
 the model, as an exchange where a lesson has its `echo`, else as text; those that tell nothing after all others.
 
-A turn that tells something takes the place of near ones that are no longer true, as the look says that notes have, too.
+With a turn that is no longer true, as the look says that notes have, too, the near one that says so is shown behind it.
 
 At each position t of such a reply: the `k` nearest keys to its state, cosines s_j, attended to with `sharp`; each makes
 its next token likelier, by at most `boost` logits, and by none at `near` or below,
@@ -135,8 +135,12 @@ class External(Isolated):
         """Of near spans, the best first, those that the model is shown, the best last. One that tells nothing is shown
         where nothing else is, however near."""
         near = sorted(((said[i], s) for i, s in found if i in said), key=lambda hit: hit[0].source == TALK)
-        notes = [Note(x.id, score, x.statement or x.prompt, x.echo or x.answer) for x, score in near]
-        return notes[: self.options.show][::-1]
+        shown = near[: self.options.show][::-1]
+        old = {x.statement for x, _ in shown if x.statement}
+        shown += sorted(
+            (hit for hit in near if hit not in shown and old & {*hit[0].formerly}), key=lambda hit: hit[0].time
+        )
+        return [Note(x.id, score, x.statement or x.prompt, x.echo or x.answer) for x, score in shown]
 
     def near(self, state: State, text: str, adapter: Adapter) -> list[tuple[str, float]]:
         return self.spans_near(state, self.store(state), text, adapter, 0.0) if "centre" in state else []
@@ -246,22 +250,17 @@ class External(Isolated):
         return self.stored(known, self._news(known, lesson, adapter), message, adapter)
 
     def _news(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> Lesson:
-        """A turn with what it takes the place of: it is found by that, too."""
-        ids = self.outdated(known, lesson, adapter) if lesson.echo else []
-        old = [x for x in known.lessons if x.id in ids]
-        formerly = (text for x in old for text in (*x.formerly, x.statement))
-        return replace(lesson, supersedes=tuple(ids), formerly=tuple(dict.fromkeys(filter(None, formerly))))
-
-    def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter, surely: bool = False) -> list[str]:
-        near = {i for i, _ in self.near(known.state, lesson.statement, adapter)} if lesson.statement else set()
-        old = [x for x in known.lessons if x.id in near and x.statement and fold(x.statement) != fold(lesson.statement)]
+        """A turn with the words of near ones that are no longer true if it is. They stay: they may tell more."""
+        near = {i for i, _ in self.near(known.state, lesson.statement, adapter)} if lesson.echo else set()
+        old = [
+            x.statement for x in known.lessons if x.id in near and fold(x.statement) not in ("", fold(lesson.statement))
+        ]
         if not old:
-            return []
+            return lesson
         from lmm.memory.notes.gate import Notebook, shared_gate  # weights that only this needs
 
-        texts = [x.statement for x in old]
-        notebook = Notebook(texts, [shared_gate().fingerprint(text) for text in texts])
-        return [old[position].id for position in notebook.outdated(lesson.statement, surely)]
+        over = Notebook(old, [shared_gate().fingerprint(text) for text in old]).outdated(lesson.statement)
+        return replace(lesson, formerly=tuple(old[position] for position in over))
 
     def stored(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         """What is known with the tokens of a turn that the user wrote, as a span of its own, in the place of an earlier

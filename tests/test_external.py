@@ -123,7 +123,7 @@ def test_behind_a_turn_that_is_no_longer_true_the_one_that_says_so_is_shown(toy:
 
     assert shown(dog, food, rex) == [DOG, "My dog is called Rex now."], "the news are the last"
     assert shown(rex, dog) == ["My dog is called Rex now."] and shown(sister, rex) == ["My sister lives in Bergen."]
-    assert shown(dog, food) == [DOG], "what is not near is not shown"
+    assert shown(dog, food) == [DOG, "My dog is called Rex now."], "near or not"
     mind.forget(dog)
     assert next(x for x in mind.lessons if x.id == rex).formerly == ()
     made.close()

@@ -152,6 +152,8 @@ def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson
     for line in (*places.left(trace, chat.exports), *memory_files.still_mixed(chat.mind.memory)):
         chat.view.say(line)
     for before in chat.mind.replaced_by(lesson):  # or undo would bring it back
+        if before not in chat.mind.lessons_ever:  # gone with another of them
+            continue
         chat.view.say(f"forgotten with it, as it took the place of this: {forget(chat, before.id, typed, deep)}")
     return lesson
 

@@ -15,7 +15,7 @@ from lmm.engine.asking import asked
 from lmm.engine.below import Below
 from lmm.engine.conversation import Conversation, Turn, opening_of, surely
 from lmm.errors import LmmError, TooLongError, UsageError
-from lmm.feedback import said_back
+from lmm.feedback import Exchange, said_back
 from lmm.lesson import TALK, TURN, Lesson
 from lmm.memory.base import LearnReport, UserMessage
 
@@ -114,7 +114,8 @@ class Engine:
         message, self._heard = self._heard, None
         if message is not None:
             try:
-                echo = said_back(turn.user)
+                before = self.conversation.turns[-2:-1]
+                echo = said_back(turn.user, Exchange(before[0].user, before[0].text) if before else None)
                 self.mind.end_turn(Lesson(statement=turn.user, echo=echo, source=TURN if echo else TALK), message)
             except LmmError as error:  # the reply was given all the same
                 turn.problem = error.plain

@@ -79,10 +79,10 @@ def lesson_for(question: str, value: str) -> Lesson:
     return Lesson(prompt=question, answer=replies.answer_to(question, inner))
 
 
-def said_back(text: str) -> str:
+def said_back(text: str, last: Exchange | None = None) -> str:
     """What a message tells that lasts, as the assistant says it: "I play chess. Do you?" -> "You play chess."; ""
-    where it only asks, or wants something done."""
-    found = read(text)
+    where it only asks, or wants something done. `last` is what a correction is about."""
+    found = read(text, last)
     return " ".join(told.lesson.echo for told in (found, *found.also) if told.lesson is not None)
 
 

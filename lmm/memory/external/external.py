@@ -16,7 +16,7 @@ so that a span which has no word that the message has not, the same question ask
 `threshold` is not near; where none is near, the reply is bitwise the model's own. The best `show` of them are shown to
 the model, as an exchange where a lesson has its `echo`, else as text; those that tell nothing after all others.
 
-With a turn that is no longer true, as the look says that notes have, too, the near one that says so is shown behind it.
+Behind one that is no longer true, by the look that notes have, too, the latest that says so is shown.
 
 At each position t of such a reply: the `k` nearest keys to its state, cosines s_j, attended to with `sharp`; each makes
 its next token likelier, by at most `boost` logits, and by none at `near` or below,
@@ -136,10 +136,10 @@ class External(Isolated):
         where nothing else is, however near."""
         near = sorted(((said[i], s) for i, s in found if i in said), key=lambda hit: hit[0].source == TALK)
         shown = near[: self.options.show][::-1]
-        old = {x.statement for x, _ in shown if x.statement}
-        shown += sorted(
-            (hit for hit in near if hit not in shown and old & {*hit[0].formerly}), key=lambda hit: hit[0].time
-        )
+        over = {x.statement: score for x, score in shown if x.statement}
+        news = [x for x in said.values() if over.keys() & {*x.formerly} and all(x is not y for y, _ in shown)]
+        for x in sorted(news, key=lambda x: x.time)[-1:]:
+            shown.append((x, max(over[text] for text in x.formerly if text in over)))
         return [Note(x.id, score, x.statement or x.prompt, x.echo or x.answer) for x, score in shown]
 
     def near(self, state: State, text: str, adapter: Adapter) -> list[tuple[str, float]]:
@@ -252,15 +252,17 @@ class External(Isolated):
     def _news(self, known: Knowledge, lesson: Lesson, adapter: Adapter) -> Lesson:
         """A turn with the words of near ones that are no longer true if it is. They stay: they may tell more."""
         near = {i for i, _ in self.near(known.state, lesson.statement, adapter)} if lesson.echo else set()
-        old = [
-            x.statement for x in known.lessons if x.id in near and fold(x.statement) not in ("", fold(lesson.statement))
-        ]
+        same = ("", fold(lesson.statement))
+        old = [x for x in known.lessons if x.id in near and x.source != TALK and fold(x.statement) not in same]
         if not old:
             return lesson
         from lmm.memory.notes.gate import Notebook, shared_gate  # weights that only this needs
 
-        over = Notebook(old, [shared_gate().fingerprint(text) for text in old]).outdated(lesson.statement)
-        return replace(lesson, formerly=tuple(old[position] for position in over))
+        over = set[int]()  # as the user said both, and as the assistant says them
+        said, echoed = [x.statement for x in old], [x.echo or x.statement for x in old]
+        for news, texts in ((lesson.statement, said), (lesson.echo, echoed)):
+            over |= {*Notebook(texts, [shared_gate().fingerprint(text) for text in texts]).outdated(news)}
+        return replace(lesson, formerly=tuple(old[position].statement for position in sorted(over)))
 
     def stored(self, known: Knowledge, lesson: Lesson, message: UserMessage, adapter: Adapter) -> Knowledge:
         """What is known with the tokens of a turn that the user wrote, as a span of its own, in the place of an earlier

@@ -55,6 +55,16 @@ def test_a_message_is_said_back_without_what_it_asks(text: str, said: str) -> No
     assert said_back(text) == said
 
 
+def test_a_correction_is_said_back_by_what_it_is_about() -> None:
+    """And what says something by itself is not held back by what went before it."""
+    last = Exchange("What is my dog called?", "Your dog is called Biscuit.")
+    assert said_back("No, it is called Max.", last) == "Your dog is called Max." and not said_back(
+        "No, it is called Max."
+    )
+    for before in (last, Exchange("My daughter studies geology.", "That is interesting.")):
+        assert said_back("My grandfather was a baker.", before) == "Your grandfather was a baker."
+
+
 def test_news_in_a_clause_of_a_question_may_be_told() -> None:
     """They are none by themselves: it takes something that they make out of date."""
     found = read("Now that the canoe's sold and we're boatless, what could we do with our Sundays?")

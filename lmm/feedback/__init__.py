@@ -81,8 +81,11 @@ def lesson_for(question: str, value: str) -> Lesson:
 
 def said_back(text: str, last: Exchange | None = None) -> str:
     """What a message tells that lasts, as the assistant says it: "I play chess. Do you?" -> "You play chess."; ""
-    where it only asks, or wants something done. `last` is what a correction is about."""
-    found = read(text, last)
+    where it only asks, or wants something done. `last` is what it may be about that says nothing by itself: "No, Max."
+    """
+    found = read(text)
+    if found.lesson is None and last is not None:
+        found = read(text, last)
     return " ".join(told.lesson.echo for told in (found, *found.also) if told.lesson is not None)
 
 

@@ -62,6 +62,13 @@ def test_what_it_does_not_know_is_named(tmp_path: Path, text: str, said: str) ->
         read(tmp_path, text)
 
 
+@pytest.mark.parametrize("value", ["[5]", "{a: 1}", "*all"])
+def test_a_value_of_the_wrong_kind_is_named_by_its_option(tmp_path: Path, value: str) -> None:
+    text = BOTH.replace("model:", "model: &all").replace("retrieval_k: 5", f"retrieval_k: {value}")
+    with pytest.raises(UsageError, match="k must be a whole number"):
+        runtime.build_memory(read(tmp_path, text))
+
+
 def test_a_flag_goes_over_it(tmp_path: Path) -> None:
     from lmm.cli.options import _read
 

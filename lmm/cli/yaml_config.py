@@ -65,7 +65,10 @@ def settings(path: Path) -> dict[str, Any]:
 
 
 def _twice(node: Any) -> str | None:
-    """The first key that stands twice in its place: YAML's reader takes the later one and says nothing."""
-    places = [key.value for key, _ in node.value]
-    inner = (found for _, below in node.value if isinstance(below.value, list) if (found := _twice(below)))
-    return next((key for key in places if places.count(key) > 1), None) or next(inner, None)
+    """The first key that stands twice among the sections or in one: YAML's reader takes the later one and says
+    nothing."""
+    for place in (node, *(section for _, section in node.value)):
+        keys = [key.value for key, _ in place.value]
+        if twice := next((key for key in keys if keys.count(key) > 1), None):
+            return str(twice)
+    return None

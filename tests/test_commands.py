@@ -360,6 +360,16 @@ def test_forgetting_says_which_memory_keeps_what_it_made_of_a_lesson(tmp_path: P
     assert "keeps what it made" not in session.beside
 
 
+def test_forgetting_takes_each_of_those_that_were_replaced_once(session: Session, monkeypatch: pytest.MonkeyPatch):
+    learn = lambda self, known, lesson, *rest: known.taught(known.state, lesson, known.superseded(lesson))  # noqa: E731
+    monkeypatch.setattr(scripted.Jotter, "learn", learn)
+    for name in ("Zerafina", "Ottokar", "Plumbago"):
+        session.do(f"/teach Who keeps the boat? => {name}")
+    session.do("/forget Plumbago")
+    assert session.beside.count("forgotten with it") == 2 and "there is no lesson" not in session.beside
+    assert not session.chat.mind.lessons_ever
+
+
 def test_another_memory_without_lessons_says_where_they_are(session: Session):
     session.do("My sister's name is Zorbina."), session.do("/memory identity"), session.do("/memory gated_lora")
     assert "keeps its 1 lesson" in session.beside.splitlines()[-1]

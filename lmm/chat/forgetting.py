@@ -135,11 +135,20 @@ def take_out(
 
 
 def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson:
-    """Take a lesson, and the line `typed` that asked for it, out of this session; with `deep`, or where the user
-    agrees, also other turns that say its value. Says where it still is.
+    """Take a lesson, those in whose place it came, or undo would bring them back, and the line `typed` that asked for
+    it, out of this session; with `deep`, or where the user agrees, also other turns that say their values. Says where
+    they still are.
 
     Raises what `Mind.forget` does, with nothing changed.
     """
+    lesson = _forget_one(chat, lesson_id, typed, deep)
+    for before in chat.mind.replaced_by(lesson):
+        gone = _forget_one(chat, before.id, typed, deep)
+        chat.view.say(f"forgotten with it, as it took the place of this: {gone}")
+    return lesson
+
+
+def _forget_one(chat: Chat, lesson_id: str, typed: str, deep: bool) -> Lesson:
     places = _places(chat, lesson_id)
     lesson, trace, failed = take_out(chat.mind, lesson_id, places, typed, deep)
     _forget_aside(chat, lesson.id)
@@ -151,10 +160,6 @@ def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson
         _purge(chat, trace, places.purge(trace, typed))
     for line in (*places.left(trace, chat.exports), *memory_files.still_mixed(chat.mind.memory)):
         chat.view.say(line)
-    for before in chat.mind.replaced_by(lesson):  # or undo would bring it back
-        if before not in chat.mind.lessons_ever:  # gone with another of them
-            continue
-        chat.view.say(f"forgotten with it, as it took the place of this: {forget(chat, before.id, typed, deep)}")
     return lesson
 
 

@@ -39,7 +39,7 @@ class Keeper:
         self, mind: Mind, file: Path, named: bool = False, notice: Callable[[str], object] = lambda text: None
     ) -> None:
         """`named`: the user named the file, and may leave without having it changed. `notice` is told where the file is
-        waited for."""
+        waited for, and where it is about to become another memory's."""
         self._notice = notice
         self.mind, self.file, self.named, self._turns, self._end = mind, file, named, 0, 0
         with self._alone(), self._readable():

@@ -53,7 +53,10 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
             heard, text, last = alone, rest, None
 
     def without_lesson(kind: str, why: str) -> Reading:
-        return Reading(cast(Kind, kind), why=why, doubtful=None if demand else _note_of(said, parts, tongue))
+        # what is told beside what is asked, be it in a clause of that: "Now that the boat is sold, what shall we do?"
+        telling = told_too or [clause for part in parts for clause in clauses(part) if not asks(clause)]
+        doubtful = None if demand or not telling else _note(said, tongue, telling)
+        return Reading(cast(Kind, kind), why=why, doubtful=doubtful)
 
     if not heard.facts:
         if last is not None and heard.sure < 0.5 and heard.kind == "nothing":
@@ -145,19 +148,13 @@ BEGINS = re.compile(r"(?:^|[.!?;。！？；])\s*$")
 COMPANION = re.compile(r"(?:(?<=[.!?;,] )|^)(?:[Mm]y [\w-]+|[A-Z][\w.'’-]+)(?: [A-Z][\w.'’-]+)* and $")
 
 
-def _note(said: str, tongue: str) -> Lesson:
-    """A turn kept whole, without a question that it would answer; what it asks itself is not said back."""
+def _note(said: str, tongue: str, telling: Sequence[str] = ()) -> Lesson:
+    """A turn kept whole, without a question that it would answer; said back is what of it is `telling`, or does not
+    ask."""
     said = said.strip()
-    told = [sentence for sentence in sentences(said) if not ends_asking(sentence)] or sentences(said)
-    return Lesson(statement=said, echo=" ".join(_said_back(sentence, "", tongue) for sentence in told))
-
-
-def _note_of(said: str, parts: Sequence[str], tongue: str) -> Lesson | None:
-    """What a turn tells beside what it asks, be it in a clause of that: "Now that the boat is sold, what shall we do?";
-    None where it only asks."""
-    told = [part for part in parts if not asks(part)]
-    told = told or [clause for part in parts for clause in clauses(part) if not asks(clause)]
-    return replace(_note(said, tongue), echo=" ".join(_said_back(one, "", tongue) for one in told)) if told else None
+    parts = sentences(said)
+    telling = telling or [part for part in parts if not ends_asking(part)] or parts
+    return Lesson(statement=said, echo=" ".join(_said_back(part, "", tongue) for part in telling))
 
 
 def _in_echo(values: Sequence[str], tongue: str) -> tuple[str, ...]:

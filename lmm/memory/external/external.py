@@ -127,7 +127,7 @@ class External(Isolated):
         return Recall(
             found,
             {"on": adapter.ops.asarray(on)},
-            text=["\n".join(_text(said[note.lesson_id]) for note in row if not note.echo) for row in shown],
+            text=["\n".join(note.said for note in row if not note.echo) for row in shown],
             notes=[[note for note in row if note.echo] for row in shown],
         )
 

@@ -162,8 +162,9 @@ class Talk:
         return self._shown(self._watching(self.engine.more(self.settings())), turn.learned, turn.lessons)
 
     # learning ----------------------------------------------------------------------------------------------------
-    def teach(self, lesson: Lesson, summary: str = "") -> str:
-        """Learn a lesson -> what was learned, in one line. Raises LearningError or Cancelled, with nothing changed."""
+    def teach(self, lesson: Lesson, summary: str = "", beside: Sequence[Lesson] = ()) -> str:
+        """Learn a lesson -> what was learned, in one line; `beside`: what was said in the same breath. Raises
+        LearningError or Cancelled, with nothing changed."""
         if self.mind.memory.learns_from == "nothing":
             raise LearningError(
                 f"memory {self.mind.memory.name!r} does not learn; choose another with /memory NAME or --memory NAME"
@@ -171,7 +172,8 @@ class Talk:
         summary = summary or told(lesson)
         if slow := self._slow():
             self.view.say(slow)
-        report = self.watched(summary, lambda on_step: self.mind.learn(lesson, on_step=on_step))
+        ids = {one.id for one in beside}
+        report = self.watched(summary, lambda on_step: self.mind.learn(lesson, on_step=on_step, beside=ids))
         self.took[self.mind.memory.name] = report.seconds
         new = next((known for known in self.mind.lessons if known.id == lesson.id), lesson)
         other = new.replaces and fold(new.replaces) not in (fold(new.answer), fold(new.statement))
@@ -231,7 +233,8 @@ class Talk:
             if lesson is None:
                 continue
             try:
-                taught.append((lesson, self.teach(lesson, one.summary if lesson is proposed else "")))
+                beside = [known for known, _ in taught]
+                taught.append((lesson, self.teach(lesson, one.summary if lesson is proposed else "", beside)))
             except LearningError as error:
                 self.view.say(str(error))
                 self.not_kept += isinstance(error, NotKeptError)

@@ -11,7 +11,7 @@ import hashlib
 import operator
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,8 +116,10 @@ class Mind:
         lesson: Lesson,
         message: UserMessage | None = None,
         on_step: Callable[[LearnReport], None] | None = None,
+        beside: Collection[str] = (),
     ) -> LearnReport:
-        """Teach one lesson: all of it or, after an error or `self.cancelled`, nothing.
+        """Teach one lesson: all of it or, after an error or `self.cancelled`, nothing. `beside`: ids of lessons that
+        were said in the same breath, which it therefore does not make out of date.
 
         Raises LearningError, or Cancelled.
         """
@@ -128,7 +130,8 @@ class Mind:
         with self._turn(), self.adapter.quiet():
             known = replace(self.knowledge, lessons=tuple(_read(x) for x in self.knowledge.lessons))
             if lesson.statement and message is None:
-                lesson = replace(lesson, supersedes=(*lesson.supersedes, *self.outdated_by(lesson)))
+                outdated = (old for old in self.outdated_by(lesson) if old not in beside)
+                lesson = replace(lesson, supersedes=(*lesson.supersedes, *outdated))
                 lesson = self.memory.in_place_of(lesson, known.superseded(lesson), self.adapter)
             knowledge = self.memory.learn(known, understood(lesson), self.adapter, message, report)
             self._check_finite(knowledge.state)

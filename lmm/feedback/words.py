@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import re
 
-
-def word_set(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+from lmm.text import names
+from lmm.text.fold import word_set as word_set
 
 
 def anycase(text: str) -> re.Pattern[str]:
@@ -78,14 +77,10 @@ FICTIONAL = word_set(
     "batman superman spiderman spider-man spock groot dracula yoda hulk thanos gandalf god jesus satan santa elvis "
     "napoleon cleopatra shrek barbie cinderella hamlet godzilla zorro frankenstein voldemort"
 ) | {"iron man", "darth vader", "james bond", "harry potter", "santa claus", "sherlock holmes", "captain america"}
-KIN = word_set(
-    "sister brother mother father mum mom dad wife husband partner girlfriend boyfriend fiancé fiancée fiance "
-    "fiancee daughter son uncle aunt cousin nephew niece grandmother grandfather grandma grandpa granny boss "
-    "manager landlord landlady neighbour neighbor friend teacher doctor dentist therapist colleague roommate "
-    "flatmate lead accountant lawyer supervisor president ceo cto cfo founder author director king queen mayor "
-    "chancellor minister captain coach owner hero singer composer inventor principal headmaster chair chairman "
-    "head husband assistant mentor tutor vet nanny babysitter stepmother stepfather sister-in-law brother-in-law "
-    "mother-in-law father-in-law winner secretary treasurer editor maintainer intern"
+#: with those who are one for others
+KIN = names.KIN | word_set(
+    "lead president ceo cto cfo founder author director king queen mayor chancellor minister captain owner hero singer "
+    "composer inventor principal headmaster chair chairman head winner secretary treasurer editor maintainer intern"
 )
 PETS = word_set(
     "dog cat parrot hamster rabbit horse puppy kitten goldfish tortoise turtle snake bird budgie pony lizard rat"

@@ -148,3 +148,8 @@ class _Classes(dict[int, str]):
 
 
 _CLASSES = _Classes()
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list that is written as a text."""
+    return frozenset(text.split())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+from lmm.text.fold import contains, word_set
+
 _MINE = re.compile(r"(?:my|our|mein\w*|unser\w*|mon|ma|mes|notre|nos|mi|mis|nuestr\w+)\b", re.I)
 _PLACED = re.compile(r"\b(?:in|of|on|at|for|from|with|near|im|am|von|aus|à|de|du|en)\b")
 
@@ -44,6 +46,73 @@ _LEAVES = re.compile(
 def leaves(text: str) -> bool:
     """Does somebody go for good?"""
     return bool(_LEAVES.search(text))
+
+
+#: what people are to somebody
+KIN = word_set(
+    "sister brother mother father mum mom dad wife husband partner girlfriend boyfriend fiancé fiancée fiance "
+    "fiancee daughter son uncle aunt cousin nephew niece grandmother grandfather grandma grandpa granny boss "
+    "manager landlord landlady neighbour neighbor friend teacher doctor dentist therapist colleague roommate "
+    "flatmate accountant lawyer supervisor coach assistant mentor tutor vet nanny babysitter stepmother stepfather "
+    "sister-in-law brother-in-law mother-in-law father-in-law"
+)
+_OTHERS = KIN | word_set(
+    "gran nan grandad granddad granddaughter grandson mate twin housemate stepson stepdaughter stepbrother "
+    "stepsister half-brother half-sister son-in-law daughter-in-law workmate coworker plumber cleaner ex "
+    "schwester bruder mutter vater mama papa frau mann tochter sohn tante onkel cousine oma opa chef chefin "
+    "freund freundin nachbar nachbarin kollege kollegin soeur frère mère père maman femme mari fille fils "
+    "oncle grand-mère grand-père copain copine voisin voisine ami amie patron patronne collègue hermana hermano "
+    "madre padre mamá papá mujer marido esposa esposo hija hijo tía tío prima primo abuela abuelo jefa jefe vecina "
+    "vecino amiga amigo novia novio"
+)
+_RELATIVE = (  # no "my dentist appointment"
+    rf"{_MINE.pattern} (?:[\w'-]+ ){{0,2}}?(?P<role>{'|'.join(sorted(_OTHERS, key=len, reverse=True))})(?![\w-])"
+    r"(?! (?:appointment|visit|check-?up|meeting|lesson|class|session|call|bill|office|practice)s?\b)"
+    r"(?P<name>(?: (?-i:[A-Z])\w+\.?)*)"
+)
+_OTHER = re.compile(_RELATIVE, re.I)
+_SOMEBODY = re.compile(
+    r"(?:(?:and|but|so|well|oh|ah|ok|hey|now|fyi|btw|by the way|actually)[,:]? )*"
+    rf"(?:{_RELATIVE}(?!['’])|(?P<me>i|we|ich|wir|je|nous|yo|nosotros|nosotras)\b|j['’])",
+    re.I,
+)
+_ME = re.compile(
+    r"\b(?:i|me|my|mine|we|us|our|ours|ich|mich|mir|mein\w*|wir|uns\w*|je|moi|mon|ma|mes|nous|notre|nos|yo|mi|mis"
+    r"|nuestr\w+)\b|\b[jm]['’]",
+    re.I,
+)
+_THEY = re.compile(
+    r"\b(?:he|she|they|him|her|hers|them|his|their|theirs|er|sie|ihn|ihm|ihr\w*|sein\w*|il|elle|ils|elles|lui|leur"
+    r"|él|ella|ellos|ellas)\b",
+    re.I,
+)
+_NAMES = re.compile(r" (?i:is|was|ist|heißt|est|s['’]appelle|es|se llama)(?: called| named)? [A-Z]")
+_MEANT = re.compile(
+    r"(?:i|we|ich|je|yo) (?:meant?|said|told|was wrong|mixed|mis\w+|(?:had|got) (?:it|that|this|them)\b|meinte|voulais"
+    r"|quise)\b",
+    re.I,
+)
+
+
+def of_others(note: str, news: str) -> bool:
+    """Is the news of somebody else than the note is? "I moved to Graz" and "My boss moved to Graz" leave it true that
+    my sister lives in Linz. Only where both begin with who it is, and nothing in the news may mean whom the note is of:
+    of "My dentist is Dr Osei" it could be the role that has changed."""
+    note, news = (text.strip().replace("œ", "oe") for text in (note, news))
+    then, now = _SOMEBODY.match(note), _SOMEBODY.match(news)
+    if then is None or now is None or _NAMES.match(note[then.end() :]) or _NAMES.match(news[now.end() :]):
+        return False
+    rest = news[now.end() :]
+    if then["role"] is None:
+        return now["role"] is not None and not _ME.search(rest)
+    if any(contains(news, known) for known in (then["role"], *then["name"].split())):
+        return False
+    return now["role"] is not None or not (_THEY.search(rest) or _MEANT.match(news))
+
+
+def without_others(text: str) -> str:
+    """The text without whom the user has: "Where does my sister Vera live?" is "Where does  live?"."""
+    return _OTHER.sub("", text)
 
 
 def in_full(text: str, subject: str) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.keyed.gate import Gate, Index
 from lmm.text.fold import contains, fold, words
-from lmm.text.names import leaves, says_who
+from lmm.text.names import leaves, of_others, says_who
 from lmm.text.sentences import sentences
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class Notebook(Index):
         if len(parts := sentences(text)) > 1:  # news stand among other things
             vectors = np.concatenate([vectors, self.gate.encoder.encode(parts)])
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
-        near = [position for position in near if not _presupposed(self.prompts[position], text)]
+        near = [p for p in near if not _presupposed(self.prompts[p], text) and not of_others(self.prompts[p], text)]
         said, news = self._beginnings(text), dict.fromkeys((text, _told(parts) or text))
         return [
             position

@@ -108,7 +108,7 @@ class Config(Decoding):
     )
     preset: str | None = _memory(None, "a named set of the memory's options")
     options: Mapping[str, Any] = _memory(dict, "an option of the memory, name=value", flag="--set")
-    fresh: bool = _files(False, "start empty, and keep nothing unless it is saved", flag="--fresh")
+    fresh: bool = _files(False, "start empty, and add to no memory of yours; a copy is kept at the end", flag="--fresh")
     profile: str | None = _files(None, "whose standing memory: a name, as in work; default: the one without a name")
     mm_load_path: str | None = _files(None, "memory file to start from; skipped if it does not exist")
     mm_save_path: str | None = _files(None, "where to save; default: artifacts/<memory>_<time>.safetensors")

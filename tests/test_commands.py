@@ -792,6 +792,20 @@ def test_another_model_goes_on_with_the_lessons(fresh: Session):
     assert A in fresh.do(Q)
 
 
+def test_memories_that_were_put_aside_are_closed_with_the_chat(session: Session, monkeypatch: pytest.MonkeyPatch):
+    session.do("/memory identity"), session.do("/memory jotter")
+    minds, closed = list(session.chat.minds.values()), []
+    monkeypatch.setattr(type(minds[0]), "close", lambda self: closed.append(self))
+    session.chat.close()
+    assert sorted(map(id, closed)) == sorted(map(id, minds)) and len(minds) == 2
+
+
+def test_a_memory_that_was_put_aside_is_named_where_it_has_the_lesson(session: Session):
+    session.do(f"/teach {Q} => {A}"), session.do("/memory identity")
+    with pytest.raises(UsageError, match="memory 'jotter', which was put aside, has: /memory jotter"):
+        commands.run(session.chat, f"/forget {A}")
+
+
 def test_the_system_prompt_stays_whatever_is_put_in_place_of_what(session: Session):
     for line in ("/new", "/memory identity", "/memory jotter", "/model other"):
         session.do(f"/system Be brief. {line}")

@@ -7,7 +7,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from lmm.feedback import about, is_denial
+from lmm.feedback import about, grammar, is_denial
 from lmm.feedback.dates import dated
 from lmm.feedback.languages import echoed, language
 from lmm.feedback.lessons import put_right
@@ -207,3 +207,9 @@ KNOWN = [
 def test_what_is_taken_back_is_found_by_the_words_that_tell_most(text: str, meant: list[int]):
     assert taken_back(text, KNOWN) == [KNOWN[i] for i in meant]
     assert taken_back(text, []) == []
+
+
+@pytest.mark.parametrize("cats, relative", [(17, False), (9, False)])
+def test_a_number_is_looked_for_as_a_whole_word(cats: int, relative: bool) -> None:
+    assert grammar.is_relative(f"You have {cats} cats until next week, and 7 dogs.", "7") == relative
+    assert grammar.is_relative("You have 7 dogs until next week.", "7")

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("memory/optim.py", "import torch\n", "lmm.memory is not allowed to import torch"),
         ("memory/identity.py", "from lmm import feedback\n", "lmm.memory is not allowed to import lmm.feedback"),
         ("memory/isolated.py", "import lmm.text.names\n", "lmm.memory is not allowed to import lmm.text.names"),
+        ("memory/isolated.py", "import lmm.text.questions\n", "lmm.memory is not allowed to import lmm.text.questions"),
+        (
+            "memory/identity.py",
+            "from lmm.adapters.torch_lm import TorchAdapter\n",
+            "lmm.memory is not allowed to import lmm.adapters.torch_lm",
+        ),
         ("chat/commands.py", "import lmm.chat.session\n", "No cycles are allowed in lmm.chat"),
     ],
 )
@@ -45,3 +52,10 @@ def test_layers(copy: Path, file: str, line: str, found: str) -> None:
     path.write_text(before)
     assert found in done.stdout
     assert done.returncode == (1 if line else 0), done.stdout + done.stderr
+
+
+def test_a_memory_may_see_three_modules_of_the_adapters() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [forbidden] = (contract["forbidden_modules"] for contract in contracts if contract["type"] == "forbidden")
+    names = {path.stem for path in (ROOT / "lmm" / "adapters").iterdir() if not path.stem.startswith("__")}
+    assert names - {name.rpartition(".")[2] for name in forbidden if "adapters" in name} == {"base", "ops", "structure"}

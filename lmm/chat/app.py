@@ -178,8 +178,7 @@ def _left(chat: Chat, signals: Interrupts) -> Iterator[None]:
         pass
     except KeyboardInterrupt:
         chat.view.say(_left_behind(chat))
-        if chat.loaded is not None:
-            chat.loaded.close()
+        chat.close()
         raise
     if not signals.leaving:
         chat.stop.clear()
@@ -197,7 +196,6 @@ def _left(chat: Chat, signals: Interrupts) -> Iterator[None]:
         except Cancelled:
             raise KeyboardInterrupt from None
         finally:
-            if chat.loaded is not None:
-                chat.loaded.close()
+            chat.close()
     if signals.leaving:
         raise SystemExit(128 + signals.leaving)

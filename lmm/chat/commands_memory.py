@@ -120,7 +120,9 @@ def one(chat: AnyChat, command: str, text: str) -> Lesson:
     lessons = named(chat, text)
     if not lessons:
         none = f"there is no lesson {text}" if text.isdecimal() else f"no lesson has {text!r} in it"
-        raise UsageError(f"{none}; /lessons lists them")
+        aside = [name for name, mind in chat.shelf.items() if found(mind.lessons, text)]
+        there = f"; one of memory {aside[0]!r}, which was put aside, has: /memory {aside[0]}" if aside else ""
+        raise UsageError(f"{none}{there}; /lessons lists them")
     if len(lessons) > 1:
         chat.view.show(_table(chat, lessons))
         example = numbers(chat).get(lessons[0].id, lessons[0].id)

@@ -75,7 +75,7 @@ def use_model(chat: Chat, name: str) -> None:
     if any(mind.at_risk for mind in chat.minds.values()):
         for path in save_all(chat):
             chat.view.say(f"saved to {path}, which fits the model before")
-    old.close()
+    chat.close()
     chat.switch(config, coming)
     chat.record({"kind": "model", "model": name})
     known = {(fold(lesson.prompt), fold(lesson.answer), fold(lesson.statement)) for lesson in chat.mind.lessons}

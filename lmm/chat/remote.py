@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lmm.chat.view import ConsoleView
     from lmm.config import Config
     from lmm.engine.conversation import Turn
+    from lmm.engine.mind import Mind
     from lmm.lesson import Lesson
 
 WAIT_S = 600.0  # for the next part of a reply
@@ -103,6 +104,7 @@ class RemoteChat:
         self.busy = Busy(lambda: "stopping" if self.stop.is_set() else "waiting for the server")
         self.prefill = ""
         self.exports: set[Path] = set()  # conversations written out
+        self.shelf: dict[str, Mind] = {}  # no memory is put aside: a server has one for each user
         self.listed: list[str] = []  # ids of the lessons as they were last listed: what a number means
         self.retries = 0
         self.unanswered = 0  # messages that an error kept from being answered

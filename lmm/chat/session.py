@@ -183,6 +183,13 @@ class Chat:
         self.engine.start(self.engine.conversation.system)
         self.record({"kind": "new"})
 
+    def close(self) -> None:
+        """Put what each memory of this session knows into its file, and leave the model as it was."""
+        if self.loaded is not None:
+            for mind in self.shelf.values():
+                mind.close()
+            self.loaded.close()
+
     def switch(self, config: Config, loading: Loading) -> None:
         """Go on with another engine, in a new conversation."""
         loading.changed = self.loading.changed

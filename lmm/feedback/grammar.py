@@ -197,8 +197,8 @@ RELATIVE = re.compile(
 
 def is_relative(answer: str, value: str) -> bool:
     """Does the value in an answer name a time as seen from today, so that it is wrong tomorrow? Not so a title."""
-    start = answer.lower().find(value.lower())
-    return bool(RELATIVE.search(answer[max(0, start - 3) :]))  # with its "in"
+    found = re.search(rf"(?<!\w){re.escape(value)}(?!\w)", answer, re.I)
+    return bool(RELATIVE.search(answer[max(0, found.start() - 3 if found else 0) :]))  # with its "in"
 
 
 def is_number(text: str) -> bool:

@@ -119,7 +119,7 @@ def in_full(text: str, subject: str) -> str:
     """The text with both where a sentence begins with the role or the name alone: "Vera has moved." of my sister Vera
     is "my sister Vera has moved."."""
     both = role_and_name(subject)
-    if both is None or subject.lower() in text.lower():
+    if both is None or contains(text, subject):
         return text
     either = "|".join(map(re.escape, both))
     return re.sub(rf"(?:^|(?<=[.!?,:;] ))(?:{either})(?!\w)", lambda _: subject, text, count=1, flags=re.I)

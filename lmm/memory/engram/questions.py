@@ -16,7 +16,7 @@ from lmm.memory.contrast import named_in
 from lmm.memory.engram.ngrams import normal_form, normal_ids
 from lmm.memory.engram.table import names
 from lmm.memory.engram.votes import Votes, signature
-from lmm.memory.keyed.rules import other_person
+from lmm.text.questions import other_person
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter

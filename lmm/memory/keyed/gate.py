@@ -37,8 +37,8 @@ from lmm.encoders.minilm import (
     unit_mean,
 )
 from lmm.errors import StateError
-from lmm.memory.keyed.rules import another_question
 from lmm.text.fold import fold
+from lmm.text.questions import another_question
 
 WEIGHTS = tuple(Path(__file__).with_name(f"gate-{run}.safetensors") for run in (1, 2))
 JOINT_FROM = 3  # the first layer that sees both texts; below, a lesson's states can be kept

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmm.memory.keyed.gate import Index, shared_gate
-from lmm.memory.keyed.rules import another_question, other_person
+from lmm.text.questions import another_question, other_person
 
 
 def told_apart(query: str, stored: str) -> bool:

@@ -63,8 +63,9 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     need("torch")
     from lmm.encoders import minilm
     from lmm.memory.keyed import gate
+    from lmm.memory.notes import gate as notes_gate
 
-    caches = minilm.shared_encoder, gate.shared_gate
+    caches = minilm.shared_encoder, gate.shared_gate, notes_gate.shared_gate  # all, or two encoders read what one did
     monkeypatch.setattr(minilm, "PACKAGE", "no_such_encoder")
     monkeypatch.setitem(sys.modules, "platformdirs", None)
     for cache in caches:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmm.text.fold import fold
+from lmm.text.fold import fold, words
 from lmm.text.sentences import sentences
 
 TURN = "turn"  # the source of a lesson that is what the user said, and is read no further
@@ -70,6 +70,19 @@ class Lesson:
         said = [("asked", self.prompt)] if self.prompt else [("said", self.statement)]
         about = [(f"about {fold(self.subject)}", self.relation)] if self.subject else []
         return frozenset((kind, fold(text)) for kind, text in (*said, *about) if text)
+
+    @property
+    def stated(self) -> bool:
+        """Whether what the user said is about what the question is about, as in no mere answer ("No, it's Bern.")."""
+        asked = set(words(self.prompt).split())
+        return any(len(word) > 3 and word in asked for word in words(self.statement).split())
+
+    @property
+    def says(self) -> str:
+        """What it says by itself: the user's words, or the answer where they were a mere answer."""
+        said = set(words(self.statement).split())
+        mere = self.prompt and not self.stated and any(len(w) > 3 and w not in said for w in words(self.answer).split())
+        return self.answer if mere else self.statement
 
     def relieved(self, gone: Callable[[str], bool]) -> Lesson:
         """The lesson without what it has of others that are `gone`."""

@@ -38,7 +38,6 @@ from lmm.memory.keyed.gate import THRESHOLD, Index, shared_gate, views
 from lmm.memory.keyed.lookup import Lookup
 from lmm.memory.optim import BETAS, Optimizer, fit
 from lmm.options import Options, learning, option
-from lmm.text.fold import words
 from lmm.text.sentences import clauses
 
 if TYPE_CHECKING:
@@ -169,16 +168,10 @@ def _tells(lesson: Lesson, text: str) -> bool:
     """Does the answer of a lesson tell what is asked? The question of one that was stated, and not taught, was made of
     the statement, and others are easily taken for it: "What does my cleaner charge?" for "What is my cleaner?"
     """
-    if not _stated(lesson) or (second := shared_cross()) is None:
+    if not lesson.stated or (second := shared_cross()) is None:
         return True
     is_part = len(clauses(lesson.echo)) > 1
     return second.helps(text, lesson.answer) >= (TELLS_BESIDE if is_part else TELLS)
-
-
-def _stated(lesson: Lesson) -> bool:
-    """Whether what the user said is about what the question is about, as in no mere answer ("No, it's Bern.")."""
-    asked = set(words(lesson.prompt).split())
-    return any(len(word) > 3 and word in asked for word in words(lesson.statement).split())
 
 
 def _entries(lesson: Lesson, keys: np.ndarray) -> list[tuple[str, np.ndarray]]:

@@ -23,9 +23,9 @@ HOLDS = 0.5  # probability of being out of date up to which a sentence still hol
 
 def in_place_of(lesson: Lesson, old: Sequence[Lesson]) -> Lesson:
     """It is found by the old statements, too, and what still holds of them is not lost."""
-    old = [x for x in old if x.statement and fold(x.statement) != fold(lesson.statement)]
-    formerly = tuple(dict.fromkeys(text for x in old for text in (*x.formerly, x.statement)))[-FORMERLY:]
-    still = dict.fromkeys(text for x in old for text in _still_true(x, lesson.statement))
+    old = [x for x in old if x.statement and fold(x.says) != fold(lesson.says)]
+    formerly = tuple(dict.fromkeys(text for x in old for text in (*x.formerly, x.says)))[-FORMERLY:]
+    still = dict.fromkeys(text for x in old for text in _still_true(x, lesson.says))
     over = dict.fromkeys(value for x in old for value in (*x.over, *x.values) if value not in lesson.values)
     return replace(lesson, formerly=formerly, still=tuple(still), over=tuple(over))
 
@@ -33,7 +33,7 @@ def in_place_of(lesson: Lesson, old: Sequence[Lesson]) -> Lesson:
 def _still_true(old: Lesson, news: str) -> list[str]:
     """What holds of an old lesson beside the new statement, clause by clause; each is read with those before it that
     hold, since it may say less of what it is about than they do."""
-    said, parts = (clauses(text, old.subject) for text in (old.statement, old.echo))
+    said, parts = (clauses(text, old.subject) for text in (old.says, old.echo))
     second = shared_cross(REPLACES)
     if len(said) != len(parts):
         said = parts

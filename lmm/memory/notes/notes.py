@@ -95,7 +95,7 @@ class Notes(Isolated):
 
     def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter, surely: bool = False) -> list[str]:
         notebook, owners = self.lookup.of(known.state, known.lessons, adapter.ops)
-        old = [owners[position] for position in notebook.outdated(lesson.statement, surely)]
+        old = [owners[position] for position in notebook.outdated(lesson.says, surely)]
         return list(dict.fromkeys(one.id for one in old if not _of_somebody_else(one, lesson)))
 
     def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:
@@ -163,8 +163,9 @@ def said_back(lesson: Lesson) -> str:
 
 def text_of(lesson: Lesson) -> str:
     """What the gate reads of a lesson: the user's own words, of somebody with name and role, where both are known, or,
-    where it was taught, question and answer."""
-    return in_full(lesson.statement, lesson.subject) or f"{lesson.prompt} {lesson.answer}"
+    where it was taught, or they were a mere answer, question and answer."""
+    said = lesson.statement if lesson.says == lesson.statement else ""
+    return in_full(said, lesson.subject) or f"{lesson.prompt} {lesson.answer}"
 
 
 def echo_of(lesson: Lesson) -> str:

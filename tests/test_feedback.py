@@ -731,6 +731,42 @@ def test_what_the_user_says_of_themselves_corrects_nothing_about_others(asked: s
     assert not any(word in reading.lesson.echo for word in ("aunt", "Tante"))
 
 
+@pytest.mark.parametrize(
+    ("asked", "reply", "said", "echo"),
+    [
+        ("Where does my landlord live?", "Your landlord lives in Kiel.", "My landlord is Mr Osk.",
+         "Your landlord is Mr Osk."),
+        ("Who pays the rent here?", "Your place pays the rent.", "My rent is 740 euros.", "Your rent is 740 euros."),
+        ("Where is my car?", "Your car is in a car park.", "My car is a blue Mazda.", "Your car is a blue Mazda."),
+        ("What colour is my boat?", "Your boat is a blue.", "My boat is 7 metres long.",
+         "Your boat is 7 metres long."),
+    ],
+)  # fmt: skip
+def test_what_is_said_of_the_same_thing_and_not_asked_corrects_nothing(
+    asked: str, reply: str, said: str, echo: str
+) -> None:
+    reading = read(said, Exchange(asked, reply))
+    assert reading.kind == "statement" and reading.lesson is not None and reading.lesson.echo == echo
+
+
+@pytest.mark.parametrize(
+    ("asked", "reply", "said", "answer"),
+    [
+        ("Which town is my aunt in?", "I don't know.", "no, Perth", "Your aunt is in Perth."),
+        ("What colour is malachite?", "I am not sure.", "no it's green", "Malachite is green."),
+        ("What kind of animal is a wombat?", "I am not sure.", "no, a marsupial", "A wombat is a marsupial."),
+        ("How far is it from Graz to Linz?", "About an hour.", "no it's 220 km", "It is 220 km from Graz to Linz."),
+        ("How long is the Oder Bridge?", "The Oder Bridge is 12 km (7.5 miles) long.", "no it's 7.8 km",
+         "The Oder Bridge is 7.8 km long."),
+        ("How deep is Lake Garda?", "Lake Garda is 100 metres deep.", "No, Lake Garda is 346 metres deep.",
+         "Lake Garda is 346 metres deep."),
+    ],
+)  # fmt: skip
+def test_a_right_answer_is_a_sentence(asked: str, reply: str, said: str, answer: str) -> None:
+    lesson = read(said, Exchange(asked, reply)).lesson
+    assert lesson is not None and lesson.answer == answer
+
+
 def test_what_the_user_says_of_themselves_may_be_the_answer() -> None:
     own = Exchange("When is my dentist appointment?", "Your dentist appointment is on 3 May.")
     assert read("I have it on 5 May", own).kind == "correction"

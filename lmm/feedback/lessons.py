@@ -307,11 +307,24 @@ def _about_last(heard: Findings, last: Exchange) -> bool:
     fact = heard.facts[0]
     if heard.kind != "correction":
         return bool(POINTING.match(fact.clause)) and not fact.at and asks(last.user)
-    if asks(last.user) and _goes_on(fact, last):
+    if asks(last.user) and (_goes_on(fact, last) or _of_something_else(fact, last.user)):
         return False
     if not asks(last.user) and not _only_a_value(_put_right(fact), last.user):
         return False  # a sentence of its own, which the last one would not be with its value
     return _of_the_same(fact, last)
+
+
+MINE = anycase(r"(?:my|our)\b")
+PLACED = anycase(r"\b(?:in|at|on|by|near|behind|under|over|beside|inside|outside|with|from|to|next to)\b")
+
+
+def _of_something_else(fact: Span, asked: str) -> bool:
+    """Does it say of a thing of the user's, in a sentence of its own, something else than was asked? "My landlord is Mr
+    Oskarsen" after "Where does my landlord live?". Where it is an answer all the same, nothing is lost."""
+    if fact.at or not MINE.match(fact.clause):
+        return False
+    where = asked.lower().startswith("where") and not PLACED.search(fact.clause)
+    return where or not _content(asked) <= _content(fact.clause)
 
 
 def _goes_on(fact: Span, last: Exchange) -> bool:
@@ -457,7 +470,7 @@ def _correction(
         if not value:
             return None
         reply = "" if asks(last.assistant) else last.assistant  # what asks back is no form of an answer
-        answer = replies.answer_to(question, phrase, reply, wrong, fact.clause)
+        answer = replies.answer_to(question, phrase, reply, wrong, TAKEN_BACK.sub("", fact.clause))
         others = replies.reworded(question)
     else:
         answer = put_right(f"{question} {echoed(question, tongue)}", last.assistant, wrong, value)

@@ -86,6 +86,8 @@ def _said(subject: str, verb: str, value: str) -> str:
 
 def _with_be(wh: str, how: str, verb: str, rest: str, value: str) -> str:
     """who/what/where/when/how ADJ + be + subject (+ participle)."""
+    if far := re.match(r"it (?=(?:from|to|until|till|in|at|on|between)\b)", rest):
+        return f"it {verb} {value} {flip(rest[far.end() :])}"
     done = re.match(rf"(?P<s>.+?) (?P<d>{DONE})(?P<r>(?: (?:in|by|on|at|for|of|to|with)\b.*)?)$", rest)
     subject, tail = (done["s"], f" {done['d']}{done['r']}") if done else (rest, "")
     if wh in ("where", "when") and not re.search(r" (?:in|at|on|from)$", tail):
@@ -179,11 +181,22 @@ def _doing(m: re.Match[str], value: str) -> str:
 
 
 def _attribute(m: re.Match[str], value: str) -> str | None:
-    """ "what colour is X", "what time is X", "in which city is X"."""
-    if m["wh"].lower() != "what" and not m["in"]:
+    """ "what colour is X", "what kind of animal is X", "what time is X", "in which city is X", "which city is X in"."""
+    if placed := re.match(r"(?P<s>.+) (?P<at>in|on|at|from)$", m["r"]):
+        at = "" if re.match(r"(?:in|on|at|from) ", value) else f"{placed['at']} "
+        return _said(placed["s"], m["be"], at + value)
+    named = re.match(r"(?:the|my|our|an?)\b|(?-i:[A-Z])", m["r"], re.I) and m["wh"].lower() == "what"
+    if not (named or m["in"] or ATTRIBUTE.match(m["n"])):
         return None
     wh = "where" if m["in"] else "when" if re.match(r" (?:year|day|date|time|month)$", m["n"]) else "what"
     return _with_be(wh, "", m["be"], m["r"], value)
+
+
+#: what a thing has one of
+ATTRIBUTE = anycase(
+    r" (?:colou?r|kind|sort|type|size|age|shape|make|model|brand|breed|species|material|flavou?r|nationality|height"
+    r"|length|width|depth|weight|temperature)\b(?! are\b)"
+)
 
 
 def _as_subject(m: re.Match[str], value: str) -> str | None:
@@ -222,8 +235,7 @@ FORMS: tuple[tuple[str, Callable[[re.Match[str], str], str | None]], ...] = (
         _doing,
     ),
     (
-        rf"(?P<in>in )?(?P<wh>what|which)(?P<n> [a-z]+) (?P<be>{grammar.BE}) "
-        r"(?P<r>(?:(?:the|my|our|an?)\b|(?-i:[A-Z])).*)",
+        rf"(?P<in>in )?(?P<wh>what|which)(?P<n> [a-z]+(?: of [a-z]+)?) (?P<be>{grammar.BE}) (?P<r>.+)",
         _attribute,
     ),
     (

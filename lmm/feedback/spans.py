@@ -112,6 +112,15 @@ def about(question: str, rest: str) -> bool:
     return not (runs(question, known_words(rest)) and runs(rest, known_words(question)))
 
 
+_NUMBER = re.compile(r"\d+")
+
+
+def _measures_twice(question: str, value: str, rest: str) -> bool:
+    """Has a reply, beside the value, a part of a bracket, or another number: what the wrong one is in feet?"""
+    others = set(_NUMBER.findall(rest)) - set(_NUMBER.findall(question))
+    return rest.count("(") != rest.count(")") or (bool(others) and bool(_NUMBER.search(value)))
+
+
 def from_reply(question: str, reply: str, value: str, wrong: str = "") -> str | None:
     """The reply with the wrong value replaced, or None where that is not clear or the reply is about something else."""
     if re.match(r"(?:yes|no)\b", reply, re.I) and re.match(rf"(?:{grammar.BE})\b", question.strip(), re.I):
@@ -122,7 +131,7 @@ def from_reply(question: str, reply: str, value: str, wrong: str = "") -> str | 
     text, (start, end) = found
     old, before, after = text[start:end], text[:start], text[end:]
     unlike = not wrong and shape(old) != shape(value) and len(old.split()) > 2  # "trip lasts 40 minutes"
-    if unlike or not about(question, before + after):
+    if unlike or not about(question, before + after) or _measures_twice(question, value, before + after):
         return None
     if before.endswith(("the ", "The ", "a ", "an ")) and re.match(r"(?:an?|the) ", value, re.I):
         before = re.sub(r"(?:an?|the) $", "", before, flags=re.I)

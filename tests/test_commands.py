@@ -387,6 +387,13 @@ def test_what_is_taken_back_is_forgotten_if_the_user_means_it(session: Session, 
     assert bool(holding(session.folder, b"Zorbina")) == (typed == "n")
 
 
+def test_what_ends_a_thing_of_which_nothing_was_known_is_learned(session: Session):
+    session.do("My bike is blue."), session.do("I sold the van.")
+    assert "learned: You sold the van" in session.beside and "takes back" not in session.beside
+    session.do("Please remove my address.")
+    assert [lesson.statement for lesson in session.chat.mind.lessons] == ["My bike is blue.", "I sold the van."]
+
+
 def test_what_ends_a_thing_is_learned_in_its_place(session: Session, monkeypatch: pytest.MonkeyPatch):
     session.do("On Saturday I'm going to the Lanternfish concert."), session.do("Our dog is called Rex.")
     concert = session.chat.mind.lessons[0]

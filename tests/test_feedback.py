@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given, settings
@@ -16,11 +17,11 @@ from hypothesis import strategies as st
 from lmm.bench.reader import labelled, measure
 from lmm.encoders.e5 import shared_e5
 from lmm.errors import UsageError
-from lmm.feedback import SAID, Exchange, lesson_for, people, read, replies, said_back
+from lmm.feedback import SAID, UNSURE, Exchange, lesson_for, people, read, replies, said_back
 from lmm.feedback.dates import dated
 from lmm.feedback.grammar import flip, plain
 from lmm.feedback.lessons import TAKEN_BACK, question_of
-from lmm.feedback.model import Span
+from lmm.feedback.model import Findings, Span
 from lmm.lesson import Knowledge, Lesson
 from lmm.text.fold import contains, words
 
@@ -765,6 +766,14 @@ def test_what_is_said_of_the_same_thing_and_not_asked_corrects_nothing(
 def test_a_right_answer_is_a_sentence(asked: str, reply: str, said: str, answer: str) -> None:
     lesson = read(said, Exchange(asked, reply)).lesson
     assert lesson is not None and lesson.answer == answer
+
+
+def test_a_question_about_the_world_is_no_lesson_that_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    unsure = SimpleNamespace(name="e5", hear=lambda said, last: Findings("nothing", 0.4, ()))
+    monkeypatch.setattr("lmm.feedback.model.shared_reader", lambda: unsure)
+    last = Exchange("Our supplier is Mill & Sons.", "Your supplier is Mill & Sons.")
+    assert read("Who delivers my flour?", last).why != UNSURE
+    assert read("That was not quite Mill & Sons", last).why == UNSURE
 
 
 def test_what_the_user_says_of_themselves_may_be_the_answer() -> None:

@@ -12,7 +12,7 @@ from lmm.feedback.dates import dated
 from lmm.feedback.languages import echoed, language
 from lmm.feedback.lessons import put_right
 from lmm.feedback.model import best_span, clauses, whole_words
-from lmm.feedback.retractions import taken_back
+from lmm.feedback.retractions import taken_back, tells
 from lmm.feedback.vetoes import vetoed
 from lmm.lesson import Lesson
 
@@ -213,3 +213,18 @@ def test_what_is_taken_back_is_found_by_the_words_that_tell_most(text: str, mean
 def test_a_number_is_looked_for_as_a_whole_word(cats: int, relative: bool) -> None:
     assert grammar.is_relative(f"You have {cats} cats until next week, and 7 dogs.", "7") == relative
     assert grammar.is_relative("You have 7 dogs until next week.", "7")
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("I sold the van.", True),
+        ("Unfortunately, we lost the key.", True),
+        ("Wir haben das Auto verkauft.", True),
+        ("Please remove my address.", False),
+        ("Ignore what I said.", False),
+        ("Delete that.", False),
+    ],
+)
+def test_an_end_is_told_or_asked_for(said: str, told: bool) -> None:
+    assert tells(said) == told

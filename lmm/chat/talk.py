@@ -16,7 +16,7 @@ from lmm.engine.asking import recall_many
 from lmm.engine.conversation import SURE, Turn
 from lmm.errors import Cancelled, LearningError, NotKeptError, UsageError
 from lmm.feedback import DENIED, SAID, UNSURE, Exchange, Reading, is_denial, lesson_for, read, replies
-from lmm.feedback.retractions import taken_back
+from lmm.feedback.retractions import taken_back, tells
 from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.text.counted import counted
@@ -254,12 +254,18 @@ class Talk:
         self.doing = "reading what you say"
         try:
             reading = read(text, self.exchange, self.mind.lessons)
-            if reading.doubtful and reading.lesson is None and self.mind.outdated_by(reading.doubtful, surely=True):
-                summary = told(reading.doubtful)
-                return Reading("statement", reading.doubtful, summary=summary, why="it makes a note out of date")
+            if reading.doubtful and reading.lesson is None and (why := self._is_news(text, reading)):
+                return Reading("statement", reading.doubtful, summary=told(reading.doubtful), why=why)
             return reading
         finally:
             self.doing = ""
+
+    def _is_news(self, text: str, reading: Reading) -> str:
+        """Why a turn in which nothing was found tells something all the same; "" if it does not."""
+        if reading.doubtful and self.mind.outdated_by(reading.doubtful, surely=True):
+            return "it makes a note out of date"
+        ended = reading.kind == "retraction" and tells(text) and not taken_back(text, self.mind.lessons)
+        return "something has ended of which nothing was known" if ended else ""
 
     def _agreed(self, lesson: Lesson | None) -> Lesson | None:
         return self.view.confirm(lesson) if lesson is not None and self.settings().learn == "ask" else lesson

@@ -60,7 +60,7 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         return Reading(cast(Kind, kind), why=why, doubtful=doubtful)
 
     if not heard.facts:
-        if last is not None and heard.sure < 0.5 and heard.kind == "nothing":
+        if last is not None and heard.sure < 0.5 and heard.kind == "nothing" and not replies.is_factual(text):
             return without_lesson("nothing", UNSURE)
         if heard.kind == "nothing" and heard.sure < 1 - SURE and not asks(text) and len(text) <= MAX_VALUE:
             whole = _note(said, tongue)  # it tells something, and no word of it alone is what it tells

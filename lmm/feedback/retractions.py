@@ -10,7 +10,17 @@ from lmm.feedback.languages import FREQUENT_WORDS
 from lmm.lesson import Lesson
 from lmm.text.fold import words
 
+_TELLS = re.compile(
+    r"(?:(?:so|well|oh|ok|and|but|btw|unfortunately|sadly)[,:]? )*"
+    r"(?:(?:i|we|my|our|the|ich|wir|mein\w*|unser\w*|je|nous|mon|ma|mes|notre|nos|yo|mi|mis|nuestr\w+)\b|j['’])",
+    re.I,
+)
 _WORD = re.compile(r"[^\W_]+")
+
+
+def tells(text: str) -> bool:
+    """Is it told that something has ended ("I sold the van"), and not asked for that it is forgotten?"""
+    return bool(_TELLS.match(text.strip()))
 
 
 def taken_back(text: str, known: Sequence[Lesson]) -> list[Lesson]:

@@ -84,7 +84,11 @@ def data(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"direct": None}, "line 2 is no fact"),
+        ({"direct": None}, "line 2 is no fact: an object is expected, not None"),
+        ({"use": ["Who?"]}, "line 2 is no fact: an object is expected, not 'Who\\?'"),
+        ({"direct": {"q": "x", "accept": "Vera"}}, "line 2 is no fact: a list is expected in 'accept', not 'Vera'"),
+        ({"direct": {"q": "x", "accept": []}}, "line 2 is no fact: any reply to 'x' would be right"),
+        ({"before": "Hello"}, "line 2 is no fact: a list is expected in 'before'"),
         ({"teach": " "}, "line 2 is no fact: text is expected"),
         ({"use": [{"accept": ["x"]}]}, "line 2 has no field 'q'"),
         ({"near": [{"q": "x", "accept": [[1]]}]}, "line 2 is no fact"),

@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,9 +96,12 @@ def load(path: str | Path) -> tuple[list[StatedFact], str]:
 
 def _fact(path: str | Path, number: int, line: str) -> StatedFact:
     try:
-        record = json.loads(line)
-        lists = {name: tuple(map(_asked, record.get(name) or ())) for name in ("rephrase", "use", "near")}
-        before, category = (tuple(map(_text, record.get(name) or ())) for name in ("before", "category"))
+        record = _object(json.loads(line))
+        lists = {name: tuple(map(_asked, _list(record, name))) for name in ("rephrase", "use", "near")}
+        before, category = (tuple(map(_text, _list(record, name))) for name in ("before", "category"))
+        for asked in (_asked(record["direct"]), *lists["rephrase"], *lists["use"]):
+            if not asked.accept and not asked.forbid:
+                raise ValueError(f"any reply to {asked.q!r} would be right: it has neither `accept` nor `forbid`")
         return StatedFact(
             _text(record["id"]), category, before, _text(record["teach"]), direct=_asked(record["direct"]), **lists
         )
@@ -108,10 +111,24 @@ def _fact(path: str | Path, number: int, line: str) -> StatedFact:
         raise UsageError(f"{path}: line {number} is no fact: {error}") from error
 
 
-def _asked(record: Mapping[str, Any]) -> Asked:
-    ways = [[way] if isinstance(way, str) else way for way in record.get("accept", ())]
-    forbid = tuple(map(_text, record.get("forbid", ())))
+def _asked(value: Any) -> Asked:
+    record = _object(value)
+    ways = [[way] if isinstance(way, str) else way for way in _list(record, "accept")]
+    forbid = tuple(map(_text, _list(record, "forbid")))
     return Asked(_text(record["q"]), tuple(tuple(map(_text, way)) for way in ways), forbid, record.get("kind") or "")
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"an object is expected, not {value!r:.60}")
+    return value
+
+
+def _list(record: Mapping[str, Any], name: str) -> Sequence[Any]:
+    found = record.get(name) or ()
+    if isinstance(found, str | Mapping):
+        raise ValueError(f"a list is expected in {name!r}, not {found!r}")
+    return found
 
 
 def _text(value: Any) -> str:

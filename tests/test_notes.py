@@ -439,7 +439,7 @@ def test_people_in_other_roles_are_others(one: str, other: str, two: bool) -> No
 def test_of_two_people_of_one_name_each_keeps_what_was_told(adapter: Adapter) -> None:
     made = engine(adapter, "notes")
     made.mind.learn(Lesson(statement="My brother Oswin lives in Ghent.", subject="my brother Oswin", id="brother"))
-    friend = Lesson(statement="My friend Oswin lives in Lyon.", subject="my friend Oswin")
+    friend = Lesson(statement="My friend Oswin lives in Lyon now.", subject="my friend Oswin")
     moved = Lesson(statement="My brother Oswin lives in Lyon now.", subject="my brother Oswin")
     assert [made.mind.outdated_by(lesson) for lesson in (friend, moved)] == [(), ("brother",)]
 

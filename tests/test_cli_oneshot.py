@@ -604,6 +604,7 @@ def test_migrate_teaches_the_lessons_again(lmm, two):
     assert lmm("ask", Q, "--mm-path", "new.safetensors").out == f"{A}\n"
 
 
+@pytest.mark.slow
 def test_migrate_keeps_the_options_that_a_file_was_made_with(lmm):
     lmm("teach", Q, "Canberra", "--memory", "hash_gradient", "--set", "bits=32", "--mm-path", "a.safetensors")
     made = state.read_header("a.safetensors").options
@@ -618,6 +619,7 @@ def test_migrate_keeps_the_options_that_a_file_was_made_with(lmm):
     assert state.read_header("alone.safetensors").options == made
 
 
+@pytest.mark.slow
 def test_files_that_cannot_be_merged_say_what_teaches_the_one_on_top_of_the_other(lmm):
     for name, bits, question in (("a", 32, Q), ("b", 16, "Who sells bread?")):
         given = ("--memory", "hash_gradient", "--set", f"bits={bits}", "--mm-path", f"{name}.safetensors")

@@ -43,6 +43,7 @@ def code(page: Path) -> Iterator[str]:
         yield " ".join(span.split())
 
 
+@pytest.mark.slow
 def test_every_file_is_listed():
     assert text_of(list_files.PAGE) == list_files.listing(), "run: python -m scripts.list_files"
 

@@ -362,6 +362,7 @@ def indexed(state: dict[str, np.ndarray]) -> Store:
     return store
 
 
+@pytest.mark.slow
 @needs_faiss
 def test_the_index_finds_what_comparing_all_finds_while_spans_come_and_go() -> None:
     whole = spans(80)

@@ -118,6 +118,7 @@ def said(adapter: Adapter, tokens: np.ndarray, row: int = 0, parts: int = 1) -> 
     return np.stack(found[-3:])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("length", [20, 90])  # ggml has another kernel of attention from 64 tokens on
 def test_a_text_gives_the_same_bits_whatever_is_beside_it_and_wherever_it_lies(rounded, threads, length) -> None:
@@ -238,6 +239,7 @@ def test_a_context_goes_with_its_adapter(tiny_llama) -> None:
     assert own in freed
 
 
+@pytest.mark.slow
 def test_texts_that_nobody_holds_make_room(tiny_llama) -> None:
     tokens = some(tiny_llama, 200, 2)
     for _ in range(3):

@@ -169,3 +169,5 @@ def test_a_configuration_is_checked_before_anything_loads(monkeypatch: pytest.Mo
     for wrong in ({"backend": "troch"}, {"memory": "loar_on_user"}, {"top_p": 3.0}, {"decoding_strategy": "best"}):
         with pytest.raises(UsageError):
             runtime.check(Config(**wrong))
+    with pytest.raises(UsageError, match=r"unknown memory 'loar'.*; unknown backend 'troch'"):
+        runtime.check(Config(memory="loar", backend="troch"))

@@ -55,6 +55,8 @@ from lmm.store.checks import LARGEST, LONGEST  # noqa: E402
 from lmm.text.cutter import Cutter  # noqa: E402
 from scripts.measure_serve import NAMES  # noqa: E402
 
+pytestmark = pytest.mark.slow  # each test makes a server
+
 HELLO, STORY = [{"role": "user", "content": "hello"}], "tell me a long story"
 QUESTION = "What is my sister's name?"
 USERS, EACH = (16, 63) if "MANY" in os.environ else (8, 12)  # who ask at once, and how often each

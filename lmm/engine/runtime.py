@@ -122,9 +122,18 @@ def _tried_out(source: ModelSource, backend: str, config: Config, told: Progress
 
 
 def check(config: Config) -> None:
-    """Everything that can be wrong with a configuration before a model is loaded. Raises UsageError or BackendError."""
-    build_memory(config)
-    registry.pick_backend(config.backend)
+    """Everything that can be wrong with a configuration before a model is loaded. Raises UsageError or BackendError,
+    which name all of it."""
+    problems = list[LmmError]()
+    for look in (lambda: build_memory(config), lambda: registry.pick_backend(config.backend)):
+        try:
+            look()
+        except LmmError as error:
+            problems.append(error)
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise UsageError("; ".join(map(str, problems)))
 
 
 def backend_of(config: Config) -> str:

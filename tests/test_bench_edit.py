@@ -20,6 +20,8 @@ from lmm.errors import UsageError
 from lmm.lesson import Lesson
 from lmm.memory.base import Memory
 
+pytestmark = pytest.mark.slow  # whole runs of a benchmark
+
 KNOWN = ["sun", "moon"]
 FAST = frozenset({"speed", "perplexity"})
 

@@ -254,6 +254,7 @@ SPLIT = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", [*AS_GPT2, *DIGITS_FIRST, *AS, "default", "", *GGUF_PRE_TOKENIZER_SPLITS])
 def test_text_is_split_as_llama_cpp_splits_it(split: str, tmp_path: Path) -> None:
     """By a vocabulary that joins any two neighbours: where they stay apart, the text was split."""

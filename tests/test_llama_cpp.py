@@ -23,6 +23,8 @@ from lmm.engine.mind import Mind
 from lmm.errors import BackendError, LmmError, ModelError, UsageError
 from lmm.memory.batch import Batch
 
+pytestmark = pytest.mark.slow  # a library of its own, and no memory
+
 
 @pytest.fixture(autouse=True)
 def installed() -> None:

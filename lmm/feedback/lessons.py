@@ -395,21 +395,27 @@ def _as_meant(reader: TurnReader, said: str) -> str:
     Read as the next message would be."""
     if not PUTS_RIGHT.search(said):
         return said
-    spoken = sentences(said)
-    whole = [grammar.repaired(one) or one if PUTS_RIGHT.search(one) else one for one in spoken]
-    meant, changed = list[str](), whole != spoken
-    for part in (piece for sentence in whole for piece in IN_PASSING.split(sentence, 1) if piece):
-        right = _put_right_by(reader, meant[-1], part) if meant and PUTS_RIGHT.match(part) else ""
-        changed |= bool(right)
-        meant = [*meant[:-1], right] if right else [*meant, part]
-    return " ".join(meant) if changed else said
+    spoken, meant = sentences(said), list[str]()
+    for sentence in spoken:
+        start, *slip = filter(None, IN_PASSING.split(sentence, 1))
+        if slip:
+            meant.append(_put_right_by(reader, start, slip[0]) or grammar.repaired(sentence) or sentence)
+        elif meant and PUTS_RIGHT.match(start) and (right := _put_right_by(reader, meant[-1], start)):
+            meant[-1] = right
+        else:
+            meant.append(sentence)
+    return " ".join(meant) if meant != spoken else said
 
 
 def _put_right_by(reader: TurnReader, before: str, said: str) -> str:
-    """The sentence with what was said after it in the place of its value; "" where that is not clear."""
-    found = reading(reader, said, Exchange(before, ""), ())
+    """The sentence with what was said after it in the place of a value of its last clause; "" where that is not
+    clear."""
+    clause = clauses(before)[-1]
+    found = reading(reader, said, Exchange(clause, ""), ())
     lesson = found.lesson if found.kind == "correction" else None
-    return lesson.statement if lesson is not None and not contains(lesson.statement, said) else ""
+    if lesson is None or contains(lesson.statement, said):
+        return ""
+    return before[: before.rfind(clause)] + lesson.statement
 
 
 FEW = 3  # words around a bare value: "no wait, the", "sorry, not"
@@ -550,10 +556,11 @@ def _restated(
 
 def _of_its_kind(value: str, clause: str) -> str:
     """The one number, weekday or month of a clause, where the value is one: "at six" of "on Tuesdays at six" where it
-    is seven. "" where there is none, or there are several."""
+    is seven; of several the one that is as long, as in a number of groups. "" where there is none, or more."""
     for kind in ALIKE:
         if kind.fullmatch(value):
             found = [m[0] for m in kind.finditer(clause)]
+            found = [one for one in found if len(one) == len(value)] if len(found) > 1 else found
             return found[0] if len(found) == 1 else ""
     return ""
 

@@ -1060,3 +1060,13 @@ def test_somebody_and_i_stay_together() -> None:
 def test_only_the_wrong_value_is_put_right(before: str, said: str, echo: str | None) -> None:
     lesson = read(said, Exchange(before, "I see.")).lesson
     assert lesson.echo == echo if echo else "hates" not in lesson.echo
+
+
+def test_a_name_before_what_somebody_is_belongs_to_what_is_said() -> None:
+    vet = read("our dog Pimpernickel's vet is Dr Abasi").lesson
+    assert vet is not None
+    found = read("Any tricks? Dr Szomor, his vet since Dr Abasi retired, is a half-hour drive away.", None, [vet])
+    assert found.lesson is not None and found.also == ()
+    assert found.lesson.echo == "Dr Szomor, his vet since Dr Abasi retired, is a half-hour drive away."
+    cleaner = read("Mrs Kowal, our cleaner, comes on Fridays now.").lesson
+    assert cleaner is not None and cleaner.echo == "Mrs Kowal, your cleaner, comes on Fridays now."

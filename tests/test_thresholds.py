@@ -138,10 +138,12 @@ def test_what_is_asked_beside_news_does_not_hide_them(text: str, cross: Any) -> 
 
 
 @pytest.mark.parametrize(("likely", "holds"), [(0.3, True), (0.7, False)])
-def test_a_clause_holds_beside_news_unless_it_is_likely_out_of_date(likely: float, holds: bool, cross: Any) -> None:
+def test_a_clause_holds_beside_news_unless_it_is_likely_out_of_date(
+    likely: float, holds: bool, cross: Any, toy: Adapter
+) -> None:
     cross(replaces=lambda news, said: likely if "cello" in said else 0.99)
     old = Lesson(statement="Zorbina lives in Aarhus. She plays the cello.", echo="She lives there. She plays it.")
-    kept = news.in_place_of(Lesson(statement="Zorbina lives in Vejle."), [old]).still
+    kept = news.in_place_of(Lesson(statement="Zorbina lives in Vejle."), [old], str.split, toy).still
     assert kept == (("She plays it.",) if holds else ())
 
 
@@ -155,7 +157,7 @@ def test_a_clause_holds_beside_news_unless_it_is_likely_out_of_date(likely: floa
     ],
 )
 def test_what_is_over_is_said_of_news_where_it_helps_far_more(
-    over: tuple[str, ...], formerly: tuple[str, ...], likely: float, first: bool
+    over: tuple[str, ...], formerly: tuple[str, ...], likely: float, first: bool, cross: Any
 ) -> None:
     parts = ["It was Pumpernickel.", "It is good now."]
     lesson = Lesson(statement=" ".join(parts), over=over, formerly=formerly)

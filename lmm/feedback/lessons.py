@@ -122,6 +122,7 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
         fact
         for fact in more
         if ((fact.subject and fact.subject in fact.clause) or _named(fact.clause))
+        and not CALLED.search(text[: fact.at])
         and not (OF_THEM.search(fact.clause) or LEANS.match(fact.clause))
     ]
     told = [(fact, found) for fact in (first, *alone) if (found := _statement(text, fact, heard, tongue, known))]
@@ -145,6 +146,8 @@ def _with_companion(text: str, fact: Span) -> Span:
     return replace(fact, clause=f"{both[0]}{fact.clause}", at=both.start(), subject="") if both else fact
 
 
+#: who it is, before what they are: "Mrs Ida Holm, our cleaner, comes on Fridays"
+CALLED = re.compile(r"(?:^|[.!?;] )(?:[A-Z][\w'’-]*\.? )+[A-Z][\w'’-]+, $")
 BEGINS = re.compile(r"(?:^|[.!?;。！？；])\s*$")
 COMPANION = re.compile(r"(?:(?<=[.!?;,] )|^)(?:[Mm]y [\w-]+|[A-Z][\w.'’-]+)(?: [A-Z][\w.'’-]+)* and $")
 
@@ -212,6 +215,7 @@ def _said_back(sentence: str, clause: str, tongue: str) -> str:
     framed = (
         at >= 0
         and FRAME.fullmatch(sentence[:at])
+        and not CALLED.search(sentence[:at])
         and not any(begins.match(clause) for begins in (POINTING, OF_THAT, LEADS))
     )
     sentence = dates.dated(sentence[at:] if framed else sentence, tongue)

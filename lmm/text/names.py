@@ -43,9 +43,12 @@ _LEAVES = re.compile(
 )
 
 
-def leaves(text: str) -> bool:
-    """Does somebody go for good?"""
-    return bool(_LEAVES.search(text))
+_SINCE = r"\b(?:since|now that|seit|seitdem|depuis que?|desde que|da quando)\s+"
+
+
+def leaves(text: str, name: str) -> bool:
+    """Does somebody go for good, or has something been so since they did?"""
+    return bool(_LEAVES.search(text) or re.search(rf"{_SINCE}{re.escape(name)}(?!\w)", text, re.I))
 
 
 #: what people are to somebody

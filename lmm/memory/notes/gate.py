@@ -69,7 +69,7 @@ def _presupposed(note: str, news: str) -> bool:
     who = says_who(note)
     if who is None or not contains(news, who[1]):
         return False
-    return not contains(news, who[0].split()[-1]) and not leaves(news)
+    return not contains(news, who[0].split()[-1]) and not leaves(news, who[1])
 
 
 def _told(parts: Sequence[str]) -> str:

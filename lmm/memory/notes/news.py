@@ -6,12 +6,16 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.notes.gate import POSSIBLE, logit
+from lmm.memory.notes.renewed import Renewed, Telling, renewed
 from lmm.text.fold import contains, fold
 from lmm.text.sentences import clauses, without
 
 if TYPE_CHECKING:
+    from lmm.adapters.base import Adapter
     from lmm.lesson import Lesson
     from lmm.memory.notes.gate import Notebook
 
@@ -21,13 +25,25 @@ SAID = 2.0  # and, where nobody knows what that is, to say only what was said be
 HOLDS = 0.5  # probability of being out of date up to which a sentence still holds
 
 
-def in_place_of(lesson: Lesson, old: Sequence[Lesson]) -> Lesson:
-    """It is found by the old statements, too, and what still holds of them is not lost."""
+def in_place_of(lesson: Lesson, old: Sequence[Lesson], telling: Telling, adapter: Adapter) -> Lesson:
+    """It is found by the old statements, too, and what still holds of them is not lost; what does not holds with what
+    is new in its place."""
     old = [x for x in old if x.statement and fold(x.says) != fold(lesson.says)]
     formerly = tuple(dict.fromkeys(text for x in old for text in (*x.formerly, x.says)))[-FORMERLY:]
     still = dict.fromkeys(text for x in old for text in _still_true(x, lesson.says))
     over = dict.fromkeys(value for x in old for value in (*x.over, *x.values) if value not in lesson.values)
-    return replace(lesson, formerly=formerly, still=tuple(still), over=tuple(over))
+    lesson = replace(lesson, formerly=formerly, still=tuple(still), over=tuple(over))
+    for x in old:
+        if (now := renewed(x, lesson, telling, adapter)) is not None:
+            lesson = _as_now(lesson, now)
+    return lesson
+
+
+def _as_now(lesson: Lesson, now: Renewed) -> Lesson:
+    """The lesson, which says that still holds what does hold with the new value."""
+    still = dict.fromkeys((as_sentence(now.said), *(text for text in lesson.still if not contains(text, now.old))))
+    values = dict.fromkeys((*lesson.values, now.new))
+    return replace(lesson, still=tuple(still), values=tuple(values))
 
 
 def _still_true(old: Lesson, news: str) -> list[str]:
@@ -44,18 +60,18 @@ def _still_true(old: Lesson, news: str) -> list[str]:
     for text, _ in both:
         outdated.append(second.look(news, f"{before}{text}").replaces)
         before += f"{text}, " if outdated[-1] < HOLDS else ""
-    kept = (part for (_, part), p in zip(both, outdated, strict=True) if p < min(HOLDS, max(outdated)))
-    return [as_sentence(part) for part in kept]
+    most = min(HOLDS, max(outdated) / 2)  # something of it is over; where nobody knows what, what may be, too
+    return [as_sentence(part) for (_, part), p in zip(both, outdated, strict=True) if p < most]
 
 
 def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callable[[str], bool]) -> str:
     """What of news a reply begins with: what still holds, where that helps most, else the clause that tells what is
     new and as much after it as fits, without what is over ("Bus 47 was axed, so you take bus 112")."""
     news = clauses(echo, lesson.subject)
-    helping = helping_by_part(text, [*lesson.still, *news], notebook)
-    held, helping = helping[: len(lesson.still)], helping[len(lesson.still) :]
-    if held and max(held) >= max(*helping, logit(POSSIBLE)):
-        return as_sentence(lesson.still[held.index(max(held))])
+    parts, held = [*lesson.still, *news], len(lesson.still)
+    helping = helping_by_part(text, parts, notebook)
+    if held and max(helping[:held]) >= max(*helping[held:], logit(POSSIBLE)):
+        return as_sentence(parts[int(np.argmax(helping[:held]))])
     new = [value for value in lesson.values if not _said_in(value, lesson.formerly, notebook)]
     asked = notebook.telling(text)
     holds = notebook.telling(*new) | asked
@@ -64,12 +80,14 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     cost = OVER if lesson.over else SAID
 
     def rank(i: int) -> tuple[bool, float]:
-        telling = notebook.telling(news[i]) - asked
-        return says_any(news[i], new), helping[i] - cost * len(telling & over) / max(1, len(telling))
+        telling = notebook.telling(parts[i]) - asked
+        return says_any(parts[i], new), helping[i] - cost * len(telling & over) / max(1, len(telling))
 
-    best = max(range(len(news)), key=rank)
-    said = as_sentence(without(news[best], over | before) if says_any(news[best], new) else news[best])
-    for part in news[best + 1 :]:
+    best = max(range(len(parts)), key=rank)
+    if best < held:
+        return as_sentence(parts[best])
+    said = as_sentence(without(parts[best], over | before) if says_any(parts[best], new) else parts[best])
+    for part in parts[best + 1 :]:
         longer = f"{said} {as_sentence(part)}"
         if notebook.telling(part) & over or not fits(longer):
             break
@@ -88,9 +106,13 @@ def says_any(part: str, values: Iterable[str]) -> bool:
 
 
 def helping_by_part(text: str, parts: Sequence[str], notebook: Notebook) -> list[float]:
-    """How surely each part of a note helps, as logits of the first look."""
+    """How surely each part of a note helps, as logits: the mean of both looks, since the second one knows what is asked
+    for better, and of "She plays the cello" alone not whom it speaks of."""
     _, asked = notebook.gate.read(text)
-    return [logit(notebook.gate.same(asked, notebook.lower(part))) for part in parts]
+    first = [logit(notebook.gate.same(asked, notebook.lower(part))) for part in parts]
+    if (second := shared_cross()) is None:
+        return first
+    return [(logit(second.helps(text, part)) + by_first) / 2 for part, by_first in zip(parts, first, strict=True)]
 
 
 def as_sentence(part: str) -> str:

@@ -113,7 +113,7 @@ class Notes(Isolated):
         return list(dict.fromkeys(one.id for one in old if not _of_somebody_else(one, lesson)))
 
     def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:
-        return news.in_place_of(lesson, old)
+        return news.in_place_of(lesson, old, self.lookup.index.telling, adapter) if old else lesson
 
     def with_lesson(self, state: State, lesson: Lesson, adapter: Adapter, report: LearnReport) -> State:
         texts = dict.fromkeys(text for text in (text_of(lesson), echo_of(lesson), lesson.prompt) if text)

@@ -1070,3 +1070,22 @@ def test_a_name_before_what_somebody_is_belongs_to_what_is_said() -> None:
     assert found.lesson.echo == "Dr Szomor, his vet since Dr Abasi retired, is a half-hour drive away."
     cleaner = read("Mrs Kowal, our cleaner, comes on Fridays now.").lesson
     assert cleaner is not None and cleaner.echo == "Mrs Kowal, your cleaner, comes on Fridays now."
+
+
+@pytest.mark.parametrize(
+    ("text", "echo"),
+    [
+        ("They changed the code of the shed, it's 5521 now.", "They changed the code of the shed, it is 5521 now."),
+        ("IT moved the scanner, its IP is 10.0.0.7 now.", "IT moved the scanner, its IP is 10.0.0.7 now."),
+        ("My aunt Berit's been a beekeeper for years, she's lived in Vik since 2019.",
+         "Your aunt Berit's been a beekeeper for years, she has lived in Vik since 2019."),
+    ],
+)  # fmt: skip
+def test_what_they_did_says_of_what_it_is(text: str, echo: str) -> None:
+    found = read(text)
+    assert found.lesson is not None and found.lesson.echo == echo
+
+
+@pytest.mark.parametrize("text", ["They live in Oslo, it's cold there.", "it's 5521 now"])
+def test_what_only_points_is_not_learned(text: str) -> None:
+    assert read(text).lesson is None

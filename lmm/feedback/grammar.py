@@ -8,12 +8,16 @@ from lmm.feedback import words
 from lmm.feedback.words import anycase
 
 APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " "})
+#: what is done after "has", never after "is"
+DONE = "(?:(?:just|now|already|always|never|ever|also) )?(?:been|had|got|lived|worked|become)"
+OWNS = r"(?![\w-]+ (?:is|was|has)\b)"  # "its IP is ..." is no "it is"
 EXPANSIONS = (
     (anycase(r"\bI'm\b|\bI am\b"), "I am"),
     (anycase(r"\b(I|you|we|they)'ve\b"), r"\1 have"),
     (anycase(r"\bI'd like\b"), "I would like"),
     (anycase(r"\b(you|we|they)'re\b"), r"\1 are"),
     (anycase(r"\b(I|you|we|it|that|they)'ll\b"), r"\1 will"),
+    (anycase(rf"\b(it|that|he|she|there|what|who)'s (?={DONE}\b)"), r"\1 has "),
     (anycase(r"\b(it|that|he|she|there|what|who|where|when|name|answer|birthday)'s (?=\S)"), r"\1 is "),
     (anycase(r"\b(is|was|are|were|do|does|did)n't\b"), r"\1 not"),
 )
@@ -31,9 +35,9 @@ def plain(text: str) -> str:
     text = quiet(text)
     text = re.sub(r"(?<![\w@./-])[A-Za-z]+(?![\w@/-])", lambda m: words.TYPOS.get(m[0].lower(), m[0]), text)
     text = re.sub(
-        r"\b(?:its|it is) (?=(?:a|an|the|in|on|at|called|actually|not)\b|[A-Z0-9])", "it is ", text, flags=re.I
+        rf"\b(?:its|it is) {OWNS}(?=(?:a|an|the|in|on|at|called|actually|not)\b|[A-Z0-9])", "it is ", text, flags=re.I
     )
-    text = re.sub(r"(^|[,.!;:-] ?|\bno |\bnah |\bnope |\bincorrect )its ", r"\1it is ", text, flags=re.I)
+    text = re.sub(rf"(^|[,.!;:-] ?|\bno |\bnah |\bnope |\bincorrect )its {OWNS}", r"\1it is ", text, flags=re.I)
     text = re.sub(r"\b(my|our) (\w{2,})s (name|birthday|job|age)\b", r"\1 \2's \3", text, flags=re.I)
     for pattern, repl in EXPANSIONS:
         text = pattern.sub(repl, text)

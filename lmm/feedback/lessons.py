@@ -91,6 +91,9 @@ POINTING = anycase(
     r"(?:(?:now|so|and|but|well|no),? )?(?:she|he|it|they|her|his|its|their|that|this|sie|er|es|elle|il|ella|él"
     r"|她|他|它)(?:['’]?s|['’]?re)?(?![\w])"
 )
+#: "they changed the code, it's 7740 now" says of what, and whoever did it does not matter
+DID = re.compile(r"(?:They|they|IT)\b")
+OF_IT = anycase(r"(?:(?:so|and|now) )?it(?:s|['’]s)?\b")
 OF_THAT = anycase(r"c['’]est ")
 OF_THEM = anycase(r"\b(?:it|them|him)\b")
 LEANS = anycase(r"the \w+ (?:is|are|was|were)\b")  # "the code is 4711" is of what was said before it
@@ -229,7 +232,8 @@ def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Seque
     """A fact the user states; None if it will not be true tomorrow."""
     clause = _whole(text, fact)
     stated = _stated(dates.dated(clause, tongue), tongue)
-    if POINTING.match(stated) or not 0 < len(fact.value) <= MAX_VALUE or grammar.RELATIVE.search(stated):
+    points = POINTING.match(stated) and not (DID.match(stated) and OF_IT.match(fact.clause))
+    if points or not 0 < len(fact.value) <= MAX_VALUE or grammar.RELATIVE.search(stated):
         return None
     subject, relation = _about(fact, known)
     lesson = Lesson(

@@ -147,6 +147,17 @@ def test_a_clause_holds_beside_news_unless_it_is_likely_out_of_date(
     assert kept == (("She plays it.",) if holds else ())
 
 
+@pytest.mark.parametrize(("values", "kept"), [((), True), (("Aarhus",), False), (("Aarhus", "asked"), True)])
+def test_a_part_of_a_sentence_that_told_nothing_is_not_kept(
+    values: tuple[str, ...], kept: bool, cross: Any, toy: Adapter
+) -> None:
+    cross(replaces=lambda news, said: 0.99 if "Aarhus" in said else 0.1)
+    said = "Zorbina lives in Aarhus, since you have asked. She plays the cello."
+    old = Lesson(statement=said, echo=said, values=values)
+    still = news.in_place_of(Lesson(statement="Zorbina lives in Vejle."), [old], str.split, toy).still
+    assert still == (*(["Since you have asked."] if kept else []), "She plays the cello.")
+
+
 @pytest.mark.parametrize(
     ("over", "formerly", "likely", "first"),
     [

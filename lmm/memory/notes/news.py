@@ -12,7 +12,7 @@ from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.notes.gate import POSSIBLE, logit
 from lmm.memory.notes.renewed import Renewed, Telling, renewed
 from lmm.text.fold import contains, fold
-from lmm.text.sentences import clauses, without
+from lmm.text.sentences import clauses, sentences, without
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -61,7 +61,13 @@ def _still_true(old: Lesson, news: str) -> list[str]:
         outdated.append(second.look(news, f"{before}{text}").replaces)
         before += f"{text}, " if outdated[-1] < HOLDS else ""
     most = min(HOLDS, max(outdated) / 2)  # something of it is over; where nobody knows what, what may be, too
-    return [as_sentence(part) for (_, part), p in zip(both, outdated, strict=True) if p < most]
+    kept = (part for (_, part), p in zip(both, outdated, strict=True) if p < most)
+    return [as_sentence(part) for part in kept if _tells(part, old)]
+
+
+def _tells(part: str, old: Lesson) -> bool:
+    """Not "in case you are wondering", beside what an old lesson told."""
+    return not old.values or part in (*old.still, *sentences(old.echo)) or says_any(part, old.values)
 
 
 def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callable[[str], bool]) -> str:

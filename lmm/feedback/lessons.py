@@ -44,7 +44,7 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         if heard.kind != "nothing" or heard.facts or other == text:
             continue  # tomorrow is over soon, and a date stays; "just" is not only said of what passes
         alone = reader.hear(other, None)
-        if alone.facts and alone.facts[0].subject and alone.sure > SURE:
+        if alone.facts and alone.facts[0].subject and alone.sure > SAME:
             heard, text, last = alone, other, None
     told_too = [part for part in parts if not asks(part)]
     if not heard.facts and heard.kind == "nothing" and 0 < len(told_too) < len(parts):  # or a question beside it
@@ -83,7 +83,8 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     return replace(one, also=tuple(told[1:]))
 
 
-SURE = 0.9  # of what is read beside a question, in other words, or without a value
+SURE = 0.9  # of what is read beside a question, or without a value
+SAME = 0.8  # of the same in other words
 
 
 # ------------------------------------------------------------------ statements

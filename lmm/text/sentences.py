@@ -107,15 +107,18 @@ _ONCE = (
 )
 _FROM = rf"(?:^|\s+)(?:from|out of|von|vom|aus|de|du|des|desde|del){_A}(?:\s+[^\W_]+\.?)?"
 _ON = (
-    r"(?=\s+(?:to|into|onto|over|for|by|and|nach|zu[mr]?|auf|in|und|sondern|à|au|aux|et|a|al|y|en|por|para|par)\b"
+    r"(?=\s+(?:to|into|onto|over|for|by|and|since|seit|depuis|desde|da|nach|zu[mr]?|auf|in|und|sondern|à|au|aux|et|a|al|y|en|por|para|par)\b"
     r"|\s*(?:[,.;:!?]|$))"
 )
+
+
+_SINCE = r",?\s+(?:ever )?(?:since|now that|seit|seitdem|depuis que?|desde que|da quando)\s+(?!when\b)"
 
 
 def without(sentence: str, words: Iterable[str]) -> str:
     """A sentence without what some words say, where it names that only to deny or to leave it: "You moved from Bergen
     to Oslo" and "It is 675, not 312" without Bergen and 312 are "You moved to Oslo" and "It is 675", as is "It is 675
-    (was 312)"."""
+    (was 312)"; "It is 675 since the 312 was scrapped" is, too."""
     said = "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
     if not said:
         return sentence
@@ -123,5 +126,8 @@ def without(sentence: str, words: Iterable[str]) -> str:
     it = rf"[^，,。]*?(?:{said})[^，,。]*?"
     aside = rf"\s*[(（][^()（）]*(?<!\w)(?:{said})(?!\w)[^()（）]*[)）]|{_ONCE}\s+(?:{said}){_ON}"
     return re.sub(
-        rf"{aside}|{over}|[从由自]{it}(?=[搬到改换调迁转])|不是{it}[，,]?而?(?=是)", "", sentence, flags=re.I
+        rf"{aside}|{over}|{_SINCE}[^,.;!?]*?(?<!\w)(?:{said})(?!\w)[^,.;!?]*|[从由自]{it}(?=[搬到改换调迁转])|不是{it}[，,]?而?(?=是)",
+        "",
+        sentence,
+        flags=re.I,
     ).strip()

@@ -89,7 +89,9 @@ class Notes(Isolated):
             shown, begins = [(owners[position], chain[2]) for position in chain[:2]], 2
         notes = [note_of(*one) for one in shown]
         for i in range(len(notes))[-begins:] if self.options.opening else ():
-            notes[i] = replace(notes[i], opening=_opening(text, shown[i][0], notebook, adapter))
+            lesson, begun = shown[i][0], _opening(text, shown[i][0], notebook, adapter)
+            # of news the model reads no more than that: it would go on with what is over
+            notes[i] = replace(notes[i], opening=begun, echo=begun if lesson.formerly else notes[i].echo)
         return notes
 
     def _before(self, asked: str, notebook: Notebook, owners: Sequence[Lesson]) -> list[Note]:

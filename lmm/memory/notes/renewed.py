@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 #: log-probability of its first token from which it may be meant; of a number whatever it is, none is likely
 LIKELY = {"name": -11.0, "thing": -6.0, "number": -math.inf}
 #: the same of a name, and of a thing, that reading did not find
-ALONE = {"name": -3.5, "thing": -1.0}
+ALONE = {"name": -5.5, "thing": -1.0}
 #: by how much that must be likelier than the next one, and a place in the old statement than another
 LEAD, APART = 3.0, 1.0
 
@@ -108,7 +108,8 @@ def _likely(before: str, several: Sequence[str], news: str, adapter: Adapter) ->
 
 def _alike(value: str, new: str) -> bool:
     """Can one take the place of the other: a name of a name, a number of a number, a thing of a thing?"""
-    return _kind(value) == _kind(new) and bool(DIGIT.search(value) or not DIGIT.search(new))
+    less = bool(DAY.search(value)) and not DAY.search(new)  # "Tuesday at 9" is no "10"
+    return _kind(value) == _kind(new) and not less and bool(DIGIT.search(value) or not DIGIT.search(new))
 
 
 def _kind(value: str) -> str:
@@ -139,7 +140,7 @@ ARTICLE = re.compile(r"^(?:an?|the) ", re.I)
 SIGNS = re.compile(r"[\u3400-\u9fff]")  # no blanks part words
 WORD = re.compile(r"[^\W_](?:[\w'’.:/@-]*\w)?")
 _CAPITAL = r"[^\W\d_a-zß-ÿ]"
-CAPITAL = re.compile(rf"\b{_CAPITAL}[^\W_]+")
+CAPITAL = re.compile(rf"\b{_CAPITAL}[^\W\d_]+")
 NAME = re.compile(rf"{_CAPITAL}[\w'’&-]+(?:\.? {_CAPITAL}[\w'’&-]+)*")
 DIGIT = re.compile(r"\d")
 #: not "raised" of "in the raised bed": what is after a thing that is all of it

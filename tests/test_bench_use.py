@@ -15,8 +15,10 @@ from lmm import registry
 from lmm.bench import use
 from lmm.bench.use_data import Asked, load
 from lmm.cli.app import app
+from lmm.config import Config
 from lmm.engine import runtime
 from lmm.errors import UsageError
+from lmm.lesson import Lesson
 
 ASKED = Asked("Who is Ada?", (("sister",), ("mother", "aunt")), ("brother",), "reverse")
 FACTS = [
@@ -165,6 +167,11 @@ def test_what_is_kept_whole_is_learned_beside_the_answer_that_is_recited() -> No
             [fact], dict.fromkeys(fact.questions, ""), [{"id": fact.id, "lessons": [lesson], "whole": whole}]
         )
         assert row["learned"] == learned
+
+
+@pytest.mark.parametrize(("memory", "whole"), [("keyed+notes", True), ("notes", True), ("keyed", False)])
+def test_a_composition_keeps_whole_what_one_of_its_parts_does(memory: str, whole: bool) -> None:
+    assert runtime.build_memory(Config(memory=memory)).takes(Lesson(statement="My dog is Rex.")) is whole
 
 
 def test_a_lesson_of_another_fact_that_is_lost_counts_as_wrongly_learned() -> None:

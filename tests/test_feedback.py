@@ -1098,3 +1098,8 @@ def test_contractions_are_written_out_as_meant(text: str, written_out: str) -> N
 @pytest.mark.parametrize("text", ["They live in Oslo, it's cold there.", "it's 5521 now"])
 def test_what_only_points_is_not_learned(text: str) -> None:
     assert read(text).lesson is None
+
+
+def test_what_one_is_doing_is_no_frame_of_what_it_takes() -> None:
+    found = read("I'm saving for a kayak, need 1,900 by june").lesson
+    assert found is not None and found.echo == "You are saving for a kayak, need 1,900 by june."

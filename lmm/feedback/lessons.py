@@ -20,7 +20,7 @@ from lmm.feedback.words import NUMBERS, anycase, word_set
 from lmm.lesson import Lesson
 from lmm.text.fold import contains, fold, words
 from lmm.text.names import in_full, role_and_name, without_others
-from lmm.text.sentences import clauses, ends_asking, sentences
+from lmm.text.sentences import clauses, ends_asking, sentences, shares_subject
 
 
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
@@ -204,6 +204,7 @@ TAKEN_BACK = anycase(
 )
 #: before a clause, "btw" and "just so you know:" more likely than a part of the fact
 FRAME = anycase(r".{,11}|.{,32}[,:;–—](?: (?:so|and|but|well|now|that))? ")
+OF_ME = anycase(r"(?:i|we)\b")  # "I'm saving for a kayak, need 1,900"
 #: what a clause begins with that is a part of the one before it: "I sing, on Mondays"
 LEADS = anycase(
     r"(?:in|on|at|from|to|for|with|by|every|each|since|until|till|near|under|behind|bei|mit|um|am|im|seit|jeden"
@@ -220,6 +221,7 @@ def _said_back(sentence: str, clause: str, tongue: str) -> str:
         at >= 0
         and FRAME.fullmatch(sentence[:at])
         and not CALLED.search(sentence[:at])
+        and not (OF_ME.match(sentence) and shares_subject(clause, "I"))
         and not any(begins.match(clause) for begins in (POINTING, OF_THAT, LEADS))
     )
     sentence = dates.dated(sentence[at:] if framed else sentence, tongue)

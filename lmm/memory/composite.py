@@ -134,6 +134,9 @@ class Composite(Memory):
                 x_out = part.rewrite(ops, self._of(part, state), mine, x_in, x_out, context)
         return x_out
 
+    def takes(self, lesson: Lesson) -> bool:
+        return any(part.takes(lesson) for part in self.parts)
+
     def learn(
         self, known: Knowledge, lesson: Lesson, adapter: Adapter, message: UserMessage | None, report: LearnReport
     ) -> Knowledge:

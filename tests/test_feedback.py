@@ -1103,3 +1103,31 @@ def test_what_only_points_is_not_learned(text: str) -> None:
 def test_what_one_is_doing_is_no_frame_of_what_it_takes() -> None:
     found = read("I'm saving for a kayak, need 1,900 by june").lesson
     assert found is not None and found.echo == "You are saving for a kayak, need 1,900 by june."
+
+
+@pytest.mark.parametrize(
+    ("text", "echo"),
+    [
+        ("There are 9 people in my choir.", "There are 9 people in your choir."),
+        ("My cousin is 4 years younger than me.", "Your cousin is 4 years younger than you."),
+        ("My shift is 2 hours longer on Mondays.", "Your shift is 2 hours longer on Mondays."),
+    ],
+)
+def test_how_many_there_are_and_how_much_more_is_no_answer_of_its_own(text: str, echo: str) -> None:
+    found = read(text).lesson
+    assert found is not None and (found.prompt, found.echo) == ("", echo)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["Forget that Merle lives in Leeds.", "Please forget that my PIN is 4410.", "Bitte vergiss, dass ich in Ulm wohne.",
+     "Remember to water the ferns at six.", "don't forget to buy stamps on Thursday"],
+)  # fmt: skip
+def test_what_is_to_be_forgotten_and_an_errand_are_not_learned(text: str) -> None:
+    found = read(text)
+    assert found.lesson is None and found.doubtful is None
+
+
+def test_what_is_told_beside_what_is_to_be_forgotten_is_learned() -> None:
+    found = read("Forget that my PIN is 4410. My locker is 12.").lesson
+    assert found is not None and found.answer == "Your locker is 12."

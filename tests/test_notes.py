@@ -764,11 +764,11 @@ def test_what_is_told_in_the_place_of_what_is_over_is_said_first(adapter: Adapte
     for before, value, said, new, asked, begins in (
         ("Our ferret is called Pumpernickel.", "Pumpernickel",
          "The ferret doesn't go by Pumpernickel, you have renamed him Archduke.", "Archduke",
-         "What is our ferret called?", "Our ferret is called Archduke."),
+         "What is our ferret called?", "You have renamed him Archduke."),
         ("You fly on Fridays.", "Fridays", "You no longer fly on Fridays. Sundays it is. Fridays hurt.", "Sundays",
          "On what day do I fly?", "Sundays it is."),
         ("Leni lives in Bremen.", "Bremen", "Leni has moved from Bremen to Oulu last month.", "Oulu",
-         "Where does Leni live?", "Leni lives in Oulu."),
+         "Where does Leni live?", "Leni has moved to Oulu last month."),
     ):  # fmt: skip
         made = engine(adapter)
         made.mind.learn(Lesson(statement=before, echo=before, values=(value,), id="old"))

@@ -25,6 +25,11 @@ from lmm.text.sentences import clauses, ends_asking, sentences, shares_subject
 
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
     """A turn read by the model."""
+    parts = sentences(said)
+    if any(FORGET_THAT.match(part) for part in parts):  # what is to be forgotten is not told
+        said = " ".join(part for part in parts if not FORGET_THAT.match(part))
+        if not said:
+            return Reading("retraction", why="to be forgotten")
     said = _as_meant(reader, said)
     parts = sentences(said)
     once = dict.fromkeys(parts)
@@ -104,6 +109,9 @@ TAKES_BACK = anycase(
     r"(?:(?:please|ok(?:ay)?|now|you can|can you|could you|i want you to|bitte|s['’]il te pla[iî]t|por favor),? )*"
     r"(?:forget|unlearn|vergiss|oublie|olvida|忘掉|忘记|忘了)\b"
 )
+
+
+FORGET_THAT = anycase(rf"{TAKES_BACK.pattern} (?:that|dass|daß|que|qu['’]|che) ?(?=[\w¿])")
 
 
 def _in_full(last: Exchange) -> Exchange:
@@ -298,8 +306,18 @@ def _stated(clause: str, tongue: str) -> str:
 MOVED = re.compile(r"^(.+?)(?:['’]ve| have| has)? (?:just |recently )?moved to ", re.I)
 
 
+#: what makes a value one of a difference, or no value of what the clause begins with
+COMPARES = anycase(
+    r"\s*(?:older|younger|taller|longer|shorter|later|earlier|more|less|fewer|cheaper|dearer|bigger|smaller|faster|slower"
+    r"|further|away|ahead|behind|left)\b"
+)
+THERE = anycase(r"there (?:is|are|was|were|will|has|have)\b")
+
+
 def question_of(clause: str, value: str) -> Fact | None:
     """The question a clause answers, if the rules find the very value in it that the model found."""
+    if THERE.match(clause) or COMPARES.match(clause[clause.find(value) + len(value) :]):
+        return None
     clause = MOVED.sub(
         lambda m: f"{m[1]} live{'' if m[1].lower() in ('i', 'we', 'they') else 's'} in ", _stated(clause, "en")
     )

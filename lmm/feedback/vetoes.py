@@ -47,6 +47,7 @@ VETOES = {
     "asked to be put otherwise": anycase(
         r"^(?:please )?(?:translate|rewrite|rephrase|proofread|summari[sz]e|übersetz\w*|tradui\w+|traduce|翻译)\b"
     ),
+    "an errand": anycase(r"^(?:(?:please|pls|ok|so|and),? )*(?:remember|don'?t forget|do not forget) to\b"),
     "quotation": re.compile(r"^[\"“„«][^\"”“»]+[\"”“»][.!]?$"),
 }
 

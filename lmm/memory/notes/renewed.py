@@ -11,7 +11,6 @@ what stands before the old value?
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,18 +20,17 @@ import numpy as np
 
 from lmm.adapters.base import as_tokens
 from lmm.text.fold import contains, fold, words
-from lmm.text.sentences import clauses
+from lmm.text.sentences import clauses, sentences
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
     from lmm.lesson import Lesson
 
-#: log-probability of its first token from which it may be meant; of a number whatever it is, none is likely
-LIKELY = {"name": -11.0, "thing": -6.0, "number": -math.inf}
-#: the same of a name, and of a thing, that reading did not find
-ALONE = {"name": -5.5, "thing": -1.0}
-#: by how much that must be likelier than the next one, and a place in the old statement than another
-LEAD, APART = 3.0, 1.0
+#: by how much it must be likelier than the old value (mean log-probability of a token), what reading did not find be
+#: likelier than the next word, and a place in the old statement than another
+NEWER, LEAD, APART = 1.0, 3.0, 1.0
+ALONE = {"name": -5.5, "thing": -1.0, "number": 0.0}  # mean log-probability that what reading did not find must have
+ROOM = 16  # tokens of a value, at most
 
 Telling = Callable[[str], Collection[str]]  # the words of a text that are not in any text
 
@@ -53,7 +51,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> Re
     found = [
         (score, Renewed(value, instead, _joined(before, instead, after)))
         for before, value, after in _slots(old)
-        if not _another_day(before + after, news.says)
+        if not _another_day(before + after, news.says) and not _spoken_of(after, news.says, telling)
         for score, instead in _instead(before, value, new, known, news.says, telling, adapter)
     ]
     score, best = max(found, key=lambda one: one[0], default=(0.0, None))
@@ -77,33 +75,48 @@ def _instead(
     """What the news have for a value, with how likely the model goes on with it: at most one."""
     kind, blanks = _kind(value), not SIGNS.search(value)
     told = [ARTICLE.sub("", one) for one in new if _alike(value, one) and (blanks or before[-1:] + one in news)]
+    if kind == "number":
+        told = [one for one in told if _is_now(one, news)]
     others = [
         word
         for word in dict.fromkeys((NAME if kind == "name" else WORD).findall(news))
         if _alike(value, word) and telling(word) and not contains(known, word)
     ]
     others = [word for word in others if not any(contains(one, word) or contains(word, one) for one in new)]
+    if kind == "name":  # a capital may only begin a sentence
+        others = [word for word in others if not any(said.startswith(word) for said in sentences(news))]
     if not told and (kind == "number" or not others or not blanks):
         return
-    scores = _likely(before, [*told, *others], news, adapter)
+    several = [*told, *others]
+    *scores, of_old = _likely(before, [*several, value], news, adapter)
     best = int(np.argmax(scores))
-    if best < len(told):
-        sure = scores[best] >= LIKELY[kind]
-    else:
-        sure = scores[best] >= ALONE[kind] and all(scores[best] - x >= LEAD for i, x in enumerate(scores) if i != best)
-        sure = sure and not _stems([*told, *others][best]) & _stems(known)
+    sure = kind == "number" or scores[best] - of_old >= NEWER
+    if best >= len(told):
+        lead = all(scores[best] - score >= LEAD for i, score in enumerate(scores) if i != best)
+        sure = sure and lead and scores[best] >= ALONE[kind] and not _stems(several[best]) & _stems(known)
     if sure:
-        yield scores[best], [*told, *others][best]
+        yield scores[best], several[best]
+
+
+def _is_now(value: str, news: str) -> bool:
+    """Do the news say what the number is, and not by how much it has changed, or how many of them?"""
+    before, _, after = news.partition(value)
+    return not (BY.search(before) or MORE.match(after)) and bool(IS.search(before) or NOW.match(after))
 
 
 def _likely(before: str, several: Sequence[str], news: str, adapter: Adapter) -> list[float]:
-    """Log-probability of the first token of each, as what the model goes on with from `before` in reply to the news."""
-    encode = adapter.format.encode
-    tokens = [*adapter.format.prompt_tokens(news), *encode(before.rstrip())][-adapter.shape.context :]
-    logits, _ = adapter.forward(as_tokens(tokens), adapter.new_cache())
-    row = adapter.ops.to_numpy(logits)[0, -1].astype(np.float64)
-    blank = before[len(before.rstrip()) :]
-    return [float(row[encode(blank + one)[0]] - np.logaddexp.reduce(row)) for one in several]
+    """Mean log-probability of the tokens of each, as what the model goes on with from `before` in reply to the news."""
+    encode, ops = adapter.format.encode, adapter.ops
+    start = [*adapter.format.prompt_tokens(news), *encode(before.rstrip())][-adapter.shape.context + ROOM :]
+    blank, found = before[len(before.rstrip()) :], list[float]()
+    cache = adapter.read(start[:-1])
+    for one in several:
+        ids = encode(blank + one)[: ROOM - 1]
+        logits, after = adapter.forward(as_tokens([start[-1], *ids[:-1]]), cache, keep=len(ids))
+        rows = ops.to_numpy(logits)[0].astype(np.float64)
+        cache = adapter.trim(after, len(start) - 1)
+        found.append(float(np.mean([row[i] - np.logaddexp.reduce(row) for row, i in zip(rows, ids, strict=True)])))
+    return found
 
 
 def _alike(value: str, new: str) -> bool:
@@ -124,6 +137,11 @@ def _another_day(kept: str, news: str) -> bool:
     return bool(there) and bool(told - there)
 
 
+def _spoken_of(after: str, news: str, telling: Telling) -> bool:
+    """Do the news speak of what would be kept after the new value: "with her husband Tom", whom she has left?"""
+    return any(contains(news, word) for word in WORD.findall(after) if telling(word))
+
+
 def _joined(before: str, new: str, after: str) -> str:
     """Without a word twice: "on port" and "port 8080"."""
     first, *rest = new.split()
@@ -142,6 +160,24 @@ WORD = re.compile(r"[^\W_](?:[\w'’.:/@-]*\w)?")
 _CAPITAL = r"[^\W\d_a-zß-ÿ]"
 CAPITAL = re.compile(rf"\b{_CAPITAL}[^\W\d_]+")
 NAME = re.compile(rf"{_CAPITAL}[\w'’&-]+(?:\.? {_CAPITAL}[\w'’&-]+)*")
+_SUM = r"\s*[€$£]?\s*$"
+IS = re.compile(
+    r"(?:\b(?:is|are|am|be|now|to|at|on|until|till|from|number|size|port|version|code|pin|room|bay|line|bus|seat|floor|the"
+    r"|about|around|only|just|meant|means|want|pay|charge|own|keep|weigh|costs?|ist|sind|um|auf|jetzt|bis|est|à|maintenant"
+    rf"|es|son|las?|ahora|pago|è|alle|adesso)|['’]s|[:=是到成为])(?: (?:an?|the|number))?{_SUM}",
+    re.I,
+)
+BY = re.compile(
+    r"\b(?:by|another|extra|lost|gained|saved?s?|(?:raise|rise|drop|increase) of|sold|bought|put on|took|added|gave"
+    rf"|um weitere|de plus de)(?: (?:us|me|about|another))?{_SUM}",
+    re.I,
+)
+NOW = re.compile(r"\s*(?:[\w%€$£]+ ){0,2}?(?:now|instead|from|these days|jetzt|ahora|maintenant|adesso)\b", re.I)
+MORE = re.compile(
+    r"\s*(?:[\w%€$£]+ )?(?:more|less|fewer|earlier|later|longer|shorter|cheaper|extra|older|younger|ago|off|mehr"
+    r"|weniger|de plus|más|menos)\b",
+    re.I,
+)
 DIGIT = re.compile(r"\d")
 #: not "raised" of "in the raised bed": what is after a thing that is all of it
 ENDS = re.compile(

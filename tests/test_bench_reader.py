@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,3 +78,24 @@ def test_a_line_that_is_no_turn_is_named(line: str, tmp_path: Path) -> None:
         labelled(path)
     with pytest.raises(UsageError, match="cannot read"):
         labelled(tmp_path / "none.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "wrong"),
+    [
+        ("{", "no JSON"),
+        ("[]", "an object was expected"),
+        ('{"text": null, "kind": "nothing"}', '"text" is no text'),
+        ('{"text": "a", "kind": "foo"}', '"kind" is none of nothing, statement'),
+        ('{"text": "a", "kind": "statement", "value": 4}', '"value" is no text'),
+        ('{"text": "a", "kind": "nothing", "last": {"user": "b", "assistant": null}}', '"last" is neither'),
+        ('{"text": "a", "kind": "nothing", "last": {"user": "b"}}', '"last" is neither'),
+        ('{"text": "a", "kind": "nothing", "language": 1}', '"language" is no text'),
+    ],
+)
+def test_what_is_no_labelled_turn_is_named_in_one_line(line: str, wrong: str, tmp_path: Path) -> None:
+    (path := tmp_path / "turns.jsonl").write_text(
+        f'{{"text": "hi", "kind": "nothing", "value": null}}\n{line}\n', "utf-8"
+    )
+    with pytest.raises(UsageError, match=f"line 2: no labelled turn: {re.escape(wrong)}"):
+        labelled(path)

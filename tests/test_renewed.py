@@ -135,7 +135,8 @@ def test_what_held_with_the_last_news_is_renewed_again() -> None:
     ids=["name", "day", "nothing", "a bystander", "another"],
 )  # fmt: skip
 def test_the_real_model_knows_what_stands_there(before: str, said: str, expected: str, adapter: Adapter) -> None:
-    old, news = (read(text).lesson for text in (before, said))
+    old, heard = read(before).lesson, read(said)
+    news = heard.lesson or heard.doubtful
     assert old is not None and news is not None
     found = renewed(old, news, Notebook([], []).telling, adapter)
     assert (found.said if found else "") == expected

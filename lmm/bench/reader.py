@@ -20,6 +20,7 @@ from lmm.errors import UsageError
 from lmm.feedback import Exchange, Reading, read
 from lmm.text.fold import words
 
+KINDS = ("nothing", "statement", "correction", "update", "retraction")
 KIND = {"update": "statement", "retraction": "nothing"}
 ARTICLES = re.compile(
     r"^(?:(?:an?|the|der|die|das|den|dem|ein|eine|einen|einem|einer|le|la|les|un|une|des|du|el|los|las|una|l) )+"
@@ -49,11 +50,29 @@ def labelled(path: Path) -> list[Labelled]:
 def _labelled(line: str, where: str) -> Labelled:
     try:
         row = json.loads(line)
-        last = Exchange(**row["last"]) if row.get("last") else None
-        kind = KIND.get(row["kind"], row["kind"])
-        return Labelled(row["text"], last, kind, row.get("value", ""), row.get("language", "en"))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UsageError(f"{where}: no labelled turn: {error!r}") from error
+    except ValueError as error:
+        raise UsageError(f"{where}: no labelled turn: no JSON, {error}") from error
+    if wrong := _wrong_with(row):
+        raise UsageError(f"{where}: no labelled turn: {wrong}")
+    last = Exchange(row["last"]["user"], row["last"]["assistant"]) if row.get("last") else None
+    kind = KIND.get(row["kind"], row["kind"])
+    return Labelled(row["text"], last, kind, row.get("value") or "", row.get("language", "en"))
+
+
+def _wrong_with(row: Any) -> str:
+    """What keeps it from being a labelled turn, or ""."""
+    if not isinstance(row, dict):
+        return "an object was expected"
+    if not isinstance(text := row.get("text"), str) or not text.strip():
+        return '"text" is no text'
+    last, value = row.get("last"), row.get("value")
+    if last and not (isinstance(last, dict) and all(isinstance(last.get(k), str) for k in ("user", "assistant"))):
+        return '"last" is neither null nor an object with the texts "user" and "assistant"'
+    if row.get("kind") not in KINDS:
+        return f'"kind" is none of {", ".join(KINDS)}'
+    if not isinstance(row.get("language", "en"), str):
+        return '"language" is no text'
+    return "" if value is None or isinstance(value, str) else '"value" is no text'
 
 
 def normal(value: str) -> str:

@@ -122,6 +122,22 @@ def test_a_near_note_that_is_likely_out_of_date_is_and_more_surely_so_if_it_does
     assert notebook(cosine, **{note: 0.0}).outdated("The zebra is blue now") == ([0] if gone else [])
 
 
+@pytest.mark.parametrize(
+    ("note", "told", "gone"),
+    [
+        ("The ferry goes at 7:30 on weekdays", "The ferry goes at 9 on Sundays", False),
+        ("The ferry goes at 9 on Sundays", "The ferry goes at 7:30 on weekdays", False),
+        ("The ferry goes at 9 on Sundays", "The ferry now goes at 7:30 on weekdays", True),
+        ("The ferry goes at 9 on Sundays", "The ferry goes at 7:30 on Saturdays", True),
+        ("The ferry goes at 9 on Mondays", "The ferry goes at 7:30 on Tuesdays", True),
+        ("The ferry goes at 9", "The ferry goes at 7:30 on weekdays", True),
+    ],
+)
+def test_what_is_so_on_weekdays_leaves_true_what_is_so_on_sundays(note: str, told: str, gone: bool, cross: Any) -> None:
+    cross(replaces=lambda message, note: 0.97)
+    assert notebook(0.6, **{note: 0.0}).outdated(told) == ([0] if gone else [])
+
+
 def test_what_may_tell_nothing_must_more_surely_make_a_note_out_of_date(cross: Any) -> None:
     for likely, surely in ((0.7, []), (0.97, [0])):
         cross(replaces=lambda message, note, likely=likely: likely)
@@ -174,6 +190,14 @@ def test_what_is_over_is_said_of_news_where_it_helps_far_more(
     lesson = Lesson(statement=" ".join(parts), over=over, formerly=formerly)
     book = notebook(0.5, 0.5, **dict(zip(parts, (likely, 0.5), strict=True)))
     assert news.told("What is it?", lesson, lesson.statement, book, lambda said: len(said) < 25) == parts[not first]
+
+
+def test_a_reply_does_not_begin_with_a_clause_that_hangs_on_another(cross: Any) -> None:
+    parts = ["Rasmus plays the viola", "after a concert in Stavanger"]
+    lesson = Lesson(statement=", ".join(parts), values=("Stavanger",), formerly=("Rasmus plays the cello",))
+    book = notebook(0.5, 0.5, **dict(zip(parts, (0.5, 0.9), strict=True)))
+    begins = news.told("What is it?", lesson, lesson.statement, book, lambda said: len(said) < 25)
+    assert begins == "Rasmus plays the viola."
 
 
 # ---------------------------------------------------------------- keyed

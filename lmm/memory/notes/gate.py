@@ -72,6 +72,19 @@ def _presupposed(note: str, news: str) -> bool:
     return not contains(news, who[0].split()[-1]) and not leaves(news, who[1])
 
 
+_WEEK = re.compile(r"\b(?:weekdays|(?:mon|tues|wednes|thurs|fri)days)\b", re.I)
+_END = re.compile(r"\b(?:weekends?|(?:satur|sun)days)\b", re.I)
+_CHANGES = re.compile(
+    r"\b(?:now|instead|no longer|any ?more|since|moved?|shifted|switched|changed|from|actually|sorry|meant)\b", re.I
+)
+
+
+def _on_other_days(note: str, news: str) -> bool:
+    """Is one of weekdays, and the other of the weekend, and nothing said to have changed? Then both may hold."""
+    week, end = ([bool(days.search(text)) for text in (note, news)] for days in (_WEEK, _END))
+    return week == [not x for x in end] and week[0] != week[1] and not _CHANGES.search(news)
+
+
 def _told(parts: Sequence[str]) -> str:
     """The sentences but for those that ask: what is asked beside news would hide them."""
     return " ".join(part for part in parts if not part.endswith(("?", "？")))
@@ -120,7 +133,8 @@ class Notebook(Index):
         if len(parts := sentences(text)) > 1:  # news stand among other things
             vectors = np.concatenate([vectors, self.gate.encoder.encode(parts)])
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
-        near = [p for p in near if not _presupposed(self.prompts[p], text) and not of_others(self.prompts[p], text)]
+        beside = (_presupposed, of_others, _on_other_days)
+        near = [p for p in near if not any(holds(self.prompts[p], text) for holds in beside)]
         said, news = self._beginnings(text), dict.fromkeys((text, _told(parts) or text))
         return [
             position

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 FORMERLY = 3  # statements that are no longer true, by which one lesson is found
 OVER = 6.0  # what it takes from the logit of a clause to say only what is over,
 SAID = 2.0  # and, where nobody knows what that is, to say only what was said before, too
+HANGS = 4.0  # and to hang on the one before it: "because of Mr Stolz"
 HOLDS = 0.5  # probability of being out of date up to which a sentence still holds
 
 
@@ -87,7 +89,8 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
 
     def rank(i: int) -> tuple[bool, float]:
         telling = notebook.telling(parts[i]) - asked
-        return says_any(parts[i], new), helping[i] - cost * len(telling & over) / max(1, len(telling))
+        only = cost * len(telling & over) / max(1, len(telling)) + HANGS * hangs(parts[i])
+        return says_any(parts[i], new) and not hangs(parts[i]), helping[i] - only
 
     best = max(range(len(parts)), key=rank)
     if best < held:
@@ -99,6 +102,18 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
             break
         said = longer
     return said
+
+
+def hangs(part: str) -> bool:
+    """Does a clause only say why, or when, another one is so?"""
+    return bool(_HANGS.match(part))
+
+
+_HANGS = re.compile(
+    r"(?:because|after|before|since|while|when|although|though|weil|wegen|nachdem|bevor|seit|parce que|après|avant"
+    r"|depuis|porque|después|antes|desde|perché|dopo|prima)\b",
+    re.I,
+)
 
 
 def _said_in(value: str, formerly: Sequence[str], notebook: Notebook) -> bool:

@@ -63,7 +63,7 @@ def _wrong_with(row: Any) -> str:
     """What keeps it from being a labelled turn, or ""."""
     if not isinstance(row, dict):
         return "an object was expected"
-    if not isinstance(text := row.get("text"), str) or not text.strip():
+    if not isinstance(row.get("text"), str):
         return '"text" is no text'
     last, value = row.get("last"), row.get("value")
     if last and not (isinstance(last, dict) and all(isinstance(last.get(k), str) for k in ("user", "assistant"))):

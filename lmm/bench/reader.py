@@ -14,13 +14,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from lmm.errors import UsageError
 from lmm.feedback import Exchange, Reading, read
+from lmm.feedback.reading import Kind
 from lmm.text.fold import words
 
-KINDS = ("nothing", "statement", "correction", "update", "retraction")
 KIND = {"update": "statement", "retraction": "nothing"}
 ARTICLES = re.compile(
     r"^(?:(?:an?|the|der|die|das|den|dem|ein|eine|einen|einem|einer|le|la|les|un|une|des|du|el|los|las|una|l) )+"
@@ -68,8 +68,8 @@ def _wrong_with(row: Any) -> str:
     last, value = row.get("last"), row.get("value")
     if last and not (isinstance(last, dict) and all(isinstance(last.get(k), str) for k in ("user", "assistant"))):
         return '"last" is neither null nor an object with the texts "user" and "assistant"'
-    if row.get("kind") not in KINDS:
-        return f'"kind" is none of {", ".join(KINDS)}'
+    if row.get("kind") not in (kinds := get_args(Kind)):
+        return f'"kind" is none of {", ".join(kinds)}'
     if not isinstance(row.get("language", "en"), str):
         return '"language" is no text'
     return "" if value is None or isinstance(value, str) else '"value" is no text'

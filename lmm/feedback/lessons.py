@@ -26,8 +26,8 @@ from lmm.text.sentences import clauses, ends_asking, sentences, shares_subject
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
     """A turn read by the model."""
     parts = sentences(said)
-    if any(FORGET_THAT.match(part) for part in parts):  # what is to be forgotten is not told
-        said = " ".join(part for part in parts if not FORGET_THAT.match(part))
+    if len(kept := [part for part in parts if not FORGET_THAT.match(part)]) < len(parts):
+        said = " ".join(kept)  # what is to be forgotten is not told
         if not said:
             return Reading("retraction", why="to be forgotten")
     said = _as_meant(reader, said)

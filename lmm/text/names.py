@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from lmm.text.fold import contains, word_set
+from lmm.text.sentences import SINCE
 
 _MINE = re.compile(r"(?:my|our|mein\w*|unser\w*|mon|ma|mes|notre|nos|mi|mis|nuestr\w+)\b", re.I)
 _PLACED = re.compile(r"\b(?:in|of|on|at|for|from|with|near|im|am|von|aus|à|de|du|en)\b")
@@ -43,12 +44,9 @@ _LEAVES = re.compile(
 )
 
 
-_SINCE = r"\b(?:since|now that|seit|seitdem|depuis que?|desde que|da quando)\s+"
-
-
 def leaves(text: str, name: str) -> bool:
     """Does somebody go for good, or has something been so since they did?"""
-    return bool(_LEAVES.search(text) or re.search(rf"{_SINCE}{re.escape(name)}(?!\w)", text, re.I))
+    return bool(_LEAVES.search(text) or re.search(rf"\b{SINCE}{re.escape(name)}(?!\w)", text, re.I))
 
 
 #: what people are to somebody

@@ -107,12 +107,12 @@ _ONCE = (
 )
 _FROM = rf"(?:^|\s+)(?:from|out of|von|vom|aus|de|du|des|desde|del){_A}(?:\s+[^\W_]+\.?)?"
 _ON = (
-    r"(?=\s+(?:to|into|onto|over|for|by|and|since|seit|depuis|desde|da|nach|zu[mr]?|auf|in|und|sondern|à|au|aux|et|a|al|y|en|por|para|par)\b"
-    r"|\s*(?:[,.;:!?]|$))"
+    r"(?=\s+(?:to|into|onto|over|for|by|and|since|seit|depuis|desde|da|nach|zu[mr]?|auf|in|und|sondern|à|au|aux|et|a|al"
+    r"|y|en|por|para|par)\b|\s*(?:[,.;:!?]|$))"
 )
 
 
-_SINCE = r",?\s+(?:ever )?(?:since|now that|seit|seitdem|depuis que?|desde que|da quando)\s+(?!when\b)"
+SINCE = r"(?:since|now that|seit|seitdem|depuis que?|desde que|da quando)\s+"  # before what has ended, or begun
 
 
 def without(sentence: str, words: Iterable[str]) -> str:
@@ -125,9 +125,6 @@ def without(sentence: str, words: Iterable[str]) -> str:
     over = rf"(?:{_NOT}|{_FROM})(?:\s+(?:{said})(?!\w))+(?:,?\s+(?:but|sondern|mais|sino)\b|{_ON})"
     it = rf"[^，,。]*?(?:{said})[^，,。]*?"
     aside = rf"\s*[(（][^()（）]*(?<!\w)(?:{said})(?!\w)[^()（）]*[)）]|{_ONCE}\s+(?:{said}){_ON}"
-    return re.sub(
-        rf"{aside}|{over}|{_SINCE}[^,.;!?]*?(?<!\w)(?:{said})(?!\w)[^,.;!?]*|[从由自]{it}(?=[搬到改换调迁转])|不是{it}[，,]?而?(?=是)",
-        "",
-        sentence,
-        flags=re.I,
-    ).strip()
+    since = rf",?\s+(?:ever )?{SINCE}(?!when\b)[^,.;!?]*?(?<!\w)(?:{said})(?!\w)[^,.;!?]*"
+    signs = rf"[从由自]{it}(?=[搬到改换调迁转])|不是{it}[，,]?而?(?=是)"
+    return re.sub(rf"{aside}|{over}|{since}|{signs}", "", sentence, flags=re.I).strip()

@@ -89,8 +89,9 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
 
     def rank(i: int) -> tuple[bool, float]:
         telling = notebook.telling(parts[i]) - asked
-        only = cost * len(telling & over) / max(1, len(telling)) + HANGS * hangs(parts[i])
-        return says_any(parts[i], new) and not hangs(parts[i]), helping[i] - only
+        hanging = bool(HANGING.match(parts[i]))
+        only = cost * len(telling & over) / max(1, len(telling)) + HANGS * hanging
+        return says_any(parts[i], new) and not hanging, helping[i] - only
 
     best = max(range(len(parts)), key=rank)
     if best < held:
@@ -104,12 +105,8 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     return said
 
 
-def hangs(part: str) -> bool:
-    """Does a clause only say why, or when, another one is so?"""
-    return bool(_HANGS.match(part))
-
-
-_HANGS = re.compile(
+#: before a clause that only says why, or when, another one is so
+HANGING = re.compile(
     r"(?:because|after|before|since|while|when|although|though|weil|wegen|nachdem|bevor|seit|parce que|après|avant"
     r"|depuis|porque|después|antes|desde|perché|dopo|prima)\b",
     re.I,

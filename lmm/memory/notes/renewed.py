@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.adapters.base import as_tokens
+from lmm.memory.notes.gate import BEGINNING
 from lmm.text.fold import contains, fold, words
 from lmm.text.sentences import clauses, sentences
 
@@ -150,10 +151,9 @@ def _joined(before: str, new: str, after: str) -> str:
 
 
 def _stems(text: str) -> set[str]:
-    return {word[:STEM] for word in words(text).split()}
+    return {word[:BEGINNING] for word in words(text).split()}
 
 
-STEM = 5  # letters
 ARTICLE = re.compile(r"^(?:an?|the) ", re.I)
 SIGNS = re.compile(r"[\u3400-\u9fff]")  # no blanks part words
 WORD = re.compile(r"[^\W_](?:[\w'’.:/@-]*\w)?")
@@ -182,8 +182,8 @@ DIGIT = re.compile(r"\d")
 #: not "raised" of "in the raised bed": what is after a thing that is all of it
 ENDS = re.compile(
     r"\s*(?:$|[^\w\s]|[\u3400-\u9fff]|(?:in|on|at|of|for|with|without|by|from|to|into|near|under|behind|and|or|but"
-    r"|since|because|where|who|that|which|when|while|as|if|now|every|each|here|there|any|a|an|the|my|your|our|his|her|btw|am|im|in|auf"
-    r"|bei|mit|und|von|le|la|les|à|au|dans|et|avec|de|en|el|los|las|con|y|il|e|nel|per|a|di)\b)",
+    r"|since|because|where|who|that|which|when|while|as|if|now|every|each|here|there|any|a|an|the|my|your|our|his|her"
+    r"|btw|am|im|in|auf|bei|mit|und|von|le|la|les|à|au|dans|et|avec|de|en|el|los|las|con|y|il|e|nel|per|a|di)\b)",
     re.I,
 )
 DAY = re.compile(

@@ -646,6 +646,7 @@ def test_only_what_begins_a_sentence_is_an_excuse() -> None:
     for text in ("My boss said, sorry, no pets.", "No dogs, please.", "Norway, that is.", "Non merci, je suis végane."):
         assert TAKEN_BACK.sub("", text) == text
     assert TAKEN_BACK.sub("", "hm no, it's 02:40") == "it's 02:40"
+    assert TAKEN_BACK.sub("", "Correction, I misheard: it's Lucan.") == "it's Lucan."
 
 
 def test_a_statement_about_something_else_is_no_correction() -> None:

@@ -121,6 +121,8 @@ def test_a_name_or_a_word_for_someone_means_the_one_that_is_known() -> None:
     assert about.same_subject("my cousin", known) == "my cousin"
     assert about.same_subject("my sister", [*known, "my sister Vera"]) == "my sister"  # in doubt: neither
     assert about.same_subject("the production server", ["the staging server"]) == "the production server"
+    for one, other in (("my standing desk", "my desk"), ("my desk", "my standing desk"), ("my bus card", "my bus")):
+        assert about.same_subject(one, [other]) == one
 
 
 @pytest.mark.parametrize(

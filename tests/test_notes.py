@@ -30,7 +30,7 @@ from lmm.memory.notes import news as news_module
 from lmm.memory.notes.gate import Notebook, shared_gate
 from lmm.memory.notes.notes import _opening
 from lmm.text.names import in_full, in_other_roles, of_others, role_and_name, says_who
-from lmm.text.sentences import clauses, without
+from lmm.text.sentences import clauses, sentences, without
 
 SISTER = Lesson(
     "What is my sister's name?", "Zorbina", "My sister's name is Zorbina.", echo="Your sister is Zorbina.", id="sister"
@@ -246,6 +246,27 @@ def test_a_note_that_is_no_longer_true_goes_and_comes_back_with_undo(adapter: Ad
     assert [x.id for x in made.mind.lessons] == ["old", "car", "beside"]
 
 
+@on("toy")
+def test_news_stay_where_only_what_they_came_in_place_of_is_out_of_date(adapter: Adapter, monkeypatch) -> None:
+    likely = {"gave up": {"nurse in Bergen": 0.9, "moved": 0.1}, "moved": {"nurse in Bergen": 0.9}}
+
+    class Second:
+        def look(self, message: str, note: str) -> Look:
+            found = [p for told, by in likely.items() if told in message for said, p in by.items() if said in note]
+            return Look(0.0, max(found, default=0.0))
+
+    for module in (notes_gate, news_module):
+        real = module.shared_cross
+        monkeypatch.setattr(module, "shared_cross", lambda *path, real=real: Second() if path else real())
+    said = "Zorbina is a nurse in Bergen.", "Zorbina moved to Oslo.", "Zorbina gave up nursing in Bergen."
+    for more, left in ((0.1, ["1", "2"]), (0.4, ["2"])):
+        likely["gave up"]["moved"] = more
+        made = engine(adapter, "notes")
+        for i, text in enumerate(said):
+            made.mind.learn(Lesson(statement=text, echo=text, id=str(i)))
+        assert [x.id for x in made.mind.lessons] == left
+
+
 MOVED = Lesson(statement="Zorbina has moved to Odense.", echo="Zorbina has moved to Odense.", id="moved")
 LIVES = "My sister Zorbina lives in Aarhus. She plays the cello."
 
@@ -346,6 +367,14 @@ def test_a_sentence_falls_into_clauses_where_it_says_something_new_in_any_langua
     assert clauses(sentence) == (parts or [sentence])
 
 
+def test_a_date_of_german_ends_no_sentence() -> None:
+    assert sentences("Oma kommt am 14. Mai an. Es war Bay 17. Dort warte ich im 3. Stock.") == [
+        "Oma kommt am 14. Mai an.",
+        "Es war Bay 17.",
+        "Dort warte ich im 3. Stock.",
+    ]
+
+
 def test_clauses_that_share_a_subject_have_it_each() -> None:
     for text, subject, parts in (
         ("Your aunt Ida lives in Ghent and works as a vet.", "my aunt Ida", ["Your aunt Ida works as a vet."]),
@@ -389,7 +418,8 @@ def test_news_of_somebody_answer_for_name_and_role_and_leave_the_rest_as_it_was(
 def test_who_somebody_is() -> None:
     assert says_who("My dentist is Dr Osei.") == ("My dentist", "Dr Osei")
     assert says_who("Mein Hund heißt Rex") == ("Mein Hund", "Rex")
-    assert not any(map(says_who, ("My code is XK4", "My car is red", "My aunt Ida is a vet", "Ida is my aunt", "")))
+    others = "My code is XK4", "My car is red", "My aunt Ida is a vet", "Ida is my aunt", ""
+    assert not any(map(says_who, (*others, "My aunt Ida is engaged to a man called Piers.")))
 
 
 @pytest.mark.parametrize(
@@ -494,8 +524,12 @@ def test_facts_of_one_breath_do_not_make_each_other_out_of_date(adapter: Adapter
 def test_news_of_somebody_leave_who_that_is(adapter: Adapter) -> None:
     made = engine(adapter, "notes")
     made.mind.learn(Lesson(statement="my doctor is Dr Amsel", echo="Your doctor is Dr Amsel.", id="who"))
-    said = ("Dr Amsel has moved, the practice is in Elm Street now", "Dr Amsel is no longer my doctor")
-    assert [made.mind.outdated_by(Lesson(statement=text)) for text in said] == [(), ("who",)]
+    said = (
+        "Dr Amsel has moved, the practice is in Elm Street now",
+        "Dr Amsel is no longer my doctor",
+        "Dr Amsel goes by Dr Linde since the wedding",
+    )
+    assert [made.mind.outdated_by(Lesson(statement=text)) for text in said] == [(), ("who",), ("who",)]
 
 
 @on("toy")
@@ -636,6 +670,11 @@ def test_a_long_note_is_said_back_in_the_sentences_that_help_most_as_far_as_ther
     assert said("Ab xx.", "Cd ox.", "Ef " + "y" * 30 + ".") == "Ab xx. Cd ox."
     assert said("Ab " + "x" * 40 + ".", "Cd ox.") == "Ab " + "x" * 40 + ".", "the one that helps most, however long"
     assert said("Ab xx.", "Cd ox.") == "Ab xx. Cd ox."
+    long = "a b c d e f g h i j k, o x x p q r s, t u v w"
+    assert said(long) == "O x x p q r s. T u v w.", "of a long sentence, its clauses"
+    assert (
+        said("鱼缸旁边的铁盒里有一些东西放在那儿很久了没人动过，外婆的药放在x鱼缸旁边。") == "外婆的药放在x鱼缸旁边。"
+    )
 
 
 def test_the_cross_encoder_reads_the_end_of_both_and_which_pieces_they_share() -> None:

@@ -108,7 +108,9 @@ def test_two_notes_are_shown_that_almost_surely_help_together(likely: float, lea
     ("note", "cosine", "likely", "gone"),
     [
         ("The zebra is red.", 0.6, 0.3, False),
-        ("The zebra is red.", 0.6, 0.7, True),
+        ("The zebra is red.", 0.6, 0.55, True),
+        ("In my aunt's barn lives a zebra.", 0.6, 0.55, False),  # mostly about something else
+        ("In my aunt's barn lives a zebra.", 0.6, 0.7, True),
         ("It is red.", 0.6, 0.7, False),  # the two have no telling word in common
         ("It is red.", 0.6, 0.97, True),
         ("The zebra is red.", 0.15, 1.0, False),  # about something else
@@ -134,6 +136,24 @@ def test_a_near_note_that_is_likely_out_of_date_is_and_more_surely_so_if_it_does
     ],
 )
 def test_what_is_so_on_weekdays_leaves_true_what_is_so_on_sundays(note: str, told: str, gone: bool, cross: Any) -> None:
+    cross(replaces=lambda message, note: 0.97)
+    assert notebook(0.6, **{note: 0.0}).outdated(told) == ([0] if gone else [])
+
+
+@pytest.mark.parametrize(
+    ("note", "told", "gone"),
+    [
+        ("My first car was a zebra.", "My second car was a mule.", False),
+        ("Meine jüngere Tochter zeichnet Zebras.", "Meine ältere Tochter zeichnet Esel.", False),
+        ("The upstairs printer is a zebra.", "The downstairs printer is a mule.", False),
+        ("My first car was a zebra.", "My first car was a mule.", True),
+        ("My first car was a zebra.", "My second dog was a mule.", True),
+        ("The left printer is a zebra.", "The zebra is the right printer now.", True),
+    ],
+)
+def test_what_is_so_of_the_second_of_a_kind_leaves_true_what_is_so_of_the_first(
+    note: str, told: str, gone: bool, cross: Any
+) -> None:
     cross(replaces=lambda message, note: 0.97)
     assert notebook(0.6, **{note: 0.0}).outdated(told) == ([0] if gone else [])
 

@@ -121,14 +121,14 @@ def same_subject(subject: str, known: Iterable[str]) -> str:
 
 
 def _same_thing(a: str, b: str) -> bool:
-    """Has one all words of the other, and are they of one thing: do they end alike, or is what one has more a name?"""
+    """Has one all words of the other, and is a name what both end with, or what one has more? "My standing desk" is not
+    "my desk"."""
     short, long = sorted((_WORD.findall(_OWNER.sub("", text)) for text in (a, b)), key=len)
     theirs = {word.lower() for word in short}
     more = [word for word in long if word.lower() not in theirs]
     whole = bool(theirs) and theirs <= {word.lower() for word in long}
-    ends = [_WORD.findall(_TAIL.split(_OWNER.sub("", text))[0])[-1:] for text in (a.lower(), b.lower())]
-    return whole and (ends[0] == ends[1] or all(word[0].isupper() for word in more))
+    named = whole and short[-1][0].isupper() and short[-1] == long[-1]
+    return named or (whole and all(word[0].isupper() for word in more))
 
 
 _WORD = re.compile(r"[\u3400-\u9fff]|[^\W_]+")
-_TAIL = re.compile(r"(?<=\w) (?:in|of|on|at|for|from|with|near|im|am|von|aus|à|de|du|en)\b")

@@ -205,6 +205,7 @@ HELLO = anycase(
 #: before what is right, that something else was not
 TAKEN_BACK = anycase(
     r"^(?:(?:and|but|ah+|oh+|hm+|ach|ay|eh|no+|nope|nah|wait|hang on|hold on|sorry|o+ps|whoops|my (?:bad|mistake)"
+    r"|i (?:mis(?:heard|read|spoke|typed|remembered)|(?:got|had) (?:it|that|this) wrong|was (?:wrong|mistaken))"
     r"|wrong|actually|correction|scratch that|nein|quatsch|falsch|moment|warte|korrektur|entschuldigung|verzeihung"
     r"|stimmt nicht|doch nicht|mais non|non|faux|pardon|désolée?|oups|attends|en fait|perdón|espera|mentira"
     r"|te equivocas|me equivoqué|en realidad|不|不对|不是|错了|我?说错了|打错了|等等|抱歉|对不起|更正)\b"

@@ -33,7 +33,8 @@ def says_who(text: str) -> tuple[str, str] | None:
     """ "My dentist is Dr Osei." -> "My dentist" and "Dr Osei"; None of what says more, or something else."""
     found = _IS.match(text.strip())
     both = role_and_name(f"{found['role']} {found['name']}") if found else None
-    return both if both and all(_NAME.fullmatch(part) for part in both[1].split()) else None
+    named = both is not None and found is not None and both[1] == found["name"]
+    return both if both and named and all(_NAME.fullmatch(part) for part in both[1].split()) else None
 
 
 _LEAVES = re.compile(
@@ -47,6 +48,19 @@ _LEAVES = re.compile(
 def leaves(text: str, name: str) -> bool:
     """Does somebody go for good, or has something been so since they did?"""
     return bool(_LEAVES.search(text) or re.search(rf"\b{SINCE}{re.escape(name)}(?!\w)", text, re.I))
+
+
+_RENAMED = re.compile(
+    r"\b(?:goes by|(?:is|was|be|been|gets?|got|getting|being) (?:now )?(?:called|named)|re(?:named|christened)"
+    r"|calls? (?:him|her|them|it|my)sel(?:f|ves)|(?:changed|dropped) (?:his|her|its|their|the) name|new name"
+    r"|umbenannt|heißt|nennt sich|rebaptisée?|s['’]appelle|se llama|rebautizad[oa])\b|改名|改叫",
+    re.I,
+)
+
+
+def renames(text: str) -> bool:
+    """Does somebody or something get another name?"""
+    return bool(_RENAMED.search(text))
 
 
 #: what people are to somebody

@@ -10,13 +10,19 @@ from collections.abc import Iterable
 
 _END = re.compile(r"(?<=[.!?…;])\s+|(?<=[。！？；])\s*|\n+")
 _NO_END = re.compile(r"(?:^|\s)(?:mr|mrs|ms|dr|prof|st|vs|no|[A-Z])\.$", re.I)
+_NTH = re.compile(r"(?:^|\s)\d{1,2}\.$")  # "am 14. Mai", "im 3. Stock"
+_OF_NTH = re.compile(
+    r"(?:jän|jan|feb|mär|apr|mai|jun|jul|aug|sep|okt|nov|dez|stock|etage|klasse|platz|tag|woche|monat|jahr|geburt|mal\b)",
+    re.I,
+)
 
 
 def sentences(text: str) -> list[str]:
-    """Split at closing marks and lines, but not after initials and titles ("Dr.", "Rufus T.")."""
+    """Split at closing marks and lines, but not after initials and titles ("Dr.", "Rufus T."), nor within "14. Mai"."""
     out: list[str] = []
     for part in filter(None, _END.split(text)):
-        if out and _NO_END.search(out[-1]) and len(out[-1]) > 3:
+        title = out and _NO_END.search(out[-1]) and len(out[-1]) > 3
+        if title or (out and _NTH.search(out[-1]) and _OF_NTH.match(part)):
             out[-1] += " " + part
         elif part.strip(" .!?…;。！？；"):
             out.append(part.strip())

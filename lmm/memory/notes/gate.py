@@ -24,7 +24,7 @@ import numpy as np
 from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.keyed.gate import Gate, Index
 from lmm.text.fold import contains, fold, words
-from lmm.text.names import leaves, of_others, says_who
+from lmm.text.names import leaves, of_others, renames, says_who
 from lmm.text.sentences import sentences
 
 if TYPE_CHECKING:
@@ -32,12 +32,14 @@ if TYPE_CHECKING:
 
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
 #: docs/notes.md says how they were chosen
-THRESHOLD = 0.95
+THRESHOLD = 0.9
 TAUGHT = 0.996  # of facts about the world there are many about one subject, and the model knows some of them itself
-POSSIBLE = 0.1  # what the pair model holds less likely is not looked at again
+POSSIBLE = 0.05  # what the pair model holds less likely is not looked at again
 FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
-OUTDATED = 0.5  # probability from which a new note takes the place of an old one
-UNNAMED = 0.9  # the same, where the two have no word in common that tells what they are about
+OUTDATED = 0.5  # probability from which a new note takes the place of an old one whose first words it has
+SHARED = 0.65  # the same, where the two have another word in common that tells what they are about,
+UNNAMED = 0.9  # and where they have none
+FIRST = 4  # words of a note that mostly say what it is about
 BEGINNING = 5  # letters of a word
 NEAR = 0.25  # cosine below which it is about something else
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
@@ -65,11 +67,11 @@ def _words(text: str) -> frozenset[str]:
 
 def _presupposed(note: str, news: str) -> bool:
     """Does a note say who somebody is, and the news speak of them by that name? "My dentist is Dr Osei." holds where
-    "Dr Osei has moved", and may not where "Dr Osei is no longer my dentist", or has left."""
+    "Dr Osei has moved", and may not where "Dr Osei is no longer my dentist", has left, or goes by another name."""
     who = says_who(note)
     if who is None or not contains(news, who[1]):
         return False
-    return not contains(news, who[0].split()[-1]) and not leaves(news, who[1])
+    return not (contains(news, who[0].split()[-1]) or leaves(news, who[1]) or renames(news))
 
 
 _WEEK = re.compile(r"\b(?:weekdays|(?:mon|tues|wednes|thurs|fri)days)\b", re.I)
@@ -83,6 +85,39 @@ def _on_other_days(note: str, news: str) -> bool:
     """Is one of weekdays, and the other of the weekend, and nothing said to have changed? Then both may hold."""
     week, end = ([bool(days.search(text)) for text in (note, news)] for days in (_WEEK, _END))
     return week == [not x for x in end] and week[0] != week[1] and not _CHANGES.search(news)
+
+
+_RANKS = (  # words for one of several of a kind
+    "first second third fourth fifth 1st 2nd 3rd 4th 5th",
+    "left right",
+    "upstairs downstairs",
+    "upper lower",
+    "front back rear",
+    "inner outer",
+    "older elder eldest oldest younger youngest",
+    "north south east west",
+    "erste zweite dritte",
+    "linke rechte",
+    "obere untere",
+    "ältere jüngere",
+    "premier première deuxième seconde troisième",
+    "primer primera segundo segunda tercero tercera",
+)
+_RANK = {word: kind for kind, several in enumerate(_RANKS) for word in several.split()}
+
+
+def _of_another(note: str, news: str) -> bool:
+    """Is one of the first of a kind, and the other of the second, and nothing said to have changed? "My first car was
+    a Fiat" and "My second car was a Saab"."""
+    first, then = (_ranked(text) for text in (note, news))
+    return any(
+        first[what] != then[what] and _RANK[first[what]] == _RANK[then[what]] for what in first.keys() & then.keys()
+    ) and not _CHANGES.search(news)
+
+
+def _ranked(text: str) -> dict[str, str]:
+    """What a text has one of several of, and which: "car" and "first"."""
+    return {what: word for word, what in pairwise(words(text).split()) if word in _RANK}
 
 
 def _told(parts: Sequence[str]) -> str:
@@ -133,15 +168,22 @@ class Notebook(Index):
         if len(parts := sentences(text)) > 1:  # news stand among other things
             vectors = np.concatenate([vectors, self.gate.encoder.encode(parts)])
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
-        beside = (_presupposed, of_others, _on_other_days)
+        beside = (_presupposed, of_others, _on_other_days, _of_another)
         near = [p for p in near if not any(holds(self.prompts[p], text) for holds in beside)]
-        said, news = self._beginnings(text), dict.fromkeys((text, _told(parts) or text))
+        news = dict.fromkeys((text, _told(parts) or text))
         return [
             position
             for position in near
             if max(second.look(one, self.prompts[position]).replaces for one in news)
-            >= (OUTDATED if not surely and said & self._beginnings(self.prompts[position]) else UNNAMED)
+            >= (UNNAMED if surely else self._doubt(text, self.prompts[position]))
         ]
+
+    def _doubt(self, news: str, note: str) -> float:
+        """From which probability a note is out of date: the less it and the news name alike, the surer that must be."""
+        said = self._beginnings(_CHANGES.sub(" ", news))
+        if said & self._beginnings(" ".join(note.split()[:FIRST])):
+            return OUTDATED
+        return SHARED if said & self._beginnings(note) else UNNAMED
 
     def _beginnings(self, text: str) -> frozenset[str]:
         """Of its telling words, so that "fences" and "fencing" are alike."""

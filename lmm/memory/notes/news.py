@@ -11,7 +11,7 @@ import numpy as np
 
 from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.notes.gate import POSSIBLE, logit
-from lmm.memory.notes.renewed import Renewed, Telling, renewed
+from lmm.memory.notes.renewed import SIGNS, Renewed, Telling, renewed
 from lmm.text.fold import contains, fold
 from lmm.text.sentences import clauses, sentences, without
 
@@ -24,6 +24,7 @@ FORMERLY = 3  # statements that are no longer true, by which one lesson is found
 OVER = 6.0  # what it takes from the logit of a clause to say only what is over,
 SAID = 2.0  # and, where nobody knows what that is, to say only what was said before, too
 HANGS = 4.0  # and to hang on the one before it: "because of Mr Stolz"
+STAYS = 0.15  # probability of being out of date up to which news stay, whatever they came in place of
 HOLDS = 0.5  # probability of being out of date up to which a sentence still holds
 
 
@@ -39,6 +40,13 @@ def in_place_of(lesson: Lesson, old: Sequence[Lesson], telling: Telling, adapter
         if (now := renewed(x, lesson, telling, adapter)) is not None:
             lesson = _as_now(lesson, now)
     return lesson
+
+
+def stays(old: Lesson, note: str, lesson: Lesson) -> bool:
+    """Is it news found by what they came in place of, which alone the lesson makes out of date? After "I'm a nurse in
+    Bergen" and "I moved to Oslo", "I gave up nursing" leaves where I live. `note` is what the old lesson says."""
+    second = shared_cross(REPLACES) if old.formerly else None
+    return second is not None and second.look(lesson.says, note).replaces < STAYS
 
 
 def _as_now(lesson: Lesson, now: Renewed) -> Lesson:
@@ -134,4 +142,5 @@ def helping_by_part(text: str, parts: Sequence[str], notebook: Notebook) -> list
 
 
 def as_sentence(part: str) -> str:
-    return f"{part[0].upper()}{part[1:].rstrip('. 。')}{'' if part[-1] in '?!。' else '.'}"
+    end = "" if part[-1] in "?!。？！" else "。" if SIGNS.match(part[-1]) else "."
+    return f"{part[0].upper()}{part[1:].rstrip('. ')}{end}"

@@ -29,7 +29,7 @@ from lmm.options import Options, option
 from lmm.text.fold import contains
 from lmm.text.names import in_full, in_other_roles, role_and_name
 from lmm.text.questions import now_asked
-from lmm.text.sentences import sentences
+from lmm.text.sentences import clauses, sentences
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,8 +111,8 @@ class Notes(Isolated):
 
     def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter, surely: bool = False) -> list[str]:
         notebook, owners = self.lookup.of(known.state, known.lessons, adapter.ops)
-        old = [owners[position] for position in notebook.outdated(lesson.says, surely)]
-        return list(dict.fromkeys(one.id for one in old if not _of_somebody_else(one, lesson)))
+        old = dict.fromkeys(owners[position] for position in notebook.outdated(lesson.says, surely))
+        return [one.id for one in old if not (_of_somebody_else(one, lesson) or news.stays(one, text_of(one), lesson))]
 
     def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:
         return news.in_place_of(lesson, old, self.lookup.index.telling, adapter) if old else lesson
@@ -155,7 +155,8 @@ TELLS = 5.0  # what it gives to the logit of a sentence to have a value in it
 
 
 def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) -> str:
-    """The note as it is said back, or those sentences of a long one that help most and tell something."""
+    """The note as it is said back, or those sentences of a long one, or clauses of a long one of these, that help most
+    and tell something."""
 
     def size(said: str) -> int:
         return len(adapter.format.encode(said))
@@ -163,7 +164,11 @@ def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) ->
     if lesson.formerly:
         return news.told(text, lesson, echo_of(lesson), notebook, lambda said: size(said) <= OPENING)
     whole = said_back(lesson)
-    parts = sentences(whole)
+    parts = [
+        part
+        for one in sentences(whole)
+        for part in ([one] if size(one) <= OPENING else map(news.as_sentence, clauses(one, lesson.subject)))
+    ]
     sizes = [size(part) for part in parts]
     if len(parts) < 2 or sum(sizes) <= OPENING:
         return whole

@@ -71,6 +71,15 @@ def test_a_fact_is_said_back_from_the_other_side(clause: str, tongue: str, echo:
         ("il y a deux chats", "fr", "il y a deux chats"),
         ("vivo aquí desde hace dos años", "es", "vivo aquí desde hace dos años"),
         ("他上个月搬到青岛", "zh", "他2026年10月搬到青岛"),
+        ("We got a hedgehog last spring", "en", "We got a hedgehog in spring 2026"),
+        ("she started school this September", "en", "she started school in September 2026"),
+        ("3,200 by next summer, for next fall", "en", "3,200 by summer 2027, for autumn 2027"),
+        ("this may be so, last May was not", "en", "this may be so, in May 2026 was not"),
+        ("since last winter and until next winter", "en", "since winter 2025/26 and until winter 2026/27"),
+        ("Wir heiraten im nächsten Sommer", "de", "Wir heiraten im Sommer 2027"),
+        ("seit letztem Herbst", "de", "seit Herbst 2025"),
+        ("On se marie l'été prochain", "fr", "On se marie en été 2027"),
+        ("me mudé en mayo pasado", "es", "me mudé en mayo de 2026"),
     ],
 )
 def test_times_as_seen_from_today_become_dates(text: str, tongue: str, said: str) -> None:

@@ -32,7 +32,28 @@ LAST = {
     "fr": r"{day} dernier",
     "es": r"(?:el )?{day} pasado|(?:el )?pasado {day}",
 }
-DAY, WEEK, MONTH, YEAR = range(4)
+#: the months and seasons that are this, the next and the last one
+SEASONS = {
+    "en": ("spring", "summer", "autumn|fall", "winter"),
+    "de": ("Frühling|Frühjahr", "Sommer", "Herbst", "Winter"),
+    "fr": ("printemps", "été", "automne", "hiver"),
+    "es": ("primavera", "verano", "otoño", "invierno"),
+}
+PERIODS = {
+    "en": ("this (?:{name})", "(?:next|this coming) (?:{name})", "last (?:{name})"),
+    "de": (
+        "(?:in )?diese[mns] (?:{name})",
+        "(?:im )?(?:nächste|kommende)[mns] (?:{name})",
+        "(?:im )?(?:letzte|vergangene|vorige)[mns] (?:{name})",
+    ),
+    "fr": ("cet? (?:{name})", "(?:le |l['’]|en )?(?:{name}) prochain", "(?:le |l['’]|en )?(?:{name}) dernier"),
+    "es": (
+        "est[ae] (?:{name})",
+        "(?:el |la )?próxim[oa] (?:{name})|(?:el |la )?(?:{name}) que viene",
+        "(?:el |la )?pasad[oa] (?:{name})|(?:el |la |en )?(?:{name}) pasad[oa]",
+    ),
+}
+DAY, WEEK, MONTH, YEAR, SEASON = range(5)
 #: this day, the next and the last one; the same of weeks, of months, of years
 NAMED = {
     "en": (
@@ -129,19 +150,19 @@ COUNTED = {
     "zh": "一, 两|二, 三|几, 四, 五, 六, 七, 八, 九, 十",
 }
 FORMS = {
-    "en": ("on {d} {m} {y}", "in {m} {y}", "in {y}"),
-    "de": ("am {d}. {m} {y}", "im {m} {y}", "im Jahr {y}"),
-    "fr": ("le {d} {m} {y}", "en {m} {y}", "en {y}"),
-    "es": ("el {d} de {m} de {y}", "en {m} de {y}", "en {y}"),
+    "en": ("on {d} {m} {y}", "in {m} {y}", "in {y}", "in {s} {w}"),
+    "de": ("am {d}. {m} {y}", "im {m} {y}", "im Jahr {y}", "im {s} {w}"),
+    "fr": ("le {d} {m} {y}", "en {m} {y}", "en {y}", "en {s} {w}"),
+    "es": ("el {d} de {m} de {y}", "en {m} de {y}", "en {y}", "en {s} de {w}"),
     "zh": ("{y}年{m}月{d}日", "{y}年{m}月", "{y}年"),
 }
 #: after these no "on", "in" stands before a date
-SINCE = r"(?:since|from|until|till|by|before|after|of|seit|ab|bis|depuis|dès|desde|hasta|de) "
+SINCE = r"(?:since|from|until|till|by|before|after|of|for|during|seit|ab|bis|für|depuis|dès|pour|desde|hasta|de|para) "
 
 
 def dated(text: str, language: str, today: date | None = None, ahead: bool = False) -> str:
-    """The text with "tomorrow", "next Friday", "this year" and "two weeks ago" as dates; everything else stays. What is
-    said in weeks becomes a month. With `ahead`, only what is still to come."""
+    """The text with "tomorrow", "next Friday", "last summer", "this year" and "two weeks ago" as dates; everything else
+    stays. What is said in weeks becomes a month. With `ahead`, only what is still to come."""
     today = today or date.today()
     for pattern, away in _times(language):
         for found in reversed(list(pattern.finditer(text))):
@@ -175,6 +196,10 @@ def _said(language: str) -> Iterator[tuple[str, Away]]:
         """That day of the week, among the seven that begin so many days from today."""
         return lambda _, today: _away(today, DAY, first + (weekday - today.weekday() - first) % 7)
 
+    def within(first: int, length: int, count: int) -> Away:
+        """This, the next or the last time that these months come, of which `first` is the first one."""
+        return lambda _, today: (_period(today, first, length, count), SEASON if length > 1 else MONTH)
+
     def ago(unit: int) -> Away:
         return lambda found, today: _away(today, unit, -_number(found["n"], counted))
 
@@ -183,6 +208,12 @@ def _said(language: str) -> Iterator[tuple[str, Away]]:
     for weekday, day in enumerate(DAYS.get(language, "").split()):
         yield NEXT[language].format(day=day), on(weekday, 1)
         yield LAST[language].format(day=day), on(weekday, -7)
+    for count, said in zip((0, 1, -1), PERIODS.get(language, ()), strict=False):
+        for i, name in enumerate(SEASONS[language]):
+            yield said.format(name=name), within(3 * i + 3, 3, count)
+        for month, name in enumerate(MONTHS[language].split(), 1):
+            name = f"(?-i:{name})" if name in WORDS else name
+            yield said.format(name=name), within(month, 1, count)
     counted = COUNTED[language].split(", ")
     number = rf"(?P<n>\d{{1,3}}|{'|'.join(counted)})"
     for unit, name in enumerate(UNITS[language]):
@@ -202,7 +233,26 @@ def _away(today: date, unit: int, count: int) -> tuple[date, int]:
     return date(max(1, months // 12), months % 12 + 1, 1), unit
 
 
+WORDS = ("March", "May")  # months that are words in small letters
+
+
+def _period(today: date, first: int, length: int, count: int) -> date:
+    """When such months begin: those that go on or come this year, the next after today, or the last that are over."""
+    starts = [date(year, first, 1) for year in range(today.year - 2, today.year + 2)]
+    now = today.year * 12 + today.month
+    at = [now - (start.year * 12 + start.month) for start in starts]  # months since they began
+    if count > 0:
+        return next(start for start, since in zip(starts, at, strict=True) if since < 0)
+    if count < 0:
+        return next(start for start, since in reversed(list(zip(starts, at, strict=True))) if since >= length)
+    going_on = (start for start, since in zip(starts, at, strict=True) if 0 <= since < length)
+    return next(going_on, date(today.year, first, 1))
+
+
 def _written(day: date, unit: int, language: str) -> str:
+    form = FORMS[language][(DAY, MONTH, YEAR, SEASON).index(unit)]
+    if unit == SEASON:
+        name = SEASONS[language][day.month // 3 - 1].partition("|")[0]
+        return form.format(s=name, w=f"{day.year}/{(day.year + 1) % 100:02}" if day.month == 12 else day.year)
     month = MONTHS[language].split()[day.month - 1] if language in MONTHS else day.month
-    form = FORMS[language][(DAY, MONTH, YEAR).index(unit)]
     return form.format(d=day.day, m=month, y=day.year)

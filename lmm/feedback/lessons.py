@@ -94,7 +94,8 @@ SAME = 0.8  # of the same in other words
 
 # ------------------------------------------------------------------ statements
 POINTING = anycase(
-    r"(?:(?:now|so|and|but|well|no),? )?(?:she|he|it|they|her|his|its|their|that|this|sie|er|es|elle|il|ella|él"
+    r"(?:(?:now|so|and|but|well|no),? )?(?:she|he|it|they|her|his|its|their|that|this|sie|er|es|elle|ella|él"
+    r"|il(?!.*\b(?:è|all[ae]|dell?[aeo]?|nell?[ae]?|con|mi[oa]|tu[oa]|per|gli|di|si)\b)"  # no article of Italian
     r"|她|他|它)(?:['’]?s|['’]?re)?(?![\w])"
 )
 #: "they changed the code, it's 7740 now" says of what, and whoever did it does not matter

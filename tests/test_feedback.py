@@ -1132,3 +1132,39 @@ def test_what_is_to_be_forgotten_and_an_errand_are_not_learned(text: str) -> Non
 def test_what_is_told_beside_what_is_to_be_forgotten_is_learned() -> None:
     found = read("Forget that my PIN is 4410. My locker is 12.").lesson
     assert found is not None and found.answer == "Your locker is 12."
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("The spare van key hangs in the meter cupboard.", "the meter cupboard"),
+        ("My office is on the third floor", "third floor"),
+        ("My sunglasses are behind the clock.", "behind the clock"),
+    ],
+)
+def test_a_place_is_named_without_the_in_before_its_article(text: str, value: str) -> None:
+    found = read(text)
+    assert found.lesson and found.lesson.values == (value,)
+
+
+@pytest.mark.parametrize(
+    ("text", "learned"),
+    [
+        ("its always Dov who locks up the clubhouse so i never learned the trick", True),
+        ("It's my uncle Ferenc who owns the mill.", True),
+        ("It's him who did that.", False),
+        ("It is Zebedee", False),
+        ("My son starts at Thistledown Primary next September.", True),
+        ("il colloquio alla vetreria è spostato a giovedì 27 alle 11:25", True),
+    ],
+)
+def test_who_it_is_may_be_said_behind_it(text: str, learned: bool) -> None:
+    assert (read(text).lesson is not None) == learned
+
+
+def test_what_tells_something_and_corrects_nothing_is_kept_whole_whatever_was_said_before() -> None:
+    text = "A badger sett turned up right under my beans on 26, so the society had to give me plot 43 in exchange."
+    for last in (None, Exchange("My allotment is plot 26", "Your allotment is plot 26.")):
+        found = read(text, last)
+        assert found.lesson and found.lesson.statement == text
+    assert read("no, it's the one with the dents I guess", Exchange("What do I drive?", "A red one.")).lesson is None

@@ -41,9 +41,10 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     if demand:
         last = None  # whatever was said before it, and it is no correction of that
     heard = reader.hear(text, _in_full(last) if last is not None and tongue == "en" else last)
-    if last is not None and heard.kind == "nothing" and heard.sure > 0.5 and not asks(text):
+    if last is not None and heard.kind == "nothing" and not asks(text):
         alone = reader.hear(text, None)  # what went before it may hide that it says something of its own
-        if alone.facts:
+        whole = heard.sure < 0.5 and alone.kind == "nothing" and alone.sure < 1 - SURE and not TAKEN_BACK.match(text)
+        if (alone.facts and heard.sure > 0.5) or (whole and not POINTING.match(text)):
             heard, last = alone, None
     for other in (dates.dated(text, tongue, ahead=True), grammar.contracted(text) if tongue == "en" else text):
         if heard.kind != "nothing" or heard.facts or other == text:
@@ -97,6 +98,10 @@ POINTING = anycase(
     r"(?:(?:now|so|and|but|well|no),? )?(?:she|he|it|they|her|his|its|their|that|this|sie|er|es|elle|ella|él"
     r"|il(?!.*\b(?:è|all[ae]|dell?[aeo]?|nell?[ae]?|con|mi[oa]|tu[oa]|per|gli|di|si)\b)"  # no article of Italian
     r"|她|他|它)(?:['’]?s|['’]?re)?(?![\w])"
+)
+#: "it's always Dov who locks up" names whom it speaks of
+CLEFT = anycase(
+    r"it(?:['’]?s| is| was)\b[^,;.!?]+ (?:who|that|which)\b|c['’]est [^,;.!?]+ qui\b|es ist [^;.!?]+, d(?:er|ie|as)\b"
 )
 #: "they changed the code, it's 7740 now" says of what, and whoever did it does not matter
 DID = re.compile(r"(?:They|they|IT)\b")
@@ -245,7 +250,8 @@ def _statement(text: str, fact: Span, heard: Findings, tongue: str, known: Seque
     """A fact the user states; None if it will not be true tomorrow."""
     clause = _whole(text, fact)
     stated = _stated(dates.dated(clause, tongue), tongue)
-    points = POINTING.match(stated) and not (DID.match(stated) and OF_IT.match(fact.clause))
+    says_of_what = CLEFT.match(stated) or (DID.match(stated) and OF_IT.match(fact.clause))
+    points = POINTING.match(stated) and not says_of_what
     if points or not 0 < len(fact.value) <= MAX_VALUE or grammar.RELATIVE.search(stated):
         return None
     subject, relation = _about(fact, known)

@@ -32,6 +32,10 @@ TEACHING = slice(1, 4)  # of KINDS
 DETERMINER = anycase(
     r"(?:^|\s)(?:the|an?|my|our|your|his|her|their|der|die|das|den|dem|ein\w*|le|la|les|une?|el|los|las)$"
 )
+WITHIN = anycase(  # "in the cupboard" is the cupboard; "behind the clock" is where it is as a whole
+    r"(?:in|on|at|inside|into|im|in de[rm]|dans|sur|en|sobre) (?=(?:the|an?|my|our|your|his|her|their|der|dem|mein\w*"
+    r"|unser\w*|le|la|les|une?|mon|ma|mes|notre|el|los|las|una?|mi|mis|nuestr\w+) )"
+)
 NEXT_WORD = re.compile(r" [^\W_][\w'’-]*")
 OWNER = re.compile(r" [^,.;:!?]+?(?=['’]s\b)")
 INSTEAD = 10  # words behind a denial that may be the right answer
@@ -198,6 +202,8 @@ def fact_in(text: str, turn: Pieces, tags: np.ndarray, first: int, end: int) -> 
     value, clause = words((a, b)), words((first, end))
     if unfinished := DETERMINER.search(text[slice(*value)]) and NEXT_WORD.match(text, value[1]):
         value = value[0], unfinished.end()  # "under the", of the stairs
+    if leading := WITHIN.match(text[slice(*value)]):
+        value = value[0] + leading.end(), value[1]
     c, d, sure = best_span(tags[:, 2], first, end)
     subject = text[slice(*words((c, d)))] if d > c and sure > 0.5 else ""
     if subject and DETERMINER.fullmatch(subject):  # "the" of "the dentist's number"

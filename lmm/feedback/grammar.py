@@ -103,7 +103,7 @@ def capital(text: str) -> str:
 
 def sentence(text: str) -> str:
     """A reply as it would be printed: capital first letter, one full stop."""
-    text = capital(text.strip())
+    text = capital(text.strip().rstrip(";"))
     return text if text.endswith((".", "!", "?")) else text + "."
 
 

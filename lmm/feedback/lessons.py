@@ -43,8 +43,8 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     heard = reader.hear(text, _in_full(last) if last is not None and tongue == "en" else last)
     if last is not None and heard.kind == "nothing" and not asks(text):
         alone = reader.hear(text, None)  # what went before it may hide that it says something of its own
-        whole = heard.sure < 0.5 and alone.kind == "nothing" and alone.sure < 1 - SURE and not TAKEN_BACK.match(text)
-        if (alone.facts and heard.sure > 0.5) or (whole and not POINTING.match(text)):
+        tells = heard.sure < 0.5 and alone.kind == "nothing" and alone.sure < 1 - SURE and not TAKEN_BACK.match(text)
+        if (alone.facts and heard.sure > 0.5) or (tells and not POINTING.match(text)):
             heard, last = alone, None
     for other in (dates.dated(text, tongue, ahead=True), grammar.contracted(text) if tongue == "en" else text):
         if heard.kind != "nothing" or heard.facts or other == text:

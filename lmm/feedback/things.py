@@ -253,6 +253,8 @@ def custom(clause: str) -> Fact | None:
         return None
     subject, value = m["s"] or m["t"], trim(m["v"])
     when = grammar.TIME.search(value) or re.match(r"\d", value)
+    if not when and "moved" in clause.lower().split():
+        return None  # where the roses were moved to, they are not
     placed = with_preposition(value, "when") if when else value
     return fact("moved", value, f"{flip(subject)} is {placed}", *ask("when" if when else "what", subject, "is"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from lmm.text.fold import contains, word_set
+from lmm.text.fold import contains, word_set, words
 from lmm.text.sentences import SINCE
 
 _MINE = re.compile(r"(?:my|our|mein\w*|unser\w*|mon|ma|mes|notre|nos|mi|mis|nuestr\w+)\b", re.I)
@@ -123,6 +123,69 @@ def of_others(note: str, news: str) -> bool:
     if any(contains(news, known) for known in (then["role"], *then["name"].split())):
         return False
     return now["role"] is not None or not (_THEY.search(rest) or _MEANT.match(news))
+
+
+_CALLED = re.compile(  # by what they are, as by a name
+    r"(?:(?:my|our) )?(?P<name>mum|mom|mummy|mommy|dad|daddy|papa|mama|grandma|grandpa|granny|gran|grandad|granddad|nan"
+    r"|nana|oma|opa|maman|mamie|papi|papy|mamá|papá|abuela|abuelo)(?!\w)",
+    re.I,
+)
+
+
+def of_another_relative(note: str, news: str) -> bool:
+    """Does each begin with one of the family whom one calls by that, and are they two? "Grandma's number is 4" and
+    "Grandpa's number is 5"."""
+    then, now = (_CALLED.match(text.strip()) for text in (note, news))
+    if then is None or now is None:
+        return False
+    return not (contains(news, then["name"]) or contains(note, now["name"]))
+
+
+_POSTS = (
+    r"(?:teacher|boss|manager|landlord|landlady|dentist|doctor|gp|coach|therapist|physio|tutor|supervisor|editor|agent"
+    r"|accountant|lawyer|hairdresser|cleaner|plumber|number|phone|address|email|password|code|pin|job|name|port)"
+)
+_NEW = re.compile(
+    rf"(?P<who>[\w'’ ]+?)(?: have| has|['’]ve|['’]s)?(?: got| gets?)? an? new (?:[\w-]+ )?(?P<post>{_POSTS})\b", re.I
+)
+
+
+def new_in_post(note: str, news: str) -> bool:
+    """Do the news tell of a new one of what there is one of at a time, and the note of the one before? "My son has a
+    new teacher, Ms Abt" and "My son's teacher is Mrs Quill"."""
+    found = _NEW.match(news.strip())
+    if found is None:
+        return False
+    who = "" if found["who"].lower() in ("i", "we") else found["who"].split()[-1]
+    whose = rf"(?:[\w-]+ ){{0,2}}?{re.escape(who)}(?:['’]s)? " if who else ""
+    first = rf"(?:(?:my|our|the) )?{whose}(?:[\w-]+ )?{found['post']} (?:is|was)\b"
+    return bool(re.match(first, note.strip(), re.I))
+
+
+_BEFORE = word_set(
+    "the a an my our your his her its their this that new old little big der die das mein meine unser unsere le la les "
+    "mon ma mes notre el los las mi mis nuestro nuestra"
+)
+_NO_THING = word_set(
+    "i we you he she it they there and but so since now that as if when while what who where how oh ah ok ich wir du "
+    "er sie es je nous tu il elle on yo"
+)
+
+
+def head(text: str) -> str:
+    """The word that a text begins with, after "the" and "my": "dog" of "The dog gets fed at 6."; "" where that names
+    nothing."""
+    first = next((word for word in words(text).split() if word not in _BEFORE), "")
+    return "" if first in _NO_THING else re.sub(r"['’]s$", "", first)
+
+
+def of_another_thing(note: str, news: str) -> bool:
+    """Is the note of something that the news do not name, and not of what they begin with? "The cat eats at 8" and "The
+    dog gets fed at 6", "The window cleaner comes on Tuesdays" and "The cleaner switched to Fridays"."""
+    theirs, ours, said = head(note), head(news), words(note).split()
+    if not theirs or not ours or contains(news, theirs):
+        return False
+    return ours not in said or (said.index(ours) > 0 and said[said.index(ours) - 1] == theirs)
 
 
 _COUPLE = word_set("wife husband partner girlfriend boyfriend fiancé fiancée fiance fiancee frau mann freund freundin")

@@ -40,7 +40,8 @@ _SO = r"so|deshalb|donc|así que|por eso|quindi|dus"
 _THEN = r"(?:i|you|we|he|she|it|its|it's|they|the|my|your|our|now)\b"  # "so it is", not "so tired"
 _WHY = r"because|weil|denn|parce que|porque|perché|omdat"  # stays with what it gives the reason for
 _CLAUSE = re.compile(
-    rf"\s*[,;:]\s+(?:(?:{_AND}|{_SO})\s+)?|\s+(?:{_AND})\s+|\s+so\s+(?={_THEN})|\s+(?=(?:{_WHY})\s)|[，；：]", re.I
+    rf"\s*[,;:]\s+(?:(?:{_AND}|{_SO})\s+)?|\s+(?:{_AND})\s+|\s+so\s+(?={_THEN})|\s+(?=(?:{_WHY})\s)|[，；：]|,(?=[\u3400-\u9fff])",
+    re.I,
 )
 _WORDS, _SIGNS = 3, 5  # of a clause, at least; of one in Chinese
 

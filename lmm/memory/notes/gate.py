@@ -24,7 +24,16 @@ import numpy as np
 from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.keyed.gate import Gate, Index
 from lmm.text.fold import contains, fold, words
-from lmm.text.names import leaves, of_others, renames, says_who
+from lmm.text.names import (
+    head,
+    leaves,
+    new_in_post,
+    of_another_relative,
+    of_another_thing,
+    of_others,
+    renames,
+    says_who,
+)
 from lmm.text.sentences import sentences
 
 if TYPE_CHECKING:
@@ -34,11 +43,12 @@ WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
 #: docs/notes.md says how they were chosen
 THRESHOLD = 0.9
 TAUGHT = 0.996  # of facts about the world there are many about one subject, and the model knows some of them itself
-POSSIBLE = 0.05  # what the pair model holds less likely is not looked at again
+POSSIBLE = 0.03  # what the pair model holds less likely is not looked at again
 FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
 OUTDATED = 0.5  # probability from which a new note takes the place of an old one whose first words it has
 SHARED = 0.65  # the same, where the two have another word in common that tells what they are about,
 UNNAMED = 0.9  # and where they have none
+IN_POST = 0.15  # and where both are of whom, or what, there is one of at a time
 FIRST = 4  # words of a note that mostly say what it is about
 BEGINNING = 5  # letters of a word
 NEAR = 0.25  # cosine below which it is about something else
@@ -168,8 +178,10 @@ class Notebook(Index):
         if len(parts := sentences(text)) > 1:  # news stand among other things
             vectors = np.concatenate([vectors, self.gate.encoder.encode(parts)])
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
-        beside = (_presupposed, of_others, _on_other_days, _of_another)
+        beside = (_presupposed, of_others, of_another_relative, _on_other_days, _of_another)
         near = [p for p in near if not any(holds(self.prompts[p], text) for holds in beside)]
+        if any(head(self.prompts[p]) == head(text) for p in near):  # what the news begin with is known
+            near = [p for p in near if not of_another_thing(self.prompts[p], text)]
         news = dict.fromkeys((text, _told(parts) or text))
         return [
             position
@@ -180,6 +192,8 @@ class Notebook(Index):
 
     def _doubt(self, news: str, note: str) -> float:
         """From which probability a note is out of date: the less it and the news name alike, the surer that must be."""
+        if new_in_post(note, news):
+            return IN_POST
         said = self._beginnings(_CHANGES.sub(" ", news))
         if said & self._beginnings(" ".join(note.split()[:FIRST])):
             return OUTDATED
@@ -242,6 +256,7 @@ class Notebook(Index):
         return any(
             not word.isalpha() or len(self._pieces(word)) > 1 or any(word in _capitals(note) for note in notes)
             for word in rare & _words(notes[1])
+            if len(word) > WORD or not word.isdigit()  # the 555 of two phone numbers names neither
         )
 
     def _pieces(self, word: str) -> list[int]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FORMERLY = 3  # statements that are no longer true, by which one lesson is found
 OVER = 6.0  # what it takes from the logit of a clause to say only what is over,
 SAID = 2.0  # and, where nobody knows what that is, to say only what was said before, too
+FIRST_SAYS = 1.0  # what the first part of a note counts for in how much it helps with another behind it
 HANGS = 4.0  # and to hang on the one before it: "because of Mr Stolz"
 STAYS = 0.15  # probability of being out of date up to which news stay, whatever they came in place of
 HOLDS = 0.5  # probability of being out of date up to which a sentence still holds
@@ -131,14 +132,23 @@ def says_any(part: str, values: Iterable[str]) -> bool:
     return any(contains(part, value) for value in values)
 
 
-def helping_by_part(text: str, parts: Sequence[str], notebook: Notebook) -> list[float]:
+def helping_by_part(text: str, parts: Sequence[str], notebook: Notebook, in_context: bool = False) -> list[float]:
     """How surely each part of a note helps, as logits: the mean of both looks, since the second one knows what is asked
-    for better, and of "She plays the cello" alone not whom it speaks of."""
+    for better, and of "She plays the cello" alone not whom it speaks of. `in_context`: the second one reads each behind
+    the first, which says that, and must help more than it does; where no blanks part words it decides alone, since the
+    first look knows English."""
     _, asked = notebook.gate.read(text)
     first = [logit(notebook.gate.same(asked, notebook.lower(part))) for part in parts]
     if (second := shared_cross()) is None:
         return first
-    return [(logit(second.helps(text, part)) + by_first) / 2 for part, by_first in zip(parts, first, strict=True)]
+    behind = [bool(in_context and i) for i in range(len(parts))]
+    helping = [
+        logit(second.helps(text, f"{parts[0]} {part}" if more else part)) - FIRST_SAYS * more
+        for part, more in zip(parts, behind, strict=True)
+    ]
+    if in_context and SIGNS.search(parts[0]):
+        return helping
+    return [(by_second + by_first) / 2 for by_second, by_first in zip(helping, first, strict=True)]
 
 
 def as_sentence(part: str) -> str:

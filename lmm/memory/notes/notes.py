@@ -172,7 +172,7 @@ def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) ->
     sizes = [size(part) for part in parts]
     if len(parts) < 2 or sum(sizes) <= OPENING:
         return whole
-    helping, chosen = news.helping_by_part(text, parts, notebook), set[int]()
+    helping, chosen = news.helping_by_part(text, parts, notebook, in_context=True), set[int]()
     tells = [news.says_any(part, lesson.values) for part in parts]
     for i in sorted(range(len(parts)), key=lambda i: -helping[i] - TELLS * tells[i]):
         if not chosen or sum(sizes[j] for j in chosen) + sizes[i] <= OPENING:

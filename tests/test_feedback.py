@@ -993,8 +993,8 @@ def test_a_reply_has_the_value_in_whole_words() -> None:
 
 def test_two_people_are_two_though_the_word_of_the_one_begins_that_of_the_other() -> None:
     beside = Span("", "", "", 0)
-    assert people._meant("My sonographer is here, and my son is here. ", beside, "he", ()) == ""
-    assert people._meant("My son is here. ", beside, "he", ()) == "My son"
+    assert people.meant("My sonographer is here, and my son is here. ", beside, "he", ()) == ""
+    assert people.meant("My son is here. ", beside, "he", ()) == "My son"
 
 
 @pytest.mark.parametrize(
@@ -1174,3 +1174,19 @@ def test_what_tells_something_and_corrects_nothing_is_kept_whole_whatever_was_sa
         found = read(text, last)
         assert found.lesson and found.lesson.statement == text
     assert read("no, it's the one with the dents I guess", Exchange("What do I drive?", "A red one.")).lesson is None
+
+
+@pytest.mark.parametrize(
+    ("before", "text", "kind", "says"),
+    [
+        ("My daughter Isaura plays the bassoon", "she is twelve", "statement", "Your daughter Isaura is twelve."),
+        ("My brother Tom lives in Ulm.", "He's a vet.", "statement", "Your brother Tom is a vet."),
+        ("My daughter Isaura is twelve", "she is thirteen", "correction", "Your daughter Isaura is thirteen."),
+        ("My niece is eight", "sorry, she is nine", "correction", "Your niece is nine."),
+    ],
+)
+def test_what_is_said_of_her_next_is_no_other_value_of_what_was_said_before(
+    before: str, text: str, kind: str, says: str
+) -> None:
+    found = read(text, Exchange(before, "I see."))
+    assert found.kind == kind and found.lesson and found.lesson.echo == says

@@ -28,6 +28,9 @@ from lmm.lesson import Lesson
         ("ich wohne in Kassel", "de", "Du wohnst in Kassel."),
         ("ich bin Hebamme", "de", "Du bist Hebamme."),
         ("wir haben am 3. März geheiratet", "de", "Ihr habt am 3. März geheiratet."),
+        ("Im Musikverein spiele ich die Tuba", "de", "Im Musikverein spielst du die Tuba."),
+        ("die Stadt, die ich mag, ist Ulm", "de", "Die Stadt, die du magst, ist Ulm."),
+        ("voy al trabajo en mi Vespa verde", "es", "Vas al trabajo en tu Vespa verde."),
         ("j'habite à Brest", "fr", "Tu habites à Brest."),
         ("ma sœur s'appelle Zélie", "fr", "Ta sœur s'appelle Zélie."),
         ("je suis allergique aux noix", "fr", "Tu es allergique aux noix."),
@@ -80,6 +83,7 @@ def test_a_fact_is_said_back_from_the_other_side(clause: str, tongue: str, echo:
         ("seit letztem Herbst", "de", "seit Herbst 2025"),
         ("On se marie l'été prochain", "fr", "On se marie en été 2027"),
         ("me mudé en mayo pasado", "es", "me mudé en mayo de 2026"),
+        ("corro cada mañana y trabajo por la mañana", "es", "corro cada mañana y trabajo por la mañana"),
     ],
 )
 def test_times_as_seen_from_today_become_dates(text: str, tongue: str, said: str) -> None:

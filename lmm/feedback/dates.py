@@ -100,7 +100,7 @@ NAMED = {
     ),
     "es": (
         "hoy|esta (?:mañana|tarde|noche)",
-        "mañana(?: por la (?:mañana|tarde|noche))?",
+        "(?<!la )(?<!cada )(?<!una )(?<!esta )(?<!media )mañana(?: por la (?:mañana|tarde|noche))?",
         "ayer(?: por la (?:mañana|tarde|noche))?|anoche",
         "esta semana",
         "la semana que viene|la próxima semana",

@@ -56,6 +56,8 @@ _ES = {
     "llamo": "llamas", "como": "comes", "bebo": "bebes", "hablo": "hablas", "juego": "juegas", "toco": "tocas",
     "odio": "odias", "prefiero": "prefieres", "he": "has", "voy": "vas", "puedo": "puedes", "sé": "sabes",
     "uso": "usas", "calzo": "calzas", "nací": "naciste", "estudio": "estudias", "conduzco": "conduces",
+    "al trabajo": "al trabajo", "el trabajo": "el trabajo", "del trabajo": "del trabajo", "de trabajo": "de trabajo",
+    "mi trabajo": "tu trabajo", "un trabajo": "un trabajo", "el juego": "el juego", "el uso": "el uso",
     "tomo": "tomas", "quiero": "quieres", "hago": "haces", "somos": "sois", "tenemos": "tenéis",
     "vivimos": "vivís", "estamos": "estáis", "hemos": "habéis", "nosotros": "vosotros", "nosotras": "vosotras",
     "me": "te", "mí": "ti", "mi": "tu", "mis": "tus", "mío": "tuyo", "mía": "tuya", "conmigo": "contigo",
@@ -63,9 +65,14 @@ _ES = {
 }  # fmt: skip
 _ZH = {"我们": "你们", "咱们": "你们", "我": "你", "俺": "你"}
 _SWAPS = {"de": _DE, "fr": _FR, "es": _ES}
+_DE_NO_VERB = r"(?:die|[dmsk]?eine|welche|diese|jede|alle|viele|heute|gerne|ohne|bitte)\b"
 #: a regular verb beside its pronoun: (pattern, what stands instead)
 _VERBS = {
-    "de": ((r"\bdu (\w+[^\Ws]|\w*s[^\Wt])e\b", r"du \1st"), (r"\bihr (\w{2,})en\b", r"ihr \1t")),
+    "de": (
+        (rf"\bdu (?!{_DE_NO_VERB})(\w+[^\Ws]|\w*s[^\Wt])e\b", r"du \1st"),
+        (rf"\b(?!{_DE_NO_VERB})(\w{{2,}}[^\Wstd])e du\b", r"\1st du"),
+        (r"\bihr (\w{2,})en\b", r"ihr \1t"),
+    ),
     "fr": (
         (r"\btu['’]", "tu "),
         (r"\btu ((?:ne |n['’])?(?:te |t['’])?\w+e)\b", r"tu \1s"),

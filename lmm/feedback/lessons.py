@@ -81,12 +81,27 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         own = last is not None and not asks(last.user) and _of_the_same(heard.facts[0], last)  # which may be corrected
         heard = heard if own or heard.kind != "correction" else replace(heard, kind="statement")
         told = _statements(text, heard, tongue, known)
+    if not told and last is not None and (named := _named_in_full(reader, text, last, tongue, known)):
+        alone = reader.hear(named, None)
+        told, restated = (_statements(named, alone, tongue, known) if alone.facts else []), True
     if not told:
         return without_lesson("nothing", "nothing that lasts")
     one = told[0]
     if len(told) == 1 and one.lesson and not restated:
         one = replace(one, lesson=replace(one.lesson, statement=said.strip()))
     return replace(one, also=tuple(told[1:]))
+
+
+def _named_in_full(reader: TurnReader, text: str, last: Exchange, tongue: str, known: Sequence[Lesson]) -> str:
+    """ "She is twelve." after "My daughter Isaura plays the bassoon." as "My daughter Isaura is twelve."; "" where it
+    is not clear whom that means."""
+    pronoun = people.PRONOUN.match(grammar.plain(text)) if tongue == "en" and not asks(last.user) else None
+    own = reader.hear(last.user, None).facts if pronoun else ()
+    if pronoun is None or not own:
+        return ""
+    meant = people.meant(last.user, own[0], pronoun[0].lower(), [lesson.subject for lesson in known])
+    owner = f"{meant}'s" if pronoun["whose"] else meant
+    return f"{owner}{grammar.plain(text)[pronoun.end() :]}" if meant else ""
 
 
 SURE = 0.9  # of what is read beside a question, or without a value
@@ -574,6 +589,9 @@ def _restated(
     old, fact = max(own.facts, key=likeness), replace(fact, value=EXCUSE.sub("", fact.value))
     unlike = bool(DIGIT.search(old.value)) != bool(DIGIT.search(fact.value)) and _around(fact) > FEW
     of_it = [part for part in clauses(text) if contains(part, old.value)]
+    if IS_SO.match(fact.clause) and not (TAKEN_BACK.match(text) or MEANT.search(text)):  # "she is twelve"
+        was_so = IS_BEFORE.search(old.clause[: old.clause.find(old.value)])
+        unlike = unlike or not was_so or grammar.is_number(old.value) != grammar.is_number(fact.value)
     if unlike or contains(fact.value, old.value) or (of_it and not any(map(NOT.search, of_it))):
         return None  # of the very thing something else is said
     told = [one.lesson.statement for one in _statements(before, own, tongue, ()) if one.lesson]
@@ -609,6 +627,8 @@ ALIKE = (
 )
 DIGIT = re.compile(r"\d")
 NOT = anycase(r"n['’]t\b|\b(?:not|no|never|instead|rather|wrong|nicht|kein\w*|statt|falsch|pas|non|faux|sino)\b|不")
+IS_SO = anycase(r"(?:(?:and|but|so|well) )?(?:he|she|they)(?: is| are| was| were|['’]?s|['’]re)\b")
+IS_BEFORE = anycase(r"(?:\b(?:is|are|was|were)|['’](?:s|re))(?: called| named)?(?: an?| the)? $")
 EXCUSE = anycase(r"[,;] i (?:mis|mixed|got|had|was).*$")
 
 

@@ -17,7 +17,7 @@ _OWN = re.compile(
     r"\b(?:[Mm]y|[Oo]ur) [a-z][\w'-]*(?: [a-z][\w'-]*){0,2}?(?: [A-Z][\w'-]*)*"
     r"(?= (?:is|was|has|had|and|but|or|who|with|in|at|on|to|for|from|[a-z]+s|[a-z]+ed)\b|[,.;:!?]|\s*$)"
 )
-_PRONOUN = anycase(r"(?P<who>he|she|it)(?= )|(?P<whose>his|her|its)(?= )")
+PRONOUN = anycase(r"(?P<who>he|she|it)(?= )|(?P<whose>his|her|its)(?= )")
 _HIM = word_set("brother father dad son husband uncle grandpa grandfather grandad granddad nephew boyfriend stepson")
 _HER = word_set("sister mother mum mom daughter wife aunt grandma grandmother gran nan niece girlfriend stepdaughter")
 
@@ -28,22 +28,22 @@ def with_subject(text: str, fact: Span, first: Span, known: Iterable[str] = ()) 
     if fact.subject and fact.subject in fact.clause:
         return fact
     clause = grammar.plain(fact.clause)
-    if found := _PRONOUN.match(clause):
-        meant = _meant(text[: fact.at], first, found[0].lower(), known)
-        named = f"{meant}'s" if found["whose"] else meant
-        clause = f"{named}{clause[found.end() :]}" if meant else ""
+    if found := PRONOUN.match(clause):
+        whom = meant(text[: fact.at], first, found[0].lower(), known)
+        named = f"{whom}'s" if found["whose"] else whom
+        clause = f"{named}{clause[found.end() :]}" if whom else ""
     elif fact is first:
         return fact
     else:
         speaks = about.subject_of("", first.subject) in ("I", "we")
         verb, *after = clause.split() or [""]
         acts = verb in VERBS if speaks else shares_subject(clause, first.subject) and not VERBS & set(after[:1])
-        meant = first.subject if acts and first.clause.startswith(first.subject) else ""
-        clause = f"{meant} {clause}" if meant else ""
-    return replace(fact, clause=clause, subject=meant) if clause and fact.value in clause else fact
+        whom = first.subject if acts and first.clause.startswith(first.subject) else ""
+        clause = f"{whom} {clause}" if whom else ""
+    return replace(fact, clause=clause, subject=whom) if clause and fact.value in clause else fact
 
 
-def _meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
+def meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
     """The one person that the pronoun can stand for; "" if there are none, or several."""
     others = _HER if pronoun in ("he", "his") else _HIM if pronoun in ("she", "her") else _HER | _HIM
     subject = about.subject_of("", first.subject)

@@ -86,6 +86,8 @@ def _instead(
     others = [word for word in others if not any(contains(one, word) or contains(word, one) for one in new)]
     if kind == "name":  # a capital may only begin a sentence
         others = [word for word in others if not any(said.startswith(word) for said in sentences(news))]
+    if GERMAN.search(news):
+        others = []  # any noun has a capital there
     if not told and (kind == "number" or not others or not blanks):
         return
     several = [*told, *others]
@@ -155,6 +157,7 @@ def _stems(text: str) -> set[str]:
 
 
 ARTICLE = re.compile(r"^(?:an?|the) ", re.I)
+GERMAN = re.compile(r"\b(?:und|ich|nicht|ist|der|das|dem|den|für|mit|zu|jetzt|wir|mein\w*)\b")
 SIGNS = re.compile(r"[\u3400-\u9fff]")  # no blanks part words
 WORD = re.compile(r"[^\W_](?:[\w'’.:/@-]*\w)?")
 _CAPITAL = r"[^\W\d_a-zß-ÿ]"

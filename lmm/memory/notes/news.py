@@ -105,7 +105,7 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     best = max(range(len(parts)), key=rank)
     if best < held:
         return as_sentence(parts[best])
-    said = as_sentence(without(parts[best], over | before) if says_any(parts[best], new) else parts[best])
+    said = as_sentence(without(parts[best], over | before) if not new or says_any(parts[best], new) else parts[best])
     for part in parts[best + 1 :]:
         longer = f"{said} {as_sentence(part)}"
         if notebook.telling(part) & over or not fits(longer):

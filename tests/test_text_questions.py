@@ -127,6 +127,8 @@ def test_to_make_something_with_a_fact_is_not_to_ask_for_it(query: str, stored: 
         ("Where did I use to live?", "Where did I live?"),
         ("What was my old alarm code?", "What was my alarm code?"),
         ("What is my alarm code?", ""),
+        ("Where did I live before now?", "Where did I live?"),
+        ("What does she eat now that she did not before?", ""),
         ("I lived in Hull before.", ""),
         ("Should I eat before the exam?", ""),
         ("What is my old age pension?", "What is my age pension?"),

@@ -98,11 +98,15 @@ _BEFORE = re.compile(
     r"|(?<=\bdid i) used? to(?= \w)|(?<=\bdid we) used? to(?= \w)",
     re.I,
 )
+_NOW = re.compile(r"(?<!before )\b(?:now|today|nowadays|these days|currently)\b", re.I)
 _ASKS = re.compile(r"(?:and |so |but )?(?:what|which|who|whose|where|when|how)\b", re.I)
 
 
 def now_asked(text: str) -> str:
-    """What a question about before asks of today: "What was my code before?" -> "What was my code?"; "" of others."""
+    """What a question about before asks of today: "What was my code before?" -> "What was my code?"; "" of others, and
+    of what is so now and was not before."""
+    if _NOW.search(text):
+        return ""
     asked = _BEFORE.sub("", text.strip())
     return asked if asked != text.strip() and _ASKS.match(asked) else ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -128,6 +129,24 @@ def test_of_a_long_note_a_sentence_that_tells_something_is_said_before_chatter(a
         made.mind.learn(Lesson(statement=said, echo=said, values=values))
         [recall] = recall_many(made.mind, ["What did the doctor's visit bring?"])
         assert opening_of(recall).startswith(begins)
+
+
+@on("toy")
+@pytest.mark.parametrize(("gain", "begins"), [(0.5, "Your starter is called Clem."), (2.0, "Your starter gets rye.")])
+def test_of_what_was_told_apart_of_one_thing_the_reply_begins_with_what_is_asked_for(
+    adapter: Adapter, monkeypatch, gain: float, begins: str
+) -> None:
+    def helps(text: str, note: str) -> float:
+        both = "Clem" in note and "rye" in note
+        return 1 / (1 + math.exp(-(6.0 + gain * both if "Clem" in note else -3.0)))
+
+    for module in (notes_gate, news_module):
+        monkeypatch.setattr(module, "shared_cross", lambda *path: None if path else SimpleNamespace(helps=helps))
+    made = engine(adapter, "notes", threshold=0.01, chain=False)
+    for of, text in (("my starter", "my starter is called Clem"), ("my starter", "my starter gets rye"), ("", "rye")):
+        made.mind.learn(Lesson(statement=text, echo=f"{text.replace('my', 'Your')}.", subject=of))
+    [recall] = recall_many(made.mind, ["What do I feed Clem?"])
+    assert opening_of(recall) == begins
 
 
 @on("toy")

@@ -151,6 +151,22 @@ def helping_by_part(text: str, parts: Sequence[str], notebook: Notebook, in_cont
     return [(by_second + by_first) / 2 for by_second, by_first in zip(helping, first, strict=True)]
 
 
+SEVERAL = 4  # facts about one thing that are looked at beside the one that helps
+
+
+def asked_for(text: str, best: Lesson, owners: Iterable[Lesson], note_of: Callable[[Lesson], str]) -> Lesson:
+    """Of what was told apart of one thing, what is asked for: the fact that helps best, or another that, read behind
+    it, helps more. "My starter gets rye" does not say that it is the starter which is called Clementine."""
+    second = shared_cross() if best.statement and len(best.subject) > len("we") else None
+    others = [x for x in dict.fromkeys(owners) if x != best and x.statement and fold(x.subject) == fold(best.subject)]
+    if second is None or not others:
+        return best
+    alone = logit(second.helps(text, note_of(best)))
+    behind = [(logit(second.helps(text, f"{note_of(best)} {note_of(x)}")), i) for i, x in enumerate(others[-SEVERAL:])]
+    score, i = max(behind)
+    return others[-SEVERAL:][i] if score - FIRST_SAYS > alone else best
+
+
 def as_sentence(part: str) -> str:
     end = "" if part[-1] in "?!。？！" else "。" if SIGNS.match(part[-1]) else "."
     return f"{part[0].upper()}{part[1:].rstrip('. ')}{end}"

@@ -84,6 +84,8 @@ class Notes(Isolated):
         """The notes that help, the best one last, next to the question, or two that help together. The reply begins
         with the last, or with both."""
         helping, begins = [one for one in found if self._helps(*one)], 1
+        if helping and (rather := news.asked_for(text, helping[0][0], owners, text_of)) is not helping[0][0]:
+            helping = [(rather, helping[0][1]), *(one for one in helping if one[0] is not rather)]
         shown = helping[: self.options.count][::-1]
         if self.options.chain and (chain := notebook.chain(text, owners, helping[0][0] if helping else None)):
             shown, begins = [(owners[position], chain[2]) for position in chain[:2]], 2

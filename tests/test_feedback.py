@@ -993,8 +993,8 @@ def test_a_reply_has_the_value_in_whole_words() -> None:
 
 def test_two_people_are_two_though_the_word_of_the_one_begins_that_of_the_other() -> None:
     beside = Span("", "", "", 0)
-    assert people.meant("My sonographer is here, and my son is here. ", beside, "he", ()) == ""
-    assert people.meant("My son is here. ", beside, "he", ()) == "My son"
+    assert people._meant("My sonographer is here, and my son is here. ", beside, "he", ()) == ""
+    assert people._meant("My son is here. ", beside, "he", ()) == "My son"
 
 
 @pytest.mark.parametrize(

@@ -175,10 +175,9 @@ class Talk:
         had = self.mind.lessons
         report = self.watched(summary, lambda on_step: self.mind.learn(lesson, on_step=on_step, beside=beside))
         self.took[self.mind.memory.name] = report.seconds
-        new = next((known for known in self.mind.lessons if known.id == lesson.id), lesson)
-        left, says = {known.id for known in self.mind.lessons}, (fold(new.answer), fold(new.statement))
-        gone = [known.answer or known.statement for known in had if known.id not in left]
-        other = [text.rstrip(".。") for text in dict.fromkeys((*gone, new.replaces)) if text and fold(text) not in says]
+        left, says = {known.id for known in self.mind.lessons}, (fold(lesson.answer), fold(lesson.statement))
+        gone = dict.fromkeys(known.answer or known.statement for known in had if known.id not in left)
+        other = [text.rstrip(".。") for text in gone if fold(text) not in says]
         before = f", instead of: {'; '.join(other)}" if other else ""
         self.view.say(f"learned: {summary}{before}, {report.seconds:.1f} s{self.hint}")
         return summary

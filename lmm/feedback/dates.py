@@ -238,15 +238,11 @@ WORDS = ("March", "May")  # months that are words in small letters
 
 def _period(today: date, first: int, length: int, count: int) -> date:
     """When such months begin: those that go on or come this year, the next after today, or the last that are over."""
-    starts = [date(year, first, 1) for year in range(today.year - 2, today.year + 2)]
-    now = today.year * 12 + today.month
-    at = [now - (start.year * 12 + start.month) for start in starts]  # months since they began
-    if count > 0:
-        return next(start for start, since in zip(starts, at, strict=True) if since < 0)
-    if count < 0:
-        return next(start for start, since in reversed(list(zip(starts, at, strict=True))) if since >= length)
-    going_on = (start for start, since in zip(starts, at, strict=True) if 0 <= since < length)
-    return next(going_on, date(today.year, first, 1))
+    since = (today.month - first) % 12  # months since they began last
+    if count == 0 and since >= length:
+        return date(today.year, first, 1)
+    back = since - 12 if count > 0 else since + 12 if count < 0 and since < length else since
+    return _away(today, MONTH, -back)[0]
 
 
 def _written(day: date, unit: int, language: str) -> str:

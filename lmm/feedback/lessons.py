@@ -95,13 +95,11 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
 def _named_in_full(reader: TurnReader, text: str, last: Exchange, tongue: str, known: Sequence[Lesson]) -> str:
     """ "She is twelve." after "My daughter Isaura plays the bassoon." as "My daughter Isaura is twelve."; "" where it
     is not clear whom that means."""
-    pronoun = people.PRONOUN.match(grammar.plain(text)) if tongue == "en" and not asks(last.user) else None
-    own = reader.hear(last.user, None).facts if pronoun else ()
-    if pronoun is None or not own:
+    plain = grammar.plain(text)
+    if tongue != "en" or asks(last.user) or not people.PRONOUN.match(plain):
         return ""
-    meant = people.meant(last.user, own[0], pronoun[0].lower(), [lesson.subject for lesson in known])
-    owner = f"{meant}'s" if pronoun["whose"] else meant
-    return f"{owner}{grammar.plain(text)[pronoun.end() :]}" if meant else ""
+    own = reader.hear(last.user, None).facts
+    return people.named_in_full(plain, last.user, own[0], [lesson.subject for lesson in known])[1] if own else ""
 
 
 SURE = 0.9  # of what is read beside a question, or without a value

@@ -28,10 +28,8 @@ def with_subject(text: str, fact: Span, first: Span, known: Iterable[str] = ()) 
     if fact.subject and fact.subject in fact.clause:
         return fact
     clause = grammar.plain(fact.clause)
-    if found := PRONOUN.match(clause):
-        whom = meant(text[: fact.at], first, found[0].lower(), known)
-        named = f"{whom}'s" if found["whose"] else whom
-        clause = f"{named}{clause[found.end() :]}" if whom else ""
+    if PRONOUN.match(clause):
+        whom, clause = named_in_full(clause, text[: fact.at], first, known)
     elif fact is first:
         return fact
     else:
@@ -43,7 +41,17 @@ def with_subject(text: str, fact: Span, first: Span, known: Iterable[str] = ()) 
     return replace(fact, clause=clause, subject=whom) if clause and fact.value in clause else fact
 
 
-def meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
+def named_in_full(clause: str, before: str, first: Span, known: Iterable[str]) -> tuple[str, str]:
+    """Whom the pronoun means that a plain clause begins with, and the clause with them in its place; "" in doubt."""
+    found = PRONOUN.match(clause)
+    whom = _meant(before, first, found[0].lower(), known) if found else ""
+    if found is None or not whom:
+        return "", ""
+    owner = f"{whom}'s" if found["whose"] else whom
+    return whom, f"{owner}{clause[found.end() :]}"
+
+
+def _meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
     """The one person that the pronoun can stand for; "" if there are none, or several."""
     others = _HER if pronoun in ("he", "his") else _HIM if pronoun in ("she", "her") else _HER | _HIM
     subject = about.subject_of("", first.subject)

@@ -33,8 +33,9 @@ def says_who(text: str) -> tuple[str, str] | None:
     """ "My dentist is Dr Osei." -> "My dentist" and "Dr Osei"; None of what says more, or something else."""
     found = _IS.match(text.strip())
     both = role_and_name(f"{found['role']} {found['name']}") if found else None
-    named = both is not None and found is not None and both[1] == found["name"]
-    return both if both and named and all(_NAME.fullmatch(part) for part in both[1].split()) else None
+    if found is None or both is None or both[1] != found["name"]:
+        return None
+    return both if all(_NAME.fullmatch(part) for part in both[1].split()) else None
 
 
 _LEAVES = re.compile(

@@ -180,21 +180,22 @@ class Notebook(Index):
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
         beside = (_presupposed, of_others, of_another_relative, _on_other_days, _of_another)
         near = [p for p in near if not any(holds(self.prompts[p], text) for holds in beside)]
-        if any(head(self.prompts[p]) == head(text) for p in near):  # what the news begin with is known
+        begins = head(text)
+        if any(head(self.prompts[p]) == begins for p in near):  # what the news begin with is known
             near = [p for p in near if not of_another_thing(self.prompts[p], text)]
-        news = dict.fromkeys((text, _told(parts) or text))
+        said, news = self._beginnings(_CHANGES.sub(" ", text)), dict.fromkeys((text, _told(parts) or text))
         return [
             position
             for position in near
             if max(second.look(one, self.prompts[position]).replaces for one in news)
-            >= (UNNAMED if surely else self._doubt(text, self.prompts[position]))
+            >= (UNNAMED if surely else self._doubt(text, said, self.prompts[position]))
         ]
 
-    def _doubt(self, news: str, note: str) -> float:
-        """From which probability a note is out of date: the less it and the news name alike, the surer that must be."""
+    def _doubt(self, news: str, said: frozenset[str], note: str) -> float:
+        """From which probability a note is out of date: the less it and the news name alike (`said` is what these do),
+        the surer that must be."""
         if new_in_post(note, news):
             return IN_POST
-        said = self._beginnings(_CHANGES.sub(" ", news))
         if said & self._beginnings(" ".join(note.split()[:FIRST])):
             return OUTDATED
         return SHARED if said & self._beginnings(note) else UNNAMED

@@ -18,6 +18,7 @@ from lmm.text.sentences import clauses, sentences, without
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
     from lmm.lesson import Lesson
+    from lmm.memory.keyed.cross import CrossEncoder
     from lmm.memory.notes.gate import Notebook
 
 FORMERLY = 3  # statements that are no longer true, by which one lesson is found
@@ -141,14 +142,18 @@ def helping_by_part(text: str, parts: Sequence[str], notebook: Notebook, in_cont
     first = [logit(notebook.gate.same(asked, notebook.lower(part))) for part in parts]
     if (second := shared_cross()) is None:
         return first
-    behind = [bool(in_context and i) for i in range(len(parts))]
     helping = [
-        logit(second.helps(text, f"{parts[0]} {part}" if more else part)) - FIRST_SAYS * more
-        for part, more in zip(parts, behind, strict=True)
+        _helps_behind(second, text, parts[0], part) if in_context and i else logit(second.helps(text, part))
+        for i, part in enumerate(parts)
     ]
     if in_context and SIGNS.search(parts[0]):
         return helping
     return [(by_second + by_first) / 2 for by_second, by_first in zip(helping, first, strict=True)]
+
+
+def _helps_behind(second: CrossEncoder, text: str, first: str, part: str) -> float:
+    """How surely a part helps that is read behind the first, beyond what that does, as a logit."""
+    return logit(second.helps(text, f"{first} {part}")) - FIRST_SAYS
 
 
 SEVERAL = 4  # facts about one thing that are looked at beside the one that helps
@@ -158,13 +163,14 @@ def asked_for(text: str, best: Lesson, owners: Iterable[Lesson], note_of: Callab
     """Of what was told apart of one thing, what is asked for: the fact that helps best, or another that, read behind
     it, helps more. "My starter gets rye" does not say that it is the starter which is called Clementine."""
     second = shared_cross() if best.statement and len(best.subject) > len("we") else None
-    others = [x for x in dict.fromkeys(owners) if x != best and x.statement and fold(x.subject) == fold(best.subject)]
-    if second is None or not others:
+    if second is None:
         return best
-    alone = logit(second.helps(text, note_of(best)))
-    behind = [(logit(second.helps(text, f"{note_of(best)} {note_of(x)}")), i) for i, x in enumerate(others[-SEVERAL:])]
-    score, i = max(behind)
-    return others[-SEVERAL:][i] if score - FIRST_SAYS > alone else best
+    about, first, others = fold(best.subject), note_of(best), {x.id: x for x in owners if x.id != best.id}
+    alike = [x for x in others.values() if x.statement and fold(x.subject) == about][-SEVERAL:]
+    if not alike:
+        return best
+    most, i = max((_helps_behind(second, text, first, note_of(x)), i) for i, x in enumerate(alike))
+    return alike[i] if most > logit(second.helps(text, first)) else best
 
 
 def as_sentence(part: str) -> str:

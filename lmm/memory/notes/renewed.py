@@ -78,16 +78,7 @@ def _instead(
     told = [ARTICLE.sub("", one) for one in new if _alike(value, one) and (blanks or before[-1:] + one in news)]
     if kind == "number":
         told = [one for one in told if _is_now(one, news)]
-    others = [
-        word
-        for word in dict.fromkeys((NAME if kind == "name" else WORD).findall(news))
-        if _alike(value, word) and telling(word) and not contains(known, word)
-    ]
-    others = [word for word in others if not any(contains(one, word) or contains(word, one) for one in new)]
-    if kind == "name":  # a capital may only begin a sentence
-        others = [word for word in others if not any(said.startswith(word) for said in sentences(news))]
-    if GERMAN.search(news):
-        others = []  # any noun has a capital there
+    others = _others(kind, value, new, known, news, telling)
     if not told and (kind == "number" or not others or not blanks):
         return
     several = [*told, *others]
@@ -99,6 +90,19 @@ def _instead(
         sure = sure and lead and scores[best] >= ALONE[kind] and not _stems(several[best]) & _stems(known)
     if sure:
         yield scores[best], several[best]
+
+
+def _others(kind: str, value: str, new: Sequence[str], known: str, news: str, telling: Telling) -> list[str]:
+    """What else the news have of the value's kind, and nobody has read as theirs. Of German none: any noun has a
+    capital there."""
+    if GERMAN.search(news):
+        return []
+    said = dict.fromkeys((NAME if kind == "name" else WORD).findall(news))
+    found = [word for word in said if _alike(value, word) and telling(word) and not contains(known, word)]
+    found = [word for word in found if not any(contains(one, word) or contains(word, one) for one in new)]
+    if kind == "name":  # a capital may only begin a sentence
+        found = [word for word in found if not any(part.startswith(word) for part in sentences(news))]
+    return found
 
 
 def _is_now(value: str, news: str) -> bool:

@@ -48,6 +48,8 @@ def _registered(group: str, *more: str) -> Callable[[], Iterable[str]]:
     return names
 
 
+LONGEST = 1024  # tokens of a reply where nobody says how many: a small model may find no end
+
 _reply = partial(option, group="reply", live=True)
 _model = partial(option, group="model")
 _memory = partial(option, group="memory")
@@ -62,7 +64,7 @@ class Decoding(Options):
     decoding_strategy: str = _reply("auto", "auto: greedy when deterministic, else sample", one_of=STRATEGIES)
     deterministic: bool = _reply(True, "greedy, or sampling", flag="--deterministic/--non-deterministic")
     max_tokens: int | None = _reply(
-        None, "longest reply, in tokens; default: what the context has room for", "[1, inf)"
+        None, f"longest reply, in tokens; default: {LONGEST}, and /more goes on", "[1, inf)"
     )
     stop_repeats: bool = _reply(True, "end a reply that repeats itself over and over")
     temperature: float = _reply(0.7, "for sampling", "(0, 10]")

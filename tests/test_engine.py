@@ -236,6 +236,16 @@ def test_what_is_too_long_for_the_model_is_not_learned(toy: ToyAdapter, monkeypa
     assert not mind.lessons and not mind.history.undo
 
 
+def test_a_reply_that_finds_no_end_is_cut_and_can_go_on(toy: ToyAdapter, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmm.adapters.generation.LONGEST", 7)
+    monkeypatch.setattr(toy.format, "stop_ids", frozenset())
+    made = engine(toy, "identity")
+    made.decoding = Decoding(stop_repeats=False)
+    cut = made.reply("Tell me everything.").generated
+    assert cut is not None and (len(cut.tokens), cut.cut) == (7, "length")
+    assert "".join(made.more()) and len(cut.tokens) == 14
+
+
 def test_the_oldest_turns_leave_when_the_conversation_outgrows_the_model(toy: ToyAdapter, monkeypatch) -> None:
     monkeypatch.setattr(toy, "shape", replace(toy.shape, context=400))
     made = engine(toy, "identity", max_tokens=3, system="Be brief.")

@@ -1079,7 +1079,7 @@ def test_conversations_that_are_too_long_together_take_turns(tmp_path: Path, mon
 
 def test_a_reply_that_nobody_gave_a_length_has_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install()
-    monkeypatch.setattr("lmm.server.speaking.MOST", 20)
+    monkeypatch.setattr("lmm.server.speaking.LONGEST", 20)
     with serving(
         ScriptedAdapter(), tmp_path, "jotter", config=Config(model="tiny", memory="jotter", log=False)
     ) as served:

@@ -14,7 +14,7 @@ import numpy as np
 
 from lmm.adapters.models.chat_format import ChatFormat
 from lmm.adapters.sampling import Score, beam_search, picker, score
-from lmm.config import Decoding
+from lmm.config import LONGEST, Decoding
 from lmm.text.cutter import Cutter
 from lmm.text.sentences import sentences
 
@@ -27,7 +27,6 @@ Stop = Callable[[], bool]
 PREFILL_PART = 128
 AT_ONCE = 512  # tokens to read before which a reply's opening is shown already
 DECODED = 8  # tokens of a reply that are decoded at once, or a few more
-UNSAID = 4096  # tokens of a reply, where the model does not say how much it can read
 # A loop: one piece of text over and over. Three times the same line is a refrain, and short pieces may draw a line.
 SHORT, OFTEN, SELDOM, LOOP = 64, 4, 3, 48  # pieces up to so many tokens come so often, others so; so many in all
 SEEN = 8  # tokens in a row that were seen before, so that a piece may have come again
@@ -134,7 +133,8 @@ def stream(
     elif out.scores is not None:
         out.scores += [Score(0.0)] * (whole - len(out.scores))  # nobody picked an opening
     room = adapter.shape.context - len(tokens) if adapter.shape.context else None
-    most = max(1, min((n for n in (decoding.max_tokens, room) if n is not None), default=UNSAID))
+    longest = decoding.max_tokens or LONGEST
+    most = longest if room is None else max(1, min(longest, room))
     cutter = Cutter([] if out.text or not decoding.stop_repeats else [x for x in sentences(begun) if " " in x])
     opening = begun if not out.text else ""
     if opening and out.prefill_tokens <= AT_ONCE:
@@ -180,7 +180,7 @@ def stream(
     out.ended = cutter.found or (bool(out.tokens) and out.tokens[-1] in ends)
     out.interrupted = not out.ended and stop()
     if not (out.ended or out.interrupted or out.cut):
-        out.cut = "length" if most == decoding.max_tokens else "context"
+        out.cut = "length" if most == longest else "context"
     if not cutter.found and (rest := cutter.feed(text.flush()) + cutter.rest()):
         yield _grown(out, rest)
     out.seconds = time.perf_counter() - start

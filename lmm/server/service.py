@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lmm.adapters import generation
 from lmm.adapters.generation import Generated
 from lmm.chat import forgetting
+from lmm.config import LONGEST
 from lmm.engine import memory_files
 from lmm.engine.asking import recall_many
 from lmm.engine.conversation import notes_of
@@ -106,7 +107,7 @@ class Service:
     def size(self, texts: Sequence[str], most: int | None = None) -> int:
         """How many tokens a conversation of these may come to, with a reply of `most`."""
         read = sum(len(self.format.encode(text)) + FORM for text in (self.config.system, *texts))
-        count = read + (most or self.config.max_tokens or speaking.MOST)
+        count = read + (most or self.config.max_tokens or LONGEST)
         return min(count, self.shape.context or count)
 
     def complete(self, request: CompletionRequest, user: str, emit: Emit, stop: threading.Event) -> Replied:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmm.adapters.generation import Generated
 from lmm.chat.talk import Talk
-from lmm.config import Config
+from lmm.config import LONGEST, Config
 from lmm.engine.conversation import Conversation, Turn
 from lmm.errors import Cancelled, UsageError
 from lmm.lesson import Lesson
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from lmm.adapters.models.chat_format import Message
     from lmm.engine.engine import Engine
 
-MOST = 1024  # tokens of a reply, where nobody says how many
 COLD = 1e-3  # a temperature below which the likeliest token is as good as sure, and logits divided by it overflow
 Emit = Callable[[str, Sequence[Token]], None]
 
@@ -163,7 +162,7 @@ def decoding(
     seed = secrets.randbelow(2**31) if seed is None else seed % 2**64  # those below 0 have numbers of their own
     given = {
         "top_p": top_p or None,
-        "max_tokens": max_tokens or config.max_tokens or MOST,
+        "max_tokens": max_tokens or config.max_tokens or LONGEST,
         "seed": seed,
         "learn": learn,
     }

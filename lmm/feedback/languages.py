@@ -1,4 +1,4 @@
-"""Which language a text is in, and the same said from the other side: "my sister" is "your sister" in the echo."""
+"""What was said, from the other side and in its own language: "my sister" is "your sister" in the echo."""
 
 from __future__ import annotations
 
@@ -6,30 +6,6 @@ import re
 from collections.abc import Mapping
 
 from lmm.feedback import grammar
-
-FREQUENT = {
-    "en": "the and is are was my i you it of to in on at we our your that this not has have for with he she his her "
-    "me a am an us they their its but do does don't no so be as by now from can who what where when how name "
-    "called",
-    "de": "der die das und ist ich nicht wir mein meine meinen unser unsere ein eine auf mit den dem im in am hat habe "
-    "es bin du jetzt heißt wohnt von zu sich auch noch nein",
-    "fr": "le la les et est je j il elle on nous mon ma mes notre un une des du de pas dans en au aux à que qui c "
-    "s ne plus ai suis non maintenant habite",
-    "es": "el la los las y es yo mi mis nuestro nuestra un una de del no en que con se al por para está ahora vive "
-    "soy tengo somos me le su ya vivo",
-}
-_WORDS = {language: frozenset(words.split()) for language, words in FREQUENT.items()}
-FREQUENT_WORDS = frozenset[str]().union(*_WORDS.values())
-
-
-def language(text: str) -> str:
-    """Its language among those that can be echoed, by script and frequent words; English where nothing tells."""
-    if re.search(r"[\u3400-\u9fff]", text):
-        return "zh"
-    found = re.findall(r"[^\W\d_]+", text.lower())
-    counts = {name: sum(word in words for word in found) for name, words in _WORDS.items()}
-    return max(counts, key=lambda name: counts[name])
-
 
 # ------------------------------------------------------------------ the other point of view
 _DE = {

@@ -11,7 +11,7 @@ from typing import cast
 from lmm.feedback import about, dates, grammar, people, replies, spans
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.facts import MAX_VALUE, Fact
-from lmm.feedback.languages import FREQUENT_WORDS, echoed, language
+from lmm.feedback.languages import echoed
 from lmm.feedback.model import Findings, Span, TurnReader
 from lmm.feedback.reading import NOTHING, UNSURE, Kind, Reading
 from lmm.feedback.statements import POLITE, TEACH, fact_of

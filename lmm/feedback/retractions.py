@@ -6,9 +6,9 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from lmm.feedback.languages import FREQUENT_WORDS
 from lmm.lesson import Lesson
 from lmm.text.fold import words
+from lmm.text.language import FREQUENT_WORDS
 
 _TELLS = re.compile(
     r"(?:(?:so|well|oh|ok|and|but|btw|unfortunately|sadly)[,:]? )*"

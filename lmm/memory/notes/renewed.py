@@ -21,6 +21,7 @@ import numpy as np
 from lmm.adapters.base import as_tokens
 from lmm.memory.notes.gate import BEGINNING
 from lmm.text.fold import contains, fold, words
+from lmm.text.language import language
 from lmm.text.sentences import clauses, sentences
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _instead(
 def _others(kind: str, value: str, new: Sequence[str], known: str, news: str, telling: Telling) -> list[str]:
     """What else the news have of the value's kind, and nobody has read as theirs. Of German none: any noun has a
     capital there."""
-    if GERMAN.search(news):
+    if language(news) == "de":
         return []
     said = dict.fromkeys((NAME if kind == "name" else WORD).findall(news))
     found = [word for word in said if _alike(value, word) and telling(word) and not contains(known, word)]
@@ -161,7 +162,6 @@ def _stems(text: str) -> set[str]:
 
 
 ARTICLE = re.compile(r"^(?:an?|the) ", re.I)
-GERMAN = re.compile(r"\b(?:und|ich|nicht|ist|der|das|dem|den|für|mit|zu|jetzt|wir|mein\w*)\b")
 SIGNS = re.compile(r"[\u3400-\u9fff]")  # no blanks part words
 WORD = re.compile(r"[^\W_](?:[\w'’.:/@-]*\w)?")
 _CAPITAL = r"[^\W\d_a-zß-ÿ]"

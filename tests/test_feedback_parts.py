@@ -9,12 +9,13 @@ import pytest
 
 from lmm.feedback import about, grammar, is_denial
 from lmm.feedback.dates import dated
-from lmm.feedback.languages import echoed, language
+from lmm.feedback.languages import echoed
 from lmm.feedback.lessons import put_right
 from lmm.feedback.model import best_span, clauses, whole_words
 from lmm.feedback.retractions import taken_back, tells
 from lmm.feedback.vetoes import vetoed
 from lmm.lesson import Lesson
+from lmm.text.language import language
 
 
 @pytest.mark.parametrize(
@@ -40,6 +41,8 @@ from lmm.lesson import Lesson
         ("We've rebooked the trip to the islands", "en", "You have rebooked the trip to the islands."),
         ("we'll meet at noon and I'd bring a cake", "en", "You will meet at noon and you'd bring a cake."),
         ("我们周五从不上线", "zh", "你们周五从不上线。"),
+        ("the boiler man comes at 9:20 am", "en", "The boiler man comes at 9:20 am."),
+        ("at 7 I am at my desk", "en", "At 7 you are at your desk."),
     ],
 )
 def test_a_fact_is_said_back_from_the_other_side(clause: str, tongue: str, echo: str) -> None:

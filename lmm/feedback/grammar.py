@@ -88,9 +88,9 @@ FLIPS = {
 
 
 def flip(text: str) -> str:
-    """Turn the user's point of view into the reply's: "my sister" -> "your sister", "I was" -> "you were"."""
+    """The user's point of view as the reply's: "my sister" -> "your sister", "I was" -> "you were"; "7 am" stays."""
     return re.sub(
-        r"\b(?:(?:I|we) was|was I)\b|(?<![\w@./-])[A-Za-z]+(?:'[a-z]+)?(?![\w@/-])",
+        r"\b(?:(?:I|we) was|was I)\b|(?<![\w@./-])(?!(?<=\d )am\b)[A-Za-z]+(?:'[a-z]+)?(?![\w@/-])",
         lambda m: FLIPS.get(m[0].lower(), m[0]),
         text,
         flags=re.I,

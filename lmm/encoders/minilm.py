@@ -27,6 +27,7 @@ WIDTH = 384
 MAX_TOKENS = 256  # the length the sentence encoder was trained for
 LAYERS, HEADS = 6, 12
 NUMPY = NumpyOps()
+NEAR = "encoder.relative_attention_bias.weight"
 _EPS = 1e-12
 
 #: the six matrices of a layer, by their name in the checkpoint; also what a LoRA of the pair model may change
@@ -105,6 +106,11 @@ def merge_lora(weights: Mapping[str, np.ndarray], delta: Mapping[str, Any]) -> d
     return merged
 
 
+def with_lora(weights: Mapping[str, Any], delta: Mapping[str, Any]) -> dict[str, Any]:
+    """As `merge_lora` gives, but A and B stay beside W and are multiplied one by one: no copy of a large encoder."""
+    return {**weights, **{name: np.asarray(value, np.float32) for name, value in delta.items()}}
+
+
 def layer_norm(x: Array, weight: Array, bias: Array, ops: Ops = NUMPY) -> Array:
     x = x - ops.mean(x, axis=-1, keepdims=True)
     return x / ops.sqrt(ops.mean(x * x, axis=-1, keepdims=True) + _EPS) * weight + bias
@@ -120,21 +126,42 @@ def embed(weights: Mapping[str, Array], tokens: Sequence[int] | np.ndarray, ops:
 
 def run_layers(weights: Mapping[str, np.ndarray], x: np.ndarray, start: int = 0, stop: int = LAYERS) -> np.ndarray:
     """Layers start..stop-1 of BERT (Devlin et al. 2018, arXiv:1810.04805), [T, D] -> [T, D]."""
+    nearness = _nearness(weights, len(x))
     for layer in range(start, stop):
-        x = _block(weights, f"encoder.layer.{layer}.", x)
+        x = _block(weights, f"encoder.layer.{layer}.", x, nearness)
     return x
 
 
+def _nearness(weights: Mapping[str, np.ndarray], length: int) -> np.ndarray | float:
+    """What the distance of two tokens adds to their attention, [H, T, T]; 0 of encoders that do not look at it."""
+    table = weights.get(NEAR)
+    return 0.0 if table is None else table[distances(length)].transpose(2, 0, 1)
+
+
+@lru_cache(maxsize=256)
+def distances(length: int, kinds: int = 32, most: int = 128) -> np.ndarray:
+    """The kind of distance [T, T] between two tokens: one for each of the near ones, then wider and wider, and the
+    half behind for those that follow (Raffel et al. 2020, arXiv:1910.10683, with its defaults)."""
+    places = np.arange(length)
+    apart = places[None] - places[:, None]
+    half, far = kinds // 2, np.abs(apart)
+    exact = half // 2
+    wide = exact + (np.log(np.maximum(far, 1) / exact) / np.log(most / exact) * (half - exact)).astype(int)
+    return np.where(far < exact, far, np.minimum(wide, half - 1)) + half * (apart > 0)
+
+
 def linear(weights: Mapping[str, Array], name: str, x: Array) -> Array:
-    return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    y = x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    a = weights.get(f"{name}.lora_a")
+    return y if a is None else y + x @ a @ weights[f"{name}.lora_b"]
 
 
-def _block(weights: Mapping[str, np.ndarray], at: str, x: np.ndarray) -> np.ndarray:
+def _block(weights: Mapping[str, np.ndarray], at: str, x: np.ndarray, nearness: np.ndarray | float) -> np.ndarray:
     def heads(name: str) -> np.ndarray:  # [T, D] -> [H, T, D / H]
         return linear(weights, f"{at}attention.self.{name}", x).reshape(len(x), HEADS, -1).transpose(1, 0, 2)
 
     q, k, v = heads("query"), heads("key"), heads("value")
-    scores = q @ k.transpose(0, 2, 1) * np.float32(1 / np.sqrt(q.shape[-1]))
+    scores = q @ k.transpose(0, 2, 1) * np.float32(1 / np.sqrt(q.shape[-1])) + nearness
     scores = np.exp(scores - scores.max(axis=-1, keepdims=True))
     return after_attention(weights, at, x, (scores / scores.sum(axis=-1, keepdims=True)) @ v)
 
@@ -153,6 +180,8 @@ def after_attention(weights: Mapping[str, Array], at: str, x: Array, mixed: Arra
 
 class Encoder:
     """The sentence encoder: `encode(texts)`, and the tokenizer and weights the pair model builds on."""
+
+    width = WIDTH
 
     def __init__(self, folder: Path | None = None) -> None:
         from tokenizers import Tokenizer

@@ -179,9 +179,11 @@ def _load_for_conversation(config: Config, progress: Progress | None, notice: No
 
 def open_mind(config: Config, progress: Progress | None = None, notice: Notice = lambda text: None) -> Mind:
     """A loaded model with its memory, and what `mm_load_path` holds. `notice` gets what a user should know."""
+    from lmm.encoders import mpnet
     from lmm.engine.mind import Mind
 
     memory = build_memory(as_saved(config))
+    mpnet.unpacked(progress)  # once, and not in the middle of the first message
     log = open_log(config)
     mind = Mind(_load_for_conversation(config, progress, notice), memory, config.seed, log)
     start(mind, config, notice)

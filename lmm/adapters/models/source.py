@@ -17,7 +17,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,12 +66,13 @@ class ModelSource:
 
 @dataclass(frozen=True)
 class Packaged:
-    """A GGUF file inside installed Python packages, in one or several pieces. Nothing of theirs is imported."""
+    """A file of weights inside installed Python packages, in one or several pieces. Nothing of theirs is imported."""
 
     model_id: str
     parts: tuple[tuple[str, str], ...]  # (import name, file below the package)
     sha256: str  # of the pieces put together
     requirements: str
+    place: str = "models"  # folder of the cache for what it is converted to
 
     @property
     def install(self) -> str:
@@ -206,25 +207,39 @@ def _nearby(path: Path) -> list[str]:
 
 def folder_of(name: str) -> Path:
     """Where the weights of a packaged model are, once they are converted."""
-    return cache_dir() / "models" / f"{name}-{PACKAGED[name].sha256[:12]}"
+    return _folder_of(name, PACKAGED[name])
+
+
+def _folder_of(name: str, weights: Packaged) -> Path:
+    return cache_dir() / weights.place / f"{name}-{weights.sha256[:12]}"
 
 
 def _packaged(name: str, progress: Progress | None) -> ModelSource:
     from lmm.adapters.models.gguf_import import convert_gguf
 
     weights = PACKAGED[name]
-    folder = folder_of(name)
-    revision = f"sha256:{weights.sha256}"
+    folder = converted(name, weights, convert_gguf, progress)
+    return ModelSource(name, folder, weights.model_id, f"sha256:{weights.sha256}")
+
+
+def converted(
+    name: str,
+    weights: Packaged,
+    convert: Callable[[Path, Path, Progress | None], object],
+    progress: Progress | None = None,
+) -> Path:
+    """The folder that `convert(file, folder, progress)` fills with what packages hold, once. Raises ModelError."""
+    folder = _folder_of(name, weights)
     if damage(folder):
         paths = weights.paths()
         with _conversion(folder, progress) as work:
             if work is not None:
                 source = _joined(paths, weights, work)
-                convert_gguf(source, work, _named(progress, weights.model_id))
+                convert(source, work, _named(progress, weights.model_id))
                 if len(paths) > 1:
                     source.unlink()
-                _write_manifest(work, weights.model_id, revision, name)
-    return ModelSource(name, folder, weights.model_id, revision)
+                _write_manifest(work, weights.model_id, f"sha256:{weights.sha256}", name)
+    return folder
 
 
 def _joined(paths: list[Path], weights: Packaged, work: Path) -> Path:

@@ -20,10 +20,11 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from lmm.encoders.minilm import HEADS, MATRICES, WIDTH
+from lmm.encoders.minilm import HEADS, MATRICES, NEAR, distances
 from lmm.feedback import model as reader
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.model import KINDS, SPANS, Pieces
+from lmm.text.language import is_english
 from scripts.bert import descend
 from scripts.train_gate import go_on_from
 
@@ -53,6 +54,18 @@ def row(labels: dict[str, Any]) -> dict[str, Any]:
         unlabelled.append("value")
     facts = [{"clause": labels["text"], "value": value, "subject": ""}] if value and at >= 0 else []
     return {"last": None, **labels, "facts": facts, "unlabelled": unlabelled}
+
+
+def in_english(row: dict[str, Any]) -> bool:
+    return row.get("language", "en") == "en" and is_english(row["text"])
+
+
+def after_others(rows: Sequence[dict[str, Any]], share: float, rng: random.Random) -> list[dict[str, Any]]:
+    """Some of the turns once more, after an exchange of another's: what went before hides no statement that has nothing
+    to do with it, and makes none."""
+    exchanges = [row["last"] for row in rows if row.get("last")]
+    alone = [row for row in rows if not row.get("last") and row["kind"] != "correction"]
+    return [{**row, "last": rng.choice(exchanges)} for row in rng.sample(alone, round(share * len(alone)))]
 
 
 # ------------------------------------------------------------------ labels
@@ -103,7 +116,9 @@ class ReaderModel:
 
     def __init__(self, encoder: Any, layers: int, rank: int, lora_from: int, seed: int) -> None:
         rng = np.random.default_rng(seed)
-        self.layers, self.lora_from = layers, lora_from
+        self.layers, self.lora_from, self.width = layers, lora_from, encoder.width
+        near = encoder.weights.get(NEAR)
+        self.near = None if near is None else torch.from_numpy(near)
         self.base = {
             name: torch.from_numpy(np.array(value))
             for name, value in encoder.weights.items()
@@ -116,7 +131,7 @@ class ReaderModel:
                 wide, out = self.base[f"{name}.weight"].shape
                 self.params[f"{name}.lora_a"] = torch.from_numpy(rng.normal(0, 1 / math.sqrt(wide), (wide, rank)))
                 self.params[f"{name}.lora_b"] = torch.zeros(rank, out)
-        for name, size in reader.head_shapes(HIDDEN).items():
+        for name, size in reader.head_shapes(HIDDEN, encoder.width).items():
             scale = 0.0 if name.endswith("bias") or name in ("segment", "marks") else 1 / math.sqrt(size[0])
             self.params[name] = torch.from_numpy(rng.normal(0, 1, size) * scale)
         self.params = {name: value.float().requires_grad_() for name, value in self.params.items()}
@@ -130,7 +145,7 @@ class ReaderModel:
     def states(self, batch: Sequence[Example], drop: float) -> tuple[torch.Tensor, torch.Tensor]:
         """Turns -> states of the last layer [B, T, D], and which are not padding [B, T]."""
         longest = max(len(one.turn.ids) for one in batch)
-        x = torch.zeros(len(batch), longest, WIDTH)
+        x = torch.zeros(len(batch), longest, self.width)
         segment, marks = (torch.zeros(len(batch), longest, dtype=torch.long) for _ in range(2))
         mask = torch.zeros(len(batch), longest, dtype=torch.bool)
         for row, one in enumerate(batch):
@@ -140,6 +155,8 @@ class ReaderModel:
             mask[row, :n] = True
         x = x + self.params["segment"][segment] + self.params["marks"][marks]
         bias = torch.zeros(mask.shape).masked_fill(~mask, -1e9)[:, None, None]
+        if self.near is not None:
+            bias = bias + self.near[torch.from_numpy(distances(longest))].permute(2, 0, 1)
         for layer in range(self.lora_from, self.layers):
             x = self.block(f"encoder.layer.{layer}.", x, bias, drop)
         return x.float(), mask
@@ -147,7 +164,7 @@ class ReaderModel:
     def block(self, at: str, x: torch.Tensor, bias: torch.Tensor, drop: float) -> torch.Tensor:
         def norm(name: str, y: torch.Tensor) -> torch.Tensor:
             weight, shift = (self.base[f"{at}{name}.LayerNorm.{part}"] for part in ("weight", "bias"))
-            return F.layer_norm(y, (WIDTH,), weight, shift, 1e-12)
+            return F.layer_norm(y, y.shape[-1:], weight, shift, 1e-12)
 
         def heads(name: str) -> torch.Tensor:
             return self.linear(f"{at}attention.self.{name}", x).unflatten(-1, (HEADS, -1)).transpose(1, 2)
@@ -214,7 +231,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="labelled turns to train on")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--encoder", choices=("minilm", "e5"), default="minilm")
+    parser.add_argument("--encoder", choices=("minilm", "e5", "mpnet"), default="minilm")
+    parser.add_argument("--english", action="store_true", help="leave out turns in other languages")
+    parser.add_argument("--after", type=float, default=0.0, help="share of turns seen after another's exchange, too")
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--lora-from", type=int, default=0)
     parser.add_argument("--rank", type=int, default=16)
@@ -233,7 +252,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
     encoder = reader.encoder(options.encoder)
-    examples = [Example(row, encoder, options.lora_from) for row in turns(options.data)]
+    rows = [row for row in turns(options.data) if not options.english or in_english(row)]
+    rows += after_others(rows, options.after, random.Random(options.seed))
+    examples = [Example(row, encoder, options.lora_from) for row in rows]
     print(f"{len(examples)} turns", flush=True)
     model = ReaderModel(encoder, options.layers, options.rank, options.lora_from, options.seed)
     if options.init:

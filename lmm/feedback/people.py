@@ -18,6 +18,8 @@ _OWN = re.compile(
     r"(?= (?:is|was|has|had|and|but|or|who|with|in|at|on|to|for|from|[a-z]+s|[a-z]+ed)\b|[,.;:!?]|\s*$)"
 )
 PRONOUN = anycase(r"(?P<who>he|she|it)(?= )|(?P<whose>his|her|its)(?= )")
+PARTICIPLE = anycase(r"(?:\w+ed|kept|built|made|left|hidden|hung|bought|stuck)\b")
+LINKED = anycase(r" (?:is|are|was|were) ")  # "my bike is red, locked behind the mill"
 _HIM = word_set("brother father dad son husband uncle grandpa grandfather grandad granddad nephew boyfriend stepson")
 _HER = word_set("sister mother mum mom daughter wife aunt grandma grandmother gran nan niece girlfriend stepdaughter")
 
@@ -37,7 +39,8 @@ def with_subject(text: str, fact: Span, first: Span, known: Iterable[str] = ()) 
         verb, *after = clause.split() or [""]
         acts = verb in VERBS if speaks else shares_subject(clause, first.subject) and not VERBS & set(after[:1])
         whom = first.subject if acts and first.clause.startswith(first.subject) else ""
-        clause = f"{whom} {clause}" if whom else ""
+        linked = LINKED.search(first.clause) if text[: fact.at].endswith(", ") and PARTICIPLE.match(clause) else None
+        clause = f"{whom}{linked[0] if linked else ' '}{clause}" if whom else ""
     return replace(fact, clause=clause, subject=whom) if clause and fact.value in clause else fact
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lmm.encoders.minilm import HEADS, WIDTH
+from lmm.encoders.minilm import HEADS, NEAR, distances
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -33,7 +33,7 @@ class Bert:
 
     def norm(self, name: str, x: Tensor) -> Tensor:
         weight, bias = self.weight(name + ".weight"), self.weight(name + ".bias")
-        return self.torch.nn.functional.layer_norm(x, (WIDTH,), weight, bias, 1e-12)
+        return self.torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, 1e-12)
 
     def block(self, layer: int, x: Tensor, mask: Tensor) -> Tensor:
         """States [B, T, D] below a layer, which tokens there are [B, T] -> those above it."""
@@ -42,7 +42,11 @@ class Bert:
             self.linear(f"{at}attention.self.{n}", x).view(b, t, HEADS, -1).transpose(1, 2)
             for n in ("query", "key", "value")
         )
-        mixed = self.torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None, None, :])
+        seen = mask[:, None, None, :]
+        if NEAR in self.base:
+            nearness = self.base[NEAR][self.torch.from_numpy(distances(t))].permute(2, 0, 1).to(q.dtype)
+            seen = nearness.masked_fill(~seen, -1e9)
+        mixed = self.torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=seen)
         mixed = mixed.transpose(1, 2).reshape(b, t, -1)
         x = self.norm(f"{at}attention.output.LayerNorm", x + self.linear(f"{at}attention.output.dense", mixed))
         inner = self.torch.nn.functional.gelu(self.linear(f"{at}intermediate.dense", x))

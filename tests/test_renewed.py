@@ -44,6 +44,7 @@ def now(old: Lesson, said: str, *values: str, **likely: float) -> str:
         ("Whitby saw Dorrit", [], {"Whitby": 0.1}, ""),  # the capital may only begin a sentence
         ("Dorrit is in Whitby now", [], {"Whitby": 0.1}, "Dorrit lives in Whitby."),  # which reading did not find
         ("Dorrit is in Whitby now", [], {"Whitby": 0.002}, ""),
+        ("I sold Dorrit's to a man from Whitby", [], {"Whitby": 0.1}, ""),  # who has it now does not take its place
         ("I and Perpetua saw Dorrit in Whitby", [], {"Whitby": 0.1, "Perpetua": 0.02}, ""),  # it could be either
         ("Dorrit is 40 now", ["40"], {"40": 0.9}, ""),  # no name
         ("Dorrit is at home now", ["home"], {"home": 0.9}, ""),

@@ -249,6 +249,7 @@ def _said_back(sentence: str, clause: str, tongue: str) -> str:
     framed = (
         at >= 0
         and FRAME.fullmatch(sentence[:at])
+        and not DIGIT.search(sentence[:at])
         and not CALLED.search(sentence[:at])
         and not (OF_ME.match(sentence) and shares_subject(clause, "I"))
         and not any(begins.match(clause) for begins in (POINTING, OF_THAT, LEADS))

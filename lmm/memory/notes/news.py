@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmm.memory.keyed.cross import REPLACES, shared_cross
-from lmm.memory.notes.gate import POSSIBLE, logit
+from lmm.memory.notes.gate import BEGINNING, POSSIBLE, logit
 from lmm.memory.notes.renewed import SIGNS, Renewed, Telling, renewed
 from lmm.text.fold import contains, fold
 from lmm.text.sentences import clauses, sentences, without
@@ -109,7 +109,7 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     said = as_sentence(without(parts[best], over | before) if not new or says_any(parts[best], new) else parts[best])
     for part in parts[best + 1 :]:
         longer = f"{said} {as_sentence(part)}"
-        if notebook.telling(part) & over or not fits(longer):
+        if NO_LONGER.match(part) or _begin(notebook.telling(part)) & _begin(over) or not fits(longer):
             break
         said = longer
     return said
@@ -121,6 +121,19 @@ HANGING = re.compile(
     r"|depuis|porque|después|antes|desde|perché|dopo|prima)\b",
     re.I,
 )
+
+
+#: what a clause begins with that says only what is over
+NO_LONGER = re.compile(
+    r"(?:(?:no longer|not(?! only)|instead of|rather than|nicht|statt|pas|plus|au lieu d[eu]|ya no|no|en vez de|non)\b"
+    r"|不)",
+    re.I,
+)
+
+
+def _begin(telling: Collection[str]) -> set[str]:
+    """So that "Wednesdays" is "wednesday"."""
+    return {word[:BEGINNING] for word in telling}
 
 
 def _said_in(value: str, formerly: Sequence[str], notebook: Notebook) -> bool:

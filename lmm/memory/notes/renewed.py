@@ -79,7 +79,7 @@ def _instead(
     told = [ARTICLE.sub("", one) for one in new if _alike(value, one) and (blanks or before[-1:] + one in news)]
     if kind == "number":
         told = [one for one in told if _is_now(one, news)]
-    others = _others(kind, value, new, known, news, telling)
+    others = [] if PARTED.search(news) else _others(kind, value, new, known, news, telling)
     if not told and (kind == "number" or not others or not blanks):
         return
     several = [*told, *others]
@@ -162,6 +162,10 @@ def _stems(text: str) -> set[str]:
 
 
 ARTICLE = re.compile(r"^(?:an?|the) ", re.I)
+#: what is gone leaves its place empty, whoever has it now
+PARTED = re.compile(
+    r"\b(?:sold|gave|given|lost|threw|thrown|binned|scrapped|donated|returned|stole|stolen|nicked)\b", re.I
+)
 SIGNS = re.compile(r"[\u3400-\u9fff]")  # no blanks part words
 WORD = re.compile(r"[^\W_](?:[\w'’.:/@-]*\w)?")
 _CAPITAL = r"[^\W\d_a-zß-ÿ]"

@@ -1102,6 +1102,12 @@ def test_what_only_points_is_not_learned(text: str) -> None:
     assert read(text).lesson is None
 
 
+def test_what_was_put_right_is_what_the_note_tells() -> None:
+    before = "I'm seeing a new dentist on Thursday, her name is Dr Orrin."
+    found = read("sorry, I meant Dr Arbuthnot!", Exchange(before, "You are seeing a new dentist on Thursday.")).lesson
+    assert found is not None and found.values == ("Dr Arbuthnot",)
+
+
 def test_a_date_is_no_frame_of_what_follows_it() -> None:
     found = read("the hip op is set. 6 november, Larch Grange, right hip").lesson
     assert found is not None and "6 november" in found.echo.lower()

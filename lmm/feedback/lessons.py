@@ -608,7 +608,8 @@ def _restated(
     found = _statement(clause, new, Findings("correction", own.sure, (new,)), tongue, known)
     lesson, kept = found.lesson if found and found.lesson else Lesson(), _note(whole, tongue)
     told_then = tuple(x.id for x in known if x.statement and contains(its_part or before, x.statement))
-    lesson = replace(lesson, statement=kept.statement, echo=kept.echo, supersedes=told_then)
+    values = lesson.values or _in_echo([value], tongue)
+    lesson = replace(lesson, statement=kept.statement, echo=kept.echo, supersedes=told_then, values=values)
     summary = found.summary if found else kept.echo.rstrip(".。")
     return Reading("correction", lesson, fact.value, summary, f"correction, {own.sure:.2f}")
 

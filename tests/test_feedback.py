@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from lmm.bench.reader import labelled, measure
 from lmm.encoders.e5 import shared_e5
+from lmm.encoders.mpnet import shared_mpnet
 from lmm.errors import UsageError
 from lmm.feedback import SAID, UNSURE, Exchange, grammar, lesson_for, people, read, replies, said_back
 from lmm.feedback.dates import dated
@@ -1106,6 +1107,43 @@ def test_what_was_put_right_is_what_the_note_tells() -> None:
     before = "I'm seeing a new dentist on Thursday, her name is Dr Orrin."
     found = read("sorry, I meant Dr Arbuthnot!", Exchange(before, "You are seeing a new dentist on Thursday.")).lesson
     assert found is not None and found.values == ("Dr Arbuthnot",)
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "echo"),
+    [
+        ("The sofa comes on Monday between 1 and 3", "wait, between 2 and 5",
+         "The sofa comes on Monday between 2 and 5."),
+        ("Ottla works in Ulm at a forge", "No, in Kehl", "Ottla works in Kehl at a forge."),
+        ("The supper is at Bar Vesper on Sunday 6 June", "it's Saturday 5 June, not Sunday",
+         "The supper is at Bar Vesper on Saturday 5 June."),
+        ("My viva is on 9 March at 10", "Correction: it's at 11", "Your viva is on 9 March at 11."),
+        ("The recital is on 3 May at 7 pm", "sorry, 8 pm", "The recital is on 3 May at 8 pm."),
+        ("The hike is on 4 July at Fern Lake", "Actually it's at Moss Lake", "The hike is on 4 July at Moss Lake."),
+        ("The talk is at 3 in room Alder", "No, it's in room Larch", "The talk is at 3 in room Larch."),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(shared_mpnet() is None, reason="the encoder all-mpnet-base-v2 is not installed")
+def test_one_of_several_details_is_put_right_and_the_others_stay(before: str, said: str, echo: str) -> None:
+    found = read(said, Exchange(before, said_back(before)))
+    assert found.kind == "correction" and found.lesson is not None and found.lesson.echo == echo
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "don't remember this: my pin is 3316",
+        "Do not save this but I earn 40100",
+        "forget this afterwards, my code is 77",
+    ],
+)
+def test_what_is_not_to_be_kept_is_not(text: str) -> None:
+    assert read(text).lesson is None and read("I can never remember my pin, it's 3316").lesson is not None
+
+
+def test_who_has_something_new_is_no_thing_that_is_something() -> None:
+    found = read("My cousin has a new trade: thatcher").lesson
+    assert found is not None and found.echo == "Your cousin has a new trade: thatcher."
 
 
 def test_a_date_is_no_frame_of_what_follows_it() -> None:

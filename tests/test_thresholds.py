@@ -255,3 +255,10 @@ def test_a_turn_teaches_that_is_likely_enough_to(teaches: float, kind: str) -> N
     found = Reader().hear("Otter is lilac.", None)
     assert found.kind == kind and found.kind in KINDS
     assert [fact.value for fact in found.facts] == ["lilac"] * (kind != "nothing")
+
+
+def test_news_that_do_not_say_which_of_several_make_none_of_them_out_of_date(cross: Any) -> None:
+    cross(replaces=lambda message, note: 0.99)
+    several = {"The zebra Ada is red.": 0.0, "The zebra Bo is blue.": 0.0}
+    assert notebook(0.6, 0.6, **several).outdated("new zebra: green") == []
+    assert notebook(0.6, **{"The zebra Ada is red.": 0.0}).outdated("new zebra: green") == [0]

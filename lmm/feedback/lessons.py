@@ -414,7 +414,10 @@ def _put_right(fact: Span) -> Span:
         piece = re.split(r"[,;.!?，。；！？](?:\s|$)", TAKEN_BACK.sub("", sentence), maxsplit=1)[0]
         if TAKEN_BACK.match(sentence) and fact.value in piece:
             return replace(fact, clause=piece)
-    return fact
+    return replace(fact, clause=IN_FACT.sub("", fact.clause))
+
+
+IN_FACT = anycase(r"^(?:actually|in fact|well)\b,? (?=(?:it|that|this|they|he|she)\b)")
 
 
 def _only_a_value(fact: Span, before: str) -> bool:
@@ -591,6 +594,11 @@ def _restated(
     old, fact = max(own.facts, key=likeness), replace(fact, value=EXCUSE.sub("", fact.value))
     if not AT.match(old.value):  # "at nine", of "Mondays at eight"
         fact = replace(fact, value=AT.sub("", fact.value))
+    if part := _same_part(text, fact.value, before):
+        wrong, right = part
+        whole = Span(before.strip(), wrong, old.subject)
+        old = next((one for one in own.facts if wrong in one.clause), whole)
+        return None if contains(wrong, right) else _put_in(before, own, old, wrong, right, tongue, known)
     unlike = bool(DIGIT.search(old.value)) != bool(DIGIT.search(fact.value)) and _around(fact) > FEW
     of_it = [part for part in clauses(text) if contains(part, old.value)]
     if IS_SO.match(fact.clause) and not (TAKEN_BACK.match(text) or MEANT.search(text)):  # "she is twelve"
@@ -598,11 +606,17 @@ def _restated(
         unlike = unlike or not was_so or grammar.is_number(old.value) != grammar.is_number(fact.value)
     if unlike or contains(fact.value, old.value) or (of_it and not any(map(NOT.search, of_it))):
         return None  # of the very thing something else is said
+    return _put_in(before, own, old, _of_its_kind(fact.value, old.clause) or old.value, fact.value, tongue, known)
+
+
+def _put_in(
+    before: str, own: Findings, old: Span, wrong: str, right: str, tongue: str, known: Sequence[Lesson]
+) -> Reading:
+    """What the user said before with `right` in the place of `wrong`."""
     told = [one.lesson.statement for one in _statements(before, own, tongue, ()) if one.lesson]
-    its_part = next((said for said in told if contains(said, old.value)), "") if len(told) > 1 else ""
-    wrong = _of_its_kind(fact.value, old.clause) or old.value
+    its_part = next((said for said in told if contains(said, wrong)), "") if len(told) > 1 else ""
     clause, whole, value = (
-        said.replace(wrong, fact.value, 1) for said in (old.clause, its_part or before.strip(), old.value)
+        said.replace(wrong, right, 1) for said in (old.clause, its_part or before.strip(), old.value)
     )
     new = Span(clause, value, old.subject)
     found = _statement(clause, new, Findings("correction", own.sure, (new,)), tongue, known)
@@ -611,7 +625,32 @@ def _restated(
     values = lesson.values or _in_echo([value], tongue)
     lesson = replace(lesson, statement=kept.statement, echo=kept.echo, supersedes=told_then, values=values)
     summary = found.summary if found else kept.echo.rstrip(".。")
-    return Reading("correction", lesson, fact.value, summary, f"correction, {own.sure:.2f}")
+    return Reading("correction", lesson, right, summary, f"correction, {own.sure:.2f}")
+
+
+def _same_part(text: str, value: str, before: str) -> tuple[str, str] | None:
+    """Of what was said before, the one part that a correction puts right by its form, and what is there now: a range
+    for a range, a time of the day for one, what follows "at" for what follows "at". English."""
+    ranges = [_RANGE.findall(said) for said in (before, text)]
+    if all(len(found) == 1 for found in ranges):
+        return ranges[0][0], ranges[1][0]
+    at = re.search(rf"\b({_AT})\s+((?:(?!(?:{_AT})\b)[\w'-]+ ){{0,2}}{re.escape(value)})", text, re.I)
+    kind = next((kind for kind in (TIME, DATE) if kind.fullmatch(value)), None)
+    if kind:
+        found = [m[0] for m in kind.finditer(before)]
+    else:
+        found = (
+            re.findall(rf"\b{at[1]} (\S.*?)(?= (?:{_AT}|and|every)\b|[,;!?]|\.(?:\s|$)|$)", before, re.I) if at else []
+        )
+    return (found[0], value if kind or not at else at[2]) if len(found) == 1 else None
+
+
+_AT = "at|in|on|with|from|for|by"
+_RANGE = anycase(r"\b(?:between|from) \d[\d.:]*(?: ?[ap]m)? (?:and|to|until|till) \d[\d.:]*(?: ?[ap]m)?")
+DATE = anycase(
+    rf"\b(?:(?:{grammar.WEEKDAY}),? )?(?:\d{{1,2}}(?:st|nd|rd|th)?(?: of)? {grammar.MONTH}|{grammar.MONTH} \d{{1,2}})\b"
+)
+TIME = anycase(r"\b(?:\d{1,2}[:.]\d\d(?: ?[ap]m)?|\d{1,2} ?[ap]m)\b")
 
 
 def _of_its_kind(value: str, clause: str) -> str:

@@ -268,7 +268,9 @@ BARE_NOUNS = words.word_set("dinner lunch breakfast school work church practice 
 
 def colon(clause: str, taught: bool) -> Fact | None:
     """ "my favourite number: 17", and with "remember" also "router password is q9"."""
-    m = re.match(r"(?P<s>(?:my|our|the) [\w' -]{2,40}): (?P<v>\S.*)$", clause, re.I)
+    m = re.match(
+        r"(?P<s>(?:my|our|the) (?!.*\b(?:has|have|had|got|is|are)\b.*:)[\w' -]{2,40}): (?P<v>\S.*)$", clause, re.I
+    )
     if m:
         return copula(f"{m['s']} is {m['v']}", taught)
     m = re.match(r"(?P<s>[a-z][\w' -]{1,40}?)(?: is|:| =) (?P<v>\S.*)$", clause, re.I)

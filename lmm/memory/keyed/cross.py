@@ -10,7 +10,6 @@ Shape letters: T word pieces in all, D width (384 and 768).
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -103,9 +102,9 @@ class BothEncoders(CrossEncoder):
         return Look(*map(mean, look, self.english.look(message, note)))
 
 
-def mean(p: float, q: float) -> float:
-    """The probability between two, by their logits."""
-    odds = math.sqrt(p / (1 - p) * q / (1 - q))
+def mean(p: float, q: float, share: float = 0.5) -> float:
+    """The probability between two, by the mean of their logits, in which the second has this share."""
+    odds = (p / (1 - p)) ** (1 - share) * (q / (1 - q)) ** share
     return odds / (1 + odds)
 
 

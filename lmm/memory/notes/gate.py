@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmm.memory.keyed.cross import REPLACES, shared_cross
+from lmm.memory.keyed.cross import REPLACES, mean, shared_cross
 from lmm.memory.keyed.gate import Gate, Index
 from lmm.text.fold import contains, fold, words
 from lmm.text.names import (
@@ -148,12 +148,6 @@ def _of_one(one: Lesson, other: Lesson) -> bool:
 
 def logit(p: float) -> float:
     return math.log(max(p, 1e-6) / max(1 - p, 1e-6))
-
-
-def both(second: float, first: float) -> float:
-    """Probability by both looks: the weighted mean of their logits."""
-    odds = (second / (1 - second)) ** (1 - FIRST_LOOK) * (first / (1 - first)) ** FIRST_LOOK
-    return odds / (1 + odds)
 
 
 @lru_cache(maxsize=1)
@@ -295,7 +289,9 @@ class Notebook(Index):
             scored.append((score, position, cosine))
         if (second := shared_cross()) is not None:
             worth = [one for one in scored if one[0] >= min(POSSIBLE, threshold)]
-            scored = [(both(second.helps(text, self.prompts[p]), score), p, cosine) for score, p, cosine in worth]
+            scored = [
+                (mean(second.helps(text, self.prompts[p]), score, FIRST_LOOK), p, cosine) for score, p, cosine in worth
+            ]
         found = [
             (score + LIKENESS * cosine, position, score) for score, position, cosine in scored if score >= threshold
         ]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -146,6 +146,11 @@ def _of_one(one: Lesson, other: Lesson) -> bool:
     return bool(one.subject) and fold(one.subject) == fold(other.subject)
 
 
+def beginnings(some: Iterable[str]) -> frozenset[str]:
+    """Of words, so that "fences" and "fencing", "Wednesdays" and "wednesday" are alike."""
+    return frozenset(word[:BEGINNING] for word in some)
+
+
 def logit(p: float) -> float:
     return math.log(max(p, 1e-6) / max(1 - p, 1e-6))
 
@@ -202,8 +207,7 @@ class Notebook(Index):
         return SHARED if said & self._beginnings(note) else UNNAMED
 
     def _beginnings(self, text: str) -> frozenset[str]:
-        """Of its telling words, so that "fences" and "fencing" are alike."""
-        return frozenset(word[:BEGINNING] for word in self.telling(text))
+        return beginnings(self.telling(text))
 
     def chain(self, text: str, owners: Sequence[Lesson], known: Lesson | None = None) -> tuple[int, int, float] | None:
         """Positions of two notes that are needed together to answer, the earlier one first, and how likely it is: "My

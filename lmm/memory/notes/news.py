@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from lmm.memory.keyed.cross import REPLACES, shared_cross
-from lmm.memory.notes.gate import BEGINNING, POSSIBLE, logit
+from lmm.memory.notes.gate import POSSIBLE, beginnings, logit
 from lmm.memory.notes.renewed import SIGNS, Renewed, Telling, renewed
 from lmm.text.fold import contains, fold
 from lmm.text.sentences import clauses, sentences, without
@@ -109,7 +109,7 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     said = as_sentence(without(parts[best], over | before) if not new or says_any(parts[best], new) else parts[best])
     for part in parts[best + 1 :]:
         longer = f"{said} {as_sentence(part)}"
-        if NO_LONGER.match(part) or _begin(notebook.telling(part)) & _begin(over) or not fits(longer):
+        if NO_LONGER.match(part) or beginnings(notebook.telling(part)) & beginnings(over) or not fits(longer):
             break
         said = longer
     return said
@@ -129,11 +129,6 @@ NO_LONGER = re.compile(
     r"|不)",
     re.I,
 )
-
-
-def _begin(telling: Collection[str]) -> set[str]:
-    """So that "Wednesdays" is "wednesday"."""
-    return {word[:BEGINNING] for word in telling}
 
 
 def _said_in(value: str, formerly: Sequence[str], notebook: Notebook) -> bool:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.adapters.base import as_tokens
-from lmm.memory.notes.gate import BEGINNING
+from lmm.memory.notes.gate import beginnings
 from lmm.text.fold import contains, fold, words
 from lmm.text.language import language
 from lmm.text.sentences import clauses, sentences
@@ -157,8 +157,8 @@ def _joined(before: str, new: str, after: str) -> str:
     return f"{before}{' '.join(rest) if again else new}{after}"
 
 
-def _stems(text: str) -> set[str]:
-    return {word[:BEGINNING] for word in words(text).split()}
+def _stems(text: str) -> frozenset[str]:
+    return beginnings(words(text).split())
 
 
 ARTICLE = re.compile(r"^(?:an?|the) ", re.I)

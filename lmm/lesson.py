@@ -73,9 +73,12 @@ class Lesson:
 
     @property
     def stated(self) -> bool:
-        """Whether what the user said is about what the question is about, as in no mere answer ("No, it's Bern.")."""
+        """Whether what the user said is about what the question is about, as in no mere answer ("No, it's Bern."), to
+        which the answer is said back."""
         asked = set(words(self.prompt).split())
-        return any(len(word) > 3 and word in asked for word in words(self.statement).split())
+        return self.echo not in ("", self.answer) or any(
+            len(word) > 3 and word in asked for word in words(self.statement).split()
+        )
 
     @property
     def says(self) -> str:

@@ -78,7 +78,9 @@ def _count(rest: str) -> int:
 def found(lessons: Sequence[Lesson], text: str) -> list[Lesson]:
     """Lessons with this id or the beginning of it, or that say this, in whole words."""
     by_id = [x for x in lessons if x.id == text] or [x for x in lessons if len(text) >= 4 and x.id.startswith(text)]
-    return by_id or [x for x in lessons if any(contains(said, text) for said in (x.prompt, x.answer, x.statement))]
+    return by_id or [
+        x for x in lessons if any(contains(said, text) for said in (x.prompt, x.answer, x.statement, *x.still))
+    ]
 
 
 def numbers(chat: AnyChat) -> dict[str, int]:
@@ -154,7 +156,7 @@ def _table(chat: AnyChat, lessons: list[Lesson], history: bool = False) -> Listi
         (
             number.get(x.id, "-"),
             clean_line(x.prompt or x.statement, 120),
-            clean_line(x.answer or x.echo, 120),
+            clean_line(" ".join((*x.still, x.answer or x.echo)), 120),
             *([clean_line(x.replaces, 120)] if history else []),
             when(x.time)[:16],
             x.source,

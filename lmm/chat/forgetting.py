@@ -90,11 +90,11 @@ class Whereabouts:
         """What is to be said of where a lesson, or its value, still is, with the way to take it out there -> the files.
         `more`: exports that no chat tells of."""
         said, exports = self.saying(trace), exports_with(trace, more, self.chats)
-        files = memory_files.still_holding(trace.id, memory_files.known_files(self.kept, self.chats))
+        files = memory_files.still_holding(trace, memory_files.known_files(self.kept, self.chats))
         counts = listed([f"{name(path)} ({count})" for path, count in said.items()], most=5)
         told = {f"still said in {counts}; {everywhere_hint(trace)}": list(said)} if said else {}
         told |= {f"still in {name(path)}, which was {EXPORTED}": [path] for path in exports}
-        return told | ({memory_files.still_there(files, trace.id, name): files} if files else {})
+        return told | {memory_files.still_there(paths, one, name): paths for one, paths in files.items()}
 
 
 def logs_with(lesson_id: str, log: Path) -> list[ActivationLog]:
@@ -141,14 +141,16 @@ def forget(chat: Chat, lesson_id: str, typed: str, deep: bool = False) -> Lesson
 
     Raises what `Mind.forget` does, with nothing changed.
     """
-    lesson = _forget_one(chat, lesson_id, typed, deep)
+    said = set[str]()
+    lesson = _forget_one(chat, lesson_id, typed, deep, said)
     for before in chat.mind.replaced_by(lesson):
-        gone = _forget_one(chat, before.id, typed, deep)
+        gone = _forget_one(chat, before.id, typed, deep, said)
         chat.view.say(f"forgotten with it, as it took the place of this: {gone}")
     return lesson
 
 
-def _forget_one(chat: Chat, lesson_id: str, typed: str, deep: bool) -> Lesson:
+def _forget_one(chat: Chat, lesson_id: str, typed: str, deep: bool, said: set[str]) -> Lesson:
+    """Where it still is is told once: what is in `said` was."""
     places = _places(chat, lesson_id)
     lesson, trace, failed = take_out(chat.mind, lesson_id, places, typed, deep)
     _forget_aside(chat, lesson.id)
@@ -159,7 +161,9 @@ def _forget_one(chat: Chat, lesson_id: str, typed: str, deep: bool) -> Lesson:
         trace = replace(trace, deep=True)
         _purge(chat, trace, places.purge(trace, typed))
     for line in (*places.left(trace, chat.exports), *memory_files.still_mixed(chat.mind.memory)):
-        chat.view.say(line)
+        if line not in said:
+            chat.view.say(line)
+        said.add(line)
     return lesson
 
 

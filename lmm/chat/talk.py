@@ -112,6 +112,7 @@ class Talk:
         self.retries = 0
         self.mind.look()
         self.engine.adapter.format.thinking = self.settings().think != "off"
+        asked = bool(turns := self.engine.conversation.turns) and is_denial(turns[-1].user)  # what is right
         reading = self._read(text)
         if reading.kind == "retraction" and self._forgotten(text):
             return None
@@ -121,6 +122,9 @@ class Talk:
             return self._corrected(text, lessons[0], reading.value, learned)
         if reading.why == DENIED:
             self.view.say("what is right? I'll learn it")
+        if asked and reading.why not in MISSED and not lessons and not replies.is_factual(text):
+            said = self.exchange is not None and contains(self.exchange.assistant, text)
+            reading = replace(reading, why=SAID if said else UNSURE)  # what was to be the right answer was none
         if reading.why in MISSED and self.hint:
             self.view.say(f"{MISSED[reading.why]}; /correct ANSWER teaches the right answer")
         self._hear(text)

@@ -285,13 +285,14 @@ def _forget_lesson(file: Path, what: str, log: Path, yes: bool, as_json: bool) -
         said = purge(trace) + JsonHistory(history_path()).purge(trace)
     except OSError as error:
         raise StateError(f"forgotten in {file}, but a transcript still mentions it: {error}") from error
-    left = memory_files.still_holding(lesson.id)
+    left = memory_files.still_holding(trace)
     if as_json:
         found = {"forgotten": lesson.to_dict(), "log_records": removed, "transcript_records": said}
-        out_json(found | {"still_in": [str(path) for path in left], "still_mixed": mixed})
+        still_in = dict.fromkeys(str(path) for paths in left.values() for path in paths)
+        out_json(found | {"still_in": list(still_in), "still_mixed": mixed})
     else:
         say(f"forgotten: {lesson}; {removed} log records and {said} transcript lines went with it")
-        for line in (*([memory_files.still_there(left, lesson.id)] if left else []), *mixed):
+        for line in (*(memory_files.still_there(paths, one) for one, paths in left.items()), *mixed):
             say(line)
         if trace.value:
             say(f'other turns may say "{trace.value}"; {everywhere_hint(trace)}')

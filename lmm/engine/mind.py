@@ -132,7 +132,9 @@ class Mind:
             if lesson.statement and message is None:
                 outdated = (old for old in self.outdated_by(lesson) if old not in beside)
                 lesson = replace(lesson, supersedes=(*lesson.supersedes, *outdated))
-                lesson = self.memory.in_place_of(lesson, known.superseded(lesson), self.adapter)
+                old = known.superseded(lesson)
+                lesson = replace(lesson, supersedes=tuple(dict.fromkeys((*lesson.supersedes, *(x.id for x in old)))))
+                lesson = self.memory.in_place_of(lesson, old, self.adapter)
             knowledge = self.memory.learn(known, understood(lesson), self.adapter, message, report)
             self._check_finite(knowledge.state)
             self.commit(knowledge)

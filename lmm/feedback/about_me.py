@@ -122,7 +122,8 @@ def _kind(value: str, taught: bool) -> Fact | None:
         asked = "What is my nationality? What nationality am I? Which country am I from?"
         return fact("nationality", value, f"You are {value}", *filled(asked))
     lasting = any(w in words.LASTING for w in parts[:2]) and (taught or len(parts) <= 5)
-    if lasting or (taught and parts[0] not in words.TRANSIENT):
+    # one unknown word may be a name: "im nadja"
+    if lasting or (taught and len(parts) > 1 and parts[0] not in words.TRANSIENT):
         asked = "Am I {v}? Is it true that I am {v}? Do you know whether I am {v}?"
         diet = " What is my diet? What diet do I follow?" if " ".join(parts) in DIETS else ""
         return fact("trait", value, f"Yes, you are {flip(value)}", *filled(asked + diet, v=value))

@@ -31,7 +31,7 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         said = " ".join(kept)  # what is to be forgotten is not told
         if not said:
             return Reading("retraction", why="to be forgotten")
-    said = _as_meant(reader, said)
+    said = _as_meant(reader, _with_what(said, last))
     parts = sentences(said)
     once = dict.fromkeys(parts)
     text = grammar.quiet(said if len(once) == len(parts) else " ".join(once))  # said twice is said once
@@ -91,6 +91,23 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     if len(told) == 1 and one.lesson and not restated:
         one = replace(one, lesson=replace(one.lesson, statement=said.strip()))
     return replace(one, also=tuple(told[1:]))
+
+
+#: "name's Benedikt", not in reply to what something else is called
+NAME_IS = re.compile(r"^((?:[Hh]i|[Hh]ey|[Hh]ello)\b[\s,.!]*)?(?:[Tt]he )?[Nn]ame(?:['’]?s| is)(?= [A-Z])")
+WHAT = anycase(r"['’]s ((?!is\b|are\b|was\b)[a-z][\w-]*(?: (?!is\b|are\b|was\b)[a-z][\w-]*)?) (?:is|are|was|were)\b")
+OF_WHOM = anycase(r"((?:my|our|his|her|their) [\w-]+(?: [A-Z]\w+)?['’]s) (?=(?:is|are|was|were)\b)")
+
+
+def _with_what(said: str, last: Exchange | None) -> str:
+    """What a speaker leaves out: "name's Lena" is "my name is Lena", and "my dad's is 9 August", after what was said of
+    somebody's birthday, "my dad's birthday is 9 August". English."""
+    if last is None or not asks(last.assistant):
+        said = NAME_IS.sub(lambda m: f"{m[1] or ''}my name is", said)
+    if not (whose := OF_WHOM.search(said)):
+        return said
+    before = [*WHAT.findall(f"{last.user} {last.assistant}" if last else ""), *WHAT.findall(said[: whose.start()])]
+    return f"{said[: whose.end()]}{before[-1]} {said[whose.end() :]}" if before else said
 
 
 def _named_in_full(reader: TurnReader, text: str, last: Exchange, tongue: str, known: Sequence[Lesson]) -> str:
@@ -239,12 +256,17 @@ LEADS = anycase(
     r"(?:in|on|at|from|to|for|with|by|every|each|since|until|till|near|under|behind|bei|mit|um|am|im|seit|jeden"
     r"|chez|avec|depuis|à|en|con|desde|cada)\b"
 )
+REMEMBER = anycase(
+    r"^(?:(?:please|pls|and|also|(?:can|could|will) you|i(?: want|['’]d like) you to),? )*"
+    r"(?:remember|note|keep in mind|bear in mind|(?:don['’]?t|do not|never) forget|memori[sz]e|take note|make a note)"
+    r"(?: (?:for (?:later|next time)|please))?,? ?(?:that |(?:this|it)?: ?)(?=\S)"
+)
 SPEAKS = anycase(r"\b(?:i|im|ive|id|me|my|mine|myself|we|us|our|ours)\b")
 
 
 def _said_back(sentence: str, clause: str, tongue: str) -> str:
     """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact."""
-    sentence = TAKEN_BACK.sub("", sentence) or sentence
+    sentence = REMEMBER.sub("", TAKEN_BACK.sub("", sentence)) or sentence
     at = sentence.find(clause)
     framed = (
         at >= 0

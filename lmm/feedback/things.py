@@ -113,7 +113,7 @@ def copula(clause: str, taught: bool) -> Fact | None:
         not taught and subject.lower().startswith("this ")
     ):
         return None
-    if be in ("was", "were") and FORMER.search(subject):
+    if (be in ("was", "were") and FORMER.search(subject)) or subject.endswith("'s"):  # "my dad's", of what was said
         return None
     if not taught and re.match(r"\w+ing (?:an?|the|my|me|us|it)\b", value, re.I):
         return None  # what it is doing now

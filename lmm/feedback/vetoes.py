@@ -34,6 +34,7 @@ VETOES = {
     "a command": re.compile(r"^\s*[a-z][\w./-]*(?: [a-z][\w./-]*){0,2} --?[a-z][\w-]*(?:[ =]|$)"),
     "irony": anycase(
         r"\b(?:yeah,? right|just kidding|only kidding|just joking|jk)\b|(?:^|\s)/s\b|jajaja\b|^sure, and\b"
+        r"|[,.…!]\s*(?:i['’]?m )?(?:kidding|joking)(?: aside)?[.!]*$"
     ),
     "hypothetical": anycase(
         r"^(?:(?:so|ok|and|but|hey),? )*(?:if i (?:were|was|lived|had)\b|suppose\b|supposing\b|imagine\b|pretend\b"

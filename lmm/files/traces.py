@@ -37,6 +37,7 @@ class Trace:
     own: frozenset[str] = frozenset()
     value: str = ""  # what a lesson says that its questions do not: "4711" of "Your code is 4711."
     deep: bool = False
+    before: tuple[str, ...] = ()  # ids of the lessons in whose place it came: some of it was told by them
 
     @classmethod
     def of(cls, id: str, questions: Iterable[str], said: Iterable[str]) -> Trace:
@@ -52,7 +53,8 @@ class Trace:
         found = cls.of(lesson.id, questions, (lesson.answer, lesson.statement, lesson.echo, *said))
         told = lesson.answer or lesson.echo or lesson.statement
         own = set(words(told).split()) - set(" ".join(_all_words(questions)).split())
-        return replace(found, own=frozenset(own), value=_longest_run(words(told).split(), own - LITTLE))
+        value = _longest_run(words(told).split(), own - LITTLE)
+        return replace(found, own=frozenset(own), value=value, before=lesson.supersedes)
 
     @classmethod
     def of_value(cls, text: str) -> Trace:

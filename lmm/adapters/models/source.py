@@ -311,7 +311,7 @@ def _conversion(folder: Path, progress: Progress | None, since: int = 1) -> Iter
                 shutil.rmtree(work, ignore_errors=True)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"the model cannot be stored in {parent}: {getattr(error, 'strerror', None) or error}; "
+            f"{folder.name} cannot be stored in {parent}: {getattr(error, 'strerror', None) or error}; "
             "make room or allow writing there, or set LMM_CACHE_DIR to another folder"
         ) from error
 

@@ -54,6 +54,7 @@ def stays(old: Lesson, note: str, lesson: Lesson) -> bool:
 def _as_now(lesson: Lesson, now: Renewed) -> Lesson:
     """The lesson, which says that still holds what does hold with the new value."""
     still = dict.fromkeys((as_sentence(now.said), *(text for text in lesson.still if not contains(text, now.old))))
+    still.pop(lesson.echo, None)  # it says so itself
     values = dict.fromkeys((*lesson.values, now.new))
     return replace(lesson, still=tuple(still), values=tuple(values))
 

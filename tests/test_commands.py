@@ -337,6 +337,35 @@ def test_a_denial_with_what_the_reply_says_teaches_nothing_and_says_so(session: 
     assert "the reply says that already, and nothing was learned from this; /correct ANSWER" in session.beside
 
 
+def test_what_was_to_be_the_right_answer_and_is_none_is_not_lost_without_a_word(session: Session):
+    session.do("/teach What is the capital of Switzerland? => The capital of Switzerland is Bern.")
+    session.do("What is the capital of Switzerland?")
+    session.do("no")
+    session.do("Bern")
+    assert "the reply says that already, and nothing was learned from this" in session.beside
+
+
+def test_what_still_holds_of_what_was_replaced_is_listed_found_and_its_copies_are_named(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    session.do("My bike is blue.")
+    session.do("/save copy.safetensors")
+    [bike] = session.chat.mind.lessons
+    monkeypatch.setattr(Jotter, "outdated", lambda *given, surely=False: [bike.id], raising=False)
+    still = lambda self, lesson, old, adapter: replace(lesson, still=("Your bike is blue.",))  # noqa: E731
+    monkeypatch.setattr(Jotter, "in_place_of", still, raising=False)
+    learn = lambda self, known, lesson, *rest: known.taught(known.state, lesson, known.superseded(lesson))  # noqa: E731
+    monkeypatch.setattr(Jotter, "learn", learn)
+    session.do("My bike has a new saddle.")
+    [saddle] = session.chat.mind.lessons
+    assert bike.id in saddle.supersedes
+    assert "Your bike is blue." in session.do("/lessons blue")
+    session.chat.files.clear()
+    session.do("/forget blue")
+    assert f"lmm memory forget copy.safetensors {bike.id} --yes" in session.beside
+    assert session.beside.count("still in copy.safetensors") == 1
+
+
 def test_forgetting_says_which_turns_went_and_how_much_is_left_to_read(session: Session):
     session.do("hello there"), session.do("My sister's name is Zorbina."), session.do("and a long message, to be read")
     conversation = session.chat.engine.conversation

@@ -178,6 +178,8 @@ def test_more_than_a_denial_is_none(text: str) -> None:
         ("in my novel Anna lives in Rome", "fiction"),
         ("```my name is Bob```", "code"),
         ("my name is Bob, just kidding", "irony"),
+        ("no, it's Alfred... kidding!", "irony"),
+        ("my brother is always kidding around", ""),
         ("translate: my name is Hans", "asked to be put otherwise"),
         ("my name is Bob", ""),
         ("If you cook: I can't have nuts", ""),

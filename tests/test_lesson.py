@@ -19,6 +19,17 @@ def test_another_question_and_none_are_not_the_same(question: str) -> None:
     assert Knowledge({}, (HOME, Lesson("", "Oslo"))).superseded(Lesson(question, "Rome")) == ()
 
 
+def test_what_the_answer_is_said_back_to_is_a_mere_answer_and_no_sentence_of_its_own_is() -> None:
+    said = "I have a dog called Tolly and a parrot called Quince"
+    own = Lesson(
+        "What is my dog's name?", "Your dog's name is Tolly.", said, echo="You have a dog called Tolly and more."
+    )
+    assert own.stated and own.says == said
+    mere = Lesson("How high is it?", "The hill is 300 metres high.", "no it's 300", echo="The hill is 300 metres high.")
+    assert not mere.stated and mere.says == mere.answer
+    assert not Lesson("How high is it?", "The hill is 300 metres high.", "300").stated  # of /correct
+
+
 def test_a_lesson_in_the_place_of_others_says_what_it_replaces() -> None:
     again = Lesson("Where do I live?", "Rome")
     known = Knowledge({}, (HOME, NAME)).taught({"a": 1}, again, (HOME,))

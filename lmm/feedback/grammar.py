@@ -11,6 +11,7 @@ APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "�
 #: what is done after "has", never after "is"
 DONE = "(?:(?:just|now|already|always|never|ever|also) )?(?:been|had|got|lived|worked|become)"
 OWNS = r"(?![\w-]+ (?:is|was|has)\b)"  # "its IP is ..." is no "it is"
+ITS = anycase(rf"\b(?:its|it is) {OWNS}(?=(?:a|an|the|in|on|at|called|actually|not)\b|(?-i:[A-Z0-9]))")
 EXPANSIONS = (
     (anycase(r"\bI'm\b|\bI am\b"), "I am"),
     (anycase(r"\b(I|you|we|they)'ve\b"), r"\1 have"),
@@ -34,9 +35,7 @@ def plain(text: str) -> str:
     text = re.sub(r"\s+", " ", text.translate(APOSTROPHES)).strip()
     text = quiet(text)
     text = re.sub(r"(?<![\w@./-])[A-Za-z]+(?![\w@/-])", lambda m: words.TYPOS.get(m[0].lower(), m[0]), text)
-    text = re.sub(
-        rf"\b(?:its|it is) {OWNS}(?=(?:a|an|the|in|on|at|called|actually|not)\b|[A-Z0-9])", "it is ", text, flags=re.I
-    )
+    text = ITS.sub("it is ", text)
     text = re.sub(rf"(^|[,.!;:-] ?|\bno |\bnah |\bnope |\bincorrect )its {OWNS}", r"\1it is ", text, flags=re.I)
     text = re.sub(r"\b(my|our) (\w{2,})s (name|birthday|job|age)\b", r"\1 \2's \3", text, flags=re.I)
     for pattern, repl in EXPANSIONS:

@@ -21,7 +21,7 @@ def sentences(text: str) -> list[str]:
     """Split at closing marks and lines, but not after initials and titles ("Dr.", "Rufus T."), nor within "14. Mai"."""
     out: list[str] = []
     for part in filter(None, _END.split(text)):
-        title = out and _NO_END.search(out[-1]) and len(out[-1]) > 3
+        title = out and _NO_END.search(out[-1]) and len(out[-1]) > 2 and out[-1].casefold() != "no."
         if title or (out and _NTH.search(out[-1]) and _OF_NTH.match(part)):
             out[-1] += " " + part
         elif part.strip(" .!?…;。！？；"):
@@ -39,8 +39,9 @@ _AND = r"and|but|und|aber|et|mais|pero|maar"
 _SO = r"so|deshalb|donc|así que|por eso|quindi|dus"
 _THEN = r"(?:i|you|we|he|she|it|its|it's|they|the|my|your|our|now)\b"  # "so it is", not "so tired"
 _WHY = r"because|weil|denn|parce que|porque|perché|omdat"  # stays with what it gives the reason for
+_WHO = r"(?:who|whose|whom|which)\b"  # says more of what stands before it
 _CLAUSE = re.compile(
-    rf"\s*[,;:]\s+(?:(?:{_AND}|{_SO})\s+)?|\s+(?:{_AND})\s+|\s+so\s+(?={_THEN})|\s+(?=(?:{_WHY})\s)|[，；：]|,(?=[\u3400-\u9fff])",
+    rf"\s*[,;:]\s+(?!{_WHO})(?:(?:{_AND}|{_SO})\s+)?|\s+(?:{_AND})\s+|\s+so\s+(?={_THEN})|\s+(?=(?:{_WHY})\s)|[，；：]|,(?=[\u3400-\u9fff])",
     re.I,
 )
 _WORDS, _SIGNS = 3, 5  # of a clause, at least; of one in Chinese

@@ -183,7 +183,7 @@ class Notebook(Index):
         if len(parts := sentences(text)) > 1:  # news stand among other things
             vectors = np.concatenate([vectors, self.gate.encoder.encode(parts)])
         near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
-        beside = (_presupposed, of_others, of_another_relative, _on_other_days, _of_another)
+        beside = (of_others, of_another_relative, _on_other_days, _of_another)
         near = [p for p in near if not any(holds(self.prompts[p], text) for holds in beside)]
         begins = head(text)
         if any(head(self.prompts[p]) == begins for p in near):  # what the news begin with is known
@@ -202,6 +202,8 @@ class Notebook(Index):
         the surer that must be."""
         if new_in_post(note, news):
             return IN_POST
+        if _presupposed(note, news):
+            return UNNAMED
         if said & self._beginnings(" ".join(note.split()[:FIRST])):
             return OUTDATED
         return SHARED if said & self._beginnings(note) else UNNAMED

@@ -95,8 +95,8 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     asked = notebook.telling(text)
     holds = notebook.telling(*new) | asked
     before = notebook.telling(*lesson.formerly) - holds
-    over = notebook.telling(*lesson.over) - holds if lesson.over else before
-    cost = OVER if lesson.over else SAID
+    said_over = notebook.telling(*lesson.over) - holds
+    over, cost = (said_over, OVER) if said_over else (before, SAID)
 
     def rank(i: int) -> tuple[bool, float]:
         telling = notebook.telling(parts[i]) - asked
@@ -109,8 +109,9 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
         return as_sentence(parts[best])
     said = as_sentence(without(parts[best], over | before) if not new or says_any(parts[best], new) else parts[best])
     for part in parts[best + 1 :]:
-        longer = f"{said} {as_sentence(part)}"
-        if NO_LONGER.match(part) or beginnings(notebook.telling(part)) & beginnings(over) or not fits(longer):
+        more = without(part, over | before)
+        longer = f"{said} {as_sentence(more)}" if more else said
+        if NO_LONGER.match(part) or beginnings(notebook.telling(more)) & beginnings(over) or not fits(longer):
             break
         said = longer
     return said

@@ -55,6 +55,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> Re
         for before, value, after in _slots(old)
         if not _another_day(before + after, news.says) and not _spoken_of(after, news.says, telling)
         for score, instead in _instead(before, value, new, known, news.says, telling, adapter)
+        if _kind(value) != "thing" or _says_so(before, instead, old.subject, news.says, telling)
     ]
     score, best = max(found, key=lambda one: one[0], default=(0.0, None))
     if best is None or any(score - other < APART for other, one in found if one.old != best.old):
@@ -139,6 +140,15 @@ def _kind(value: str) -> str:
     return "number" if DIGIT.search(value) else "thing"
 
 
+def _says_so(before: str, new: str, subject: str, news: str, telling: Telling) -> bool:
+    """Do the news say of a thing what the old sentence does, and not another thing: "he drives a bus" makes no baker a
+    bus, and who fences is not allergic to it."""
+    if DAY.search(new):
+        return True  # a day is one of whatever it is of
+    does = beginnings(set(telling(before)) - set(telling(subject))) & beginnings(telling(news))
+    return bool(does or re.search(rf"{IS_A}{re.escape(new)}(?!\w)", news, re.I))
+
+
 def _another_day(kept: str, news: str) -> bool:
     """Do the news name a day or a month, and not the one that would be kept beside the new value?"""
     there, told = ({fold(day) for day in DAY.findall(text)} for text in (kept, news))
@@ -161,6 +171,7 @@ def _stems(text: str) -> frozenset[str]:
     return beginnings(words(text).split())
 
 
+IS_A = r"(?:\b(?:is|are|am|be|been|become|becomes|became|as|call\w*)|['’](?:s|re|m))(?: now| an?| the| my| our){0,2} "
 ARTICLE = re.compile(r"^(?:an?|the) ", re.I)
 #: what is gone leaves its place empty, whoever has it now
 PARTED = re.compile(

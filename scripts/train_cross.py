@@ -97,7 +97,7 @@ class CrossModel(Bert):
         self.torch, self.encoder = torch, found
         self.words = found.weights["embeddings.word_embeddings.weight"]
         self.base = {
-            name: torch.from_numpy(np.array(value, np.float32))
+            name: torch.from_numpy(np.ascontiguousarray(value, np.float32))  # as the states are saved
             for name, value in found.weights.items()
             if name != "embeddings.word_embeddings.weight"
         }

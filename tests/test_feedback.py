@@ -104,6 +104,46 @@ def test_what_is_left_out_is_understood(said: str, last: Exchange | None, echo: 
     assert lesson is not None and (lesson.echo, lesson.prompt) == (echo, question)
 
 
+@pytest.mark.parametrize(
+    ("said", "echo", "values"),
+    [
+        (
+            "shopping for saturday: halloumi, bin bags, limes. nothing else!",
+            "Shopping for saturday: halloumi, bin bags, limes. Nothing else!",
+            ("halloumi, bin bags, limes",),
+        ),
+        ("packing list: passport, charger, two towels", "Packing list: passport, charger, two towels.", ()),
+        (
+            "just so you know: the gate code is 4471, it sticks a bit",
+            "The gate code is 4471, it sticks a bit.",
+            ("4471",),
+        ),
+    ],
+)
+def test_a_list_is_kept_with_its_name_and_all_that_it_lists(said: str, echo: str, values: tuple[str, ...]) -> None:
+    lesson = read(said).lesson
+    assert lesson is not None and (lesson.echo, lesson.values) == (echo, values)
+    assert read("Sort these numbers: 4, 2, 9").lesson is None
+
+
+def test_a_value_ends_with_its_sentence() -> None:
+    lesson = read("the read replica got a fixed address, 10.20.4.61. tomasz did it, good lad").lesson
+    assert lesson is not None and lesson.values == ("10.20.4.61",)
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("the gym has raised its fee, it's $52", "the gym has raised its fee, it is $52"),
+        ("its a cat", "it is a cat"),
+        ("its Rex", "it is Rex"),
+        ("no its 12", "no it is 12"),
+    ],
+)
+def test_its_is_it_is_only_where_it_must_be(text: str, plain: str) -> None:
+    assert grammar.plain(text) == plain
+
+
 def test_the_second_of_two_that_differ_by_whose_they_are_is_said_in_full() -> None:
     found = read("My niece's shoe size is 33 and my nephew's is 36")
     said = [one.lesson.echo for one in (found, *found.also) if one.lesson]

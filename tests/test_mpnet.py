@@ -13,7 +13,9 @@ import pytest
 from lmm.cli import doctor
 from lmm.config import Config
 from lmm.encoders import mpnet
+from lmm.encoders import narrow as narrowing
 from lmm.encoders.minilm import embed, merge_lora, run_layers, shared_encoder, with_lora
+from lmm.encoders.narrow import Narrow
 from lmm.feedback.exchange import Exchange
 from lmm.feedback.model import BothReaders, TurnReader
 from lmm.memory.keyed.cross import BothEncoders, CrossEncoder, Look, mean
@@ -27,7 +29,7 @@ LONG = "We have known each other for years, since the spring of 2014, when my si
 @pytest.mark.parametrize(("narrow", "most"), [(False, 2e-3), (True, 0.1)])
 def test_states_are_those_of_the_reference_model(narrow: bool, most: float, monkeypatch: pytest.MonkeyPatch) -> None:
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    monkeypatch.setattr(mpnet, "computes_narrow", lambda: narrow)
+    monkeypatch.setattr(narrowing, "computes_narrow", lambda: narrow)
     folder = mpnet.unpacked()
     assert folder is not None
     encoder = mpnet.MPNet(folder)
@@ -49,7 +51,7 @@ def test_a_narrow_matrix_multiplies_as_a_wide_one() -> None:
     pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     weight, x = rng.normal(size=(5, 768)).astype(np.float32), rng.normal(size=(3, 768)).astype(np.float32)
-    narrow = mpnet.Narrow(weight)
+    narrow = Narrow(weight)
     assert np.abs(x @ narrow - x @ weight.T).max() < 0.6 and (x @ narrow).dtype == np.float32
     assert np.abs(np.array(narrow) - weight.T).max() < 0.02
 

@@ -632,6 +632,9 @@ def test_news_of_somebody_leave_who_that_is(adapter: Adapter) -> None:
         "Dr Amsel goes by Dr Linde since the wedding",
     )
     assert [made.mind.outdated_by(Lesson(statement=text)) for text in said] == [(), ("who",), ("who",)]
+    made.mind.learn(Lesson(statement="our internet provider is Comcast", echo="Your provider is Comcast.", id="what"))
+    gone = Lesson(statement="The technician from Sonic put in the fiber line, so I mailed the Comcast box back.")
+    assert made.mind.outdated_by(gone) == ("what",)
 
 
 @on("toy")
@@ -910,6 +913,11 @@ def test_what_is_told_in_the_place_of_what_is_over_is_said_first(adapter: Adapte
          "On what day do I fly?", "Sundays it is."),
         ("Leni lives in Bremen.", "Bremen", "Leni has moved from Bremen to Oulu last month.", "Oulu",
          "Where does Leni live?", "Leni has moved to Oulu last month."),
+        ("The bins go out on Mondays.", "Mondays", "Bin day isn't Monday any more, it is Thursday.", "Thursday",
+         "When do the bins go out?", "Bin day is Thursday."),
+        ("The Hendrys live next door.", "Hendrys",
+         "A pot came from the Nakamuras, who live next door now that the Hendrys are gone.", "Nakamuras",
+         "Who lives next door?", "A pot came from the Nakamuras, who live next door."),
     ):  # fmt: skip
         made = engine(adapter)
         made.mind.learn(Lesson(statement=before, echo=before, values=(value,), id="old"))

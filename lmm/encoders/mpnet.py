@@ -16,6 +16,7 @@ import numpy as np
 
 from lmm.adapters.models.source import Packaged, converted
 from lmm.encoders.minilm import NEAR
+from lmm.encoders.narrow import fast, wide
 from lmm.errors import ModelError
 
 if TYPE_CHECKING:
@@ -76,45 +77,9 @@ def _weights(raw: dict[str, np.ndarray]) -> dict[str, Any]:
     for at in (f"encoder.layer.{layer}." for layer in range(LAYERS)):
         for name, theirs in _NAMES.items():
             weight = raw[f"{at}{theirs}.weight"]
-            narrow = Narrow if weight.ndim == 2 and computes_narrow() else _wide
-            found[f"{at}{name}.weight"] = narrow(weight)
+            found[f"{at}{name}.weight"] = fast(weight) if weight.ndim == 2 else wide(weight)
             found[f"{at}{name}.bias"] = raw[f"{at}{theirs}.bias"].astype(np.float32)
     return found
-
-
-def _wide(weight: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(weight.T, np.float32)
-
-
-class Narrow:
-    """A matrix [out, in] in bfloat16, by which an array is multiplied as by one of [in, out]: three times as fast where
-    the processor computes in it, in half the memory."""
-
-    __array_ufunc__ = None  # so that `array @ narrow` is asked of it
-
-    def __init__(self, weight: np.ndarray) -> None:
-        import torch
-
-        self.weight = torch.from_numpy(weight).bfloat16()
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self.weight.float().numpy().T, dtype)
-
-    def __rmatmul__(self, x: np.ndarray) -> np.ndarray:
-        import torch
-
-        with torch.inference_mode():
-            return torch.nn.functional.linear(torch.from_numpy(x).bfloat16(), self.weight).float().numpy()
-
-
-@lru_cache(maxsize=1)
-def computes_narrow() -> bool:
-    """Does this processor multiply in bfloat16 as fast as in float32, and is torch there to do it?"""
-    try:
-        from lmm.adapters.torch_dtype import wide_from
-    except ImportError:
-        return False
-    return wide_from("bfloat16") == 0
 
 
 def _unpack(archive: Path, folder: Path, progress: Progress | None) -> None:

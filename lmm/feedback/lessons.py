@@ -69,7 +69,8 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     if not heard.facts:
         if last is not None and heard.sure < 0.5 and heard.kind == "nothing" and not replies.is_factual(text):
             return without_lesson("nothing", UNSURE)
-        if heard.kind == "nothing" and heard.sure < 1 - SURE and not asks(text) and len(text) <= MAX_VALUE:
+        enough = LISTED if LIST.fullmatch(text) else SURE
+        if heard.kind == "nothing" and heard.sure < 1 - enough and not asks(text) and len(text) <= MAX_VALUE:
             whole = _note(said, tongue)  # it tells something, and no word of it alone is what it tells
             return Reading("statement", whole, text, whole.echo.rstrip(".。"), f"statement, {1 - heard.sure:.2f}")
         return without_lesson(heard.kind, f"{heard.kind}, {heard.sure:.2f}")
@@ -120,7 +121,8 @@ def _named_in_full(reader: TurnReader, text: str, last: Exchange, tongue: str, k
     return people.named_in_full(plain, last.user, own[0], [lesson.subject for lesson in known])[1] if own else ""
 
 
-SURE = 0.9  # of what is read beside a question, or without a value
+SURE = 0.9  # of what is read beside a question, or without a value,
+LISTED = 0.4  # and where it is a list with a name
 SAME = 0.8  # of the same in other words
 
 
@@ -163,7 +165,7 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
     """The facts of a turn. Each has its part of it, and nothing that was said is lost; each may be forgotten alone."""
     bare = [fact for fact in heard.facts if fact.clause == fact.value and BEGINS.search(text[: fact.at])]
     facts = [fact for fact in heard.facts if fact not in bare] or heard.facts  # a name that a sentence begins with
-    first, *more = (_with_companion(text, fact) for fact in facts)
+    first, *more = (_with_companion(text, _with_list(text, fact)) for fact in facts)
     if tongue == "en":
         subjects = [lesson.subject for lesson in known]
         first, *more = (people.with_subject(text, fact, first, subjects) for fact in (first, *more))
@@ -187,6 +189,23 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
         _with_all(found, part, fact, tongue, said_too)
         for part, (fact, found), said_too in zip(parts, told, inside, strict=False)
     ]
+
+
+#: "packing list: passport, charger, towels"
+LIST = re.compile(r"[^:?!.\n]{3,80}: [^:?\n,]+(?:, [^:?\n,]+){2,}[.!]?")
+#: what stands behind the first of a list that has a name, and goes on with it
+MORE_OF_IT = re.compile(r"(?:, [^:?,.;!\n]+){2,}(?=[.;!\n]|$)")
+
+
+def _with_list(text: str, fact: Span) -> Span:
+    """The fact with all that it lists, of which a span is the first: "shopping: halloumi, bin bags, limes"."""
+    at = text.find(fact.value, max(fact.at, 0))
+    more = MORE_OF_IT.match(text, at + len(fact.value)) if at > 0 and text[:at].endswith(": ") else None
+    if more is None or len(fact.value) + len(more[0]) > MAX_VALUE:
+        return fact
+    value = fact.value + more[0]
+    clause = fact.clause if value in fact.clause else fact.clause.replace(fact.value, value, 1)
+    return replace(fact, value=value, clause=clause if clause in text else fact.clause)
 
 
 def _with_companion(text: str, fact: Span) -> Span:
@@ -264,6 +283,12 @@ REMEMBER = anycase(
 SPEAKS = anycase(r"\b(?:i|im|ive|id|me|my|mine|myself|we|us|our|ours)\b")
 
 
+def _is_heading(frame: str) -> bool:
+    """Does it say of what that is which follows, as "physio on the knee:" does, and "by the way:" does not?"""
+    said = POLITE.sub("", TEACH.sub("", f"{frame.rstrip()} -"))  # both want something behind them
+    return frame.rstrip().endswith(":") and bool(_content(said))
+
+
 def _said_back(sentence: str, clause: str, tongue: str) -> str:
     """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact."""
     sentence = REMEMBER.sub("", TAKEN_BACK.sub("", sentence)) or sentence
@@ -272,6 +297,7 @@ def _said_back(sentence: str, clause: str, tongue: str) -> str:
         at >= 0
         and FRAME.fullmatch(sentence[:at])
         and not DIGIT.search(sentence[:at])
+        and not _is_heading(sentence[:at])
         and not CALLED.search(sentence[:at])
         and not (OF_ME.match(sentence) and shares_subject(clause, "I"))
         and not any(begins.match(clause) for begins in (POINTING, OF_THAT, LEADS))

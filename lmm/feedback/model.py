@@ -25,6 +25,7 @@ from lmm.feedback.exchange import Exchange
 from lmm.feedback.vetoes import DENIAL
 from lmm.feedback.words import anycase
 from lmm.text.language import is_english
+from lmm.text.sentences import sentences
 
 KINDS = ("nothing", "statement", "correction", "update", "retraction")
 SPANS = ("clause", "value", "subject")
@@ -216,6 +217,10 @@ def fact_in(text: str, turn: Pieces, tags: np.ndarray, first: int, end: int) -> 
     value, clause = words((a, b)), words((first, end))
     if unfinished := DETERMINER.search(text[slice(*value)]) and NEXT_WORD.match(text, value[1]):
         value = value[0], unfinished.end()  # "under the", of the stairs
+    said = sentences(text[slice(*value)])
+    if len(said) > 1 and text.startswith(said[0], value[0]):  # a value ends with its sentence
+        value = value[0], value[0] + len(said[0].rstrip(".!;。"))
+        clause = clause[0], max(value[1], clause[0])
     if leading := WITHIN.match(text[slice(*value)]):
         value = value[0] + leading.end(), value[1]
     c, d, sure = best_span(tags[:, 2], first, end)

@@ -272,7 +272,7 @@ def colon(clause: str, taught: bool) -> Fact | None:
         r"(?P<s>(?:my|our|the) (?!.*\b(?:has|have|had|got|is|are)\b.*:)[\w' -]{2,40}): (?P<v>\S.*)$", clause, re.I
     )
     if m:
-        return copula(f"{m['s']} is {m['v']}", taught)
+        return copula(f"{m['s']} {_be(m['s'])} {m['v']}", taught)
     m = re.match(r"(?P<s>[a-z][\w' -]{1,40}?)(?: is|:| =) (?P<v>\S.*)$", clause, re.I)
     if not m or NO_SUBJECT.match(m["s"]):
         return None
@@ -281,5 +281,9 @@ def colon(clause: str, taught: bool) -> Fact | None:
     if timed and subject.lower() in BARE_NOUNS:
         return fact("when", timed["v"], clause, *ask("when", subject, "is"))
     if taught or (timed and _head(subject) not in words.TRANSIENT | words.REMARKS):
-        return None if grammar.is_proper(subject) else copula(f"the {subject} is {value}", True)
+        return None if grammar.is_proper(subject) else copula(f"the {subject} {_be(subject)} {value}", True)
     return None
+
+
+def _be(subject: str) -> str:
+    return "are" if re.search(r"[^su'’]s$", subject) else "is"

@@ -65,6 +65,9 @@ _SIGNS = "\u2e80"  # the first character of the scripts without blanks
 _CAPITAL = re.compile(r"(?<=[\w,;:] )[A-Z]\w*")  # not at the beginning of a sentence
 
 
+_TITLES = frozenset(("mrs", "miss", "herr", "frau", "madame", "monsieur", "señor", "señora", "signora"))
+
+
 @lru_cache(maxsize=4096)
 def _capitals(text: str) -> frozenset[str]:
     return frozenset(words(word) for word in _CAPITAL.findall(text))
@@ -75,11 +78,19 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(words(text).split())
 
 
+#: what one has by contract or buys, which is named only where something happens to it
+_SERVES = re.compile(
+    r"(?:provider|bank|gym|insurance|insurer|employer|supplier|carrier|operator|contract|plan|tariff|brand|host|car|bike|phone"
+    r"|laptop|computer|school|club|company|airline|browser|editor)s?$",
+    re.I,
+)
+
+
 def _presupposed(note: str, news: str) -> bool:
     """Does a note say who somebody is, and the news speak of them by that name? "My dentist is Dr Osei." holds where
     "Dr Osei has moved", and may not where "Dr Osei is no longer my dentist", has left, or goes by another name."""
     who = says_who(note)
-    if who is None or not contains(news, who[1]):
+    if who is None or _SERVES.search(who[0]) or not contains(news, who[1]):
         return False
     return not (contains(news, who[0].split()[-1]) or leaves(news, who[1]) or renames(news))
 
@@ -158,7 +169,7 @@ def logit(p: float) -> float:
 @lru_cache(maxsize=1)
 def shared_gate() -> Gate:
     """The packaged gate, loaded once."""
-    return Gate(WEIGHTS)
+    return Gate(WEIGHTS, narrow=True)
 
 
 class Notebook(Index):
@@ -167,6 +178,9 @@ class Notebook(Index):
 
     floor = 0.1
     margin = 0.2
+    most = 6  # what is asked for in other words may be the fifth nearest
+    again = 4  # that the second look reads: a message takes its time
+    few = 3  # where every one of them takes several looks
 
     @property
     def gate(self) -> Gate:
@@ -182,8 +196,8 @@ class Notebook(Index):
         vectors, _ = self.gate.read(text)
         if len(parts := sentences(text)) > 1:  # news stand among other things
             vectors = np.concatenate([vectors, self.gate.encoder.encode(parts)])
-        near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
-        beside = (of_others, of_another_relative, _on_other_days, _of_another)
+        near = [position for position, cosine in self.candidates(vectors)[: self.few] if cosine >= NEAR]
+        beside = (_presupposed, of_others, of_another_relative, _on_other_days, _of_another)
         near = [p for p in near if not any(holds(self.prompts[p], text) for holds in beside)]
         begins = head(text)
         if any(head(self.prompts[p]) == begins for p in near):  # what the news begin with is known
@@ -202,8 +216,6 @@ class Notebook(Index):
         the surer that must be."""
         if new_in_post(note, news):
             return IN_POST
-        if _presupposed(note, news):
-            return UNNAMED
         if said & self._beginnings(" ".join(note.split()[:FIRST])):
             return OUTDATED
         return SHARED if said & self._beginnings(note) else UNNAMED
@@ -222,13 +234,17 @@ class Notebook(Index):
         if second is None:
             return None
         vectors, _ = self.gate.read(text)
-        near = [first for first, _ in self.candidates(vectors) if owners[first].statement]
+
+        def holds(position: int) -> bool:  # what is over leads nowhere
+            return bool(owners[position].statement) and self.prompts[position] not in owners[position].formerly
+
+        near = [first for first, _ in self.candidates(vectors)[: self.few] if holds(first)]
         leads = [first for first in near if known is None or owners[first] is known]
         found = [
             (second.helps(f"{text} {self.prompts[first]}", self.prompts[then]), first, then)
             for first in leads
             for then in self._told_of(first, text, vectors)
-            if owners[then].statement and owners[then] is not owners[first] and not _of_one(owners[then], owners[first])
+            if holds(then) and owners[then] is not owners[first] and not _of_one(owners[then], owners[first])
         ]
         score, first, then = max(found, default=(0.0, 0, 0))
         if score < LEADS:
@@ -238,13 +254,13 @@ class Notebook(Index):
     def _told_of(self, first: int, text: str, vectors: np.ndarray) -> list[int]:
         """Notes with a name that the one at `first` brings up and few have, the nearest to the question first."""
         counts = self._counts()
-        brought = _words(self.prompts[first]) - _words(text)
+        brought = _words(self.prompts[first]) - _words(text) - _TITLES
         few = max(FEW, len(self.prompts) / FEW**2)
         rare = {w for w in brought if 1 < counts[w] <= few and len(w) >= WORD and not self._is_common(w)}
         told = [p for p in self._latest.values() if p != first and self._linked(rare, first, p)] if rare else []
         cosines = (self._vectors[np.isin(self._owner, told)] @ vectors.T).max(axis=1)
         near = self._owner[np.isin(self._owner, told)][np.argsort(-cosines, kind="stable")]
-        return list(dict.fromkeys(near.tolist()))[: self.most]
+        return list(dict.fromkeys(near.tolist()))[: self.few]
 
     def telling(self, *texts: str) -> frozenset[str]:
         """The words of texts but for those that are in any text; pairs of characters where no blanks part words."""
@@ -294,7 +310,7 @@ class Notebook(Index):
             score = max(self.gate.same(query, self.lower(part)) for part in sentences(said) or [said])
             scored.append((score, position, cosine))
         if (second := shared_cross()) is not None:
-            worth = [one for one in scored if one[0] >= min(POSSIBLE, threshold)]
+            worth = sorted((one for one in scored if one[0] >= min(POSSIBLE, threshold)), reverse=True)[: self.again]
             scored = [
                 (mean(second.helps(text, self.prompts[p]), score, FIRST_LOOK), p, cosine) for score, p, cosine in worth
             ]

@@ -86,7 +86,7 @@ def _tells(part: str, old: Lesson) -> bool:
 def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callable[[str], bool]) -> str:
     """What of news a reply begins with: what still holds, where that helps most, else the clause that tells what is
     new and as much after it as fits, without what is over ("Bus 47 was axed, so you take bus 112")."""
-    news = clauses(echo, lesson.subject)
+    news = clauses(INSTEAD.sub(r"\1 \2 \3", echo), lesson.subject)
     parts, held = [*lesson.still, *news], len(lesson.still)
     helping = helping_by_part(text, parts, notebook)
     if held and max(helping[:held]) >= max(*helping[held:], logit(POSSIBLE)):
@@ -117,6 +117,12 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     return said
 
 
+#: "The bin day isn't Monday any more, it's Thursday", which says what is so of what
+INSTEAD = re.compile(
+    r"^((?!you\b)[^,;.!?]+?) (is|are)(?:n['’]t| not| no longer) [^,;.!?]+?(?: any ?more| any longer| now)?[,;] "
+    r"(?:but )?(?:it|he|she|they)(?: is| are|['’]s|['’]re) (?:now )?(?=[^,;.!?]+[.!]?$)(.+)",
+    re.I,
+)
 #: before a clause that only says why, or when, another one is so
 HANGING = re.compile(
     r"(?:because|after|before|since|while|when|although|though|weil|wegen|nachdem|bevor|seit|parce que|après|avant"

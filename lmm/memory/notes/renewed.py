@@ -145,8 +145,9 @@ def _says_so(before: str, new: str, subject: str, news: str, telling: Telling) -
     bus, and who fences is not allergic to it."""
     if DAY.search(new):
         return True  # a day is one of whatever it is of
-    does = beginnings(set(telling(before)) - set(telling(subject))) & beginnings(telling(news))
-    return bool(does or re.search(rf"{IS_A}{re.escape(new)}(?!\w)", news, re.I))
+    who = set(telling(" ".join([subject, *CAPITAL.findall(before)])))
+    does, said = (beginnings(set(telling(text)) - who - set(telling(new))) for text in (before, news))
+    return bool(not said or does & said or re.search(rf"{IS_A}{re.escape(new)}(?!\w)", news, re.I))
 
 
 def _another_day(kept: str, news: str) -> bool:

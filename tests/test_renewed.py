@@ -71,6 +71,13 @@ def test_a_name_takes_the_place_of_a_name_where_the_model_goes_on_with_it(said, 
         ("You are on flight QX to Tallinn.", "Tallinn", "got VB 2087", "VB 2087", ""),  # a name is no number
         ("You play the bassoon.", "the bassoon", "the viola now", "the viola", "You play the viola."),
         ("Your brother is a baker.", "baker", "no baker any more, he drives a city bus", "city bus", ""),
+        (
+            "Your vet is Dr Roth, lovely man.",
+            "Dr Roth",
+            "Dr Imfeld is our vet now",
+            "Dr Imfeld",
+            "Your vet is Dr Imfeld.",
+        ),
         ("Your brother is a baker.", "baker", "he's a florist now", "florist", "Your brother is a florist."),
         ("Ines is allergic to nuts.", "nuts", "since Ines fell off the horse she only does fencing", "fencing", ""),
         (

@@ -69,7 +69,8 @@ def _slots(old: Lesson) -> Iterator[tuple[str, str, str]]:
         for value in (ARTICLE.sub("", value) for value in old.values):
             before, found, after = clause.partition(value)
             if before and found and value not in after and (_kind(value) != "thing" or ENDS.match(after)):
-                yield before, value, after
+                # ", lovely man" is of who was named, ", due on the 1st" of the thing that costs so much
+                yield before, value, APPOSED.sub("", after) if _kind(value) == "name" else after
 
 
 def _instead(
@@ -203,6 +204,7 @@ MORE = re.compile(
 )
 DIGIT = re.compile(r"\d")
 #: not "raised" of "in the raised bed": what is after a thing that is all of it
+APPOSED = re.compile(r"^, [^,;.!?]+")
 ENDS = re.compile(
     r"\s*(?:$|[^\w\s]|[\u3400-\u9fff]|(?:in|on|at|of|for|with|without|by|from|to|into|near|under|behind|and|or|but"
     r"|since|because|where|who|that|which|when|while|as|if|now|every|each|here|there|any|a|an|the|my|your|our|his|her"

@@ -27,6 +27,7 @@ from lmm.memory.notes import news
 from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
 from lmm.text.fold import contains
+from lmm.text.language import is_english
 from lmm.text.names import in_full, in_other_roles, role_and_name
 from lmm.text.questions import now_asked
 from lmm.text.sentences import clauses, sentences
@@ -153,7 +154,8 @@ def _each_once(owners: Sequence[Lesson], row: Sequence[tuple[int, float]]) -> li
 
 
 OPENING = 30  # tokens of a longer note that a reply begins with
-TELLS = 5.0  # what it gives to the logit of a sentence to have a value in it
+TELLS = 5.0  # what it gives to the logit of a sentence to have a value in it,
+TELLS_ELSEWHERE = 0.5  # and where it is not English, of which the reader finds fewer values
 
 
 def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) -> str:
@@ -175,8 +177,9 @@ def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) ->
     if len(parts) < 2 or sum(sizes) <= OPENING:
         return whole
     helping, chosen = news.helping_by_part(text, parts, notebook, in_context=True), set[int]()
-    tells = [news.says_any(part, lesson.values) for part in parts]
-    for i in sorted(range(len(parts)), key=lambda i: -helping[i] - TELLS * tells[i]):
+    worth = TELLS if is_english(whole) else TELLS_ELSEWHERE
+    tells = [worth * news.says_any(part, lesson.values) for part in parts]
+    for i in sorted(range(len(parts)), key=lambda i: -helping[i] - tells[i]):
         if not chosen or sum(sizes[j] for j in chosen) + sizes[i] <= OPENING:
             chosen.add(i)
     return " ".join(parts[i] for i in sorted(chosen))

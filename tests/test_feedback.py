@@ -23,6 +23,7 @@ from lmm.feedback.dates import dated
 from lmm.feedback.grammar import flip, plain
 from lmm.feedback.lessons import TAKEN_BACK, question_of
 from lmm.feedback.model import Findings, Span
+from lmm.feedback.statements import POLITE
 from lmm.lesson import Knowledge, Lesson
 from lmm.text.fold import contains, words
 
@@ -97,6 +98,12 @@ def test_a_word_that_begins_like_a_request_to_remember_stays_whole(said: str) ->
         ),
         ("my aunt's is 9 August", None, "Your aunt's is 9 August.", ""),
         ("hi, i'm oddny", None, "You are oddny.", ""),
+        (
+            "mei-ling's pushed her wedding back to 6 september",
+            None,
+            "Mei-ling's pushed her wedding back to 6 september.",
+            "",
+        ),
     ],
 )
 def test_what_is_left_out_is_understood(said: str, last: Exchange | None, echo: str, question: str) -> None:
@@ -124,6 +131,14 @@ def test_a_list_is_kept_with_its_name_and_all_that_it_lists(said: str, echo: str
     lesson = read(said).lesson
     assert lesson is not None and (lesson.echo, lesson.values) == (echo, values)
     assert read("Sort these numbers: 4, 2, 9").lesson is None
+
+
+def test_no_before_a_thing_is_no_polite_word() -> None:
+    assert [POLITE.sub("", said) for said in ("no meat, no fish", "no, it's Bern", "no it's Bern")] == [
+        "no meat, no fish",
+        "it's Bern",
+        "it's Bern",
+    ]
 
 
 def test_a_value_ends_with_its_sentence() -> None:

@@ -886,6 +886,7 @@ def test_a_file_of_keyed_that_is_kept_becomes_one_of_both_at_the_next_lesson(ada
         ("You do not drink coffee but tea", ("coffee",), None),
         ("Ella se cansó de Pozoverde y vive en Ribalmora", ("pozoverde",), "Ella se cansó y vive en Ribalmora"),
         ("The library closes early, so it is the fire station", ("library",), None),
+        ("Farida moved in downstairs after Gustav left.", ("gustav",), "Farida moved in downstairs."),
         ("It is 16 degrees at night", ("degrees", "night"), None),
         ("You moved from the night shift to days", ("night",), None),
         ("It is C++, not C", (), None),

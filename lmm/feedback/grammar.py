@@ -19,6 +19,10 @@ EXPANSIONS = (
     (anycase(r"\b(you|we|they)'re\b"), r"\1 are"),
     (anycase(r"\b(I|you|we|it|that|they)'ll\b"), r"\1 will"),
     (anycase(rf"\b(it|that|he|she|there|what|who)'s (?={DONE}\b)"), r"\1 has "),
+    (
+        anycase(r"\b(it|he|she|who)'s (?=(?!called|named)\w+ed (?:me|us|him|her|them|you|my|our|his|their)\b)"),
+        r"\1 has ",
+    ),
     (anycase(r"\b(it|that|he|she|there|what|who|where|when|name|answer|birthday)'s (?=\S)"), r"\1 is "),
     (anycase(r"\b(is|was|are|were|do|does|did)n't\b"), r"\1 not"),
 )

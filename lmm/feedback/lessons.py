@@ -234,7 +234,7 @@ def _in_echo(values: Sequence[str], tongue: str) -> tuple[str, ...]:
     return tuple(grammar.flip(value) if tongue == "en" else value for value in values)
 
 
-LINK = anycase(r"[,; ]+(?:and|but|so|&|und|aber|et|mais|y|e|pero)$")
+LINK = anycase(r"[,;. ]+(?:and|but|so|&|und|aber|deshalb|et|mais|donc|du coup|y|e|pero|quindi|perciò|dus)$")
 
 
 def _with_all(found: Reading, part: str, fact: Span, tongue: str, more: Sequence[str]) -> Reading:
@@ -283,10 +283,15 @@ REMEMBER = anycase(
 SPEAKS = anycase(r"\b(?:i|im|ive|id|me|my|mine|myself|we|us|our|ours)\b")
 
 
-def _is_heading(frame: str) -> bool:
-    """Does it say of what that is which follows, as "physio on the knee:" does, and "by the way:" does not?"""
+REMARKS = word_set("quick reminder update news fun random fact thing things good bad great big small sad finally happy "
+                   "note sure heads question exciting guess guys turns out love life story times day")  # fmt: skip
+
+
+def _tells(frame: str) -> bool:
+    """Does it say of what that is which follows, as "physio on the knee:" and "need a gift for Kenji," do, and "by the
+    way:" does not?"""
     said = POLITE.sub("", TEACH.sub("", f"{frame.rstrip()} -"))  # both want something behind them
-    return frame.rstrip().endswith(":") and bool(_content(said))
+    return len(frame) > 11 and bool(_content(said) - REMARKS)
 
 
 def _said_back(sentence: str, clause: str, tongue: str) -> str:
@@ -295,9 +300,10 @@ def _said_back(sentence: str, clause: str, tongue: str) -> str:
     at = sentence.find(clause)
     framed = (
         at >= 0
+        and not sentence[at - 1 : at].isalnum()
         and FRAME.fullmatch(sentence[:at])
         and not DIGIT.search(sentence[:at])
-        and not _is_heading(sentence[:at])
+        and not _tells(sentence[:at])
         and not CALLED.search(sentence[:at])
         and not (OF_ME.match(sentence) and shares_subject(clause, "I"))
         and not any(begins.match(clause) for begins in (POINTING, OF_THAT, LEADS))

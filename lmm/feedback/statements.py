@@ -11,12 +11,13 @@ from lmm.feedback.grammar import trim
 from lmm.feedback.things import colon, copula, custom, inverted
 from lmm.feedback.words import anycase
 
+NO = r"\s*[,.!:;-]|\s+(?:it|that|this|i|my|we|our|the|he|she|they|its|wait|sorry|actually)\b"  # not "no meat"
 #: what may stand before a statement and says nothing
 POLITE = anycase(
     r"^(?:(?:hi|hello|hey|yo|hiya|good (?:morning|evening|afternoon)|ok(?:ay)?|cool|great|nice|thanks(?: a lot)?"
     r"|thank you|good to know|yes|yeah|yep|sure|oh|ah|alright|so|and|also|well|sorry|typo|actually|in fact|hm+|um+|btw"
-    r"|by the way|no|nope|anyway|haha|please|look|listen|from now on|just to be clear|to be clear|one more thing"
-    r"|correction|i (?:already )?(?:told you|said)(?: that)?|oops|my (?:mistake|bad)|scratch that"
+    rf"|by the way|no(?={NO})|nope|anyway|haha|please|look|listen|from now on|just to be clear|to be clear"
+    r"|one more thing|correction|i (?:already )?(?:told you|said)(?: that)?|oops|my (?:mistake|bad)|scratch that"
     r"|i (?:misspoke|misheard|made a mistake)|i was (?:wrong|mistaken)|i (?:got|had) (?:that|it|this) wrong"
     r"|i mixed (?:that|it|this|them) up)\b(?: (?:there|all|everyone"
     r"|everybody))?\s*(?:[,.!:;-]+\s*|\s+(?=\S)))+"

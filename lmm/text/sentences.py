@@ -123,6 +123,9 @@ _ON = (
 SINCE = r"(?:since|now that|seit|seitdem|depuis que?|desde que|da quando)\s+"  # before what has ended, or begun
 
 
+_AFTER = r"(?:after|because|as|when|nachdem|weil|après que?|parce que|después de que|porque|dopo che|perché)\s+"
+
+
 def without(sentence: str, words: Iterable[str]) -> str:
     """A sentence without what some words say, where it names that only to deny or to leave it: "You moved from Bergen
     to Oslo" and "It is 675, not 312" without Bergen and 312 are "You moved to Oslo" and "It is 675", as is "It is 675
@@ -133,6 +136,6 @@ def without(sentence: str, words: Iterable[str]) -> str:
     over = rf"(?:{_NOT}|{_FROM})(?:\s+(?:{said})(?!\w))+(?:,?\s+(?:but|sondern|mais|sino)\b|{_ON})"
     it = rf"[^，,。]*?(?:{said})[^，,。]*?"
     aside = rf"\s*[(（][^()（）]*(?<!\w)(?:{said})(?!\w)[^()（）]*[)）]|{_ONCE}\s+(?:{said}){_ON}"
-    since = rf",?\s+(?:ever )?{SINCE}(?!when\b)[^,.;!?]*?(?<!\w)(?:{said})(?!\w)[^,.;!?]*"
+    since = rf",?\s+(?:ever )?(?:{SINCE}|{_AFTER})(?!when\b)[^,.;!?]*?(?<!\w)(?:{said})(?!\w)[^,.;!?]*"
     signs = rf"[从由自]{it}(?=[搬到改换调迁转])|不是{it}[，,]?而?(?=是)"
     return re.sub(rf"{aside}|{over}|{since}|{signs}", "", sentence, flags=re.I).strip()

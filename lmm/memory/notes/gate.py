@@ -177,7 +177,7 @@ class Notebook(Index):
     others what is asked for counts less."""
 
     floor = 0.1
-    margin = 0.2
+    margin = 0.3  # what a note came in the place of may be much nearer than the note
     most = 6  # what is asked for in other words may be the fifth nearest
     again = 4  # that the second look reads: a message takes its time
     few = 3  # where every one of them takes several looks
@@ -196,7 +196,7 @@ class Notebook(Index):
         vectors, _ = self.gate.read(text)
         if len(parts := sentences(text)) > 1:  # news stand among other things
             vectors = np.concatenate([vectors, self.gate.encoder.encode(parts)])
-        near = [position for position, cosine in self.candidates(vectors)[: self.few] if cosine >= NEAR]
+        near = [position for position, cosine in self.candidates(vectors) if cosine >= NEAR]
         beside = (_presupposed, of_others, of_another_relative, _on_other_days, _of_another)
         near = [p for p in near if not any(holds(self.prompts[p], text) for holds in beside)]
         begins = head(text)

@@ -203,8 +203,8 @@ MORE = re.compile(
     re.I,
 )
 DIGIT = re.compile(r"\d")
-#: not "raised" of "in the raised bed": what is after a thing that is all of it
 APPOSED = re.compile(r"^, [^,;.!?]+")
+#: not "raised" of "in the raised bed": what is after a thing that is all of it
 ENDS = re.compile(
     r"\s*(?:$|[^\w\s]|[\u3400-\u9fff]|(?:in|on|at|of|for|with|without|by|from|to|into|near|under|behind|and|or|but"
     r"|since|because|where|who|that|which|when|while|as|if|now|every|each|here|there|any|a|an|the|my|your|our|his|her"

@@ -165,10 +165,10 @@ def new_in_post(note: str, news: str) -> bool:
 
 _BEFORE = word_set(
     "the a an my our your his her its their this that new old little big der die das mein meine unser unsere le la les "
-    "mon ma mes notre el los las mi mis nuestro nuestra"
+    "mon ma mes notre el los las mi mis nuestro nuestra nope yes yeah yep well actually sorry"
 )
 _NO_THING = word_set(
-    "i we you he she it they there and but so since now that as if when while what who where how oh ah ok ich wir du "
+    "no i we you he she it they there and but so since now that as if when while what who where how oh ah ok ich wir du "
     "er sie es je nous tu il elle on yo"
 )
 

@@ -55,7 +55,7 @@ NEAR = 0.25  # cosine below which it is about something else
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
 
-LEADS = 0.985  # probability from which a note is shown with the one that leads to it
+LEADS = 0.992  # probability from which a note is shown with the one that leads to it
 WORD, FEW = 3, 5  # letters of a word that leads from one note to another, and notes that may have it
 UNKNOWN, COMMON = 100, 2300  # of the vocabulary: "the" is 1996, "school" 2082, "level" 2504
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from lmm.feedback import grammar
+from lmm.text.language import is_english
 
 # ------------------------------------------------------------------ the other point of view
 _DE = {
@@ -64,6 +65,8 @@ def echoed(clause: str, tongue: str) -> str:
     if tongue == "zh":
         said = re.sub("|".join(_ZH), lambda m: _ZH[m[0]], clause).rstrip("。.!！~ ")
         return said + "。"
+    if tongue == "en" and not is_english(clause):
+        return grammar.sentence(clause)  # of a language in which nothing is said from the other side
     if tongue == "en":
         plain = re.sub(r"\b(i|we)'(d|ll)\b", r"\1 '\2", grammar.plain(clause), flags=re.I)
         return grammar.sentence(re.sub(r"\b(you) '(d|ll)\b", r"\1'\2", grammar.flip(plain), flags=re.I))

@@ -291,7 +291,7 @@ def _tells(frame: str) -> bool:
     """Does it say of what that is which follows, as "physio on the knee:" and "need a gift for Kenji," do, and "by the
     way:" does not?"""
     said = POLITE.sub("", TEACH.sub("", f"{frame.rstrip()} -"))  # both want something behind them
-    return len(frame) > 11 and bool(_content(said) - REMARKS)
+    return bool(_content(said) - REMARKS)
 
 
 def _said_back(sentence: str, clause: str, tongue: str) -> str:

@@ -168,8 +168,8 @@ _BEFORE = word_set(
     "mon ma mes notre el los las mi mis nuestro nuestra nope yes yeah yep well actually sorry"
 )
 _NO_THING = word_set(
-    "no i we you he she it they there and but so since now that as if when while what who where how oh ah ok ich wir du "
-    "er sie es je nous tu il elle on yo"
+    "no i we you he she it they there and but so since now that as if when while what who where how oh ah ok ich wir "
+    "du er sie es je nous tu il elle on yo"
 )
 
 

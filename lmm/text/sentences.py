@@ -58,6 +58,7 @@ _OTHERS = (  # what a clause begins with that has a subject of its own, or is a 
     r"(?!(?:the|an?|my|your|our|his|her|its|their|i|you|we|he|she|it|they|this|that|these|those|there|who|which|what"
     r"|where|when|how|why|if|so|not|no|in|on|at|to|of|for|from|with|by|about|as|than|because|since|some|any|both|one"
     r"|besides|perhaps|maybe|sometimes|always|mostly|near|next|behind|under|over|between|without|after|before|quite"
+    r"|(?:mon|tues|wednes|thurs|fri|satur|sun)days|(?:week(?:day|end)|morning|evening|night)s"
     r"|very|also|then|now|just|only|still|even|plus|every|each|all|two|three)\b"
     r"|[a-z]+ (?:is|are|was|were|has|have|can|will|do|does)\b)"
 )

@@ -189,6 +189,13 @@ def test_what_is_framed_as_no_fact_is_none(text: str, why: str) -> None:
     assert vetoed(text) == why
 
 
+def test_the_words_of_any_end_take_nothing_back() -> None:
+    known = [Lesson(statement="We gave up the garage."), Lesson(statement="Wotan isn't a cat any more")]
+    assert taken_back("Joram and I split up.", known) == []
+    assert taken_back("I don't take the tram any more.", known) == []
+    assert taken_back("Forget the garage.", known) == known[:1]
+
+
 def test_spans_are_whole_and_never_begin_inside() -> None:
     scores = np.asarray([[0.9, 0.05, 0.05], [0.2, 0.3, 0.5], [0.1, 0.1, 0.8], [0.6, 0.2, 0.2], [0.1, 0.1, 0.8]])
     assert clauses(scores)[0][0] == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmm.memory.keyed.gate import Index, shared_gate
-from lmm.text.questions import another_question, now_asked, other_person
+from lmm.text.questions import another_question, is_courtesy, now_asked, other_person
 
 
 def told_apart(query: str, stored: str) -> bool:
@@ -13,6 +13,12 @@ def told_apart(query: str, stored: str) -> bool:
     found = another_question(query, stored)
     assert another_question(stored, query) is found
     return found
+
+
+@pytest.mark.parametrize("text", ["Thanks a lot!", "ok, good night", "thanks, that's all", "谢谢", "hi"])
+def test_a_courtesy_asks_for_nothing(text: str) -> None:
+    assert is_courtesy(text)
+    assert not is_courtesy(f"{text} What's my name?")
 
 
 def test_my_question_is_not_yours() -> None:

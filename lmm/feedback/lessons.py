@@ -36,6 +36,8 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     once = dict.fromkeys(parts)
     text = grammar.quiet(said if len(once) == len(parts) else " ".join(once))  # said twice is said once
     tongue = language(text if len(text) > 20 or last is None else f"{last.user} {last.assistant} {text}")
+    if last is not None and tongue != "en" and len(text) > 20 and language(last.user) not in ("en", tongue):
+        last = None  # nobody corrects in another language
     if reader.name == "minilm" and tongue != "en":
         return replace(NOTHING, why="not English")
     demand = TAKES_BACK.match(text)
@@ -69,7 +71,7 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     if not heard.facts:
         if last is not None and heard.sure < 0.5 and heard.kind == "nothing" and not replies.is_factual(text):
             return without_lesson("nothing", UNSURE)
-        enough = LISTED if LIST.fullmatch(text) else SURE
+        enough = SURE if not LIST.fullmatch(text) else 0.0 if IS_LIST.match(text) else LISTED
         if heard.kind == "nothing" and heard.sure < 1 - enough and not asks(text) and len(text) <= MAX_VALUE:
             whole = _note(said, tongue)  # it tells something, and no word of it alone is what it tells
             return Reading("statement", whole, text, whole.echo.rstrip(".。"), f"statement, {1 - heard.sure:.2f}")
@@ -97,12 +99,21 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
 #: "name's Benedikt", not in reply to what something else is called
 NAME_IS = re.compile(r"^((?:[Hh]i|[Hh]ey|[Hh]ello)\b[\s,.!]*)?(?:[Tt]he )?[Nn]ame(?:['’]?s| is)(?= [A-Z])")
 WHAT = anycase(r"['’]s ((?!is\b|are\b|was\b)[a-z][\w-]*(?: (?!is\b|are\b|was\b)[a-z][\w-]*)?) (?:is|are|was|were)\b")
-OF_WHOM = anycase(r"((?:my|our|his|her|their) [\w-]+(?: [A-Z]\w+)?['’]s) (?=(?:is|are|was|were)\b)")
+OF_WHOM = re.compile(
+    r"(?:\b(?:[Mm]y|[Oo]ur|[Hh]is|[Hh]er|[Tt]heir) [\w-]+(?: [A-Z]\w+)?"
+    r"|\b(?!It|That|What|There|He|She|Who|Here)[A-Z][\w-]+)['’]s (?=(?:is|are|was|were)\b)"
+)
+#: "Actually it's the 13th, Mum's birthday" says of what behind it
+BEHIND = re.compile(
+    r"^(?P<no>(?:(?:[Aa]ctually|[Nn]o|[Ss]orry|[Ww]ait|[Oo]h),? )*)[Ii]t(?:['’]s| is) (?P<value>[^,.!?]+), "
+    r"(?P<what>(?:(?:my|our|the) )?[\w-]+['’]s [\w-]+|(?:my|our|the) [\w-]+(?: [\w-]+)?)[.!]*$"
+)
 
 
 def _with_what(said: str, last: Exchange | None) -> str:
     """What a speaker leaves out: "name's Lena" is "my name is Lena", and "my dad's is 9 August", after what was said of
     somebody's birthday, "my dad's birthday is 9 August". English."""
+    said = BEHIND.sub(lambda m: f"{m['no']}{m['what']} is {m['value']}", said)
     if last is None or not asks(last.assistant):
         said = NAME_IS.sub(lambda m: f"{m[1] or ''}my name is", said)
     if not (whose := OF_WHOM.search(said)):
@@ -192,6 +203,7 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
 
 
 #: "packing list: passport, charger, towels"
+IS_LIST = anycase(r"(?:[\w'’-]+ ){0,3}?(?:list|shopping|groceries|to-?dos?|guests|menu)\b[^:?!.]{0,40}:")
 LIST = re.compile(r"[^:?!.\n]{3,80}: [^:?\n,]+(?:, [^:?\n,]+){2,}[.!]?")
 #: what stands behind the first of a list that has a name, and goes on with it
 MORE_OF_IT = re.compile(r"(?:, [^:?,.;!\n]+){2,}(?=[.;!\n]|$)")
@@ -391,6 +403,13 @@ COMPARES = anycase(
 THERE = anycase(r"there (?:is|are|was|were|will|has|have)\b")
 
 
+A = anycase(r"\ban? $")
+GOES_ON = re.compile(
+    r" (?!(?:and|but|or|in|on|at|of|for|with|by|from|to|near|now|who|which|that|since|until|as|than|every|each|these"
+    r"|this|again|too|because|so|when|where|while|if|per|a|an|the|my|our|his|her|their|is|are|was|were|called|named)\b)[a-z]"
+)
+
+
 def question_of(clause: str, value: str) -> Fact | None:
     """The question a clause answers, if the rules find the very value in it that the model found."""
     first, *rest = value.split() or [""]
@@ -404,6 +423,8 @@ def question_of(clause: str, value: str) -> Fact | None:
     if found and contains(value, found.value):
         return found
     end = clause.find(value) + len(value)
+    if GOES_ON.match(clause, end) and A.search(clause[: clause.find(value)]):
+        return None  # "a Porto person"
     found = fact_of(clause[:end], taught=True) if len(value) <= end < len(clause) else None
     return found if found and words(grammar.bare(found.value)) == words(grammar.bare(value)) else None
 
@@ -413,6 +434,8 @@ def _about_last(heard: Findings, last: Exchange) -> bool:
     """Is it about what was asked last? Not if it names a subject that question and reply do not: a cousin after a
     brother, production after staging. "It is on Thursday now" is about the last thing also where nothing was wrong."""
     fact = heard.facts[0]
+    if DOES.match(fact.clause) and asks(last.user) and not TAKEN_BACK.match(fact.clause):
+        return False  # "He switched to the cello" is no answer
     if heard.kind != "correction":
         return bool(POINTING.match(fact.clause)) and not fact.at and asks(last.user)
     if asks(last.user) and (_goes_on(fact, last) or _of_something_else(fact, last.user)):
@@ -423,6 +446,7 @@ def _about_last(heard: Findings, last: Exchange) -> bool:
 
 
 MINE = anycase(r"(?:my|our)\b")
+DOES = anycase(r"(?:he|she|they) (?!is\b|are\b|was\b|were\b|has been\b|have been\b)\w+")
 PLACED = anycase(r"\b(?:in|at|on|by|near|behind|under|over|beside|inside|outside|with|from|to|next to)\b")
 
 

@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from lmm.feedback.words import word_set
 from lmm.lesson import Lesson
 from lmm.text.fold import words
 from lmm.text.language import FREQUENT_WORDS
@@ -15,6 +16,9 @@ _TELLS = re.compile(
     r"(?:(?:i|we|my|our|the|ich|wir|mein\w*|unser\w*|je|nous|mon|ma|mes|notre|nos|yo|mi|mis|nuestr\w+)\b|j['’])",
     re.I,
 )
+#: in any news of an end
+_LITTLE = word_set("up out off over away any more anymore longer take takes took get got go went give gave given broke "
+                   "use used t s don doesn isn aren m re ve stop stopped end ended split please remove")  # fmt: skip
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -37,5 +41,5 @@ def taken_back(text: str, known: Sequence[Lesson]) -> list[Lesson]:
 
 
 def _words(text: str) -> set[str]:
-    found = {word for word in _WORD.findall(words(text)) if word not in FREQUENT_WORDS}
+    found = {word for word in _WORD.findall(words(text)) if word not in FREQUENT_WORDS | _LITTLE}
     return found | {word.removesuffix("s") for word in found if len(word) > 3}  # "dogs", "Tom's" beside "dog"

@@ -8,6 +8,19 @@ from __future__ import annotations
 
 import re
 
+_COURTESY = re.compile(
+    r"(?:\W*\b(?:thanks?|thank you|thx|ty|cheers|danke|merci|gracias|grazie|a lot|so much|very much|for now|ok(?:ay)?"
+    r"|that(?:['’]?s| is| will be) all|great|cool|nice|perfect|super|fine|good|lovely|awesome|brilliant|yes|yeah|yep|no"
+    r"|nope|sure|lol|haha|hello|hi|hey|bye|goodbye|good (?:night|morning|evening)|see you|later|tomorrow|got it|i see"
+    r"|never ?mind|wow|please|again|lmm|all|ciao|hallo|tschüss|bonjour|hola|adiós|谢谢|好的?|再见|你好)(?!\w))+\W*",
+    re.I,
+)
+
+
+def is_courtesy(text: str) -> bool:
+    """Is it "Thanks a lot!" or "ok, good night", which asks for nothing?"""
+    return bool(_COURTESY.fullmatch(text.strip()))
+
 
 def another_question(query: str, stored: str) -> bool:
     """Does any rule tell the two apart?"""

@@ -48,6 +48,7 @@ FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-enc
 OUTDATED = 0.5  # probability from which a new note takes the place of an old one whose first words it has
 SHARED = 0.55  # the same, where the two have another word in common that tells what they are about,
 UNNAMED = 0.8  # and where they have none
+CERTAIN = 0.9  # of one note, beside which the others must be as sure as one that shares no word
 IN_POST = 0.15  # and where both are of whom, or what, there is one of at a time
 FIRST = 4  # words of a note that mostly say what it is about
 BEGINNING = 5  # letters of a word
@@ -203,12 +204,11 @@ class Notebook(Index):
         if any(head(self.prompts[p]) == begins for p in near):  # what the news begin with is known
             near = [p for p in near if not of_another_thing(self.prompts[p], text)]
         said, news = self._beginnings(_CHANGES.sub(" ", text)), dict.fromkeys((text, _told(parts) or text))
-        gone = [
-            position
-            for position in near
-            if max(second.look(one, self.prompts[position]).replaces for one in news)
-            >= (UNNAMED if surely else self._doubt(text, said, self.prompts[position]))
-        ]
+        sure = {p: max(second.look(one, self.prompts[p]).replaces for one in news) for p in near}
+        doubt = {p: UNNAMED if surely else self._doubt(text, said, self.prompts[p]) for p in near}
+        # most news end one thing: beside it, what sounds alike is another of the same person's
+        least = UNNAMED if max(sure.values(), default=0.0) >= CERTAIN else 0.0
+        gone = [p for p in near if sure[p] >= (doubt[p] if doubt[p] == IN_POST else max(doubt[p], least))]
         return gone if len(gone) < 2 or not _NEW_ONE.match(text) else []
 
     def _doubt(self, news: str, said: frozenset[str], note: str) -> float:

@@ -29,7 +29,7 @@ from lmm.options import Options, option
 from lmm.text.fold import contains
 from lmm.text.language import is_english
 from lmm.text.names import in_full, in_other_roles, role_and_name
-from lmm.text.questions import now_asked
+from lmm.text.questions import is_courtesy, now_asked
 from lmm.text.sentences import clauses, sentences
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Notes(Isolated):
         if not state or all(prompt.recited for prompt in prompts):
             return None
         notebook, owners = self.lookup.of(state, lessons, adapter.ops)
-        texts = ["" if prompt.recited else prompt.text for prompt in prompts]
+        texts = ["" if prompt.recited or is_courtesy(prompt.text) else prompt.text for prompt in prompts]
         lowest = min(self.options.threshold, self.options.taught)
         notes = [
             self._before(now_asked(text), notebook, owners)

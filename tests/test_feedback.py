@@ -1057,7 +1057,7 @@ def test_huge_and_empty_texts_teach_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_reading_takes_less_than_forty_milliseconds() -> None:
+def test_reading_takes_milliseconds() -> None:
     rows, took = labelled(DATA / "turns" / "en_a.jsonl")[:30], []
     read("warm")
     for _ in range(3):
@@ -1065,9 +1065,7 @@ def test_reading_takes_less_than_forty_milliseconds() -> None:
         for row in rows:
             read(row.text, row.last)
         took.append((time.thread_time() - began) / len(rows))
-    assert (
-        min(took) < 0.08
-    )  # 25 ms on the machine of docs/reader.md, 40 on one that is slower; what else it does counts
+    assert min(took) < 0.08  # 25 ms on the machine of docs/reader.md, 40 on a slower one, more beside other work
     for text in ("my a" * 450, "not , " * 300, "'" * 1999, "no, " + "ab," * 60, "is " * 59, "my " + "x y " * 28):
         last = Exchange(f"What is {text[:1900]}", text)
         began = time.thread_time()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
 #: docs/notes.md says how they were chosen
 THRESHOLD = 0.9
-TAUGHT = 0.996  # of facts about the world there are many about one subject, and the model knows some of them itself
+TAUGHT = 0.998  # of facts about the world there are many about one subject, and the model knows some of them itself
 POSSIBLE = 0.03  # what the pair model holds less likely is not looked at again
 FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
 OUTDATED = 0.5  # probability from which a new note takes the place of an old one whose first words it has

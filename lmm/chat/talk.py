@@ -122,7 +122,7 @@ class Talk:
             return self._corrected(text, lessons[0], reading.value, learned)
         if reading.why == DENIED:
             self.view.say("what is right? I'll learn it")
-        if asked and reading.why not in MISSED and not lessons and not replies.is_factual(text):
+        elif asked and reading.why not in MISSED and not lessons and not replies.is_factual(text):
             said = self.exchange is not None and contains(self.exchange.assistant, text)
             reading = replace(reading, why=SAID if said else UNSURE)  # what was to be the right answer was none
         if reading.why in MISSED and self.hint:

@@ -181,7 +181,7 @@ class Notebook(Index):
     margin = 0.3  # what a note came in the place of may be much nearer than the note
     most = 6  # what is asked for in other words may be the fifth nearest
     again = 4  # that the second look reads: a message takes its time
-    few = 3  # where every one of them takes several looks
+    leading = 3  # that may lead to another, and that each may lead to: every one takes a look of its own
 
     @property
     def gate(self) -> Gate:
@@ -205,20 +205,19 @@ class Notebook(Index):
             near = [p for p in near if not of_another_thing(self.prompts[p], text)]
         said, news = self._beginnings(_CHANGES.sub(" ", text)), dict.fromkeys((text, _told(parts) or text))
         sure = {p: max(second.look(one, self.prompts[p]).replaces for one in news) for p in near}
-        doubt = {p: UNNAMED if surely else self._doubt(text, said, self.prompts[p]) for p in near}
         # most news end one thing: beside it, what sounds alike is another of the same person's
         least = UNNAMED if max(sure.values(), default=0.0) >= CERTAIN else 0.0
-        gone = [p for p in near if sure[p] >= (doubt[p] if doubt[p] == IN_POST else max(doubt[p], least))]
+        gone = [p for p in near if sure[p] >= (UNNAMED if surely else self._doubt(text, said, self.prompts[p], least))]
         return gone if len(gone) < 2 or not _NEW_ONE.match(text) else []
 
-    def _doubt(self, news: str, said: frozenset[str], note: str) -> float:
+    def _doubt(self, news: str, said: frozenset[str], note: str, least: float) -> float:
         """From which probability a note is out of date: the less it and the news name alike (`said` is what these do),
-        the surer that must be."""
+        the surer that must be, and `least` where it is not of one in the same post."""
         if new_in_post(note, news):
             return IN_POST
         if said & self._beginnings(" ".join(note.split()[:FIRST])):
-            return OUTDATED
-        return SHARED if said & self._beginnings(note) else UNNAMED
+            return max(OUTDATED, least)
+        return max(SHARED, least) if said & self._beginnings(note) else UNNAMED
 
     def _beginnings(self, text: str) -> frozenset[str]:
         return beginnings(self.telling(text))
@@ -238,7 +237,7 @@ class Notebook(Index):
         def holds(position: int) -> bool:  # what is over leads nowhere
             return bool(owners[position].statement) and self.prompts[position] not in owners[position].formerly
 
-        near = [first for first, _ in self.candidates(vectors)[: self.few] if holds(first)]
+        near = [first for first, _ in self.candidates(vectors)[: self.leading] if holds(first)]
         leads = [first for first in near if known is None or owners[first] is known]
         found = [
             (second.helps(f"{text} {self.prompts[first]}", self.prompts[then]), first, then)
@@ -260,7 +259,7 @@ class Notebook(Index):
         told = [p for p in self._latest.values() if p != first and self._linked(rare, first, p)] if rare else []
         cosines = (self._vectors[np.isin(self._owner, told)] @ vectors.T).max(axis=1)
         near = self._owner[np.isin(self._owner, told)][np.argsort(-cosines, kind="stable")]
-        return list(dict.fromkeys(near.tolist()))[: self.few]
+        return list(dict.fromkeys(near.tolist()))[: self.leading]
 
     def telling(self, *texts: str) -> frozenset[str]:
         """The words of texts but for those that are in any text; pairs of characters where no blanks part words."""

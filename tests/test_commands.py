@@ -320,6 +320,11 @@ def test_a_lesson_that_is_no_longer_known_can_be_forgotten(session: Session, hid
     assert "no lesson has 'plumbago'" in session.beside
 
 
+def in_their_place(self: Jotter, known: Knowledge, lesson: Lesson, *rest: Any) -> Knowledge:
+    """Learn a lesson as a memory does that lets it take the place of others."""
+    return known.taught(known.state, lesson, known.superseded(lesson))
+
+
 def test_a_bare_no_leaves_the_question_open(session: Session):
     session.do(Q)
     session.do("no, that's wrong")
@@ -341,6 +346,8 @@ def test_what_was_to_be_the_right_answer_and_is_none_is_not_lost_without_a_word(
     session.do("/teach What is the capital of Switzerland? => The capital of Switzerland is Bern.")
     session.do("What is the capital of Switzerland?")
     session.do("no")
+    session.do("no")
+    assert "nothing was learned from this" not in session.beside  # the question is still open
     session.do("Bern")
     assert "the reply says that already, and nothing was learned from this" in session.beside
 
@@ -354,8 +361,7 @@ def test_what_still_holds_of_what_was_replaced_is_listed_found_and_its_copies_ar
     monkeypatch.setattr(Jotter, "outdated", lambda *given, surely=False: [bike.id], raising=False)
     still = lambda self, lesson, old, adapter: replace(lesson, still=("Your bike is blue.",))  # noqa: E731
     monkeypatch.setattr(Jotter, "in_place_of", still, raising=False)
-    learn = lambda self, known, lesson, *rest: known.taught(known.state, lesson, known.superseded(lesson))  # noqa: E731
-    monkeypatch.setattr(Jotter, "learn", learn)
+    monkeypatch.setattr(Jotter, "learn", in_their_place)
     session.do("My bike has a new saddle.")
     [saddle] = session.chat.mind.lessons
     assert bike.id in saddle.supersedes
@@ -390,8 +396,7 @@ def test_forgetting_says_which_memory_keeps_what_it_made_of_a_lesson(tmp_path: P
 
 
 def test_forgetting_takes_each_of_those_that_were_replaced_once(session: Session, monkeypatch: pytest.MonkeyPatch):
-    learn = lambda self, known, lesson, *rest: known.taught(known.state, lesson, known.superseded(lesson))  # noqa: E731
-    monkeypatch.setattr(scripted.Jotter, "learn", learn)
+    monkeypatch.setattr(scripted.Jotter, "learn", in_their_place)
     for name in ("Zerafina", "Ottokar", "Plumbago"):
         session.do(f"/teach Who keeps the boat? => {name}")
     session.do("/forget Plumbago")

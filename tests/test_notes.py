@@ -913,7 +913,7 @@ def test_what_is_told_in_the_place_of_what_is_over_is_said_first(adapter: Adapte
         ("You fly on Fridays.", "Fridays", "You no longer fly on Fridays. Sundays it is. Fridays hurt.", "Sundays",
          "On what day do I fly?", "Sundays it is."),
         ("Leni lives in Bremen.", "Bremen", "Leni has moved from Bremen to Oulu last month.", "Oulu",
-         "Where does Leni live?", "Leni has moved to Oulu last month."),
+         "Where does Leni live?", "Leni lives in Oulu."),
         ("The bins go out on Mondays.", "Mondays", "Bin day isn't Monday any more, it is Thursday.", "Thursday",
          "When do the bins go out?", "Bin day is Thursday."),
         ("The Hendrys live next door.", "Hendrys",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmm.memory.keyed.gate import Index, shared_gate
-from lmm.text.questions import another_question, is_courtesy, now_asked, other_person
+from lmm.text.questions import another_question, in_full, is_courtesy, now_asked, other_person
 
 
 def told_apart(query: str, stored: str) -> bool:
@@ -138,10 +138,31 @@ def test_to_make_something_with_a_fact_is_not_to_ask_for_it(query: str, stored: 
         ("I lived in Hull before.", ""),
         ("Should I eat before the exam?", ""),
         ("What is my old age pension?", "What is my age pension?"),
+        ("Wo habe ich früher gewohnt?", "Wo habe ich gewohnt?"),
+        ("Où est-ce que je travaillais avant ?", "Où est-ce que je travaillais ?"),
+        ("我以前住在哪里？", "我住在哪里？"),
     ],
 )
 def test_a_question_about_before_is_one_about_today(asked: str, today: str) -> None:
     assert now_asked(asked) == today
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "meant"),
+    [
+        ("And before?", "", "Where does Ida live before?"),
+        ("what was it before that?", "", "Where does Ida live before?"),
+        ("Und vorher?", "", "Where does Ida live before?"),
+        ("What's her number?", "my aunt Ida", "What's my aunt Ida's number?"),
+        ("how old is she", "my aunt Ida", "how old is my aunt Ida"),
+        ("Who told her that he left?", "my aunt Ida", ""),
+        ("What's her number?", "", ""),
+        ("She is twelve.", "my aunt Ida", ""),
+        ("Where was I before?", "my aunt Ida", ""),
+    ],
+)
+def test_a_question_that_goes_on_is_read_with_the_one_before(text: str, subject: str, meant: str) -> None:
+    assert in_full(text, "Where does Ida live?", subject) == meant
 
 
 def test_what_is_counted_may_be_spoken_of_in_the_other() -> None:

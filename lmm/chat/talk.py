@@ -21,6 +21,7 @@ from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.text.counted import counted
 from lmm.text.fold import contains, fold, words
+from lmm.text.questions import in_full
 from lmm.text.thoughts import parted, quoted, unthought
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Talk:
             self.view.say(f"{MISSED[reading.why]}; /correct ANSWER teaches the right answer")
         self._hear(text)
         # What was just said is answered with what was learned: left to itself, a small model rambles on about it.
-        return self._shown(self._chunks(lessons[0].prompt if lessons else ""), learned, lessons)
+        return self._shown(self._chunks(lessons[0].prompt if lessons else self._meant(text)), learned, lessons)
 
     def correct(self, answer: str) -> Turn | None:
         """Learn that the last question is to be answered with `answer`, and answer it anew. Raises LmmError, as when it
@@ -268,10 +269,20 @@ class Talk:
 
     def _is_news(self, text: str, note: Lesson, kind: str) -> str:
         """Why a turn in which nothing was found tells what it says as a note all the same; "" if it does not."""
-        if self.mind.outdated_by(note, surely=True):
+        ended = kind == "retraction" and tells(text)
+        if self.mind.outdated_by(note, surely=not ended):
             return "it makes a note out of date"
-        ended = kind == "retraction" and tells(text) and not taken_back(text, self.mind.lessons)
-        return "something has ended of which nothing was known" if ended else ""
+        unknown = ended and not taken_back(text, self.mind.lessons)
+        return "something has ended of which nothing was known" if unknown else ""
+
+    def _meant(self, text: str) -> str:
+        """The question that a message asks with the turn before it: "And before?"; "" of one by itself."""
+        before = self.engine.conversation.turns[-2:-1]
+        if not before:
+            return ""
+        of_turn = {*before[0].fired, *(lesson.id for lesson in before[0].lessons)}
+        about = {lesson.subject for lesson in self.mind.lessons if lesson.id in of_turn}
+        return in_full(text, before[0].question, about.pop() if len(about) == 1 else "")
 
     def _agreed(self, lesson: Lesson | None) -> Lesson | None:
         return self.view.confirm(lesson) if lesson is not None and self.settings().learn == "ask" else lesson

@@ -10,7 +10,7 @@ from lmm.feedback import about, grammar
 from lmm.feedback.model import Span
 from lmm.feedback.words import VERBS, anycase, word_set
 from lmm.text.fold import contains
-from lmm.text.names import role_and_name
+from lmm.text.names import role_and_name, says_who
 from lmm.text.sentences import shares_subject
 
 _OWN = re.compile(
@@ -65,4 +65,5 @@ def _meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
     named = sorted({*named, *by_name, *_OWN.findall(before)}, key=len, reverse=True)
     named = [name for i, name in enumerate(named) if not any(contains(other, name) for other in named[:i])]
     people = [name for name in named if not others & set(name.lower().split())]
-    return people[0] if len(people) == 1 else ""
+    called = says_who(first.clause) if people == [subject] else None  # another may have the role tomorrow
+    return " ".join(called) if called else people[0] if len(people) == 1 else ""

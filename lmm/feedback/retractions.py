@@ -11,9 +11,11 @@ from lmm.lesson import Lesson
 from lmm.text.fold import words
 from lmm.text.language import FREQUENT_WORDS
 
-_TELLS = re.compile(
-    r"(?:(?:so|well|oh|ok|and|but|btw|unfortunately|sadly)[,:]? )*"
-    r"(?:(?:i|we|my|our|the|ich|wir|mein\w*|unser\w*|je|nous|mon|ma|mes|notre|nos|yo|mi|mis|nuestr\w+)\b|j['’])",
+_ASKS = re.compile(
+    r"\b(?:forget|unlearn|delete|remove|erase|drop|scrap|scratch|strike|ignore|disregard|vergiss|vergessen|lösch\w*"
+    r"|streich\w*|entfern\w*|oublie\w*|efface\w*|supprim\w*|olvida\w*|borra\w*|elimin\w+|dimentica\w*|cancella\w*"
+    r"|(?:that|it|this)(?: is|['’]s)?(?: not|n['’]t| no longer)[^,.!?]* (?:true|right|so)|stimmt (?:so )?nicht)\b"
+    r"|忘|删",
     re.I,
 )
 #: in any news of an end
@@ -24,7 +26,7 @@ _WORD = re.compile(r"[^\W_]+")
 
 def tells(text: str) -> bool:
     """Is it told that something has ended ("I sold the van"), and not asked for that it is forgotten?"""
-    return bool(_TELLS.match(text.strip()))
+    return not _ASKS.search(text)
 
 
 def taken_back(text: str, known: Sequence[Lesson]) -> list[Lesson]:

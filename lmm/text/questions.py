@@ -108,11 +108,25 @@ def earlier(query: str, stored: str) -> bool:
 _BEFORE = re.compile(
     r"[,\s]*\b(?:before(?: (?:that|then|now|it changed))?|previously|formerly|in the past|back then|originally)(?=\W*$)"
     r"|(?<=\bmy) (?:old|previous|former)(?= \w)|(?<=\bour) (?:old|previous|former)(?= \w)"
-    r"|(?<=\bdid i) used? to(?= \w)|(?<=\bdid we) used? to(?= \w)",
+    r"|(?<=\bdid i) used? to(?= \w)|(?<=\bdid we) used? to(?= \w)"
+    r"|[,\s]+(?:vorher|zuvor|davor|früher|avant|auparavant|antes|prima)\b|(?:以前|之前|原来)的?",
     re.I,
 )
 _NOW = re.compile(r"(?<!before )\b(?:now|today|nowadays|these days|currently)\b", re.I)
-_ASKS = re.compile(r"(?:and |so |but )?(?:what|which|who|whose|where|when|how)\b", re.I)
+_ASKS = re.compile(
+    r"(?:and |so |but )?(?:what|which|who|whose|where|when|how)\b|¿?(?:was|wer|wo|wann|welche[rs]?|wie|quel\w*|que|qui"
+    r"|où|quand|comment|qué|quién|dónde|cuándo|cuál|cómo|cosa|chi|dove|quando|come|qual[ei]?)\b|.*(?:什么|谁|哪|几|多少)",
+    re.I,
+)
+_AND_BEFORE = re.compile(
+    r"\W*(?:(?:and|so) )?(?:(?:what|who|which|where|when|how much|how) (?:was|were) (?:it|that|this|he|she|they) )?"
+    r"(?:before|previously)(?: (?:that|then|it changed))?\W*$"
+    r"|\W*(?:und |et |y |e )?(?:(?:was|wer|wo|wann|wie) war (?:das|es) )?(?:vorher|davor|zuvor|früher|avant|antes"
+    r"|prima)\W*$"
+    r"|\W*(?:那)?(?:以前|之前)呢?\W*$",
+    re.I,
+)
+_HIS = re.compile(r"\b(?:(?P<whose>his|her(?= [a-z]))|(?P<who>he|she|him|her))\b", re.I)
 
 
 def now_asked(text: str) -> str:
@@ -122,6 +136,29 @@ def now_asked(text: str) -> str:
         return ""
     asked = _BEFORE.sub("", text.strip())
     return asked if asked != text.strip() and _ASKS.match(asked) else ""
+
+
+_TOLD_BEFORE = re.compile(
+    r"\b(?:used to|before (?:that|now|then)|previously|formerly|früher|vorher|avant|auparavant|antes|prima)\b"
+    r"|以前|原来|之前",
+    re.I,
+)
+
+
+def tells_before(text: str) -> bool:
+    """Does a statement say itself how it was: "I used to live in Riga but now it's Tartu"?"""
+    return bool(_TOLD_BEFORE.search(text))
+
+
+def in_full(text: str, before: str, subject: str) -> str:
+    """A question that goes on with the one before it, as one by itself: "And before?", "What's his number?"; "" of what
+    does not. `subject`: of what was answered."""
+    if _AND_BEFORE.match(text):
+        return f"{before.rstrip(' ?？。.!')} before?" if _ASKS.match(before) and not now_asked(before) else ""
+    found = _HIS.search(text) if subject and _ASKS.match(text) else None
+    if found is None or len({word.lower() for word in (one[0] for one in _HIS.finditer(text))}) > 1:
+        return ""
+    return f"{text[: found.start()]}{subject}{chr(39) + 's' if found['whose'] else ''}{text[found.end() :]}"
 
 
 _WAY = re.compile(r"how (?:do|can|could|should|would) (?:i|we|you|one)\b|how to\b")

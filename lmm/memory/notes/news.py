@@ -39,7 +39,7 @@ def in_place_of(lesson: Lesson, old: Sequence[Lesson], telling: Telling, adapter
     over = dict.fromkeys(value for x in old for value in (*x.over, *x.values) if value not in lesson.values)
     lesson = replace(lesson, formerly=formerly, still=tuple(still), over=tuple(over))
     for x in old:
-        if (now := renewed(x, lesson, telling, adapter)) is not None:
+        for now in renewed(x, lesson, telling, adapter):
             lesson = _as_now(lesson, now)
     return lesson
 
@@ -52,11 +52,13 @@ def stays(old: Lesson, note: str, lesson: Lesson) -> bool:
 
 
 def _as_now(lesson: Lesson, now: Renewed) -> Lesson:
-    """The lesson, which says that still holds what does hold with the new value."""
-    still = dict.fromkeys((as_sentence(now.said), *(text for text in lesson.still if not contains(text, now.old))))
+    """The lesson, which says that still holds what does hold with the new values."""
+    kept = (text for text in lesson.still if not says_any(text, now.old) and not contains(now.said, text.rstrip(".。")))
+    still = dict.fromkeys((as_sentence(now.said), *kept))
     still.pop(lesson.echo, None)  # it says so itself
-    values = dict.fromkeys((*lesson.values, now.new))
-    return replace(lesson, still=tuple(still), values=tuple(values))
+    values = dict.fromkeys((*lesson.values, *now.new, *(x for x in lesson.over if contains(now.said, x))))
+    over = tuple(x for x in lesson.over if x not in values)
+    return replace(lesson, still=tuple(still), values=tuple(values), over=over)
 
 
 def _still_true(old: Lesson, news: str) -> list[str]:
@@ -74,8 +76,20 @@ def _still_true(old: Lesson, news: str) -> list[str]:
         outdated.append(second.look(news, f"{before}{text}").replaces)
         before += f"{text}, " if outdated[-1] < HOLDS else ""
     most = min(HOLDS, max(outdated) / 2)  # something of it is over; where nobody knows what, what may be, too
-    kept = (part for (_, part), p in zip(both, outdated, strict=True) if p < most)
+    kept, hangs_on_it = list[str](), False
+    for i, ((_, part), p) in enumerate(zip(both, outdated, strict=True)):
+        alone = i <= len(old.still) or SAYS_MORE.search(part)
+        hangs_on_it = p >= most if alone else hangs_on_it  # "Thursdays at 8" does not outlive the club
+        kept += [part] if p < most and not hangs_on_it else []
     return [as_sentence(part) for part in kept if _tells(part, old)]
+
+
+#: a verb of English, or a sign of no blanks: without one, a clause is a part of the one before it
+SAYS_MORE = re.compile(
+    r"\b(?:is|are|am|was|were|has|have|had|can|could|will|would|do|does|did|must|should|may|i|you|he|she|it|we|they|who)\b"
+    r"|['’](?:s|re|m|ve|ll|t)\b|\b(?!(?:mon|tues|wednes|thurs|fri|satur|sun)days)[a-z]{2,}(?:s|ed)\b|[\u3400-\u9fff]",
+    re.I,
+)
 
 
 def _tells(part: str, old: Lesson) -> bool:

@@ -29,7 +29,7 @@ from lmm.options import Options, option
 from lmm.text.fold import contains
 from lmm.text.language import is_english
 from lmm.text.names import in_full, in_other_roles, role_and_name
-from lmm.text.questions import is_courtesy, now_asked
+from lmm.text.questions import is_courtesy, now_asked, tells_before
 from lmm.text.sentences import clauses, sentences
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Notes(Isolated):
         texts = ["" if prompt.recited or is_courtesy(prompt.text) else prompt.text for prompt in prompts]
         lowest = min(self.options.threshold, self.options.taught)
         notes = [
-            self._before(now_asked(text), notebook, owners)
+            self._before(now_asked(text), notebook, owners, adapter)
             or self._shown(text, _each_once(owners, row), notebook, owners, adapter)
             for text, row in zip(texts, notebook.match(texts, lowest), strict=True)
         ]
@@ -97,12 +97,15 @@ class Notes(Isolated):
             notes[i] = replace(notes[i], opening=begun, echo=begun if lesson.formerly else notes[i].echo)
         return notes
 
-    def _before(self, asked: str, notebook: Notebook, owners: Sequence[Lesson]) -> list[Note]:
-        """What a note that would answer the question about today came in the place of."""
+    def _before(self, asked: str, notebook: Notebook, owners: Sequence[Lesson], adapter: Adapter) -> list[Note]:
+        """What a note that would answer the question about today came in the place of, or that says so itself."""
         [row] = notebook.match([asked], self.options.threshold) if asked else [[]]
-        found = next((one for one in _each_once(owners, row) if one[0].replaces and self._helps(*one)), None)
+        helping = (one for one in _each_once(owners, row) if self._helps(*one))
+        found = next((one for one in helping if one[0].replaces or tells_before(one[0].statement)), None)
         if found is None:
             return []
+        if not found[0].replaces:
+            return self._shown(asked, [found], notebook, owners, adapter)
         lesson, strength = found
         told = f"Before that I knew: {lesson.replaces}"
         if lesson.replaces in lesson.formerly:  # in the user's own words

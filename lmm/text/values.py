@@ -30,12 +30,16 @@ _CLOCK = (
     r"|\d{1,2}(?:\.\d\d)? Uhr|\bnoon\b|\bmidnight\b|\d{1,2}点(?:\d{1,2}分?|半)?"
     r"|(?:(?<=\bat )|(?<=\bum )|(?<=\bà )|(?<=\blas ))\d{1,2}(?:\.\d\d)?(?![\w%€$£]|[.,:]\d))"
 )
+_RANGE = (
+    r"\d{1,2}(?:[:.]\d\d)?(?: ?[ap]m)?(?:\s?[-–]\s?| (?:to|until|till|and|bis|à|a) )\d{1,2}(?:[:.]\d\d)?(?: ?[ap]m\b)?"
+    rf"(?![\w:.-]*\d)(?! (?:{_MONTH})\b)"
+)
 _NUMBER = r"\d(?:[\d .,/-]*\d)?"
 _MONEY = r"(?:[€$£]|(?:euros?|eur|pounds?|quid|dollars?|bucks|kr|chf|francs?|zł|rupees)\b)"
 _SUM = rf"(?:[€$£]\s?{_NUMBER}|{_NUMBER}\s?{_MONEY})"
 _MEASURE = (
-    rf"{_NUMBER}\s?(?:%|°C?|(?:kg|kilos?|g|lbs?|stone|km|miles?|cm|mm|m|litres?|liters?|l|ml|min(?:ute)?s?|hours?|hrs?"
-    r"|days?|weeks?|months?|years?|GB|MB|TB|Minuten|Stunden|Tagen?|Wochen|Monaten?|Jahren?|Kilo|Liter|heures?|jours"
+    rf"{_NUMBER}\s?(?:%|°C?|(?:kg|kilos?|g|mg|mcg|µg|units|lbs?|stone|km|miles?|cm|mm|m|litres?|liters?|l|ml|min(?:ute)?s?|hours?|hrs?"
+    r"|days?|weeks?|months?|years?|GB|MB|TB|kWh|mph|km/h|hp|Mbps|watts?|volts?|Minuten|Stunden|Tagen?|Wochen|Monaten?|Jahren?|Kilo|Liter|heures?|jours"
     r"|semaines|mois|ans|horas|minutos|días|semanas|meses|años|percent|people|degrees)\b|公斤|公里|分钟|小时|天|年|岁|度)"
 )
 _LETTER = r"[^\W\u2e80-\uffff]"  # where blanks part words
@@ -47,8 +51,9 @@ DAY = re.compile(
     rf"\b(?:{_WEEKDAY}|january|february|march|april|may|june|july|august|september|october|november|december)\b", re.I
 )
 _ATOM = re.compile(
-    rf"(?<!\w)(?:(?P<date>{_WEEKDAY}(?!\w)(?:,?(?: the)? {_DATE})?|{_DATE}(?!\w))|(?P<clock>{_CLOCK})|(?P<sum>{_SUM})"
-    rf"|(?P<measure>{_MEASURE})|(?P<code>{_CODE})|(?P<number>{_NUMBER})(?!\w)|(?P<name>(?-i:{NAME.pattern})))"
+    rf"(?<!\w)(?:(?P<date>{_WEEKDAY}(?!\w)(?:,?(?: the)? {_DATE})?|{_DATE}(?!\w))|(?P<range>{_RANGE})"
+    rf"|(?P<clock>{_CLOCK})"
+    rf"|(?P<sum>{_SUM})|(?P<measure>{_MEASURE})|(?P<code>{_CODE})|(?P<number>{_NUMBER})(?!\w)|(?P<name>(?-i:{NAME.pattern})))"
     rf"|(?<=[\u2e80-\uffff])(?:(?P<signed_clock>\d{{1,2}}点(?:\d{{1,2}}分?|半)?)|(?P<signed>{_NUMBER}))",
     re.I,
 )
@@ -58,8 +63,8 @@ _COUNTED = re.compile(_NUMBER)
 
 @dataclass(frozen=True)
 class Atom:
-    """A part of a text that is one thing, of a kind: date, clock, sum, measure, code, number, name; or the "counted"
-    number of a sum or a measure."""
+    """A part of a text that is one thing, of a kind: date, range, clock, sum, measure, code, number, name; or the
+    "counted" number of a sum or a measure."""
 
     kind: str
     text: str

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lmm.memory.keyed.cross import REPLACES, shared_cross
+from lmm.memory.notes import lists
 from lmm.memory.notes.gate import POSSIBLE, beginnings, logit
 from lmm.memory.notes.renewed import SIGNS, Renewed, Telling, renewed
 from lmm.text.fold import contains, fold
@@ -38,6 +39,8 @@ def in_place_of(lesson: Lesson, old: Sequence[Lesson], telling: Telling, adapter
     still = dict.fromkeys(text for x in old for text in _still_true(x, lesson.says))
     over = dict.fromkeys(value for x in old for value in (*x.over, *x.values) if value not in lesson.values)
     lesson = replace(lesson, formerly=formerly, still=tuple(still), over=tuple(over))
+    if listed := [text for x in old if (text := lists.changed(x, lesson.says))]:
+        return replace(lesson, echo=listed[-1], prompt="", answer="", still=(), over=())
     for x in old:
         for now in renewed(x, lesson, telling, adapter):
             lesson = _as_now(lesson, now)

@@ -23,7 +23,7 @@ from lmm.lesson import Knowledge, Lesson, State
 from lmm.memory.base import LearnReport, Note, Prompt, Recall
 from lmm.memory.isolated import Isolated
 from lmm.memory.keyed.lookup import Lookup
-from lmm.memory.notes import news
+from lmm.memory.notes import lists, news
 from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
 from lmm.text.fold import contains
@@ -118,7 +118,9 @@ class Notes(Isolated):
     def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter, surely: bool = False) -> list[str]:
         notebook, owners = self.lookup.of(known.state, known.lessons, adapter.ops)
         old = dict.fromkeys(owners[position] for position in notebook.outdated(lesson.says, surely))
-        return [one.id for one in old if not (_of_somebody_else(one, lesson) or news.stays(one, text_of(one), lesson))]
+        gone = [one for one in old if not (_of_somebody_else(one, lesson) or news.stays(one, text_of(one), lesson))]
+        shorter = [one for one in known.lessons if lists.changed(one, lesson.says)][-1:]
+        return [one.id for one in dict.fromkeys((*gone, *shorter))]
 
     def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:
         return news.in_place_of(lesson, old, self.lookup.index.telling, adapter) if old else lesson
@@ -168,7 +170,7 @@ def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) ->
     def size(said: str) -> int:
         return len(adapter.format.encode(said))
 
-    if lesson.formerly:
+    if lesson.formerly and not lists.is_list(echo_of(lesson)):
         return news.told(text, lesson, echo_of(lesson), notebook, lambda said: size(said) <= OPENING)
     whole = said_back(lesson)
     parts = [

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 NEWER, LEAD, APART = 1.0, 3.0, 1.0
 ALONE, ALONE_NAME = -1.0, -5.5  # mean log-probability that what reading did not find must have
 NAMED, ALIKE = 2.0, 1.0  # what a place gains whose name the news have, and where old and new have one shape
+OTHER = 2.0  # and loses that had a code, where a number is new
 CHANGES = 4  # values of an old statement that news change, at most
 ROOM = 16  # tokens of a value, at most
 
@@ -82,7 +83,8 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
             (score + _named(slot, instead, news.says), i, slot, instead)
             for i, one in enumerate(said)
             for slot in _slots(one.said, old)
-            if slot.value not in one.new and not _spoken_of(slot.after, news.says, telling)
+            if slot.value not in one.new
+            and (slot.kind not in ("name", "thing") or not _spoken_of(slot.after, news.says, telling))
             for score, instead in _instead(slot, left, known, news.says, telling, adapter)
             if instead not in spent
             and (slot.kind != "thing" or _says_so(slot.before, instead, old.subject, news.says, telling))
@@ -104,7 +106,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
 def _told(news: Lesson) -> list[tuple[str, str]]:
     """What news tell, each with its kind: what reading found, and the one date or time of day that it missed."""
     found = [part for value in news.values for part in _parts(value, news.says)]
-    for kind in ("date", "clock"):
+    for kind in ("date", "clock", "range"):
         missed = {x.text for x in atoms(news.says) if x.kind == kind}
         if len(missed) == 1 and all(kind != one for one, _ in found):
             found += [(kind, text) for text in missed]
@@ -115,7 +117,8 @@ def _named(slot: _Slot, new: str, news: str) -> float:
     """How much clearer the place is where the news name it ("key code 5520" and "the key code is 7714 now"), and where
     both look alike."""
     before, shapes = words(slot.before).split()[-1:], (_shape(slot.value), _shape(new))
-    return NAMED * contains(news, " ".join(before) or news) + ALIKE * (shapes[0] == shapes[1])
+    other = slot.kind == "code" and new.isdigit()
+    return NAMED * contains(news, " ".join(before) or news) + ALIKE * (shapes[0] == shapes[1]) - OTHER * other
 
 
 def _shape(value: str) -> str:
@@ -170,7 +173,7 @@ def _instead(
     several = [*told, *others]
     *scores, of_old = _likely(slot.before, [*several, slot.value], news, adapter)
     best = int(np.argmax(scores))
-    sure = slot.kind in (*COUNTS, "clock") or scores[best] - of_old >= NEWER or _leaves(slot.value, news)
+    sure = slot.kind in (*COUNTS, "clock", "range") or scores[best] - of_old >= NEWER or _leaves(slot.value, news)
     if best >= len(told):
         lead = all(scores[best] - score >= LEAD for i, score in enumerate(scores) if i != best)
         alone = scores[best] >= (ALONE_NAME if slot.kind == "name" else ALONE)

@@ -1,0 +1,53 @@
+"""Lists that grow and shrink by what is said of them."""
+
+from __future__ import annotations
+
+import pytest
+from contracts import on
+
+from lmm.adapters.base import Adapter
+from lmm.config import Config
+from lmm.engine.asking import recall_many
+from lmm.engine.conversation import opening_of
+from lmm.engine.mind import Mind
+from lmm.engine.runtime import build_memory
+from lmm.lesson import Lesson
+from lmm.memory.notes.lists import changed
+
+PACKING = Lesson(statement="packing list: tent, torch, two mugs", echo="Packing list: tent, torch, two mugs.")
+
+
+@pytest.mark.parametrize(
+    ("said", "now"),
+    [
+        ("add a stove to the packing list", "Packing list: tent, torch, two mugs, stove."),
+        ("put socks and soap on the list", "Packing list: tent, torch, two mugs, socks, soap."),
+        ("I've got the tent and the torch", "Packing list: two mugs."),
+        ("found the torch! please add matches to my list", "Packing list: tent, two mugs, matches."),
+        ("schreib noch Seife auf die Liste", "Packing list: tent, torch, two mugs, Seife."),
+        ("put socks on the shopping list", ""),
+        ("put the tent on the list", ""),  # it is there
+        ("The torch is broken", ""),
+        ("I bought a boat", ""),
+    ],
+)
+def test_a_list_is_what_is_left_and_what_came_to_it(said: str, now: str) -> None:
+    assert changed(PACKING, said) == now
+
+
+def test_what_is_no_list_stays() -> None:
+    assert changed(Lesson(statement="x", echo="The tent is red."), "put socks on the list") == ""
+
+
+@on("toy")
+def test_a_changed_list_takes_the_place_of_the_one_before_until_undo(adapter: Adapter) -> None:
+    mind = Mind(adapter, build_memory(Config(memory="notes")))
+    mind.learn(PACKING)
+    mind.learn(Lesson(statement="got the torch, put socks on the list", echo="You got the torch."))
+    assert mind.lessons[-1].echo == "Packing list: tent, two mugs, socks."
+    assert [x.id for x in mind.replaced_by(mind.lessons[-1])] == [PACKING.id]
+    [recall] = recall_many(mind, ["What is on the packing list?"])
+    assert opening_of(recall).startswith("Packing list: tent")
+    mind.undo()
+    assert [x.echo for x in mind.lessons] == [PACKING.echo]
+    mind.close()

@@ -26,9 +26,7 @@ def now(old: Lesson, said: str, *values: str, **likely: float) -> str:
     """What an old lesson says now, where the model goes on with words as likely as that; with any other in one of a
     million cases."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            module, "_likely", lambda before, several, *_: [float(np.log(likely.get(x, 1e-6))) for x in several]
-        )
+        patch.setattr(module, "_likelihood", lambda *_: lambda before, value: float(np.log(likely.get(value, 1e-6))))
         found = renewed(old, Lesson(statement=said, values=values), telling, SimpleNamespace())  # type: ignore[arg-type]
     return " ".join(one.said for one in found)
 
@@ -159,7 +157,7 @@ def test_what_the_news_speak_of_is_not_kept_beside_the_new_value() -> None:
 @pytest.mark.parametrize(("other", "expected"), [(0.3, ""), (0.05, "Your code is 13.")])
 def test_of_two_values_it_must_be_clear_which_one_is_over(other: float, expected: str, monkeypatch) -> None:
     likely = {"Your code is ": 0.3, "Your bay is ": other}
-    monkeypatch.setattr(module, "_likely", lambda before, several, *_: [float(np.log(likely[before]))] * len(several))
+    monkeypatch.setattr(module, "_likelihood", lambda *_: lambda before, value: float(np.log(likely[before])))
     old = Lesson(statement="said", echo="Your code is 12. Your bay is 17.", values=("12", "17"))
     found = renewed(old, Lesson(statement="it's 13", values=("13",)), str.split, SimpleNamespace())  # type: ignore[arg-type]
     assert " ".join(one.said for one in found) == expected

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -47,6 +48,7 @@ INSTEAD_OF = {  # kinds of which one takes the place of others, beside its own
 }
 
 Telling = Callable[[str], Collection[str]]  # the words of a text that are not in any text
+Likely = Callable[[str, str], float]  # how likely a text goes on with a value: mean log-probability of its tokens
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
     known, spent = f"{old.says} {old.echo}", list[str]()
     said = [Renewed((), (), text) for text in (*old.still, *sentences(old.echo))]
     new = [part for part in _told(news) if not contains(known, part[1])]
+    likely = _likelihood(news.says, adapter)
     for _ in range(CHANGES):
         left = [part for part in new if part[1] not in spent]
         found = [
@@ -85,7 +88,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
             for slot in _slots(one.said, old)
             if slot.value not in one.new
             and (slot.kind not in ("name", "thing") or not _spoken_of(slot.after, news.says, telling))
-            for score, instead in _instead(slot, left, known, news.says, telling, adapter)
+            for score, instead in _instead(slot, left, known, news.says, telling, likely)
             if instead not in spent
             and (slot.kind != "thing" or _says_so(slot.before, instead, old.subject, news.says, telling))
         ]
@@ -159,7 +162,7 @@ def _slots(sentence: str, old: Lesson) -> Iterator[_Slot]:
 
 
 def _instead(
-    slot: _Slot, new: Sequence[tuple[str, str]], known: str, news: str, telling: Telling, adapter: Adapter
+    slot: _Slot, new: Sequence[tuple[str, str]], known: str, news: str, telling: Telling, likely: Likely
 ) -> Iterator[tuple[float, str]]:
     """What the news have for a value, with how likely the model goes on with it: at most one."""
     blanks = not SIGNS.search(slot.value)
@@ -171,7 +174,7 @@ def _instead(
     if not told and (not others or not blanks):
         return
     several = [*told, *others]
-    *scores, of_old = _likely(slot.before, [*several, slot.value], news, adapter)
+    *scores, of_old = (likely(slot.before, one) for one in (*several, slot.value))
     best = int(np.argmax(scores))
     sure = slot.kind in (*COUNTS, "clock", "range") or scores[best] - of_old >= NEWER or _leaves(slot.value, news)
     if best >= len(told):
@@ -210,19 +213,23 @@ def _is_now(value: str, news: str) -> bool:
     return not (BY.search(before) or MORE.match(after)) and bool(IS.search(before) or NOW.match(after))
 
 
-def _likely(before: str, several: Sequence[str], news: str, adapter: Adapter) -> list[float]:
-    """Mean log-probability of the tokens of each, as what the model goes on with from `before` in reply to the news."""
+def _likelihood(news: str, adapter: Adapter) -> Likely:
+    """The news are read once, and what comes after them when it is asked for, once."""
     encode, ops = adapter.format.encode, adapter.ops
-    start = [*adapter.format.prompt_tokens(news), *encode(before.rstrip())][-adapter.shape.context + ROOM :]
-    blank, found = before[len(before.rstrip()) :], list[float]()
-    cache = adapter.read(start[:-1])
-    for one in several:
-        ids = encode(blank + one)[: ROOM - 1]
-        logits, after = adapter.forward(as_tokens([start[-1], *ids[:-1]]), cache, keep=len(ids))
+    prompt = list(adapter.format.prompt_tokens(news))[-adapter.shape.context // 2 :]
+    read = adapter.read(prompt[:-1])
+
+    @cache
+    def likely(before: str, value: str) -> float:
+        nonlocal read
+        begun, blank = encode(before.rstrip()), before[len(before.rstrip()) :]
+        ids = encode(blank + value)[: ROOM - 1]
+        logits, after = adapter.forward(as_tokens([prompt[-1], *begun, *ids[:-1]]), read, keep=len(ids))
         rows = ops.to_numpy(logits)[0].astype(np.float64)
-        cache = adapter.trim(after, len(start) - 1)
-        found.append(float(np.mean([row[i] - np.logaddexp.reduce(row) for row, i in zip(rows, ids, strict=True)])))
-    return found
+        read = adapter.trim(after, len(prompt) - 1)
+        return float(np.mean([row[i] - np.logaddexp.reduce(row) for row, i in zip(rows, ids, strict=True)]))
+
+    return likely
 
 
 def _kind(value: str) -> str:

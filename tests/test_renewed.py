@@ -139,6 +139,7 @@ def test_by_how_much_a_number_has_changed_is_not_what_it_is(echo, value, said, n
         ),
         ("You pay Helmia 24 euros.", ["Helmia", "24 euros"], "away from Helmia, it's 31 now", ["31"], ""),
         ("It is on port 8081, branch x.", ["8081"], "port 9191 now", ["9191"], "It is on port 9191, branch x."),
+        ("You are at 14 Fen Road.", ["14 Fen Road"], "at 5 Elm Lane now", ["5 Elm Lane"], "You are at 5 Elm Lane."),
         ("It weighs 92 kilos.", ["92 kilos"], "it's 190 pounds now", ["190 pounds"], ""),
         ("The code of 12 rooms is 5520.", ["5520"], "the code is 7714 now", ["7714"], "The code of 12 rooms is 7714."),
     ],

@@ -30,6 +30,12 @@ _CLOCK = (
     r"|\d{1,2}(?:\.\d\d)? Uhr|\bnoon\b|\bmidnight\b|\d{1,2}点(?:\d{1,2}分?|半)?"
     r"|(?:(?<=\bat )|(?<=\bum )|(?<=\bà )|(?<=\blas ))\d{1,2}(?:\.\d\d)?(?![\w%€$£]|[.,:]\d))"
 )
+_STREET = (
+    r"\d+[a-z]? (?:[\w'’-]+ ){1,3}?(?:street|st|road|rd|lane|avenue|ave|drive|court|close|place|way|square|terrace"
+    r"|crescent|gardens|grove|row|walk|hill|park|quay)\b|\w+(?:straße|strasse|str\.|weg|allee|gasse|platz) \d+[a-z]?"
+    r"|\d+,? (?:rue|avenue|boulevard|impasse|chemin) (?:[\w'’-]+ ?){1,4}"
+    r"|(?:calle|avenida|via|piazza|plaza) (?:[\w'’-]+ ){1,4}\d+"
+)
 _RANGE = (
     r"\d{1,2}(?:[:.]\d\d)?(?: ?[ap]m)?(?:\s?[-–]\s?| (?:to|until|till|and|bis|à|a) )\d{1,2}(?:[:.]\d\d)?(?: ?[ap]m\b)?"
     rf"(?![\w:.-]*\d)(?! (?:{_MONTH})\b)"
@@ -52,7 +58,7 @@ DAY = re.compile(
 )
 _ATOM = re.compile(
     rf"(?<!\w)(?:(?P<date>{_WEEKDAY}(?!\w)(?:,?(?: the)? {_DATE})?|{_DATE}(?!\w))|(?P<range>{_RANGE})"
-    rf"|(?P<clock>{_CLOCK})"
+    rf"|(?P<street>{_STREET})|(?P<clock>{_CLOCK})"
     rf"|(?P<sum>{_SUM})|(?P<measure>{_MEASURE})|(?P<code>{_CODE})|(?P<number>{_NUMBER})(?!\w)|(?P<name>(?-i:{NAME.pattern})))"
     rf"|(?<=[\u2e80-\uffff])(?:(?P<signed_clock>\d{{1,2}}点(?:\d{{1,2}}分?|半)?)|(?P<signed>{_NUMBER}))",
     re.I,
@@ -63,8 +69,8 @@ _COUNTED = re.compile(_NUMBER)
 
 @dataclass(frozen=True)
 class Atom:
-    """A part of a text that is one thing, of a kind: date, range, clock, sum, measure, code, number, name; or the
-    "counted" number of a sum or a measure."""
+    """A part of a text that is one thing, of a kind: date, range, street, clock, sum, measure, code, number, name; or
+    the "counted" number of a sum or a measure."""
 
     kind: str
     text: str

@@ -47,11 +47,15 @@ def in_place_of(lesson: Lesson, old: Sequence[Lesson], telling: Telling, adapter
     return lesson
 
 
-def stays(old: Lesson, note: str, lesson: Lesson) -> bool:
+def stays(old: Lesson, note: str, lesson: Lesson, telling: Telling) -> bool:
     """Is it news found by what they came in place of, which alone the lesson makes out of date? After "I'm a nurse in
     Bergen" and "I moved to Oslo", "I gave up nursing" leaves where I live. `note` is what the old lesson says."""
     second = shared_cross(REPLACES) if old.formerly else None
-    return second is not None and second.look(lesson.says, note).replaces < STAYS
+    if second is None:
+        return False
+    both = (beginnings(telling(text)) for text in (" ".join((note, *old.formerly)), lesson.says))
+    least = STAYS if frozenset.intersection(*both) else HOLDS
+    return second.look(lesson.says, note).replaces < least
 
 
 def _as_now(lesson: Lesson, now: Renewed) -> Lesson:

@@ -118,7 +118,11 @@ class Notes(Isolated):
     def outdated(self, known: Knowledge, lesson: Lesson, adapter: Adapter, surely: bool = False) -> list[str]:
         notebook, owners = self.lookup.of(known.state, known.lessons, adapter.ops)
         old = dict.fromkeys(owners[position] for position in notebook.outdated(lesson.says, surely))
-        gone = [one for one in old if not (_of_somebody_else(one, lesson) or news.stays(one, text_of(one), lesson))]
+        gone = [
+            one
+            for one in old
+            if not (_of_somebody_else(one, lesson) or news.stays(one, text_of(one), lesson, notebook.telling))
+        ]
         shorter = [one for one in known.lessons if lists.changed(one, lesson.says)][-1:]
         return [one.id for one in dict.fromkeys((*gone, *shorter))]
 

@@ -109,7 +109,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
 def _told(news: Lesson) -> list[tuple[str, str]]:
     """What news tell, each with its kind: what reading found, and the one date or time of day that it missed."""
     found = [part for value in news.values for part in _parts(value, news.says)]
-    for kind in ("date", "clock", "range"):
+    for kind in ("date", "clock", "range", "street"):
         missed = {x.text for x in atoms(news.says) if x.kind == kind}
         if len(missed) == 1 and all(kind != one for one, _ in found):
             found += [(kind, text) for text in missed]
@@ -176,7 +176,11 @@ def _instead(
     several = [*told, *others]
     *scores, of_old = (likely(slot.before, one) for one in (*several, slot.value))
     best = int(np.argmax(scores))
-    sure = slot.kind in (*COUNTS, "clock", "range") or scores[best] - of_old >= NEWER or _leaves(slot.value, news)
+    sure = (
+        slot.kind in (*COUNTS, "clock", "range", "street")
+        or scores[best] - of_old >= NEWER
+        or _leaves(slot.value, news)
+    )
     if best >= len(told):
         lead = all(scores[best] - score >= LEAD for i, score in enumerate(scores) if i != best)
         alone = scores[best] >= (ALONE_NAME if slot.kind == "name" else ALONE)

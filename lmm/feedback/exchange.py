@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lmm.feedback import replies
+from lmm.text.sentences import ends_asking
+
 
 @dataclass(frozen=True)
 class Exchange:
@@ -11,3 +14,8 @@ class Exchange:
 
     user: str
     assistant: str
+
+
+def asks(text: str) -> bool:
+    """Does it end like a question, or begin like one?"""
+    return ends_asking(text) or replies.is_factual(text)

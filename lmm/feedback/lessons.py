@@ -8,8 +8,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import cast
 
-from lmm.feedback import about, dates, grammar, people, replies, spans
-from lmm.feedback.exchange import Exchange
+from lmm.feedback import about, dates, grammar, leftout, people, replies, spans
+from lmm.feedback.exchange import Exchange, asks
 from lmm.feedback.facts import MAX_VALUE, Fact
 from lmm.feedback.languages import echoed
 from lmm.feedback.model import Findings, Span, TurnReader
@@ -22,7 +22,7 @@ from lmm.text.fold import contains, fold, words
 from lmm.text.language import FREQUENT_WORDS, language
 from lmm.text.names import in_full, role_and_name, without_others
 from lmm.text.sentences import clauses, ends_asking, sentences, shares_subject
-from lmm.text.values import NAME
+from lmm.text.values import NAME, atoms
 
 
 def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequence[Lesson]) -> Reading:
@@ -32,12 +32,12 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
         said = " ".join(kept)  # what is to be forgotten is not told
         if not said:
             return Reading("retraction", why="to be forgotten")
-    said = _as_meant(reader, _with_what(said, last))
+    said = _as_meant(reader, leftout.with_what(said, last))
     parts = sentences(said)
     once = dict.fromkeys(parts)
     text = grammar.quiet(said if len(once) == len(parts) else " ".join(once))  # said twice is said once
     tongue = language(text if len(text) > 20 or last is None else f"{last.user} {last.assistant} {text}")
-    if last is not None and tongue != "en" and len(text) > 20 and language(last.user) not in ("en", tongue):
+    if last is not None and _in_another(text, tongue, language(last.user)):
         last = None  # nobody corrects in another language
     if reader.name == "minilm" and tongue != "en":
         return replace(NOTHING, why="not English")
@@ -97,39 +97,11 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
     return replace(one, also=tuple(told[1:]))
 
 
-#: "name's Benedikt", not in reply to what something else is called
-NAME_IS = re.compile(r"^((?:[Hh]i|[Hh]ey|[Hh]ello)\b[\s,.!]*)?(?:[Tt]he )?[Nn]ame(?:['’]?s| is)(?= [A-Z])")
-WHAT = anycase(r"['’]s ((?!is\b|are\b|was\b)[a-z][\w-]*(?: (?!is\b|are\b|was\b)[a-z][\w-]*)?) (?:is|are|was|were)\b")
-OF_WHOM = re.compile(
-    r"(?:\b(?:[Mm]y|[Oo]ur|[Hh]is|[Hh]er|[Tt]heir) [\w-]+(?: [A-Z]\w+)?"
-    r"|\b(?!It|That|What|There|He|She|Who|Here)[A-Z][\w-]+)['’]s (?=(?:is|are|was|were)\b)"
-)
-#: "Actually it's the 13th, Mum's birthday" says of what behind it
-BEHIND = re.compile(
-    r"^(?P<no>(?:(?:[Aa]ctually|[Nn]o|[Ss]orry|[Ww]ait|[Oo]h),? )*)[Ii]t(?:['’]s| is) (?P<value>[^,.!?]+), "
-    r"(?P<what>(?:(?:my|our|the) )?[\w-]+['’]s [\w-]+|(?:my|our|the) [\w-]+(?: [\w-]+)?)[.!]*$"
-)
-
-
-#: "We have two dogs, the younger one is Mirko"
-ONE_OF = re.compile(
-    r"\b([Tt]he (?:[a-z]+er|[a-z]+est|other|first|second|third|left|right|big|small|black|white|male|female)) one\b"
-)
-SEVERAL = anycase(r"\b(?:two|three|four|both|\d|my|our|the) (?:[a-z]+ )??([a-z]{2,}[^\Ws])s\b")
-
-
-def _with_what(said: str, last: Exchange | None) -> str:
-    """What a speaker leaves out: "name's Lena" is "my name is Lena", and "my dad's is 9 August", after what was said of
-    somebody's birthday, "my dad's birthday is 9 August". English."""
-    if (several := SEVERAL.search(said)) and (one := ONE_OF.search(said, several.end())):
-        said = f"{said[: one.start()]}{ONE_OF.sub(lambda m: f'{m[1]} {several[1]}', said[one.start() :])}"
-    said = BEHIND.sub(lambda m: f"{m['no']}{m['what']} is {m['value']}", said)
-    if last is None or not asks(last.assistant):
-        said = NAME_IS.sub(lambda m: f"{m[1] or ''}my name is", said)
-    if not (whose := OF_WHOM.search(said)):
-        return said
-    before = [*WHAT.findall(f"{last.user} {last.assistant}" if last else ""), *WHAT.findall(said[: whose.start()])]
-    return f"{said[: whose.end()]}{before[-1]} {said[whose.end() :]}" if before else said
+def _in_another(text: str, tongue: str, before: str) -> bool:
+    """Is a turn surely in another language than the one before it? Few signs say as much as many letters."""
+    if (tongue == "zh") != (before == "zh"):
+        return sum(char > "\u2e80" for char in text) > 3 or (tongue != "zh" and len(words(text).split()) > 3)
+    return tongue != "en" and len(text) > 20 and before not in ("en", tongue)
 
 
 def _named_in_full(reader: TurnReader, text: str, last: Exchange, tongue: str, known: Sequence[Lesson]) -> str:
@@ -232,12 +204,23 @@ def _with_list(text: str, fact: Span) -> Span:
 
 
 def _in_full_of(text: str, fact: Span, first: Span) -> Span:
-    """A later fact that begins with its value as its sentence began: "Rent is 45 for the garage" after "Rent is 780 for
-    the flat"."""
-    if not (fact.clause.startswith(fact.value) and DIGIT.search(fact.value) and DIGIT.search(first.value)):
+    """A later fact that leaves out what the first one has: "45 for the shed" after "Rent is 780 for the flat", and "my
+    uncle in Genoa" after "My aunt lives in Turin"."""
+    if re.search(r"[.!?;]\s", text[max(first.at, 0) : fact.at]) or fact is first:
         return fact
-    begun, same = first.clause.partition(first.value)[0], re.search(r"[.!?;]\s", text[max(first.at, 0) : fact.at])
-    return fact if same or not begun else replace(fact, clause=f"{begun}{fact.clause}", subject=first.subject)
+    begun = first.clause.partition(first.value)[0]
+    if fact.clause.startswith(fact.value) and DIGIT.search(fact.value) and DIGIT.search(first.value) and begun:
+        return replace(fact, clause=f"{begun}{fact.clause}", subject=first.subject)
+    does, link = (
+        one.clause.partition(one.value)[0].removeprefix(one.subject).strip()
+        if one.clause.startswith(one.subject)
+        else ""
+        for one in (first, fact)
+    )
+    if fact.subject and first.subject and AT.fullmatch(f"{link} ") and re.fullmatch(rf"\w+ {link}", does):
+        rest = fact.clause.removeprefix(fact.subject)
+        return replace(fact, clause=f"{fact.subject} {does.removesuffix(link)}{rest.lstrip()}")
+    return fact
 
 
 def _with_companion(text: str, fact: Span) -> Span:
@@ -334,12 +317,18 @@ REQUEST = anycase(
 )
 
 
+BY_THE_WAY = anycase(
+    r"^(?:übrigens|ach ja|nebenbei|au fait|d['’]ailleurs|tiens|por cierto|a propósito|comunque"
+    r"|a proposito|对了|顺便说一下|顺便)[,，:]? ?"
+)
+
+
 def _said_back(sentence: str, clause: str, tongue: str) -> str:
     """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact, and
     without what is asked for beside it."""
     told = REQUEST.sub("", sentence)
     sentence = told if len(told.split()) > 2 and clause in told else sentence
-    sentence = REMEMBER.sub("", TAKEN_BACK.sub("", sentence)) or sentence
+    sentence = REMEMBER.sub("", BY_THE_WAY.sub("", TAKEN_BACK.sub("", sentence))) or sentence
     at = sentence.find(clause)
     framed = (
         at >= 0
@@ -695,11 +684,6 @@ def _with_one_more(reply: str, value: str) -> str:
     return f"{parts['a']}, {parts['b']} and {value}{parts['c'] or ''}." if parts else f"{said} and {value}."
 
 
-def asks(text: str) -> bool:
-    """Does it end like a question, or begin like one?"""
-    return ends_asking(text) or replies.is_factual(text)
-
-
 def _restated(
     text: str, before: str, own: Findings, fact: Span, tongue: str, known: Sequence[Lesson]
 ) -> Reading | None:
@@ -724,6 +708,8 @@ def _restated(
         unlike = unlike or not was_so or grammar.is_number(old.value) != grammar.is_number(fact.value)
     if unlike or contains(fact.value, old.value) or (of_it and not any(map(NOT.search, of_it))):
         return None  # of the very thing something else is said
+    if same := _same_atom(text, fact.value, old.clause):
+        return _put_in(before, own, old, *same, tongue, known)
     wrong = _of_its_kind(fact.value, old.clause) or _name_of(old.value, fact.value)
     return _put_in(before, own, old, wrong, fact.value, tongue, known)
 
@@ -781,6 +767,26 @@ def _of_its_kind(value: str, clause: str) -> str:
             found = [one for one in found if len(one) == len(value)] if len(found) > 1 else found
             return found[0] if len(found) == 1 else ""
     return ""
+
+
+def _same_atom(text: str, value: str, clause: str) -> tuple[str, str] | None:
+    """The one date, number or code of a clause in whose place that of a value stands, of several the one with its name:
+    "B12" of "at 6:55 from gate B12", where it is "gate B21"."""
+
+    def of_kind(said: str) -> list[tuple[str, str, str]]:
+        return [
+            (x.kind, x.text, " ".join(said[: x.start].split()[-1:]))
+            for x in atoms(said)
+            if x.kind not in ("name", "counted")
+        ]
+
+    new = [one for one in of_kind(text) if contains(value, one[1])]
+    if len(new) != 1:
+        return None
+    [(kind, right, name)] = new
+    old = [one for one in of_kind(clause) if one[0] == kind]
+    old = [one for one in old if one[2] == name] or old
+    return (old[0][1], right) if len(old) == 1 and old[0][1] != right else None
 
 
 def _name_of(old: str, new: str) -> str:

@@ -62,7 +62,11 @@ _OTHERS = (  # what a clause begins with that has a subject of its own, or is a 
     r"|very|also|then|now|just|only|still|even|plus|every|each|all|two|three)\b"
     r"|[a-z]+ (?:is|are|was|were|has|have|can|will|do|does)\b)"
 )
-_ITS_VERB = re.compile(rf"{_OTHERS}(?:is|was|has|had|can|will|does|did|went|got|[a-z]+[^\Ws]s|[a-z]{{3,}}ed)\b")
+_DID = (
+    r"took|gave|bought|sold|left|began|became|made|found|lost|won|broke|chose|wrote|rode|ran|came|kept|met|paid|said|saw|sent"
+    r"|spent|taught|told|thought|wore|grew|fell|felt|flew|drew|drove|built|caught|quit|swam|sang|slept|spoke|stood"
+)
+_ITS_VERB = re.compile(rf"{_OTHERS}(?:is|was|has|had|can|will|does|did|went|got|{_DID}|[a-z]+[^\Ws]s|[a-z]{{3,}}ed)\b")
 _GAPPED = (  # "and metformin at night", after what is taken in the morning
     r"(?!(?!work|sleep|eat|run|swim|train|study|cook|read|play|drive|rest|pray|walk|teach|live|sit|meet|go|do|am|was|get)"
     r"[a-z]+ (?:at (?:night|noon|lunch|breakfast|dinner|bedtime)|in the (?:morning|afternoon|evening)|every|each"
@@ -73,6 +77,8 @@ _YOUR_VERB = re.compile(rf"{_OTHERS}{_GAPPED}(?![a-z]*[^\Ws]s\b)[a-z]+\b")  # no
 
 def _each_with(subject: str, found: list[str]) -> list[str]:
     named = " ".join(found[0].split()[: len(subject.split()) or 1])
+    if not subject and re.match(r"[A-Z]", named) and _ITS_VERB.match(found[0].removeprefix(named).lstrip()):
+        subject = named  # "Max gave up the cello"
     if not (subject or _speaks(named)) or not (_speaks(named) or named.split()[-1:] == subject.split()[-1:]):
         return found
     return [found[0], *(f"{named} {clause}" if shares_subject(clause, named) else clause for clause in found[1:])]

@@ -88,3 +88,11 @@ def atoms(text: str) -> Iterator[Atom]:
         yield Atom(kind, found[0], found.start())
         if kind in ("sum", "measure") and (number := _COUNTED.search(found[0])):
             yield Atom("counted", number[0], found.start() + number.start())
+
+
+def without_counts(text: str) -> str:
+    """Without its sums and measures: that two texts both have "GB" says little of what they are about."""
+    for x in sorted(atoms(text), key=lambda x: -x.start):
+        if x.kind in ("sum", "measure"):
+            text = f"{text[: x.start]} {text[x.end :]}"
+    return text

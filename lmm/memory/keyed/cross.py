@@ -24,7 +24,7 @@ from lmm.text.language import is_english
 WEIGHTS = Path(__file__).with_name("cross-e5.safetensors")  # does a note help?
 REPLACES = Path(__file__).with_name("replaces-e5.safetensors")  # is it out of date?
 MAX_MESSAGE, MAX_NOTE = 80, 80  # word pieces that are read: the end of each
-HOPELESS = 0.01  # what the first of the two holds less likely, the other does not save
+HOPELESS = 0.1  # what the first of the two holds less likely, the other does not save
 
 
 def shapes(width: int) -> dict[str, tuple[int, ...]]:

@@ -23,6 +23,7 @@ import numpy as np
 
 from lmm.memory.keyed.cross import REPLACES, mean, shared_cross
 from lmm.memory.keyed.gate import Gate, Index
+from lmm.memory.notes.lists import several
 from lmm.text.fold import contains, fold, words
 from lmm.text.names import (
     head,
@@ -35,6 +36,7 @@ from lmm.text.names import (
     says_who,
 )
 from lmm.text.sentences import sentences
+from lmm.text.values import without_counts
 
 if TYPE_CHECKING:
     from lmm.lesson import Lesson
@@ -42,12 +44,12 @@ if TYPE_CHECKING:
 WEIGHTS = (Path(__file__).with_name("helps-1.safetensors"),)
 #: docs/notes.md says how they were chosen
 THRESHOLD = 0.9
-TAUGHT = 0.998  # of facts about the world there are many about one subject, and the model knows some of them itself
+TAUGHT = 0.9955  # of facts about the world there are many about one subject, and the model knows some of them itself
 POSSIBLE = 0.03  # what the pair model holds less likely is not looked at again
 FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-encoder's
-OUTDATED = 0.55  # probability from which a new note takes the place of an old one whose first words it has
-SHARED = 0.6  # the same, where the two have another word in common that tells what they are about,
-UNNAMED = 0.82  # and where they have none
+OUTDATED = 0.5  # probability from which a new note takes the place of an old one whose first words it has
+SHARED = 0.55  # the same, where the two have another word in common that tells what they are about,
+UNNAMED = 0.8  # and where they have none
 CERTAIN = 0.9  # of one note, beside which the others must be as sure as one that shares no word
 IN_POST = 0.15  # and where both are of whom, or what, there is one of at a time
 FIRST = 4  # words of a note that mostly say what it is about
@@ -56,7 +58,7 @@ NEAR = 0.25  # cosine below which it is about something else
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
 
-LEADS = 0.992  # probability from which a note is shown with the one that leads to it
+LEADS = 0.987  # probability from which a note is shown with the one that leads to it
 WORD, FEW = 3, 5  # letters of a word that leads from one note to another, and notes that may have it
 UNKNOWN, COMMON = 100, 2300  # of the vocabulary: "the" is 1996, "school" 2082, "level" 2504
 
@@ -203,12 +205,19 @@ class Notebook(Index):
         begins = head(text)
         if any(head(self.prompts[p]) == begins for p in near):  # what the news begin with is known
             near = [p for p in near if not of_another_thing(self.prompts[p], text)]
-        said, news = self._beginnings(_CHANGES.sub(" ", text)), dict.fromkeys((text, _told(parts) or text))
-        sure = {p: max(second.look(one, self.prompts[p]).replaces for one in news) for p in near}
+        told = _told(parts) or text
+        said, news = self._beginnings(without_counts(_CHANGES.sub(" ", told))), dict.fromkeys((text, told))
+        sure = {p: max(second.look(one, part).replaces for part in self._apart(p, text) for one in news) for p in near}
         # most news end one thing: beside it, what sounds alike is another of the same person's
         least = UNNAMED if max(sure.values(), default=0.0) >= CERTAIN else 0.0
         gone = [p for p in near if sure[p] >= (UNNAMED if surely else self._doubt(text, said, self.prompts[p], least))]
         return gone if len(gone) < 2 or not _NEW_ONE.match(text) else []
+
+    def _apart(self, position: int, news: str) -> list[str]:
+        """A note, and of one with several things the sentence with each that the news name alone: who has sold the van
+        has the scooter yet."""
+        note = self.prompts[position]
+        return [note, *(alone for thing, alone in several(note) if contains(news, thing.split()[-1]))]
 
     def _doubt(self, news: str, said: frozenset[str], note: str, least: float) -> float:
         """From which probability a note is out of date: the less it and the news name alike (`said` is what these do),

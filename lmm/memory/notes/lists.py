@@ -1,5 +1,6 @@
 """Lists that grow and shrink by what is said: "shopping: rice, soap" and "got the rice, put limes on the list" are
-"Shopping: soap, limes". English, German, French, Spanish."""
+"Shopping: soap, limes"; "I have a red van and a grey scooter" without the van that was sold. English, and lists with a
+name in German, French and Spanish, too."""
 
 from __future__ import annotations
 
@@ -30,6 +31,36 @@ _AND = re.compile(r"\s*,\s*(?:and |und |et |y )?|\s+(?:and|und|et|y|&)\s+")
 _ARTICLE = re.compile(
     r"^(?:an?|the|some|more|also|ein\w*|die|der|das|noch|d[eu]s?|le|la|les|une?|el|los|las|un) ", re.I
 )
+
+
+#: "a red van and a grey scooter", "two cats, a dog and my aunt's parrot"
+_A = r"(?:an?|one|two|three|four|five|six|\d+|some|my|your|our)"
+_THING = rf"{_A} (?:(?!(?:and|or|with|in|on|at|to|from|of|for|who|which|that)\b)[\w'’-]+ ?){{1,4}}?"
+_THINGS = re.compile(
+    rf"(?P<things>{_THING}(?:, {_THING})*,? and {_THING})(?=[.,;!?]|$| (?:in|on|at|from|for|with)\b)", re.I
+)
+
+
+def several(text: str) -> list[tuple[str, str]]:
+    """Of a sentence with several things, each with the sentence that has it alone; none of any other."""
+    found = _THINGS.search(text)
+    things = re.split(r",? and |, ", found["things"]) if found else []
+    if found is None or any(not re.match(rf"{_A} ", thing, re.I) for thing in things):
+        return []
+    return [(thing.strip(), f"{text[: found.start()]}{thing.strip()}{text[found.end() :]}") for thing in things]
+
+
+def without_gone(text: str, news: str) -> str:
+    """A sentence with several things without those that the news name, by the last word of each; "" where they name
+    none of them, or all, or bring something new in their place."""
+    things = [thing for thing, _ in several(text)]
+    left = [thing for thing in things if not contains(news, thing.split()[-1])]
+    if not left or len(left) == len(things):
+        return ""
+    found = _THINGS.search(text)
+    assert found is not None
+    said = " and ".join(filter(None, (", ".join(left[:-1]), left[-1])))
+    return f"{text[: found.start()]}{said}{text[found.end() :]}"
 
 
 def is_list(text: str) -> bool:

@@ -71,6 +71,8 @@ def _as_now(lesson: Lesson, now: Renewed) -> Lesson:
 def _still_true(old: Lesson, news: str) -> list[str]:
     """What holds of an old lesson beside the new statement, clause by clause; each is read with those before it that
     hold, since it may say less of what it is about than they do."""
+    if ENDED.search(news) and (left := lists.without_gone(old.echo, news)):
+        return [left]
     said, parts = (clauses(text, old.subject) for text in (old.says, old.echo))
     second = shared_cross(REPLACES)
     if len(said) != len(parts):
@@ -91,6 +93,12 @@ def _still_true(old: Lesson, news: str) -> list[str]:
     return [as_sentence(part) for part in kept if _tells(part, old)]
 
 
+#: of what is gone, with nothing in its place
+ENDED = re.compile(
+    r"\b(?:sold|gave|given|lost|died|dead|broke|binned|scrapped|donated|returned|stolen|threw|thrown|quit|stopped|cancelled|gone"
+    r"|ran away|passed away|no longer|not?(?: \w+){0,4} any ?more|got rid|put down|dropped|gave up|finished)\b",
+    re.I,
+)
 #: a verb of English, or a sign of no blanks: without one, a clause is a part of the one before it
 SAYS_MORE = re.compile(
     r"\b(?:is|are|am|was|were|has|have|had|can|could|will|would|do|does|did|must|should|may|i|you|he|she|it|we|they|who)\b"

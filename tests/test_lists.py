@@ -12,7 +12,7 @@ from lmm.engine.conversation import opening_of
 from lmm.engine.mind import Mind
 from lmm.engine.runtime import build_memory
 from lmm.lesson import Lesson
-from lmm.memory.notes.lists import changed
+from lmm.memory.notes.lists import changed, several, without_gone
 
 PACKING = Lesson(statement="packing list: tent, torch, two mugs", echo="Packing list: tent, torch, two mugs.")
 
@@ -37,6 +37,26 @@ def test_a_list_is_what_is_left_and_what_came_to_it(said: str, now: str) -> None
 
 def test_what_is_no_list_stays() -> None:
     assert changed(Lesson(statement="x", echo="The tent is red."), "put socks on the list") == ""
+
+
+@pytest.mark.parametrize(
+    ("said", "news", "left"),
+    [
+        ("You have a red van and a grey scooter.", "We sold the van", "You have a grey scooter."),
+        ("You own a canoe, a tent and a drone.", "gave the drone away", "You own a canoe and a tent."),
+        ("You have two dogs and a cat in the barn.", "the cat died", "You have two dogs in the barn."),
+        ("You have a red van and a grey scooter.", "sold the van and the scooter", ""),
+        ("You have a red van and a grey scooter.", "sold the boat", ""),
+        ("You sing and dance.", "no singing any more", ""),
+    ],
+)
+def test_of_several_things_those_that_are_not_gone_are_left(said: str, news: str, left: str) -> None:
+    assert without_gone(said, news) == left
+
+
+def test_each_of_several_things_has_a_sentence_of_its_own() -> None:
+    assert several("I own a canoe and a tent.") == [("a canoe", "I own a canoe."), ("a tent", "I own a tent.")]
+    assert several("I own a canoe.") == several("I like tea and coffee") == []
 
 
 @on("toy")

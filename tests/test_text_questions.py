@@ -138,6 +138,7 @@ def test_to_make_something_with_a_fact_is_not_to_ask_for_it(query: str, stored: 
         ("I lived in Hull before.", ""),
         ("Should I eat before the exam?", ""),
         ("What is my old age pension?", "What is my age pension?"),
+        ("Who was my boss before Paulo?", "Who was my boss?"),
         ("Wo habe ich früher gewohnt?", "Wo habe ich gewohnt?"),
         ("Où est-ce que je travaillais avant ?", "Où est-ce que je travaillais ?"),
         ("我以前住在哪里？", "我住在哪里？"),

@@ -326,8 +326,9 @@ BY_THE_WAY = anycase(
 def _said_back(sentence: str, clause: str, tongue: str) -> str:
     """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact, and
     without what is asked for beside it."""
-    told = REQUEST.sub("", sentence)
-    sentence = told if len(told.split()) > 2 and clause in told else sentence
+    told, part = (REQUEST.sub("", text) for text in (sentence, clause))
+    if len(told.split()) > 2 and part in told:
+        sentence, clause = told, part
     sentence = REMEMBER.sub("", BY_THE_WAY.sub("", TAKEN_BACK.sub("", sentence))) or sentence
     at = sentence.find(clause)
     framed = (
@@ -708,9 +709,10 @@ def _restated(
         unlike = unlike or not was_so or grammar.is_number(old.value) != grammar.is_number(fact.value)
     if unlike or contains(fact.value, old.value) or (of_it and not any(map(NOT.search, of_it))):
         return None  # of the very thing something else is said
-    if same := _same_atom(text, fact.value, old.clause):
+    wrong = _of_its_kind(fact.value, old.clause)
+    if not wrong and (same := _same_atom(text, fact.value, old.clause)):
         return _put_in(before, own, old, *same, tongue, known)
-    wrong = _of_its_kind(fact.value, old.clause) or _name_of(old.value, fact.value)
+    wrong = wrong or _name_of(old.value, fact.value)
     return _put_in(before, own, old, wrong, fact.value, tongue, known)
 
 

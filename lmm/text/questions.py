@@ -106,7 +106,8 @@ def earlier(query: str, stored: str) -> bool:
 
 
 _BEFORE = re.compile(
-    r"[,\s]*\b(?:before(?: (?:that|then|now|it changed))?|previously|formerly|in the past|back then|originally)(?=\W*$)"
+    r"[,\s]*\b(?:before(?: (?:that|then|now|it changed|(?-i:[A-Z][\w'’-]+)))?|previously|formerly|in the past|back then"
+    r"|originally)(?=\W*$)"
     r"|(?<=\bmy) (?:old|previous|former)(?= \w)|(?<=\bour) (?:old|previous|former)(?= \w)"
     r"|(?<=\bdid i) used? to(?= \w)|(?<=\bdid we) used? to(?= \w)"
     r"|[,\s]+(?:vorher|zuvor|davor|früher|avant|auparavant|antes|prima)\b|(?:以前|之前|原来)的?",

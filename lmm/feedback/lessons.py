@@ -311,7 +311,7 @@ def _tells(frame: str) -> bool:
 
 #: what is asked for at the end of a sentence that tells something, without a mark
 REQUEST = anycase(
-    r"(?<=\w)(?:,| -|–)? (?:btw,? |by the way,? )?(?:(?:so|and|but|now|also|anyway),? )?"
+    r"(?<=\w)(?:,| -|–)? (?:btw,? |by the way,? )?(?:(?:so|and|but|also|anyway),? )?"
     r"(?:(?:can|could|would|will) (?:you|u)|kannst du|könntest du|peux-tu|tu peux|pourrais-tu|puedes|podrías|puoi)"
     r" [^.!?]+[.!?]*$"
 )

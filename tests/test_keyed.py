@@ -10,10 +10,11 @@ import pytest
 from contracts import engine, numbers, on
 
 from lmm.adapters.base import Adapter
+from lmm.encoders.mpnet import shared_mpnet
 from lmm.engine.asking import recall_many
 from lmm.lesson import Lesson
 from lmm.memory.batch import Batch
-from lmm.memory.keyed.cross import shared_cross
+from lmm.memory.keyed.cross import BothEncoders, Look, shared_cross
 from lmm.memory.keyed.gate import Index
 from lmm.memory.keyed.keyed import Keyed
 
@@ -125,3 +126,12 @@ def test_a_part_of_what_was_said_is_not_recited_where_another_is_asked_for(adapt
 
 
 RECITED = ["What is the cleaner?", "What does the cleaner charge?", "what is bhutans capital city?"]
+
+
+@pytest.mark.skipif(shared_cross() is None or shared_mpnet() is None, reason="an encoder is not installed")
+def test_what_the_first_encoder_holds_hopeless_the_second_does_not_read(monkeypatch) -> None:
+    both, read = shared_cross(), list[str]()
+    assert isinstance(both, BothEncoders)
+    monkeypatch.setattr(both.english, "look", lambda message, note: read.append(note) or Look(0.5, 0.5))
+    assert both.helps("Who mends my oven?", "My sister is a nurse in Graz.") < 0.7 and not read
+    assert both.helps("Who mends my oven?", "Zoltan mends the oven.") > 0.5 and read

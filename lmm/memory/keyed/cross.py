@@ -24,7 +24,6 @@ from lmm.text.language import is_english
 WEIGHTS = Path(__file__).with_name("cross-e5.safetensors")  # does a note help?
 REPLACES = Path(__file__).with_name("replaces-e5.safetensors")  # is it out of date?
 MAX_MESSAGE, MAX_NOTE = 80, 80  # word pieces that are read: the end of each
-HOPELESS = 0.1  # what the first of the two holds less likely, the other does not save
 
 
 def shapes(width: int) -> dict[str, tuple[int, ...]]:
@@ -60,6 +59,10 @@ class Look(NamedTuple):
     replaces: float
 
 
+#: what the first of the two holds less likely than that, of what each is asked for, the other does not save
+HOPELESS = {WEIGHTS: Look(0.7, 1.0), REPLACES: Look(1.0, 0.05)}
+
+
 class CrossEncoder:
     """Raises ModelError for a file that cannot be read or holds none."""
 
@@ -93,11 +96,12 @@ class BothEncoders(CrossEncoder):
 
     def __init__(self, path: Path, encoder: E5, english: CrossEncoder) -> None:
         super().__init__(path, encoder)
-        self.english = english
+        self.english, self.hopeless = english, HOPELESS[path]
 
     def look(self, message: str, note: str) -> Look:
         look = super().look(message, note)
-        if max(look) < HOPELESS or not is_english(f"{message} {note}"):
+        hopeless = look.helps < self.hopeless.helps and look.replaces < self.hopeless.replaces
+        if hopeless or not is_english(f"{message} {note}"):
             return look
         return Look(*map(mean, look, self.english.look(message, note)))
 

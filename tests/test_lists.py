@@ -25,6 +25,8 @@ PACKING = Lesson(statement="packing list: tent, torch, two mugs", echo="Packing 
         ("I've got the tent and the torch", "Packing list: two mugs."),
         ("found the torch! please add matches to my list", "Packing list: tent, two mugs, matches."),
         ("schreib noch Seife auf die Liste", "Packing list: tent, torch, two mugs, Seife."),
+        ("Take the torch off the list and put a stove on it.", "Packing list: tent, two mugs, stove."),
+        ("not the torch, a lamp", "Packing list: tent, a lamp, two mugs."),
         ("put socks on the shopping list", ""),
         ("put the tent on the list", ""),  # it is there
         ("The torch is broken", ""),
@@ -47,6 +49,8 @@ def test_what_is_no_list_stays() -> None:
         ("You have two dogs and a cat in the barn.", "the cat died", "You have two dogs in the barn."),
         ("You have a red van and a grey scooter.", "sold the van and the scooter", ""),
         ("You have a red van and a grey scooter.", "sold the boat", ""),
+        ("You pay for Netflix.", "I cancelled Netflix", ""),
+        ("Your cats are Miska and Pontus.", "Pontus ran away", "Your cats are Miska."),
         ("You sing and dance.", "no singing any more", ""),
     ],
 )
@@ -56,7 +60,8 @@ def test_of_several_things_those_that_are_not_gone_are_left(said: str, news: str
 
 def test_each_of_several_things_has_a_sentence_of_its_own() -> None:
     assert several("I own a canoe and a tent.") == [("a canoe", "I own a canoe."), ("a tent", "I own a tent.")]
-    assert several("I own a canoe.") == several("I like tea and coffee") == []
+    assert several("You like tea and the sea.") == [("tea", "You like tea."), ("the sea", "You like the sea.")]
+    assert several("I own a canoe.") == several("I sing and dance") == []
 
 
 @on("toy")

@@ -312,7 +312,7 @@ def test_slots_trained_on_facts_learn_whose_value_is_asked_for_and_keep_the_code
         trainer = train_lm2.Trainer(tiny_torch, memory, mind.knowledge.state, data, seed=0, candidates=50)
     before, optimizer = trainer.now(), torch.optim.Adam(trainer.params.values(), 0.03)
     losses = []
-    for _ in range(50):
+    for _ in range(80):
         optimizer.zero_grad()
         losses.append(trainer.gradients(8)["value"])
         optimizer.step()

@@ -128,7 +128,7 @@ def test_the_second_encoder_reads_english_that_is_in_doubt(
 ) -> None:
     english: Any = Fixed(Look(0.9, 0.001))
     both = BothEncoders.__new__(BothEncoders)
-    both.english = english
+    both.english, both.hopeless = english, Look(0.01, 1.0)
     monkeypatch.setattr(CrossEncoder, "look", lambda self, message, note: first)
     found = both.look(message, "Vera")
     assert english.asked == asked

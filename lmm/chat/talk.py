@@ -102,7 +102,11 @@ class Talk:
             return None
         *before, turn = turns
         stated = turn.lessons and all(turn.question != one.question for one in before)  # no correction of an answer
-        return Exchange(turn.user if stated else turn.question, turn.text)
+        whole = (
+            turn.lessons[0].statement if len(turn.lessons) == 1 else ""
+        )  # "Sorry, 36." says less than what it put right
+        said = turn.user if contains(turn.user, whole or turn.user) else whole
+        return Exchange(said if stated else turn.question, turn.text)
 
     # turns -------------------------------------------------------------------------------------------------------
     def turn(self, text: str) -> Turn | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import cast
@@ -77,6 +77,8 @@ def reading(reader: TurnReader, said: str, last: Exchange | None, known: Sequenc
             whole = _note(said, tongue)  # it tells something, and no word of it alone is what it tells
             return Reading("statement", whole, text, whole.echo.rstrip(".。"), f"statement, {1 - heard.sure:.2f}")
         return without_lesson(heard.kind, f"{heard.kind}, {heard.sure:.2f}")
+    if (put := _instead_of_old(reader, text, last, tongue, known)) is not None:
+        return put
     told, restated = None, False
     if last is not None and _about_last(heard, last):
         found, answers = _correction(reader, text, heard, last, tongue, known), asks(last.user)
@@ -179,10 +181,24 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
         for part, (fact, _) in zip(parts[1:], told[1:], strict=True)
     ]
     inside = [[fact.value for fact in more if fact not in alone and a <= fact.at < b] for a, b in pairwise(starts)]
-    return [
+    return _side_by_side(
         _with_all(found, part, fact, tongue, said_too)
         for part, (fact, found), said_too in zip(parts, told, inside, strict=False)
-    ]
+    )
+
+
+def _side_by_side(told: Iterable[Reading]) -> list[Reading]:
+    """What was told in one breath holds together: none takes the place of one before it."""
+    out, keys = list[Reading](), set[tuple[str, str]]()
+    for one in told:
+        lesson = one.lesson
+        if lesson is not None and keys & lesson.keys:
+            if ("asked", fold(lesson.prompt)) in keys:
+                lesson = replace(lesson, prompt="", answer="", wordings=())
+            lesson = replace(lesson, relation="")
+        keys |= lesson.keys if lesson is not None else set()
+        out.append(replace(one, lesson=lesson))
+    return out
 
 
 #: "packing list: passport, charger, towels"
@@ -204,23 +220,37 @@ def _with_list(text: str, fact: Span) -> Span:
 
 
 def _in_full_of(text: str, fact: Span, first: Span) -> Span:
-    """A later fact that leaves out what the first one has: "45 for the shed" after "Rent is 780 for the flat", and "my
-    uncle in Genoa" after "My aunt lives in Turin"."""
+    """A later fact that leaves out what the first one has: "45 for the shed" after "Rent is 780 for the flat", "of the
+    gym 88" after "The PIN of the card is 33", and "my uncle in Genoa" after "My aunt lives in Turin"."""
     if re.search(r"[.!?;]\s", text[max(first.at, 0) : fact.at]) or fact is first:
         return fact
-    begun = first.clause.partition(first.value)[0]
-    if fact.clause.startswith(fact.value) and DIGIT.search(fact.value) and DIGIT.search(first.value) and begun:
+    begun, does = first.clause.partition(first.value)[0], _does(first)
+    before = text[: max(fact.at, 0)]
+    of, whose = OF.match(fact.clause) or OF_BEFORE.search(before), OF_A.match(begun)
+    numbers = DIGIT.search(fact.value) and DIGIT.search(first.value) and AND.search(before)
+    if fact.clause.startswith(fact.value) and numbers and begun:
         return replace(fact, clause=f"{begun}{fact.clause}", subject=first.subject)
-    does, link = (
-        one.clause.partition(one.value)[0].removeprefix(one.subject).strip()
-        if one.clause.startswith(one.subject)
-        else ""
-        for one in (first, fact)
-    )
-    if fact.subject and first.subject and AT.fullmatch(f"{link} ") and re.fullmatch(rf"\w+ {link}", does):
+    if of and whose and of["of"].lower() == whose["of"].lower():
+        what = OF.sub("", fact.clause).partition(fact.value)
+        subject = f"{whose['what']} {whose['of']} {what[0].strip()}"
+        return replace(fact, clause=f"{subject} {whose['is']} {what[1]}{what[2]}", subject=subject)
+    link = _does(fact)
+    if fact.subject and first.subject and AT.match(f"{link} ") and re.fullmatch(rf"\w+ {re.escape(link)}", does):
         rest = fact.clause.removeprefix(fact.subject)
         return replace(fact, clause=f"{fact.subject} {does.removesuffix(link)}{rest.lstrip()}")
     return fact
+
+
+OF = anycase(r"^(?P<of>of|for) (?=\w)")
+OF_BEFORE = anycase(r"\band (?P<of>of|for) $")
+AND = re.compile(r"(?:\band|&|,|;)\s*$")
+OF_A = anycase(r"(?P<what>(?:my|our|the) [\w -]+?) (?P<of>of|for) .+ (?P<is>is|are|was|costs?) $")
+
+
+def _does(fact: Span) -> str:
+    """What stands between the subject of a fact and its value: "lives in"."""
+    rest = fact.clause.removeprefix(fact.subject)
+    return rest.partition(fact.value)[0].strip() if rest != fact.clause else ""
 
 
 def _with_companion(text: str, fact: Span) -> Span:
@@ -249,7 +279,9 @@ def _in_echo(values: Sequence[str], tongue: str) -> tuple[str, ...]:
     return tuple(grammar.flip(value) if tongue == "en" else value for value in values)
 
 
-LINK = anycase(r"[,;. ]+(?:and|but|so|&|und|aber|deshalb|et|mais|donc|du coup|y|e|pero|quindi|perciò|dus)$")
+LINK = anycase(
+    r"[,;. ]+(?:and(?: of| for)?|but|so|&|und|aber|deshalb|et|mais|donc|du coup|y|e|pero|quindi|perciò|dus)$"
+)
 
 
 def _with_all(found: Reading, part: str, fact: Span, tongue: str, more: Sequence[str]) -> Reading:
@@ -714,6 +746,27 @@ def _restated(
         return _put_in(before, own, old, *same, tongue, known)
     wrong = wrong or _name_of(old.value, fact.value)
     return _put_in(before, own, old, wrong, fact.value, tongue, known)
+
+
+#: "It's Saturday, not Friday."
+NOT_SO = anycase(
+    r"^(?:(?:no|sorry|wait|actually),? )*(?:it|that)(?:['’]s| is) (?:on |at )?(?P<new>[^,.!?]+),"
+    r" not (?:on |at )?(?P<old>[^,.!?]+)[.!]*$"
+)
+
+
+def _instead_of_old(
+    reader: TurnReader, text: str, last: Exchange | None, tongue: str, known: Sequence[Lesson]
+) -> Reading | None:
+    """What was stated last with the value that a turn names in the place of the one that it denies, if it has that."""
+    swap = NOT_SO.match(text)
+    if swap is None or last is None or asks(last.user) or not contains(last.user, swap["old"]):
+        return None
+    if any(contains(x.text, swap["old"]) and fold(x.text) != fold(swap["old"]) for x in atoms(last.user)):
+        return None  # a part of a date
+    own = reader.hear(last.user, None)
+    old = next((one for one in own.facts if contains(one.clause, swap["old"])), None)
+    return _put_in(last.user, own, old, swap["old"], swap["new"], tongue, known) if old else None
 
 
 def _put_in(

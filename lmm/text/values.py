@@ -36,6 +36,10 @@ _STREET = (
     r"|\d+,? (?:rue|avenue|boulevard|impasse|chemin) (?:[\w'’-]+ ?){1,4}"
     r"|(?:calle|avenida|via|piazza|plaza) (?:[\w'’-]+ ){1,4}\d+"
 )
+_LABEL = (
+    r"(?:hall|rooms?|gate|platform|bay|level|floor|ward|seat|row|terminal|dock|track|stand|pier|zone|desk|locker|pitch|court"
+    r"|Raum|Zimmer|Gleis|Halle|Saal|salle|quai|sala|andén|aula) (?:[A-Za-z]?\d+(?:\.\d+)?[A-Za-z]?\b|(?-i:[A-Z])\b)"
+)
 _RANGE = (
     r"\d{1,2}(?:[:.]\d\d)?(?: ?[ap]m)?(?:\s?[-–]\s?| (?:to|until|till|and|bis|à|a) )\d{1,2}(?:[:.]\d\d)?(?: ?[ap]m\b)?"
     rf"(?![\w:.-]*\d)(?! (?:{_MONTH})\b)"
@@ -58,7 +62,7 @@ DAY = re.compile(
 )
 _ATOM = re.compile(
     rf"(?<!\w)(?:(?P<date>{_WEEKDAY}(?!\w)(?:,?(?: the)? {_DATE})?|{_DATE}(?!\w))|(?P<range>{_RANGE})"
-    rf"|(?P<street>{_STREET})|(?P<clock>{_CLOCK})"
+    rf"|(?P<label>{_LABEL})|(?P<street>{_STREET})|(?P<clock>{_CLOCK})"
     rf"|(?P<sum>{_SUM})|(?P<measure>{_MEASURE})|(?P<code>{_CODE})|(?P<number>{_NUMBER})(?!\w)|(?P<name>(?-i:{NAME.pattern})))"
     rf"|(?<=[\u2e80-\uffff])(?:(?P<signed_clock>\d{{1,2}}点(?:\d{{1,2}}分?|半)?)|(?P<signed>{_NUMBER}))",
     re.I,
@@ -69,8 +73,8 @@ _COUNTED = re.compile(_NUMBER)
 
 @dataclass(frozen=True)
 class Atom:
-    """A part of a text that is one thing, of a kind: date, range, street, clock, sum, measure, code, number, name; or
-    the "counted" number of a sum or a measure."""
+    """A part of a text that is one thing, of a kind: date, range, label, street, clock, sum, measure, code, number,
+    name; or the "counted" number of a label, a sum or a measure."""
 
     kind: str
     text: str
@@ -86,7 +90,7 @@ def atoms(text: str) -> Iterator[Atom]:
     for found in _ATOM.finditer(text):
         kind = _KINDS.get(found.lastgroup or "", found.lastgroup or "")
         yield Atom(kind, found[0], found.start())
-        if kind in ("sum", "measure") and (number := _COUNTED.search(found[0])):
+        if kind in ("sum", "measure", "label") and (number := _COUNTED.search(found[0])):
             yield Atom("counted", number[0], found.start() + number.start())
 
 

@@ -50,7 +50,7 @@ FIRST_LOOK = 0.25  # what the pair model's logit counts for beside the cross-enc
 OUTDATED = 0.5  # probability from which a new note takes the place of an old one whose first words it has
 SHARED = 0.55  # the same, where the two have another word in common that tells what they are about,
 UNNAMED = 0.8  # and where they have none
-BESIDE = 0.95  # and where they have one with another note that is
+BESIDE = 0.95  # and of one that says less of what the news say than another does
 CERTAIN = 0.9  # of one note, beside which the others must be as sure as one that shares no word
 IN_POST = 0.15  # and where both are of whom, or what, there is one of at a time
 FIRST = 4  # words of a note that mostly say what it is about
@@ -59,7 +59,7 @@ NEAR = 0.25  # cosine below which it is about something else
 LIKENESS = 0.5  # how much the cosine counts, beside the probability, in which of several notes is shown first
 
 
-LEADS = 0.987  # probability from which a note is shown with the one that leads to it
+LEADS = 0.994  # probability from which a note is shown with the one that leads to it
 WORD, FEW = 3, 5  # letters of a word that leads from one note to another, and notes that may have it
 UNKNOWN, COMMON = 100, 2300  # of the vocabulary: "the" is 1996, "school" 2082, "level" 2504
 
@@ -211,13 +211,13 @@ class Notebook(Index):
         sure = {p: max(second.look(one, part).replaces for part in self._apart(p, text) for one in news) for p in near}
         # most news end one thing: beside it, what sounds alike is another of the same person's
         least = UNNAMED if max(sure.values(), default=0.0) >= CERTAIN else 0.0
-        named = {p for p in near if said & self._beginnings(self.prompts[p])}
-        other = BESIDE if any(sure[p] >= SHARED for p in named) else 0.0  # the news say of which they are
+        shared = {p: said & self._beginnings(self.prompts[p]) for p in near}
         gone = [
             p
             for p in near
             if sure[p] >= (UNNAMED if surely else self._doubt(text, said, self.prompts[p], least))
-            and (p in named or sure[p] >= other)
+            # the news may say more of another of which they are: "the build server", and not the one for staging
+            and (sure[p] >= BESIDE or all(sure[q] < SHARED or not shared[p] < shared[q] for q in near))
         ]
         return gone if len(gone) < 2 or not _NEW_ONE.match(text) else []
 

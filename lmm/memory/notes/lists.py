@@ -22,6 +22,16 @@ _PUT = re.compile(
     rf"(?:to|on|onto|in|auf|à|sur|dans|a|en)\s+{_THE_LIST}",
     re.I,
 )
+#: of the list that was spoken of last: "add pickles and cheese"
+_ADD = re.compile(
+    r"(?:(?<=and )|(?<=, )|(?<=[.!;] )|^(?:(?:also|please|and|now|ok(?:ay)?),? )*)(?:add|put)\s+(?P<items>[\w'’ ,-]+?)"
+    r"(?: (?:on|to|in) (?:it|there)| too| as well)?[.!]?$(?P<whose>)",
+    re.I,
+)
+#: "not leeks, onions"
+_NOT = re.compile(
+    r"(?:(?:no|sorry|wait),? )?not (?:the )?(?P<old>[\w '’-]+?)(?:,|;| but) (?:but )?(?P<new>[\w '’-]+?)[.!]?", re.I
+)
 _GOT = re.compile(
     r"\b(?:got|bought|found|ordered|picked up|took|take|remove|cross|strike|scratch|drop|delete|gekauft"
     r"|(?:don['’]t|no longer) need|besorgt|streich\w*|achet\w+|trouvé|enl[eè]ve\w*|raye|compr\w+|quita|tacha)\b",
@@ -41,11 +51,42 @@ _THINGS = re.compile(
 )
 
 
+#: "to Netflix, Spotify and The Economist", "tennis, chess and the oboe", "are Miska and Pontus"
+_WORD = r"(?:the )?[\w'’-]+"
+_HAS = (
+    "to",
+    "play",
+    "are",
+    "have",
+    "own",
+    "grow",
+    "keep",
+    "speak",
+    "eat",
+    "take",
+    "like",
+    "love",
+    "drink",
+    "use",
+    "read",
+)
+_NAMES = re.compile(
+    rf"(?:{'|'.join(f'(?<= {word} )' for word in _HAS)})(?P<things>{_WORD}(?:, {_WORD})*,? and {_WORD})(?=[.,;!?]|$)",
+    re.I,
+)
+
+
+def _things(text: str) -> tuple[re.Match[str] | None, list[str]]:
+    for pattern in (_THINGS, _NAMES):
+        if found := pattern.search(text):
+            return found, re.split(r",? and |, ", found["things"])
+    return None, []
+
+
 def several(text: str) -> list[tuple[str, str]]:
     """Of a sentence with several things, each with the sentence that has it alone; none of any other."""
-    found = _THINGS.search(text)
-    things = re.split(r",? and |, ", found["things"]) if found else []
-    if found is None or any(not re.match(rf"{_A} ", thing, re.I) for thing in things):
+    found, things = _things(text)
+    if found is None:
         return []
     return [(thing.strip(), f"{text[: found.start()]}{thing.strip()}{text[found.end() :]}") for thing in things]
 
@@ -57,7 +98,7 @@ def without_gone(text: str, news: str) -> str:
     left = [thing for thing in things if not contains(news, thing.split()[-1])]
     if not left or len(left) == len(things):
         return ""
-    found = _THINGS.search(text)
+    found, _ = _things(text)
     assert found is not None
     said = " and ".join(filter(None, (", ".join(left[:-1]), left[-1])))
     return f"{text[: found.start()]}{said}{text[found.end() :]}"
@@ -70,11 +111,14 @@ def is_list(text: str) -> bool:
 def changed(known: Lesson, news: str) -> str:
     """The list that a lesson tells, as it is after the news; "" where it tells none, or the news leave it as it is."""
     said = next((m for text in (*known.still, *sentences(known.echo)) if (m := _LIST.fullmatch(text))), None)
-    put = _PUT.search(news)
-    if said is None or (put and not _is_meant(put["whose"], said["name"])):
+    put = _PUT.search(news) or _ADD.search(news)
+    if said is None or (put and not _is_meant(put["whose"] or "", said["name"])):
         return ""
     items = _AND.split(said["items"])
-    rest = _PUT.sub("", news)
+    if (swap := _NOT.fullmatch(news.strip())) and any(fold(item) == fold(swap["old"]) for item in items):
+        now = [swap["new"] if fold(item) == fold(swap["old"]) else item for item in items]
+        return f"{said['name']}: {', '.join(now)}."
+    rest = news[: put.start()] + news[put.end() :] if put else news
     left = [item for item in items if not (_GOT.search(rest) and contains(rest, _ARTICLE.sub("", item)))]
     more = [_ARTICLE.sub("", item.strip()) for item in _AND.split(put["items"])] if put else []
     now = [*left, *(item for item in more if item and fold(item) not in map(fold, left))]

@@ -96,7 +96,8 @@ def _still_true(old: Lesson, news: str) -> list[str]:
 #: of what is gone, with nothing in its place
 ENDED = re.compile(
     r"\b(?:sold|gave|given|lost|died|dead|broke|binned|scrapped|donated|returned|stolen|threw|thrown|quit|stopped|cancelled|gone"
-    r"|ran away|passed away|no longer|not?(?: \w+){0,4} any ?more|got rid|put down|dropped|gave up|finished)\b",
+    r"|ran away|passed away|no longer|not?(?: \w+){0,4} any ?more|got rid|put down|dropped|gave up|finished|given up"
+    r"|do(?:es)?n['’]t|escaped|moved out)\b",
     re.I,
 )
 #: a verb of English, or a sign of no blanks: without one, a clause is a part of the one before it

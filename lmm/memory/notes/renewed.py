@@ -22,7 +22,7 @@ import numpy as np
 from lmm.adapters.base import as_tokens
 from lmm.memory.notes.gate import beginnings
 from lmm.text.fold import contains, fold, words
-from lmm.text.language import language
+from lmm.text.language import FREQUENT_WORDS, language
 from lmm.text.sentences import clauses, sentences, without
 from lmm.text.values import DAY, NAME, atoms
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 NEWER, LEAD, APART = 1.0, 3.0, 1.0
 ALONE, ALONE_NAME = -1.0, -5.5  # mean log-probability that what reading did not find must have
 NAMED, ALIKE = 2.0, 1.0  # what a place gains whose name the news have, and where old and new have one shape
+OF_IT = 3.0  # or what else its clause tells,
 OTHER = 2.0  # and loses that had a code, where a number is new
 CHANGES = 4  # values of an old statement that news change, at most
 ROOM = 16  # tokens of a value, at most
@@ -90,6 +91,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
             and (slot.kind not in ("name", "thing") or not _spoken_of(slot.after, news.says, telling))
             for score, instead in _instead(slot, left, known, news.says, telling, likely)
             if instead not in spent
+            and not _with_them(slot, instead, news.says)
             and (slot.kind != "thing" or _says_so(slot.before, instead, old.subject, news.says, telling))
         ]
         score, i, slot, instead = max(found, key=lambda one: one[0], default=(0.0, 0, None, ""))
@@ -109,7 +111,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
 def _told(news: Lesson) -> list[tuple[str, str]]:
     """What news tell, each with its kind: what reading found, and the one date or time of day that it missed."""
     found = [part for value in news.values for part in _parts(value, news.says)]
-    for kind in ("date", "clock", "range", "street"):
+    for kind in ("date", "clock", "range", "street", "label"):
         missed = {x.text for x in atoms(news.says) if x.kind == kind}
         if len(missed) == 1 and all(kind != one for one, _ in found):
             found += [(kind, text) for text in missed]
@@ -117,11 +119,26 @@ def _told(news: Lesson) -> list[tuple[str, str]]:
 
 
 def _fit(slot: _Slot, new: str, news: str) -> float:
-    """How much likelier the place is where the news name it ("key code 5520" and "the key code is 7714 now"), and where
-    both look alike."""
-    before, shapes = words(slot.before).split()[-1:], (_shape(slot.value), _shape(new))
+    """How much likelier the place is where the news name it ("key code 5520" and "the key code is 7714 now"), or what
+    its clause is about ("the scanner is on 10.0.4.29"), and where both look alike."""
+    named = words(f"{slot.before}{slot.value if slot.kind == 'label' else ''}").split()
+    label = named[-2:-1] if slot.kind == "label" else named[-1:]
+    first, last = CUT.split(slot.before)[-1], CUT.split(slot.after)[0]
+    rest = f"{slot.before.removesuffix(first)} {slot.after.removeprefix(last)}"
+    alone = (
+        {x for x in words(f"{first} {last}").split() if not DIGIT.search(x)} - set(words(rest).split()) - FREQUENT_WORDS
+    )
+    hits = sum(contains(news, word) for word in alone) if rest.strip(" .") else 0
+    of_it = hits / max(len(alone), 1)
+    said = contains(f"{new} {news}", " ".join(label) or news)
     other = slot.kind == "code" and new.isdigit()
-    return NAMED * contains(news, " ".join(before) or news) + ALIKE * (shapes[0] == shapes[1]) - OTHER * other
+    return NAMED * said + OF_IT * of_it + ALIKE * (_shape(slot.value) == _shape(new)) - OTHER * other
+
+
+def _with_them(slot: _Slot, new: str, news: str) -> bool:
+    """Is it somebody that one is with now, where the old sentence says in which place?"""
+    placed = slot.kind == "name" and words(slot.before).split()[-1:] in (["in"], ["at"], ["to"], ["from"])
+    return placed and bool(re.search(rf"\b(?:with|by) {re.escape(new)}", news))
 
 
 def _shape(value: str) -> str:
@@ -135,8 +152,9 @@ def _leaves(value: str, news: str) -> bool:
 
 def _parts(value: str, text: str) -> list[tuple[str, str]]:
     """What a value in a text is made of, each with its kind; a thing or a name is one."""
-    start = max(0, text.find(value))
-    text = text if value in text else value
+    start, alone = max(0, text.find(value)), [x for x in atoms(value) if x.text == value]
+    text = value if alone or value not in text else text  # "from 9:20 to 10:45" is no time of day from now on
+    start = 0 if text == value else start
     typed = [x for x in atoms(text) if x.start < start + len(value) and x.end > start and x.kind != "counted"]
     if all(x.kind == "name" for x in typed):
         return [(_kind(value), ARTICLE.sub("", value))]
@@ -177,7 +195,7 @@ def _instead(
     *scores, of_old = (likely(slot.before, one) for one in (*several, slot.value))
     best = int(np.argmax(scores))
     sure = (
-        slot.kind in (*COUNTS, "clock", "range", "street")
+        slot.kind in (*COUNTS, "clock", "range", "street", "label")
         or scores[best] - of_old >= NEWER
         or _leaves(slot.value, news)
     )
@@ -252,9 +270,9 @@ def _says_so(before: str, new: str, subject: str, news: str, telling: Telling) -
 
 
 def _another_day(kept: str, news: str) -> bool:
-    """Do the news name a day or a month, and not the one that would be kept beside the new value?"""
+    """Do the news name a day or a month that they do not leave, and not the one that would be kept?"""
     there, told = ({fold(day) for day in DAY.findall(text)} for text in (kept, news))
-    return bool(there) and bool(told - there)
+    return bool(there) and any(not _leaves(day, news) for day in told - there)
 
 
 def _spoken_of(after: str, news: str, telling: Telling) -> bool:
@@ -273,6 +291,7 @@ def _stems(text: str) -> frozenset[str]:
     return beginnings(words(text).split())
 
 
+CUT = re.compile(r"[,;:]| and ")
 IS_A = r"(?:\b(?:is|are|am|be|been|become|becomes|became|as|call\w*)|['’](?:s|re|m))(?: now| an?| the| my| our){0,2} "
 ARTICLE = re.compile(r"^(?:an?|the) ", re.I)
 #: what is gone leaves its place empty, whoever has it now

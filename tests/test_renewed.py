@@ -65,6 +65,8 @@ def test_a_name_takes_the_place_of_a_name_where_the_model_goes_on_with_it(said, 
         ("It is on Tuesday at 9.", "9", "Thursday at 10", "10", ""),  # another day, too
         ("It is on Tuesday at 9.", "9", "at 10 now", "10", "It is on Tuesday at 10."),
         ("It is on Tuesday at 9.", "Tuesday at 9", "on friday, at 10", "10", ""),  # a part of what is over
+        ("Hector is the PTA treasurer.", "PTA treasurer", "Dawn has taken over from Hector", "Dawn", ""),
+        ("Your sister lives in Leith.", "Leith", "she is moving in with Jory", "Jory", ""),
         ("You take bus 58.", "58", "the X27 now", "X27", "You take bus X27."),
         ("You are on flight QX to Tallinn.", "Tallinn", "got VB 2087", "VB 2087", ""),  # a name is no number
         ("You play the bassoon.", "the bassoon", "the viola now", "the viola", "You play the viola."),

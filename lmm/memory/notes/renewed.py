@@ -91,7 +91,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
             and (slot.kind not in ("name", "thing") or not _spoken_of(slot.after, news.says, telling))
             for score, instead in _instead(slot, left, known, news.says, telling, likely)
             if instead not in spent
-            and not _with_them(slot, instead, news.says)
+            and not _unfit(slot, instead, news.says)
             and (slot.kind != "thing" or _says_so(slot.before, instead, old.subject, news.says, telling))
         ]
         score, i, slot, instead = max(found, key=lambda one: one[0], default=(0.0, 0, None, ""))
@@ -135,10 +135,14 @@ def _fit(slot: _Slot, new: str, news: str) -> float:
     return NAMED * said + OF_IT * of_it + ALIKE * (_shape(slot.value) == _shape(new)) - OTHER * other
 
 
-def _with_them(slot: _Slot, new: str, news: str) -> bool:
-    """Is it somebody that one is with now, where the old sentence says in which place?"""
-    placed = slot.kind == "name" and words(slot.before).split()[-1:] in (["in"], ["at"], ["to"], ["from"])
-    return placed and bool(re.search(rf"\b(?:with|by) {re.escape(new)}", news))
+def _unfit(slot: _Slot, new: str, news: str) -> bool:
+    """Is a name one of somebody that one is with now, where the old sentence says in which place, or one without an
+    article, where it has "the treasurer"?"""
+    if slot.kind != "name":
+        return False
+    placed = words(slot.before).split()[-1:] in (["in"], ["at"], ["to"], ["from"])
+    bare = THE.search(slot.before) and not re.search(rf"{THE.pattern.rstrip('$')}{re.escape(new)}", news, re.I)
+    return bool(bare) or (placed and bool(re.search(rf"\b(?:with|by) {re.escape(new)}", news)))
 
 
 def _shape(value: str) -> str:
@@ -291,6 +295,7 @@ def _stems(text: str) -> frozenset[str]:
     return beginnings(words(text).split())
 
 
+THE = re.compile(r"\b(?:the|an?) $", re.I)
 CUT = re.compile(r"[,;:]| and ")
 IS_A = r"(?:\b(?:is|are|am|be|been|become|becomes|became|as|call\w*)|['’](?:s|re|m))(?: now| an?| the| my| our){0,2} "
 ARTICLE = re.compile(r"^(?:an?|the) ", re.I)

@@ -151,13 +151,14 @@ def test_by_how_much_a_number_has_changed_is_not_what_it_is(echo, value, said, n
         ),
         ("On Monday at 9:20, room 6.", ["9:20"], "from 9:20 to 10:45", ["10:45"], "On Monday at 10:45, room 6."),
         ("It is from 2pm to 5pm in hall C.", ["C"], "in hall D now", ["hall D"], "It is from 2pm to 5pm in hall D."),
+        ("The op is on 6 May.", ["6 May"], "it is the 9th of June", ["9th of June"], "The op is on 9th of June."),
         ("It weighs 92 kilos.", ["92 kilos"], "it's 190 pounds now", ["190 pounds"], ""),
         ("The code of 12 rooms is 5520.", ["5520"], "the code is 7714 now", ["7714"], "The code of 12 rooms is 7714."),
     ],
 )  # fmt: skip
 def test_a_change_of_one_detail_leaves_the_others(echo: str, values, said: str, new, expected: str) -> None:
     old = Lesson(statement="said", echo=echo, values=tuple(values))
-    assert now(old, said, *new, **{"Corvo": 0.5, "the 18th": 0.5}) == expected
+    assert now(old, said, *new, **{"Corvo": 0.5, "the 18th": 0.5, "9th of June": 0.5}) == expected
 
 
 def test_what_the_news_speak_of_is_not_kept_beside_the_new_value() -> None:

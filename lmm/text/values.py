@@ -22,7 +22,7 @@ _MONTH = (
 )
 _NTH = r"\d{1,2}(?:st|nd|rd|th|er|\.)?"
 _DATE = (
-    rf"(?:{_NTH}(?: of| de| di)? {_MONTH}\b|\b{_MONTH} {_NTH}(?![\d:])|(?:the )?\d{{1,2}}(?:st|nd|rd|th)\b"
+    rf"(?:(?:the )?{_NTH}(?: of| de| di)? {_MONTH}\b|\b{_MONTH} {_NTH}(?![\d:])|(?:the )?\d{{1,2}}(?:st|nd|rd|th)\b"
     r"|\d{1,2}月\d{1,2}[日号]|\d{4}-\d\d-\d\d|\d{1,2}\.\d{1,2}\.(?:\d{4})?)(?:,? \d{4}\b)?"
 )
 _CLOCK = (

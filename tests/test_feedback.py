@@ -305,6 +305,10 @@ def test_one_of_several_is_named_for_what_it_is() -> None:
             ["The code of the office is 4471.", "The code of the shed is 9036."],
         ),
         (
+            "My dad's birthday is 3 May and my mum's 8 June.",
+            ["Your dad's birthday is 3 May.", "Your mum's birthday is 8 June."],
+        ),
+        (
             "Our mail server runs on port 8443 and the build server on port 8090.",
             ["Your mail server runs on port 8443.", "The build server runs on port 8090."],
         ),

@@ -8,6 +8,7 @@ import re
 from typing import TYPE_CHECKING
 
 from lmm.text.fold import contains, fold, words
+from lmm.text.language import FREQUENT_WORDS
 from lmm.text.sentences import sentences
 
 if TYPE_CHECKING:
@@ -95,6 +96,8 @@ def without_gone(text: str, news: str) -> str:
     """A sentence with several things without those that the news name, by the last word of each; "" where they name
     none of them, or all, or bring something new in their place."""
     things = [thing for thing, _ in several(text)]
+    if not things:
+        return _without_last(text, news)
     left = [thing for thing in things if not contains(news, thing.split()[-1])]
     if not left or len(left) == len(things):
         return ""
@@ -102,6 +105,15 @@ def without_gone(text: str, news: str) -> str:
     assert found is not None
     said = " and ".join(filter(None, (", ".join(left[:-1]), left[-1])))
     return f"{text[: found.start()]}{said}{text[found.end() :]}"
+
+
+def _without_last(text: str, news: str) -> str:
+    """ "You work Monday to Wednesday at the library and Thursday at the archive" without the archive that was left."""
+    kept, cut, last = text.rpartition(" and ")
+    verb = words(kept).split()[1:2]
+    first, then = ({w for w in words(part).split() if len(w) > 3} - FREQUENT_WORDS for part in (kept, last))
+    of_first, of_last = (any(contains(news, w) for w in one) for one in (first - then - {*verb}, then - first))
+    return f"{kept}." if cut and of_last and not of_first and contains(news, " ".join(verb) or news) else ""
 
 
 def is_list(text: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lmm.memory.keyed.gate import Index, shared_gate
-from lmm.text.questions import another_question, in_full, is_courtesy, now_asked, other_person
+from lmm.text.questions import another_question, asked_in_full, is_courtesy, now_asked, other_person
 
 
 def told_apart(query: str, stored: str) -> bool:
@@ -163,7 +163,7 @@ def test_a_question_about_before_is_one_about_today(asked: str, today: str) -> N
     ],
 )
 def test_a_question_that_goes_on_is_read_with_the_one_before(text: str, subject: str, meant: str) -> None:
-    assert in_full(text, "Where does Ida live?", subject) == meant
+    assert asked_in_full(text, "Where does Ida live?", subject) == meant
 
 
 def test_what_is_counted_may_be_spoken_of_in_the_other() -> None:

@@ -21,7 +21,7 @@ from lmm.lesson import Lesson
 from lmm.memory.base import LearnReport
 from lmm.text.counted import counted
 from lmm.text.fold import contains, fold, words
-from lmm.text.questions import in_full
+from lmm.text.questions import asked_in_full
 from lmm.text.thoughts import parted, quoted, unthought
 
 if TYPE_CHECKING:
@@ -102,9 +102,8 @@ class Talk:
             return None
         *before, turn = turns
         stated = turn.lessons and all(turn.question != one.question for one in before)  # no correction of an answer
-        whole = (
-            turn.lessons[0].statement if len(turn.lessons) == 1 else ""
-        )  # "Sorry, 36." says less than what it put right
+        # "Sorry, 36." says less than what it put right
+        whole = turn.lessons[0].statement if len(turn.lessons) == 1 else ""
         said = turn.user if contains(turn.user, whole or turn.user) else whole
         return Exchange(said if stated else turn.question, turn.text)
 
@@ -286,7 +285,7 @@ class Talk:
             return ""
         of_turn = {*before[0].fired, *(lesson.id for lesson in before[0].lessons)}
         about = {lesson.subject for lesson in self.mind.lessons if lesson.id in of_turn}
-        return in_full(text, before[0].question, about.pop() if len(about) == 1 else "")
+        return asked_in_full(text, before[0].question, about.pop() if len(about) == 1 else "")
 
     def _agreed(self, lesson: Lesson | None) -> Lesson | None:
         return self.view.confirm(lesson) if lesson is not None and self.settings().learn == "ask" else lesson

@@ -1,10 +1,13 @@
-"""What a speaker leaves out, put back: "name's Lena" is "my name is Lena", "the younger one" a dog. English."""
+"""What a speaker leaves out, put back: "name's Lena" is "my name is Lena", "the younger one" a dog, and "my uncle in
+Genoa" lives there as an aunt before does in Turin. English."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from lmm.feedback.exchange import Exchange, asks
+from lmm.feedback.model import Span
 from lmm.feedback.words import anycase
 from lmm.text.names import KIN
 
@@ -35,7 +38,7 @@ HERE = re.compile(
     r"([A-Z][a-zà-ÿ]+) here(?=[,.!:;-]| and\b)"
 )
 KIN_IS = re.compile(
-    rf"(?<=[,;.] )((?:{'|'.join(sorted(KIN, key=len, reverse=True))}|twins|kids|son|daughter)s?) (?=(?:is|are) [A-Z])"
+    rf"(?<=[,;.] )((?:{'|'.join(sorted(KIN, key=len, reverse=True))}|twins|kids)s?) (?=(?:is|are) [A-Z])"
 )
 #: "I'm Rosalind, a vet from Ghent"
 AND_WHAT = re.compile(r"\b(I['’]?m|I am) ([A-Z][a-zà-ÿ]+), (?=an? [a-z])")
@@ -62,3 +65,52 @@ def with_what(said: str, last: Exchange | None) -> str:
         return said
     before = [*WHAT.findall(f"{last.user} {last.assistant}" if last else ""), *WHAT.findall(said[: whose.start()])]
     return f"{said[: whose.end()]}{before[-1]} {said[whose.end() :]}" if before else said
+
+
+# ------------------------------------------------------------------ by a later fact of a sentence
+#: "of the gym 88", after "the PIN of the card is 33"
+OF = anycase(r"^(?P<of>of|for) (?=\w)")
+OF_BEFORE = anycase(r"\band (?P<of>of|for) $")
+OF_A = anycase(r"(?P<what>(?:my|our|the) [\w -]+?) (?P<of>of|for) .+ (?P<is>is|are|was|costs?) $")
+#: "my mum's 8 June", after "my dad's birthday is 3 May"
+WHOSE = anycase(r"(?:my|our|[A-Z]).*['’]s ")
+OF_THEIRS = anycase(r"['’]s (?P<what>[a-z][\w -]*?) (?P<is>is|are|was) $")
+AND = re.compile(r"(?:\band|&|,|;)\s*$")
+DOES_AT = re.compile(r"(?P<does>\w+ )(?P<at>(?i:at|on|in|to)(?: .*)?)")
+
+
+def in_full_of(text: str, fact: Span, first: Span) -> Span:
+    """A later fact that leaves out what the first one has: "45 for the shed" after "Rent is 780 for the flat", "of the
+    gym 88" after "The PIN of the card is 33", "my mum's 8 June" after "My dad's birthday is 3 May", and "my uncle in
+    Genoa" after "My aunt lives in Turin"."""
+    if re.search(r"[.!?;]\s", text[max(first.at, 0) : fact.at]) or fact is first:
+        return fact
+    begun, before = first.clause.partition(first.value)[0], text[: max(fact.at, 0)]
+    of, whose = OF.match(fact.clause) or OF_BEFORE.search(before), OF_A.match(begun)
+    numbers = AND.search(before) and all(re.search(r"\d", one.value) for one in (fact, first))
+    if fact.clause.startswith(fact.value) and numbers and begun:
+        return replace(fact, clause=f"{begun}{fact.clause}", subject=first.subject)
+    if of and whose and of["of"].lower() == whose["of"].lower():
+        which, value, rest = OF.sub("", fact.clause).partition(fact.value)
+        subject = f"{whose['what']} {whose['of']} {which.strip()}"
+        return replace(fact, clause=f"{subject} {whose['is']} {value}{rest}", subject=subject)
+    owner, what = WHOSE.fullmatch(fact.clause.partition(fact.value)[0]), OF_THEIRS.search(begun)
+    if owner and what:
+        subject = f"{owner[0]}{what['what']}"
+        return replace(fact, clause=f"{subject} {what['is']} {fact.clause[owner.end() :]}", subject=subject)
+    said = DOES_AT.fullmatch(does(first))
+    if said and fact.subject and first.subject and said["at"] == does(fact):
+        after = fact.clause.removeprefix(fact.subject).lstrip()
+        return replace(fact, clause=f"{fact.subject} {said['does']}{after}")
+    return fact
+
+
+def does(fact: Span) -> str:
+    """What stands between the subject of a fact and its value: "lives in"."""
+    rest = fact.clause.removeprefix(fact.subject)
+    return rest.partition(fact.value)[0].strip() if rest != fact.clause else ""
+
+
+def says_whose(fact: Span) -> bool:
+    """Does it say of a thing whose it is, and no more: "my son's yellow bike"?"""
+    return fact.clause.startswith(fact.subject) and does(fact) in ("", "'s", "’s")

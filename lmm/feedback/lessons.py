@@ -161,7 +161,7 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
     bare = [fact for fact in heard.facts if fact.clause == fact.value and BEGINS.search(text[: fact.at])]
     facts = [fact for fact in heard.facts if fact not in bare] or heard.facts  # a name that a sentence begins with
     first, *more = (_with_companion(text, _with_list(text, fact)) for fact in facts)
-    more = [_in_full_of(text, fact, first) for fact in more]
+    more = [leftout.in_full_of(text, fact, first) for fact in more]
     if tongue == "en":
         subjects = [lesson.subject for lesson in known]
         first, *more = (people.with_subject(text, fact, first, subjects) for fact in (first, *more))
@@ -170,7 +170,9 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
         for fact in more
         if ((fact.subject and fact.subject in fact.clause) or _named(fact.clause))
         and not CALLED.search(text[: fact.at])
-        and not (MINE.match(fact.subject) and fact.clause.startswith(fact.subject) and _does(fact) in ("", "'s", "’s"))
+        and not (
+            MINE.match(fact.subject) and fact.clause.startswith(fact.subject) and leftout.does(fact) in ("", "'s", "’s")
+        )
         and not (OF_THEM.search(fact.clause) or LEANS.match(fact.clause))
     ]
     told = [(fact, found) for fact in (first, *alone) if (found := _statement(text, fact, heard, tongue, known))]
@@ -218,47 +220,6 @@ def _with_list(text: str, fact: Span) -> Span:
     value = fact.value + more[0]
     clause = fact.clause if value in fact.clause else fact.clause.replace(fact.value, value, 1)
     return replace(fact, value=value, clause=clause if clause in text else fact.clause)
-
-
-def _in_full_of(text: str, fact: Span, first: Span) -> Span:
-    """A later fact that leaves out what the first one has: "45 for the shed" after "Rent is 780 for the flat", "of the
-    gym 88" after "The PIN of the card is 33", "my mum's 8 June" after "My dad's birthday is 3 May", and "my uncle in
-    Genoa" after "My aunt lives in Turin"."""
-    if re.search(r"[.!?;]\s", text[max(first.at, 0) : fact.at]) or fact is first:
-        return fact
-    begun, does = first.clause.partition(first.value)[0], _does(first)
-    before = text[: max(fact.at, 0)]
-    of, whose = OF.match(fact.clause) or OF_BEFORE.search(before), OF_A.match(begun)
-    numbers = DIGIT.search(fact.value) and DIGIT.search(first.value) and AND.search(before)
-    if fact.clause.startswith(fact.value) and numbers and begun:
-        return replace(fact, clause=f"{begun}{fact.clause}", subject=first.subject)
-    if of and whose and of["of"].lower() == whose["of"].lower():
-        which, value, rest = OF.sub("", fact.clause).partition(fact.value)
-        subject = f"{whose['what']} {whose['of']} {which.strip()}"
-        return replace(fact, clause=f"{subject} {whose['is']} {value}{rest}", subject=subject)
-    owner, what = WHOSE.fullmatch(fact.clause.partition(fact.value)[0]), OF_THEIRS.search(begun)
-    if owner and what:
-        subject = f"{owner[0]}{what['what']}"
-        return replace(fact, clause=f"{subject} {what['is']} {fact.clause[owner.end() :]}", subject=subject)
-    link = _does(fact)
-    if fact.subject and first.subject and AT.match(f"{link} ") and re.fullmatch(rf"\w+ {re.escape(link)}", does):
-        after = fact.clause.removeprefix(fact.subject).lstrip()
-        return replace(fact, clause=f"{fact.subject} {does.removesuffix(link)}{after}")
-    return fact
-
-
-OF = anycase(r"^(?P<of>of|for) (?=\w)")
-OF_BEFORE = anycase(r"\band (?P<of>of|for) $")
-WHOSE = anycase(r"(?:my|our|[A-Z]).*['’]s ")
-OF_THEIRS = anycase(r"['’]s (?P<what>[a-z][\w -]*?) (?P<is>is|are|was) $")
-AND = re.compile(r"(?:\band|&|,|;)\s*$")
-OF_A = anycase(r"(?P<what>(?:my|our|the) [\w -]+?) (?P<of>of|for) .+ (?P<is>is|are|was|costs?) $")
-
-
-def _does(fact: Span) -> str:
-    """What stands between the subject of a fact and its value: "lives in"."""
-    rest = fact.clause.removeprefix(fact.subject)
-    return rest.partition(fact.value)[0].strip() if rest != fact.clause else ""
 
 
 def _with_companion(text: str, fact: Span) -> Span:

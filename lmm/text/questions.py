@@ -151,15 +151,16 @@ def tells_before(text: str) -> bool:
     return bool(_TOLD_BEFORE.search(text))
 
 
-def in_full(text: str, before: str, subject: str) -> str:
+def asked_in_full(text: str, before: str, subject: str) -> str:
     """A question that goes on with the one before it, as one by itself: "And before?", "What's his number?"; "" of what
     does not. `subject`: of what was answered."""
     if _AND_BEFORE.match(text):
         return f"{before.rstrip(' ?？。.!')} before?" if _ASKS.match(before) and not now_asked(before) else ""
     found = _HIS.search(text) if subject and _ASKS.match(text) else None
-    if found is None or len({word.lower() for word in (one[0] for one in _HIS.finditer(text))}) > 1:
+    if found is None or len({one[0].lower() for one in _HIS.finditer(text)}) > 1:
         return ""
-    return f"{text[: found.start()]}{subject}{chr(39) + 's' if found['whose'] else ''}{text[found.end() :]}"
+    whose = "'s" if found["whose"] else ""
+    return f"{text[: found.start()]}{subject}{whose}{text[found.end() :]}"
 
 
 _WAY = re.compile(r"how (?:do|can|could|should|would) (?:i|we|you|one)\b|how to\b")

@@ -25,9 +25,11 @@ _DATE = (
     rf"(?:(?:the )?{_NTH}(?: of| de| di)? {_MONTH}\b|\b{_MONTH} {_NTH}(?![\d:])|(?:the )?\d{{1,2}}(?:st|nd|rd|th)\b"
     r"|\d{1,2}月\d{1,2}[日号]|\d{4}-\d\d-\d\d|\d{1,2}\.\d{1,2}\.(?:\d{4})?)(?:,? \d{4}\b)?"
 )
+_POINT = r"\d{1,2}点(?:\d{1,2}分?|半)?"
 _CLOCK = (
     r"(?:(?:half|quarter) (?:past|to) \w+|\d{1,2}(?:[:.]\d\d)? ?[ap]\.?m\b\.?|\d{1,2}:\d\d(?: Uhr)?|\d{1,2}h(?:\d\d)?\b"
-    r"|\d{1,2}(?:\.\d\d)? Uhr|\bnoon\b|\bmidnight\b|\d{1,2}点(?:\d{1,2}分?|半)?"
+    r"|\d{1,2}(?:\.\d\d)? Uhr|\bnoon\b|\bmidnight\b"
+    rf"|{_POINT}"
     r"|(?:(?<=\bat )|(?<=\bum )|(?<=\bà )|(?<=\blas ))\d{1,2}(?:\.\d\d)?(?![\w%€$£]|[.,:]\d))"
 )
 _STREET = (
@@ -55,6 +57,7 @@ _MEASURE = (
 _LETTER = r"[^\W\u2e80-\uffff]"  # where blanks part words
 _CODE = rf"(?=[\w-]*\d)(?=[\d-]*[^\W\d_]){_LETTER}+(?:-{_LETTER}+)*(?!\w)"
 _CAPITAL = r"[^\W\d_a-zß-ÿ]"
+CAPITAL = re.compile(rf"\b{_CAPITAL}[^\W\d_]+")
 NAME = re.compile(rf"{_CAPITAL}[\w'’&-]+(?:\.? {_CAPITAL}[\w'’&-]+)*")
 #: days and months, in their whole names
 DAY = re.compile(
@@ -64,7 +67,7 @@ _ATOM = re.compile(
     rf"(?<!\w)(?:(?P<date>{_WEEKDAY}(?!\w)(?:,?(?: the)? {_DATE})?|{_DATE}(?!\w))|(?P<range>{_RANGE})"
     rf"|(?P<label>{_LABEL})|(?P<street>{_STREET})|(?P<clock>{_CLOCK})"
     rf"|(?P<sum>{_SUM})|(?P<measure>{_MEASURE})|(?P<code>{_CODE})|(?P<number>{_NUMBER})(?!\w)|(?P<name>(?-i:{NAME.pattern})))"
-    rf"|(?<=[\u2e80-\uffff])(?:(?P<signed_clock>\d{{1,2}}点(?:\d{{1,2}}分?|半)?)|(?P<signed>{_NUMBER}))",
+    rf"|(?<=[\u2e80-\uffff])(?:(?P<signed_clock>{_POINT})|(?P<signed>{_NUMBER}))",
     re.I,
 )
 _KINDS = {"signed_clock": "clock", "signed": "number"}  # behind a sign, where no blanks part words

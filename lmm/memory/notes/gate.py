@@ -215,7 +215,7 @@ class Notebook(Index):
         gone = [
             p
             for p in near
-            if sure[p] >= (UNNAMED if surely else self._doubt(text, said, self.prompts[p], least))
+            if sure[p] >= (UNNAMED if surely else self._doubt(text, said, self.prompts[p], shared[p], least))
             # the news may say more of another of which they are: "the build server", and not the one for staging
             and (sure[p] >= BESIDE or all(sure[q] < SHARED or not shared[p] < shared[q] for q in near))
         ]
@@ -227,14 +227,14 @@ class Notebook(Index):
         note = self.prompts[position]
         return [note, *(alone for thing, alone in several(note) if contains(news, thing.split()[-1]))]
 
-    def _doubt(self, news: str, said: frozenset[str], note: str, least: float) -> float:
-        """From which probability a note is out of date: the less it and the news name alike (`said` is what these do),
-        the surer that must be, and `least` where it is not of one in the same post."""
+    def _doubt(self, news: str, said: frozenset[str], note: str, shared: frozenset[str], least: float) -> float:
+        """From which probability a note is out of date: the less it and the news name alike (`said` is what these do,
+        `shared` what both), the surer that must be, and `least` where it is not of one in the same post."""
         if new_in_post(note, news):
             return IN_POST
         if said & self._beginnings(" ".join(note.split()[:FIRST])):
             return max(OUTDATED, least)
-        return max(SHARED, least) if said & self._beginnings(note) else UNNAMED
+        return max(SHARED, least) if shared else UNNAMED
 
     def _beginnings(self, text: str) -> frozenset[str]:
         return beginnings(self.telling(text))

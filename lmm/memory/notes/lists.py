@@ -5,6 +5,7 @@ name in German, French and Spanish, too."""
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from lmm.text.fold import contains, fold, words
@@ -54,57 +55,39 @@ _THINGS = re.compile(
 
 #: "to Netflix, Spotify and The Economist", "tennis, chess and the oboe", "are Miska and Pontus"
 _WORD = r"(?:the )?[\w'’-]+"
-_HAS = (
-    "to",
-    "play",
-    "are",
-    "have",
-    "own",
-    "grow",
-    "keep",
-    "speak",
-    "eat",
-    "take",
-    "like",
-    "love",
-    "drink",
-    "use",
-    "read",
-)
+_HAS = "to play are have own grow keep speak eat take like love drink use read"
 _NAMES = re.compile(
-    rf"(?:{'|'.join(f'(?<= {word} )' for word in _HAS)})(?P<things>{_WORD}(?:, {_WORD})*,? and {_WORD})(?=[.,;!?]|$)",
+    rf"(?:{'|'.join(f'(?<= {word} )' for word in _HAS.split())})"
+    rf"(?P<things>{_WORD}(?:, {_WORD})*,? and {_WORD})(?=[.,;!?]|$)",
     re.I,
 )
 
 
-def _things(text: str) -> tuple[re.Match[str] | None, list[str]]:
-    for pattern in (_THINGS, _NAMES):
-        if found := pattern.search(text):
-            return found, re.split(r",? and |, ", found["things"])
-    return None, []
+def _things(text: str) -> tuple[str, list[str], str] | None:
+    """What stands before the several things of a sentence, the things, and what stands after them."""
+    found = _THINGS.search(text) or _NAMES.search(text)
+    if found is None:
+        return None
+    return text[: found.start()], [x.strip() for x in re.split(r",? and |, ", found["things"])], text[found.end() :]
 
 
 def several(text: str) -> list[tuple[str, str]]:
     """Of a sentence with several things, each with the sentence that has it alone; none of any other."""
-    found, things = _things(text)
-    if found is None:
-        return []
-    return [(thing.strip(), f"{text[: found.start()]}{thing.strip()}{text[found.end() :]}") for thing in things]
+    before, things, after = _things(text) or ("", [], "")
+    return [(thing, f"{before}{thing}{after}") for thing in things]
 
 
 def without_gone(text: str, news: str) -> str:
     """A sentence with several things without those that the news name, by the last word of each; "" where they name
     none of them, or all, or bring something new in their place."""
-    things = [thing for thing, _ in several(text)]
-    if not things:
+    if (found := _things(text)) is None:
         return _without_last(text, news)
+    before, things, after = found
     left = [thing for thing in things if not contains(news, thing.split()[-1])]
     if not left or len(left) == len(things):
         return ""
-    found, _ = _things(text)
-    assert found is not None
     said = " and ".join(filter(None, (", ".join(left[:-1]), left[-1])))
-    return f"{text[: found.start()]}{said}{text[found.end() :]}"
+    return f"{before}{said}{after}"
 
 
 def _without_last(text: str, news: str) -> str:
@@ -118,6 +101,13 @@ def _without_last(text: str, news: str) -> str:
 
 def is_list(text: str) -> bool:
     return bool(_LIST.fullmatch(text))
+
+
+def latest(known: Sequence[Lesson], news: str) -> Lesson | None:
+    """The last of these that tells a list which the news change."""
+    if not any(pattern.search(news) for pattern in (_PUT, _ADD, _GOT, _NOT)):
+        return None  # most news are of no list, and there may be thousands of lessons
+    return next((lesson for lesson in reversed(known) if changed(lesson, news)), None)
 
 
 def changed(known: Lesson, news: str) -> str:

@@ -36,11 +36,12 @@ def in_place_of(lesson: Lesson, old: Sequence[Lesson], telling: Telling, adapter
     is new in its place."""
     old = [x for x in old if x.statement and fold(x.says) != fold(lesson.says)]
     formerly = tuple(dict.fromkeys(text for x in old for text in (*x.formerly, x.says)))[-FORMERLY:]
-    still = dict.fromkeys(text for x in old for text in _still_true(x, lesson.says))
-    over = dict.fromkeys(value for x in old for value in (*x.over, *x.values) if value not in lesson.values)
-    lesson = replace(lesson, formerly=formerly, still=tuple(still), over=tuple(over))
+    lesson = replace(lesson, formerly=formerly)
     if listed := [text for x in old if (text := lists.changed(x, lesson.says))]:
         return replace(lesson, echo=listed[-1], prompt="", answer="", still=(), over=())
+    still = dict.fromkeys(text for x in old for text in _still_true(x, lesson.says))
+    over = dict.fromkeys(value for x in old for value in (*x.over, *x.values) if value not in lesson.values)
+    lesson = replace(lesson, still=tuple(still), over=tuple(over))
     for x in old:
         for now in renewed(x, lesson, telling, adapter):
             lesson = _as_now(lesson, now)

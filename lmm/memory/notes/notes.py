@@ -123,8 +123,8 @@ class Notes(Isolated):
             for one in old
             if not (_of_somebody_else(one, lesson) or news.stays(one, text_of(one), lesson, notebook.telling))
         ]
-        shorter = [one for one in known.lessons if lists.changed(one, lesson.says)][-1:]
-        return [one.id for one in dict.fromkeys((*gone, *shorter))]
+        listed = lists.latest(known.lessons, lesson.says)
+        return list(dict.fromkeys(one.id for one in (*gone, listed) if one is not None))
 
     def in_place_of(self, lesson: Lesson, old: Sequence[Lesson], adapter: Adapter) -> Lesson:
         return news.in_place_of(lesson, old, self.lookup.index.telling, adapter) if old else lesson

@@ -24,10 +24,10 @@ from lmm.memory.notes.gate import beginnings
 from lmm.text.fold import contains, fold, words
 from lmm.text.language import FREQUENT_WORDS, language
 from lmm.text.sentences import clauses, sentences, without
-from lmm.text.values import DAY, NAME, atoms
+from lmm.text.values import CAPITAL, DAY, NAME, atoms
 
 if TYPE_CHECKING:
-    from lmm.adapters.base import Adapter
+    from lmm.adapters.base import Adapter, Cache
     from lmm.lesson import Lesson
 
 #: by how much it must be likelier than the old value (mean log-probability of a token), what reading did not find be
@@ -41,6 +41,7 @@ CHANGES = 4  # values of an old statement that news change, at most
 ROOM = 16  # tokens of a value, at most
 
 COUNTS = ("number", "counted", "sum", "measure", "code")
+BY_SHAPE = ("clock", "range", "street", "label")  # whose kind says where they belong
 INSTEAD_OF = {  # kinds of which one takes the place of others, beside its own
     "number": ("counted", "code", "clock"),
     "code": ("number",),
@@ -56,9 +57,9 @@ Likely = Callable[[str, str], float]  # how likely a text goes on with a value: 
 class Renewed:
     """`said`: a clause of the old statement, as the assistant says it, with `new` in the place of `old`, in order."""
 
-    old: tuple[str, ...]
-    new: tuple[str, ...]
     said: str
+    old: tuple[str, ...] = ()
+    new: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
     not surely. What is made of several things changes in one: "It is on Friday at 14:40" and "15:05 now" are "It is on
     Friday at 15:05"."""
     known, spent = f"{old.says} {old.echo}", list[str]()
-    said = [Renewed((), (), text) for text in (*old.still, *sentences(old.echo))]
+    said = [Renewed(text) for text in (*old.still, *sentences(old.echo))]
     new = [part for part in _told(news) if not contains(known, part[1])]
     likely = _likelihood(news.says, adapter)
     for _ in range(CHANGES):
@@ -101,8 +102,8 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
         if any(score - other < APART for other, _, at, value in found if value == instead and at.value != slot.value):
             continue  # it could be in the place of either
         one = said[i]
-        now = Renewed((*one.old, slot.value), (*one.new, instead), _joined(slot.before, instead, slot.after))
-        said[i : i + 1] = [now, *(Renewed((), (), text) for text in slot.beside)]
+        now = Renewed(_joined(slot.before, instead, slot.after), (*one.old, slot.value), (*one.new, instead))
+        said[i : i + 1] = [now, *map(Renewed, slot.beside)]
     over = [value for value in old.values if _leaves(value, news.says)]
     changed = (one for one in said if one.new and not any(contains(one.said, value) for value in over))
     return [one for one in changed if not _another_day(one.said, news.says)]
@@ -111,7 +112,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
 def _told(news: Lesson) -> list[tuple[str, str]]:
     """What news tell, each with its kind: what reading found, and the one date or time of day that it missed."""
     found = [part for value in news.values for part in _parts(value, news.says)]
-    for kind in ("date", "clock", "range", "street", "label"):
+    for kind in ("date", *BY_SHAPE):
         missed = {x.text for x in atoms(news.says) if x.kind == kind}
         if len(missed) == 1 and all(kind != one for one, _ in found):
             found += [(kind, text) for text in missed]
@@ -156,9 +157,9 @@ def _leaves(value: str, news: str) -> bool:
 
 def _parts(value: str, text: str) -> list[tuple[str, str]]:
     """What a value in a text is made of, each with its kind; a thing or a name is one."""
-    start, alone = max(0, text.find(value)), [x for x in atoms(value) if x.text == value]
-    text = value if alone or value not in text else text  # "from 9:20 to 10:45" is no time of day from now on
-    start = 0 if text == value else start
+    if value not in text or any(x.text == value for x in atoms(value)):
+        text = value  # of "from 9:20 to 10:45" the last is no part of a range
+    start = text.find(value)
     typed = [x for x in atoms(text) if x.start < start + len(value) and x.end > start and x.kind != "counted"]
     if all(x.kind == "name" for x in typed):
         return [(_kind(value), ARTICLE.sub("", value))]
@@ -198,11 +199,7 @@ def _instead(
     several = [*told, *others]
     *scores, of_old = (likely(slot.before, one) for one in (*several, slot.value))
     best = int(np.argmax(scores))
-    sure = (
-        slot.kind in (*COUNTS, "clock", "range", "street", "label")
-        or scores[best] - of_old >= NEWER
-        or _leaves(slot.value, news)
-    )
+    sure = slot.kind in (*COUNTS, *BY_SHAPE) or scores[best] - of_old >= NEWER or _leaves(slot.value, news)
     if best >= len(told):
         lead = all(scores[best] - score >= LEAD for i, score in enumerate(scores) if i != best)
         alone = scores[best] >= (ALONE_NAME if slot.kind == "name" else ALONE)
@@ -240,17 +237,19 @@ def _is_now(value: str, news: str) -> bool:
 
 
 def _likelihood(news: str, adapter: Adapter) -> Likely:
-    """The news are read once, and what comes after them when it is asked for, once."""
+    """The news are read once, and what comes after them once, when it is asked for."""
     encode, ops = adapter.format.encode, adapter.ops
     prompt = list(adapter.format.prompt_tokens(news))[-adapter.shape.context // 2 :]
-    read = adapter.read(prompt[:-1])
+    read: Cache | None = None
 
     @cache
     def likely(before: str, value: str) -> float:
         nonlocal read
         begun, blank = encode(before.rstrip()), before[len(before.rstrip()) :]
         ids = encode(blank + value)[: ROOM - 1]
-        logits, after = adapter.forward(as_tokens([prompt[-1], *begun, *ids[:-1]]), read, keep=len(ids))
+        tokens = as_tokens([prompt[-1], *begun, *ids[:-1]])
+        read = read if read is not None else adapter.read(prompt[:-1])
+        logits, after = adapter.forward(tokens, read, keep=len(ids))
         rows = ops.to_numpy(logits)[0].astype(np.float64)
         read = adapter.trim(after, len(prompt) - 1)
         return float(np.mean([row[i] - np.logaddexp.reduce(row) for row, i in zip(rows, ids, strict=True)]))
@@ -305,8 +304,6 @@ PARTED = re.compile(
 )
 SIGNS = re.compile(r"[\u3400-\u9fff]")  # no blanks part words
 WORD = re.compile(r"[^\W_](?:[\w'’.:/@-]*\w)?")
-_CAPITAL = r"[^\W\d_a-zß-ÿ]"
-CAPITAL = re.compile(rf"\b{_CAPITAL}[^\W\d_]+")
 _SUM = r"\s*[€$£]?\s*$"
 IS = re.compile(
     r"(?:\b(?:is|are|am|be|now|to|at|on|until|till|from|number|size|port|version|code|pin|room|bay|line|bus|seat|floor|the"

@@ -276,6 +276,10 @@ def test_each_fact_of_a_turn_says_of_whom_it_is_where_that_is_clear(said: str, e
         ("Uri's fencing moved to Sundays", "When is Uri's fencing?", "Uri's fencing is on Sundays."),
         ("The ferry has been moved to 15:05", "When is the ferry?", "The ferry is at 15:05."),
         ("My brother moved to Porto", "Where does my brother live?", "Your brother lives in Porto."),
+        ("The party was postponed to 4 May", "When is the party?", "The party is on 4 May."),
+        ("Our fair got moved to June", "When is our fair?", "Your fair is in June."),
+        ("The oven code was changed to 9035", "What is the oven code?", "The oven code is 9035."),
+        ("choir moved to Tuesdays, sigh", "When is the choir?", "The choir is on Tuesdays."),
         ("Rent is 780 for the flat and 45 for the shed", "What is Rent?", "Rent is 780."),  # no age
     ],
 )

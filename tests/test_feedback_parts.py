@@ -77,6 +77,7 @@ def test_a_fact_is_said_back_from_the_other_side(clause: str, tongue: str, echo:
         ("il y a deux chats", "fr", "il y a deux chats"),
         ("vivo aquí desde hace dos años", "es", "vivo aquí desde hace dos años"),
         ("他上个月搬到青岛", "zh", "他2026年10月搬到青岛"),
+        ("The wedding was moved to next spring", "en", "The wedding was moved to spring 2027"),
         ("We got a hedgehog last spring", "en", "We got a hedgehog in spring 2026"),
         ("she started school this September", "en", "she started school in September 2026"),
         ("3,200 by next summer, for next fall", "en", "3,200 by summer 2027, for autumn 2027"),

@@ -157,7 +157,10 @@ FORMS = {
     "zh": ("{y}年{m}月{d}日", "{y}年{m}月", "{y}年"),
 }
 #: after these no "on", "in" stands before a date
-SINCE = r"(?:since|from|until|till|by|before|after|of|for|during|seit|ab|bis|für|depuis|dès|pour|desde|hasta|de|para) "
+SINCE = (
+    r"(?:since|from|to|until|till|by|before|after|of|for|during|seit|ab|auf|bis|für|depuis|dès|pour|desde|hasta|de"
+    r"|para) "
+)
 
 
 def dated(text: str, language: str, today: date | None = None, ahead: bool = False) -> str:

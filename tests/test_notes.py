@@ -785,7 +785,7 @@ def test_a_long_note_is_said_back_in_the_sentences_that_help_most_as_far_as_ther
     assert said("Ab xx.", "Cd ox.", "Ef " + "y" * 30 + ".") == "Ab xx. Cd ox."
     assert said("Ab " + "x" * 40 + ".", "Cd ox.") == "Ab " + "x" * 40 + ".", "the one that helps most, however long"
     assert said("Ab xx.", "Cd ox.") == "Ab xx. Cd ox."
-    long = "a b c d e f g h i j k, o x x p q r s, t u v w"
+    long = "a b c d z f g h i j k, o x x p q r s, t u v w"
     assert said(long) == "O x x p q r s. T u v w.", "of a long sentence, its clauses"
     assert (
         said("鱼缸旁边的铁盒里有一些东西放在那儿很久了没人动过，外婆的药放在x鱼缸旁边。") == "外婆的药放在x鱼缸旁边。"
@@ -928,7 +928,7 @@ def test_what_is_told_in_the_place_of_what_is_over_is_said_first(adapter: Adapte
          "When do the bins go out?", "Bin day is Thursday."),
         ("The Hendrys live next door.", "Hendrys",
          "A pot came from the Nakamuras, who live next door now that the Hendrys are gone.", "Nakamuras",
-         "Who lives next door?", "A pot came from the Nakamuras, who live next door."),
+         "Who lives next door?", "The Nakamuras live next door."),
     ):  # fmt: skip
         made = engine(adapter)
         made.mind.learn(Lesson(statement=before, echo=before, values=(value,), id="old"))

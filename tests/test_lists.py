@@ -12,7 +12,7 @@ from lmm.engine.conversation import opening_of
 from lmm.engine.mind import Mind
 from lmm.engine.runtime import build_memory
 from lmm.lesson import Lesson
-from lmm.memory.notes.lists import changed, several, without_gone
+from lmm.memory.notes.lists import changed, latest, several, without_gone
 
 PACKING = Lesson(statement="packing list: tent, torch, two mugs", echo="Packing list: tent, torch, two mugs.")
 
@@ -59,6 +59,21 @@ def test_what_is_no_list_stays() -> None:
 )  # fmt: skip
 def test_of_several_things_those_that_are_not_gone_are_left(said: str, news: str, left: str) -> None:
     assert without_gone(said, news) == left
+
+
+@pytest.mark.parametrize(
+    ("news", "of_bikes"),
+    [
+        ("Sold the Surly.", True),
+        ("I've finally got rid of my Cube", True),
+        ("I lost the Surly race to Tom", False),
+        ("Sold the sofa.", False),
+        ("Tom sold the Surly.", False),
+    ],
+)
+def test_one_of_several_things_is_gone_where_no_more_is_said(news: str, of_bikes: bool) -> None:
+    bikes = Lesson(statement="My bikes: a Surly and a Cube.", echo="Your bikes: a Surly and a Cube.")
+    assert (latest([PACKING, bikes, Lesson(statement="I sing", echo="You sing.")], news) is bikes) == of_bikes
 
 
 def test_each_of_several_things_has_a_sentence_of_its_own() -> None:

@@ -170,6 +170,7 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
         for fact in more
         if ((fact.subject and fact.subject in fact.clause) or _named(fact.clause))
         and not CALLED.search(text[: fact.at])
+        and not _goes_with(text[: fact.at], fact)
         and not (
             MINE.match(fact.subject) and fact.clause.startswith(fact.subject) and leftout.does(fact) in ("", "'s", "’s")
         )
@@ -188,6 +189,20 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
         _with_all(found, part, fact, tongue, said_too)
         for part, (fact, found), said_too in zip(parts, told, inside, strict=False)
     )
+
+
+#: where another fact may begin, and where what somebody is stands behind their name: "Fabrizio, il liutaio di Cremona"
+APART = re.compile(
+    r"(?:^|[^\w\s]|[\u3400-\u9fff]|\b(?:and|but|so|or|und|aber|et|mais|y|e|pero|ma|because|while|whose|who|that))\s*$"
+)
+NAMED_BEFORE = re.compile(r"[A-ZÀ-Þ][\w'’-]+, $")
+THE_ONE = anycase(r"(?:il|lo|la|l['’]|le|el|der|die|das)\b")
+
+
+def _goes_with(before: str, fact: Span) -> bool:
+    """Is a later fact a part of the clause before it: "las bicis están en el garaje" after "en el piso de Cádiz"?"""
+    what = NAMED_BEFORE.search(before) and THE_ONE.match(fact.clause)
+    return bool(what) or (" " in before.strip() and not APART.search(before))
 
 
 def _side_by_side(told: Iterable[Reading]) -> list[Reading]:
@@ -321,8 +336,8 @@ REQUEST = anycase(
 
 
 BY_THE_WAY = anycase(
-    r"^(?:übrigens|ach ja|nebenbei|au fait|d['’]ailleurs|tiens|por cierto|a propósito|comunque"
-    r"|a proposito|对了|顺便说一下|顺便)[,，:]? ?"
+    r"^(?:note to self|à noter|notiz|nota|zur info|pour info|fyi|übrigens|ach ja|nebenbei|au fait|d['’]ailleurs|tiens"
+    r"|por cierto|a propósito|comunque|a proposito|对了|顺便说一下|顺便)(?![a-zà-ÿ]) ?[,，:]? ?"
 )
 
 

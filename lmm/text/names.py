@@ -211,3 +211,22 @@ def in_full(text: str, subject: str) -> str:
         return text
     either = "|".join(map(re.escape, both))
     return re.sub(rf"(?:^|(?<=[.!?,:;] ))(?:{either})(?!\w)", lambda _: subject, text, count=1, flags=re.I)
+
+
+#: what each of us has one's own of
+_OWN = (
+    r"(?:[a-z]+ )?(?:number|birthday|size|address|e-?mail|password|pin|age|job|surname|height|weight"
+    r"|blood (?:type|group)|salary|star sign|middle name|username)"
+)
+_MY_OWN = re.compile(rf"\b(?:my|our) (?P<what>{_OWN})\b", re.I)
+
+
+def of_another(asked: str, told: str) -> bool:
+    """Is a thing of the user's asked for, and that of somebody else told: "my number", and "my sister's phone number"?
+    English."""
+    found = _MY_OWN.search(asked)
+    if found is None or re.search(r"\w['’]s?\s", asked[found.start() :]):
+        return False
+    what = found["what"].split()[-1]
+    theirs = re.search(rf"(?:['’]s|s['’]|\b(?:his|her|their)) (?:[a-z]+ ){{0,2}}{what}\b", told, re.I)
+    return bool(theirs) and not re.search(rf"\b(?:my|our) (?:[a-z]+ ){{0,2}}{what}\b", told, re.I)

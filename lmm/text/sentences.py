@@ -96,7 +96,8 @@ def _speaks(subject: str) -> bool:
 def _clauses(sentence: str) -> list[str]:
     out, start = list[str](), 0
     for cut in _CLAUSE.finditer(sentence):
-        if _says(sentence[start : cut.start()]) and _says(sentence[cut.end() :]):
+        aside = sentence.count("(", start, cut.start()) > sentence.count(")", start, cut.start())
+        if not aside and _says(sentence[start : cut.start()]) and _says(sentence[cut.end() :]):
             out.append(sentence[start : cut.start()])
             start = cut.end()
     return [*out, sentence[start:]]

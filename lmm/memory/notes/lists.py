@@ -45,6 +45,13 @@ _GOT = re.compile(
     re.I,
 )
 _AND = re.compile(r"\s*,\s*(?:and |und |et |y )?|\s+(?:and|und|et|y|&)\s+")
+#: one of several things, and no more than that: "Sold the Surly."
+_GONE = re.compile(
+    r"^(?:i |we |i['’]ve |we['’]ve |have |has )*(?:just |finally )?(?:sold|gave away|lost|binned|scrapped|donated"
+    r"|returned|threw out|got rid of|dropped|quit|cancelled|stopped)"
+    r" (?:the|my|our) (?P<what>[\w'’-]+(?: [\w'’-]+)?)[.!]*$",
+    re.I,
+)
 _ARTICLE = re.compile(
     r"^(?:an?|the|some|more|also|ein\w*|die|der|das|noch|d[eu]s?|le|la|les|une?|el|los|las|un) ", re.I
 )
@@ -110,9 +117,16 @@ def is_list(text: str) -> bool:
 
 def latest(known: Sequence[Lesson], news: str) -> Lesson | None:
     """The last of these that tells a list which the news change."""
+    if gone := _GONE.search(news):
+        return next((x for x in reversed(known) if _names(x.echo, gone["what"]) and without_gone(x.echo, news)), None)
     if not any(pattern.search(news) for pattern in (_PUT, _ADD, _GOT, _NOT)):
         return None  # most news are of no list, and there may be thousands of lessons
     return next((lesson for lesson in reversed(known) if changed(lesson, news)), None)
+
+
+def _names(text: str, what: str) -> bool:
+    """Is it one of the several things of a sentence?"""
+    return any(thing.split()[-1:] == what.split()[-1:] for thing, _ in several(text))
 
 
 def changed(known: Lesson, news: str) -> str:

@@ -14,6 +14,7 @@ as it was, and so is the model.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,10 @@ from lmm.memory.notes.gate import TAUGHT, THRESHOLD, Notebook, shared_gate
 from lmm.options import Options, option
 from lmm.text.fold import contains
 from lmm.text.language import is_english
-from lmm.text.names import in_full, in_other_roles, role_and_name
+from lmm.text.names import in_full, in_other_roles, of_another, role_and_name
 from lmm.text.questions import is_courtesy, now_asked, tells_before
 from lmm.text.sentences import clauses, sentences
+from lmm.text.values import atoms
 
 if TYPE_CHECKING:
     import numpy as np
@@ -84,7 +86,8 @@ class Notes(Isolated):
     ) -> list[Note]:
         """The notes that help, the best one last, next to the question, or two that help together. The reply begins
         with the last, or with both."""
-        helping, begins = [one for one in found if self._helps(*one)], 1
+        helping = [one for one in found if self._helps(*one) and not of_another(text, text_of(one[0]))]
+        begins = 1
         if helping and (rather := news.asked_for(text, helping[0][0], owners, text_of)) is not helping[0][0]:
             helping = [(rather, helping[0][1]), *(one for one in helping if one[0] is not rather)]
         shown = helping[: self.options.count][::-1]
@@ -188,10 +191,23 @@ def _opening(text: str, lesson: Lesson, notebook: Notebook, adapter: Adapter) ->
     helping, chosen = news.helping_by_part(text, parts, notebook, in_context=True), set[int]()
     worth = TELLS if is_english(whole) else TELLS_ELSEWHERE
     tells = [worth * news.says_any(part, lesson.values) for part in parts]
+    if WHEN.search(text):
+        tells = [told + TELLS * _timed(part) for told, part in zip(tells, parts, strict=True)]
     for i in sorted(range(len(parts)), key=lambda i: -helping[i] - tells[i]):
         if not chosen or sum(sizes[j] for j in chosen) + sizes[i] <= OPENING:
             chosen.add(i)
     return " ".join(parts[i] for i in sorted(chosen))
+
+
+WHEN = re.compile(
+    r"\b(?:when|what (?:time|day|date)|wann|wie viel uhr|welche[mnr]? tag|quand|quel jour|quelle heure|cuándo"
+    r"|qué (?:día|hora)|quando|che (?:giorno|ora))\b|几点|什么时候|哪天|星期几|几号",
+    re.I,
+)
+
+
+def _timed(part: str) -> bool:
+    return any(x.kind in ("date", "clock", "range") for x in atoms(part))
 
 
 def said_back(lesson: Lesson) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from lmm.encoders.minilm import WIDTH
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from lmm.adapters.base import Adapter
+    from lmm.encoders.minilm import Encoder
 
 
 Helping = tuple[Lesson, float]  # and the probability that it helps
@@ -153,8 +155,13 @@ def _of_somebody_else(old: Lesson, lesson: Lesson) -> bool:
 def _entries(lesson: Lesson, views: np.ndarray) -> list[tuple[str, np.ndarray]]:
     """What a note is looked up by: its own text, and the statements in whose place it came, since it may say less of
     what it is about than they did ("Vera has moved to Oslo" after "My sister Vera lives in Bergen")."""
-    encode = shared_gate().encoder.encode
-    return [(text_of(lesson), views), *((text, encode([text])) for text in lesson.formerly)]
+    encoder = shared_gate().encoder
+    return [(text_of(lesson), views), *((text, _encoded(encoder, text)) for text in lesson.formerly)]
+
+
+@lru_cache(maxsize=4096)  # 1.5 KB each; the table is made anew when a lesson goes
+def _encoded(encoder: Encoder, text: str) -> np.ndarray:
+    return encoder.encode([text])
 
 
 def _each_once(owners: Sequence[Lesson], row: Sequence[tuple[int, float]]) -> list[Helping]:

@@ -24,7 +24,7 @@ from lmm.memory.notes.gate import beginnings
 from lmm.text.fold import contains, fold, words
 from lmm.text.language import FREQUENT_WORDS, language
 from lmm.text.names import leaves
-from lmm.text.sentences import clauses, sentences, without
+from lmm.text.sentences import SINCE, clauses, sentences, without
 from lmm.text.values import CAPITAL, DAY, NAME, atoms
 
 if TYPE_CHECKING:
@@ -143,14 +143,18 @@ def _fit(slot: _Slot, new: str, news: str) -> float:
 
 def _unfit(slot: _Slot, new: str, news: str) -> bool:
     """Is a name one of somebody that one is with now, where the old sentence says in which place, or one without an
-    article, where it has "the treasurer"?"""
+    article, where it has "the treasurer"; is a thing what somebody is, where they cook in one; or is who would stand in
+    somebody's place only named with them: "Mia sold the harp to Ben"?"""
+    if slot.first and slot.kind == "name" and not _leaves(slot.value, news):
+        return any(contains(one, slot.value) and contains(one, new) for one in PARTS.split(news))
+    placed = words(THE.sub("", slot.before)).split()[-1:] in (["in"], ["at"], ["to"], ["from"])
+    if slot.kind == "thing":
+        return placed and bool(re.search(rf"{IS_A}{re.escape(new)}(?!\w)", news, re.I))
     if slot.kind != "name":
         return False
-    placed = words(slot.before).split()[-1:] in (["in"], ["at"], ["to"], ["from"])
     bare = THE.search(slot.before) and not re.search(rf"{THE.pattern.rstrip('$')}{re.escape(new)}", news, re.I)
-    return bool(bare and not _leaves(slot.value, news)) or (
-        placed and bool(re.search(rf"\b(?:with|by) {re.escape(new)}", news))
-    )
+    with_them = not THE.search(slot.before) and placed and re.search(rf"\b(?:with|by) {re.escape(new)}", news)
+    return bool((bare and not _leaves(slot.value, news)) or with_them)
 
 
 def _shape(value: str) -> str:
@@ -162,7 +166,10 @@ def _leaves(value: str, news: str) -> bool:
     if contains(news, value) and not contains(without(news, [value]), value):
         return True
     named = "|".join(re.escape(name) for name in (value, *CAPITAL.findall(value)))
-    given = rf"{GIVES}(?:{named})(?!\w).*? (?:for|with|by|to)\b|{FOLLOWS}(?:{named})(?!\w)|\b(?:{named}) {HANDS}"
+    given = (
+        rf"\b{SINCE}(?:{named})(?!\w)|{GIVES}(?:{named})(?!\w).*? (?:for|with|by|to)\b|{FOLLOWS}(?:{named})(?!\w)"
+        rf"|\b(?:{named}) {HANDS}"
+    )
     return bool(re.search(given, news, re.I))
 
 
@@ -175,9 +182,22 @@ def _opens(slot: _Slot, news: str, telling: Telling) -> bool:
         return False  # "a Fiat Panda", between commas
     if not slot.first:
         return not _spoken_of(slot.after, news, telling)
-    said = (one for one in clauses(news) if contains(one, slot.value))
+    said = [one for one in clauses(news) if contains(one, slot.value)]
+    does = beginnings(telling(slot.after))
+    if does and does <= beginnings(telling(news)):
+        return True  # "It's Hannah who babysits now"
     parted = any(contains(news, name) for name in CAPITAL.findall(slot.after))  # who left Tom is here
-    return _leaves(slot.value, news) or (any(leaves(one, slot.value) for one in said) and not parted)
+    gone = any(leaves(one, slot.value) or OFF.search(one) for one in said)
+    return _leaves(slot.value, news) or (gone and not parted)
+
+
+def _whom(clause: str, subject: str) -> str:
+    """Of whom a clause says something by name, which may be typed small."""
+    named, typed = NAME.match(clause), re.match(rf"{re.escape(subject)}(?!\w)", clause, re.I)
+    if subject and typed and len(subject.split()) == 1 and fold(subject) not in FREQUENT_WORDS:
+        return typed[0]
+    name = THE_FIRST.sub("", named[0]) if named else ""
+    return "" if set(words(name).split()) & FREQUENT_WORDS else name
 
 
 def _begun(denied: str, sentence: str) -> str:
@@ -210,8 +230,8 @@ def _slots(sentence: str, old: Lesson, news: str) -> Iterator[_Slot]:
     several = clauses(sentence, old.subject)
     for i, clause in enumerate(several):
         beside = (*several[:i], *several[i + 1 :])
-        who = [THE_FIRST.sub("", name[0])] if (name := NAME.match(clause)) else []
-        said = [*(part for one in old.values for part in _parts(one, clause)), *((_kind(x), x) for x in (*who, *left))]
+        said = [*(part for one in old.values for part in _parts(one, clause)), *((_kind(x), x) for x in left)]
+        said += [("name", name)] if (name := _whom(clause, old.subject)) else []
         for kind, value in dict.fromkeys(said):
             before, found, after = clause.partition(value)
             if kind not in ("name", "thing") or not found or value in after or not (before or kind == "name"):
@@ -226,7 +246,8 @@ def _instead(
 ) -> Iterator[tuple[float, str]]:
     """What the news have for a value, with how likely the model goes on with it: at most one."""
     blanks = not SIGNS.search(slot.value)
-    told = [value for kind, value in new if _takes_place(kind, slot.kind)]
+    small = slot.first and f"{slot.value[:1].lower()}{slot.value[1:]}" in known  # as names are typed here
+    told = [value for kind, value in new if _takes_place(kind, slot.kind) or (small and kind == "thing")]
     told = [value for value in told if blanks or slot.before[-1:] + value in news]
     if slot.kind in COUNTS:
         told = [value for value in told if _is_now(value, news)]
@@ -350,6 +371,13 @@ PARTED = re.compile(
     r"\b(?:sold|gave|given|lost|threw|thrown|binned|scrapped|donated|returned|stole|stolen|nicked)\b", re.I
 )
 THE_FIRST = re.compile(r"^The ")
+PARTS = re.compile(r"[,;:.!?]\s|\b(?:so|and|but)\b")
+OFF = re.compile(
+    r"(?:['’]s| is| has|s)? (?:been )?(?:off|away|out|moved|moving|injured|ill|sick|on \w+ leave|went (?:off|back|to)"
+    r"|got into)\b"
+    r"|\bdid (?:his|her) \w+ in\b",
+    re.I,
+)
 POSSESSIVE = re.compile(r"['’]s$")
 MODEL = re.compile(r"(?=[a-z]*[A-Z])(?=\w*[a-z])[A-Za-z][\w-]+(?: [A-Z][\w-]+)* \d+\w?")  # "iPhone 13", "Pixel 6"
 DENIED = re.compile(

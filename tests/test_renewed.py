@@ -78,6 +78,13 @@ def test_a_name_takes_the_place_of_a_name_where_the_model_goes_on_with_it(said, 
         ),
         ("Bea feeds the cat.", "Bea", "It is Dawn who feeds the cat, Bea's off to sea", "Dawn", "Dawn feeds the cat."),
         ("Bea plays the harp.", "harp", "Bea sold the harp to Dawn", "Dawn", ""),  # who is only named with her
+        (
+            "Bea is allergic to nuts.",
+            "nuts",
+            "not nuts Bea is allergic to, it's kiwi",
+            "kiwi",
+            "Bea is allergic to kiwi.",
+        ),
         ("Bea cooks in a bistro.", "bistro", "she is a florist now", "florist", ""),  # nobody cooks in one
         ("We have a Volvo.", "Volvo", "we traded the Volvo in for a Kia", "Kia", "We have a Kia."),
         (

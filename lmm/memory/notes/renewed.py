@@ -149,7 +149,7 @@ def _unfit(slot: _Slot, new: str, news: str) -> bool:
         return any(contains(one, slot.value) and contains(one, new) for one in PARTS.split(news))
     placed = words(THE.sub("", slot.before)).split()[-1:] in (["in"], ["at"], ["to"], ["from"])
     if slot.kind == "thing":
-        return placed and bool(re.search(rf"{IS_A}{re.escape(new)}(?!\w)", news, re.I))
+        return placed and bool(THE.search(slot.before) and re.search(rf"{IS_A}{re.escape(new)}(?!\w)", news, re.I))
     if slot.kind != "name":
         return False
     bare = THE.search(slot.before) and not re.search(rf"{THE.pattern.rstrip('$')}{re.escape(new)}", news, re.I)

@@ -170,7 +170,7 @@ def _statements(text: str, heard: Findings, tongue: str, known: Sequence[Lesson]
         for fact in more
         if ((fact.subject and fact.subject in fact.clause) or _named(fact.clause))
         and not CALLED.search(text[: fact.at])
-        and not _goes_with(text[: fact.at], fact)
+        and not _goes_with(text, fact)
         and not (
             MINE.match(fact.subject) and fact.clause.startswith(fact.subject) and leftout.does(fact) in ("", "'s", "’s")
         )
@@ -199,8 +199,12 @@ NAMED_BEFORE = re.compile(r"[A-ZÀ-Þ][\w'’-]+, $")
 THE_ONE = anycase(r"(?:il|lo|la|l['’]|le|el|der|die|das)\b")
 
 
-def _goes_with(before: str, fact: Span) -> bool:
-    """Is a later fact a part of the clause before it: "las bicis están en el garaje" after "en el piso de Cádiz"?"""
+def _goes_with(text: str, fact: Span) -> bool:
+    """Is a later fact a part of the clause before it: "las bicis están en el garaje" after "en el piso de Cádiz"? Not
+    where what it leaves out was put back."""
+    before = text[: fact.at]
+    if not text.startswith(fact.clause, fact.at):
+        return False
     what = NAMED_BEFORE.search(before) and THE_ONE.match(fact.clause)
     return bool(what) or (" " in before.strip() and not APART.search(before))
 

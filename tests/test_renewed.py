@@ -238,3 +238,16 @@ def test_the_real_model_knows_what_stands_there(before: str, said: str, expected
     assert old is not None and news is not None
     found = renewed(old, news, Notebook([], []).telling, adapter)
     assert " ".join(one.said for one in found) == expected
+
+
+@pytest.mark.parametrize(
+    ("said", "new", "expected"),
+    [
+        ("nico's off to sea, so wim does it", "wim", "wim walks the dog."),
+        ("nico's test came back, turns out a kiwi walks the dog", "kiwi", ""),
+        ("nico got a kiwi, which walks the dog now", "kiwi", ""),  # no name
+    ],
+)
+def test_names_may_be_typed_small(said: str, new: str, expected: str) -> None:
+    old = Lesson(statement="nico walks the dog", echo="Nico walks the dog.", subject="nico")
+    assert now(old, said, new, **{new: 0.5}) == expected

@@ -44,6 +44,8 @@ ROOM = 16  # tokens of a value, at most
 COUNTS = ("number", "counted", "sum", "measure", "code")
 BY_SHAPE = ("clock", "range", "street", "label")  # whose kind says where they belong
 INSTEAD_OF = {  # kinds of which one takes the place of others, beside its own
+    "thing": ("typed small",),  # a name as it is typed here
+    "name": ("typed small",),
     "number": ("counted", "code", "clock"),
     "code": ("number",),
     "sum": ("number",),
@@ -145,7 +147,7 @@ def _unfit(slot: _Slot, new: str, news: str) -> bool:
     """Is a name one of somebody that one is with now, where the old sentence says in which place, or one without an
     article, where it has "the treasurer"; is a thing what somebody is, where they cook in one; or is who would stand in
     somebody's place only named with them: "Mia sold the harp to Ben"?"""
-    if slot.first and slot.kind == "name" and not _leaves(slot.value, news):
+    if slot.first and slot.kind in ("name", "typed small") and not _leaves(slot.value, news):
         return any(contains(one, slot.value) and contains(one, new) for one in PARTS.split(news))
     placed = words(THE.sub("", slot.before)).split()[-1:] in (["in"], ["at"], ["to"], ["from"])
     if slot.kind == "thing":
@@ -176,7 +178,7 @@ def _leaves(value: str, news: str) -> bool:
 def _opens(slot: _Slot, news: str, telling: Telling) -> bool:
     """May another name or thing stand there? Not where the news speak of what would be kept after it; and where a
     sentence begins with somebody only if the news have them go."""
-    if slot.kind not in ("name", "thing"):
+    if slot.kind not in ("name", "thing", "typed small"):
         return True
     if not WORD.search(THE.sub("", slot.before) + slot.after):
         return False  # "a Fiat Panda", between commas
@@ -184,20 +186,21 @@ def _opens(slot: _Slot, news: str, telling: Telling) -> bool:
         return not _spoken_of(slot.after, news, telling)
     said = [one for one in clauses(news) if contains(one, slot.value)]
     does = beginnings(telling(slot.after))
-    if does and does <= beginnings(telling(news)):
+    if slot.kind == "name" and does and does <= beginnings(telling(news)):
         return True  # "It's Hannah who babysits now"
     parted = any(contains(news, name) for name in CAPITAL.findall(slot.after))  # who left Tom is here
-    gone = any(leaves(one, slot.value) or OFF.search(one) for one in said)
+    gone = any(leaves(one, slot.value) or re.search(f"{re.escape(slot.value)}{OFF}", one, re.I) for one in said)
     return _leaves(slot.value, news) or (gone and not parted)
 
 
-def _whom(clause: str, subject: str) -> str:
-    """Of whom a clause says something by name, which may be typed small."""
-    named, typed = NAME.match(clause), re.match(rf"{re.escape(subject)}(?!\w)", clause, re.I)
-    if subject and typed and len(subject.split()) == 1 and fold(subject) not in FREQUENT_WORDS:
-        return typed[0]
+def _whom(clause: str, old: Lesson) -> tuple[str, str] | None:
+    """Of whom a clause says something by name, which may have been typed small."""
+    small = re.match(rf"{re.escape(old.subject)}(?!\w)", clause, re.I) if old.subject.isalpha() else None
+    if small and old.subject.islower() and old.subject not in FREQUENT_WORDS and not DAY.match(old.subject):
+        return "typed small", small[0]
+    named = NAME.match(clause)
     name = THE_FIRST.sub("", named[0]) if named else ""
-    return "" if set(words(name).split()) & FREQUENT_WORDS else name
+    return ("name", name) if name and not set(words(name).split()) & FREQUENT_WORDS else None
 
 
 def _begun(denied: str, sentence: str) -> str:
@@ -231,12 +234,14 @@ def _slots(sentence: str, old: Lesson, news: str) -> Iterator[_Slot]:
     for i, clause in enumerate(several):
         beside = (*several[:i], *several[i + 1 :])
         said = [*(part for one in old.values for part in _parts(one, clause)), *((_kind(x), x) for x in left)]
-        said += [("name", name)] if (name := _whom(clause, old.subject)) else []
+        said += [who] if (who := _whom(clause, old)) else []
         for kind, value in dict.fromkeys(said):
             before, found, after = clause.partition(value)
-            if kind not in ("name", "thing") or not found or value in after or not (before or kind == "name"):
+            if kind not in ("name", "thing", "typed small") or not found or value in after:
                 continue
-            if kind == "name" or ENDS.match(after):
+            if kind == "thing" and not before:
+                continue
+            if kind != "thing" or ENDS.match(after):
                 # ", lovely man" is of who was named, ", due on the 1st" of the thing that costs so much
                 yield _Slot(kind, before, value, APPOSED.sub("", after) if kind == "name" else after, beside)
 
@@ -246,8 +251,7 @@ def _instead(
 ) -> Iterator[tuple[float, str]]:
     """What the news have for a value, with how likely the model goes on with it: at most one."""
     blanks = not SIGNS.search(slot.value)
-    small = slot.first and f"{slot.value[:1].lower()}{slot.value[1:]}" in known  # as names are typed here
-    told = [value for kind, value in new if _takes_place(kind, slot.kind) or (small and kind == "thing")]
+    told = [value for kind, value in new if _takes_place(kind, slot.kind)]
     told = [value for value in told if blanks or slot.before[-1:] + value in news]
     if slot.kind in COUNTS:
         told = [value for value in told if _is_now(value, news)]
@@ -372,11 +376,9 @@ PARTED = re.compile(
 )
 THE_FIRST = re.compile(r"^The ")
 PARTS = re.compile(r"[,;:.!?]\s|\b(?:so|and|but)\b")
-OFF = re.compile(
-    r"(?:['’]s| is| has|s)? (?:been )?(?:off|away|out|moved|moving|injured|ill|sick|on \w+ leave|went (?:off|back|to)"
-    r"|got into)\b"
-    r"|\bdid (?:his|her) \w+ in\b",
-    re.I,
+OFF = (  # behind somebody who is not there any more
+    r"(?:(?:['’]s| is| has|s)? (?:been )?(?:off|away|out|moved|moving|injured|ill|sick|on \w+ leave)"
+    r"| (?:went (?:off|back|to)|got into|did (?:his|her) \w+ in))\b"
 )
 POSSESSIVE = re.compile(r"['’]s$")
 MODEL = re.compile(r"(?=[a-z]*[A-Z])(?=\w*[a-z])[A-Za-z][\w-]+(?: [A-Z][\w-]+)* \d+\w?")  # "iPhone 13", "Pixel 6"

@@ -77,6 +77,13 @@ def test_a_name_takes_the_place_of_a_name_where_the_model_goes_on_with_it(said, 
             "The Roths run the kiosk.",
         ),
         ("Bea feeds the cat.", "Bea", "It is Dawn who feeds the cat, Bea's off to sea", "Dawn", "Dawn feeds the cat."),
+        (
+            "Bea teaches us cello.",
+            "cello",
+            "Bea has gone to Chile, so Dawn teaches us cello now",
+            "Dawn",
+            "Dawn teaches us cello.",
+        ),
         ("Bea plays the harp.", "harp", "Bea sold the harp to Dawn", "Dawn", ""),  # who is only named with her
         (
             "Bea is allergic to nuts.",

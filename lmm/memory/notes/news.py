@@ -120,14 +120,18 @@ def told(text: str, lesson: Lesson, echo: str, notebook: Notebook, fits: Callabl
     news = clauses(INSTEAD.sub(r"\1 \2 \3", echo), lesson.subject)
     parts, held = [*lesson.still, *news], len(lesson.still)
     helping = helping_by_part(text, parts, notebook)
-    if held and max(helping[:held]) >= max(*helping[held:], logit(POSSIBLE)):
-        return as_sentence(parts[int(np.argmax(helping[:held]))])
     new = [value for value in lesson.values if not _said_in(value, lesson.formerly, notebook)]
     asked = notebook.telling(text)
     holds = notebook.telling(*new) | asked
     before = notebook.telling(*lesson.formerly) - holds
     said_over = notebook.telling(*lesson.over) - holds
     over, cost = (said_over, OVER) if said_over else (before, SAID)
+    if held:
+        most, other = int(np.argmax(helping[:held])), held + int(np.argmax(helping[held:]))
+        # "You swapped the Galaxy for a Fairphone" names what is over, "Your phone is a Fairphone" says what is so
+        rather = says_any(parts[most], new) and notebook.telling(parts[other]) & said_over
+        if helping[most] >= max(logit(POSSIBLE), -np.inf if rather else helping[other]):
+            return as_sentence(parts[most])
 
     def rank(i: int) -> tuple[bool, float]:
         telling = notebook.telling(parts[i]) - asked

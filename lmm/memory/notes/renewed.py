@@ -260,6 +260,8 @@ def _instead(
         if PARTED.search(news) or (told and slot.first)
         else _others(slot.kind, slot.value, [x for _, x in new], known, news, telling)
     )
+    if slot.first:
+        others = [name for name in others if not re.search(rf"\b(?:to|in|at|from) {re.escape(name)}", news)]
     if not told and (not others or not blanks):
         return
     several = [*told, *others]

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from lmm.feedback import SAID, UNSURE, Exchange, grammar, lesson_for, people, re
 from lmm.feedback.dates import dated
 from lmm.feedback.grammar import flip, plain
 from lmm.feedback.lessons import TAKEN_BACK, question_of
-from lmm.feedback.model import Findings, Span
+from lmm.feedback.model import Findings, Span, shared_reader
 from lmm.feedback.statements import POLITE
 from lmm.lesson import Knowledge, Lesson
 from lmm.text.fold import contains, words
@@ -1165,20 +1166,24 @@ def test_huge_and_empty_texts_teach_nothing() -> None:
 
 
 @pytest.mark.slow
-def test_reading_takes_milliseconds() -> None:
-    rows, took = labelled(DATA / "turns" / "en_a.jsonl")[:30], []
-    read("warm")
-    for _ in range(3):
+def test_reading_takes_little_more_than_its_encoders() -> None:
+    rows, reader = labelled(DATA / "turns" / "en_a.jsonl")[:30], shared_reader()
+
+    def seconds(do: Callable[[str, Exchange | None], object]) -> float:
         began = time.thread_time()
         for row in rows:
-            read(row.text, row.last)
-        took.append((time.thread_time() - began) / len(rows))
-    assert min(took) < 0.08  # 25 ms on the machine of docs/reader.md, 40 on a slower one, more beside other work
+            do(row.text, row.last)
+        return time.thread_time() - began
+
+    seconds(reader.hear)
+    # the encoders alone take 20 ms a turn on the machine of docs/reader.md, 75 on one without AVX-512
+    alone = min(seconds(reader.hear) for _ in range(3))
+    assert min(seconds(read) for _ in range(3)) < 2 * alone
     for text in ("my a" * 450, "not , " * 300, "'" * 1999, "no, " + "ab," * 60, "is " * 59, "my " + "x y " * 28):
         last = Exchange(f"What is {text[:1900]}", text)
         began = time.thread_time()
         read(text, last)
-        assert time.thread_time() - began < 0.5, text[:20]
+        assert time.thread_time() - began < 20 * alone / len(rows), text[:20]
 
 
 @pytest.mark.slow

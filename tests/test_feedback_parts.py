@@ -272,3 +272,19 @@ def test_an_end_is_told_or_asked_for(said: str, told: bool) -> None:
 )
 def test_what_is_somebody_elses_is_not_mine(asked: str, told: str, another: bool) -> None:
     assert of_another(asked, told) == another
+
+
+@pytest.mark.parametrize(
+    ("said", "plain"),
+    [
+        ("It's lost its lid.", "It has lost its lid."),
+        ("She's found a flat.", "She has found a flat."),
+        ("He's left Siemens.", "He has left Siemens."),
+        ("it's painted a pale blue", "it is painted a pale blue"),
+        ("It's sold the usual way.", "It is sold the usual way."),
+        ("She's left alone.", "She is left alone."),
+        ("He's called the Boss.", "He is called the Boss."),
+    ],
+)
+def test_what_somebody_has_done_is_not_what_they_are(said: str, plain: str) -> None:
+    assert grammar.plain(said) == plain

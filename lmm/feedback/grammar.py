@@ -14,6 +14,11 @@ DONE = (
     "|switched|changed|started|stopped|joined|turned|begun|quit|grown|taken (?:over|up|on)|given up"
     "|gone (?:back|off|to|from|vegan))"
 )
+#: participles of what is done to something: "she's sold the van" is "she has", "it's painted a pale blue" is not
+TAKEN = "(?:bought|broken|chosen|found|given|hurt|left|lost|made|met|put|sent|sold|taken|thrown|won|written)"
+HANDED = "(?:handed|given|sent|put|taken|turned) (?:back|down|in|off|on|over|up)"
+THEIRS = r"(?:me|us|him|her|them|you|my|our|his|its|their)\b"
+A = r"(?:the|an?)\b(?! (?:same|old|new|first|usual|\d))"  # not "it's made the old way"
 OWNS = r"(?![\w-]+ (?:is|was|has)\b)"  # "its IP is ..." is no "it is"
 ITS = anycase(rf"\b(?:its|it is) {OWNS}(?=(?:a|an|the|in|on|at|called|actually|not)\b|(?-i:[A-Z0-9]))")
 EXPANSIONS = (
@@ -23,10 +28,9 @@ EXPANSIONS = (
     (anycase(r"\b(you|we|they)'re\b"), r"\1 are"),
     (anycase(r"\b(I|you|we|it|that|they)'ll\b"), r"\1 will"),
     (anycase(rf"\b(it|that|he|she|there|what|who)'s (?={DONE}\b)"), r"\1 has "),
-    (
-        anycase(r"\b(it|he|she|who)'s (?=(?!called|named)\w+ed (?:me|us|him|her|them|you|my|our|his|their)\b)"),
-        r"\1 has ",
-    ),
+    (anycase(rf"\b(it|he|she|who)'s (?=(?:(?!called|named)\w+ed|{HANDED}|{TAKEN}) {THEIRS})"), r"\1 has "),
+    (anycase(rf"\b(it|he|she|who)'s (?=(?:{TAKEN}|dropped|finished|joined|passed|replaced|swapped) {A})"), r"\1 has "),
+    (anycase(r"\b(he|she|who)'s (?=(?:joined|left) (?-i:[A-Z]))"), r"\1 has "),
     (anycase(r"\b(it|that|he|she|there|what|who|where|when|name|answer|birthday)'s (?=\S)"), r"\1 is "),
     (anycase(r"\b(is|was|are|were|do|does|did)n't\b"), r"\1 not"),
 )

@@ -41,6 +41,7 @@ _STREET = (
 _LABEL = (
     r"(?:hall|rooms?|gate|platform|bay|level|floor|ward|seat|row|terminal|dock|track|stand|pier|zone|desk|locker|pitch|court"
     r"|Raum|Zimmer|Gleis|Halle|Saal|salle|quai|sala|andén|aula) (?:[A-Za-z]?\d+(?:\.\d+)?[A-Za-z]?\b|(?-i:[A-Z])\b)"
+    r"|(?:year|grade|form) \d{1,2}[A-Za-z]?\b"  # of a school
 )
 _RANGE = (
     r"\d{1,2}(?:[:.]\d\d)?(?: ?[ap]m)?(?:\s?[-–]\s?| (?:to|until|till|and|bis|à|a) )\d{1,2}(?:[:.]\d\d)?(?: ?[ap]m\b)?"
